@@ -1,0 +1,146 @@
+"""What does equal budget mean, and which example is seen when?
+
+The plain arm (the target task's own training set) sets the budget: its optimiser steps and the
+supervised tokens it sees in them. Every arm gets the same number of steps of the same number of
+micro-batches, and its examples are dealt out at the rate that spends the same supervised tokens:
+shorter answers come more to a step, longer ones fewer. `deal` is a pure function, so the order of
+training can be tested, printed and resumed.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+MEGABATCH = 50  # batches whose examples are sorted by length together
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What every arm may spend in one run.
+
+    Attributes:
+        steps: optimiser steps.
+        micro_batches: forward passes per step, over all devices.
+        supervised_tokens: tokens that bear loss, summed over the run.
+        per_micro_batch: examples per forward pass of the plain arm.
+    """
+
+    steps: int
+    micro_batches: int
+    supervised_tokens: int
+    per_micro_batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one training example weighs, in tokens."""
+
+    tokens: int
+    supervised: int
+
+
+def steps_of(examples: int, batch_size: int, epochs: float, max_steps: int | None) -> int:
+    """Optimiser steps of the plain arm; a last incomplete batch counts as a step."""
+    return max_steps or max(1, math.ceil(examples * epochs / batch_size))
+
+
+def checkpoint_steps(steps: int, checkpoints: int | None, save_steps: float) -> tuple[int, ...]:
+    """The steps after which the model is saved and measured; the last step is always one.
+
+    Args:
+        steps: of the whole run.
+        checkpoints: this many, evenly spaced; None: by `save_steps`.
+        save_steps: every so many steps, or a share of the run when below 1 (rounded up, as
+            transformers does).
+    """
+    if checkpoints is not None:
+        return tuple(sorted({math.ceil(steps * (i + 1) / checkpoints) for i in range(checkpoints)}))
+    every = math.ceil(steps * save_steps) if save_steps < 1 else int(save_steps)
+    return tuple(sorted({*range(every, steps + 1, every), steps}))
+
+
+def plain_budget(
+    costs: Sequence[Cost], steps: int, micro_batches: int, per_micro_batch: int
+) -> Budget:
+    """The budget that plain training on these examples spends."""
+    seen = steps * micro_batches * per_micro_batch
+    mean = sum(cost.supervised for cost in costs) / len(costs)
+    return Budget(steps, micro_batches, round(seen * mean), per_micro_batch)
+
+
+def deal(
+    costs: Sequence[Cost],
+    kinds: Sequence[str],
+    budget: Budget,
+    seed: int,
+    by_length: bool = False,
+) -> list[list[int]]:
+    """Deal examples into micro-batches.
+
+    Examples of each kind (the task's own, replayed ones) are shuffled anew in every round and the
+    kinds are interleaved evenly. An empty micro-batch is possible where answers are longer than
+    those of the plain arm; it is trained as one row without loss.
+
+    Args:
+        costs: tokens of each example.
+        kinds: the kind of each example; kinds keep their proportion all along the run.
+        budget: steps, micro-batches and tokens to spend.
+        seed: of the shuffling.
+        by_length: put examples of similar length into the same step.
+
+    Returns:
+        steps x micro_batches lists of indices.
+    """
+    slots = budget.steps * budget.micro_batches
+    mean = sum(cost.supervised for cost in costs) / len(costs)
+    rate = budget.supervised_tokens / (slots * mean)  # examples per micro-batch
+    needed = math.floor(slots * rate + 0.5)
+    batch = budget.micro_batches * budget.per_micro_batch
+    stream: list[int] = []
+    rounds = 0
+    while len(stream) < needed:
+        rng = random.Random(f"{seed}:{rounds}")
+        members: dict[str, list[int]] = {}
+        for index, kind in enumerate(kinds):
+            members.setdefault(kind, []).append(index)
+        for kind, indices in members.items():
+            rng.shuffle(indices)
+            if by_length:
+                members[kind] = _length_batches(indices, costs, batch, rng)
+        stream += interleave(members)
+        rounds += 1
+    ends = [min(needed, math.floor((slot + 1) * rate + 0.5)) for slot in range(slots)]
+    return [stream[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def interleave(members: Mapping[str, Sequence[int]]) -> list[int]:
+    """Merge lists so that each is spread evenly over the whole; order within a list is kept."""
+    placed = [
+        ((position + 0.5) / len(indices), order, index)
+        for order, indices in enumerate(members.values())
+        for position, index in enumerate(indices)
+    ]
+    return [index for _, _, index in sorted(placed)]
+
+
+def _length_batches(
+    indices: Sequence[int], costs: Sequence[Cost], batch: int, rng: random.Random
+) -> list[int]:
+    """Batches of similar length in random order; the one with the longest example comes first.
+
+    transformers' own sampler leaves the batches of a block sorted from long to short, so that a
+    stretch of training sees long examples only and the next one short ones. Where length goes with
+    difficulty, the model then forgets within its own run (see docs/log.md).
+    """
+    block = MEGABATCH * batch
+    batches = []
+    for start in range(0, len(indices), block):
+        ranked = sorted(indices[start : start + block], key=lambda i: -costs[i].tokens)
+        batches += [ranked[i : i + batch] for i in range(0, len(ranked), batch)]
+    rng.shuffle(batches)
+    longest = max(range(len(batches)), key=lambda i: costs[batches[i][0]].tokens)
+    batches.insert(0, batches.pop(longest))  # a run that will not fit fails in its first step
+    return [index for one in batches for index in one]

@@ -1,0 +1,96 @@
+"""What can go wrong, and what should the user do about it?
+
+Every error that a user can cause is one of these. Its message says what was wrong, where, and what
+to do next; `holdfast.cli` prints it without a traceback and exits with its `exit_code`::
+
+    HoldfastError                 exit 1: failed while running
+    ├── UsageError                exit 3: wrong usage; nothing was written
+    │   ├── StudyError            the study file: unknown key, wrong type, impossible combination
+    │   ├── DataError             a data file: missing, malformed line, missing column, empty
+    │   ├── ModelError            a model folder: no config, tokenizer, chat template, safetensors
+    │   ├── FolderError           a run folder: unwritable, locked, of another version
+    │   ├── LeakError             training data that contains evaluation prompts
+    │   └── DriftError            a study that changed under a run folder, with the field diff
+    ├── MissingDependency         exit 3: an optional package, and the command that installs it
+    ├── TrainingError             a run that would train on nothing, or never learn to stop
+    └── Interrupted               Ctrl-C, with the command that continues
+
+To add one: subclass the nearest parent, give it a docstring that says when it is raised, draw it
+above, and make sure that its message names the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class HoldfastError(Exception):
+    """The root: something failed while running."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, where: str = "", remedy: str = "") -> None:
+        """Say what was wrong, where it was, and what to do about it."""
+        self.message, self.where, self.remedy = message, where, remedy
+        super().__init__(message, where, remedy)
+
+    def __str__(self) -> str:
+        """One line each for place and problem, and for the remedy."""
+        head = f"{self.where}: {self.message}" if self.where else self.message
+        return f"{head}\n  → {self.remedy}" if self.remedy else head
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Give errors from inside a place of the study, where they name none of their own."""
+    try:
+        yield
+    except HoldfastError as error:
+        if error.where:
+            raise
+        raise type(error)(error.message, where=where, remedy=error.remedy) from error
+
+
+class UsageError(HoldfastError):
+    """The request itself was wrong; nothing was started and nothing was written."""
+
+    exit_code = 3
+
+
+class StudyError(UsageError, ValueError):
+    """A study file with an unknown key, a wrong type or an impossible combination."""
+
+
+class DataError(UsageError, ValueError):
+    """A data file that is missing, malformed, without the needed column, or empty."""
+
+
+class ModelError(UsageError, ValueError):
+    """A model that cannot be used as it is: files missing, no chat template, unsafe weights."""
+
+
+class FolderError(UsageError, OSError):
+    """A run folder that cannot be written, is in use, or was made by another version."""
+
+
+class LeakError(UsageError, ValueError):
+    """Training examples that contain prompts of an evaluation set."""
+
+
+class DriftError(UsageError, ValueError):
+    """A run folder whose finished stages were made by a different study."""
+
+
+class MissingDependency(HoldfastError, ImportError):
+    """An optional package is not installed."""
+
+    exit_code = 3
+
+
+class TrainingError(HoldfastError, RuntimeError):
+    """Training that would be wasted: no trained token, no end-of-turn token, a loss that is NaN."""
+
+
+class Interrupted(HoldfastError):
+    """The user stopped the run; what was finished is kept."""

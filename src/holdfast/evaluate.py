@@ -1,0 +1,160 @@
+"""What did the model say, and how good is it?
+
+Three steps with files between them, so that a better parser or judge never costs generation again:
+`answer` (task x engine -> replies), `judge` (replies -> verdicts), `grade` (replies, verdicts ->
+readings). `EnginePool` keeps one base model loaded while the stages change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from holdfast import engines, store
+from holdfast.asking import REPLIES, ask
+from holdfast.engines import Engine
+from holdfast.errors import DataError
+from holdfast.judges import Judge
+from holdfast.models import ModelRef
+from holdfast.progress import Progress
+from holdfast.registry import resolve
+from holdfast.spec import Sampling, Study
+from holdfast.tasks import Task
+from holdfast.types import Example, Reading, Reply, Verdict
+
+VERDICTS = "verdicts.jsonl"
+READINGS = "readings.jsonl"
+
+
+class EnginePool:
+    """At most one engine at a time; asking for another model closes the one that is open."""
+
+    def __init__(self, study: Study) -> None:
+        """Take the study's settings for answering; nothing is loaded yet."""
+        self._study = study
+        self._open: Engine | None = None
+        self._ref: ModelRef | None = None
+        self._about = ""
+
+    @property
+    def nf4(self) -> bool:
+        """Whether models are measured in 4 bits, as they were trained."""
+        quantize = self._study.answer.quantize
+        return quantize == "nf4" or (quantize == "auto" and self._study.train.method == "qlora")
+
+    def engine(self, ref: ModelRef) -> Engine:
+        """The engine that has `ref`'s base loaded."""
+        if self._open is None or self._ref != ref:
+            self.close()
+            make = resolve("engines", engines.ENGINES, self._study.answer.engine)
+            engine: Engine = make(
+                ref,
+                self._study.hardware.device,
+                self._study.train.bf16,
+                self.nf4,
+                self._study.answer.batch_size,
+            )
+            self._open, self._ref = engine.__enter__(), ref
+            self._about = engine.about
+        return self._open
+
+    @property
+    def about(self) -> str:
+        """Device and precision of the engine that was last open; "" before the first."""
+        return self._about
+
+    def close(self) -> None:
+        """Free the device, e.g. before training."""
+        if self._open is not None:
+            self._open.__exit__(None, None, None)
+            self._open = self._ref = None
+
+
+def answer(
+    pool: EnginePool,
+    ref: ModelRef,
+    examples: Sequence[Example],
+    sampling: Sampling,
+    folder: Path,
+    progress: Progress,
+) -> Mapping[str, Any]:
+    """Ask one model all items of one task; writes ``replies.jsonl``.
+
+    Args:
+        pool: lends the engine.
+        ref: the weights to ask; its adapter goes on top of its base.
+        examples: the items.
+        sampling: how.
+        folder: of the stage.
+        progress: is advanced per item.
+    """
+    base = ModelRef(ref.base, ref.revision, None, ref.trust_remote_code)
+    replies = ask(lambda: pool.engine(base), examples, sampling, ref.adapter, folder, progress)
+    cut = sum(reply.finish == "length" for reply in replies)
+    return {
+        "replies": len(replies),
+        "cut_off": cut,
+        "device": pool.about,
+        "mean_tokens": round(sum(one.n_tokens for one in replies) / max(1, len(replies)), 1),
+    }
+
+
+def judge(
+    judge: Judge, examples: Sequence[Example], replies: Path, folder: Path
+) -> Mapping[str, Any]:
+    """Label stored replies; writes ``verdicts.jsonl``."""
+    pairs = [(by_id, reply) for by_id, reply in _paired(examples, replies)]
+    verdicts = judge.judge(pairs)
+    store.write_jsonl(folder / VERDICTS, verdicts)
+    return {"judge": judge.name, "labels": _count(one.label for one in verdicts)}
+
+
+def grade(
+    task: Task, examples: Sequence[Example], replies: Path, verdicts: Path | None, folder: Path
+) -> Mapping[str, Any]:
+    """Grade stored replies; writes ``readings.jsonl``."""
+    found: dict[tuple[str, int], Verdict] = {}
+    if verdicts is not None:
+        rows = store.read_jsonl(verdicts / VERDICTS, Verdict)
+        found = {(one.example_id, one.sample): one for one in rows}
+    readings = [
+        task.grade(example, reply, found.get((reply.example_id, reply.sample)))
+        for example, reply in _paired(examples, replies)
+    ]
+    store.write_jsonl(folder / READINGS, readings)
+    return {
+        "outcomes": _count(one.outcome for one in readings),
+        "unscored": sum(one.value is None for one in readings),
+    }
+
+
+def read_readings(folder: Path) -> list[Reading]:
+    """What `grade` wrote."""
+    return store.read_jsonl(folder / READINGS, Reading)
+
+
+def read_replies(folder: Path) -> list[Reply]:
+    """What `answer` wrote."""
+    return store.read_jsonl(folder / REPLIES, Reply)
+
+
+def _paired(examples: Sequence[Example], replies: Path) -> list[tuple[Example, Reply]]:
+    by_id = {one.id: one for one in examples}
+    pairs = []
+    for reply in read_replies(replies):
+        if reply.example_id not in by_id:
+            raise DataError(
+                f"holds a reply to {reply.example_id!r}, which the task does not have",
+                where=str(replies),
+                remedy="the replies belong to other data; run with --rebuild 'replies/*'",
+            )
+        pairs.append((by_id[reply.example_id], reply))
+    return pairs
+
+
+def _count(words: Any) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for word in words:
+        counts[word] = counts.get(word, 0) + 1
+    return dict(sorted(counts.items()))

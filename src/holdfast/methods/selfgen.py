@@ -1,0 +1,220 @@
+"""Self-generated data: what if the model writes its own fine-tuning answers?
+
+The base answers every training question `samples` times; an answer is kept when the task's own
+grader says that it is right, the one that the base finds least surprising first (self-output,
+arXiv:2501.14315; selective self-rehearsal, arXiv:2409.04787). Questions that the base cannot solve
+are rewritten from the gold answer in the model's own words and checked again (SDFT,
+arXiv:2402.13669), kept with the gold answer, or dropped, in the order that `unsolved` gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from holdfast import store
+from holdfast.asking import ask
+from holdfast.errors import DataError
+from holdfast.methods import EXAMPLES, Setting, Shared
+from holdfast.progress import Progress
+from holdfast.spec import Sampling, Section
+from holdfast.types import Example, Message, Reply
+
+REWRITE = (
+    "Below are a question and its reference answer. Write the answer again in your own words and "
+    "in your usual style, as if you had solved it yourself; keep the final result and its format.\n"
+    "\nQuestion:\n{question}\n\nReference answer:\n{answer}\n\nYour own answer:"
+)
+BANNED = ("reference answer", "your own words", "my own words", "own response", "original answer")
+
+
+class Selfgen:
+    """Train on what the model itself says when it is right."""
+
+    class Options(Section):
+        """Settings of ``selfgen``."""
+
+        samples: int = Field(8, ge=1)
+        """Answers drawn per question."""
+        temperature: float = Field(0.7, ge=0)
+        """Of the drawing; 0 with one sample is greedy."""
+        top_p: float = Field(1.0, gt=0, le=1)
+        """Nucleus."""
+        keep: int = Field(1, ge=1)
+        """Right answers kept per question, least surprising first."""
+        unsolved: tuple[Literal["rewrite", "gold", "drop"], ...] = ("rewrite", "drop")
+        """What becomes of questions without a right answer: tried in order."""
+
+        @model_validator(mode="after")
+        def _several_need_heat(self) -> Self:
+            if self.samples > 1 and self.temperature == 0:
+                raise ValueError("several samples at temperature 0 are all the same")
+            return self
+
+        @field_validator("unsolved", mode="before")
+        @classmethod
+        def _one_word(cls, value: Any) -> Any:
+            return (value,) if isinstance(value, str) else value
+
+    version: ClassVar[str] = "1"
+    mixes: ClassVar[bool] = False
+
+    def __init__(self, options: Options) -> None:
+        """Take the settings."""
+        self.options = options
+
+    def recipe(self) -> str:
+        """See `DataMethod.recipe`."""
+        one = self.options
+        return (
+            f"self-generated answers ({one.samples} samples at temperature {one.temperature:g}; "
+            f"unsolved: {', then '.join(one.unsolved)})"
+        )
+
+    def check(self, setting: Setting) -> None:
+        """See `DataMethod.check`; it reads no files."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """See `DataMethod.identity`."""
+        return self.options.model_dump()
+
+    def shared(self, setting: Setting) -> list[Shared]:
+        """One stage: draw, grade, choose."""
+        asked = [(one.id, one.messages, one.target) for one in setting.plain]
+        identity = {
+            "method": "selfgen",
+            "version": self.version,
+            "options": self.options.model_dump(),
+            "sampling": self._sampling(setting).model_dump(),
+            "grader": [type(setting.task).__name__, setting.task.version, setting.task.label],
+            "questions": store.fingerprint(asked),
+        }
+        return [
+            Shared(
+                self._name(setting), identity, lambda folder, bar: self._make(setting, folder, bar)
+            )
+        ]
+
+    def apply(
+        self, examples: Sequence[Example], setting: Setting, made: Mapping[str, Path]
+    ) -> tuple[list[Example], list[str]]:
+        """Replace the answers of the target's questions; examples of other kinds stay."""
+        folder = made[self._name(setting)]
+        own = store.read_jsonl(folder / EXAMPLES, Example)
+        plain = {one.id for one in setting.plain}
+        others = [one for one in examples if one.id not in plain]
+        record = store.read_json(folder / store.RECORD)["summary"]
+        if not own:
+            raise DataError(
+                "the model solved none of the training questions, so there is nothing to train on",
+                where=str(folder),
+                remedy="add `gold` to `unsolved`, draw more `samples`, or use easier questions",
+            )
+        return own + others, [str(record["note"])]
+
+    def _name(self, setting: Setting) -> str:
+        key = [self.options.model_dump(), self._sampling(setting).model_dump()]
+        return f"selfgen-{self.options.samples}x-{store.fingerprint(key)[:6]}"
+
+    def _sampling(self, setting: Setting) -> Sampling:
+        return setting.sampling.model_copy(
+            update={
+                "samples": self.options.samples,
+                "temperature": self.options.temperature,
+                "top_p": self.options.top_p,
+                "seed": setting.seed,
+            }
+        )
+
+    def _make(self, setting: Setting, folder: Path, progress: Progress) -> Mapping[str, Any]:
+        drawn = ask(
+            setting.engine,
+            setting.plain,
+            self._sampling(setting),
+            None,
+            folder,
+            progress,
+            "samples.jsonl",
+        )
+        solved = self._choose(setting, self._right(setting, drawn))
+        missing = [one for one in setting.plain if one.id not in solved]
+        made: dict[str, list[Example]] = dict(solved)
+        counts = {"self": len(solved)}
+        for way in self.options.unsolved:
+            added = self._settle(way, setting, missing, folder, progress)
+            made |= added
+            counts[way] = len(added)
+            missing = [one for one in missing if one.id not in added]
+        counts["dropped"] = len(missing)
+        chosen = [one for plain in setting.plain for one in made.get(plain.id, [])]
+        store.write_jsonl(folder / EXAMPLES, chosen)
+        words = {"rewrite": "rewritten from the gold answer", "gold": "kept with the gold answer"}
+        parts = [f"{counts['self']} of {len(setting.plain)} questions solved by the model itself"]
+        parts += [f"{counts[way]} {words[way]}" for way in words if way in counts]
+        parts.append(f"{counts['dropped']} dropped")
+        return {"counts": counts, "note": "; ".join(parts)}
+
+    def _settle(
+        self, way: str, setting: Setting, missing: Sequence[Example], folder: Path, bar: Progress
+    ) -> dict[str, list[Example]]:
+        """What one way does for the questions that are still without an answer."""
+        if way == "gold":
+            return {one.id: [one] for one in missing}
+        if way == "drop" or not missing:
+            return {}
+        asked = [
+            replace(one, messages=(*one.messages[:-1], Message("user", _rewrite_prompt(one))))
+            for one in missing
+        ]
+        replies = ask(setting.engine, asked, setting.sampling, None, folder, bar, "rewrites.jsonl")
+        clean = [
+            one for one in replies if not any(phrase in one.text.casefold() for phrase in BANNED)
+        ]
+        found = self._right(setting, clean)
+        return {
+            one.id: [replace(one, target=found[one.id][0].text.strip(), source="rewrite")]
+            for one in missing
+            if one.id in found
+        }
+
+    def _right(self, setting: Setting, replies: Sequence[Reply]) -> dict[str, list[Reply]]:
+        """Finished, right and distinct replies by question."""
+        by_id = {one.id: one for one in setting.plain}
+        right: dict[str, list[Reply]] = {}
+        for reply in replies:
+            if reply.finish != "stop" or not reply.text.strip():
+                continue
+            known = right.setdefault(reply.example_id, [])
+            if reply.text in {one.text for one in known}:
+                continue
+            if setting.task.grade(by_id[reply.example_id], reply, None).value == 1.0:
+                known.append(reply)
+        return {name: known for name, known in right.items() if known}
+
+    def _choose(
+        self, setting: Setting, right: Mapping[str, Sequence[Reply]]
+    ) -> dict[str, list[Example]]:
+        """Per question the `keep` answers that the base finds least surprising."""
+        by_id = {one.id: one for one in setting.plain}
+        candidates = [
+            replace(by_id[name], target=reply.text.strip(), source="self")
+            for name, replies in right.items()
+            for reply in replies
+        ]
+        surprise = setting.engine().mean_nll(candidates) if candidates else []
+        chosen: dict[str, list[Example]] = {}
+        ranked = sorted(zip(surprise, range(len(candidates)), strict=True))
+        for _, place in ranked:
+            one = candidates[place]
+            kept = chosen.setdefault(one.id, [])
+            if len(kept) < self.options.keep:
+                kept.append(replace(one, id=f"{one.id}/{len(kept)}") if kept else one)
+        return chosen
+
+
+def _rewrite_prompt(example: Example) -> str:
+    return REWRITE.format(question=example.question, answer=example.target)

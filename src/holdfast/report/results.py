@@ -1,0 +1,139 @@
+"""What does a finished study say, as data?
+
+`Results` is the contract between the statistics and everything that shows them: it is written to
+`results.json`, and `report.md` and `index.html` are made from it and from nothing else. Means are
+shares between 0 and 1 in which **1 is good**; a task with `inverted=True` is shown as `1 - mean`
+(an unsafe rate). All intervals are 95 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInfo:
+    """How one ability was measured."""
+
+    name: str
+    role: str  # "target" (what training is for) or "retained" (what must not be lost)
+    label: str  # what the figure is, e.g. "accuracy (tolerant extraction)"
+    n: int  # items
+    how: str  # a sentence: split, decoding, shots, judge
+    inverted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ArmInfo:
+    """What one arm was trained on and what it cost; for `base` all of it is zero."""
+
+    name: str
+    recipe: str  # in words, e.g. "replay (share 0.1)"; "untouched model" for base
+    examples: int = 0  # distinct training examples
+    by_source: Mapping[str, int] = field(default_factory=dict)
+    steps: int = 0
+    supervised_tokens: int = 0  # summed over the whole run, mean over seeds
+    examples_seen: int = 0
+    seconds: float = 0.0  # training time, mean over seeds
+    notes: tuple[str, ...] = ()  # e.g. "412 of 600 problems solved by the model itself"
+    loss: tuple[tuple[int, float], ...] = ()  # (step, training loss), first seed
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A mean with its interval: `mean` is None when nothing could be scored."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
+    unscored: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One arm at one checkpoint on one task, over all seeds, and its paired difference to base."""
+
+    arm: str
+    step: int  # 0 for base
+    task: str
+    score: Share
+    diff: Share | None = None  # paired difference to base, same orientation as score (1 is good)
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    groups: Mapping[str, Share] = field(default_factory=dict)  # per hazard
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyShown:
+    """One reply, kept for the folded-away part of the report (only on request)."""
+
+    arm: str
+    task: str
+    prompt: str
+    reply: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Everything the report shows."""
+
+    name: str
+    model: str
+    seeds: tuple[int, ...]
+    verdict: str  # one or two sentences
+    tasks: tuple[TaskInfo, ...]
+    arms: tuple[ArmInfo, ...]
+    cells: tuple[Cell, ...]
+    conditions: Mapping[str, str]  # versions, engine, device, date; label -> value
+    warnings: tuple[str, ...] = ()
+    replies: tuple[ReplyShown, ...] = ()
+
+    def cell(self, arm: str, step: int, task: str) -> Cell:
+        """The cell of one arm, step and task; KeyError where it was not measured."""
+        for cell in self.cells:
+            if (cell.arm, cell.step, cell.task) == (arm, step, task):
+                return cell
+        raise KeyError((arm, step, task))
+
+    def last_step(self, arm: str) -> int:
+        """The final checkpoint of an arm that was measured (0 for base)."""
+        return max((c.step for c in self.cells if c.arm == arm), default=0)
+
+
+def to_json(results: Results) -> dict[str, Any]:
+    """`results` as plain JSON values, with the schema's version."""
+    return {"schema": SCHEMA, **asdict(results)}
+
+
+def from_json(data: Mapping[str, Any]) -> Results:
+    """Inverse of `to_json`."""
+
+    def share(value: Mapping[str, Any] | None) -> Share | None:
+        return None if value is None else Share(**value)
+
+    def cell(value: Mapping[str, Any]) -> Cell:
+        groups = {name: Share(**one) for name, one in value["groups"].items()}
+        score = Share(**value["score"])
+        return Cell(**{**value, "score": score, "diff": share(value["diff"]), "groups": groups})
+
+    def arm(value: Mapping[str, Any]) -> ArmInfo:
+        loss = tuple((int(step), float(one)) for step, one in value["loss"])
+        return ArmInfo(**{**value, "notes": tuple(value["notes"]), "loss": loss})
+
+    return Results(
+        name=data["name"],
+        model=data["model"],
+        seeds=tuple(data["seeds"]),
+        verdict=data["verdict"],
+        tasks=tuple(TaskInfo(**one) for one in data["tasks"]),
+        arms=tuple(arm(one) for one in data["arms"]),
+        cells=tuple(cell(one) for one in data["cells"]),
+        conditions=data["conditions"],
+        warnings=tuple(data["warnings"]),
+        replies=tuple(ReplyShown(**one) for one in data["replies"]),
+    )

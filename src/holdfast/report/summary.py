@@ -1,0 +1,246 @@
+"""What do the readings of a whole study add up to?
+
+Turns readings (arm x seed x checkpoint x task) into `Results`: shares with intervals, paired
+differences to the untouched model, breakdowns, and the verdict in a sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from holdfast.plan import BASE
+from holdfast.report.results import ArmInfo, Cell, Results, Share, TaskInfo
+from holdfast.stats import Interval, Values, mean_over_seeds, paired_difference
+from holdfast.types import Reading
+
+UNSCORED_LIMIT = 0.05  # share of replies from which a figure comes with a note
+CUT_OFF_LIMIT = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """All readings of one arm at one checkpoint on one task, a list per training seed."""
+
+    arm: str
+    step: int
+    task: str
+    readings: Sequence[Sequence[Reading]]
+    cut_off: int = 0  # replies that reached the limit of new tokens
+
+
+def cells(measured: Sequence[Measured]) -> list[Cell]:
+    """Figures for everything measured; the base is what differences are taken to."""
+    before = {
+        one.task: _values(one.readings[0], _ids(one.readings[0]))
+        for one in measured
+        if one.arm == BASE
+    }
+    order = {one.task: _ids(one.readings[0]) for one in measured if one.arm == BASE}
+    found = []
+    for one in measured:
+        ids = order[one.task]
+        table = np.stack([_values(readings, ids) for readings in one.readings])
+        diff = None
+        if one.arm != BASE:
+            diff = _share(paired_difference(before[one.task], table))
+        outcomes: dict[str, int] = {}
+        for reading in (reading for readings in one.readings for reading in readings):
+            outcomes[reading.outcome] = outcomes.get(reading.outcome, 0) + 1
+        found.append(
+            Cell(
+                arm=one.arm,
+                step=one.step,
+                task=one.task,
+                score=_counted(_share(mean_over_seeds(table)), one.readings),
+                diff=diff,
+                outcomes=dict(sorted(outcomes.items())),
+                groups=_groups(one.readings[0], ids, table),
+            )
+        )
+    return found
+
+
+def _ids(readings: Sequence[Reading]) -> list[str]:
+    return list(dict.fromkeys(reading.example_id for reading in readings))
+
+
+def _values(readings: Sequence[Reading], ids: Sequence[str]) -> Values:
+    """One value per item, in the order of `ids`; the mean over samples, NaN where unscored."""
+    sums: dict[str, list[float]] = {}
+    for reading in readings:
+        if reading.value is not None:
+            sums.setdefault(reading.example_id, []).append(reading.value)
+    return np.array([float(np.mean(sums[one])) if one in sums else np.nan for one in ids])
+
+
+def _groups(readings: Sequence[Reading], ids: Sequence[str], table: Values) -> dict[str, Share]:
+    group_of = {reading.example_id: reading.group for reading in readings}
+    names = sorted({group for group in group_of.values() if group})
+    columns = {name: [i for i, one in enumerate(ids) if group_of[one] == name] for name in names}
+    return {name: _share(mean_over_seeds(table[:, columns[name]])) for name in names}
+
+
+def _counted(share: Share, readings: Sequence[Sequence[Reading]]) -> Share:
+    """`share` with replies counted rather than items: all seeds, all samples."""
+    values = [reading.value for one in readings for reading in one]
+    unscored = sum(value is None for value in values)
+    return replace(share, n=len(values) - unscored, unscored=unscored)
+
+
+def _share(interval: Interval) -> Share:
+    def rounded(value: float | None) -> float | None:
+        return None if value is None else round(value, 6)
+
+    mean, low, high, n, unscored = interval
+    return Share(rounded(mean), rounded(low), rounded(high), n, unscored)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one arm stands at its final checkpoint: its gain, and its worst retained task."""
+
+    arm: str
+    gain: Share
+    worst: Share | None
+    worst_task: str
+    kept: bool  # every retained task was scored, and none fell by an interval that excludes zero
+    unknown: str = ""  # a retained task too much of which could not be scored
+
+    @property
+    def gained(self) -> bool:
+        """Whether the gain's interval excludes zero."""
+        return (self.gain.low or 0.0) > 0
+
+    @property
+    def rank(self) -> tuple[bool, float, float]:
+        """Keeps most first, then gains most; losses within the noise do not count.
+
+        An arm whose retained tasks could not be scored may have lost everything: it comes last.
+        """
+        if self.unknown:
+            return (False, -1.0, self.gain.mean or 0.0)
+        loss = 0.0 if self.kept or self.worst is None else min(0.0, self.worst.mean or 0.0)
+        return (self.kept, loss, self.gain.mean or 0.0)
+
+
+def standings(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> list[Standing]:
+    """Every trained arm whose gain could be scored, in the study's order."""
+    last = {cell.arm: max(c.step for c in found if c.arm == cell.arm) for cell in found}
+    target = next(task.name for task in tasks if task.role == "target")
+    standing = []
+    for arm in [name for name in last if name != BASE]:
+        final = {c.task: c for c in found if c.arm == arm and c.step == last[arm]}
+        diffs = {name: cell.diff for name, cell in final.items()}
+        unknown = [n for n, c in final.items() if n != target and _unscored(c) > UNSCORED_LIMIT]
+        gain = diffs[target]
+        if gain is None or gain.mean is None:
+            continue
+        losses = [
+            (name, diff)
+            for name, diff in diffs.items()
+            if name != target and diff is not None and diff.mean is not None
+        ]
+        name, worst = min(losses, key=lambda pair: pair[1].mean or 0.0, default=("", None))
+        kept = not unknown and all((diff.high or 0.0) >= 0 for _, diff in losses)
+        standing.append(Standing(arm, gain, worst, name, kept, ", ".join(unknown)))
+    return standing
+
+
+def verdict(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> str:
+    """What the first arm gained and lost, and which arm did best, in two sentences."""
+    standing = standings(tasks, found)
+    if not standing:
+        return "Nothing was trained, or the target could not be scored."
+    target = next(task.name for task in tasks if task.role == "target")
+    first = standing[0]
+    text = f"{first.arm} {_change(first.gain)} on {target}"
+    if first.worst is not None:
+        text += f" and {_change(first.worst)} on {first.worst_task}"
+    if first.unknown:
+        text += f"; {first.unknown} could not be judged (too many unscored replies)"
+    best = max((one for one in standing if one.gained), key=lambda one: one.rank, default=None)
+    if best is None:
+        return f"{text}. No arm gained on {target} by an interval that excludes zero."
+    if best is first:
+        return f"{text}." if len(standing) == 1 else f"{text}. No other arm kept more and gained."
+    kept = "lost nothing measurable and " if best.worst is not None else ""
+    if best.unknown:
+        kept = f"could not be judged on {best.unknown} (too many unscored replies) and "
+    elif not best.kept and best.worst is not None:
+        kept = f"{_change(best.worst)} on {best.worst_task} and "
+    return f"{text}. {best.arm} did best: it {kept}{_change(best.gain)} on {target}."
+
+
+def _change(share: Share) -> str:
+    mean, low, high = (100 * (one or 0.0) for one in (share.mean, share.low, share.high))
+    interval = f"[{low:+.1f}, {high:+.1f}]"
+    if low > 0:
+        return f"gained {mean:.1f} points {interval}"
+    if high < 0:
+        return f"lost {-mean:.1f} points {interval}"
+    return f"changed nothing measurable ({mean:+.1f} points {interval})"
+
+
+def _unscored(cell: Cell) -> float:
+    """The share of a cell's replies that could not be scored."""
+    return cell.score.unscored / max(1, cell.score.unscored + cell.score.n)
+
+
+def _cut_off(measured: Sequence[Measured]) -> list[str]:
+    """Notes on answers that were cut: a changed length looks like a changed ability."""
+    notes = []
+    for one in measured:
+        share = one.cut_off / max(1, sum(len(readings) for readings in one.readings))
+        if share > CUT_OFF_LIMIT:
+            notes.append(
+                f"{one.task}: {share:.0%} of the replies of {one.arm} at step {one.step} were cut "
+                "off at the limit of new tokens; a higher max_new_tokens may change the figure."
+            )
+    return notes
+
+
+def warnings(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> list[str]:
+    """What a reader must know before trusting the figures."""
+    notes = []
+    for task in tasks:
+        mine = [cell for cell in found if cell.task == task.name]
+        worst = max(mine, key=_unscored)
+        if _unscored(worst) > UNSCORED_LIMIT:
+            notes.append(
+                f"{task.name}: {_unscored(worst):.0%} of the replies of {worst.arm} at step "
+                f"{worst.step} could not be scored; the figure speaks of the rest only."
+            )
+        base = next(cell.score for cell in mine if cell.arm == BASE)
+        if task.role == "target" and base.mean is not None and not 0.02 <= base.mean <= 0.98:
+            notes.append(
+                f"{task.name}: the untouched model scores {base.mean:.0%}, which leaves little "
+                "room to see a change."
+            )
+    return notes
+
+
+def assemble(
+    name: str,
+    model: str,
+    seeds: Sequence[int],
+    tasks: Sequence[TaskInfo],
+    arms: Sequence[ArmInfo],
+    measured: Sequence[Measured],
+    conditions: Mapping[str, str],
+) -> Results:
+    """Everything the report shows."""
+    found = cells(measured)
+    return Results(
+        name=name,
+        model=model,
+        seeds=tuple(seeds),
+        verdict=verdict(tasks, found),
+        tasks=tuple(tasks),
+        arms=tuple(arms),
+        cells=tuple(found),
+        conditions=dict(conditions),
+        warnings=tuple([*warnings(tasks, found), *_cut_off(measured)]),
+    )

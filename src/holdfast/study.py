@@ -1,0 +1,134 @@
+"""How is a study checked and carried out?
+
+`plan` is pure: it reads data files, checks everything that can be checked without a model, and
+returns stages (`holdfast.layout`) whose functions do the work later. `run` carries a plan out in a
+run folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from holdfast import engines, environment, evaluate, methods, models, stages, store, tasks
+from holdfast.budget import checkpoint_steps, steps_of
+from holdfast.errors import StudyError, located
+from holdfast.layout import lay_out
+from holdfast.leak import LeakIndex
+from holdfast.plan import Plan
+from holdfast.progress import Progress
+from holdfast.registry import resolve
+from holdfast.report.results import Results, from_json
+from holdfast.spec import Study
+from holdfast.stages import Step
+from holdfast.types import Example
+
+
+def plan(study: Study, folder: Path, source: str = "study") -> Plan:
+    """Check a study and lay out its stages; loads no model and writes nothing.
+
+    Args:
+        study: what the user wrote.
+        folder: the run folder, existing or not.
+        source: name of the study file, for messages.
+
+    Raises:
+        UsageError: anything wrong with the study, its data or its model folder.
+    """
+    ref = models.reference(study.model)
+    made = {name: tasks.build(name, spec, source) for name, spec in study.tasks.items()}
+    samplings = {
+        name: tasks.sampling(name, spec, study.answer.sampling, source)
+        for name, spec in study.tasks.items()
+    }
+    resolve("engines", engines.ENGINES, study.answer.engine, source)
+    asked = {}
+    for name, task in made.items():
+        with located(f"{source}: tasks.{name}"):
+            asked[name] = tasks.measuring_set(task, study.tasks[name])
+            task.self_check()
+    target = study.target
+    with located(f"{source}: tasks.{target}"):
+        plain = tasks.training_set(made[target], study.tasks[target], study.train.keep_shortest)
+    leaks = LeakIndex(example for examples in asked.values() for example in examples)
+    leaks.refuse(plain, f"{source}: tasks.{target}")
+    chosen = {
+        arm: [
+            methods.build(name, options, source, f"arms.{arm}.data")
+            for step in spec.data
+            for name, options in step.items()
+        ]
+        for arm, spec in study.arms.items()
+    }
+    train = study.train
+    steps = steps_of(len(plain), train.batch_size, train.num_train_epochs, train.max_steps)
+    save_at = checkpoint_steps(steps, train.checkpoints, train.save_steps)
+    pool = evaluate.EnginePool(study)
+    found = Plan(
+        study, folder, ref, made, samplings, asked, plain, steps, save_at, chosen, leaks, pool,
+        models.identity(ref),
+    )  # fmt: skip
+    for arm, arm_methods in chosen.items():
+        mixed = [method.mixes for method in arm_methods]
+        if mixed != sorted(mixed):
+            raise StudyError(
+                "methods that mix in other data come last, or their share would not hold",
+                where=f"{source}: arms.{arm}.data",
+                remedy="put selfgen before replay",
+            )
+        for method in arm_methods:
+            method.check(found.setting())
+    found.stages.extend(lay_out(found))
+    return found
+
+
+def run(
+    study: Study,
+    folder: Path,
+    progress: Progress,
+    source: str = "study",
+    only: str = "*",
+    rebuild: Sequence[str] = (),
+) -> Results | None:
+    """Carry a study out, or on; returns the results when statistics are part of what was asked.
+
+    Raises:
+        HoldfastError: see `holdfast.errors`; everything finished is kept.
+    """
+    planned = plan(study, folder, source)
+    schedule(planned, only, rebuild)  # complain before anything is written
+    store.open_run(folder)
+    with store.lock(folder):
+        stages.forget(planned.stages, folder, rebuild)
+        steps = schedule(planned, only)
+        _check_trained(planned)
+        dump = study.model_dump(mode="json", exclude_unset=True)
+        store.write_text(folder / "study.yaml", yaml.safe_dump(dump, sort_keys=False))
+        store.write_json(folder / "plan.json", [
+            {"stage": step.stage.name, "fingerprint": step.fingerprint} for step in steps
+        ])  # fmt: skip
+        if not all(step.done for step in steps):
+            store.write_json(folder / "environment.json", environment.describe())
+        try:
+            stages.execute(steps, folder, progress)
+        finally:
+            planned.pool.close()
+    if not any(step.stage.name == "stats" for step in steps):
+        return None
+    return from_json(store.read_json(folder / "stats" / "results.json"))
+
+
+def _check_trained(plan: Plan) -> None:
+    """Refuse to measure arms that were trained on what has become an evaluation question since."""
+    for arm in plan.study.arms:
+        file = plan.folder / "data" / arm / methods.EXAMPLES
+        if file.is_file():
+            plan.leaks.refuse(store.read_jsonl(file, Example), f"arm {arm}, already trained")
+
+
+def schedule(plan: Plan, only: str = "*", rebuild: Sequence[str] = ()) -> list[Step]:
+    """Which stages of a plan run and which are done; touches nothing (see `stages.schedule`)."""
+    store.check_run(plan.folder)
+    return stages.schedule(plan.stages, plan.folder, only, rebuild)

@@ -1,0 +1,172 @@
+"""What can be learned or measured?
+
+A task owns its data, its answer parser and its grader in one file. Grading is pure: no model, no
+network, no clock, so that stored replies can be graded again at any time. To add one, write a class
+with the members of `Task` and put its name below (or register it as an entry point in the group
+``holdfast.tasks``); see `docs/tasks/jsonl.md` for measuring your own data without code.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
+
+from holdfast.errors import DataError, StudyError
+from holdfast.registry import nearest, resolve
+from holdfast.spec import Sampling, Section, ShotsSpec, TaskSpec
+from holdfast.studyfile import known_keys, parse
+from holdfast.types import Example, Message, Reading, Reply, Verdict
+
+TASKS = {
+    "gsm8k": "holdfast.tasks.gsm8k:GSM8K",
+    "ailuminate": "holdfast.tasks.ailuminate:AILuminate",
+    "jsonl": "holdfast.tasks.jsonl:Jsonl",
+    "lab_math": "holdfast.lab.tasks:LabMath",
+    "lab_refuse": "holdfast.lab.tasks:LabRefuse",
+    "lab_help": "holdfast.lab.tasks:LabHelp",
+}
+
+
+class Task(Protocol):
+    """One ability.
+
+    Attributes:
+        Options: the keys of a task's section that are the task's own.
+        version: raised whenever the same reply would be graded differently.
+        label: what the figure is, word for word, wherever it is shown.
+        judge: the judge that grading needs, or None.
+        inverted: shown as 1 - mean (an unsafe rate).
+        options: the values of `Options`.
+    """
+
+    Options: ClassVar[type[Section]]
+    version: ClassVar[str]
+    label: str
+    judge: str | None
+    inverted: bool
+    options: Any
+
+    def __init__(self, options: Any, judge: str | None) -> None:
+        """Take the task's own options and the judge that the study names."""
+
+    def examples(self, split: str) -> list[Example]:
+        """All items of a split, without shots.
+
+        Raises:
+            DataError: the data is missing, malformed or empty.
+        """
+
+    def grade(self, example: Example, reply: Reply, verdict: Verdict | None) -> Reading:
+        """Grade one reply; pure."""
+
+    def self_check(self) -> None:
+        """Prove that the gold answer grades 1.0 and a perturbed one does not."""
+
+
+def build(name: str, spec: TaskSpec, source: str) -> Task:
+    """Make the task that a section describes.
+
+    Args:
+        name: of the section; also the kind, unless the section says otherwise.
+        spec: the section.
+        source: the study file's name, for messages.
+
+    Raises:
+        StudyError: no such task, or a key that it does not take.
+    """
+    task: type[Task] = resolve("tasks", TASKS, spec.kind or name, f"{source}: tasks.{name}")
+    own = set(known_keys(task.Options))
+    for key in spec.model_extra or {}:
+        if key not in own:
+            near = nearest(key, own | set(known_keys(TaskSpec)))
+            raise StudyError(
+                f"tasks.{name}.{key}: unknown key{near}",
+                where=source,
+                remedy=f"this task takes: {', '.join(sorted(own))}",
+            )
+    options = parse(task.Options, dict(spec.model_extra or {}), source, at=("tasks", name))
+    return task(options, spec.judge)
+
+
+def sampling(name: str, spec: TaskSpec, defaults: Sampling, source: str) -> Sampling:
+    """How a task is asked: the study's defaults with the task's own fields."""
+    merged = defaults.model_dump() | spec.sampling
+    return parse(Sampling, merged, source, at=("tasks", name, "sampling"))
+
+
+def measuring_set(task: Task, spec: TaskSpec) -> list[Example]:
+    """What is asked: the split, thinned to `limit`, with shots before every question."""
+    examples = _not_empty(task.examples(spec.split), spec.split)
+    if spec.limit is not None and spec.limit < len(examples):
+        examples = [examples[i * len(examples) // spec.limit] for i in range(spec.limit)]
+    return _with_shots(task, spec.shots, examples, frozenset())
+
+
+def training_set(task: Task, spec: TaskSpec, keep_shortest: float = 1.0) -> list[Example]:
+    """What the plain arm is trained on: the train split, the shortest share of it, with shots.
+
+    Length counts the letters of question and answer, as the course's filter does.
+    """
+    examples = _not_empty(task.examples("train"), "train")
+    if any(one.target is None for one in examples):
+        raise DataError(
+            "the training split has items without an answer to learn", remedy="fill them in"
+        )
+    if keep_shortest < 1:
+        ranked = sorted(range(len(examples)), key=lambda i: (_letters(examples[i]), i))
+        kept = set(ranked[: max(1, round(len(examples) * keep_shortest))])
+        examples = [one for i, one in enumerate(examples) if i in kept]
+    shots = spec.shots
+    fixed = _fixed_shots(task, shots) if shots.n and shots.mode == "fixed" else []
+    return _with_shots(task, shots, examples, frozenset(one.id for one in fixed))
+
+
+def _not_empty(examples: list[Example], split: str) -> list[Example]:
+    if not examples:
+        raise DataError(f"the split {split!r} is empty", remedy="check the file and the split")
+    return examples
+
+
+def _letters(example: Example) -> int:
+    return sum(map(str.isalpha, example.question + (example.target or "")))
+
+
+def _fixed_shots(task: Task, shots: ShotsSpec) -> list[Example]:
+    pool = task.examples("train")
+    if len(pool) <= shots.n:
+        raise DataError(
+            f"{shots.n} shots need more than the {len(pool)} training examples there are",
+            remedy="lower shots.n",
+        )
+    return random.Random(shots.seed).sample(pool, shots.n)
+
+
+def _with_shots(
+    task: Task, shots: ShotsSpec, examples: Sequence[Example], without: frozenset[str]
+) -> list[Example]:
+    """Put worked examples before every question; an example is never its own shot.
+
+    `without` names the examples that are shots themselves: they are never trained on.
+    """
+    if shots.n == 0:
+        return list(examples)
+    fixed, pool = _fixed_shots(task, shots), task.examples("train")
+    shown = []
+    for example in examples:
+        if example.id in without:
+            continue
+        chosen = fixed
+        if shots.mode == "random":
+            drawn = random.Random(f"{shots.seed}:{example.id}").sample(pool, shots.n + 1)
+            chosen = [one for one in drawn if one.question != example.question][: shots.n]
+        turns = tuple(
+            turn
+            for shot in chosen
+            for turn in (*shot.messages, Message("assistant", shot.target or ""))
+        )
+        meta = {"question": example.question, **example.meta}
+        shown.append(
+            Example(example.id, turns + example.messages, example.target, example.source, meta)
+        )
+    return shown

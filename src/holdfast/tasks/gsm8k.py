@@ -1,0 +1,142 @@
+"""GSM8K: can the model solve grade-school word problems?
+
+Cobbe et al. 2021, arXiv:2110.14168; 7,473 training and 1,319 test problems, MIT licence. Data from
+the hub (`openai/gsm8k`) or from local jsonl files with ``question`` and ``answer``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from holdfast import store
+from holdfast.errors import DataError, MissingDependency
+from holdfast.spec import Section
+from holdfast.tasks import extract
+from holdfast.types import Example, Message, Reading, Reply, Verdict
+
+HUB_ID = "openai/gsm8k"
+MARKS = re.compile(r"<<[^>]*>>")
+INSTRUCTION = (
+    "Let's think step by step. At the end, you MUST write the answer as an integer after '####'."
+)
+
+
+class GSM8K:
+    """Word problems with an integer answer after ``####``."""
+
+    class Options(Section):
+        """Keys of this task."""
+
+        path: str | None = None
+        """Folder with train.jsonl and test.jsonl, or the file that measures. Left out: the hub."""
+        train_path: str | None = None
+        """The file to train on, when `path` is a file."""
+        revision: str | None = None
+        """Commit of the hub dataset."""
+        extraction: Literal["tolerant", "strict"] = "tolerant"
+        """How the answer is read; `strict` is the course's string equality."""
+        strip_calculator_marks: bool = True
+        """Remove <<48/2=24>> from the answers to learn."""
+        instruction: str = INSTRUCTION
+        """Put after every question."""
+
+    version: ClassVar[str] = "1"
+    inverted = False
+    judge: str | None = None
+
+    def __init__(self, options: Options, judge: str | None) -> None:
+        """Take the options; no judge is needed."""
+        self.options = options
+        self.label = f"accuracy ({options.extraction} extraction)"
+
+    def examples(self, split: str) -> list[Example]:
+        """See `Task.examples`."""
+        return [self._example(split, number, row) for number, row in self._rows(split)]
+
+    def grade(self, example: Example, reply: Reply, verdict: Verdict | None) -> Reading:
+        """1.0 when the extracted answer equals the gold one; no answer at all is wrong."""
+        gold = example.target or ""
+        if self.options.extraction == "strict":
+            said = extract.strict(reply.text)
+            right = said == extract.strict(gold)
+            outcome = "correct" if right else "wrong"
+            return Reading(example.id, reply.sample, float(right), outcome, said[:80])
+        found = extract.tolerant(reply.text)
+        if found is None:
+            return Reading(example.id, reply.sample, 0.0, "no answer")
+        right = found == extract.tolerant(gold)
+        return Reading(
+            example.id, reply.sample, float(right), "correct" if right else "wrong", str(found)
+        )
+
+    def self_check(self) -> None:
+        """See `Task.self_check`."""
+        gold = Example("check", (Message("user", "?"),), "It is 1,000 + 8 = 1,008.\n#### 1,008")
+        for text, value in ((gold.target or "", 1.0), ("#### 1009", 0.0), ("", 0.0)):
+            reading = self.grade(gold, Reply("check", 0, text, "stop", 1), None)
+            if reading.value != value:
+                raise DataError(f"gsm8k grades {text!r} as {reading.value}")
+
+    def _example(self, split: str, number: int, row: Mapping[str, Any]) -> Example:
+        question, answer = row["question"], row["answer"]
+        if self.options.strip_calculator_marks:
+            answer = MARKS.sub("", answer)
+        prompt = f"{question}\n{self.options.instruction}".strip()
+        return Example(
+            id=f"{split}-{number}",
+            messages=(Message("user", prompt),),
+            target=answer,
+            source=f"gsm8k:{split}",
+            meta={"question": question},
+        )
+
+    def _rows(self, split: str) -> list[tuple[int, Mapping[str, Any]]]:
+        if self.options.path is None:
+            return self._hub_rows(split)
+        file = self._file(split)
+        rows = list(store.read_objects(file))
+        for number, row in rows:
+            if not isinstance(row, dict) or not all(
+                isinstance(row.get(key), str) for key in ("question", "answer")
+            ):
+                raise DataError(
+                    "an item needs the texts question and answer",
+                    where=f"{file}:{number}",
+                    remedy="use the published jsonl, or the task `jsonl` for other forms",
+                )
+        return rows
+
+    def _hub_rows(self, split: str) -> list[tuple[int, Mapping[str, Any]]]:
+        try:
+            from datasets import load_dataset
+        except ImportError as error:
+            raise MissingDependency(
+                "reading a hub dataset needs `datasets`",
+                remedy="pip install 'holdfast[train]', or give the task a local `path`",
+            ) from error
+        try:
+            data = load_dataset(HUB_ID, "main", split=split, revision=self.options.revision)
+        except Exception as error:  # the hub client raises many types, all meaning "not to be had"
+            raise DataError(
+                f"cannot be loaded from the hub: {str(error).splitlines()[0]}",
+                where=HUB_ID,
+                remedy="check the connection, or give the task a local `path`",
+            ) from error
+        return list(enumerate(data, start=1))
+
+    def _file(self, split: str) -> Path:
+        path = Path(self.options.path or "").expanduser()
+        if path.is_dir():
+            return path / f"{split}.jsonl"
+        if split == "train":
+            if self.options.train_path is None:
+                raise DataError(
+                    "no training file",
+                    where=str(path),
+                    remedy="name a folder with train.jsonl and test.jsonl, or give train_path",
+                )
+            return Path(self.options.train_path).expanduser()
+        return path

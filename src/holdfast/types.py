@@ -1,0 +1,101 @@
+"""What are the values that flow between the parts of Holdfast?
+
+Plain frozen dataclasses, cheap to make by the hundred thousand and safe to share. Everything here
+round-trips through JSON (`holdfast.store.write_jsonl`), so that replies can be graded again years
+later without the model that wrote them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One item to train on or to measure with.
+
+    Attributes:
+        id: unique within its task and split; replies and readings refer to it.
+        messages: the prompt, ending in a user turn.
+        target: the answer to learn or to compare with; None where only a judge can say.
+        source: where the item came from, e.g. ``gsm8k:train`` or ``self``; shown in the report.
+        meta: JSON values. ``question`` is the bare question, without shots and instructions, and is
+            what the leak check compares; ``group`` is the breakdown of the report (a hazard).
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    target: str | None = None
+    source: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def question(self) -> str:
+        """The bare question: ``meta["question"]``, else the last user turn."""
+        return str(self.meta.get("question") or self.messages[-1].content)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a model said to one example.
+
+    Attributes:
+        finish: ``stop`` (the model ended its turn) or ``length`` (it was cut off).
+        n_tokens: tokens generated, the end-of-turn token included.
+    """
+
+    example_id: str
+    sample: int
+    text: str
+    finish: Literal["stop", "length"]
+    n_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a judge said of one reply.
+
+    Attributes:
+        label: the judge's word; ``unsure`` where it could not tell.
+        by: the judge's name and version.
+        raw: why, or what the judge wrote, kept for audit.
+        confidence: 0 to 1, by the judge's own account.
+    """
+
+    example_id: str
+    sample: int
+    label: str
+    by: str
+    raw: str = ""
+    confidence: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The grade of one reply.
+
+    Attributes:
+        value: 1.0 is good, 0.0 is bad; None is *unscored*, which is neither and is counted apart.
+        outcome: a short word for the report: ``correct``, ``wrong``, ``refused``, ``no answer``.
+        note: what the grader saw, e.g. the extracted number.
+        group: the breakdown this reading belongs to (a hazard), or "".
+    """
+
+    example_id: str
+    sample: int
+    value: float | None
+    outcome: str
+    note: str = ""
+    group: str = ""

@@ -1,0 +1,142 @@
+"""Does the command line say what it does, in words or JSON, with the right exit code?"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from holdfast import cli, store
+from holdfast.report import write_report
+from holdfast.report.results import to_json
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def _call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = cli.call(list(arguments))
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = _call(capsys, "--version")
+    assert (code, re.match(r"holdfast \d+\.\d+\.\d+", out) is not None) == (0, True)
+    code, out, _ = _call(capsys, "--help")
+    assert code == 0
+    assert "forgot" in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["frobnicate"], ["run"], ["run", "x.yaml", "--frob"], ["report"], ["demo", "--quik"]],
+)
+def test_wrong_usage_is_three(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    code, _, err = _call(capsys, *arguments)
+    assert code == 3
+    assert err.startswith("Error: ")
+
+
+def test_errors_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = _call(capsys, "run", "none.yaml", "--json")
+    assert code == 3
+    error = json.loads(out)["error"]
+    assert error["type"] == "StudyError"
+    assert "holdfast init" in error["remedy"]
+
+
+def test_init_writes_a_study_and_never_over_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "study.yaml"
+    code, out, _ = _call(capsys, "init", str(path), "--recipe", "lab")
+    assert code == 0
+    assert f"holdfast run {path} --dry-run" in out
+    before = path.read_text()
+    code, _, err = _call(capsys, "init", str(path))
+    assert (code, "exists already" in err, path.read_text()) == (3, True, before)
+    code, _, err = _call(capsys, "init", str(tmp_path / "x.yaml"), "--recipe", "hw7")
+    assert (code, "did you mean 'hw6'" in err) == (3, True)
+
+
+def test_a_dry_run_writes_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = _call(capsys, "demo", "--quick", "--dry-run", "--runs-dir", str(tmp_path / "r"))
+    assert code == 0
+    assert "train/replay/seed1126" in out
+    assert "0 of 67 stages are done" in out
+    code, out, _ = _call(
+        capsys, "demo", "--quick", "--dry-run", "--json", "--runs-dir", str(tmp_path / "r")
+    )
+    assert len(json.loads(out)["stages"]) == 67
+    assert not (tmp_path / "r").exists()
+
+
+def test_report_renders_again_without_torch(tmp_path: Path) -> None:
+    from report_fixture import build
+
+    store.open_run(tmp_path / "run")
+    store.write_json(tmp_path / "run" / "stats" / "results.json", to_json(build()))
+    code = (
+        "import sys\nfrom holdfast.cli import call\n"
+        f"code = call(['report', {str(tmp_path / 'run')!r}])\n"
+        "assert 'torch' not in sys.modules\nsys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "Report: " in done.stdout
+    page = (tmp_path / "run" / "report" / "index.html").read_text("utf-8")
+    again = write_report(build(), tmp_path / "again").read_text("utf-8")
+    assert len(page) == pytest.approx(len(again), rel=0.1)
+
+
+def test_report_of_something_else(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, err = _call(capsys, "report", str(tmp_path))
+    assert (code, "is not a run folder" in err) == (3, True)
+    store.open_run(tmp_path / "run")
+    code, _, err = _call(capsys, "report", str(tmp_path / "run"))
+    assert (code, "has no results yet" in err) == (3, True)
+
+
+def test_doctor_tasks_and_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = _call(capsys, "doctor", "--json")
+    assert (code, json.loads(out)["versions"]["trl"]) == (0, "1.16.0")
+    code, out, _ = _call(capsys, "tasks")
+    assert "extraction" in out
+    code, out, _ = _call(capsys, "schema")
+    assert json.loads(out)["title"] == "Study"
+
+
+COMMANDS = ["", "demo", "init", "run", "report", "schema", "tasks", "doctor"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_docs_show_the_real_help(
+    capsys: pytest.CaptureFixture[str], command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`docs/cli.md` holds every --help; write it anew with `python tests/test_cli.py`."""
+    monkeypatch.setenv("COLUMNS", "100")
+    _, out, _ = _call(capsys, *([command] if command else []), "--help")
+    assert _folded(out) in _folded((DOCS / "cli.md").read_text("utf-8"))
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    import os
+
+    parts = ["# The command line\n\nMade by `python tests/test_cli.py`; a test keeps it true.\n"]
+    for name in COMMANDS:
+        line = [sys.executable, "-m", "holdfast", *([name] if name else []), "--help"]
+        shown = subprocess.run(
+            line, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "100"}
+        ).stdout
+        parts.append(
+            f"## `{' '.join(['holdfast', name]).strip()}`\n\n```text\n{shown.strip()}\n```\n"
+        )
+    store.write_text(DOCS / "cli.md", "\n".join(parts))

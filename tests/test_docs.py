@@ -1,0 +1,76 @@
+"""Do the pages say what is true: commands that exist, studies that load, links that lead on?"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+
+from holdfast.cli import app
+from holdfast.spec import Study
+from holdfast.studyfile import parse
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+
+
+def _name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_commands_exist(page: Path) -> None:
+    group = typer.main.get_command(app)
+    options = {
+        name: {option for one in command.params for option in one.opts}
+        for name, command in group.commands.items()  # type: ignore[attr-defined]
+    }
+    if page.name == "cli.md":
+        assert set(re.findall(r"^## `holdfast (\w+)`", page.read_text("utf-8"), re.M)) == set(
+            options
+        )
+        return
+    text = page.read_text("utf-8")
+    blocks = "\n".join(body for kind, body in FENCE.findall(text) if kind in ("bash", "sh"))
+    for line in re.findall(r"^holdfast .*$", blocks, re.M) + re.findall(
+        r"`(holdfast [^`]+)`", text
+    ):
+        words = shlex.split(line.split("#")[0])[1:]
+        if not words or words[0].isupper():
+            continue
+        assert words[0] in options, line
+        for word in words[1:]:
+            if word.startswith("--"):
+                assert word.partition("=")[0] in options[words[0]], line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_studies_load(page: Path) -> None:
+    for kind, body in FENCE.findall(page.read_text("utf-8")):
+        if kind == "yaml" and "\nmodel:" in body and "\narms:" in body:
+            assert parse(Study, yaml.safe_load(body), _name(page)).arms
+
+
+def test_make_targets_of_the_readme_exist() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+        asked = re.findall(r"^make ([\w-]+)", page.read_text("utf-8"), re.M)
+        assert asked
+        assert set(asked) <= targets
+
+
+def test_benchmarks_are_described() -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
+    for script in (ROOT / "benchmarks").glob("*.py"):
+        assert f"benchmarks/{script.name}" in page, script.name
