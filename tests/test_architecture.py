@@ -24,6 +24,8 @@ LAYERS = {
     5: {"plan", "layout", "report", "study"},
     6: {"cli", "__main__", "__init__"},
 }  # fmt: skip
+LATE = {"engines.decode"}
+"""Modules that need torch to be read; nothing may import them at module level."""
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes"}
 MODULES = sorted(ROOT.rglob("*.py"))
 
@@ -105,8 +107,10 @@ def test_plugins_do_not_know_each_other() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=_name)
 def test_heavy_packages_are_imported_inside_functions(path: Path) -> None:
-    tops = {name.split(".")[0] for name in _imports(path, everywhere=False)}
-    assert not tops & HEAVY, f"{_name(path)} imports {tops & HEAVY} at module level"
+    found = _imports(path, everywhere=False)
+    assert not _own(found) & LATE, f"{_name(path)} imports {_own(found) & LATE} at module level"
+    tops = {name.split(".")[0] for name in found}
+    assert _name(path) in LATE or not tops & HEAVY, f"{_name(path)} imports {tops & HEAVY}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=_name)

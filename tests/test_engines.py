@@ -72,6 +72,42 @@ def test_replies_carry_their_ends(engine: HFEngine) -> None:
     assert [one[0].example_id for one in full] == ["p0", "p1"]
 
 
+@pytest.mark.parametrize("warm", [{}, {"temperature": 1.0, "top_p": 0.9, "samples": 2}])
+def test_a_reply_does_not_depend_on_its_batch(warm: dict[str, object]) -> None:
+    from holdfast.lab import model_folder
+
+    asked = [
+        Example(f"q{i}", (Message("user", one.question),), one.native)
+        for i, one in enumerate(problems("test", 24, (1, 2, 3, 4, 5)))
+    ]
+    chosen = Sampling(max_new_tokens=80).model_copy(update=warm)
+    said = []
+    for size in (24, 5, 2):  # 24 rows are thinned out twice on the way, two never
+        with HFEngine(ModelRef(str(model_folder())), "cpu", batch_size=size) as one:
+            said.append(one.generate(asked, chosen, None, Silent()))
+    assert said[0] == said[1] == said[2]
+    assert len({reply.n_tokens for one in said[0] for reply in one}) > 3
+
+
+def test_sampling_follows_the_probabilities(engine: HFEngine) -> None:
+    import torch
+
+    one = ASKED[0]
+    ids = chat.prompt_ids(engine.tokenizer, one.messages)
+    logits = engine._base(torch.tensor([ids])).logits[0, -1]
+    wanted = torch.softmax(logits.float() / 3.0, -1).detach()
+    drawn = Sampling(max_new_tokens=1, temperature=3.0, samples=2000)
+    (replies,) = engine.generate([one], drawn, None, Silent())
+    words, counts = torch.tensor(
+        [engine.tokenizer.encode(reply.text, add_special_tokens=False)[0]
+         for reply in replies if reply.text]
+    ).unique(return_counts=True)  # fmt: skip
+    likely = counts > 50
+    assert likely.sum() >= 2
+    share = counts[likely] / len(replies)
+    assert torch.allclose(share, wanted[words[likely]], atol=4 * 0.5 / 2000**0.5)
+
+
 def test_sampling_is_seeded(engine: HFEngine) -> None:
     warm = {"temperature": 1.5, "samples": 3}
     assert _texts(engine, **warm) == _texts(engine, **warm)

@@ -1,14 +1,15 @@
 """How does transformers answer many prompts fast?
 
-Prompts are sorted by length, padded on the left and generated in batches; the batch shrinks as
-answers end only when all of it has ended, which is why equal lengths go together. The base model is
-kept loaded while adapters come and go; *before* is always measured on a model that PEFT has never
+Prompts are sorted by length, padded on the left and decoded in batches that shrink as answers end
+(`holdfast.engines.decode`); a reply does not depend on the batch it was in. The base model is kept
+loaded while adapters come and go; *before* is always measured on a model that PEFT has never
 wrapped or that it has fully unwrapped.
 """
 
 from __future__ import annotations
 
 import gc
+import hashlib
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -88,7 +89,7 @@ class HFEngine:
         size = max(1, (self._batch_size or 1) // sampling.samples)
         for start in range(0, len(order), size):
             members = order[start : start + size]
-            outputs = self._batch(model, [encoded[i] for i in members], sampling, start)
+            outputs = self._batch(model, [(examples[i].id, encoded[i]) for i in members], sampling)
             for place, index in enumerate(members):
                 first = place * sampling.samples
                 for sample, tokens in enumerate(outputs[first : first + sampling.samples]):
@@ -104,6 +105,8 @@ class HFEngine:
         """
         import torch
 
+        from holdfast.engines.decode import pad_left
+
         model = self._model(None)
         stops = frozenset(self._stops)
         rows = [chat.encode(self.tokenizer, one, stops) for one in examples]
@@ -112,7 +115,9 @@ class HFEngine:
         size = max(1, (self._batch_size or 1) // 4)
         for start in range(0, len(order), size):
             members = [rows[i] for i in order[start : start + size]]
-            ids, mask = self._padded([row.ids for row in members])
+            ids, mask = pad_left(
+                [row.ids for row in members], self.tokenizer.pad_token_id, self.device
+            )
             answers = [row.cost.supervised for row in members]
             with torch.inference_mode():
                 logits = model(
@@ -130,51 +135,19 @@ class HFEngine:
                     found[index] = loss.item()
         return found
 
-    def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[Any, Any]:
-        """Ids and attention mask of shape (rows, longest), padded on the left, on the device."""
-        import torch
+    def _batch(self, model: Any, asked: Sequence[tuple[str, list[int]]], sampling: Sampling) -> Any:
+        """Token ids of the answers to (example id, prompt ids), `samples` per prompt in turn."""
+        from holdfast.engines.decode import decode
 
-        width, pad = max(map(len, rows)), self.tokenizer.pad_token_id
-        ids = torch.tensor([[pad] * (width - len(one)) + list(one) for one in rows])
-        mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in rows])
-        return ids.to(self.device), mask.to(self.device)
-
-    def _batch(
-        self, model: Any, prompts: Sequence[Sequence[int]], sampling: Sampling, start: int
-    ) -> list[list[int]]:
-        """Token ids of the answers, `samples` per prompt, cut after the stop token."""
-        import torch
-
-        ids, mask = self._padded(prompts)
-        options: dict[str, Any] = {"do_sample": False}
-        if sampling.temperature > 0:
-            torch.manual_seed(sampling.seed * 1_000_003 + start)
-            options = {
-                "do_sample": True,
-                "temperature": sampling.temperature,
-                "top_p": sampling.top_p,
-                "top_k": 0,
-            }
-        else:  # a model's own generation config may ask for sampling
-            options |= {"temperature": None, "top_p": None, "top_k": None}
-        with torch.inference_mode():
-            output = model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                max_new_tokens=sampling.max_new_tokens,
-                num_return_sequences=sampling.samples,
-                repetition_penalty=1.0,
-                eos_token_id=self._stops,
-                pad_token_id=self.tokenizer.pad_token_id,
-                **options,
-            )
-        return [self._cut(row) for row in output[:, ids.shape[1] :].tolist()]
-
-    def _cut(self, tokens: list[int]) -> list[int]:
-        for place, token in enumerate(tokens):
-            if token in self._stops:
-                return tokens[: place + 1]
-        return tokens
+        rows = [(name, ids, n) for name, ids in asked for n in range(sampling.samples)]
+        return decode(
+            model,
+            [ids for _, ids, _ in rows],
+            [_seed(sampling.seed, name, n) for name, _, n in rows],
+            sampling,
+            self._stops,
+            self.tokenizer.pad_token_id,
+        )
 
     def _reply(self, example_id: str, sample: int, tokens: list[int]) -> Reply:
         ended = bool(tokens) and tokens[-1] in self._stops
@@ -204,3 +177,9 @@ class HFEngine:
                 remedy="please report this",
             )
         return self._base
+
+
+def _seed(seed: int, example_id: str, sample: int) -> int:
+    """The seed of one reply: the same in every batch."""
+    digest = hashlib.blake2b(f"{seed}:{sample}:{example_id}".encode(), digest_size=7).digest()
+    return int.from_bytes(digest)
