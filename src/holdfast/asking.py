@@ -2,7 +2,7 @@
 
 Questions go out in chunks; every answered chunk is a file of its own, written atomically. Asked
 again in the same folder, only the missing chunks are generated, and the replies are the same as if
-nothing had happened, because chunks and seeds are fixed by position.
+nothing had happened, because each has its own seed.
 """
 
 from __future__ import annotations
@@ -56,8 +56,7 @@ def ask(
             replies += store.read_jsonl(part, Reply)
             progress.advance(len(chunk))
             continue
-        seeded = sampling.model_copy(update={"seed": sampling.seed + 7919 * index})
-        answers = engine().generate(chunk, seeded, adapter, progress)
+        answers = engine().generate(chunk, sampling, adapter, progress)
         flat = [reply for one in answers for reply in one]
         store.write_jsonl(part, flat)
         replies += flat

@@ -90,7 +90,6 @@ def _shared(plan: Plan, one: Shared) -> Stage:
     identity = {
         "model": plan.identity,
         "nf4": plan.pool.nf4,
-        "batch_size": plan.study.answer.batch_size,  # sampling draws batch by batch
         **one.identity,
     }
     return Stage(f"shared/{one.name}", identity, one.run, (), one.resumable)
