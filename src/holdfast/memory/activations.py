@@ -1,0 +1,133 @@
+"""How many bytes do activations, logits and scratch space take? Formulas, tensor by tensor.
+
+What autograd keeps of one decoder layer is counted from transformers' modelling code: every term
+of `kept_per_token` is one saved tensor. On Qwen2.5-7B's dimensions the sum is 58.9, 66.9 and 78.2
+bytes x hidden size per token (bfloat16 adapters without dropout; float32 adapters; with dropout).
+A trace of the real code gave 58.8, 67.8 and 79.0, fixed costs per layer included; hence `MARGIN`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from holdfast.memory.candidate import GIB
+from holdfast.memory.shape import Shape
+from holdfast.memory.states import BYTES
+from holdfast.memory.workload import Workload
+
+MARGIN = 1.02
+MARGIN_UNKNOWN = 1.25
+"""For architectures whose code was not counted: mixtures of experts and unknown families."""
+LOSS_TILE = 4096
+VOCABULARY_TILE = 32768
+BACKWARD_TRANSIENT = 8
+"""Gradients of gate, up, their product and the activation at once: bytes x intermediate size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """Bytes of one micro-batch on one process, all layers unless said otherwise.
+
+    Attributes:
+        kept_layer: kept for the backward pass by one layer.
+        work_layer: needed on top while one layer is recomputed or passed back through.
+        loss: logits and loss at their peak.
+        after_loss: what of that is still there when the backward pass enters the layers.
+        dequantised: the largest matrix written out in full by a 4-bit layer.
+    """
+
+    kept_layer: int
+    work_layer: int
+    loss: int
+    after_loss: int
+    dequantised: int
+
+
+def activations(
+    shape: Shape, work: Workload, method: str, micro_batch: int, checkpointing: bool
+) -> Activations:
+    """Formula for one micro-batch.
+
+    Args:
+        shape: the model.
+        work: lengths, adapters, loss path.
+        method: `lora`, `qlora` or `full`.
+        micro_batch: examples.
+        checkpointing: whether layers are recomputed.
+    """
+    tokens = micro_batch * work.seq_len
+    wide = 2 if work.bf16 else 4
+    stream = 4 if method == "full" else wide  # the residual stream: float32 weights make it float32
+    margin = MARGIN if shape.exact else MARGIN_UNKNOWN
+    padded = work.padded and micro_batch > 1
+    whole = round(margin * kept_per_token(shape, work, method, padded) * tokens)
+    whole += _eager(shape, work, micro_batch)
+    transient = BACKWARD_TRANSIENT * _intermediate(shape) * tokens * wide // 2
+    boundary = stream * shape.hidden * tokens
+    loss, after = _loss(shape, work, method, micro_batch)
+    return Activations(
+        kept_layer=boundary if checkpointing else whole,
+        work_layer=transient + (whole if checkpointing else 0),
+        loss=loss,
+        after_loss=after,
+        dequantised=wide * shape.largest_linear if method == "qlora" else 0,
+    )
+
+
+def kept_per_token(shape: Shape, work: Workload, method: str, padded: bool) -> float:
+    """Bytes per token that one decoder layer keeps for its backward pass, without recomputation."""
+    wide = 2 if work.bf16 else 4
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    inner = _intermediate(shape)
+    norms = 4 if shape.family.startswith("gemma") else 2
+    kept = 4.0 * shape.hidden * norms  # the norm's float32 input
+    if shape.family.startswith(("qwen3", "gemma3")):
+        kept += 4 * (queries + keys)  # norms of queries and keys
+    kept += wide * (2 * queries + 2 * (queries if padded else keys))  # q, output; k, v
+    kept += 4 * shape.heads  # log-sum-exp of the attention
+    kept += 3 * wide * inner  # gate, its activation, up
+    inputs = {one.name: one.n_in for one in shape.linears}
+    if method == "full":
+        kept += 4.0 * shape.hidden * norms  # normalised, for the norm's own gradient
+        return kept + wide * sum(inputs.values())  # every matrix keeps its cast input
+    if BYTES[work.adapters(method == "qlora")] == wide and not work.dropout:
+        shared = {"q_proj", "qkv_proj", "gate_proj", "gate_up_proj"}  # attention's is kept already
+        return kept + wide * sum(n for name, n in inputs.items() if name in shared) + wide * inner
+    each = wide + (1 if work.dropout else 0)  # a cast copy for each adapter, and the dropout mask
+    return kept + each * sum(inputs.values())
+
+
+def cache_bytes(shape: Shape, work: Workload, sequences: int, tokens: int) -> int:
+    """The key-value cache of an answering batch, and its logits."""
+    wide = 2 if work.bf16 else 4
+    each = 2 * shape.kv_heads * shape.head_dim * shape.layers * wide
+    return sequences * (tokens * each + 8 * shape.vocab)
+
+
+def _intermediate(shape: Shape) -> int:
+    """The width that a token passes in the feed-forward part."""
+    return shape.intermediate * max(1, shape.experts_per_token)
+
+
+def _eager(shape: Shape, work: Workload, micro_batch: int) -> int:
+    if work.attention != "eager":
+        return 0
+    return round(6.1 * shape.heads * work.seq_len * work.seq_len * micro_batch)
+
+
+def _loss(shape: Shape, work: Workload, method: str, micro_batch: int) -> tuple[int, int]:
+    """Peak of the loss, and what remains of it afterwards.
+
+    Whole logits: bfloat16 logits, their float32 copy, log-probabilities and gradient overlap to 12
+    bytes per token and word. TRL 1.16's fused head keeps the hidden states of the supervised tokens
+    and their float32 gradient, and works in tiles of tokens x words.
+    """
+    tokens = micro_batch * work.seq_len
+    supervised = micro_batch * (work.supervised_tokens or work.seq_len)
+    if not work.fused_loss:
+        return 12 * tokens * shape.vocab, 2 * shape.hidden * tokens
+    gradients = 4 * shape.hidden * supervised + 2 * 2 * shape.hidden * tokens
+    tile = 2 * 4 * min(supervised, LOSS_TILE) * min(shape.vocab, VOCABULARY_TILE)
+    if method == "full":  # the head's own gradient, in float32
+        gradients += 4 * shape.hidden * shape.vocab
+    return min(tile, GIB) + gradients, gradients

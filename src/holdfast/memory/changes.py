@@ -1,0 +1,110 @@
+"""When it does not fit: what would have to change, and what is tried next?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from holdfast.memory.candidate import GIB, MemoryPlan
+from holdfast.memory.devices import GPU
+from holdfast.memory.options import Candidate
+from holdfast.memory.workload import Workload, longer
+
+SIZES_GIB = (12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 141, 180)
+MOST_GPUS = 16
+STEP_TOKENS = 64
+Fitting = Callable[[Workload, Sequence[GPU]], str | None]
+"""The strategy of the best plan that fits, if one does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change after which the job fits.
+
+    Attributes:
+        kind: `seq_len`, `quantize`, `checkpointing`, `gpu_bytes`, `gpus`, `micro_batch` or `rank`.
+        value: what it must become.
+        strategy: of the plan that then fits.
+    """
+
+    kind: str
+    value: int
+    strategy: str
+
+
+def changes(work: Workload, gpus: Sequence[GPU], fitting: Fitting) -> tuple[Change, ...]:
+    """The smallest single changes after which something fits, found by trying."""
+    found: list[Change] = []
+
+    def attempt(kind: str, value: int, work: Workload, gpus: Sequence[GPU]) -> bool:
+        strategy = fitting(work, gpus)
+        if strategy:
+            found.append(Change(kind, value, strategy))
+        return bool(strategy)
+
+    if work.micro_batch and work.micro_batch > 1:
+        attempt("micro_batch", 1, replace(work, micro_batch=1), gpus)
+    if work.checkpointing is False:
+        attempt("checkpointing", 1, replace(work, checkpointing=True), gpus)
+    if "qlora" not in work.methods:
+        attempt("quantize", 1, replace(work, method="qlora", quantize=True), gpus)
+    if work.method == "full":
+        attempt("lora", 1, replace(work, method="lora"), gpus)
+    low, high = 0, -(-work.seq_len // STEP_TOKENS)
+    while high - low > 1:  # more tokens never take less
+        middle = (low + high) // 2
+        fits = fitting(longer(work, STEP_TOKENS * middle), gpus)
+        low, high = (middle, high) if fits else (low, middle)
+    if low:
+        attempt("seq_len", STEP_TOKENS * low, longer(work, STEP_TOKENS * low), gpus)
+    for count in range(len(gpus) + 1, MOST_GPUS + 1):
+        more = [*gpus, *(replace(gpus[0], index=100 + n) for n in range(count - len(gpus)))]
+        if attempt("gpus", count, work, more):
+            break
+    for size in SIZES_GIB:
+        if size * GIB > max(one.free_bytes for one in gpus) and attempt(
+            "gpu_bytes", size * GIB, work,
+            [replace(one, total_bytes=size * GIB, free_bytes=size * GIB) for one in gpus],
+        ):  # fmt: skip
+            break
+    return tuple(found)
+
+
+def next_plan(
+    candidates: Sequence[Candidate], failed: MemoryPlan, allow_nf4: bool
+) -> MemoryPlan | None:
+    """What to run after `failed` ran out of memory: the ladder, one rung at a time.
+
+    First half the micro-batch, then recomputation, then other placements that take less on their
+    fullest GPU. The fused loss is always on. What is learned does not change, except that NF4 is
+    among the rungs when the user allowed it. Sequences are never shortened.
+
+    Args:
+        candidates: the table of the job.
+        failed: the plan that did not fit after all.
+        allow_nf4: whether quantised plans may be taken.
+    """
+    if failed.micro_batch > 1 and failed.micro_batch % 2 == 0:
+        return replace(
+            failed, micro_batch=failed.micro_batch // 2, accumulation=2 * failed.accumulation
+        )
+    if not failed.checkpointing:
+        return replace(failed, checkpointing=True)
+
+    def fullest(one: MemoryPlan) -> int:
+        return max((part.total for part in one.predicted), default=0)
+
+    less = [
+        one.plan
+        for one in candidates
+        if not one.refused
+        and (allow_nf4 or failed.quantized or not one.plan.quantized)
+        and one.plan.quantized >= failed.quantized
+        and one.plan.checkpointing
+        and one.plan.micro_batch == 1
+        and fullest(one.plan) < 0.97 * fullest(failed)
+        and one.short_bytes <= 0
+    ]
+    if not less:
+        return None
+    return max(less, key=lambda one: (one.quantized == failed.quantized, one.tokens_per_s))

@@ -1,0 +1,176 @@
+"""Which ways of running the job are there, and what does each take?
+
+Every placement x quantisation x recomputation x micro-batch, with a predicted peak for each GPU and
+a modelled speed. What is learned is the same for all but the quantised ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from holdfast.memory import speed, strategies
+from holdfast.memory.activations import Activations
+from holdfast.memory.candidate import GIB, Breakdown, MemoryPlan, Placement
+from holdfast.memory.devices import GPU
+from holdfast.memory.shape import Shape
+from holdfast.memory.states import states
+from holdfast.memory.strategies import Held, Overheads
+from holdfast.memory.workload import Workload
+
+RESERVE = 0.03
+"""Share of a GPU's memory that a plan leaves free."""
+LARGEST_MICRO_BATCH = 16
+Estimate = Callable[[Shape, Workload, str, int, bool], Activations]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to run the job.
+
+    Attributes:
+        plan: the way, with its predicted peaks and speed.
+        short_bytes: by how much the GPU that lacks most lacks memory; 0 or less: it fits.
+        refused: why it cannot be run at all, whatever the memory; empty: it can.
+    """
+
+    plan: MemoryPlan
+    short_bytes: int
+    refused: str = ""
+
+    @property
+    def fits(self) -> bool:
+        """Whether it can be run on these GPUs."""
+        return not self.refused and self.short_bytes <= 0
+
+
+def options(
+    shape: Shape,
+    work: Workload,
+    gpus: Sequence[GPU],
+    host_bytes: int,
+    overheads: Overheads,
+    estimate: Estimate,
+) -> Iterator[Candidate]:
+    """Every way of running the job on these GPUs; see `holdfast.memory.planner.make_plan`."""
+    roomy = sorted(gpus, key=lambda one: (-one.free_bytes, -one.flops, one.index))
+    several = [tuple(roomy[:count]) for count in range(2, len(roomy) + 1)]
+    for method in work.methods:
+        sets: list[tuple[Placement, tuple[GPU, ...]]] = [("single", (one,)) for one in roomy[:1]]
+        for members in several:
+            sets += [("ddp", members), ("split", members), ("fsdp2", members)]
+        if method == "lora":
+            sets.append(("offload", (roomy[0],)))
+        for placement, members in sets:
+            if placement == "split" and len(members) > shape.layers:
+                continue
+            yield from _of(shape, work, members, host_bytes, overheads, estimate, placement, method)
+
+
+def _of(
+    shape: Shape,
+    work: Workload,
+    gpus: tuple[GPU, ...],
+    host_bytes: int,
+    overheads: Overheads,
+    estimate: Estimate,
+    placement: Placement,
+    method: str,
+) -> Iterator[Candidate]:
+    """One placement and method at every micro-batch, with and without recomputation."""
+    world = len(gpus) if placement in {"ddp", "fsdp2"} else 1
+    held = states(shape, work, method)
+    refused = _refused(work, gpus, placement, method, world, held.weights, host_bytes)
+    each = work.global_batch // world if not work.global_batch % world else 0
+    sizes = [n for n in range(1, min(each, LARGEST_MICRO_BATCH) + 1) if each % n == 0] or [1]
+    if work.micro_batch is not None:
+        sizes = [work.micro_batch]
+        if each and each % work.micro_batch:
+            refused = refused or (
+                f"{each} examples per GPU and step are not divisible by micro-batch "
+                f"{work.micro_batch}"
+            )
+    choices = (False, True) if work.checkpointing is None else (work.checkpointing,)
+    for checkpointing in choices:
+        for size in sizes:
+            acts = estimate(shape, work, method, size, checkpointing)
+            predicted, where = _predict(
+                shape, work, gpus, overheads, placement, method, acts, checkpointing
+            )
+            short = max(
+                part.total - round(gpu.free_bytes - RESERVE * gpu.total_bytes)
+                for part, gpu in zip(predicted, gpus, strict=True)
+            )
+            rate = speed.tokens_per_s(
+                shape, work, held, placement, method, checkpointing, size, gpus
+            )
+            plan = MemoryPlan(
+                placement=placement,
+                quantized=method == "qlora",
+                checkpointing=checkpointing,
+                micro_batch=size,
+                accumulation=max(1, work.global_batch // (size * world)),
+                gpus=tuple(gpu.index for gpu in gpus),
+                dtype="float32" if method == "full" or not work.bf16 else "bfloat16",
+                adapter_dtype=work.adapters(method == "qlora"),
+                device_map=where,
+                predicted=predicted,
+                tokens_per_s=rate,
+            )
+            yield Candidate(plan, short, refused)
+
+
+def _predict(
+    shape: Shape,
+    work: Workload,
+    gpus: Sequence[GPU],
+    overheads: Overheads,
+    placement: Placement,
+    method: str,
+    acts: Activations,
+    checkpointing: bool,
+) -> tuple[tuple[Breakdown, ...], dict[str, int | str] | None]:
+    """The peak of each GPU, and the device map of a split."""
+    held, full = states(shape, work, method), method == "full"
+
+    def total(part: Held) -> Breakdown:
+        found = strategies.peak(part, acts, checkpointing, full)
+        if placement == "ddp":  # buckets of gradients for the all-reduce
+            found = replace(found, workspace=found.workspace + held.gradients)
+        return strategies.with_overheads(found, overheads, placement in {"ddp", "fsdp2"})
+
+    match placement:
+        case "split":
+            bounds = strategies.split(held, shape, gpus, lambda part: total(part).total)
+            parts = strategies.stages(held, shape, bounds)
+            where = dict(strategies.device_map(shape, bounds))
+            return tuple(total(part) for part in parts), where
+        case "fsdp2":
+            part = strategies.sharded(held, shape, len(gpus), full)
+        case "offload":
+            part = strategies.offloaded(held, shape)
+        case _:
+            part = strategies.whole(held, shape)
+    return (total(part),) * len(gpus), None
+
+
+def _refused(
+    work: Workload,
+    gpus: Sequence[GPU],
+    placement: Placement,
+    method: str,
+    world: int,
+    weights: int,
+    host_bytes: int,
+) -> str:
+    """Why it cannot be run at all; empty when it can."""
+    if method == "qlora" and not all(gpu.nf4 for gpu in gpus):
+        return "4-bit weights are not supported on this GPU"
+    if work.global_batch % world:
+        return f"the global batch {work.global_batch} is not divisible by {world} GPUs"
+    if placement == "offload" and weights > 0.8 * host_bytes:
+        return (
+            f"the weights take {weights / GIB:.1f} GiB of host memory and "
+            f"{host_bytes / GIB:.1f} are free"
+        )
+    return ""

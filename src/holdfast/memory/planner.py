@@ -1,0 +1,128 @@
+"""Which way of running the job fits these GPUs, which is fastest, and why not the others?
+
+The choice is the fastest that fits, by the model of speed; of those nearly as fast, the simplest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from holdfast.errors import UsageError
+from holdfast.memory.activations import activations
+from holdfast.memory.changes import Change, changes
+from holdfast.memory.devices import GPU
+from holdfast.memory.options import Candidate, Estimate, options
+from holdfast.memory.shape import Shape
+from holdfast.memory.strategies import Overheads
+from holdfast.memory.workload import Workload
+
+NEAR = 0.10
+"""Speeds within this share of the best count as equal; the simpler way is taken."""
+SIMPLEST: tuple[str, ...] = (
+    "single", "ddp", "qlora", "qlora+ddp", "split", "fsdp2", "qlora+split", "qlora+fsdp2",
+    "offload",
+)  # fmt: skip
+"""From plain to involved; also the order of the table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The whole table and the choice.
+
+    Attributes:
+        candidates: every one, in the order of `SIMPLEST`, then by speed.
+        chosen: what to run; None when nothing fits.
+        runner_up: the best of another strategy that fits.
+        changes: when nothing fits, the single changes that would make it fit.
+    """
+
+    shape: Shape
+    work: Workload
+    gpus: tuple[GPU, ...]
+    overheads: Overheads
+    candidates: tuple[Candidate, ...]
+    chosen: Candidate | None
+    runner_up: Candidate | None
+    changes: tuple[Change, ...] = ()
+
+
+def make_plan(
+    shape: Shape,
+    work: Workload,
+    gpus: Sequence[GPU],
+    host_bytes: int,
+    overheads: Overheads | None = None,
+    estimate: Estimate = activations,
+    only: str | None = None,
+) -> Planned:
+    """Compare every way of running the job and choose one.
+
+    Args:
+        shape: the model.
+        work: the job.
+        gpus: with their free memory.
+        host_bytes: free host memory, for weights that lie there.
+        overheads: measured on this machine, or the assumed ones.
+        estimate: of activations; by formula unless a trace is at hand.
+        only: a strategy (see `SIMPLEST`) that the user insists on.
+
+    Raises:
+        UsageError: no GPU, examples longer than the model reads, an unknown strategy.
+    """
+    overheads = overheads or Overheads()
+    _check(shape, work, gpus, only)
+
+    def compare(work: Workload, gpus: Sequence[GPU]) -> list[Candidate]:
+        found = [
+            one
+            for one in options(shape, work, gpus, host_bytes, overheads, estimate)
+            if only in (None, one.plan.strategy)
+        ]
+        return sorted(
+            found, key=lambda one: (SIMPLEST.index(one.plan.strategy), -one.plan.tokens_per_s)
+        )
+
+    def fitting(work: Workload, gpus: Sequence[GPU]) -> str | None:
+        best = choose([one for one in compare(work, gpus) if one.fits])
+        return best.plan.strategy if best else None
+
+    found = compare(work, gpus)
+    chosen = choose([one for one in found if one.fits])
+    others = [
+        one for one in found if one.fits and chosen and one.plan.strategy != chosen.plan.strategy
+    ]
+    return Planned(
+        shape, work, tuple(gpus), overheads, tuple(found), chosen, choose(others),
+        () if chosen else changes(work, gpus, fitting),
+    )  # fmt: skip
+
+
+def choose(fitting: Sequence[Candidate]) -> Candidate | None:
+    """The fastest; the simplest strategy of those that are nearly as fast."""
+    if not fitting:
+        return None
+    best = max(one.plan.tokens_per_s for one in fitting)
+    near = [one for one in fitting if one.plan.tokens_per_s >= best * (1 - NEAR)]
+    simplest = min(SIMPLEST.index(one.plan.strategy) for one in near)
+    same = [one for one in near if SIMPLEST.index(one.plan.strategy) == simplest]
+    return max(same, key=lambda one: (round(one.plan.tokens_per_s / best, 2), -_largest(one)))
+
+
+def _largest(one: Candidate) -> int:
+    return max(part.total for part in one.plan.predicted)
+
+
+def _check(shape: Shape, work: Workload, gpus: Sequence[GPU], only: str | None) -> None:
+    if not gpus:
+        raise UsageError(
+            "no GPU was found, and none was named",
+            remedy="say what there will be: --gpus 2x24GiB; training on the CPU needs no plan",
+        )
+    if work.seq_len > shape.max_positions:
+        raise UsageError(
+            f"{shape.name} reads {shape.max_positions:,} tokens at most, not {work.seq_len:,}",
+            remedy=f"give --seq-len {shape.max_positions} or less (train.max_length in a study)",
+        )
+    if only is not None and only not in SIMPLEST:
+        raise UsageError(f"unknown strategy {only!r}", remedy=f"one of: {', '.join(SIMPLEST)}")

@@ -1,0 +1,204 @@
+"""How many bytes does each GPU need under each way of placing the work?
+
+One process's peak is composed from states and activations in three moments: the loss, the backward
+pass through the last layer, and the optimiser step. Placements differ in what a process holds:
+
+======== ==========================================================================================
+single   everything
+ddp      everything, on every GPU, and buckets for the gradients
+split    a run of layers; the first or last also the embedding, the last the head and the loss
+fsdp2    1/N of the states, and two gathered units at a time; all of its own activations
+offload  adapters and activations; weights lie in host memory and pass through, two units at a time
+======== ==========================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import pairwise
+
+from holdfast.memory.activations import Activations
+from holdfast.memory.candidate import GIB, Breakdown
+from holdfast.memory.devices import GPU
+from holdfast.memory.shape import Shape
+from holdfast.memory.states import States
+
+
+@dataclass(frozen=True, slots=True)
+class Overheads:
+    """What lies outside the tensors; measured by calibration, assumed until then.
+
+    Attributes:
+        fragmentation: share of the allocated bytes that the allocator reserves on top.
+        context_bytes: CUDA context and libraries' workspaces of one process.
+        distributed_bytes: the same with communication buffers.
+        measured: on how many runs of this machine they rest; 0: assumed.
+    """
+
+    fragmentation: float = 0.06
+    context_bytes: int = 3 * GIB // 4
+    distributed_bytes: int = 3 * GIB // 2
+    measured: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What one process holds: its share of the states, and the layers that it runs."""
+
+    weights: int
+    adapters: int
+    gradients: int
+    optimiser: int
+    layers: int
+    head: bool
+    gathered: int = 0
+    full_copies: int = 0
+
+
+def peak(held: Held, acts: Activations, checkpointing: bool, full: bool) -> Breakdown:
+    """The largest of a process's moments, without context and fragmentation.
+
+    Args:
+        held: what it holds; `full_copies` are bfloat16 copies that autocast keeps of float32
+            weights in a forward pass, until its end or, without recomputation, until the backward.
+        acts: of one micro-batch.
+        checkpointing: whether layers are recomputed.
+        full: full fine-tuning.
+    """
+    states = Breakdown(held.weights, held.adapters, held.gradients, held.optimiser)
+    kept = held.layers * acts.kept_layer
+    copies = held.full_copies if full else 0
+    loss = replace(
+        states, activations=kept, logits=acts.loss if held.head else 0,
+        workspace=held.gathered + copies + (0 if held.head else acts.dequantised),
+    )  # fmt: skip
+    backward = replace(
+        states, activations=kept, logits=acts.after_loss if held.head else 0,
+        workspace=acts.work_layer + acts.dequantised + held.gathered
+        + (0 if checkpointing else copies),
+    )  # fmt: skip
+    return max(loss, backward, key=lambda one: one.total)
+
+
+def with_overheads(found: Breakdown, overheads: Overheads, distributed: bool) -> Breakdown:
+    """Add what the allocator and the driver take."""
+    outside = overheads.distributed_bytes if distributed else overheads.context_bytes
+    return replace(
+        found, context=outside, fragmentation=round(overheads.fragmentation * found.allocated)
+    )
+
+
+def whole(states: States, shape: Shape) -> Held:
+    """All of the model in one process."""
+    return Held(
+        states.weights, states.adapters, states.gradients, states.optimiser, shape.layers, True,
+        full_copies=2 * shape.parameters,
+    )  # fmt: skip
+
+
+def sharded(states: States, shape: Shape, world_size: int, full: bool) -> Held:
+    """One rank under FSDP2; decoder layers, embedding and head are units of their own.
+
+    A unit is gathered whole and the next one is fetched meanwhile. Weights are gathered in the
+    dtype of the computation, so full fine-tuning's float32 shards are gathered at half their size.
+    """
+    half = 2 if full else 1
+    units = [states.layer_weights + states.adapters // shape.layers, states.embedding, states.head]
+
+    def part(whole_bytes: int) -> int:
+        return -(-whole_bytes // world_size)
+
+    return Held(
+        part(states.weights),
+        part(states.adapters),
+        part(states.gradients),
+        part(states.optimiser),
+        shape.layers,
+        True,
+        gathered=2 * max(units) // half + states.gradients // shape.layers,
+    )
+
+
+def offloaded(states: States, shape: Shape) -> Held:
+    """Frozen weights in host memory; the head stays, because the loss needs it in tiles."""
+    head = states.head or states.embedding
+    return Held(
+        head, states.adapters, states.gradients, states.optimiser, shape.layers, True,
+        gathered=2 * states.layer_weights,
+    )  # fmt: skip
+
+
+def stages(states: States, shape: Shape, bounds: Sequence[int]) -> list[Held]:
+    """The processes' parts when layers are split.
+
+    `bounds` are the first layer of each stage, and the number of layers. A head that is the
+    embedding lies on the last stage, and the embedding with it.
+    """
+    found = []
+    last = len(bounds) - 2
+    for index, (start, end) in enumerate(pairwise(bounds)):
+        layers = end - start
+        share = layers / shape.layers
+        weights = layers * states.layer_weights
+        if index == (last if shape.tied else 0):
+            weights += states.embedding
+        if index == last:
+            weights += states.head
+        found.append(Held(
+            weights,
+            round(share * states.adapters),
+            round(share * states.gradients),
+            round(share * states.optimiser),
+            layers,
+            index == last,
+            full_copies=round(share * 2 * shape.parameters),
+        ))  # fmt: skip
+    return found
+
+
+def split(
+    states: States, shape: Shape, gpus: Sequence[GPU], cost: Callable[[Held], int]
+) -> list[int]:
+    """Where to cut the layers so that the fullest GPU, relative to its free memory, is least full.
+
+    accelerate's `balanced` map counts weights alone; here the last stage bears head and loss too.
+
+    Args:
+        states: of the whole model.
+        shape: the model.
+        gpus: one per stage, in order.
+        cost: bytes that a stage's process needs.
+
+    Returns:
+        The first layer of each stage, and the number of layers.
+    """
+    count = len(gpus)
+
+    @cache
+    def fill(index: int, start: int, end: int) -> float:
+        bounds = [0] * index + [start, end] + [shape.layers] * (count - 1 - index)
+        return cost(stages(states, shape, bounds)[index]) / max(1, gpus[index].free_bytes)
+
+    @cache
+    def best(index: int, start: int) -> tuple[float, tuple[int, ...]]:
+        """The least fullest of stages `index` on, and their bounds, from layer `start`."""
+        if index == count - 1:
+            return fill(index, start, shape.layers), (start, shape.layers)
+        options = []
+        for end in range(start + 1, shape.layers - (count - 2 - index)):
+            rest, bounds = best(index + 1, end)
+            options.append((max(fill(index, start, end), rest), (start, *bounds)))
+        return min(options)
+
+    return list(best(0, 0)[1])
+
+
+def device_map(shape: Shape, bounds: Sequence[int]) -> Mapping[str, int | str]:
+    """Module names to stages, as transformers takes them; nothing is left to be guessed."""
+    last = len(bounds) - 2
+    found: dict[str, int | str] = {"model.embed_tokens": last if shape.tied else 0}
+    for stage, (start, end) in enumerate(pairwise(bounds)):
+        found |= {f"model.layers.{layer}": stage for layer in range(start, end)}
+    return found | {"model.norm": last, "model.rotary_emb": 0, "lm_head": last}
