@@ -16,15 +16,15 @@ LAYERS = {
     0: {"types", "errors"},
     1: {
         "store", "registry", "spec", "studyfile", "stages", "progress", "stats", "budget", "leak",
-        "environment", "recipes",
+        "environment", "recipes", "memory", "launch",
     },
     2: {"models", "chat", "engines", "asking"},
     3: {"tasks", "methods", "judges", "lab"},
-    4: {"rows", "train", "evaluate"},
-    5: {"plan", "layout", "report", "study"},
-    6: {"cli", "__main__", "__init__"},
+    4: {"rows", "train", "trainer", "evaluate"},
+    5: {"plan", "layout", "report", "study", "planning", "worker"},
+    6: {"cli", "boundary", "__main__", "__init__"},
 }  # fmt: skip
-LATE = {"engines.decode"}
+LATE = {"engines.decode", "memory.ledger", "memory.standin", "memory.trace", "trainer"}
 """Modules that need torch to be read; nothing may import them at module level."""
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes"}
 MODULES = sorted(ROOT.rglob("*.py"))

@@ -1,23 +1,20 @@
 """What can be typed?
 
-Argv becomes one call each; nothing is decided here. The boundary where errors become messages and
-exit codes: 0 done, 1 failed while running, 2 the answer is no, 3 wrong usage.
+Argv becomes one call each; nothing is decided here. `holdfast.boundary` turns errors into messages
+and exit codes.
 """
 
 from __future__ import annotations
 
-import errno
 import json
-import logging
-import os
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from holdfast.errors import FolderError, HoldfastError, Interrupted, UsageError
+from holdfast import boundary
+from holdfast.errors import FolderError, UsageError
 
 app = typer.Typer(
     name="holdfast",
@@ -27,7 +24,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-INTERRUPTED = 130  # what typer makes of Ctrl-C
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Settings that win over the file: train.epochs=1 ...")
 ]
@@ -111,6 +107,55 @@ def run(
 ) -> None:
     """Run a study, or continue it: baseline, data, train, answer, grade, report."""
     _run(study, overrides or [], runs_dir, dry_run, only, rebuild or [], as_json)
+
+
+@app.command()
+def plan(
+    study: Annotated[Path | None, typer.Argument(help="A study file; or give --model.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Hub id, folder or name of the catalogue.")
+    ] = None,
+    gpus: Annotated[
+        str | None, typer.Option("--gpus", help="2x24GiB, rtx4090, ... Left out: those here.")
+    ] = None,
+    seq_len: Annotated[
+        int | None, typer.Option("--seq-len", min=1, help="Longest example, tokens.")
+    ] = None,
+    micro_batch: Annotated[
+        int | None, typer.Option("--micro-batch", min=1, help="Left out: chosen.")
+    ] = None,
+    global_batch: Annotated[
+        int | None, typer.Option("--global-batch-size", min=1, help="Examples per step.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", help="auto, lora, qlora or full.")
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option("--strategy", help="Only this one: ddp, split, qlora, ...")
+    ] = None,
+    no_quantize: Annotated[bool, typer.Option("--no-quantize", help="No 4-bit weights.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="By formula only: no trace of the model's code.")
+    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show every candidate.")] = False,
+    lang: Annotated[str, typer.Option("--lang", help="en or zh.")] = "en",
+    export: Annotated[
+        Path | None, typer.Option("--export", help="Write a plain script with these settings.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What fits on which GPUs, what does not and why, how fast; loads no weights."""
+    from holdfast import planning
+
+    found = planning.answer(planning.Wishes(
+        study, model, gpus, seq_len, micro_batch, global_batch, method, strategy,
+        not no_quantize, not dry_run, lang, export,
+    ))  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), ensure_ascii=False))
+    else:
+        found.show(every)
+    raise typer.Exit(0 if found.planned.chosen else 2)
 
 
 @app.command()
@@ -233,61 +278,4 @@ def main() -> None:
 
 def call(arguments: list[str]) -> int:
     """Run one command line; returns the exit code."""
-    _quiet_libraries()
-    again = shlex.join(["holdfast", *_without_rebuild(arguments)])
-    try:
-        code = app(args=arguments, prog_name="holdfast", standalone_mode=False)
-    except HoldfastError as error:
-        return _fail(arguments, error, error.exit_code)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        full = HoldfastError("the disk is full", remedy=f"make room and continue with: {again}")
-        return _fail(arguments, full, 1)
-    except Exception as error:
-        if not hasattr(error, "format_message"):
-            raise
-        wrong = UsageError(error.format_message(), remedy="see `holdfast --help`")
-        return _fail(arguments, wrong, 3)  # typer's own: an unknown option, a missing argument
-    if code == INTERRUPTED:
-        stopped = "stopped; everything finished is kept"
-        return _fail(arguments, Interrupted(stopped, remedy=f"continue with: {again}"), 1)
-    return int(code or 0)
-
-
-def _without_rebuild(arguments: list[str]) -> list[str]:
-    """What to type to go on: what was to be rebuilt has been set aside already."""
-    kept, skip = [], False
-    for one in arguments:
-        if not skip and one != "--rebuild" and not one.startswith("--rebuild="):
-            kept.append(one)
-        skip = one == "--rebuild"
-    return kept
-
-
-def _fail(arguments: list[str], error: HoldfastError, code: int) -> int:
-    if "--json" in arguments:
-        about = {"type": type(error).__name__, "message": error.message, "where": error.where}
-        typer.echo(json.dumps({"error": about | {"remedy": error.remedy}}, ensure_ascii=False))
-    else:
-        typer.echo(f"{'Stopped' if isinstance(error, Interrupted) else 'Error'}: {error}", err=True)
-    return code
-
-
-def _quiet_libraries() -> None:
-    """Keep the libraries' progress bars and notices out of ours; HOLDFAST_VERBOSE=1 shows them."""
-    if os.environ.get("HOLDFAST_VERBOSE"):
-        return
-    import warnings
-
-    warnings.simplefilter("ignore")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    for name, value in (
-        ("TRANSFORMERS_VERBOSITY", "error"),
-        ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
-        ("HF_DATASETS_DISABLE_PROGRESS_BARS", "1"),
-        ("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1"),
-        ("BITSANDBYTES_NOWELCOME", "1"),
-        ("TQDM_DISABLE", "1"),
-    ):
-        os.environ.setdefault(name, value)
+    return boundary.call(app, arguments)

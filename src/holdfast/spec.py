@@ -119,8 +119,8 @@ class LoraSpec(Section):
 class TrainSpec(Section):
     """What every arm inherits, so that the budget is equal."""
 
-    method: Literal["lora", "qlora", "full"] = "lora"
-    """LoRA, LoRA on an NF4 base, or all weights."""
+    method: Literal["auto", "lora", "qlora", "full"] = "lora"
+    """LoRA, LoRA on an NF4 base, or all weights; `auto`: one of the first two, by the GPUs."""
     lora: LoraSpec = LoraSpec()
     """Adapter settings."""
     learning_rate: float = Field(2e-4, gt=0, validation_alias=AliasChoices("learning_rate", "lr"))
@@ -227,7 +227,13 @@ class HardwareSpec(Section):
     """Where it runs; never part of what is measured."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` takes the GPU when there is one."""
+    """`auto` takes the GPUs when there are any."""
+    gpus: str | None = None
+    """Plan for these GPUs instead of those found: `2x24GiB`, `rtx4090`, ..."""
+    strategy: str | None = None
+    """Insist on one way of placing the work: `single`, `ddp`, `split`, `fsdp2`, `qlora`, ..."""
+    allow_nf4: bool = False
+    """After `OutOfMemoryError`, 4-bit weights may be tried; that changes what is learned."""
 
 
 class Study(Section):

@@ -8,7 +8,9 @@ A trace of the real code gave 58.8, 67.8 and 79.0, fixed costs per layer include
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from holdfast.memory.candidate import GIB
 from holdfast.memory.shape import Shape
@@ -25,8 +27,29 @@ BACKWARD_TRANSIENT = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Activations:
-    """Bytes of one micro-batch on one process, all layers unless said otherwise.
+class Moment:
+    """What a process holds beside its states at one moment of a step, bytes."""
+
+    activations: int
+    logits: int
+    workspace: int
+
+
+class Activations(Protocol):
+    """What a micro-batch takes, by formula or by trace."""
+
+    def moments(self, layers: int, head: bool) -> Sequence[Moment]:
+        """The moments at which a process may be fullest.
+
+        Args:
+            layers: decoder layers that it runs.
+            head: whether it runs the output head and the loss.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """Bytes of one micro-batch on one process, by formula.
 
     Attributes:
         kept_layer: kept for the backward pass by one layer.
@@ -34,6 +57,9 @@ class Activations:
         loss: logits and loss at their peak.
         after_loss: what of that is still there when the backward pass enters the layers.
         dequantised: the largest matrix written out in full by a 4-bit layer.
+        copies_layer: bfloat16 copies of one layer's float32 weights, which autocast keeps until the
+            end of the forward pass, and without recomputation until the backward pass.
+        checkpointing: layers are recomputed.
     """
 
     kept_layer: int
@@ -41,11 +67,20 @@ class Activations:
     loss: int
     after_loss: int
     dequantised: int
+    copies_layer: int
+    checkpointing: bool
+
+    def moments(self, layers: int, head: bool) -> Sequence[Moment]:
+        """The loss (or the end of the forward pass), and the last layer's backward pass."""
+        kept, copies = layers * self.kept_layer, layers * self.copies_layer
+        loss = Moment(kept, self.loss if head else 0, copies + (0 if head else self.dequantised))
+        back = self.work_layer + self.dequantised + (0 if self.checkpointing else copies)
+        return loss, Moment(kept, self.after_loss if head else 0, back)
 
 
 def activations(
     shape: Shape, work: Workload, method: str, micro_batch: int, checkpointing: bool
-) -> Activations:
+) -> Formula:
     """Formula for one micro-batch.
 
     Args:
@@ -65,12 +100,14 @@ def activations(
     transient = BACKWARD_TRANSIENT * _intermediate(shape) * tokens * wide // 2
     boundary = stream * shape.hidden * tokens
     loss, after = _loss(shape, work, method, micro_batch)
-    return Activations(
+    return Formula(
         kept_layer=boundary if checkpointing else whole,
         work_layer=transient + (whole if checkpointing else 0),
         loss=loss,
         after_loss=after,
         dequantised=wide * shape.largest_linear if method == "qlora" else 0,
+        copies_layer=wide * shape.layer_parameters if method == "full" and work.bf16 else 0,
+        checkpointing=checkpointing,
     )
 
 

@@ -114,7 +114,7 @@ def breakdown(plan: MemoryPlan, language: Language) -> Table:
 def describe(plan: MemoryPlan, language: Language) -> str:
     """A plan in a few words."""
     recompute = say(language, "recomputing" if plan.checkpointing else "keeping")
-    return say(language, f"s_{plan.strategy}") + ", " + say(
+    return say(language, f"s_{plan.strategy}") + say(language, "comma") + say(
         language, "with", micro=plan.micro_batch, accumulation=plan.accumulation,
         recompute=recompute,
     )  # fmt: skip
@@ -140,11 +140,13 @@ def reason(planned: Planned, language: Language) -> str:
     else:
         other = planned.runner_up.plan
         ratio = plan.tokens_per_s / other.tokens_per_s
-        parts.append(
-            say(language, "why_fast", ratio=f"{ratio:.1f}",
-                other=say(language, f"s_{other.strategy}"))
-            if ratio >= 1.1 else say(language, "why_simple")
-        )  # fmt: skip
+        name = say(language, f"s_{other.strategy}")
+        if ratio >= 1.1:
+            parts.append(say(language, "why_fast", ratio=f"{ratio:.1f}", other=name))
+        elif ratio <= 0.9:
+            parts.append(say(language, "why_proven", ratio=f"{1 / ratio:.1f}", other=name))
+        else:
+            parts.append(say(language, "why_simple"))
     return "；".join(parts) + "。" if language == "zh" else "; ".join(parts) + "."
 
 

@@ -54,7 +54,8 @@ def options(
 ) -> Iterator[Candidate]:
     """Every way of running the job on these GPUs; see `holdfast.memory.planner.make_plan`."""
     roomy = sorted(gpus, key=lambda one: (-one.free_bytes, -one.flops, one.index))
-    several = [tuple(roomy[:count]) for count in range(2, len(roomy) + 1)]
+    whole = [one for one in roomy if not one.mig]  # a process sees one slice; NCCL joins none
+    several = [tuple(whole[:count]) for count in range(2, len(whole) + 1)]
     for method in work.methods:
         sets: list[tuple[Placement, tuple[GPU, ...]]] = [("single", (one,)) for one in roomy[:1]]
         for members in several:
@@ -94,9 +95,7 @@ def _of(
     for checkpointing in choices:
         for size in sizes:
             acts = estimate(shape, work, method, size, checkpointing)
-            predicted, where = _predict(
-                shape, work, gpus, overheads, placement, method, acts, checkpointing
-            )
+            predicted, where = _predict(shape, work, gpus, overheads, placement, method, acts)
             short = max(
                 part.total - round(gpu.free_bytes - RESERVE * gpu.total_bytes)
                 for part, gpu in zip(predicted, gpus, strict=True)
@@ -128,13 +127,12 @@ def _predict(
     placement: Placement,
     method: str,
     acts: Activations,
-    checkpointing: bool,
 ) -> tuple[tuple[Breakdown, ...], dict[str, int | str] | None]:
     """The peak of each GPU, and the device map of a split."""
     held, full = states(shape, work, method), method == "full"
 
     def total(part: Held) -> Breakdown:
-        found = strategies.peak(part, acts, checkpointing, full)
+        found = strategies.peak(part, acts)
         if placement == "ddp":  # buckets of gradients for the all-reduce
             found = replace(found, workspace=found.workspace + held.gradients)
         return strategies.with_overheads(found, overheads, placement in {"ddp", "fsdp2"})

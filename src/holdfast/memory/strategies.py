@@ -54,32 +54,22 @@ class Held:
     layers: int
     head: bool
     gathered: int = 0
-    full_copies: int = 0
 
 
-def peak(held: Held, acts: Activations, checkpointing: bool, full: bool) -> Breakdown:
+def peak(held: Held, acts: Activations) -> Breakdown:
     """The largest of a process's moments, without context and fragmentation.
 
-    Args:
-        held: what it holds; `full_copies` are bfloat16 copies that autocast keeps of float32
-            weights in a forward pass, until its end or, without recomputation, until the backward.
-        acts: of one micro-batch.
-        checkpointing: whether layers are recomputed.
-        full: full fine-tuning.
+    Gradients are counted in every moment: from a step's second micro-batch on they are there.
     """
     states = Breakdown(held.weights, held.adapters, held.gradients, held.optimiser)
-    kept = held.layers * acts.kept_layer
-    copies = held.full_copies if full else 0
-    loss = replace(
-        states, activations=kept, logits=acts.loss if held.head else 0,
-        workspace=held.gathered + copies + (0 if held.head else acts.dequantised),
-    )  # fmt: skip
-    backward = replace(
-        states, activations=kept, logits=acts.after_loss if held.head else 0,
-        workspace=acts.work_layer + acts.dequantised + held.gathered
-        + (0 if checkpointing else copies),
-    )  # fmt: skip
-    return max(loss, backward, key=lambda one: one.total)
+    moments = [
+        replace(
+            states, activations=one.activations, logits=one.logits,
+            workspace=one.workspace + held.gathered,
+        )
+        for one in acts.moments(held.layers, held.head)
+    ]  # fmt: skip
+    return max(moments, key=lambda one: one.total)
 
 
 def with_overheads(found: Breakdown, overheads: Overheads, distributed: bool) -> Breakdown:
@@ -93,9 +83,13 @@ def with_overheads(found: Breakdown, overheads: Overheads, distributed: bool) ->
 def whole(states: States, shape: Shape) -> Held:
     """All of the model in one process."""
     return Held(
-        states.weights, states.adapters, states.gradients, states.optimiser, shape.layers, True,
-        full_copies=2 * shape.parameters,
-    )  # fmt: skip
+        states.weights,
+        states.adapters,
+        states.gradients,
+        states.optimiser,
+        shape.layers,
+        True,
+    )
 
 
 def sharded(states: States, shape: Shape, world_size: int, full: bool) -> Held:
@@ -153,7 +147,6 @@ def stages(states: States, shape: Shape, bounds: Sequence[int]) -> list[Held]:
             round(share * states.optimiser),
             layers,
             index == last,
-            full_copies=round(share * 2 * shape.parameters),
         ))  # fmt: skip
     return found
 

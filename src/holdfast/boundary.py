@@ -1,0 +1,81 @@
+"""How do errors become messages and exit codes?
+
+The one boundary around every command: 0 done, 1 failed while running, 2 the answer is no, 3 wrong
+usage.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import shlex
+
+import typer
+
+from holdfast.errors import HoldfastError, Interrupted, UsageError
+
+INTERRUPTED = 130  # what typer makes of Ctrl-C
+
+
+def call(app: typer.Typer, arguments: list[str]) -> int:
+    """Run one command line; returns the exit code."""
+    _quiet_libraries()
+    again = shlex.join(["holdfast", *_without_rebuild(arguments)])
+    try:
+        code = app(args=arguments, prog_name="holdfast", standalone_mode=False)
+    except HoldfastError as error:
+        return _fail(arguments, error, error.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        full = HoldfastError("the disk is full", remedy=f"make room and continue with: {again}")
+        return _fail(arguments, full, 1)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        wrong = UsageError(error.format_message(), remedy="see `holdfast --help`")
+        return _fail(arguments, wrong, 3)  # typer's own: an unknown option, a missing argument
+    if code == INTERRUPTED:
+        stopped = "stopped; everything finished is kept"
+        return _fail(arguments, Interrupted(stopped, remedy=f"continue with: {again}"), 1)
+    return int(code or 0)
+
+
+def _without_rebuild(arguments: list[str]) -> list[str]:
+    """What to type to go on: what was to be rebuilt has been set aside already."""
+    kept, skip = [], False
+    for one in arguments:
+        if not skip and one != "--rebuild" and not one.startswith("--rebuild="):
+            kept.append(one)
+        skip = one == "--rebuild"
+    return kept
+
+
+def _fail(arguments: list[str], error: HoldfastError, code: int) -> int:
+    if "--json" in arguments:
+        about = {"type": type(error).__name__, "message": error.message, "where": error.where}
+        typer.echo(json.dumps({"error": about | {"remedy": error.remedy}}, ensure_ascii=False))
+    else:
+        typer.echo(f"{'Stopped' if isinstance(error, Interrupted) else 'Error'}: {error}", err=True)
+    return code
+
+
+def _quiet_libraries() -> None:
+    """Keep the libraries' progress bars and notices out of ours; HOLDFAST_VERBOSE=1 shows them."""
+    if os.environ.get("HOLDFAST_VERBOSE"):
+        return
+    import warnings
+
+    warnings.simplefilter("ignore")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    for name, value in (
+        ("TRANSFORMERS_VERBOSITY", "error"),
+        ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
+        ("HF_DATASETS_DISABLE_PROGRESS_BARS", "1"),
+        ("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1"),
+        ("BITSANDBYTES_NOWELCOME", "1"),
+        ("TQDM_DISABLE", "1"),
+    ):
+        os.environ.setdefault(name, value)
