@@ -232,8 +232,8 @@ class HardwareSpec(Section):
     """Plan for these GPUs instead of those found: `2x24GiB`, `rtx4090`, ..."""
     strategy: str | None = None
     """Insist on one way of placing the work: `single`, `ddp`, `split`, `fsdp2`, `qlora`, ..."""
-    allow_nf4: bool = False
-    """After `OutOfMemoryError`, 4-bit weights may be tried; that changes what is learned."""
+    allow: tuple[Literal["bf16_adapters", "nf4"], ...] = ()
+    """What may be tried after `OutOfMemoryError` although it changes what is learned."""
 
 
 class Study(Section):

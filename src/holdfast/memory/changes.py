@@ -71,25 +71,46 @@ def changes(work: Workload, gpus: Sequence[GPU], fitting: Fitting) -> tuple[Chan
 
 
 def next_plan(
-    candidates: Sequence[Candidate], failed: MemoryPlan, allow_nf4: bool
+    candidates: Sequence[Candidate], failed: MemoryPlan, allow: Sequence[str] = ()
 ) -> MemoryPlan | None:
     """What to run after `failed` ran out of memory: the ladder, one rung at a time.
 
-    First half the micro-batch, then recomputation, then other placements that take less on their
-    fullest GPU. The fused loss is always on. What is learned does not change, except that NF4 is
-    among the rungs when the user allowed it. Sequences are never shortened.
+    Half the micro-batch, recomputation, bfloat16 adapters, 4-bit weights, then placements that take
+    less on their fullest GPU, the fastest first. The fused loss is always on. Adapters' dtype and
+    4-bit weights change what is learned, so they are rungs only when the user allowed them.
+    Sequences are never shortened.
 
     Args:
         candidates: the table of the job.
         failed: the plan that did not fit after all.
-        allow_nf4: whether quantised plans may be taken.
+        allow: `bf16_adapters`, `nf4`.
+
+    Returns:
+        The next plan; None at the ladder's end.
     """
-    if failed.micro_batch > 1 and failed.micro_batch % 2 == 0:
-        return replace(
-            failed, micro_batch=failed.micro_batch // 2, accumulation=2 * failed.accumulation
+
+    def alike(micro_batch: int, checkpointing: bool) -> MemoryPlan:
+        """The same placement with other settings, with its own prediction where there is one."""
+        times = failed.micro_batch // micro_batch
+        wanted = replace(
+            failed,
+            micro_batch=micro_batch,
+            accumulation=failed.accumulation * times,
+            checkpointing=checkpointing,
         )
+        keys = ("strategy", "gpus", "micro_batch", "accumulation", "checkpointing")
+        for one in candidates:
+            if all(getattr(one.plan, key) == getattr(wanted, key) for key in keys):
+                return one.plan
+        return wanted
+
+    if failed.micro_batch > 1 and failed.micro_batch % 2 == 0:
+        return alike(failed.micro_batch // 2, failed.checkpointing)
     if not failed.checkpointing:
-        return replace(failed, checkpointing=True)
+        return alike(failed.micro_batch, True)
+
+    if "bf16_adapters" in allow and failed.adapter_dtype == "float32":
+        return replace(failed, adapter_dtype="bfloat16")
 
     def fullest(one: MemoryPlan) -> int:
         return max((part.total for part in one.predicted), default=0)
@@ -97,14 +118,21 @@ def next_plan(
     less = [
         one.plan
         for one in candidates
-        if not one.refused
-        and (allow_nf4 or failed.quantized or not one.plan.quantized)
+        if one.fits
+        and ("nf4" in allow or failed.quantized or not one.plan.quantized)
         and one.plan.quantized >= failed.quantized
         and one.plan.checkpointing
         and one.plan.micro_batch == 1
         and fullest(one.plan) < 0.97 * fullest(failed)
-        and one.short_bytes <= 0
     ]
     if not less:
         return None
-    return max(less, key=lambda one: (one.quantized == failed.quantized, one.tokens_per_s))
+    return max(
+        less,
+        key=lambda one: (
+            one.placement == failed.placement,
+            one.quantized == failed.quantized,
+            one.placement != "offload",
+            one.tokens_per_s,
+        ),
+    )

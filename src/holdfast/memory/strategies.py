@@ -124,31 +124,37 @@ def offloaded(states: States, shape: Shape) -> Held:
     )  # fmt: skip
 
 
-def stages(states: States, shape: Shape, bounds: Sequence[int]) -> list[Held]:
-    """The processes' parts when layers are split.
+def stage(states: States, shape: Shape, layers: int, first: bool, last: bool) -> Held:
+    """One of several stages; a head that is the embedding lies on the last, the embedding with it.
 
-    `bounds` are the first layer of each stage, and the number of layers. A head that is the
-    embedding lies on the last stage, and the embedding with it.
+    The first also holds what is neither layer nor embedding nor head: a vision tower, norms.
     """
-    found = []
-    last = len(bounds) - 2
-    for index, (start, end) in enumerate(pairwise(bounds)):
-        layers = end - start
-        share = layers / shape.layers
-        weights = layers * states.layer_weights
-        if index == (last if shape.tied else 0):
-            weights += states.embedding
-        if index == last:
-            weights += states.head
-        found.append(Held(
-            weights,
-            round(share * states.adapters),
-            round(share * states.gradients),
-            round(share * states.optimiser),
-            layers,
-            index == last,
-        ))  # fmt: skip
-    return found
+    share = layers / shape.layers
+    weights = layers * states.layer_weights
+    if last if shape.tied else first:
+        weights += states.embedding
+    if last:
+        weights += states.head
+    if first:
+        inner = shape.layers * states.layer_weights + states.embedding + states.head
+        weights += states.weights - inner
+    return Held(
+        weights,
+        round(share * states.adapters),
+        round(share * states.gradients),
+        round(share * states.optimiser),
+        layers,
+        last,
+    )
+
+
+def stages(states: States, shape: Shape, bounds: Sequence[int]) -> list[Held]:
+    """All stages; `bounds` are the first layer of each, and the number of layers."""
+    count = len(bounds) - 1
+    return [
+        stage(states, shape, end - start, index == 0, index == count - 1)
+        for index, (start, end) in enumerate(pairwise(bounds))
+    ]
 
 
 def split(
@@ -170,9 +176,11 @@ def split(
     count = len(gpus)
 
     @cache
+    def needed(layers: int, first: bool, last: bool) -> int:
+        return cost(stage(states, shape, layers, first, last))
+
     def fill(index: int, start: int, end: int) -> float:
-        bounds = [0] * index + [start, end] + [shape.layers] * (count - 1 - index)
-        return cost(stages(states, shape, bounds)[index]) / max(1, gpus[index].free_bytes)
+        return needed(end - start, index == 0, index == count - 1) / max(1, gpus[index].free_bytes)
 
     @cache
     def best(index: int, start: int) -> tuple[float, tuple[int, ...]]:
@@ -190,8 +198,10 @@ def split(
 
 def device_map(shape: Shape, bounds: Sequence[int]) -> Mapping[str, int | str]:
     """Module names to stages, as transformers takes them; nothing is left to be guessed."""
-    last = len(bounds) - 2
-    found: dict[str, int | str] = {"model.embed_tokens": last if shape.tied else 0}
-    for stage, (start, end) in enumerate(pairwise(bounds)):
-        found |= {f"model.layers.{layer}": stage for layer in range(start, end)}
-    return found | {"model.norm": last, "model.rotary_emb": 0, "lm_head": last}
+    last, stem = len(bounds) - 2, shape.stem
+    found: dict[str, int | str] = {f"{stem}.embed_tokens": last if shape.tied else 0}
+    if shape.tower_parameters:
+        found |= {"model.vision_tower": 0, "model.multi_modal_projector": 0}
+    for index, (start, end) in enumerate(pairwise(bounds)):
+        found |= {f"{stem}.layers.{layer}": index for layer in range(start, end)}
+    return found | {f"{stem}.norm": last, f"{stem}.rotary_emb": 0, "lm_head": last}
