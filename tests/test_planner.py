@@ -55,7 +55,7 @@ def _live(method: str, seq: int, batch: int, recompute: bool, **work: object) ->
     ],
 )  # fmt: skip
 def test_formula_agrees_with_traces_and_never_flatters(wanted: float, found: float) -> None:
-    assert 1.0 <= found / wanted <= 1.03
+    assert 1.0 <= found / wanted <= 1.05
 
 
 def test_levers_take_what_was_measured() -> None:

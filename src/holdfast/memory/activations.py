@@ -17,9 +17,12 @@ from holdfast.memory.shape import Shape
 from holdfast.memory.states import BYTES
 from holdfast.memory.workload import Workload
 
-MARGIN = 1.02
+MARGIN = 1.04
 MARGIN_UNKNOWN = 1.25
 """For architectures whose code was not counted: mixtures of experts and unknown families."""
+EAGER = 6.1
+"""Bytes per head, query and key that eager attention keeps: float32 softmax, its copy, the mask."""
+SOFT_CAPPED = 8.2
 LOSS_TILE = 4096
 VOCABULARY_TILE = 32768
 BACKWARD_TRANSIENT = 8
@@ -98,6 +101,8 @@ def activations(
     whole = round(margin * kept_per_token(shape, work, method, padded) * tokens)
     whole += _eager(shape, work, micro_batch)
     transient = BACKWARD_TRANSIENT * _intermediate(shape) * tokens * wide // 2
+    if method == "lora" and BYTES[work.adapters(False)] > wide:  # the cast input's gradient
+        transient += 4 * _intermediate(shape) * tokens
     boundary = stream * shape.hidden * tokens
     loss, after = _loss(shape, work, method, micro_batch)
     return Formula(
@@ -123,6 +128,8 @@ def kept_per_token(shape: Shape, work: Workload, method: str, padded: bool) -> f
     kept += wide * (2 * queries + 2 * (queries if padded else keys))  # q, output; k, v
     kept += 4 * shape.heads  # log-sum-exp of the attention
     kept += 3 * wide * inner  # gate, its activation, up
+    if shape.family == "phi3":  # slices of the fused matrices are copied
+        kept += wide * (inner + shape.hidden)
     inputs = {one.name: one.n_in for one in shape.linears}
     if method == "full":
         kept += 4.0 * shape.hidden * norms  # normalised, for the norm's own gradient
@@ -147,9 +154,9 @@ def _intermediate(shape: Shape) -> int:
 
 
 def _eager(shape: Shape, work: Workload, micro_batch: int) -> int:
-    if work.attention != "eager":
-        return 0
-    return round(6.1 * shape.heads * work.seq_len * work.seq_len * micro_batch)
+    """Whole attention matrices: asked for, or Gemma 2's soft-capped ones, which no kernel fuses."""
+    each = SOFT_CAPPED if shape.family == "gemma2" else EAGER if work.attention == "eager" else 0.0
+    return round(each * shape.heads * work.seq_len * work.seq_len * micro_batch)
 
 
 def _loss(shape: Shape, work: Workload, method: str, micro_batch: int) -> tuple[int, int]:
@@ -164,7 +171,7 @@ def _loss(shape: Shape, work: Workload, method: str, micro_batch: int) -> tuple[
     if not work.fused_loss:
         return 12 * tokens * shape.vocab, 2 * shape.hidden * tokens
     gradients = 4 * shape.hidden * supervised + 2 * 2 * shape.hidden * tokens
-    tile = 2 * 4 * min(supervised, LOSS_TILE) * min(shape.vocab, VOCABULARY_TILE)
+    tile = 3 * min(supervised, LOSS_TILE) * min(shape.vocab, VOCABULARY_TILE)
     if method == "full":  # the head's own gradient, in float32
         gradients += 4 * shape.hidden * shape.vocab
     return min(tile, GIB) + gradients, gradients

@@ -97,17 +97,21 @@ def verdict(one: Candidate, language: Language) -> str:
 
 
 def breakdown(plan: MemoryPlan, language: Language) -> Table:
-    """What takes the memory, GPU by GPU, in GiB."""
+    """What takes the memory, in GiB; a column for each GPU, or one for all where they are alike."""
     from rich.table import Table
 
-    found = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    found.title = say(language, "breakdown")
-    found.add_column("GPU", justify="right")
-    for name in (*PARTS, "total"):
-        found.add_column(say(language, name), justify="right")
-    for index, part in zip(plan.gpus, plan.predicted, strict=True):
-        parts = [f"{getattr(part, name) / GIB:.2f}" for name in PARTS]
-        found.add_row(str(index), *parts, f"{part.total / GIB:.2f}")
+    alike = len(set(plan.predicted)) == 1
+    shown = plan.predicted[:1] if alike else plan.predicted
+    found = Table(box=None, pad_edge=False, header_style="bold")
+    found.add_column(say(language, "breakdown"))
+    for index in plan.gpus[: len(shown)]:
+        one = alike and len(plan.gpus) > 1
+        found.add_column(say(language, "each") if one else f"GPU {index}", justify="right")
+    for name in PARTS:
+        found.add_row(say(language, name), *(f"{getattr(one, name) / GIB:.2f}" for one in shown))
+    found.add_row(
+        say(language, "total"), *(f"{one.total / GIB:.2f}" for one in shown), style="bold"
+    )
     return found
 
 
