@@ -13,6 +13,7 @@ from holdfast.budget import (
     deal,
     interleave,
     plain_budget,
+    regroup,
     steps_of,
 )
 
@@ -84,3 +85,24 @@ def test_by_length_batches_are_alike_and_come_in_any_order() -> None:
     firsts = [one[0] for one in steps]
     rises = sum(a < b for a, b in pairwise(firsts))
     assert 90 < rises < 160, "long and short steps alternate at random"
+
+
+@pytest.mark.parametrize(
+    ("micro_batch", "world_size", "expected"),
+    [
+        (2, 1, [[0, 1], [2, 3], [4], [5, 6], [], []]),
+        (1, 2, [[0], [1], [2], [3], [4], [], [5], [6], [], [], [], []]),
+        (2, 2, [[0, 1], [2, 3], [4], [], [5, 6], [], [], []]),
+        (8, 1, [[0, 1, 2, 3, 4], [5, 6]]),
+    ],
+)
+def test_regroup(micro_batch: int, world_size: int, expected: list[list[int]]) -> None:
+    """Two steps, of 5 and of 2 examples."""
+    slots = [[0, 1], [2], [3, 4], [5], [], [6]]
+    assert regroup(slots, 3, micro_batch, world_size) == expected
+
+
+def test_regroup_keeps_what_is_cut_right() -> None:
+    slots = [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert regroup(slots, 2, 2, 1) == slots
+    assert regroup([[], []], 1, 1, 2) == [[], [], [], []]

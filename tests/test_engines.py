@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
 from holdfast import chat
 from holdfast.engines.hf import HFEngine
+from holdfast.errors import OutOfMemory
 from holdfast.lab.problems import problems
+from holdfast.memory.drill import VARIABLE
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
 from holdfast.spec import Sampling
@@ -133,3 +136,117 @@ def test_surprise_is_what_it_says(engine: HFEngine) -> None:
         row = chat.encode(engine.tokenizer, one, frozenset(engine._stops))
         out = engine._base(torch.tensor([row.ids]), labels=torch.tensor([row.labels]))
         assert nll == pytest.approx(out.loss.item(), abs=1e-4)
+
+
+class Scarce(HFEngine):
+    """Runs out of memory in the forward passes with these numbers; keeps what it was asked."""
+
+    def __init__(self, at: Sequence[int], batch_size: int) -> None:
+        from holdfast.lab import model_folder
+
+        super().__init__(ModelRef(str(model_folder())), "cpu", batch_size=batch_size)
+        self._at, self._passes = set(at), 0
+        self.asked: list[list[str]] = []
+
+    def __enter__(self) -> Scarce:
+        super().__enter__()
+        self._base.register_forward_pre_hook(self._pass)
+        return self
+
+    def _pass(self, *_: Any) -> None:
+        import torch
+
+        self._passes += 1
+        if self._passes in self._at:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 MiB.")
+
+    def _batch(self, model: Any, rows: Sequence[Any], sampling: Sampling) -> list[list[int]]:
+        self.asked.append([f"{name}.{sample}" for name, _, sample in rows])
+        return super()._batch(model, rows, sampling)
+
+
+class Counter(Silent):
+    def __init__(self) -> None:
+        self.done, self.lines = 0, []
+
+    def advance(self, amount: int = 1) -> None:
+        self.done += amount
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.mark.parametrize("warm", [{}, {"temperature": 1.2, "samples": 2}])
+def test_a_batch_that_does_not_fit_is_asked_in_halves(warm: dict[str, object]) -> None:
+    asked = [
+        Example(f"q{i}", (Message("user", one.question),), one.native)
+        for i, one in enumerate(problems("test", 16, (1, 2, 3)))
+    ]
+    chosen = Sampling(max_new_tokens=12).model_copy(update=warm)
+    with Scarce([], 8) as calm:
+        wanted = calm.generate(asked, chosen, None, Silent())
+    first = len(calm.asked[0])
+    with Scarce([15], 8) as one:  # in the middle of the second batch, half its tokens out
+        count = Counter()
+        assert one.generate(asked, chosen, None, count) == wanted
+        (found,) = one.events
+        assert (found["phase"], found["step"]) == ("answer", None)
+        assert (found["from_micro_batch"], found["to_micro_batch"]) == (first, first // 2)
+        assert one.asked[0] == calm.asked[0], "the first batch was finished"
+        rest = [row for batch in one.asked[2:] for row in batch]
+        assert rest == [row for batch in calm.asked[1:] for row in batch], "and not asked again"
+        assert max(map(len, one.asked[2:])) == first // 2
+        assert count.done == 16 and "going on with" in count.lines[0]
+        one.asked.clear()
+        assert one.generate(asked[:6], chosen, None, Silent()) == wanted[:6]
+        assert max(map(len, one.asked)) == first // 2, "the smaller batch is kept"
+
+
+def test_samples_of_one_prompt_are_halved_too() -> None:
+    chosen = Sampling(max_new_tokens=6, temperature=1.2, samples=6)
+    with Scarce([], 2) as calm:
+        wanted = calm.generate(ASKED[:2], chosen, None, Silent())
+    with Scarce([1, 2], 2) as one:
+        count = Counter()
+        assert one.generate(ASKED[:2], chosen, None, count) == wanted
+        sizes = [(found["from_micro_batch"], found["to_micro_batch"]) for found in one.events]
+        assert sizes == [(6, 3), (3, 1)]
+        assert count.done == 2
+
+
+def test_surprise_survives_too(engine: HFEngine) -> None:
+    with Scarce([2], 8) as one:
+        assert one.mean_nll(ASKED) == pytest.approx(engine.mean_nll(ASKED), abs=1e-5)
+        assert [found["to_micro_batch"] for found in one.events] == [1]
+        one.generate(ASKED, GREEDY, None, Silent())
+        assert len(one.asked[0]) == 7, "answering keeps a batch of its own"
+
+
+@pytest.mark.parametrize("what", ["generate", "mean_nll"])
+def test_one_prompt_that_does_not_fit_is_said(what: str, monkeypatch: Any) -> None:
+    monkeypatch.setenv(VARIABLE, "answer>1")
+    with Scarce([], 8) as one, pytest.raises(OutOfMemory) as caught:
+        if what == "generate":
+            one.generate(ASKED[:2], GREEDY, None, Silent())
+        else:
+            one.mean_nll(ASKED[:2])
+    assert caught.value.phase == "answer" and "nf4" in caught.value.remedy
+    assert [found["to_micro_batch"] for found in one.events] == [1, None]
+
+
+def test_other_errors_of_a_model_are_not_swallowed() -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    with Scarce([], 8) as one:
+        one._base.register_forward_pre_hook(fail)
+        with pytest.raises(RuntimeError, match="shapes"):
+            one.generate(ASKED[:2], GREEDY, None, Silent())
+        assert not one.events
+
+
+def test_a_model_that_does_not_fit_is_said(monkeypatch: Any) -> None:
+    monkeypatch.setenv(VARIABLE, "load:1")
+    with pytest.raises(OutOfMemory) as caught, Scarce([], 8):
+        pass
+    assert caught.value.phase == "load"

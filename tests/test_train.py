@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from holdfast import chat, rows, train
+from holdfast import chat, rows, store, train
 from holdfast.budget import Budget, plain_budget
 from holdfast.chat import IGNORED, Encoded
-from holdfast.errors import TrainingError
+from holdfast.errors import OutOfMemory, TrainingError
 from holdfast.lab.problems import problems
+from holdfast.memory.candidate import MemoryPlan
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
 from holdfast.spec import TrainSpec
@@ -125,6 +127,66 @@ def test_an_empty_micro_batch_changes_nothing(ref: ModelRef, tmp_path: Path) -> 
     )
     assert summary["examples_seen"] == 24, "24 examples in 48 micro-batches"
     assert all(loss > 0.1 for _, loss in summary["loss"])
+
+
+PLAN = MemoryPlan("cpu", checkpointing=False, micro_batch=2, accumulation=2, dtype="float32")
+
+
+def test_a_plan_has_no_bearing_on_what_is_learned(ref: ModelRef, tmp_path: Path) -> None:
+    import torch
+
+    spec = SPEC.model_copy(update={"lora": SPEC.lora.model_copy(update={"dropout": 0.0})})
+    plans = {"none": None, "same": PLAN, "cut": replace(PLAN, micro_batch=1, accumulation=4),
+             "offload": replace(PLAN, placement="offload", gpus=(0,))}  # fmt: skip
+    losses = {}
+    for name, plan in plans.items():
+        losses[name] = _fit(ref, tmp_path / name, spec, plan=plan)["loss"]
+    weights = {name: _weights(tmp_path / name / "checkpoint-6") for name in plans}
+    none = weights["none"]
+    for name in ("same", "offload"):
+        assert losses[name] == losses["none"]
+        assert all(torch.equal(none[key], weights[name][key]) for key in none)
+    assert any(not torch.equal(none[key], weights["cut"][key]) for key in none)
+    for key in none:
+        torch.testing.assert_close(none[key], weights["cut"][key], rtol=0, atol=1e-4)
+
+
+def test_a_rehearsal_leaves_no_trace(ref: ModelRef, tmp_path: Path) -> None:
+    """With dropout: the random numbers are those of a run without rehearsal."""
+    import torch
+
+    logs = []
+    for name in ("without", "with"):
+        _fit(ref, tmp_path / name, plan=PLAN, rehearsal=name == "with")
+        logs.append(
+            [{k: v for k, v in value.items() if "runtime" not in k and "per_second" not in k}
+             for _, value in store.read_objects(tmp_path / name / "log.jsonl")]
+        )  # fmt: skip
+    assert logs[0] == logs[1]
+    a, b = (_weights(tmp_path / name / "checkpoint-6") for name in ("without", "with"))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_what_does_not_fit_fails_before_the_first_step(
+    ref: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = replace(PLAN, micro_batch=1, accumulation=4)
+    encoded, _, _ = rows.encode_all(ref, _examples(), SPEC)
+    longest = max(len(row.ids) for row in encoded)
+    monkeypatch.setenv("HOLDFAST_DRILL", f"forward>{longest - 1}")
+    seen = DiesAt(1000)
+    with pytest.raises(OutOfMemory, match=f"one example of {longest} tokens"):
+        _fit(ref, tmp_path, plan=plan, rehearsal=True, progress=seen)
+    assert seen.left == 1000, "no step was done"
+    assert [value["phase"] for _, value in store.read_objects(tmp_path / "memory.jsonl")] == [
+        "forward"
+    ]
+
+
+def test_too_few_processes_are_noticed(ref: ModelRef, tmp_path: Path) -> None:
+    plan = replace(PLAN, placement="ddp", gpus=(0, 1))
+    with pytest.raises(TrainingError, match="1 train together instead of 2"):
+        _fit(ref, tmp_path, plan=plan)
 
 
 def test_collate_pads_on_the_right() -> None:

@@ -116,6 +116,33 @@ def deal(
     return [stream[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
+def regroup(
+    slots: Sequence[Sequence[int]], micro_batches: int, micro_batch: int, world_size: int
+) -> list[list[int]]:
+    """Cut the examples of each optimiser step anew, so that they fit the memory there is.
+
+    The loss is a mean over the tokens of the whole step, so every cut learns the same, up to the
+    order of summation. Micro-batches lie in the order in which ranks draw them: the first of
+    every rank, then the second of every rank. Where a step has fewer, the last ones are empty.
+
+    Args:
+        slots: steps x micro_batches lists of indices, from `deal`.
+        micro_batches: slots that make one optimiser step.
+        micro_batch: examples per forward pass and process.
+        world_size: processes that share a step.
+
+    Returns:
+        The same number of lists for every step, a multiple of `world_size`.
+    """
+    steps: list[list[list[int]]] = []
+    for start in range(0, len(slots), micro_batches):
+        step = [index for slot in slots[start : start + micro_batches] for index in slot]
+        steps.append([step[i : i + micro_batch] for i in range(0, len(step), micro_batch)])
+    passes = max(1, math.ceil(max(len(step) for step in steps) / world_size))
+    width = passes * world_size
+    return [part for step in steps for part in [*step, *([[]] * (width - len(step)))]]
+
+
 def interleave(members: Mapping[str, Sequence[int]]) -> list[int]:
     """Merge lists so that each is spread evenly over the whole; order within a list is kept."""
     placed = [

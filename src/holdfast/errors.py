@@ -12,7 +12,9 @@ to do next; `holdfast.cli` prints it without a traceback and exits with its `exi
     │   ├── LeakError             training data that contains evaluation prompts
     │   └── DriftError            a study that changed under a run folder, with the field diff
     ├── MissingDependency         exit 3: an optional package, and the command that installs it
+    ├── DoesNotFit                exit 2: no plan fits the GPUs; names what would
     ├── TrainingError             a run that would train on nothing, or never learn to stop
+    ├── OutOfMemory               memory ran out and nothing in this process can be made smaller
     └── Interrupted               Ctrl-C, with the command that continues
 
 To add one: subclass the nearest parent, give it a docstring that says when it is raised, draw it
@@ -23,6 +25,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
+
+Phase = Literal["load", "forward", "backward", "step", "save", "answer"]
+"""What a run does when its memory runs out."""
 
 
 class HoldfastError(Exception):
@@ -49,7 +55,8 @@ def located(where: str) -> Iterator[None]:
     except HoldfastError as error:
         if error.where:
             raise
-        raise type(error)(error.message, where=where, remedy=error.remedy) from error
+        error.where = where
+        raise
 
 
 class UsageError(HoldfastError):
@@ -88,8 +95,27 @@ class MissingDependency(HoldfastError, ImportError):
     exit_code = 3
 
 
+class DoesNotFit(HoldfastError):
+    """No way of placing the training fits the GPUs; the remedy names what would."""
+
+    exit_code = 2
+
+
 class TrainingError(HoldfastError, RuntimeError):
     """Training that would be wasted: no trained token, no end-of-turn token, a loss that is NaN."""
+
+
+class OutOfMemory(HoldfastError, MemoryError):
+    """Memory ran out where the work cannot be made smaller; a fresh process may do better.
+
+    Attributes:
+        phase: what was being done when it ran out.
+    """
+
+    def __init__(self, message: str, *, phase: Phase, where: str = "", remedy: str = "") -> None:
+        """Say what did not fit, while doing what, and what to do about it."""
+        self.phase = phase
+        super().__init__(message, where=where, remedy=remedy)
 
 
 class Interrupted(HoldfastError):

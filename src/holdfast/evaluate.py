@@ -16,6 +16,9 @@ from holdfast.asking import REPLIES, ask
 from holdfast.engines import Engine
 from holdfast.errors import DataError
 from holdfast.judges import Judge
+from holdfast.memory.answering import answering_map
+from holdfast.memory.devices import GPU
+from holdfast.memory.shape import read_shape
 from holdfast.models import ModelRef
 from holdfast.progress import Progress
 from holdfast.registry import resolve
@@ -26,13 +29,16 @@ from holdfast.types import Example, Reading, Reply, Verdict
 VERDICTS = "verdicts.jsonl"
 READINGS = "readings.jsonl"
 
+PROMPT_TOKENS = 2048
+"""What a long prompt is taken to be when memory for answering is planned."""
+
 
 class EnginePool:
     """At most one engine at a time; asking for another model closes the one that is open."""
 
-    def __init__(self, study: Study) -> None:
-        """Take the study's settings for answering; nothing is loaded yet."""
-        self._study = study
+    def __init__(self, study: Study, gpus: Sequence[GPU] = ()) -> None:
+        """Take the study's settings for answering, and the GPUs; nothing is loaded yet."""
+        self._study, self._gpus = study, gpus
         self._open: Engine | None = None
         self._ref: ModelRef | None = None
         self._about = ""
@@ -48,16 +54,29 @@ class EnginePool:
         if self._open is None or self._ref != ref:
             self.close()
             make = resolve("engines", engines.ENGINES, self._study.answer.engine)
+            placed = {"device_map": where} if (where := self._placed(ref)) else {}
             engine: Engine = make(
                 ref,
                 self._study.hardware.device,
                 self._study.train.bf16,
                 self.nf4,
                 self._study.answer.batch_size,
+                **placed,
             )
             self._open, self._ref = engine.__enter__(), ref
             self._about = engine.about
         return self._open
+
+    def _placed(self, ref: ModelRef) -> Mapping[str, int | str] | None:
+        """Where a model lies that no single GPU holds."""
+        if len(self._gpus) < 2:
+            return None
+        shape = read_shape(ref.base, ref.revision)
+        tokens = min(
+            shape.max_positions, PROMPT_TOKENS + self._study.answer.sampling.max_new_tokens
+        )
+        bf16 = self._study.train.bf16 is not False
+        return answering_map(shape, self._gpus, self.nf4, tokens, bf16)
 
     @property
     def about(self) -> str:

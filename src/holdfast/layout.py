@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from holdfast import evaluate, judges, methods, store
+from holdfast import evaluate, judges, methods, store, training
 from holdfast.budget import Budget, plain_budget
 from holdfast.methods import Shared
 from holdfast.plan import BASE, Plan, place
@@ -23,8 +23,7 @@ from holdfast.report.summary import assemble
 from holdfast.rows import encode_all
 from holdfast.stages import Stage
 from holdfast.tasks import Task
-from holdfast.train import check_settings, fit
-from holdfast.types import Example
+from holdfast.train import check_settings
 
 BUDGET = "budget"
 SAID_ELSEWHERE = {  # no bearing on the weights, or part of the identity in its resolved form
@@ -122,6 +121,7 @@ def _data(plan: Plan, arm: str) -> Stage:
         return {
             "examples": len(examples), "by_source": sources, "notes": notes,
             "supervised_tokens_each": round(supervised / len(rows), 2),
+            "longest_tokens": max(row.cost.tokens for row in rows),
         }  # fmt: skip
 
     return Stage(f"data/{arm}", identity, make, (BUDGET, *(f"shared/{name}" for name in shared)))
@@ -139,14 +139,18 @@ def _train(plan: Plan, arm: str, seed: int) -> Stage:
 
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
         plan.pool.close()
-        examples = store.read_jsonl(plan.folder / "data" / arm / methods.EXAMPLES, Example)
-        rows, examples, _ = encode_all(plan.ref, examples, train)
-        kinds = [str(one.meta.get("kind", "task")) for one in examples]
-        budget = Budget(**store.read_json(plan.folder / BUDGET / "budget.json"))
-        device = plan.study.hardware.device
-        return fit(
-            plan.ref, rows, kinds, budget, train, seed, plan.save_at, folder, progress, device
+        data = plan.folder / "data" / arm
+        job = training.job_of(
+            plan.study,
+            model=asdict(plan.ref),
+            examples=str((data / methods.EXAMPLES).absolute()),
+            budget=Budget(**store.read_json(plan.folder / BUDGET / "budget.json")),
+            seed=seed,
+            save_at=plan.save_at,
+            folder=str(folder.absolute()),
         )
+        longest = store.read_json(data / "record.json")["summary"]["longest_tokens"]
+        return training.run(plan.study, job, longest, plan.gpus, progress)
 
     return Stage(f"train/{arm}/seed{seed}", identity, make, (BUDGET, f"data/{arm}"), True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -214,7 +215,14 @@ def load_tokenizer(ref: ModelRef) -> Any:
     return tokenizer
 
 
-def load_model(ref: ModelRef, dtype: torch.dtype, device: str, nf4: bool = False) -> Any:
+def load_model(
+    ref: ModelRef,
+    dtype: torch.dtype,
+    device: str,
+    nf4: bool = False,
+    device_map: Mapping[str, int | str] | None = None,
+    shared_out: bool = False,
+) -> Any:
     """The plain base model (no adapter), with dtype and placement explicit.
 
     Args:
@@ -222,6 +230,8 @@ def load_model(ref: ModelRef, dtype: torch.dtype, device: str, nf4: bool = False
         dtype: of the weights, or of the computation when `nf4`.
         device: `cpu` or `cuda`.
         nf4: 4-bit NormalFloat with double quantisation (QLoRA, arXiv:2305.14314).
+        device_map: module name to GPU or "cpu"; None: all on `device`.
+        shared_out: NF4 weights are stored such that FSDP2 can shard them.
 
     Raises:
         ModelError: it cannot be loaded, or has no safetensors.
@@ -233,19 +243,21 @@ def load_model(ref: ModelRef, dtype: torch.dtype, device: str, nf4: bool = False
 
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, **ref.loading()}
     if nf4:
-        options["quantization_config"] = _nf4(dtype)
+        options["quantization_config"] = _nf4(dtype, shared_out)
         options["device_map"] = {"": 0 if device == "cuda" else "cpu"}
+    if device_map is not None:
+        options["device_map"] = dict(device_map)
     try:
         model = AutoModelForCausalLM.from_pretrained(ref.base, **options)
     except (OSError, ValueError, SafetensorError) as error:
         raise _not_loaded(ref, "model", error) from error
-    if not nf4:
+    if "device_map" not in options:
         model.to(device)
     model.config.use_cache = True
     return model
 
 
-def _nf4(dtype: torch.dtype) -> Any:
+def _nf4(dtype: torch.dtype, shared_out: bool) -> Any:
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
@@ -259,6 +271,7 @@ def _nf4(dtype: torch.dtype) -> Any:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype if shared_out else None,  # FSDP2 shards floats only
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from holdfast.evaluate import EnginePool
 from holdfast.leak import LeakIndex
+from holdfast.memory.devices import GPU
 from holdfast.methods import DataMethod, Setting
 from holdfast.models import ModelRef
 from holdfast.spec import Sampling, Study
@@ -41,6 +42,7 @@ class Plan:
     leaks: LeakIndex
     pool: EnginePool
     identity: Mapping[str, Any]
+    gpus: tuple[GPU, ...] = ()
     stages: list[Stage] = field(default_factory=list)
 
     def setting(self) -> Setting:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from holdfast import engines, environment, evaluate, methods, models, stages, store, tasks
+from holdfast import engines, environment, evaluate, methods, models, stages, store, tasks, training
 from holdfast.budget import checkpoint_steps, steps_of
 from holdfast.errors import StudyError, located
 from holdfast.layout import lay_out
@@ -37,6 +37,9 @@ def plan(study: Study, folder: Path, source: str = "study") -> Plan:
     Raises:
         UsageError: anything wrong with the study, its data or its model folder.
     """
+    gpus = training.gpus_of(study)
+    study = training.resolved(study, gpus)
+    training.check_fits(study, gpus)
     ref = models.reference(study.model)
     made = {name: tasks.build(name, spec, source) for name, spec in study.tasks.items()}
     samplings = {
@@ -65,10 +68,10 @@ def plan(study: Study, folder: Path, source: str = "study") -> Plan:
     train = study.train
     steps = steps_of(len(plain), train.batch_size, train.num_train_epochs, train.max_steps)
     save_at = checkpoint_steps(steps, train.checkpoints, train.save_steps)
-    pool = evaluate.EnginePool(study)
+    pool = evaluate.EnginePool(study, gpus)
     found = Plan(
         study, folder, ref, made, samplings, asked, plain, steps, save_at, chosen, leaks, pool,
-        models.identity(ref),
+        models.identity(ref), gpus,
     )  # fmt: skip
     for arm, arm_methods in chosen.items():
         mixed = [method.mixes for method in arm_methods]

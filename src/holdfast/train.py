@@ -10,36 +10,32 @@ from __future__ import annotations
 
 import gc
 import importlib.util
-import math
-import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from holdfast import models, store
-from holdfast.budget import Budget, deal
+from holdfast import checkpoints, models, placed, store
+from holdfast.arguments import lora_config, trainer_arguments
+from holdfast.budget import Budget, deal, regroup
 from holdfast.chat import Encoded
+from holdfast.checkpoints import checkpoint_name as checkpoint_name  # part of this interface
 from holdfast.errors import HoldfastError, MissingDependency, TrainingError
+from holdfast.memory.candidate import MemoryPlan
+from holdfast.memory.exhausted import loading
 from holdfast.models import ModelRef
+from holdfast.placed import Seat
 from holdfast.progress import Progress
+from holdfast.rehearsal import measured
 from holdfast.rows import collate, dataset
 from holdfast.spec import TrainSpec
+from holdfast.watch import Planned, watch
 
-if TYPE_CHECKING:
-    from peft import LoraConfig
-    from transformers import TrainerCallback
-    from trl import SFTConfig
-
-COMPLETE = "complete"
 SUMMARY = "summary.json"
+EVENTS = "memory.jsonl"
 BF16 = "torch.bfloat16"
-STATE_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "README.md")
-
-
-def checkpoint_name(step: int) -> str:
-    """Folder of the checkpoint after `step` optimiser steps, as transformers names it."""
-    return f"checkpoint-{step}"
 
 
 def fit(
@@ -53,8 +49,10 @@ def fit(
     folder: Path,
     progress: Progress,
     device: str = "auto",
+    plan: MemoryPlan | None = None,
+    rehearsal: bool | None = None,
 ) -> Mapping[str, Any]:
-    """Train one arm with one seed.
+    """Train one arm with one seed, in this process or as one of several.
 
     Args:
         ref: the base model.
@@ -67,84 +65,149 @@ def fit(
         folder: gets ``checkpoint-*`` and ``log.jsonl``; complete checkpoints in it are resumed.
         progress: is advanced per optimiser step.
         device: `auto`, `cpu` or `cuda`.
+        plan: placement, dtypes, micro-batch; has no bearing on what is learned, up to rounding.
+            None: one device and the micro-batches as dealt.
+        rehearsal: run the longest micro-batch before the first step; None: on a GPU.
 
     Returns:
-        What was spent: steps, tokens, examples, seconds.
+        What was spent: steps, tokens, examples, and what it took of each GPU's memory.
 
     Raises:
-        TrainingError: the loss became NaN.
+        TrainingError: the loss became NaN, or the run is not as planned.
+        OutOfMemory: memory ran out and nothing in this process can be made smaller.
     """
     if (folder / SUMMARY).is_file():  # killed after training, before its stage was recorded
         return dict(store.read_json(folder / SUMMARY))
+    job = _Job(ref, rows, kinds, budget, spec, seed, save_at, folder, progress)
+    device = models.pick_device("cpu" if plan and plan.placement == "cpu" else device)
     try:
-        summary = _train(ref, rows, kinds, budget, spec, seed, save_at, folder, progress, device)
+        summary = _train(job, device, plan, device == "cuda" if rehearsal is None else rehearsal)
     finally:  # trainer and model hold each other; the next stage needs their memory
         gc.collect()
         models.empty_cache()
-    store.write_json(folder / SUMMARY, summary)
-    for state in (path / name for path in folder.glob("checkpoint-*") for name in STATE_FILES):
-        state.unlink(missing_ok=True)
+    if Seat.taken().rank == 0:
+        store.write_json(folder / SUMMARY, summary)
+        checkpoints.keep_weights_only(folder)
     return summary
 
 
-def _train(
-    ref: ModelRef,
-    rows: Sequence[Encoded],
-    kinds: Sequence[str],
-    budget: Budget,
-    spec: TrainSpec,
-    seed: int,
-    save_at: Sequence[int],
-    folder: Path,
-    progress: Progress,
-    device: str,
-) -> dict[str, Any]:
-    device = models.pick_device(device)
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """The arguments of `fit` that say what is learned."""
+
+    ref: ModelRef
+    rows: Sequence[Encoded]
+    kinds: Sequence[str]
+    budget: Budget
+    spec: TrainSpec
+    seed: int
+    save_at: Sequence[int]
+    folder: Path
+    progress: Progress
+
+
+def _train(job: _Job, device: str, plan: MemoryPlan | None, rehearsal: bool) -> dict[str, Any]:
+    spec, folder, seat = job.spec, job.folder, Seat.taken()
+    if plan is not None:
+        placed.check_world(plan, seat.world_size)
     dtype = models.pick_dtype(device, spec.bf16)
-    order_seed = seed if spec.data_seed is None else spec.data_seed
-    costs = [row.cost for row in rows]
-    slots = deal(costs, kinds, budget, order_seed, spec.group_by_length)
-    tokenizer = models.load_tokenizer(ref)
-    # All weights train: bfloat16 would round most updates away, so they are float32 under autocast.
-    loaded_as = models.pick_dtype(device, False) if spec.method == "full" else dtype
-    model = models.load_model(ref, loaded_as, device, nf4=spec.method == "qlora")
+    if plan is not None and spec.method != "full":
+        dtype = models.pick_dtype(device, plan.dtype == "bfloat16")
+    order_seed = job.seed if spec.data_seed is None else spec.data_seed
+    costs = [row.cost for row in job.rows]
+    dealt = deal(costs, job.kinds, job.budget, order_seed, spec.group_by_length)
+    slots = dealt
+    if plan is not None:
+        slots = regroup(dealt, job.budget.micro_batches, plan.micro_batch, plan.world_size)
+    bf16 = str(dtype) == BF16
+    with _explained(spec):
+        arguments = trainer_arguments(spec, job.budget, job.seed, folder, device, bf16, plan)
+    arguments.gradient_accumulation_steps = len(slots) // job.budget.steps // seat.world_size
+    if seat.rank == 0:
+        checkpoints.tidy(folder)
+    checkpoints.meet()
+    start = checkpoints.last_complete(folder)
+    tokenizer = models.load_tokenizer(job.ref)
+    model = _load(job, device, dtype, plan)
     model.config.use_cache = False
 
     from transformers import PrinterCallback
     from transformers.trainer_utils import set_seed
-    from trl import SFTTrainer
 
-    set_seed(seed)
-    start = _last_complete(folder)
-    done = int(start.name.rpartition("-")[2]) if start else 0
-    progress.total(budget.steps, "steps")
-    progress.advance(done)
-    try:
-        trainer = SFTTrainer(
+    from holdfast.trainer import Trainer
+
+    set_seed(job.seed)
+    job.progress.total(job.budget.steps, "steps")
+    job.progress.advance(checkpoints.step_of(start) if start else 0)
+    with _explained(spec):
+        model = _adapted(model, spec, device, plan)
+        trainer = Trainer(
             model=model,
-            args=_arguments(spec, budget, seed, folder, device, bf16=str(dtype) == BF16),
-            train_dataset=dataset(rows, slots),
+            args=arguments,
+            train_dataset=dataset(job.rows, slots),
             data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
             processing_class=tokenizer,
-            peft_config=None if spec.method == "full" else _lora(spec),
-            callbacks=[_watch(save_at, progress)],
+            say=job.progress.say,
         )
-    except ValueError as error:
-        raise _explained(error, spec) from error
+    if plan is not None and spec.method != "full":
+        placed.cast_adapters(model, plan)
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=str(start) if start else None)
-    store.write_jsonl(folder / "log.jsonl", trainer.state.log_history)
-    seen = [index for slot in slots for index in slot]
-    losses = [(log["step"], log["loss"]) for log in trainer.state.log_history if "loss" in log]
+    longest = None
+    if rehearsal:
+        row = max(range(len(slots)), key=lambda i: _area([costs[j].tokens for j in slots[i]]))
+        longest = collate([trainer.train_dataset[row]], tokenizer.pad_token_id)
+    planned = None if plan is None else Planned(plan, spec.method, device, seat)
+    trainer.add_callback(watch(trainer, set(job.save_at), job.progress, planned, longest))
+    try:
+        _run(trainer, start)
+    finally:
+        with (folder / EVENTS).open("a", encoding="utf-8") as file:
+            file.writelines(store.jsonl_line(event) for event in trainer.events)
+    if seat.rank == 0:
+        store.write_jsonl(folder / "log.jsonl", trainer.state.log_history)
+    seen = [index for slot in dealt for index in slot]
+    losses = [[log["step"], log["loss"]] for log in trainer.state.log_history if "loss" in log]
     return {
-        "steps": budget.steps,
+        "steps": job.budget.steps,
         "supervised_tokens": sum(costs[index].supervised for index in seen),
         "tokens": sum(costs[index].tokens for index in seen),
         "examples_seen": len(seen),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "device": models.describe_device(device, dtype),
         "loss": losses,
+        "memory": measured(),
     }
+
+
+def _load(job: _Job, device: str, dtype: Any, plan: MemoryPlan | None) -> Any:
+    # All weights train: bfloat16 would round most updates away, so they are float32 under autocast.
+    loaded_as = models.pick_dtype(device, False) if job.spec.method == "full" else dtype
+    if plan is not None:
+        return placed.load(job.ref, plan, loaded_as, device, Seat.taken())
+    with loading():
+        return models.load_model(job.ref, loaded_as, device, nf4=job.spec.method == "qlora")
+
+
+def _adapted(model: Any, spec: TrainSpec, device: str, plan: MemoryPlan | None) -> Any:
+    if spec.method == "full":
+        return model
+    from peft import get_peft_model
+
+    adapted = get_peft_model(model, lora_config(spec))
+    if plan is not None and plan.placement == "offload":
+        placed.offload(adapted, device)
+    return adapted
+
+
+def _area(lengths: Sequence[int]) -> int:
+    """Padded tokens of one micro-batch."""
+    return len(lengths) * max(lengths, default=0)
+
+
+def _run(trainer: Any, start: Path | None) -> None:
+    shards = start is not None and trainer.is_fsdp_enabled
+    with checkpoints.dealt_out(trainer, start) if start and shards else nullcontext():
+        trainer.train(resume_from_checkpoint=str(start) if start else None)
 
 
 def check_settings(spec: TrainSpec, device: str) -> None:
@@ -155,11 +218,8 @@ def check_settings(spec: TrainSpec, device: str) -> None:
     """
     device = models.pick_device(device)
     bf16 = str(models.pick_dtype(device, spec.bf16)) == BF16
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            _arguments(spec, Budget(1, 1, 1, 1), 0, Path(folder), device, bf16)
-        except (ValueError, ImportError) as error:
-            raise _explained(error, spec) from error
+    with tempfile.TemporaryDirectory() as folder, _explained(spec):
+        trainer_arguments(spec, Budget(1, 1, 1, 1), 0, Path(folder), device, bf16)
     if (spec.method == "qlora" or "paged" in spec.optim or "8bit" in spec.optim) and (
         importlib.util.find_spec("bitsandbytes") is None
     ):
@@ -169,100 +229,14 @@ def check_settings(spec: TrainSpec, device: str) -> None:
         )
 
 
-def _arguments(
-    spec: TrainSpec, budget: Budget, seed: int, folder: Path, device: str, bf16: bool
-) -> SFTConfig:
-    """The trainer's arguments; micro-batches are dataset rows, so its batch size is 1."""
-    from trl import SFTConfig
-
-    arguments = SFTConfig(
-        output_dir=str(folder),
-        max_steps=budget.steps,
-        per_device_train_batch_size=1,
-        gradient_accumulation_steps=budget.micro_batches,
-        train_sampling_strategy="sequential",
-        learning_rate=spec.learning_rate,
-        lr_scheduler_type=spec.lr_scheduler_type,
-        warmup_steps=spec.warmup_steps,
-        optim=spec.optim,
-        weight_decay=spec.weight_decay,
-        max_grad_norm=spec.max_grad_norm,
-        activation_checkpointing=spec.gradient_checkpointing,
-        bf16=bf16,
-        fp16=False,
-        use_cpu=device == "cpu",
-        seed=seed,
-        data_seed=seed,
-        logging_steps=min(spec.logging_steps, budget.steps),
-        logging_nan_inf_filter=False,  # a lost loss must be seen, not replaced by the last good one
-        save_strategy="no",
-        max_length=None,
-        packing=False,
-        remove_unused_columns=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        report_to=[],
-        disable_tqdm=True,
-        dataloader_pin_memory=device == "cuda",
-    )
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # one process, one GPU; TRL refuses nn.DataParallel
-    return arguments
-
-
-def _lora(spec: TrainSpec) -> LoraConfig:
-    from peft import LoraConfig
-
-    modules = spec.lora.target_modules
-    return LoraConfig(
-        r=spec.lora.r,
-        lora_alpha=spec.lora.alpha,
-        lora_dropout=spec.lora.dropout,
-        target_modules=modules if isinstance(modules, str) else list(modules),
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-
-
-def _watch(save_at: Sequence[int], progress: Progress) -> TrainerCallback:
-    """Saves where asked, marks what is complete, and stops a run whose loss is lost."""
-    from transformers import TrainerCallback
-
-    class Watch(TrainerCallback):  # type: ignore[misc]  # mypy does not follow transformers
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-            progress.advance(1)
-            control.should_save = state.global_step in set(save_at)
-            return control
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            loss = (logs or {}).get("loss")
-            if loss is not None and not math.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss} at step {state.global_step}",
-                    remedy="lower train.learning_rate; with float16 hardware set train.bf16: false",
-                )
-
-        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            done = Path(args.output_dir) / checkpoint_name(state.global_step)
-            store.write_text(done / COMPLETE, "")
-            for other in done.parent.glob("checkpoint-*"):
-                if other != done:  # only the newest is ever resumed
-                    (other / "optimizer.pt").unlink(missing_ok=True)
-
-    return Watch()
-
-
-def _last_complete(folder: Path) -> Path | None:
-    """The newest complete checkpoint; half-written ones are removed."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    for path in found:
-        if not (path / COMPLETE).is_file():
-            shutil.rmtree(path)
-    usable = [path for path in found if (path / "optimizer.pt").is_file()]
-    return usable[-1] if usable else None
-
-
-def _explained(error: Exception, spec: TrainSpec) -> HoldfastError:
-    return TrainingError(
-        f"the trainer refused: {error}",
-        remedy=f"check train.optim ({spec.optim}), train.lora.target_modules and the model",
-    )
+@contextmanager
+def _explained(spec: TrainSpec) -> Iterator[None]:
+    try:
+        yield
+    except HoldfastError:
+        raise
+    except (ValueError, ImportError) as error:
+        raise TrainingError(
+            f"the trainer refused: {error}",
+            remedy=f"check train.optim ({spec.optim}), train.lora.target_modules and the model",
+        ) from error

@@ -88,7 +88,7 @@ def decode(
             if tokens[-1] not in stops and sequences.shape[1] < end:
                 going.append(place)
         rows = [rows[place] for place in going]
-        kept = torch.tensor(going, device=device, dtype=torch.long)
+        kept = torch.tensor(going, dtype=torch.long)  # on the CPU: a split cache is on several GPUs
         mask = torch.nn.functional.pad(mask, (0, sequences.shape[1] - ids.shape[1]), value=1)[kept]
         ids, cache = sequences[kept], output.past_key_values
         if not isinstance(cache, DynamicCache):

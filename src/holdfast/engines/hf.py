@@ -1,21 +1,26 @@
 """How does transformers answer many prompts fast?
 
 Prompts are sorted by length, padded on the left and decoded in batches that shrink as answers end
-(`holdfast.engines.decode`); a reply does not depend on the batch it was in. The base model is kept
-loaded while adapters come and go; *before* is always measured on a model that PEFT has never
-wrapped or that it has fully unwrapped.
+(`holdfast.engines.decode`); a reply does not depend on the batch it was in, so a batch that does
+not fit into memory is asked again in halves. The base model is kept loaded while adapters come and
+go; *before* is always measured on a model that PEFT has never wrapped or that it has fully
+unwrapped.
 """
 
 from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from holdfast import chat, models
+from holdfast.chat import Encoded
 from holdfast.errors import HoldfastError
+from holdfast.memory.drill import Drill
+from holdfast.memory.exhausted import event, free, given_up, is_out_of_memory, loading, seen
 from holdfast.models import ModelRef
 from holdfast.progress import Progress
 from holdfast.spec import Sampling
@@ -23,10 +28,21 @@ from holdfast.types import Example, Reply
 
 CPU_BATCH = 64
 GPU_BATCH = 32
+NLL_SHARE = 4
+"""Into how many the batch is cut where logits are needed for every token of an answer."""
+
+Say = Callable[[str], None]
+Asked = tuple[str, list[int], int]
+"""One row: example id, prompt ids, number of the sample."""
 
 
 class HFEngine:
-    """An `Engine` over ``transformers``."""
+    """An `Engine` over ``transformers``.
+
+    Attributes:
+        about: device and precision in words.
+        events: one mapping per batch that did not fit into memory (`memory.exhausted.event`).
+    """
 
     def __init__(
         self,
@@ -35,6 +51,7 @@ class HFEngine:
         bf16: bool | str = "auto",
         nf4: bool = False,
         batch_size: int | None = None,
+        device_map: Mapping[str, int | str] | None = None,
     ) -> None:
         """Name the model; it is loaded on entry.
 
@@ -44,20 +61,31 @@ class HFEngine:
             bf16: see `models.pick_dtype`.
             nf4: load the base in 4 bits, as QLoRA trained on it.
             batch_size: prompts at a time; None: by the device.
+            device_map: module name to GPU, for a model that no single GPU holds.
         """
         self.ref, self._wanted, self._bf16, self._nf4 = ref, device, bf16, nf4
-        self._batch_size = batch_size
+        self._batch_size, self._map = batch_size, device_map
+        self.events: list[dict[str, Any]] = []
+        self._most: dict[str, int] = {}  # rows at a time since the last failure, by kind of work
+        self._drill = Drill.from_environment()
         self._base: Any = None
         self._adapter: str | None = None
         self._tuned: Any = None
 
     def __enter__(self) -> Self:
-        """Load tokenizer and weights."""
+        """Load tokenizer and weights.
+
+        Raises:
+            OutOfMemory: they do not fit.
+        """
         self.device = models.pick_device(self._wanted)
         self.tokenizer = models.load_tokenizer(self.ref)
         dtype = models.pick_dtype(self.device, self._bf16)
         self.about = models.describe_device(self.device, dtype) + (", NF4" if self._nf4 else "")
-        self._base = models.load_model(self.ref, dtype, self.device, self._nf4).eval()
+        with loading():
+            self._base = models.load_model(
+                self.ref, dtype, self.device, self._nf4, self._map
+            ).eval()
         self._stops = sorted(chat.stop_ids(self.tokenizer, self._base.generation_config))
         if self._batch_size is None:
             self._batch_size = GPU_BATCH if self.device == "cuda" else CPU_BATCH
@@ -81,65 +109,90 @@ class HFEngine:
         adapter: str | None,
         progress: Progress,
     ) -> list[list[Reply]]:
-        """See `Engine.generate`."""
+        """See `Engine.generate`.
+
+        Raises:
+            OutOfMemory: one prompt does not fit.
+        """
         model = self._model(adapter)
         encoded = [chat.prompt_ids(self.tokenizer, one.messages) for one in examples]
         order = sorted(range(len(examples)), key=lambda i: (-len(encoded[i]), examples[i].id))
+        samples = sampling.samples
+        rows = [(examples[i].id, encoded[i], n) for i in order for n in range(samples)]
+        size = max(1, (self._batch_size or 1) // samples) * samples
         replies: list[list[Reply]] = [[] for _ in examples]
-        size = max(1, (self._batch_size or 1) // sampling.samples)
-        for start in range(0, len(order), size):
-            members = order[start : start + size]
-            outputs = self._batch(model, [(examples[i].id, encoded[i]) for i in members], sampling)
-            for place, index in enumerate(members):
-                first = place * sampling.samples
-                for sample, tokens in enumerate(outputs[first : first + sampling.samples]):
-                    replies[index].append(self._reply(examples[index].id, sample, tokens))
-            progress.advance(len(members))
+        done = 0
+        for answers in self._in_batches(
+            "generate", rows, size, lambda batch: self._batch(model, batch, sampling), progress.say
+        ):
+            for row, tokens in enumerate(answers, start=done):
+                name, _, sample = rows[row]
+                replies[order[row // samples]].append(self._reply(name, sample, tokens))
+            before, done = done, done + len(answers)
+            progress.advance(done // samples - before // samples)
         return replies
 
     def mean_nll(self, examples: Sequence[Example]) -> list[float]:
         """See `Engine.mean_nll`; teacher-forced, answer tokens and end of turn only.
 
-        Padding is on the left, so that all answers end together and logits are needed for their
-        length only; with a vocabulary of 152k that is what decides the memory.
+        Raises:
+            OutOfMemory: one example does not fit.
         """
-        import torch
-
-        from holdfast.engines.decode import pad_left
-
         model = self._model(None)
         stops = frozenset(self._stops)
-        rows = [chat.encode(self.tokenizer, one, stops) for one in examples]
-        order = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))
+        encoded = [chat.encode(self.tokenizer, one, stops) for one in examples]
+        order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i].ids))
+        rows = [encoded[i] for i in order]
+        size = max(1, (self._batch_size or 1) // NLL_SHARE)
+        say = logging.getLogger(__name__).warning
+        losses = [
+            loss
+            for some in self._in_batches("nll", rows, size, lambda b: self._nll(model, b), say)
+            for loss in some
+        ]
         found = [0.0] * len(rows)
-        size = max(1, (self._batch_size or 1) // 4)
-        for start in range(0, len(order), size):
-            members = [rows[i] for i in order[start : start + size]]
-            ids, mask = pad_left(
-                [row.ids for row in members], self.tokenizer.pad_token_id, self.device
-            )
-            answers = [row.cost.supervised for row in members]
-            with torch.inference_mode():
-                logits = model(
-                    ids,
-                    attention_mask=mask,
-                    position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-                    logits_to_keep=max(answers) + 1,
-                ).logits
-                for row, (index, count) in enumerate(
-                    zip(order[start : start + size], answers, strict=True)
-                ):
-                    loss = torch.nn.functional.cross_entropy(
-                        logits[row, -count - 1 : -1].float(), ids[row, -count:]
-                    )
-                    found[index] = loss.item()
+        for index, loss in zip(order, losses, strict=True):
+            found[index] = loss
         return found
 
-    def _batch(self, model: Any, asked: Sequence[tuple[str, list[int]]], sampling: Sampling) -> Any:
-        """Token ids of the answers to (example id, prompt ids), `samples` per prompt in turn."""
+    def _in_batches(
+        self, kind: str, rows: Sequence[Any], size: int, work: Callable[[Any], Any], say: Say
+    ) -> Iterator[Any]:
+        """What `work` makes of the rows, at most `size` at a time, in order.
+
+        A batch that does not fit is done again in halves, and so are those to come; what is done
+        stays done.
+
+        Raises:
+            OutOfMemory: one row does not fit.
+        """
+        start = 0
+        while start < len(rows):
+            batch = rows[start : start + min(size, self._most.get(kind, size))]
+            try:
+                done, failure = work(batch), None
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                done, failure = None, seen(error)
+            if failure is None:
+                yield done
+                start += len(batch)
+                continue
+            free()  # outside the except block: the traceback pins tensors
+            half = len(batch) // 2 or None
+            self.events.append(event("answer", None, len(batch), half, failure))
+            if half is None:
+                raise given_up("answer", "one prompt does not fit", failure)
+            self._most[kind] = half
+            say(f"out of memory with {len(batch)} prompts at a time; going on with {half}")
+
+    def _batch(self, model: Any, rows: Sequence[Asked], sampling: Sampling) -> list[list[int]]:
+        """Token ids of one answer for each row."""
         from holdfast.engines.decode import decode
 
-        rows = [(name, ids, n) for name, ids in asked for n in range(sampling.samples)]
+        width = max(len(ids) for _, ids, _ in rows) + sampling.max_new_tokens
+        self._drill.at("answer", len(rows) * width)
         return decode(
             model,
             [ids for _, ids, _ in rows],
@@ -148,6 +201,33 @@ class HFEngine:
             self._stops,
             self.tokenizer.pad_token_id,
         )
+
+    def _nll(self, model: Any, rows: Sequence[Encoded]) -> list[float]:
+        """Mean loss of each row's answer.
+
+        Padding is on the left, so that all answers end together and logits are needed for their
+        length only; with a vocabulary of 152k that is what decides the memory.
+        """
+        import torch
+
+        from holdfast.engines.decode import pad_left
+
+        self._drill.at("answer", len(rows) * max(len(row.ids) for row in rows))
+        ids, mask = pad_left([row.ids for row in rows], self.tokenizer.pad_token_id, self.device)
+        counts = [row.cost.supervised for row in rows]
+        with torch.inference_mode():
+            logits = model(
+                ids,
+                attention_mask=mask,
+                position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+                logits_to_keep=max(counts) + 1,
+            ).logits
+            return [
+                torch.nn.functional.cross_entropy(
+                    logits[row, -count - 1 : -1].float(), ids[row, -count:]
+                ).item()
+                for row, count in enumerate(counts)
+            ]
 
     def _reply(self, example_id: str, sample: int, tokens: list[int]) -> Reply:
         ended = bool(tokens) and tokens[-1] in self._stops
@@ -164,7 +244,8 @@ class HFEngine:
             return self._plain()
         from peft import PeftModel
 
-        self._tuned = PeftModel.from_pretrained(self._base, adapter).eval()
+        with loading():
+            self._tuned = PeftModel.from_pretrained(self._base, adapter).eval()
         self._adapter = adapter
         return self._tuned
 

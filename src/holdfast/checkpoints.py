@@ -1,0 +1,163 @@
+"""What is a complete checkpoint, and how does any plan go on from one that another plan wrote?
+
+On disk there is one form: adapter (or model) as safetensors, ``optimizer.pt`` as torch numbers it,
+scheduler, trainer state, random states, and a mark that is written last. One process, data-parallel
+processes and a split model read and write it by themselves. Shards are gathered into it, and dealt
+out from it, here: the trainer's own way writes a copy of the base model, or gathers it in host
+memory.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from holdfast import store
+
+COMPLETE = "complete"
+OPTIMIZER = "optimizer.pt"
+FOR_SHARDS = ("pytorch_model_fsdp.bin", "optimizer.bin")
+STATE_FILES = (
+    OPTIMIZER, "scheduler.pt", "rng_state*.pth", "training_args.bin", "README.md", "split.json",
+    *FOR_SHARDS,
+)  # fmt: skip
+
+
+def checkpoint_name(step: int) -> str:
+    """Folder of the checkpoint after `step` optimiser steps, as transformers names it."""
+    return f"checkpoint-{step}"
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimiser steps behind a checkpoint."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a killed process left: half-written checkpoints, files made for shards."""
+    for path in folder.glob("checkpoint-*"):
+        if not (path / COMPLETE).is_file():
+            shutil.rmtree(path)
+        for name in FOR_SHARDS:
+            (path / name).unlink(missing_ok=True)
+
+
+def last_complete(folder: Path) -> Path | None:
+    """The newest checkpoint that can be gone on from."""
+    found = [one for one in folder.glob("checkpoint-*") if (one / COMPLETE).is_file()]
+    usable = [one for one in found if (one / OPTIMIZER).is_file()]
+    return max(usable, key=step_of, default=None)
+
+
+def mark_complete(checkpoint: Path) -> None:
+    """Everything is written; of older checkpoints only the weights are kept from now on."""
+    store.write_text(checkpoint / COMPLETE, "")
+    for other in checkpoint.parent.glob("checkpoint-*"):
+        if other != checkpoint:  # only the newest is ever resumed
+            (other / OPTIMIZER).unlink(missing_ok=True)
+
+
+def keep_weights_only(folder: Path) -> None:
+    """Remove what only served to go on."""
+    for pattern in STATE_FILES:
+        for path in folder.glob(f"checkpoint-*/{pattern}"):
+            path.unlink()
+
+
+def meet() -> None:
+    """Wait until every process that trains is here."""
+    import torch.distributed as dist
+
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.barrier()
+
+
+def save_shards(trainer: Any, checkpoint: Path) -> None:
+    """Write a checkpoint of a sharded model; every rank takes part, rank 0 writes.
+
+    Only what is trained is gathered, one parameter at a time, into host memory.
+    """
+    import torch
+    from torch.distributed.checkpoint.state_dict import (
+        StateDictOptions,
+        get_model_state_dict,
+        get_optimizer_state_dict,
+    )
+
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+    weights = get_model_state_dict(trainer.model, options=options)
+    moments = get_optimizer_state_dict(trainer.model, trainer.optimizer, options=options)
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    if trainer.args.process_index == 0:
+        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(
+            checkpoint, state_dict=weights
+        )
+        trainer.processing_class.save_pretrained(checkpoint)
+        torch.save(_renamed(moments, _numbers(moments)), checkpoint / OPTIMIZER)
+        torch.save(trainer.lr_scheduler.state_dict(), checkpoint / "scheduler.pt")
+        trainer.state.save_to_json(str(checkpoint / "trainer_state.json"))
+    trainer._save_rng_state(str(checkpoint))
+
+
+def _numbers(moments: Mapping[str, Any]) -> dict[str, int]:
+    names = [name for group in moments["param_groups"] for name in group["params"]]
+    return {name: number for number, name in enumerate(names)}
+
+
+def _renamed(moments: Mapping[str, Any], names: Mapping[Any, Any]) -> dict[str, Any]:
+    """An optimiser's state with other names for its parameters."""
+    return {
+        "state": {names[old]: value for old, value in moments["state"].items()},
+        "param_groups": [
+            {**group, "params": [names[old] for old in group["params"]]}
+            for group in moments["param_groups"]
+        ],
+    }
+
+
+@contextmanager
+def dealt_out(trainer: Any, checkpoint: Path) -> Iterator[None]:
+    """Let a trainer that will shard find its own files in a checkpoint, for as long as it loads.
+
+    Args:
+        trainer: its model is not sharded yet.
+        checkpoint: of any plan.
+    """
+    import torch
+
+    model = trainer.model
+    _restore(model, checkpoint)
+    if trainer.args.process_index == 0:
+        decayed = set(trainer.get_decay_parameter_names(model))
+        names = [name for name, one in model.named_parameters() if one.requires_grad]
+        names.sort(key=lambda name: name not in decayed)  # the order of the trainer's two groups
+        moments = torch.load(checkpoint / OPTIMIZER, map_location="cpu", weights_only=True)
+        adapted = hasattr(model, "peft_config")
+        held = (
+            {name: model.get_parameter(name) for name in names} if adapted else model.state_dict()
+        )
+        torch.save({name: one.detach() for name, one in held.items()}, checkpoint / FOR_SHARDS[0])
+        torch.save(_renamed(moments, dict(enumerate(names))), checkpoint / FOR_SHARDS[1])
+    meet()
+    try:
+        yield
+    finally:
+        if trainer.args.process_index == 0:
+            for name in FOR_SHARDS:
+                (checkpoint / name).unlink(missing_ok=True)
+
+
+def _restore(model: Any, checkpoint: Path) -> None:
+    """Load the trained weights into a model that is whole."""
+    if hasattr(model, "peft_config"):
+        from peft import load_peft_weights, set_peft_model_state_dict
+
+        set_peft_model_state_dict(model, load_peft_weights(str(checkpoint), device="cpu"))
+        return
+    from safetensors.torch import load_file
+
+    for path in checkpoint.glob("*.safetensors"):
+        model.load_state_dict(load_file(path), strict=False)

@@ -1,0 +1,45 @@
+"""Where do the weights lie while a model answers?
+
+On one GPU when they fit there with room for a batch's keys and values; else its layers are split
+over the GPUs, as in training. The batch is halved when it does not fit (`holdfast.engines.hf`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from holdfast.memory.activations import cache_bytes
+from holdfast.memory.candidate import GIB
+from holdfast.memory.devices import GPU
+from holdfast.memory.shape import Shape
+from holdfast.memory.states import states
+from holdfast.memory.strategies import Held, device_map, split
+from holdfast.memory.workload import Workload
+
+ROOM_BYTES = 3 * GIB // 2
+"""Context, workspace and one layer's activations."""
+
+
+def answering_map(
+    shape: Shape, gpus: Sequence[GPU], quantized: bool, tokens: int, bf16: bool = True
+) -> Mapping[str, int | str] | None:
+    """The device map for answering; None when one GPU holds the model, or nothing can be split.
+
+    Args:
+        shape: the model.
+        gpus: with their free memory, as torch numbers them.
+        quantized: the base is NF4.
+        tokens: of the longest prompt and answer together; one such sequence must fit.
+        bf16: dtype of what is not quantised.
+    """
+    whole = [one for one in gpus if not one.mig]
+    work = Workload(method="qlora" if quantized else "lora", seq_len=max(1, tokens), bf16=bf16)
+    held = states(shape, work, "qlora" if quantized else "lora")
+    cache = cache_bytes(shape, work, 1, tokens)
+    if len(whole) < 2 or held.weights + cache + ROOM_BYTES <= whole[0].free_bytes:
+        return None
+
+    def cost(part: Held) -> int:
+        return part.weights + cache * part.layers // shape.layers + ROOM_BYTES
+
+    return device_map(shape, split(held, shape, whole, cost))

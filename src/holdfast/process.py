@@ -1,0 +1,184 @@
+"""How is another process run so that its progress is seen and nothing of it is left behind?"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from holdfast.progress import Progress
+
+LOOK_EVERY_S = 0.1
+GRACE_S = 40.0
+"""torchrun gives its workers 30 seconds before it kills them."""
+TAIL_LINES = 12
+TAIL_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a process ended: its code (negative: the signal) and its last lines."""
+
+    code: int
+    tail: str
+
+
+class Told:
+    """A `Progress` that writes what it is told to a file, for the process that started this one."""
+
+    def __init__(self, path: Path) -> None:
+        """Append to `path`, one JSON object a line."""
+        self._path = path
+
+    def _tell(self, what: str, **values: Any) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"what": what, **values}, ensure_ascii=False) + "\n")
+
+    def begin(self, total: int, done: int) -> None: ...  # noqa: D102
+    def enter(self, stage: str) -> None: ...  # noqa: D102
+    def leave(self, stage: str) -> None: ...  # noqa: D102
+
+    def total(self, amount: int, what: str = "") -> None:
+        """See `Progress.total`."""
+        self._tell("total", amount=amount, unit=what)
+
+    def advance(self, amount: int = 1) -> None:
+        """See `Progress.advance`."""
+        self._tell("advance", amount=amount)
+
+    def say(self, line: str) -> None:
+        """See `Progress.say`."""
+        self._tell("say", line=line)
+
+
+def run_process(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    told: Path,
+    progress: Progress,
+) -> Ended:
+    """Run a process to its end; when this one is stopped, stop that one first.
+
+    Args:
+        arguments: the command.
+        environment: all of it.
+        log: gets its output, after what is there.
+        told: the file that its `Told` writes.
+        progress: is told the same.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C and on SIGTERM, when nothing of it is left.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output, _terminable():
+        start = output.tell()
+        process = subprocess.Popen(
+            list(arguments),
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # so that Ctrl-C comes to us alone, and we can end all of it
+        )
+        heard = 0
+        try:
+            while process.poll() is None:
+                heard = _relay(told, heard, progress)
+                time.sleep(LOOK_EVERY_S)
+            _relay(told, heard, progress)
+        finally:
+            _stop(process)
+    return Ended(process.returncode, _tail(log, start))
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM arrives as Ctrl-C does, so that it too is cleaned up after."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask it to end, then make it; a second Ctrl-C makes it at once."""
+    try:
+        if process.poll() is None:
+            process.terminate()  # torchrun passes it on to its workers
+            process.wait(GRACE_S)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        pass
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _relay(path: Path, start: int, progress: Progress) -> int:
+    """Pass on the whole lines after byte `start`; returns where the next ones begin."""
+    if not path.is_file():
+        return start
+    with path.open("rb") as file:
+        file.seek(start)
+        text = file.read()
+    whole = text[: text.rfind(b"\n") + 1]
+    for line in whole.splitlines():
+        match json.loads(line):
+            case {"what": "total", "amount": amount, "unit": unit}:
+                progress.total(amount, unit)
+            case {"what": "advance", "amount": amount}:
+                progress.advance(amount)
+            case {"what": "say", "line": words}:
+                progress.say(words)
+    return start + len(whole)
+
+
+def _tail(log: Path, start: int) -> str:
+    with log.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(start, file.tell() - TAIL_BYTES))
+        text = file.read().decode("utf-8", "replace")
+    return "\n".join(text.splitlines()[-TAIL_LINES:])
+
+
+def end_with(parent: int) -> None:
+    """End this process when process `parent`, or the one that started this one, is gone.
+
+    torchrun puts each worker into a session of its own, where no signal to the group reaches it.
+    """
+    starter = os.getppid()
+
+    def look() -> None:
+        while os.getppid() == starter and _alive(parent):
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=look, daemon=True).start()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,274 @@
+"""How does a training step go on when its memory runs out?
+
+The one Trainer subclass. When a micro-batch does not fit, all micro-batches of the optimiser step
+so far are replayed in halves from the saved random state. Each half is normalised by the tokens of
+the whole step, as its micro-batch was, so loss and gradients are those of the unsplit step. What
+cannot be replayed (one example, a half-done update, several processes, a save) ends in
+`OutOfMemory`, and a fresh process goes on from the last checkpoint with the next plan.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from trl import SFTTrainer
+
+from holdfast.errors import Phase
+from holdfast.memory.drill import Drill
+from holdfast.memory.exhausted import Failure, event, free, given_up, is_out_of_memory, seen
+
+SPLIT = "split.json"
+"""In a checkpoint: how many examples at a time its run had come down to."""
+
+Batch = Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class _Step:
+    """One optimiser step under way: what a replay of it needs."""
+
+    random: tuple[Any, list[Any]]
+    metrics: dict[str, int]
+    tokens: int
+    batches: list[Batch] = field(default_factory=list)
+    losses: list[Any] = field(default_factory=list)
+
+
+class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
+    """`SFTTrainer` that halves a micro-batch when its memory runs out.
+
+    Attributes:
+        events: one mapping per failure: phase, step, from_micro_batch, to_micro_batch (None: given
+            up), allocated_bytes, reserved_bytes (None without a GPU) and message.
+        most_examples: examples per forward pass since the last failure; None: as they come.
+    """
+
+    current_gradient_accumulation_steps: int
+
+    def __init__(
+        self,
+        *args: Any,
+        recover: bool = True,
+        say: Callable[[str], None] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Take what `SFTTrainer` takes.
+
+        Args:
+            args: see `SFTTrainer`.
+            recover: False: every failure ends the run.
+            say: gets one line per failure; None: the log.
+            kwargs: see `SFTTrainer`.
+        """
+        super().__init__(*args, **kwargs)
+        self.events: list[dict[str, Any]] = []
+        self.most_examples: int | None = None
+        self._recover, self._say = recover, say or logging.getLogger(__name__).warning
+        self._phase: Phase = "load"
+        self._step: _Step | None = None
+        self._size, self._tokens = 0, 0  # of the forward pass under way
+        self._drill = Drill.from_environment()
+        self._drill.half_way_back(self.model, lambda: self._tokens)
+
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Train; see `SFTTrainer.train`.
+
+        Raises:
+            OutOfMemory: memory ran out where nothing in this process can mend it.
+        """
+        self._phase, self._step = "load", None
+        split = Path(str(resume_from_checkpoint)) / SPLIT
+        if split.is_file():  # else its random numbers would differ from those of an unbroken run
+            self.most_examples = json.loads(split.read_text(encoding="utf-8"))["most_examples"]
+        try:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            failure = seen(error)
+        raise self._give_up(f"{self._phase} ran out of memory", failure)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Fetch the micro-batches of one optimiser step, which starts here."""
+        self._phase, self._step = "forward", None
+        return super().get_batch_samples(*args, **kwargs)
+
+    def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Any = None) -> Any:
+        """Forward and backward of one micro-batch, and of those before it when it has to split.
+
+        Returns:
+            What this call adds to the step's loss, shape (): after a replay that is the loss of all
+            micro-batches so far less what was returned for them before.
+        """
+        if self._step is None:
+            self._step = self._begin()
+        step = self._step
+        step.batches.append(inputs)
+        done = self._attempt(model, [inputs], num_items_in_batch)
+        if not isinstance(done, Failure):
+            step.losses += done
+            return done[0]
+        while isinstance(done, Failure):
+            self._shrink(done, num_items_in_batch)
+            self._rewind(model, step)
+            done = self._attempt(model, step.batches, num_items_in_batch)
+        change = sum(done) - sum(step.losses)
+        step.losses = done
+        return change
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """See `SFTTrainer.compute_loss`; what follows it is the backward pass."""
+        self._phase = "forward"
+        self._drill.at("forward", self._tokens)
+        found = super().compute_loss(*args, **kwargs)
+        self._phase = "backward"
+        return found
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """See `SFTTrainer.create_optimizer`."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        optimizer.register_step_post_hook(lambda *_: self._drill.at("step"))
+        return optimizer
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        self._phase = "save"
+        super()._save_checkpoint(*args, **kwargs)
+        self._drill.at("save")
+        if self.most_examples is not None:
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            text = json.dumps({"most_examples": self.most_examples})
+            (folder / SPLIT).write_text(text, encoding="utf-8")
+        self._phase = "step"
+
+    def _attempt(self, model: Any, batches: Sequence[Batch], items: Any) -> list[Any] | Failure:
+        """Their losses, or what went wrong; the exception and what it holds are gone by then."""
+        try:
+            losses = [self._micro_batch(model, one, items) for one in batches]
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return seen(error)
+        self._phase = "step"
+        return losses
+
+    def _micro_batch(self, model: Any, inputs: Batch, items: Any) -> Any:
+        """Forward and backward, in as many pieces as needed; returns the sum of their losses."""
+        pieces = split(inputs, self.most_examples)
+        before = self._lengths()
+        accumulation = self.current_gradient_accumulation_steps
+        self.current_gradient_accumulation_steps = accumulation * len(pieces)  # of means (MoE)
+        losses = []
+        try:
+            for piece in pieces:
+                self._size, width = piece["input_ids"].shape
+                self._tokens = self._size * width
+                losses.append(super().training_step(model, piece, items))
+        finally:
+            self.current_gradient_accumulation_steps = accumulation
+        if len(pieces) > 1:
+            self._join(before, [_supervised(piece) for piece in pieces])
+        return sum(losses[1:], losses[0])
+
+    def _begin(self) -> _Step:
+        gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        random = (torch.get_rng_state(), gpus)
+        return _Step(random, self._lengths(), self._total_train_tokens)
+
+    def _rewind(self, model: Any, step: _Step) -> None:
+        """Back to the start of the step: gradients, random state, TRL's running metrics."""
+        model.zero_grad()
+        free()
+        torch.set_rng_state(step.random[0])
+        if step.random[1]:
+            torch.cuda.set_rng_state_all(step.random[1])
+        for key, values in self._metrics["train"].items():
+            del values[step.metrics.get(key, 0) :]
+        self._total_train_tokens = step.tokens
+
+    def _shrink(self, failure: Failure, items: Any) -> None:
+        """Halve what goes in at once, or give up."""
+        if why := self._cannot_replay(items):
+            raise self._give_up(why, failure)
+        size, self.most_examples = self._size, (self._size + 1) // 2
+        step = self.state.global_step + 1
+        self.events.append(event(self._phase, step, size, self.most_examples, failure))
+        self._say(
+            f"step {step}: out of memory in the {self._phase} pass of {size} examples; the step is "
+            f"replayed with at most {self.most_examples} at a time, and so are those to come"
+        )
+
+    def _cannot_replay(self, items: Any) -> str:
+        """Why the step cannot be replayed in smaller pieces; "" when it can."""
+        if not self._recover:
+            return "out of memory, and recovery is off"
+        if self._size <= 1:
+            return f"one example of {self._tokens} tokens does not fit"
+        if self.args.world_size > 1 or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return "out of memory while other processes wait for this one"
+        if self.args.activation_offloading:
+            return "out of memory while activations are offloaded"  # trl keeps what it had packed
+        if items is None:
+            return "out of memory under a loss that is not normalised over the whole step"
+        return ""
+
+    def _give_up(self, why: str, failure: Failure) -> Exception:
+        step, size = None, None
+        if self._phase != "load":
+            step = self.state.global_step + (self._phase != "save")
+        if self._phase in {"forward", "backward"}:
+            size = self._size
+        self.events.append(event(self._phase, step, size, None, failure))
+        for path in Path(self.args.output_dir).glob(f"checkpoint-*/{SPLIT}"):
+            path.unlink()  # the next plan has a micro-batch of its own
+        return given_up(self._phase, why, failure)
+
+    def _lengths(self) -> dict[str, int]:
+        return {key: len(values) for key, values in self._metrics["train"].items()}
+
+    def _join(self, before: Mapping[str, int], weights: Sequence[int]) -> None:
+        """Make TRL's entries for the pieces one entry for their micro-batch: their means.
+
+        Entropy and accuracy are means over supervised tokens, so the weighted mean is exact.
+        """
+        for key, values in self._metrics["train"].items():
+            own = values[before.get(key, 0) :]
+            if len(own) == len(weights):  # num_tokens is a running total, kept as one entry
+                mean = sum(v * w for v, w in zip(own, weights, strict=True)) / max(1, sum(weights))
+                values[before.get(key, 0) :] = [mean]
+
+
+def split(inputs: Batch, most: int | None) -> list[dict[str, Any]]:
+    """A micro-batch in even pieces of at most `most` examples, without needless padding.
+
+    Args:
+        inputs: tensors of shape (examples, width), padded on the right; ``attention_mask`` says
+            where. Other values go into every piece as they are.
+        most: None: in one piece.
+    """
+    rows, width = inputs["input_ids"].shape
+    count = 1 if most is None else -(-rows // most)
+    if count == 1:
+        return [dict(inputs)]
+    pieces: list[dict[str, Any]] = [dict(inputs) for _ in range(count)]
+    for key, value in inputs.items():
+        if isinstance(value, torch.Tensor) and value.shape[:1] == (rows,):
+            for piece, part in zip(pieces, value.tensor_split(count), strict=True):
+                piece[key] = part
+    for piece in pieces:
+        if (mask := piece.get("attention_mask")) is not None:
+            longest = int(mask.any(0).nonzero().max()) + 1
+            for key, value in piece.items():
+                if isinstance(value, torch.Tensor) and value.shape[1:] == (width,):
+                    piece[key] = value[:, :longest]
+    return pieces
+
+
+def _supervised(piece: Batch) -> int:
+    """Tokens with a loss; the first of a row has none, because labels are shifted."""
+    return int((piece["labels"][:, 1:] != -100).sum())

@@ -1,0 +1,143 @@
+"""How does a train stage get its memory plan, run under it, and leave what it learnt of it?
+
+Without a GPU training runs in this process. With one it is planned for the examples that there are,
+launched as a process of its own, and what it took is recorded beside what was predicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from holdfast import launch, store, worker
+from holdfast.errors import DoesNotFit
+from holdfast.job import Job
+from holdfast.memory import calibration, explain
+from holdfast.memory.calibration import Observation
+from holdfast.memory.candidate import MemoryPlan
+from holdfast.memory.changes import next_plan
+from holdfast.memory.detect import detect
+from holdfast.memory.devices import GPU, parse
+from holdfast.planning import Report, Wishes, plan_study
+from holdfast.progress import Progress
+from holdfast.spec import Study
+
+RECORD = "memory.json"
+
+
+def gpus_of(study: Study) -> tuple[GPU, ...]:
+    """The GPUs that a study may use: those it names, or those that are there; none on the CPU."""
+    if study.hardware.device == "cpu":
+        return ()
+    return parse(study.hardware.gpus) if study.hardware.gpus else detect()
+
+
+def resolved(study: Study, gpus: Sequence[GPU]) -> Study:
+    """The study with `train.method: auto` decided: what fits these GPUs best; LoRA without any.
+
+    Raises:
+        DoesNotFit: nothing fits.
+    """
+    if study.train.method != "auto":
+        return study
+    method = "lora"
+    if gpus:
+        method = "qlora" if _fitting(_report(study, None, gpus, False)).quantized else "lora"
+    return study.model_copy(update={"train": study.train.model_copy(update={"method": method})})
+
+
+def check_fits(study: Study, gpus: Sequence[GPU]) -> None:
+    """Refuse what cannot fit before anything is spent on it; by formula.
+
+    Raises:
+        DoesNotFit: naming the changes after which it would.
+    """
+    if gpus and study.train.max_length:
+        _fitting(_report(study, None, gpus, False))
+
+
+def run(
+    study: Study, job: Job, longest: int, gpus: Sequence[GPU], progress: Progress
+) -> Mapping[str, Any]:
+    """Train one arm with one seed where it belongs.
+
+    Args:
+        study: model, training and hardware.
+        job: what to train.
+        longest: tokens of the longest example.
+        gpus: that may be used.
+        progress: follows it.
+
+    Returns:
+        What `train.fit` returns, and under a memory plan `plan` and `events`.
+
+    Raises:
+        DoesNotFit: nothing fits these GPUs.
+        OutOfMemory: not even the last plan did.
+    """
+    if not gpus:
+        return worker.train(job, progress)
+    report = _report(study, longest, gpus, trace=True)
+    plan = _fitting(report)
+    progress.say(f"{explain.describe(plan, 'en')}: {explain.reason(report.planned, 'en')}")
+    path = job.desk / "job.json"
+    progress.say(f"starting {launch.printable(plan, path, {})}")
+    events: list[dict[str, Any]] = []
+    used = [plan]
+
+    def following(failed: MemoryPlan, event: Mapping[str, Any]) -> MemoryPlan | None:
+        new = next_plan(report.planned.candidates, failed, study.hardware.allow)
+        used.extend([new] if new else [])
+        return new
+
+    summary = launch.run(job, plan, progress, following, events, here=worker.train)
+    measured = summary.get("memory")
+    store.write_json(Path(job.folder) / RECORD, {
+        "plan": asdict(used[-1]), "source": report.source, "measured": measured, "events": events,
+    })  # fmt: skip
+    _observe(used[-1], measured, gpus)
+    return summary | {"plan": explain.describe(used[-1], "en"), "events": events}
+
+
+def _report(study: Study, longest: int | None, gpus: Sequence[GPU], trace: bool) -> Report:
+    return plan_study(study, longest, Wishes(trace=trace), lambda: tuple(gpus))
+
+
+def _fitting(report: Report) -> MemoryPlan:
+    chosen = report.planned.chosen
+    if chosen is None:
+        lines = explain.remedies(report.planned, "en")
+        names = ", ".join(sorted({one.name for one in report.planned.gpus}))
+        raise DoesNotFit(
+            f"training {report.planned.shape.name} does not fit on {names}",
+            remedy="\n    ".join([*lines, "`holdfast plan` shows the whole table"]),
+        )
+    return chosen.plan
+
+
+def _observe(
+    plan: MemoryPlan, measured: Sequence[Mapping[str, int]] | None, gpus: Sequence[GPU]
+) -> None:
+    """Feed the calibration; other programs' memory on the GPU is not the plan's."""
+    names = {gpu.index: gpu for gpu in gpus}
+    for index, part, found in zip(plan.gpus, plan.predicted, measured or (), strict=False):
+        gpu = names[index]
+        others = max(0, gpu.total_bytes - gpu.free_bytes)
+        calibration.observe(Observation(
+            version("torch"), gpu.name, plan.world_size > 1, part.allocated,
+            found["allocated_bytes"], found["reserved_bytes"],
+            max(0, found["context_bytes"] - others),
+        ))  # fmt: skip
+
+
+def job_of(study: Study, **parts: Any) -> Job:
+    """A job of a study; `parts` are the fields that differ from run to run."""
+    return Job(
+        train=study.train.model_dump(mode="json", exclude={"global_batch_size"})
+        | {"gradient_accumulation_steps": study.train.accumulation},
+        device=study.hardware.device,
+        **parts,
+    )

@@ -1,0 +1,96 @@
+"""What has to be seen to around a training step, beyond the step itself?
+
+Before the first: is everything as planned, and does the longest micro-batch fit? After it: did the
+gradients arrive? Then: progress, a loss that is lost, and checkpoints where they were asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holdfast import placed
+from holdfast.checkpoints import checkpoint_name, mark_complete, meet, save_shards
+from holdfast.errors import TrainingError
+from holdfast.memory.candidate import MemoryPlan
+from holdfast.placed import Seat
+from holdfast.progress import Progress
+from holdfast.rehearsal import rehearse
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What the run is compared with before its first step."""
+
+    plan: MemoryPlan
+    method: str
+    device: str
+    seat: Seat
+
+
+def watch(
+    trainer: Any,
+    save_at: Collection[int],
+    progress: Progress,
+    planned: Planned | None,
+    longest: Mapping[str, Any] | None,
+) -> TrainerCallback:
+    """The callback that does it.
+
+    Args:
+        trainer: the one that it is added to.
+        save_at: steps after which a checkpoint is written.
+        progress: is advanced per step.
+        planned: what to compare with; None: no comparison.
+        longest: the collated micro-batch to rehearse; None: no rehearsal.
+    """
+    from transformers import TrainerCallback
+
+    class Watch(TrainerCallback):  # type: ignore[misc]  # mypy does not follow transformers
+        checked = False
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if planned is not None:
+                placed.check_start(
+                    trainer.model, planned.plan, planned.method, planned.device, planned.seat
+                )
+            if longest is not None:
+                rehearse(trainer, longest)
+
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if planned is not None and not self.checked:
+                placed.check_gradients(trainer.model)
+                self.checked = True
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+            progress.advance(1)
+            if state.global_step in save_at:
+                if trainer.is_fsdp_enabled:
+                    folder = Path(args.output_dir) / checkpoint_name(state.global_step)
+                    save_shards(trainer, folder)
+                    self.on_save(args, state, control)
+                else:
+                    control.should_save = True
+            return control
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            loss = (logs or {}).get("loss")
+            if loss is not None and not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss is {loss} at step {state.global_step}",
+                    remedy="lower train.learning_rate; with float16 hardware set train.bf16: false",
+                )
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            meet()  # other ranks write their random states
+            if args.process_index == 0:
+                mark_complete(Path(args.output_dir) / checkpoint_name(state.global_step))
+            meet()
+
+    return Watch()

@@ -1,0 +1,96 @@
+"""What runs in a launched process: ``python -m holdfast.worker JOB.json``.
+
+Whatever happens is written down in files beside the job, because torchrun keeps exit codes to
+itself: `oom.json`, `error.json`, and the progress. A crash is left to Python's own traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from holdfast import store
+from holdfast.errors import HoldfastError, OutOfMemory
+from holdfast.job import ERROR, OOM, PROGRESS, Job, read_job
+from holdfast.launch import OUT_OF_MEMORY, PARENT
+from holdfast.models import ModelRef
+from holdfast.placed import Seat
+from holdfast.process import Told, end_with
+from holdfast.progress import Progress, Silent
+from holdfast.rows import encode_all
+from holdfast.spec import TrainSpec
+from holdfast.train import fit
+from holdfast.types import Example
+
+
+def train(job: Job, progress: Progress) -> Mapping[str, Any]:
+    """Train a job in this process; see `train.fit`."""
+    ref, spec = ModelRef(**job.model), TrainSpec(**job.train)
+    examples = store.read_jsonl(Path(job.examples), Example)
+    rows, examples, _ = encode_all(ref, examples, spec)
+    kinds = [str(one.meta.get("kind", "task")) for one in examples]
+    return fit(
+        ref, rows, kinds, job.budget, spec, job.seed, job.save_at, Path(job.folder), progress,
+        job.device, job.plan, job.rehearsal,
+    )  # fmt: skip
+
+
+def main(path: Path) -> int:
+    """Train the job of a file as one of its processes; returns the exit code."""
+    if parent := os.environ.get(PARENT):
+        end_with(int(parent))
+    job = read_job(path)
+    first = Seat.taken().rank == 0
+    _cap(job)
+    try:
+        train(job, Told(job.desk / PROGRESS) if first else Silent())
+        _leave()
+    except OutOfMemory as error:
+        store.write_json(job.desk / OOM, _told(error) | {"phase": error.phase} | _peak())
+        return OUT_OF_MEMORY
+    except HoldfastError as error:
+        store.write_json(job.desk / ERROR, _told(error))
+        return error.exit_code
+    return 0
+
+
+def _told(error: HoldfastError) -> dict[str, Any]:
+    about = {"message": error.message, "where": error.where, "remedy": error.remedy}
+    return {"type": type(error).__name__, **about}
+
+
+def _cap(job: Job) -> None:
+    if job.cap is not None:
+        import torch
+
+        gpus = range(torch.cuda.device_count())
+        for gpu in [Seat.taken().local_rank] if Seat.taken().world_size > 1 else gpus:
+            torch.cuda.memory.set_per_process_memory_fraction(job.cap, gpu)
+
+
+def _peak() -> dict[str, int | None]:
+    """The most that torch handed out, and took, on one GPU of this process, bytes."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {"allocated_bytes": None, "reserved_bytes": None}
+    gpus = range(torch.cuda.device_count())
+    return {
+        "allocated_bytes": max(torch.cuda.max_memory_allocated(gpu) for gpu in gpus),
+        "reserved_bytes": max(torch.cuda.max_memory_reserved(gpu) for gpu in gpus),
+    }
+
+
+def _leave() -> None:
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
