@@ -183,6 +183,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
     def _rewind(self, model: Any, step: _Step) -> None:
         """Back to the start of the step: gradients, random state, TRL's running metrics."""
         model.zero_grad()
+        drain()
         free()
         torch.set_rng_state(step.random[0])
         if step.random[1]:
@@ -267,6 +268,15 @@ def split(inputs: Batch, most: int | None) -> list[dict[str, Any]]:
                 if isinstance(value, torch.Tensor) and value.shape[1:] == (width,):
                     piece[key] = value[:, :longest]
     return pieces
+
+
+def drain() -> None:
+    """Make autograd let go of a backward pass that failed.
+
+    On the CPU what the failed pass had still to do stays queued, and holds its whole graph, until
+    another backward pass runs in the same thread. GPUs have threads that empty their queues.
+    """
+    torch.zeros((), requires_grad=True).backward()
 
 
 def _supervised(piece: Batch) -> int:
