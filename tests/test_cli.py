@@ -101,6 +101,52 @@ def test_report_of_something_else(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert (code, "has no results yet" in err) == (3, True)
 
 
+PLAN = ["plan", "--model", "qwen2.5-7b-instruct", "--dry-run"]
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "said"),
+    [
+        (["--gpus", "2x24GiB"], 0, "Choice: data parallel"),
+        (["--gpus", "2x16GiB", "--no-quantize"], 0, "layers split"),
+        (["--gpus", "2x24GiB", "--lang", "zh"], 0, "数据并行"),
+        (["--gpus", "1x6GiB", "--strategy", "single"], 2, "would make it fit"),
+        (["--gpus", "1x6GiB", "--method", "full"], 2, "not validated on a GPU"),
+    ],
+)
+def test_plan(capsys: pytest.CaptureFixture[str], more: list[str], code: int, said: str) -> None:
+    found, out, _ = _call(capsys, *PLAN, *more)
+    assert found == code
+    assert said in out
+
+
+@pytest.mark.parametrize(
+    "more",
+    [["--gpus", "0x24GiB"], ["--gpus", "rtx4091"], ["--gpus", "2x24GiB", "--seq-len", "99999"],
+     ["--gpus", "2x24GiB", "--micro-batch", "3"], ["--gpus", "2x24GiB", "--strategy", "magic"],
+     ["--gpus", "2x24GiB", "--global-batch-size", "0"], ["study.yaml", "--gpus", "2x24GiB"]],
+)  # fmt: skip
+def test_wrong_plans(capsys: pytest.CaptureFixture[str], more: list[str]) -> None:
+    code, out, err = _call(capsys, *PLAN, *more)
+    assert code == 3
+    assert "→" in err
+    assert "Traceback" not in out + err
+
+
+def test_plan_by_formula_needs_no_torch() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c",
+         "import sys\nfrom holdfast.cli import call\n"
+         f"code = call({[*PLAN, '--gpus', '2x24GiB', '--json']!r})\n"
+         "sys.exit(code or 9 * ('torch' in sys.modules))"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    value = json.loads(done.stdout)
+    assert value["chosen"]["strategy"] == "ddp"
+    assert value["rejected"] == [one for one in value["candidates"] if not one["fits"]]
+
+
 def test_doctor_tasks_and_schema(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = _call(capsys, "doctor", "--json")
     assert (code, json.loads(out)["versions"]["trl"]) == (0, "1.16.0")
@@ -110,7 +156,7 @@ def test_doctor_tasks_and_schema(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(out)["title"] == "Study"
 
 
-COMMANDS = ["", "demo", "init", "run", "report", "schema", "tasks", "doctor"]
+COMMANDS = ["", "demo", "init", "run", "plan", "report", "schema", "tasks", "doctor"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

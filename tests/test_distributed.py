@@ -142,6 +142,18 @@ def test_all_weights_under_fsdp2_stop_and_go_on(tmp_path: Path, monkeypatch: Any
 
 
 @pytest.mark.slow
+def test_four_bit_weights_copied_and_shared_out(tmp_path: Path) -> None:
+    plans = {"alone": ALONE, "ddp": DDP, "fsdp2": FSDP2}
+    found = {}
+    for name, plan in plans.items():
+        job = _job(tmp_path / name, "qlora")
+        found[name] = _run(job, replace(plan, quantized=True))["loss"]
+    for name in ("ddp", "fsdp2"):
+        assert found[name] == found["alone"]
+        assert _differ(tmp_path / "alone", tmp_path / name) == 0
+
+
+@pytest.mark.slow
 def test_a_killed_ddp_run_goes_on(alone: tuple[Path, Any], tmp_path: Path) -> None:
     class Stops(Silent):
         steps = 0

@@ -109,6 +109,20 @@ def test_a_split_gives_the_same_gradients(tiny_model: Path) -> None:
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_outputs_of_the_last_stage_come_home(tiny_model: Path) -> None:
+    """Also those of TRL's fused forward; `meta` stands for the other GPU."""
+    import torch
+    from trl.trainer.utils import add_fused_lm_head
+
+    model = _adapted(tiny_model, MemoryPlan("cpu"))
+    add_fused_lm_head(model.get_base_model(), outputs=("log_probs", "is_top1"))
+    placed.bring_home(model, torch.device("meta"))
+    ids = torch.arange(1, 9)[None]
+    found = model(input_ids=ids, labels=ids, fused_lm_head=True)
+    assert found.log_probs.shape == (1, 7)
+    assert {str(one.device) for one in found.values()} == {"meta"}
+
+
 def test_what_is_not_as_planned_is_named(tiny_model: Path) -> None:
     import torch
 

@@ -129,6 +129,8 @@ def test_an_empty_micro_batch_changes_nothing(ref: ModelRef, tmp_path: Path) -> 
     assert all(loss > 0.1 for _, loss in summary["loss"])
 
 
+SPLIT = {"model.embed_tokens": 0, "model.layers.0": 0, "model.layers.1": 1, "model.norm": 1,
+         "model.rotary_emb": 0, "lm_head": 1}  # fmt: skip
 PLAN = MemoryPlan("cpu", checkpointing=False, micro_batch=2, accumulation=2, dtype="float32")
 
 
@@ -137,13 +139,14 @@ def test_a_plan_has_no_bearing_on_what_is_learned(ref: ModelRef, tmp_path: Path)
 
     spec = SPEC.model_copy(update={"lora": SPEC.lora.model_copy(update={"dropout": 0.0})})
     plans = {"none": None, "same": PLAN, "cut": replace(PLAN, micro_batch=1, accumulation=4),
-             "offload": replace(PLAN, placement="offload", gpus=(0,))}  # fmt: skip
+             "offload": replace(PLAN, placement="offload", gpus=(0,)),
+             "split": replace(PLAN, placement="split", gpus=(0, 1), device_map=SPLIT)}  # fmt: skip
     losses = {}
     for name, plan in plans.items():
         losses[name] = _fit(ref, tmp_path / name, spec, plan=plan)["loss"]
     weights = {name: _weights(tmp_path / name / "checkpoint-6") for name in plans}
     none = weights["none"]
-    for name in ("same", "offload"):
+    for name in ("same", "offload", "split"):
         assert losses[name] == losses["none"]
         assert all(torch.equal(none[key], weights[name][key]) for key in none)
     assert any(not torch.equal(none[key], weights["cut"][key]) for key in none)

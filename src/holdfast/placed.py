@@ -109,6 +109,16 @@ def offload(model: Any, device: str) -> None:
     getattr(model, "base_model", model).model.hf_device_map = {"": device, "offloaded": "cpu"}
 
 
+def bring_home(model: Any, device: Any) -> None:
+    """Let a split model's outputs come back to the first GPU, where the trainer counts tokens.
+
+    accelerate's own hook for that is lost when TRL replaces the model's forward by its fused one.
+    """
+    from accelerate.utils import send_to_device  # type: ignore[import-untyped]
+
+    model.register_forward_hook(lambda part, inputs, outputs: send_to_device(outputs, device))
+
+
 def adapter_dtype(plan: MemoryPlan) -> str:
     """What the adapters are trained in; FSDP2 under autocast keeps fp32 masters in any case."""
     return "float32" if plan.placement == "fsdp2" and not plan.quantized else plan.adapter_dtype

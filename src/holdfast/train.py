@@ -151,6 +151,8 @@ def _train(job: _Job, device: str, plan: MemoryPlan | None, rehearsal: bool) -> 
         )
     if plan is not None and spec.method != "full":
         placed.cast_adapters(model, plan)
+    if plan is not None and plan.placement == "split":
+        placed.bring_home(trainer.model, arguments.device)
     trainer.remove_callback(PrinterCallback)
     longest = None
     if rehearsal:

@@ -86,7 +86,7 @@ def build(job: TraceJob, stack: Sequence[str]) -> Any:
         return whole.eval()
     whole.train()
     if job.checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
         if job.method != "full":
             whole.enable_input_require_grads()
     return whole

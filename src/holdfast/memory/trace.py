@@ -34,8 +34,8 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 """Of the smallest stack: as the batch grows another moment of a phase can become its highest, and
 the fused head's tile stops growing."""
 LAYER_BATCHES = (1, 2, 4)
-"""At which the bytes of one more layer are traced: linear in the batch from 2 on. A batch of 1 is of
-its own, because dimensions of size 1 change which views need a copy."""
+"""At which the bytes of one more layer are traced: linear in the batch from 2 on. A batch of 1 is
+of its own, because dimensions of size 1 change which views need a copy."""
 MOST_TOKENS = 1 << 15
 """Tokens after which larger batches are not traced but extrapolated."""
 REPEAT = 2
