@@ -74,8 +74,8 @@ def test_an_unpadded_batch_needs_no_mask_and_a_padded_one_expands_keys_and_value
     job = replace(JOB, checkpointing=False)
     expanded = 2 * 2 * (2 * SEQ) * (H - H * KV // HEADS)  # keys and values, bfloat16
     assert _layer(replace(job, padded=True)) - _layer(job) >= expanded
-    double = replace(job, seq=2 * SEQ)
-    assert _layer(double) == pytest.approx(2 * _layer(job), rel=0.001), "nothing of SEQ × SEQ"
+    one, two, four = (_layer(replace(job, seq=times * SEQ)) for times in (1, 2, 4))
+    assert four - two == pytest.approx(2 * (two - one), rel=0.001), "nothing of SEQ × SEQ"
 
 
 def test_eager_attention_keeps_its_square() -> None:
@@ -88,9 +88,7 @@ def test_kbit_preparation_doubles_what_is_not_quantised() -> None:
     pytest.importorskip("bitsandbytes")
     job = replace(JOB, method="qlora")
     plain, upcast = (
-        trace.trace_stack(replace(job, kbit_upcast=on), ["full_attention"] * 2, 1)["head"][
-            "weights"
-        ]
+        trace.trace_stack(replace(job, kbit_upcast=on), ["full_attention"] * 2, 1)["head"]
         for on in (False, True)
     )
     biases = 2 * (H + 2 * H * KV // HEADS)
@@ -118,7 +116,7 @@ def test_the_fused_head_on_cuda_is_one_tile_and_an_fp32_gradient() -> None:
     tokens = 2 * (SEQ - 1)
     head = trace.trace_stack(JOB, ["full_attention"] * 2, 2)["head"]
     expected = tokens * (2 * 32768 + 4 * H + 2 * H)  # tile, sum of gradients, gathered inputs
-    assert head["logits"] == pytest.approx(expected, rel=0.01)
+    assert head["logits"] == pytest.approx(expected, rel=0.02)
     cpu = trace.trace_stack(replace(JOB, device="cpu"), ["full_attention"] * 2, 2)["head"]
     assert cpu["logits"] != head["logits"], "the CPU folds its tiles with torch's own operators"
 
@@ -164,13 +162,19 @@ def test_the_ledger_strikes_out_what_has_died() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {},
         {"checkpointing": False},
-        {"fused_loss": False, "attention": "eager", "checkpointing": False},
-        {"method": "full", "dtype": "float32", "optimizer": "adamw_torch"},
-        {"phase": "answer", "autocast": False},
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param(
+            {"fused_loss": False, "attention": "eager", "checkpointing": False},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"method": "full", "dtype": "float32", "optimizer": "adamw_torch"},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"phase": "answer", "autocast": False}, marks=pytest.mark.slow),
     ],
-    ids=lambda options: " ".join(map(str, options)) or "lora",
+    ids=["lora", "checkpointing", "eager", "full", "answer"],
 )
 def test_the_extrapolation_is_what_all_layers_take(options: dict[str, Any]) -> None:
     job = replace(JOB, **options)
@@ -181,6 +185,7 @@ def test_the_extrapolation_is_what_all_layers_take(options: dict[str, Any]) -> N
         assert traced.predict(batch=batch).total == pytest.approx(really, rel=0.002)
 
 
+@pytest.mark.slow
 def test_layers_of_two_kinds_are_counted_apart() -> None:
     config = CONFIG | {"model_type": "gemma3_text", "num_hidden_layers": 8, "sliding_window": 64}
     job = replace(JOB, config=config | {"head_dim": 16}, checkpointing=False)
@@ -254,7 +259,10 @@ def _allocated(job: TraceJob, batch: int) -> int:
     [
         {"checkpointing": False},
         {"checkpointing": True, "fused_loss": False},
-        {"method": "full", "dtype": "float32", "autocast": False, "checkpointing": False},
+        pytest.param(
+            {"method": "full", "dtype": "float32", "autocast": False, "checkpointing": False},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["lora", "lora-checkpointing-full-logits", "full"],
 )
@@ -302,7 +310,7 @@ def test_what_was_traced_is_not_traced_again(
 
 @pytest.mark.parametrize(
     ("place", "reason"),
-    [(1, "'nobody-knows-it'"), (2, "mixture of experts"), (3, "parts besides"), (4, "softcap"),
+    [(1, "'nobody-knows-it'"), (2, "mixture of experts"), (3, "parts besides"), (4, "attention implementation"),
      (5, "hidden_size")],
 )  # fmt: skip
 def test_what_cannot_be_traced_says_why(
@@ -332,6 +340,7 @@ def test_a_broken_cache_is_as_good_as_none(
     assert isinstance(result, TraceFailed)
 
 
+@pytest.mark.slow
 def test_an_unwritable_cache_is_done_without(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("not a folder")

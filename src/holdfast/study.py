@@ -100,6 +100,7 @@ def run(
     Raises:
         HoldfastError: see `holdfast.errors`; everything finished is kept.
     """
+    training.check_present(study)
     planned = plan(study, folder, source)
     schedule(planned, only, rebuild)  # complain before anything is written
     store.open_run(folder)

@@ -6,14 +6,14 @@ launched as a process of its own, and what it took is recorded beside what was p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from holdfast import launch, store, worker
-from holdfast.errors import DoesNotFit
+from holdfast.errors import DoesNotFit, UsageError
 from holdfast.job import Job
 from holdfast.memory import calibration, explain
 from holdfast.memory.calibration import Observation
@@ -57,6 +57,23 @@ def check_fits(study: Study, gpus: Sequence[GPU]) -> None:
     """
     if gpus and study.train.max_length:
         _fitting(_report(study, None, gpus, False))
+
+
+def check_present(study: Study, find: Callable[[], Sequence[GPU]] = detect) -> None:
+    """Refuse to run on GPUs that a study names and this machine does not have.
+
+    Raises:
+        UsageError: naming how many there are.
+    """
+    if study.hardware.gpus is None or study.hardware.device == "cpu":
+        return
+    wanted, there = len(parse(study.hardware.gpus)), len(find())
+    if there < wanted:
+        raise UsageError(
+            f"hardware.gpus names {wanted}, and {there or 'none'} can be found here",
+            where=study.name,
+            remedy="leave hardware.gpus out to use what is here, or set hardware.device: cpu",
+        )
 
 
 def run(

@@ -92,6 +92,8 @@ def _of(
                 f"{work.micro_batch}"
             )
     choices = (False, True) if work.checkpointing is None else (work.checkpointing,)
+    if placement == "offload":  # without recomputation autograd would hold every copied weight
+        choices = (True,)
     for checkpointing in choices:
         for size in sizes:
             acts = estimate(shape, work, method, size, checkpointing)
@@ -135,6 +137,9 @@ def _predict(
         found = strategies.peak(part, acts)
         if placement == "ddp":  # buckets of gradients for the all-reduce
             found = replace(found, workspace=found.workspace + held.gradients)
+        if placement == "fsdp2" and method == "qlora":  # loaded whole on every GPU, then sharded
+            lacking = max(0, held.weights - found.allocated)
+            found = replace(found, workspace=found.workspace + lacking)
         return strategies.with_overheads(found, overheads, placement in {"ddp", "fsdp2"})
 
     match placement:

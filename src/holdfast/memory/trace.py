@@ -192,7 +192,7 @@ def _answer(model: Any, job: TraceJob, stack: Sequence[str], batch: int, ledger:
         del output, scores
         for layer in _layers(model, len(stack)):
             layer._forward_pre_hooks.clear()
-        ledger.enter("decode", "workspace")
+        ledger.enter("decode", "activations")
         output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         output.logits[:, -1].float()
 
