@@ -209,6 +209,9 @@ def test_mig_slices_are_never_joined() -> None:
         ({"only": "magic"}, "h200", "unknown strategy"),
         ({"micro_batch": 3}, "h200", "not divisible"),
         ({"global_batch": 0}, "h200", "global_batch"),
+        ({"only": "ddp"}, "h200", "cannot be combined"),
+        ({"only": "ddp", "global_batch": 1}, "2x24GiB", "not divisible by 2 GPUs"),
+        ({"method": "qlora"}, "mi300x", "4-bit weights are not supported"),
     ],
 )
 def test_impossible_requests(work: dict[str, object], gpus: str, said: str) -> None:

@@ -74,7 +74,8 @@ def make_plan(
         only: a strategy (see `SIMPLEST`) that the user insists on.
 
     Raises:
-        UsageError: no GPU, examples longer than the model reads, an unknown strategy.
+        UsageError: no GPU, examples longer than the model reads, an unknown strategy, or a request
+            that cannot be run whatever the memory.
     """
     overheads = overheads or Overheads()
     _check(shape, work, gpus, only)
@@ -94,6 +95,7 @@ def make_plan(
         return best.plan.strategy if best else None
 
     found = compare(work, gpus)
+    _check_any(found)
     chosen = choose([one for one in found if one.fits])
     others = [
         one for one in found if one.fits and chosen and one.plan.strategy != chosen.plan.strategy
@@ -122,6 +124,21 @@ def _rate(one: Candidate) -> float:
 
 def _largest(one: Candidate) -> int:
     return max(part.total for part in one.plan.predicted)
+
+
+def _check_any(found: Sequence[Candidate]) -> None:
+    """Refuse a request that no amount of memory would help."""
+    if not found:
+        raise UsageError(
+            "these GPUs and this method cannot be combined in the way that was asked for",
+            remedy="leave out --strategy (hardware.strategy in a study)",
+        )
+    if all(one.refused for one in found):
+        raise UsageError(
+            found[0].refused,
+            remedy="change --method, --strategy, the global batch or the GPUs; `holdfast plan` "
+            "without --strategy shows what can be run",
+        )
 
 
 def _check(shape: Shape, work: Workload, gpus: Sequence[GPU], only: str | None) -> None:
