@@ -30,6 +30,8 @@ EVENTS = "memory.jsonl"
 ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
 PARENT = "HOLDFAST_PARENT"
 SIGKILL = 9
+DIED_OF_MEMORY = "out of memory at line"
+"""What bitsandbytes' CUDA library prints before it ends the process."""
 
 Event = Mapping[str, Any]
 NextPlan = Callable[[MemoryPlan, Event], MemoryPlan | None]
@@ -176,7 +178,8 @@ def _launched(
 def _failure(job: Job, ended: Ended) -> HoldfastError:
     """What went wrong in the process; torchrun has an exit code of its own, so files say it."""
     log = job.desk / LOG
-    if (job.desk / OOM).is_file() or ended.code == OUT_OF_MEMORY:
+    dead = DIED_OF_MEMORY in ended.tail
+    if (job.desk / OOM).is_file() or ended.code == OUT_OF_MEMORY or dead:
         told = store.read_json(job.desk / OOM) if (job.desk / OOM).is_file() else {}
         return OutOfMemory(
             told.get("message", "memory ran out"),

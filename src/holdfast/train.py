@@ -139,7 +139,7 @@ def _train(job: _Job, device: str, plan: MemoryPlan | None, rehearsal: bool) -> 
     set_seed(job.seed)
     job.progress.total(job.budget.steps, "steps")
     job.progress.advance(checkpoints.step_of(start) if start else 0)
-    with _explained(spec):
+    with loading(), _explained(spec):
         model = _adapted(model, spec, device, plan)
         trainer = Trainer(
             model=model,

@@ -183,6 +183,7 @@ def _answer(model: Any, job: TraceJob, stack: Sequence[str], batch: int, ledger:
     for place, layer in enumerate(_layers(model, len(stack))):
         name = f"forward {_name(stack, place)}"
         layer.register_forward_pre_hook(_entering(ledger, name, "activations"))
+    ledger.enter("embedding", "activations")
     inputs = _inputs(job, batch)
     with torch.no_grad():
         output = model(**inputs, use_cache=True, logits_to_keep=1)
