@@ -324,6 +324,15 @@ def test_answer_as_the_command_line_gets_it(
     assert "数据并行" in capsys.readouterr().out
 
 
+def test_the_example_plans_as_it_says() -> None:
+    file = Path(__file__).parents[1] / "examples" / "qwen2.5-7b-2x24g.yaml"
+    found = answer(Wishes(study=file, trace=False))
+    assert found.planned.chosen is not None
+    assert found.planned.chosen.plan.strategy == "ddp"
+    assert found.planned.work.seq_len == 1024
+    assert found.launch.startswith("holdfast run")
+
+
 @pytest.mark.parametrize(
     ("wishes", "said"),
     [

@@ -117,27 +117,26 @@ def answer(wishes: Wishes) -> Report:
         UsageError: neither or both of a study and a model, an unknown method or language, a script
             that exists already.
     """
-    if (wishes.study is None) == (wishes.model is None):
-        raise UsageError(
-            "give a study file or --model, one of them",
-            remedy="holdfast plan --model Qwen/Qwen2.5-7B-Instruct --gpus 2x24GiB",
-        )
     if wishes.language not in WORDS:
         raise UsageError(f"no language {wishes.language!r}", remedy="--lang en or --lang zh")
     if wishes.export and wishes.export.exists():
         raise UsageError(
             "exists already", where=str(wishes.export), remedy="name another file for --export"
         )
-    if wishes.study is not None:
+    if wishes.study is not None and wishes.model is None:
         study = studyfile.load(wishes.study)
         report = plan_study(study, wishes=wishes)
         train, seed, launch = study.train, study.seeds[0], f"holdfast run {wishes.study}"
-    else:
-        assert wishes.model is not None
+    elif wishes.model is not None and wishes.study is None:
         train, seed, launch = TrainSpec(), DEFAULT_SEED, ""
         work = _wished(of_study(train, wishes.seq_len or USUAL_SEQ_LEN), wishes, "auto")
         report = plan_model(
             wishes.model, work, wishes.gpus, trace=wishes.trace, only=wishes.strategy
+        )
+    else:
+        raise UsageError(
+            "give a study file or --model, one of them",
+            remedy="holdfast plan --model Qwen/Qwen2.5-7B-Instruct --gpus 2x24GiB",
         )
     report = replace(report, language="zh" if wishes.language == "zh" else "en")
     chosen = report.planned.chosen
