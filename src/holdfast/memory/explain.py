@@ -85,7 +85,7 @@ def table(planned: Planned, language: Language, every: bool = False) -> Table:
 def verdict(one: Candidate, language: Language) -> str:
     """Fits, or what takes most and by how much it is too much."""
     if one.refused:
-        return say(language, "refused", why=one.refused)
+        return say(language, "refused", why=one.refused.words(language))
     if one.fits:
         return say(language, "yes")
     part = fullest(one.plan)
@@ -193,7 +193,8 @@ def to_json(planned: Planned, source: str, commands: Sequence[str] = ()) -> dict
         peaks = [asdict(part) | {"total": part.total} for part in plan.predicted]
         return asdict(plan) | {
             "strategy": plan.strategy, "predicted_bytes": peaks, "fits": candidate.fits,
-            "short_bytes": max(0, candidate.short_bytes), "refused": candidate.refused or None,
+            "short_bytes": max(0, candidate.short_bytes),
+            "refused": candidate.refused and candidate.refused.words("en"),
             "verdict": verdict(candidate, "en"),
         }  # fmt: skip
 

@@ -6,7 +6,7 @@ a modelled speed. What is learned is the same for all but the quantised ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from holdfast.memory import speed, strategies
@@ -16,6 +16,7 @@ from holdfast.memory.devices import GPU
 from holdfast.memory.shape import Shape
 from holdfast.memory.states import states
 from holdfast.memory.strategies import Held, Overheads
+from holdfast.memory.words import Language, say
 from holdfast.memory.workload import Workload
 
 RESERVE = 0.03
@@ -25,18 +26,30 @@ Estimate = Callable[[Shape, Workload, str, int, bool], Activations]
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why something cannot be run, as a sentence of `holdfast.memory.words`."""
+
+    key: str
+    values: Mapping[str, object]
+
+    def words(self, language: Language) -> str:
+        """The sentence."""
+        return say(language, self.key, **self.values)
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """One way to run the job.
 
     Attributes:
         plan: the way, with its predicted peaks and speed.
         short_bytes: by how much the GPU that lacks most lacks memory; 0 or less: it fits.
-        refused: why it cannot be run at all, whatever the memory; empty: it can.
+        refused: why it cannot be run at all, whatever the memory; None: it can.
     """
 
     plan: MemoryPlan
     short_bytes: int
-    refused: str = ""
+    refused: Refusal | None = None
 
     @property
     def fits(self) -> bool:
@@ -87,10 +100,8 @@ def _of(
     if work.micro_batch is not None:
         sizes = [work.micro_batch]
         if each and each % work.micro_batch:
-            refused = refused or (
-                f"{each} examples per GPU and step are not divisible by micro-batch "
-                f"{work.micro_batch}"
-            )
+            values = {"examples": each, "micro": work.micro_batch}
+            refused = refused or Refusal("r_micro_batch", values)
     choices = (False, True) if work.checkpointing is None else (work.checkpointing,)
     if placement == "offload":  # without recomputation autograd would hold every copied weight
         choices = (True,)
@@ -165,15 +176,13 @@ def _refused(
     world: int,
     weights: int,
     host_bytes: int,
-) -> str:
-    """Why it cannot be run at all; empty when it can."""
+) -> Refusal | None:
+    """Why it cannot be run at all; None when it can."""
     if method == "qlora" and not all(gpu.nf4 for gpu in gpus):
-        return "4-bit weights are not supported on this GPU"
+        return Refusal("r_nf4", {})
     if work.global_batch % world:
-        return f"the global batch {work.global_batch} is not divisible by {world} GPUs"
+        return Refusal("r_batch", {"batch": work.global_batch, "gpus": world})
     if placement == "offload" and weights > 0.8 * host_bytes:
-        return (
-            f"the weights take {weights / GIB:.1f} GiB of host memory and "
-            f"{host_bytes / GIB:.1f} are free"
-        )
-    return ""
+        values = {"weights": f"{weights / GIB:.1f}", "free": f"{host_bytes / GIB:.1f}"}
+        return Refusal("r_host", values)
+    return None

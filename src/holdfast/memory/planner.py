@@ -133,9 +133,10 @@ def _check_any(found: Sequence[Candidate]) -> None:
             "these GPUs and this method cannot be combined in the way that was asked for",
             remedy="leave out --strategy (hardware.strategy in a study)",
         )
-    if all(one.refused for one in found):
+    refusals = [one.refused for one in found if one.refused]
+    if len(refusals) == len(found):
         raise UsageError(
-            found[0].refused,
+            refusals[0].words("en"),
             remedy="change --method, --strategy, the global batch or the GPUs; `holdfast plan` "
             "without --strategy shows what can be run",
         )
