@@ -13,6 +13,8 @@ from holdfast.errors import UsageError
 from holdfast.memory.candidate import MemoryPlan, plan_from_json
 
 FOLDER = "launch"
+SUMMARY, EVENTS = "summary.json", "memory.jsonl"
+"""In the run's folder: what `train.fit` returned, and what became of running out of memory."""
 OOM, ERROR, PROGRESS, LOG = "oom.json", "error.json", "progress.jsonl", "output.log"
 
 

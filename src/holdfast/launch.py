@@ -17,7 +17,7 @@ from typing import Any
 
 from holdfast import errors, store
 from holdfast.errors import HoldfastError, OutOfMemory, TrainingError, UsageError
-from holdfast.job import ERROR, LOG, OOM, PROGRESS, Job, write_job
+from holdfast.job import ERROR, EVENTS, LOG, OOM, PROGRESS, SUMMARY, Job, write_job
 from holdfast.memory.candidate import GIB, MemoryPlan
 from holdfast.memory.detect import detect
 from holdfast.memory.devices import GPU
@@ -26,7 +26,6 @@ from holdfast.progress import Progress
 
 OUT_OF_MEMORY = 75
 """Exit code of a worker that ran out of memory (EX_TEMPFAIL: trying again differently may do)."""
-EVENTS = "memory.jsonl"
 ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
 PARENT = "HOLDFAST_PARENT"
 SIGKILL = 9
@@ -169,7 +168,7 @@ def _launched(
     write_job(job, path)
     told = environment(plan, os.environ) | {PARENT: str(os.getpid())}
     ended = run_process(build(plan, path), told, desk / LOG, desk / PROGRESS, progress)
-    summary = Path(job.folder) / "summary.json"
+    summary = Path(job.folder) / SUMMARY
     if ended.code == 0 and summary.is_file():
         return dict(store.read_json(summary))
     raise _failure(job, ended)

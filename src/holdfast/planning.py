@@ -99,7 +99,7 @@ class Report:
             share = other.tokens_per_s / planned.chosen.plan.tokens_per_s
             line(say(
                 language, "runner_up", what=explain.describe(other, language),
-                gib=explain.gib(explain.fullest(other).total), speed=f"{share:.0%}",
+                gib=explain.gib(other.fullest.total), speed=f"{share:.0%}",
             ))  # fmt: skip
         for one in explain.remedies(planned, language):
             line(one)

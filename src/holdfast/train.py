@@ -23,6 +23,7 @@ from holdfast.budget import Budget, deal, regroup
 from holdfast.chat import Encoded
 from holdfast.checkpoints import checkpoint_name as checkpoint_name  # part of this interface
 from holdfast.errors import HoldfastError, MissingDependency, TrainingError
+from holdfast.job import EVENTS, SUMMARY
 from holdfast.memory.candidate import MemoryPlan
 from holdfast.memory.exhausted import loading
 from holdfast.models import ModelRef
@@ -33,8 +34,6 @@ from holdfast.rows import collate, dataset
 from holdfast.spec import TrainSpec
 from holdfast.watch import Planned, watch
 
-SUMMARY = "summary.json"
-EVENTS = "memory.jsonl"
 BF16 = "torch.bfloat16"
 
 

@@ -9,7 +9,6 @@ fits on average does not fit.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from holdfast.memory.candidate import GIB
 from holdfast.memory.strategies import Overheads
+from holdfast.memory.traced import cache_folder
 
 FEWEST = 3
 HEADROOM = 1.10
@@ -49,9 +49,8 @@ class Observation:
 
 
 def file() -> Path:
-    """Where observations are kept."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "holdfast" / "memory.jsonl"
+    """Where observations are kept: beside the traces."""
+    return cache_folder().parent / "memory.jsonl"
 
 
 def observe(one: Observation, path: Path | None = None) -> None:

@@ -64,7 +64,6 @@ class MemoryPlan:
         device_map: module name to position in `gpus` (or "cpu"); None when one device holds all.
         predicted: one breakdown for each of `gpus`.
         tokens_per_s: modelled training speed, all GPUs together.
-        source: `traced`, `formula` or `calibrated`.
     """
 
     placement: Placement
@@ -78,7 +77,6 @@ class MemoryPlan:
     device_map: Mapping[str, int | str] | None = None
     predicted: tuple[Breakdown, ...] = field(default=())
     tokens_per_s: float = 0.0
-    source: str = "formula"
 
     @property
     def strategy(self) -> str:
@@ -91,6 +89,11 @@ class MemoryPlan:
     def world_size(self) -> int:
         """Processes that train together."""
         return len(self.gpus) if self.placement in {"ddp", "fsdp2"} else 1
+
+    @property
+    def fullest(self) -> Breakdown:
+        """The breakdown of the GPU that is filled most; an empty one without a prediction."""
+        return max(self.predicted, key=lambda one: one.total, default=Breakdown())
 
     @property
     def global_batch(self) -> int:

@@ -22,7 +22,7 @@ class Change:
     """One change after which the job fits.
 
     Attributes:
-        kind: `seq_len`, `quantize`, `checkpointing`, `gpu_bytes`, `gpus`, `micro_batch` or `rank`.
+        kind: `seq_len`, `quantize`, `checkpointing`, `gpu_bytes`, `gpus`, `micro_batch` or `lora`.
         value: what it must become.
         strategy: of the plan that then fits.
     """
@@ -112,9 +112,6 @@ def next_plan(
     if "bf16_adapters" in allow and failed.adapter_dtype == "float32":
         return replace(failed, adapter_dtype="bfloat16")
 
-    def fullest(one: MemoryPlan) -> int:
-        return max((part.total for part in one.predicted), default=0)
-
     less = [
         one.plan
         for one in candidates
@@ -123,7 +120,7 @@ def next_plan(
         and one.plan.quantized >= failed.quantized
         and one.plan.checkpointing
         and one.plan.micro_batch == 1
-        and fullest(one.plan) < 0.97 * fullest(failed)
+        and one.plan.fullest.total < 0.97 * failed.fullest.total
     ]
     if not less:
         return None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from holdfast.memory.candidate import GIB, Breakdown, MemoryPlan
+from holdfast.memory.candidate import GIB, MemoryPlan
 from holdfast.memory.options import Candidate
 from holdfast.memory.planner import SIMPLEST, Planned
 from holdfast.memory.words import PARTS, Language, say
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
 def gib(size_bytes: float) -> str:
     """Bytes as GiB with one decimal."""
     return f"{size_bytes / GIB:.1f}"
-
-
-def fullest(plan: MemoryPlan) -> Breakdown:
-    """The breakdown of the GPU that is filled most."""
-    return max(plan.predicted, key=lambda one: one.total)
 
 
 def best_of_each(planned: Planned) -> list[Candidate]:
@@ -47,11 +43,8 @@ def title(planned: Planned, language: Language) -> str:
         language, "title", model=planned.shape.name, method=work.method,
         seq=f"{work.seq_len:,}", batch=work.global_batch,
     )]  # fmt: skip
-    seen: dict[tuple[str, str, str, bool], int] = {}
-    for gpu in planned.gpus:
-        key = (gpu.name, gib(gpu.free_bytes), gib(gpu.total_bytes), gpu.known)
-        seen[key] = seen.get(key, 0) + 1
-    for (name, free, total, _), count in seen.items():
+    alike = Counter((gpu.name, gib(gpu.free_bytes), gib(gpu.total_bytes)) for gpu in planned.gpus)
+    for (name, free, total), count in alike.items():
         lines.append(say(language, "gpu", count=count, name=name, free=free, total=total))
     return "\n".join(lines)
 
@@ -88,7 +81,7 @@ def verdict(one: Candidate, language: Language) -> str:
         return say(language, "refused", why=one.refused.words(language))
     if one.fits:
         return say(language, "yes")
-    part = fullest(one.plan)
+    part = one.plan.fullest
     largest = max(PARTS, key=lambda name: getattr(part, name))
     return say(
         language, "no", part=say(language, largest), part_gib=gib(getattr(part, largest)),
@@ -137,7 +130,7 @@ def reason(planned: Planned, language: Language) -> str:
              if one.plan.placement == plan.placement and not one.plan.quantized), None,
         )  # fmt: skip
         if plain:
-            saved = fullest(plain).weights - fullest(plan).weights
+            saved = plain.fullest.weights - plan.fullest.weights
             parts.append(say(language, "why_qlora", saved=gib(saved)))
     if planned.runner_up is None:
         parts.append(say(language, "why_only"))
@@ -151,6 +144,10 @@ def reason(planned: Planned, language: Language) -> str:
             parts.append(say(language, "why_proven", ratio=f"{1 / ratio:.1f}", other=name))
         else:
             parts.append(say(language, "why_simple"))
+    return _sentence(parts, language)
+
+
+def _sentence(parts: Sequence[str], language: Language) -> str:
     return "；".join(parts) + "。" if language == "zh" else "; ".join(parts) + "."
 
 
@@ -180,7 +177,7 @@ def grounds(planned: Planned, source: str, language: Language) -> str:
         parts.append(say(language, "calibrated"))
     else:
         parts.append(say(language, "unvalidated"))
-    return "；".join(parts) + "。" if language == "zh" else "; ".join(parts) + "."
+    return _sentence(parts, language)
 
 
 def to_json(planned: Planned, source: str, commands: Sequence[str] = ()) -> dict[str, Any]:

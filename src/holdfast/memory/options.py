@@ -14,7 +14,7 @@ from holdfast.memory.activations import Activations
 from holdfast.memory.candidate import GIB, Breakdown, MemoryPlan, Placement
 from holdfast.memory.devices import GPU
 from holdfast.memory.shape import Shape
-from holdfast.memory.states import states
+from holdfast.memory.states import States, states
 from holdfast.memory.strategies import Held, Overheads
 from holdfast.memory.words import Language, say
 from holdfast.memory.workload import Workload
@@ -108,7 +108,7 @@ def _of(
     for checkpointing in choices:
         for size in sizes:
             acts = estimate(shape, work, method, size, checkpointing)
-            predicted, where = _predict(shape, work, gpus, overheads, placement, method, acts)
+            predicted, where = _predict(shape, held, gpus, overheads, placement, method, acts)
             short = max(
                 part.total - round(gpu.free_bytes - RESERVE * gpu.total_bytes)
                 for part, gpu in zip(predicted, gpus, strict=True)
@@ -134,7 +134,7 @@ def _of(
 
 def _predict(
     shape: Shape,
-    work: Workload,
+    held: States,
     gpus: Sequence[GPU],
     overheads: Overheads,
     placement: Placement,
@@ -142,7 +142,6 @@ def _predict(
     acts: Activations,
 ) -> tuple[tuple[Breakdown, ...], dict[str, int | str] | None]:
     """The peak of each GPU, and the device map of a split."""
-    held, full = states(shape, work, method), method == "full"
 
     def total(part: Held) -> Breakdown:
         found = strategies.peak(part, acts)
@@ -160,7 +159,7 @@ def _predict(
             where = dict(strategies.device_map(shape, bounds))
             return tuple(total(part) for part in parts), where
         case "fsdp2":
-            part = strategies.sharded(held, shape, len(gpus), full)
+            part = strategies.sharded(held, shape, len(gpus), method == "full")
         case "offload":
             part = strategies.offloaded(held, shape)
         case _:

@@ -114,16 +114,14 @@ def choose(fitting: Sequence[Candidate]) -> Candidate | None:
     near = [one for one in fitting if _rate(one) >= best * (1 - NEAR)]
     simplest = min(SIMPLEST.index(one.plan.strategy) for one in near)
     same = [one for one in near if SIMPLEST.index(one.plan.strategy) == simplest]
-    return max(same, key=lambda one: (round(one.plan.tokens_per_s / best, 2), -_largest(one)))
+    return max(
+        same, key=lambda one: (round(one.plan.tokens_per_s / best, 2), -one.plan.fullest.total)
+    )
 
 
 def _rate(one: Candidate) -> float:
     worth = UNPROVEN if one.plan.placement == "fsdp2" else 1.0
     return one.plan.tokens_per_s * worth * (QUANTIZED if one.plan.quantized else 1.0)
-
-
-def _largest(one: Candidate) -> int:
-    return max(part.total for part in one.plan.predicted)
 
 
 def _check_any(found: Sequence[Candidate]) -> None:

@@ -1,7 +1,8 @@
 """How many bytes does each GPU need under each way of placing the work?
 
-One process's peak is composed from states and activations in three moments: the loss, the backward
-pass through the last layer, and the optimiser step. Placements differ in what a process holds:
+One process's peak is composed from its states and the moments of `holdfast.memory.activations`,
+such as the loss and the backward pass through the last layer. Placements differ in what a process
+holds:
 
 ======== ==========================================================================================
 single   everything
