@@ -64,6 +64,23 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class Point:
+    """One set of weights that is measured.
+
+    Attributes:
+        arm: whose training it is from; ``base`` is the untouched model.
+        seed: of the training; None where nothing was trained.
+        step: optimiser steps behind it; 0 where nothing was trained.
+        scale: share of the training's change that is applied; 1 is the model as it was trained.
+    """
+
+    arm: str
+    seed: int | None = None
+    step: int = 0
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What a judge said of one reply.
 

@@ -1,8 +1,10 @@
 """How does an arm differ from plain fine-tuning?
 
-A data method turns one list of training examples into another. Work that several arms can share
-(the base's own samples, say) is declared apart, made once, and found again by its name. Methods
-never see an evaluation set; what they produce is checked for leaks by the study.
+A method is one entry of one of an arm's four lists: `data` (what is trained on), `loss` (what is
+made of it in a training step), `weights` (what becomes of the weights afterwards) and `ask` (how
+the tuned model is asked). Entries compose in the order in which they are written. Work that several
+arms can share (the base's own samples, say) is declared apart, made once, and found again by its
+name. Methods never see an evaluation set; what they produce is checked for leaks by the study.
 """
 
 from __future__ import annotations
@@ -10,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from holdfast.engines import Engine
+from holdfast.errors import StudyError
 from holdfast.leak import LeakIndex
 from holdfast.progress import Progress
 from holdfast.registry import resolve
@@ -22,10 +25,31 @@ from holdfast.tasks import Task
 from holdfast.types import Example
 
 METHODS = {
+    # data
     "replay": "holdfast.methods.replay:Replay",
+    "rewrite": "holdfast.methods.rewrite:Rewrite",
     "selfgen": "holdfast.methods.selfgen:Selfgen",
+    # loss
+    "ewc": "holdfast.methods.ewc:EWC",
+    "gkd": "holdfast.methods.gkd:GKD",
+    "kl": "holdfast.methods.kl:KL",
+    "l2_init": "holdfast.methods.l2_init:L2Init",
+    "loss_weight": "holdfast.methods.loss_weight:LossWeight",
+    "sdft": "holdfast.methods.sdft:SDFT",
+    "token_mask": "holdfast.methods.token_mask:TokenMask",
+    # weights
+    "merge": "holdfast.methods.merge:Merge",
+    "scale": "holdfast.methods.scale:Scale",
+    # ask
+    "system_prompt": "holdfast.methods.system_prompt:SystemPrompt",
 }
 EXAMPLES = "examples.jsonl"
+Entry = Literal["data", "loss", "weights", "ask"]
+TASK, REPLAY, ANCHOR, PROBE = "task", "replay", "anchor", "probe"
+"""``meta["kind"]`` of a training example: the task's own (when there is none), replayed, one that
+bears no cross-entropy but is held to the base (`kl`), one that is only looked at before training."""
+DROPPED = "dropped"
+"""``meta["dropped"]``: places in the answer's tokens, end of turn included, that bear no loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +90,31 @@ class Shared:
     resumable: bool = True
 
 
-class DataMethod(Protocol):
-    """One entry under ``data:`` of an arm."""
+class Method(Protocol):
+    """What all methods have in common."""
 
     Options: ClassVar[type[Section]]
+    entry: ClassVar[Entry]
+    """The list of an arm that it belongs to."""
     version: ClassVar[str]
+    """Raised whenever the same settings would lead to other weights or other replies."""
     options: Any
-    mixes: ClassVar[bool]
-    """Adds examples of another kind; methods that replace answers must come before it."""
 
     def __init__(self, options: Any) -> None:
         """Take the settings."""
 
     def recipe(self) -> str:
         """The settings in words, for the report."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """What bears on the result: settings, and the content of files rather than their paths."""
+
+
+class DataMethod(Method, Protocol):
+    """One entry under ``data:`` of an arm, or under ``loss:``."""
+
+    mixes: ClassVar[bool]
+    """Adds examples of another kind; methods that replace answers must come before it."""
 
     def check(self, setting: Setting) -> None:
         """Look at the user's own files before anything runs.
@@ -88,9 +123,6 @@ class DataMethod(Protocol):
             DataError: a file is missing or malformed.
             LeakError: it contains evaluation questions.
         """
-
-    def identity(self) -> Mapping[str, Any]:
-        """What bears on the data: settings, and the content of files rather than their paths."""
 
     def shared(self, setting: Setting) -> list[Shared]:
         """Work that other arms may share; pure, decides names only."""
@@ -107,11 +139,95 @@ class DataMethod(Protocol):
         """
 
 
-def build(name: str, options: Mapping[str, Any] | None, source: str, where: str) -> DataMethod:
-    """The method that one ``data:`` entry names.
+class LossMethod(DataMethod, Protocol):
+    """One entry under ``loss:``; like data methods it may mark, add or replace examples."""
+
+    trainer: ClassVar[str | None]
+    """``sdft`` or ``gkd``: trained by TRL's trainer of this name; None: by ours."""
+
+    def term(self) -> Term | None:
+        """What it does in a training step; None: its marks on the examples are all."""
+
+
+class Term(Protocol):
+    """What a loss method does in a training step. Needs torch.
+
+    The loss of a step is the sum over its supervised tokens of weight times cross-entropy, plus
+    penalties, divided by the number of supervised tokens of the whole step.
+    """
+
+    full_vocabulary: ClassVar[bool]
+    """Needs whole logits (of the supervised tokens); otherwise TRL's tiled head does."""
+
+    def prepare(self, model: Any, rows: Sequence[Any], collate: Any) -> None:
+        """Once before the first step, on the untouched model.
+
+        Args:
+            model: with fresh adapters, on its device.
+            rows: the encoded examples whose kind is `PROBE`.
+            collate: rows to a batch of tensors on the model's device.
+        """
+
+    def weights(self, log_probs: Any, entropy: Any, mask: Any, logits: Any) -> Any:
+        """Weights of the tokens' cross-entropies, detached; None: all 1.
+
+        Args:
+            log_probs: of the labels, shape (rows, positions), zero where not supervised.
+            entropy: of the model's prediction, nats, same shape.
+            mask: where a label is supervised, same shape.
+            logits: shape (supervised positions, vocabulary) under `full_vocabulary`, else None.
+        """
+
+    def penalty(self, model: Any) -> Any:
+        """Added once per optimiser step, in nats per supervised token; None: nothing."""
+
+
+class WeightMethod(Method, Protocol):
+    """One entry under ``weights:``."""
+
+    factors: tuple[float, ...]
+    """Shares of the training's change under which the model is measured too; () adds none."""
+    partners: tuple[str, ...]
+    """Other arms whose weights of the same seed and step go in."""
+    over_seeds: bool
+    """All seeds of the arm go in."""
+    checkpoints: str
+    """``last`` or ``all``: which checkpoints it is applied to."""
+
+    def make(self, adapters: Sequence[Path], folder: Path) -> Mapping[str, Any]:
+        """Write one adapter made of several; called only when there are partners or seeds.
+
+        Args:
+            adapters: the arm's own first.
+            folder: gets ``adapter_config.json`` and ``adapter_model.safetensors``.
+        """
+
+
+class AskMethod(Method, Protocol):
+    """One entry under ``ask:``."""
+
+    def change(self, example: Example, task: str) -> Example:
+        """The example as this arm is asked it."""
+
+
+def build(name: str, options: Mapping[str, Any] | None, source: str, where: str) -> Any:
+    """The method that one entry of an arm names.
+
+    Args:
+        name: of the method.
+        options: its settings.
+        source: the study file's name, for messages.
+        where: ``arms.NAME.LIST``; the method must belong to that list.
 
     Raises:
-        StudyError: no such method, or settings that it does not take.
+        StudyError: no such method, another list's method, or settings that it does not take.
     """
-    method: type[DataMethod] = resolve("methods", METHODS, name, f"{source}: {where}")
+    method: type[Method] = resolve("methods", METHODS, name, f"{source}: {where}")
+    entry = where.rpartition(".")[2]
+    if method.entry != entry:
+        raise StudyError(
+            f"{name} is no method of `{entry}:`",
+            where=f"{source}: {where}",
+            remedy=f"write it under `{method.entry}:` of the arm",
+        )
     return method(parse(method.Options, dict(options or {}), source, at=(where, name)))

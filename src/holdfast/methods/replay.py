@@ -21,7 +21,7 @@ from holdfast import store
 from holdfast.asking import ask
 from holdfast.errors import DataError
 from holdfast.judges import build as build_judge
-from holdfast.methods import EXAMPLES, Setting, Shared
+from holdfast.methods import EXAMPLES, Entry, Setting, Shared
 from holdfast.progress import Progress
 from holdfast.spec import Sampling, Section
 from holdfast.tasks.jsonl import conversation
@@ -59,6 +59,7 @@ class Replay:
                 raise ValueError("`path` goes with `source: file`, and only with it")
             return self
 
+    entry: ClassVar[Entry] = "data"
     version: ClassVar[str] = "1"
     mixes: ClassVar[bool] = True
 

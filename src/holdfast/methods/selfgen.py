@@ -19,7 +19,7 @@ from pydantic import Field, field_validator, model_validator
 from holdfast import store
 from holdfast.asking import ask
 from holdfast.errors import DataError
-from holdfast.methods import EXAMPLES, Setting, Shared
+from holdfast.methods import EXAMPLES, Entry, Setting, Shared
 from holdfast.progress import Progress
 from holdfast.spec import Sampling, Section
 from holdfast.types import Example, Message, Reply
@@ -60,6 +60,7 @@ class Selfgen:
         def _one_word(cls, value: Any) -> Any:
             return (value,) if isinstance(value, str) else value
 
+    entry: ClassVar[Entry] = "data"
     version: ClassVar[str] = "1"
     mixes: ClassVar[bool] = False
 

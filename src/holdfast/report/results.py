@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,11 @@ class ArmInfo:
     seconds: float = 0.0  # training time, mean over seeds
     notes: tuple[str, ...] = ()  # e.g. "412 of 600 problems solved by the model itself"
     loss: tuple[tuple[int, float], ...] = ()  # (step, training loss), first seed
+    family: str = ""  # the arm of the study file; several arms when it is a sweep
+    shared_seconds: float = 0.0  # making its data, once for all arms that use it
+    flops: float = 0.0  # estimate: training, reference passes, generation, shared work included
+    tokens: int = 0  # put through the model in training, mean over seeds
+    generated_tokens: int = 0  # written by the model for its data or in training
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,17 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class Flips:
+    """Items that changed sides against base: 1 to 0 is lost, 0 to 1 is won."""
+
+    lost: int
+    won: int
+    n: int
+    p: float  # exact McNemar (several seeds: exact sign test over items)
+    p_holm: float  # corrected over the arms; within groups: over the groups
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One arm at one checkpoint on one task, over all seeds, and its paired difference to base."""
 
@@ -65,6 +81,81 @@ class Cell:
     diff: Share | None = None  # paired difference to base, same orientation as score (1 is good)
     outcomes: Mapping[str, int] = field(default_factory=dict)
     groups: Mapping[str, Share] = field(default_factory=dict)  # per hazard
+    scale: float = 1.0  # share of the training's change that is applied
+    retained_share: Share | None = None  # after / before
+    flips: Flips | None = None  # final checkpoints only
+    group_flips: Mapping[str, Flips] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """What differs when the untouched model is asked again."""
+
+    task: str
+    repeats: int
+    flipped: float  # share of items whose value differs between two askings
+    floor: float  # largest difference between two means
+
+
+@dataclass(frozen=True, slots=True)
+class Dose:
+    """Does more gain go with more forgetting? Of one arm, or pooled within arms (arm "")."""
+
+    arm: str
+    task: str  # retained
+    points: int
+    rho: Share | None  # Spearman's, gain against loss; n counts points
+    words: str  # supported | not supported | too little data
+    curve: tuple[tuple[float, float], ...] = ()  # monotone fit: (gain, loss), shares
+    rise: Share | None = None  # loss at the largest gain less that at the smallest, by the fit
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """One reading of the drift meters in training."""
+
+    arm: str
+    seed: int
+    step: int
+    kl: float  # nats per token, base against tuned, on the task's prompts
+    cross_entropy: float  # nats per token, of the tuned model on the base's answers
+    norm: float  # Frobenius norm of the change of the weights
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One candidate for shipping, with its figures on both halves of the items."""
+
+    arm: str
+    seed: int
+    step: int
+    scale: float
+    chosen_on: Mapping[str, Share]  # paired differences to base by task, validation half
+    reported_on: Mapping[str, Share]  # the same on the untouched half
+    allowed: bool  # by the rule, on the validation half
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Which checkpoint may be shipped."""
+
+    answer: str  # ship | do not ship | not enough evidence
+    reason: str  # a sentence or two
+    rule: str  # in words
+    chosen: Choice | None = None
+    runner_up: Choice | None = None
+    why_not: str = ""  # why the runner-up lost
+    more_items: int | None = None  # about so many more items would decide
+    items: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # of each half, by task
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """One arm's hypervolume: area dominated in the plane of target score and worst retained change."""
+
+    arm: str
+    volume: Share
+    points: tuple[tuple[int, float], ...] = ()  # (step, scale) on the frontier of all arms
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +183,18 @@ class Results:
     conditions: Mapping[str, str]  # versions, engine, device, date; label -> value
     warnings: tuple[str, ...] = ()
     replies: tuple[ReplyShown, ...] = ()
+    noise: tuple[Noise, ...] = ()
+    dose: tuple[Dose, ...] = ()
+    meters: tuple[Meter, ...] = ()
+    fronts: tuple[Front, ...] = ()
+    decision: Decision | None = None
 
-    def cell(self, arm: str, step: int, task: str) -> Cell:
+    def cell(self, arm: str, step: int, task: str, scale: float = 1.0) -> Cell:
         """The cell of one arm, step and task; KeyError where it was not measured."""
         for cell in self.cells:
-            if (cell.arm, cell.step, cell.task) == (arm, step, task):
+            if (cell.arm, cell.step, cell.task, cell.scale) == (arm, step, task, scale):
                 return cell
-        raise KeyError((arm, step, task))
+        raise KeyError((arm, step, task, scale))
 
     def last_step(self, arm: str) -> int:
         """The final checkpoint of an arm that was measured (0 for base)."""

@@ -1,0 +1,16 @@
+"""What do all sections of a study file have in common?"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+STRICT = ConfigDict(
+    frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True
+)
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class Section(BaseModel):
+    """The base of every section: frozen, unknown keys refused."""
+
+    model_config = STRICT
