@@ -16,12 +16,18 @@ LAYERS = {
     0: {"types", "errors"},
     1: {
         "store", "registry", "spec", "studyfile", "stages", "progress", "stats", "budget", "leak",
-        "environment", "recipes", "memory", "job", "process", "launch",
+        "environment", "recipes", "memory", "job", "process", "launch", "frontier",
     },
-    2: {"models", "placed", "chat", "engines", "asking"},
+    2: {"factors", "models", "placed", "chat", "engines", "asking"},
     3: {"tasks", "methods", "judges", "lab"},
-    4: {"rows", "train", "trainer", "arguments", "checkpoints", "watch", "rehearsal", "evaluate"},
-    5: {"plan", "layout", "report", "study", "planning", "worker", "training"},
+    4: {
+        "rows", "train", "trainer", "arguments", "checkpoints", "watch", "rehearsal", "evaluate",
+        "distill", "teaching", "adapters", "export",
+    },
+    5: {
+        "plan", "layout", "report", "study", "planning", "worker", "training", "ship", "card",
+        "remeasure",
+    },
     6: {"cli", "boundary", "__main__", "__init__"},
 }  # fmt: skip
 LATE = {"engines.decode", "memory.ledger", "memory.standin", "memory.trace", "trainer"}
@@ -97,7 +103,8 @@ def test_plugins_do_not_know_each_other() -> None:
     for family in ("tasks", "methods", "judges"):
         names = {f"{family}.{path.stem}" for path in (ROOT / family).glob("*.py")}
         tables = {"tasks.extract", "judges.refusal_phrases", "judges.answer_phrases",
-                  "methods.replay_prompts"}  # fmt: skip
+                  "methods.own_answers", "methods.replay_prompts",
+                  "methods.rewriting"}  # fmt: skip
         for path in (ROOT / family).glob("*.py"):
             others = (names - tables - {f"{family}.__init__", _name(path)}) & _own(
                 _imports(path, everywhere=True)

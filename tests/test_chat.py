@@ -77,3 +77,24 @@ def test_a_template_that_raises_is_explained(tokenizer: Any) -> None:
     tokenizer.chat_template = "{{ raise_exception('no system turns') }}"
     with pytest.raises(ModelError, match="no system turns"):
         chat.prompt_text(tokenizer, ONE.messages)
+
+
+def test_the_head_of_a_users_turn(tokenizer: Any) -> None:
+    head = chat.user_header(tokenizer)
+    assert head == "<|im_start|>user\n"
+    assert chat.prompt_text(tokenizer, ONE.messages).startswith(head + ONE.question)
+    blank = Example("d", (Message("user", ""),), meta={"continue": "user"})
+    assert tokenizer.decode(chat.asked_ids(tokenizer, blank)) == head
+    assert chat.asked_ids(tokenizer, ONE) == chat.prompt_ids(tokenizer, ONE.messages)
+
+
+def test_the_head_of_a_users_turn_in_the_real_qwen_template(qwen: Any) -> None:
+    head = chat.user_header(qwen)
+    assert head.startswith("<|im_start|>system\n")
+    assert head.endswith("<|im_end|>\n<|im_start|>user\n")
+
+
+def test_a_template_that_alters_the_users_words_has_no_head(tokenizer: Any) -> None:
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] | upper }}{% endfor %}"
+    with pytest.raises(ModelError, match="as they are"):
+        chat.user_header(tokenizer)

@@ -124,14 +124,14 @@ def test_before_is_never_measured_through_an_adapter(engine: HFEngine, adapter: 
     assert tuned != before, "the adapter does something"
     assert _texts(engine) == before, "and leaves nothing behind"
     assert _texts(engine, adapter) == tuned
-    assert engine.mean_nll(ASKED) == pytest.approx(engine.mean_nll(ASKED))
+    assert mean_nll(engine, ASKED) == pytest.approx(mean_nll(engine, ASKED))
     assert _texts(engine) == before
 
 
 def test_surprise_is_what_it_says(engine: HFEngine) -> None:
     import torch
 
-    found = engine.mean_nll(ASKED)
+    found = mean_nll(engine, ASKED)
     for one, nll in zip(ASKED, found, strict=True):
         row = chat.encode(engine.tokenizer, one, frozenset(engine._stops))
         out = engine._base(torch.tensor([row.ids]), labels=torch.tensor([row.labels]))
@@ -216,7 +216,7 @@ def test_samples_of_one_prompt_are_halved_too() -> None:
 
 def test_surprise_survives_too(engine: HFEngine) -> None:
     with Scarce([2], 8) as one:
-        assert one.mean_nll(ASKED) == pytest.approx(engine.mean_nll(ASKED), abs=1e-5)
+        assert mean_nll(one, ASKED) == pytest.approx(mean_nll(engine, ASKED), abs=1e-5)
         assert [found["to_micro_batch"] for found in one.events] == [1]
         one.generate(ASKED, GREEDY, None, Silent())
         assert len(one.asked[0]) == 7, "answering keeps a batch of its own"
@@ -229,7 +229,7 @@ def test_one_prompt_that_does_not_fit_is_said(what: str, monkeypatch: Any) -> No
         if what == "generate":
             one.generate(ASKED[:2], GREEDY, None, Silent())
         else:
-            one.mean_nll(ASKED[:2])
+            mean_nll(one, ASKED[:2])
     assert caught.value.phase == "answer" and "nf4" in caught.value.remedy
     assert [found["to_micro_batch"] for found in one.events] == [1, None]
 

@@ -4,51 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+from methods_fixture import PLAIN
+from methods_fixture import apply as _apply
+from methods_fixture import build as _build
+from methods_fixture import setting as _setting
 
-from holdfast import methods, store, tasks
-from holdfast.engines.scripted import Script, ScriptedEngine
+from holdfast import store
+from holdfast.asking import ask
+from holdfast.engines.scripted import Script
 from holdfast.errors import DataError
-from holdfast.leak import LeakIndex
-from holdfast.methods import DataMethod, Setting
-from holdfast.progress import Silent
-from holdfast.spec import Sampling, TaskSpec
 from holdfast.types import Example, Message
-
-
-def _question(number: int) -> Example:
-    text = f"What is {number} and {number}?"
-    return Example(f"train-{number}", (Message("user", text),), f"#### {2 * number}", "gold")
-
-
-PLAIN = [_question(number) for number in range(10)]
-
-
-def _setting(script: Script, evaluated: list[Example] | None = None) -> Setting:
-    spec = TaskSpec(kind="gsm8k", path="nowhere")  # type: ignore[call-arg]
-    engine = ScriptedEngine(script)
-    return Setting(
-        tasks.build("t", spec, "s"), PLAIN, Sampling(), lambda: engine,
-        LeakIndex(evaluated or []), 1126,
-    )  # fmt: skip
-
-
-def _apply(
-    method: DataMethod, setting: Setting, folder: Path, examples: list[Example] = PLAIN
-) -> tuple[list[Example], list[str]]:
-    made = {}
-    for shared in method.shared(setting):
-        made[shared.name] = folder / shared.name
-        made[shared.name].mkdir(parents=True, exist_ok=True)
-        summary = shared.run(made[shared.name], Silent())
-        store.write_json(made[shared.name] / store.RECORD, {"summary": summary})
-    return method.apply(examples, setting, made)
-
-
-def _build(name: str, **options: object) -> DataMethod:
-    return methods.build(name, options, "study.yaml", "arms.a.data")
 
 
 def _solver(solves: Callable[[int, int], bool]) -> Script:
@@ -116,7 +85,7 @@ def test_selfgen_with_nothing_solved_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_selfgen_asks_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.asking.CHUNK", 4)
+    monkeypatch.setattr("holdfast.methods.selfgen.ask", partial(ask, chunk=4))
     calls = 0
 
     def script(example: Example, adapter: str | None, sample: int) -> str:

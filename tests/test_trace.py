@@ -173,8 +173,12 @@ def test_the_ledger_strikes_out_what_has_died() -> None:
             marks=pytest.mark.slow,
         ),
         pytest.param({"phase": "answer", "autocast": False}, marks=pytest.mark.slow),
+        pytest.param({"logits": "policy+reference", "positions": 64}, marks=pytest.mark.slow),
+        pytest.param({"logits": "divergence"}, marks=pytest.mark.slow),
+        pytest.param({"variant": "dora"}, marks=pytest.mark.slow),
+        pytest.param({"variant": "osf"}, marks=pytest.mark.slow),
     ],
-    ids=["lora", "checkpointing", "eager", "full", "answer"],
+    ids=["lora", "checkpointing", "eager", "full", "answer", "kl", "divergence", "dora", "osf"],
 )
 def test_the_extrapolation_is_what_all_layers_take(options: dict[str, Any]) -> None:
     job = replace(JOB, **options)

@@ -14,7 +14,6 @@ from holdfast.memory.candidate import MemoryPlan
 from holdfast.spec import TrainSpec
 
 if TYPE_CHECKING:
-    from peft import LoraConfig
     from trl import SFTConfig
 
 
@@ -73,18 +72,3 @@ def trainer_arguments(
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # one process, one GPU; TRL refuses nn.DataParallel
     return arguments
-
-
-def lora_config(spec: TrainSpec) -> LoraConfig:
-    """The adapters that a study asks for."""
-    from peft import LoraConfig
-
-    modules = spec.lora.target_modules
-    return LoraConfig(
-        r=spec.lora.r,
-        lora_alpha=spec.lora.alpha,
-        lora_dropout=spec.lora.dropout,
-        target_modules=modules if isinstance(modules, str) else list(modules),
-        bias="none",
-        task_type="CAUSAL_LM",
-    )

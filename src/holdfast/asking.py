@@ -7,7 +7,9 @@ nothing had happened, because each has its own seed.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from holdfast import store
@@ -28,6 +30,8 @@ def ask(
     folder: Path,
     progress: Progress,
     name: str = REPLIES,
+    scale: float = 1.0,
+    chunk: int = CHUNK,
 ) -> list[Reply]:
     """Answer `examples` into ``folder/name``; continues a half-done folder.
 
@@ -39,6 +43,8 @@ def ask(
         folder: of the stage; chunks lie in ``folder/parts`` until all are there.
         progress: is advanced per example.
         name: of the finished file.
+        scale: see `Engine.generate`.
+        chunk: questions asked, and written down, together.
 
     Returns:
         All replies, samples of one example next to each other.
@@ -49,14 +55,14 @@ def ask(
         progress.advance(len(examples))
         return store.read_jsonl(folder / name, Reply)
     replies: list[Reply] = []
-    for index, start in enumerate(range(0, len(examples), CHUNK)):
-        chunk = examples[start : start + CHUNK]
+    for index, start in enumerate(range(0, len(examples), chunk)):
+        some = examples[start : start + chunk]
         part = parts / f"{name}.{index:05d}"
         if part.is_file():
             replies += store.read_jsonl(part, Reply)
-            progress.advance(len(chunk))
+            progress.advance(len(some))
             continue
-        answers = engine().generate(chunk, sampling, adapter, progress)
+        answers = engine().generate(some, sampling, adapter, progress, scale)
         flat = [reply for one in answers for reply in one]
         store.write_jsonl(part, flat)
         replies += flat
@@ -66,3 +72,30 @@ def ask(
     if parts.is_dir() and not any(parts.iterdir()):
         parts.rmdir()
     return replies
+
+
+def score(
+    engine: Callable[[], Engine], examples: Sequence[Example], kept: Path | None
+) -> list[list[float]]:
+    """The base's loss of each token of each answer, nats; what is known already is not asked.
+
+    Args:
+        engine: opens the engine; only called when something is left to score.
+        examples: questions with their answers.
+        kept: a jsonl of losses by content, read and added to; it belongs to one base model.
+    """
+    marks = [store.fingerprint([asdict(one)["messages"], one.target]) for one in examples]
+    known: dict[str, list[float]] = {}
+    if kept is not None and kept.is_file():
+        known = {row["of"]: row["nll"] for _, row in store.read_objects(kept)}
+    missing = {mark: one for mark, one in zip(marks, examples, strict=True) if mark not in known}
+    todo = list(missing.items())
+    for start in range(0, len(todo), CHUNK):
+        some = todo[start : start + CHUNK]
+        found = engine().token_nll([one for _, one in some])
+        known |= {mark: losses for (mark, _), losses in zip(some, found, strict=True)}
+        if kept is not None:
+            store.write_text(
+                kept, "".join(json.dumps({"of": m, "nll": v}) + "\n" for m, v in known.items())
+            )
+    return [known[mark] for mark in marks]

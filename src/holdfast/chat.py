@@ -16,6 +16,7 @@ from holdfast.errors import ModelError, TrainingError
 from holdfast.types import Example, Message
 
 IGNORED = -100
+SENTINEL = "holdfast-user-turn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +26,15 @@ class Encoded:
     Attributes:
         ids: token ids, shape (tokens,).
         labels: the same length; `IGNORED` where no loss is taken.
+        start: where the answer begins.
+        kl: the same length; what the divergence from the base counts for at each token; () for
+            none.
     """
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
+    start: int = 0
+    kl: tuple[float, ...] = ()
 
     @property
     def cost(self) -> Cost:
@@ -44,6 +50,35 @@ def prompt_text(tokenizer: Any, messages: Sequence[Message]) -> str:
 def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     """Token ids of `prompt_text`; the template has put the special tokens in already."""
     return list(tokenizer(prompt_text(tokenizer, messages), add_special_tokens=False)["input_ids"])
+
+
+def asked_ids(tokenizer: Any, example: Example) -> list[int]:
+    """Token ids that the model continues when it is asked: the prompt of `example`.
+
+    With ``meta["continue"] == "user"`` it is `user_header` instead: the model writes a question.
+    """
+    if example.meta.get("continue") != "user":
+        return prompt_ids(tokenizer, example.messages)
+    return list(tokenizer(user_header(tokenizer), add_special_tokens=False)["input_ids"])
+
+
+def user_header(tokenizer: Any) -> str:
+    """What a conversation begins with, up to where the user's own words would stand.
+
+    A model that continues it writes a question of the kind that it was trained on (Magpie,
+    arXiv:2406.08464).
+
+    Raises:
+        ModelError: the template alters the user's words, so that their place cannot be found.
+    """
+    head, found, _ = _render(tokenizer, (Message("user", SENTINEL),)).partition(SENTINEL)
+    if not found:
+        raise ModelError(
+            "the chat template does not show the user's words as they are, so the model cannot be "
+            "made to write a question of its own",
+            remedy="use another `source` than `dialogue`",
+        )
+    return head
 
 
 def stop_ids(tokenizer: Any, generation_config: Any = None) -> frozenset[int]:
@@ -93,7 +128,7 @@ def encode(
         )
     tail = tail[: last + 1]
     mask = [IGNORED] * len(head) if completion_only else head
-    return Encoded(tuple(head + tail), tuple(mask + tail))
+    return Encoded(tuple(head + tail), tuple(mask + tail), len(head))
 
 
 def mask_preview(tokenizer: Any, encoded: Encoded, width: int = 1200) -> str:

@@ -7,13 +7,15 @@ readings). `EnginePool` keeps one base model loaded while the stages change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from holdfast import engines, store
-from holdfast.asking import REPLIES, ask
-from holdfast.engines import Engine
+from holdfast.asking import CHUNK, REPLIES, ask
+from holdfast.engines import Engine, Spent
 from holdfast.errors import DataError
 from holdfast.judges import Judge
 from holdfast.memory.answering import answering_map
@@ -26,6 +28,7 @@ from holdfast.spec import Sampling, Study
 from holdfast.tasks import Task
 from holdfast.types import Example, Reading, Reply, Verdict
 
+SPENT = "spent.json"
 VERDICTS = "verdicts.jsonl"
 READINGS = "readings.jsonl"
 
@@ -42,6 +45,7 @@ class EnginePool:
         self._open: Engine | None = None
         self._ref: ModelRef | None = None
         self._about = ""
+        self._spent = Spent()
 
     @property
     def nf4(self) -> bool:
@@ -64,7 +68,7 @@ class EnginePool:
                 **placed,
             )
             self._open, self._ref = engine.__enter__(), ref
-            self._about = engine.about
+            self._about, engine.spent = engine.about, self._spent
         return self._open
 
     def _placed(self, ref: ModelRef) -> Mapping[str, int | str] | None:
@@ -77,6 +81,27 @@ class EnginePool:
         )
         bf16 = self._study.train.bf16 is not False
         return answering_map(shape, self._gpus, self.nf4, tokens, bf16)
+
+    @contextmanager
+    def counted(self, folder: Path) -> Iterator[Spent]:
+        """Count the tokens of a stage's work, over interruptions too.
+
+        Args:
+            folder: of the stage; gets ``spent.json``.
+
+        Yields:
+            What was spent before; the rest is added when the work is done.
+        """
+        path = folder / SPENT
+        spent = Spent(**store.read_json(path)) if path.is_file() else Spent()
+        self._spent = replace(spent)
+        if self._open is not None:
+            self._open.spent = self._spent
+        try:
+            yield spent
+        finally:
+            spent.read, spent.written = self._spent.read, self._spent.written
+            store.write_json(path, spent)
 
     @property
     def about(self) -> str:
@@ -97,6 +122,7 @@ def answer(
     sampling: Sampling,
     folder: Path,
     progress: Progress,
+    chunk: int = CHUNK,
 ) -> Mapping[str, Any]:
     """Ask one model all items of one task; writes ``replies.jsonl``.
 
@@ -107,9 +133,18 @@ def answer(
         sampling: how.
         folder: of the stage.
         progress: is advanced per item.
+        chunk: see `asking.ask`.
     """
     base = ModelRef(ref.base, ref.revision, None, ref.trust_remote_code)
-    replies = ask(lambda: pool.engine(base), examples, sampling, ref.adapter, folder, progress)
+    replies = ask(
+        lambda: pool.engine(base),
+        examples,
+        sampling,
+        ref.adapter,
+        folder,
+        progress,
+        scale=ref.scale,
+    )
     cut = sum(reply.finish == "length" for reply in replies)
     return {
         "replies": len(replies),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,9 @@ class Job:
         plan: how it is placed; `run` fills it in.
         cap: share of each GPU that torch may take, for drills.
         rehearsal: run the longest micro-batch first; None: on a GPU.
+        losses: names and settings of the arm's loss methods.
+        probes: path of the questions that the meters read, with the base's answers; None: none.
+        stop: limits of the meters, by name.
     """
 
     model: Mapping[str, Any]
@@ -47,6 +50,9 @@ class Job:
     plan: MemoryPlan | None = None
     cap: float | None = None
     rehearsal: bool | None = None
+    losses: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    probes: str | None = None
+    stop: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def desk(self) -> Path:
@@ -70,6 +76,7 @@ def read_job(path: Path) -> Job:
         plan = value.pop("plan")
         budget = Budget(**value.pop("budget"))
         value["save_at"] = tuple(value["save_at"])
+        value["losses"] = tuple((name, options) for name, options in value.get("losses", ()))
         return Job(**value, budget=budget, plan=plan_from_json(plan) if plan else None)
     except (OSError, KeyError, TypeError) as error:
         raise UsageError(

@@ -11,19 +11,29 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from holdfast import evaluate, judges, methods, store, training
+from holdfast import methods, store, training
 from holdfast.budget import Budget, plain_budget
+from holdfast.measuring import again, again_place, grading, made_weights, repeats, replies
 from holdfast.methods import Shared
+from holdfast.methods.probes import probes
 from holdfast.plan import BASE, Plan, place
 from holdfast.progress import Progress
-from holdfast.report import write_report
-from holdfast.report.outline import arm_infos, conditions, measured_readings, task_infos
+from holdfast.report import deciding, write_report
+from holdfast.report.outline import (
+    arm_infos,
+    conditions,
+    measured_readings,
+    meter_readings,
+    repeated_readings,
+    task_infos,
+)
 from holdfast.report.results import from_json, to_json
 from holdfast.report.summary import assemble
 from holdfast.rows import encode_all
+from holdfast.spec import ArmSpec
 from holdfast.stages import Stage
-from holdfast.tasks import Task
 from holdfast.train import check_settings
+from holdfast.types import Point
 
 BUDGET = "budget"
 SAID_ELSEWHERE = {  # no bearing on the weights, or part of the identity in its resolved form
@@ -35,28 +45,44 @@ SAID_ELSEWHERE = {  # no bearing on the weights, or part of the identity in its 
 def lay_out(plan: Plan) -> list[Stage]:
     """All stages, needs first; stages of one model lie together so that it is loaded once."""
     budget = Stage(BUDGET, _data_identity(plan, "plain"), lambda f, p: _budget(plan, f))
-    base = [_replies(plan, BASE, None, 0, task) for task in plan.tasks]
-    shared = {
-        f"shared/{one.name}": _shared(plan, one)
-        for arm in plan.methods.values()
-        for method in arm
-        for one in method.shared(plan.setting())
-    }
-    data = [_data(plan, arm) for arm in plan.study.arms]
-    trained = [_train(plan, arm, seed) for arm in plan.study.arms for seed in plan.study.seeds]
+    base = [replies(plan, Point(BASE), task) for task in plan.tasks]
+    repeated = [again(plan, task, time) for time in repeats(plan) for task in plan.tasks]
+    shared = {f"shared/{one.name}": _shared(plan, one) for one in all_shared(plan)}
+    data = [_data(plan, arm) for arm, own in plan.arms.items() if own.variant.trains]
+    trained = [_train(plan, arm, seed) for arm, seed in plan.trained]
+    made = {one.name: one for point in plan.points() for one in made_weights(plan, point)}
     tuned = [
-        _replies(plan, arm, seed, step, task)
-        for arm, seed, step in plan.points()
-        if arm != BASE
+        replies(plan, point, task)
+        for point in plan.points()
+        if point.arm != BASE
         for task in plan.tasks
     ]
     graded = []
-    for arm, seed, step in plan.points():
-        for name in plan.tasks:
-            graded += _grading(plan, place(arm, seed, step, name), name)
+    where = [(place(point, name), name) for point in plan.points() for name in plan.tasks]
+    where += [(again_place(time, name), name) for time in repeats(plan) for name in plan.tasks]
+    for one, name in where:
+        graded += grading(plan, one, name)
     stats = _stats(plan, [one.name for one in graded if one.name.startswith("readings/")])
     report = Stage("report", {}, lambda f, p: _report(plan, f), ("stats",))
-    return [budget, *base, *shared.values(), *data, *trained, *tuned, *graded, stats, report]
+    return [
+        budget, *base, *repeated, *shared.values(), *data, *trained, *made.values(), *tuned, *graded,
+        stats, report,
+    ]  # fmt: skip
+
+
+def all_shared(plan: Plan) -> list[Shared]:
+    """What methods and meters need of the base, the same thing once."""
+    setting = plan.setting()
+    found = [
+        one
+        for arm in plan.arms.values()
+        if arm.variant.trains
+        for method in arm.made
+        for one in method.shared(setting)
+    ]
+    if plan.study.meters.probes:
+        found.append(probes(setting, plan.study.meters.probes))
+    return list({one.name: one for one in found}.values())
 
 
 def _data_identity(plan: Plan, kind: str) -> dict[str, Any]:
@@ -91,11 +117,17 @@ def _shared(plan: Plan, one: Shared) -> Stage:
         "nf4": plan.pool.nf4,
         **one.identity,
     }
-    return Stage(f"shared/{one.name}", identity, one.run, (), one.resumable)
+
+    def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
+        with plan.pool.counted(folder) as spent:
+            summary = one.run(folder, progress)
+        return {**summary, "spent": asdict(spent)}
+
+    return Stage(f"shared/{one.name}", identity, make, (), one.resumable)
 
 
 def _data(plan: Plan, arm: str) -> Stage:
-    steps = plan.methods[arm]
+    steps, train = plan.arms[arm].made, plan.arms[arm].variant.train
     shared = [one.name for method in steps for one in method.shared(plan.setting())]
     identity = _data_identity(plan, "arm") | {
         "methods": [[type(m).__name__, m.version, m.identity()] for m in steps]
@@ -104,22 +136,25 @@ def _data(plan: Plan, arm: str) -> Stage:
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
         examples, notes = list(plan.plain), []
         made = {name: plan.folder / "shared" / name for name in shared}
-        for method in steps:
-            examples, said = method.apply(examples, plan.setting(), made)
-            notes += said
+        with plan.pool.counted(folder) as spent:
+            for method in steps:
+                examples, said = method.apply(examples, plan.setting(), made)
+                notes += said
         plan.leaks.refuse(examples, f"arm {arm}")
         before = len(examples)
-        rows, examples, preview = encode_all(plan.ref, examples, plan.study.train)
+        rows, examples, preview = encode_all(plan.ref, examples, train)
         store.write_jsonl(folder / methods.EXAMPLES, examples)
         store.write_text(folder / "mask_preview.txt", preview + "\n")
         sources: dict[str, int] = {}
         for one in examples:
-            sources[one.source] = sources.get(one.source, 0) + 1
+            if one.meta.get("kind") != methods.PROBE:
+                sources[one.source] = sources.get(one.source, 0) + 1
         if len(examples) < before:
             notes.append(f"{before - len(examples)} examples over max_length were left out")
         supervised = sum(row.cost.supervised for row in rows)
         return {
-            "examples": len(examples), "by_source": sources, "notes": notes,
+            "examples": sum(sources.values()), "by_source": sources, "notes": notes,
+            "spent": asdict(spent),
             "supervised_tokens_each": round(supervised / len(rows), 2),
             "longest_tokens": max(row.cost.tokens for row in rows),
         }  # fmt: skip
@@ -128,86 +163,52 @@ def _data(plan: Plan, arm: str) -> Stage:
 
 
 def _train(plan: Plan, arm: str, seed: int) -> Stage:
-    train = plan.study.train
+    own = plan.arms[arm]
+    train = own.variant.train
+    losses = [[type(m).__name__, m.version, m.identity()] for m in own.loss]
     identity = {
         "model": plan.identity,
         "train": train.model_dump(mode="json", exclude=SAID_ELSEWHERE),
         "accumulation": train.accumulation,
         "seed": seed,
         "save_at": plan.save_at,
+        "loss": losses,
+        "stop": plan.study.meters.stop,
     }
+    metered = plan.study.meters.probes
+    read = probes(plan.setting(), metered).name if metered else None
 
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
         plan.pool.close()
         data = plan.folder / "data" / arm
         job = training.job_of(
             plan.study,
+            train,
             model=asdict(plan.ref),
             examples=str((data / methods.EXAMPLES).absolute()),
             budget=Budget(**store.read_json(plan.folder / BUDGET / "budget.json")),
             seed=seed,
             save_at=plan.save_at,
             folder=str(folder.absolute()),
+            losses=tuple((name, dict(options or {})) for name, options in _named(own.variant.spec)),
+            probes=read and str((plan.folder / "shared" / read / methods.EXAMPLES).absolute()),
+            stop=dict(plan.study.meters.stop),
         )
         longest = store.read_json(data / "record.json")["summary"]["longest_tokens"]
-        return training.run(plan.study, job, longest, plan.gpus, progress)
+        study = plan.study.model_copy(update={"train": train})
+        return training.run(study, job, longest, plan.gpus, progress)
 
-    return Stage(f"train/{arm}/seed{seed}", identity, make, (BUDGET, f"data/{arm}"), True)
-
-
-def _replies(plan: Plan, arm: str, seed: int | None, step: int, task: str) -> Stage:
-    spec, examples, sampling = plan.study.tasks[task], plan.asked[task], plan.samplings[task]
-    identity = {
-        "model": plan.identity,
-        "checkpoint": step,
-        "engine": plan.study.answer.engine,
-        "nf4": plan.pool.nf4,
-        "bf16": plan.study.train.bf16,
-        "sampling": sampling.model_dump(),
-        "split": spec.split,
-        "items": len(examples),
-        "prompts": store.fingerprint([[one.id, asdict(one)["messages"]] for one in examples]),
-    }
-
-    def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
-        ref = plan.weights(arm, seed, step)
-        return evaluate.answer(plan.pool, ref, examples, sampling, folder, progress)
-
-    needs = () if arm == BASE else (f"train/{arm}/seed{seed}",)
-    return Stage(f"replies/{place(arm, seed, step, task)}", identity, make, needs, True)
+    needs = (BUDGET, f"data/{arm}", *([f"shared/{read}"] if read else []))
+    return Stage(f"train/{arm}/seed{seed}", identity, make, needs, True)
 
 
-def _grading(plan: Plan, where: str, name: str) -> list[Stage]:
-    """Verdicts, where the task needs a judge, and readings of one folder of replies."""
-    task, examples = plan.tasks[name], plan.asked[name]
-    replies, found = f"replies/{where}", []
-    if task.judge:
-        judge = judges.build(task.judge)
-        found.append(Stage(
-            f"verdicts/{where}", {"judge": judge.name},
-            lambda f, p: evaluate.judge(judge, examples, plan.folder / replies, f), (replies,),
-        ))  # fmt: skip
-    verdicts = plan.folder / "verdicts" / where if task.judge else None
-    identity = {
-        "task": [type(task).__name__, task.version, task.label],
-        "gold": store.fingerprint([[one.id, one.target, one.meta] for one in examples]),
-    } | _grader_options(task)
-    needs = (replies, *(one.name for one in found))
-    found.append(Stage(
-        f"readings/{where}", identity,
-        lambda f, p: evaluate.grade(task, examples, plan.folder / replies, verdicts, f), needs,
-    ))  # fmt: skip
-    return found
-
-
-def _grader_options(task: Task) -> dict[str, Any]:
-    """The task's options that are not already in the items themselves."""
-    elsewhere = {"path", "train_path", "items", "train_items", "revision", "instruction"}
-    return {"options": task.options.model_dump(mode="json", exclude=elsewhere)}
+def _named(spec: ArmSpec) -> list[tuple[str, dict[str, Any] | None]]:
+    return [pair for step in spec.loss for pair in step.items()]
 
 
 def _stats(plan: Plan, readings: Sequence[str]) -> Stage:
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
+        evidence = deciding.gather(plan)
         results = assemble(
             plan.study.name,
             plan.study.model.id,
@@ -216,12 +217,18 @@ def _stats(plan: Plan, readings: Sequence[str]) -> Stage:
             arm_infos(plan),
             measured_readings(plan),
             conditions(plan),
+            repeated_readings(plan),
+            meter_readings(plan),
+            deciding.fronts(plan, evidence),
+            deciding.as_decision(deciding.decide(plan, evidence)),
         )
         store.write_json(folder / "results.json", to_json(results))
         return {"verdict": results.verdict}
 
-    identity = {"name": plan.study.name, "statistics": 1}
-    trained = [f"train/{arm}/seed{seed}" for arm in plan.study.arms for seed in plan.study.seeds]
+    identity = {
+        "name": plan.study.name, "statistics": 2, "ship": plan.study.ship.model_dump(mode="json"),
+    }  # fmt: skip
+    trained = [f"train/{arm}/seed{seed}" for arm, seed in plan.trained]
     return Stage("stats", identity, make, (*trained, *readings))
 
 

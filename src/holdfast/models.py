@@ -34,12 +34,14 @@ class ModelRef:
         revision: branch, tag or commit on the hub.
         adapter: folder of a PEFT adapter, or None for the model as it is.
         trust_remote_code: run the model's own Python code.
+        scale: share of the adapter's change that is applied.
     """
 
     base: str
     revision: str | None = None
     adapter: str | None = None
     trust_remote_code: bool = False
+    scale: float = 1.0
 
     def loading(self) -> dict[str, Any]:
         """Arguments for every ``from_pretrained``."""

@@ -20,6 +20,8 @@ from holdfast.memory.exhausted import loading
 from holdfast.models import ModelRef
 
 LAYER = re.compile(r"^(.*?\.\d+)\.")
+ADAPTER = re.compile(r"\.(lora|oft|osf)_")
+"""In the names of adapters' parameters, whichever of PEFT's ways made them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,14 @@ def cast_adapters(model: Any, plan: MemoryPlan) -> None:
     for one in model.parameters():
         if one.requires_grad:
             one.data = one.data.to(dtype)
+    match_buffers(model, dtype)
+
+
+def match_buffers(model: Any, dtype: Any) -> None:
+    """Give what OSF remembers of its start the dtype of what it trains: its hooks multiply both."""
+    for name, buffer in model.named_buffers():
+        if "._osf_" in name:
+            buffer.data = buffer.data.to(dtype)
 
 
 def check_world(plan: MemoryPlan, world_size: int) -> None:
@@ -159,7 +169,7 @@ def check_start(model: Any, plan: MemoryPlan, method: str, device: str, seat: Se
     trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
     expected = "float32" if method == "full" else adapter_dtype(plan)
     for name, one in trained.items():
-        if (method != "full") != ("lora_" in name):
+        if (method != "full") != bool(ADAPTER.search(name)):
             raise _not_as_planned(f"{name} is trained, under method {method}")
         if str(one.dtype) != f"torch.{expected}":
             raise _not_as_planned(f"{name} is {one.dtype} instead of {expected}")
@@ -188,8 +198,8 @@ def _devices(plan: MemoryPlan, device: str, seat: Seat) -> set[str]:
 def check_gradients(model: Any) -> None:
     """Did the first backward pass reach every layer?
 
-    LoRA's A has no gradient at first, because B is zero; so B's, or the full weights', are looked
-    at. One non-zero gradient per layer is asked for: an expert may go unused.
+    LoRA's A has no gradient at first, because B is zero; so B's, or whatever else is trained, is
+    looked at. One non-zero gradient per layer is asked for: an expert may go unused.
 
     Raises:
         TrainingError: naming the layers without.

@@ -11,18 +11,71 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from holdfast import store
+from holdfast.arms import BASE, Variant
 from holdfast.evaluate import EnginePool
 from holdfast.leak import LeakIndex
 from holdfast.memory.devices import GPU
-from holdfast.methods import DataMethod, Setting
+from holdfast.methods import AskMethod, DataMethod, LossMethod, Setting, WeightMethod
 from holdfast.models import ModelRef
 from holdfast.spec import Sampling, Study
 from holdfast.stages import Stage
 from holdfast.tasks import Task
 from holdfast.train import checkpoint_name
-from holdfast.types import Example
+from holdfast.types import Example, Point
 
-BASE = "base"
+__all__ = ["BASE", "Arm", "Plan", "place"]
+
+SCORES = "scores.jsonl"
+"""In the run folder: the base's losses of answers, by content."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm, its methods built."""
+
+    variant: Variant
+    data: tuple[DataMethod, ...] = ()
+    loss: tuple[LossMethod, ...] = ()
+    weights: tuple[WeightMethod, ...] = ()
+    ask: tuple[AskMethod, ...] = ()
+
+    @property
+    def made(self) -> tuple[DataMethod, ...]:
+        """Everything that has a hand in the training set, in order."""
+        return (*self.data, *self.loss)
+
+    @property
+    def merges(self) -> WeightMethod | None:
+        """The method that makes its weights of several, if there is one."""
+        return next((one for one in self.weights if one.partners or one.over_seeds), None)
+
+    @property
+    def recipe(self) -> str:
+        """All of it in words."""
+        parts = [m.recipe() for m in (*self.data, *self.loss, *self.weights, *self.ask)]
+        variant = self.variant
+        parts += [f"{key} {value}" for key, value in _differs(variant).items()]
+        if not variant.trains:
+            source = (
+                "the untouched model" if variant.source == BASE else f"weights of {variant.source}"
+            )
+            return "; ".join([source, *parts])
+        return "; ".join(parts) or "plain fine-tuning on the task's own answers"
+
+
+def _differs(variant: Variant) -> dict[str, Any]:
+    """The settings that the arm itself gives, as they are in this variant."""
+    train: Mapping[str, Any] = variant.train.model_dump(mode="json")
+    found: dict[str, Any] = {}
+    for key in variant.spec.train:
+        value = train.get(key)
+        if isinstance(value, Mapping):
+            given = variant.spec.train[key]
+            found |= {f"{key}.{one}": value.get(one) for one in given if one in value}
+        elif key in train:
+            found[key] = value
+    return found
 
 
 @dataclass(frozen=True)
@@ -38,7 +91,7 @@ class Plan:
     plain: Sequence[Example]
     steps: int
     save_at: tuple[int, ...]
-    methods: Mapping[str, Sequence[DataMethod]]
+    arms: Mapping[str, Arm]
     leaks: LeakIndex
     pool: EnginePool
     identity: Mapping[str, Any]
@@ -55,29 +108,105 @@ class Plan:
             lambda: self.pool.engine(self.ref),
             self.leaks,
             self.study.seeds[0],
+            self.folder / SCORES,
         )
 
-    def points(self) -> list[tuple[str, int | None, int]]:
-        """Everything that is measured, as (arm, seed, step); the base has no seed and step 0."""
-        tuned = [
-            (arm, seed, step)
-            for arm in self.study.arms
+    @property
+    def trained(self) -> list[tuple[str, int]]:
+        """(arm, seed) of every training."""
+        return [
+            (name, seed)
+            for name, arm in self.arms.items()
+            if arm.variant.trains
             for seed in self.study.seeds
-            for step in self.save_at
         ]
-        return [(BASE, None, 0), *tuned]
 
-    def weights(self, arm: str, seed: int | None, step: int) -> ModelRef:
+    def untouched(self, arm: str) -> bool:
+        """Whether an arm's weights are the base's own."""
+        return arm == BASE or self.arms[arm].variant.source == BASE
+
+    def seeds(self, arm: str) -> tuple[int | None, ...]:
+        """The seeds of an arm's points; None where there is one point over all of them."""
+        if self.untouched(arm):
+            return (None,)
+        merge = self.arms[arm].merges
+        return (None,) if merge is not None and merge.over_seeds else self.study.seeds
+
+    def places(self, arm: str) -> list[tuple[int, float]]:
+        """(step, scale) of everything of an arm that is measured, per seed."""
+        if self.untouched(arm):
+            return [(0, 1.0)]
+        found: list[tuple[int, float]] = []
+        own = self.arms[arm]
+        for step in self.save_at:
+            last = step == self.save_at[-1]
+            used = [one for one in own.weights if last or one.checkpoints == "all"]
+            scales = sorted({factor for one in used for factor in one.factors} - {1.0})
+            if own.variant.trains or not own.weights or (own.merges in used):
+                found.append((step, 1.0))
+            found += [(step, scale) for scale in scales]
+        return found
+
+    def points(self) -> list[Point]:
+        """Everything that is measured, the untouched model first."""
+        tuned = [
+            Point(arm, seed, step, scale)
+            for arm in self.arms
+            for seed in self.seeds(arm)
+            for step, scale in self.places(arm)
+        ]
+        return [Point(BASE), *tuned]
+
+    def weights(self, point: Point) -> ModelRef:
         """The model at one point."""
-        if arm == BASE:
+        if self.untouched(point.arm):
             return self.ref
-        made = str(self.folder / "train" / arm / f"seed{seed}" / checkpoint_name(step))
+        made, full = self.made_in(point), self.study.train.method == "full"
+        folder = str(self.folder / made)
         remote = self.ref.trust_remote_code
-        if self.study.train.method == "full":
-            return ModelRef(made, None, None, remote)
-        return ModelRef(self.ref.base, self.ref.revision, made, remote)
+        if full:
+            return ModelRef(folder, None, None, remote)
+        return ModelRef(self.ref.base, self.ref.revision, folder, remote, point.scale)
+
+    def made_in(self, point: Point) -> str:
+        """The folder of a point's weights below the run folder."""
+        own = self.arms[point.arm]
+        scaled = self.study.train.method == "full" and point.scale != 1
+        if own.merges is not None or scaled:
+            return f"weights/{_place(point if scaled else _whole(point))}"
+        return self.checkpoint(own.variant.source, point.seed, point.step)
+
+    def checkpoint(self, arm: str, seed: int | None, step: int) -> str:
+        """The folder of what a training had come to after `step` steps, or when it ended."""
+        train = f"train/{arm}/seed{seed}"
+        record = self.folder / train / store.RECORD
+        if record.is_file():
+            step = min(step, store.read_json(record)["summary"].get("stopped_at") or step)
+        return f"{train}/{checkpoint_name(step)}"
+
+    def ask(self, arm: str, task: str) -> Sequence[Example]:
+        """The items of a task as an arm is asked them."""
+        changes = self.arms[arm].ask if arm in self.arms else ()
+        found = list(self.asked[task])
+        for method in changes:
+            found = [method.change(one, task) for one in found]
+        return found
 
 
-def place(arm: str, seed: int | None, step: int, task: str) -> str:
+def _whole(point: Point) -> Point:
+    return Point(point.arm, point.seed, point.step)
+
+
+def _place(point: Point) -> str:
+    parts = [point.arm]
+    if point.seed is not None:
+        parts.append(f"seed{point.seed}")
+    if point.step:
+        share = "" if point.scale == 1 else f"@{point.scale:g}"
+        parts.append(checkpoint_name(point.step) + share)
+    return "/".join(parts)
+
+
+def place(point: Point, task: str) -> str:
     """The folder of one point below ``replies/``, ``verdicts/`` and ``readings/``."""
-    return f"{BASE}/{task}" if arm == BASE else f"{arm}/seed{seed}/{checkpoint_name(step)}/{task}"
+    return f"{_place(point)}/{task}"

@@ -6,12 +6,14 @@ comes of it: the explanation, the launch line, the plain script.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from holdfast import store, studyfile
+from holdfast import demands, store, studyfile
+from holdfast.demands import Demand
 from holdfast.errors import UsageError
 from holdfast.memory import calibration, explain, export
 from holdfast.memory.catalogue import read_config
@@ -101,6 +103,8 @@ class Report:
                 language, "runner_up", what=explain.describe(other, language),
                 gib=explain.gib(other.fullest.total), speed=f"{share:.0%}",
             ))  # fmt: skip
+        if more := explain.extra(planned, language):
+            line(more)
         for one in explain.remedies(planned, language):
             line(one)
         line("\n" + explain.grounds(planned, self.source, language))
@@ -217,32 +221,59 @@ def plan_study(
     longest: int | None = None,
     wishes: Wishes | None = None,
     find: Callable[[], tuple[GPU, ...]] = detect,
+    each: Sequence[Demand] | None = None,
 ) -> Report:
-    """Plan the training of a study.
+    """Plan the training of a study: for the arm that takes most.
 
     Args:
         study: model, training and hardware.
         longest: tokens of its longest training example; None: `train.max_length`, or assumed.
         wishes: what the command line says, which wins over the study.
         find: finds the GPUs that are there.
+        each: what the arms ask for; None: all that the study trains.
+
+    Raises:
+        UsageError: see `plan_model`.
+        StudyError: an arm that cannot be.
     """
     wishes = wishes or Wishes(trace=False)
     known = wishes.seq_len or longest or study.train.max_length
-    work = of_study(study.train, known or USUAL_SEQ_LEN)
-    hardware = study.hardware
-    report = plan_model(
-        study.model.id, _wished(work, wishes, study.train.method), wishes.gpus or hardware.gpus,
-        study.model.revision, wishes.trace, wishes.strategy or hardware.strategy, find=find,
-    )  # fmt: skip
-    if known:
-        return report
-    assumed = f"examples of at most {work.seq_len:,} tokens assumed (set train.max_length)"
-    return replace(report, notes=(*report.notes, assumed))
+    hardware, there = study.hardware, functools.cache(find)
+    works: dict[Workload, str] = {}
+    for one in demands.of_study(study) if each is None else each:
+        work = of_study(one.train, known or USUAL_SEQ_LEN, extra=one.extra)
+        works.setdefault(_wished(work, wishes, study.train.method), one.arm)
+
+    def plan(work: Workload, trace: bool) -> Report:
+        return plan_model(
+            study.model.id, work, wishes.gpus or hardware.gpus, study.model.revision, trace,
+            wishes.strategy or hardware.strategy, find=there,
+        )  # fmt: skip
+
+    hardest = next(iter(works), None) or _wished(
+        of_study(study.train, known or USUAL_SEQ_LEN), wishes, study.train.method
+    )
+    notes = []
+    if len(works) > 1:
+        hardest = max(works, key=lambda work: _shortage(plan(work, False).planned))
+        notes.append(f"planned for the arm {works[hardest]}, which takes most")
+    report = plan(hardest, wishes.trace)
+    if not known:
+        length = hardest.seq_len - hardest.extra.generated_tokens
+        notes.append(f"examples of at most {length:,} tokens assumed (set train.max_length)")
+    return replace(report, notes=(*report.notes, *notes))
+
+
+def _shortage(planned: Planned) -> tuple[bool, int]:
+    """How badly a job fits: whether at all, then what its roomiest way lacks, bytes."""
+    lacks = (one.short_bytes for one in planned.candidates if not one.refused)
+    return planned.chosen is None, min(lacks, default=0)
 
 
 def _length(work: Workload, shape: Shape) -> tuple[Workload, str]:
     """An assumed length is not held against a model that reads less."""
-    if work.seq_len == USUAL_SEQ_LEN and shape.max_positions < USUAL_SEQ_LEN:
+    length = work.seq_len - work.extra.generated_tokens
+    if length == USUAL_SEQ_LEN and shape.max_positions < work.seq_len:
         cut = replace(work, seq_len=shape.max_positions)
         return cut, f"examples of at most {shape.max_positions} tokens, the most this model reads"
     return work, ""

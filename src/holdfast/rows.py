@@ -7,11 +7,13 @@ as a dataset with one row per micro-batch, so that order and composition are fix
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from holdfast import chat, models
 from holdfast.chat import Encoded
 from holdfast.errors import TrainingError
+from holdfast.methods import ANCHOR
 from holdfast.models import ModelRef
 from holdfast.spec import TrainSpec
 from holdfast.types import Example
@@ -31,7 +33,10 @@ def encode_all(
     """
     tokenizer = models.load_tokenizer(ref)
     stops = chat.stop_ids(tokenizer, _generation_config(ref))
-    rows = [chat.encode(tokenizer, one, stops, spec.completion_only_loss) for one in examples]
+    rows = [
+        _marked(chat.encode(tokenizer, one, stops, spec.completion_only_loss), one.meta)
+        for one in examples
+    ]
     if spec.max_length is not None:
         fits = [len(row.ids) <= spec.max_length for row in rows]
         if not all(fits) and spec.overlong == "error":
@@ -48,6 +53,27 @@ def encode_all(
     return rows, list(examples), chat.mask_preview(tokenizer, rows[0])
 
 
+def _marked(row: Encoded, meta: Mapping[str, Any]) -> Encoded:
+    """A row with what loss methods wrote on its example.
+
+    ``dropped`` are places in the answer without loss; ``kl`` is what the divergence from the base
+    counts for, ``first_kl`` on the first ``first`` tokens of the answer; an anchor bears no
+    cross-entropy at all.
+    """
+    labels = list(row.labels)
+    for place in meta.get("dropped", ()):
+        labels[row.start + place] = chat.IGNORED
+    kl: tuple[float, ...] = ()
+    if (weight := meta.get("kl")) is not None:
+        count = len(row.ids) - row.start
+        first = min(count, int(meta.get("first", 0)))
+        strong = float(meta.get("first_kl", weight))
+        kl = (*[0.0] * row.start, *[strong] * first, *[float(weight)] * (count - first))
+    if meta.get("kind") == ANCHOR:
+        labels = [chat.IGNORED] * len(labels)
+    return replace(row, labels=tuple(labels), kl=kl)
+
+
 def _generation_config(ref: ModelRef) -> Any:
     from transformers import GenerationConfig
 
@@ -61,11 +87,12 @@ def collate(batch: Sequence[Mapping[str, Any]], pad: int) -> dict[str, Any]:
     """Pad the rows of one micro-batch to a rectangle.
 
     Args:
-        batch: one dataset row, whose ``input_ids`` and ``labels`` are lists of lists.
+        batch: one dataset row, whose values are lists of lists.
         pad: id of the pad token.
 
     Returns:
-        ``input_ids``, ``labels`` and ``attention_mask``, each of shape (rows, longest).
+        ``input_ids``, ``labels``, ``attention_mask`` and, where there are any, ``kl_weights``, each
+        of shape (rows, longest).
     """
     import torch
 
@@ -73,24 +100,61 @@ def collate(batch: Sequence[Mapping[str, Any]], pad: int) -> dict[str, Any]:
     labels = [one for slot in batch for one in slot["labels"]]
     width = max(len(one) for one in ids)
 
-    def padded(values: Sequence[Sequence[int]], filling: int) -> torch.Tensor:
+    def padded(values: Sequence[Sequence[float]], filling: float) -> torch.Tensor:
         return torch.tensor([list(one) + [filling] * (width - len(one)) for one in values])
 
     mask = [[1] * len(one) for one in ids]
-    return {
+    found = {
         "input_ids": padded(ids, pad),
         "labels": padded(labels, chat.IGNORED),
         "attention_mask": padded(mask, 0),
     }
+    if "kl_weights" in batch[0]:
+        found["kl_weights"] = padded([o for slot in batch for o in slot["kl_weights"]], 0.0)
+    return found
 
 
-def dataset(rows: Sequence[Encoded], slots: Sequence[Sequence[int]]) -> Any:
-    """One dataset row per micro-batch; an empty one becomes a short row without loss."""
+def dataset(rows: Sequence[Encoded], slots: Sequence[Sequence[int]], per_step: int = 1) -> Any:
+    """One dataset row per micro-batch; an empty one becomes a short row without loss.
+
+    Args:
+        rows: the training examples.
+        slots: indices of the rows of each micro-batch.
+        per_step: micro-batches of one optimiser step, over all processes.
+    """
     from datasets import Dataset
 
-    silent = rows[0].ids[:2]
-    table: dict[str, list[Any]] = {"input_ids": [], "labels": []}
-    for slot in slots:
-        table["input_ids"].append([rows[i].ids for i in slot] or [silent])
-        table["labels"].append([rows[i].labels for i in slot] or [[chat.IGNORED] * len(silent)])
+    silent = Encoded(rows[0].ids[:2], (chat.IGNORED,) * 2)
+    filled = [[rows[i] for i in slot] or [silent] for slot in slots]
+    table: dict[str, list[Any]] = {
+        "input_ids": [[one.ids for one in slot] for slot in filled],
+        "labels": [[one.labels for one in slot] for slot in filled],
+    }
+    if any(row.kl for row in rows):
+        table["kl_weights"] = _kl_weights(filled, per_step)
     return Dataset.from_dict(table)
+
+
+def _kl_weights(filled: Sequence[Sequence[Encoded]], per_step: int) -> list[list[list[float]]]:
+    """Divergence weights such that a step's anchors count as a mean of their own.
+
+    The loss of a step is divided by its supervised tokens. Anchors have none, so theirs are
+    multiplied by supervised tokens per anchor token: cross-entropy mean + weight x anchor mean.
+    """
+    found: list[list[list[float]]] = []
+    for start in range(0, len(filled), per_step):
+        step = filled[start : start + per_step]
+        every = [row for slot in step for row in slot]
+        supervised = sum(row.cost.supervised for row in every)
+        held = sum(sum(w > 0 for w in row.kl) for row in every if _is_anchor(row))
+        share = supervised / held if held else 0.0
+        for slot in step:
+            found.append([
+                [w * (share if _is_anchor(row) else 1.0) for w in row.kl] or [0.0] * len(row.ids)
+                for row in slot
+            ])  # fmt: skip
+    return found
+
+
+def _is_anchor(row: Encoded) -> bool:
+    return bool(row.kl) and row.cost.supervised == 0

@@ -9,21 +9,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from holdfast import engines, environment, evaluate, methods, models, stages, store, tasks, training
+from holdfast import (
+    combinations,
+    engines,
+    environment,
+    evaluate,
+    methods,
+    models,
+    stages,
+    store,
+    tasks,
+    training,
+)
+from holdfast.arms import Variant, expand
 from holdfast.budget import checkpoint_steps, steps_of
-from holdfast.errors import StudyError, located
+from holdfast.errors import located
+from holdfast.frontier import check_rule
 from holdfast.layout import lay_out
 from holdfast.leak import LeakIndex
-from holdfast.plan import Plan
+from holdfast.plan import Arm, Plan
 from holdfast.progress import Progress
 from holdfast.registry import resolve
 from holdfast.report.results import Results, from_json
 from holdfast.spec import Study
 from holdfast.stages import Step
 from holdfast.types import Example
+
+ENTRIES = ("data", "loss", "weights", "ask")
 
 
 def plan(study: Study, folder: Path, source: str = "study") -> Plan:
@@ -57,34 +73,36 @@ def plan(study: Study, folder: Path, source: str = "study") -> Plan:
         plain = tasks.training_set(made[target], study.tasks[target], study.train.keep_shortest)
     leaks = LeakIndex(example for examples in asked.values() for example in examples)
     leaks.refuse(plain, f"{source}: tasks.{target}")
-    chosen = {
-        arm: [
-            methods.build(name, options, source, f"arms.{arm}.data")
-            for step in spec.data
-            for name, options in step.items()
-        ]
-        for arm, spec in study.arms.items()
+    arms = {
+        name: Arm(variant, *(_built(variant, entry, source) for entry in ENTRIES))
+        for name, variant in expand(study, source).items()
     }
     train = study.train
     steps = steps_of(len(plain), train.batch_size, train.num_train_epochs, train.max_steps)
     save_at = checkpoint_steps(steps, train.checkpoints, train.save_steps)
     pool = evaluate.EnginePool(study, gpus)
     found = Plan(
-        study, folder, ref, made, samplings, asked, plain, steps, save_at, chosen, leaks, pool,
+        study, folder, ref, made, samplings, asked, plain, steps, save_at, arms, leaks, pool,
         models.identity(ref), gpus,
     )  # fmt: skip
-    for arm, arm_methods in chosen.items():
-        mixed = [method.mixes for method in arm_methods]
-        if mixed != sorted(mixed):
-            raise StudyError(
-                "methods that mix in other data come last, or their share would not hold",
-                where=f"{source}: arms.{arm}.data",
-                remedy="put selfgen before replay",
-            )
-        for method in arm_methods:
-            method.check(found.setting())
+    for name, arm in arms.items():
+        combinations.check(arm, arms, study, f"{source}: arms.{arm.variant.family}")
+        if arm.variant.trains:
+            for method in arm.made:
+                with located(f"{source}: arms.{name}"):
+                    method.check(found.setting())
+    check_rule(study.ship, study.tasks, source)
     found.stages.extend(lay_out(found))
     return found
+
+
+def _built(variant: Variant, entry: str, source: str) -> tuple[Any, ...]:
+    where = f"arms.{variant.family}.{entry}"
+    return tuple(
+        methods.build(name, options, source, where)
+        for step in getattr(variant.spec, entry)
+        for name, options in step.items()
+    )
 
 
 def run(
@@ -126,7 +144,7 @@ def run(
 
 def _check_trained(plan: Plan) -> None:
     """Refuse to measure arms that were trained on what has become an evaluation question since."""
-    for arm in plan.study.arms:
+    for arm in plan.arms:
         file = plan.folder / "data" / arm / methods.EXAMPLES
         if file.is_file():
             plan.leaks.refuse(store.read_jsonl(file, Example), f"arm {arm}, already trained")

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from holdfast import checkpoints, models, placed, store
-from holdfast.arguments import lora_config, trainer_arguments
+from holdfast import adapters, checkpoints, models, placed, store
+from holdfast.arguments import trainer_arguments
 from holdfast.budget import Budget, deal, regroup
 from holdfast.chat import Encoded
 from holdfast.checkpoints import checkpoint_name as checkpoint_name  # part of this interface
@@ -26,6 +26,8 @@ from holdfast.errors import HoldfastError, MissingDependency, TrainingError
 from holdfast.job import EVENTS, SUMMARY
 from holdfast.memory.candidate import MemoryPlan
 from holdfast.memory.exhausted import loading
+from holdfast.meters import Meters
+from holdfast.methods import Term
 from holdfast.models import ModelRef
 from holdfast.placed import Seat
 from holdfast.progress import Progress
@@ -50,6 +52,9 @@ def fit(
     device: str = "auto",
     plan: MemoryPlan | None = None,
     rehearsal: bool | None = None,
+    terms: Sequence[Term] = (),
+    probes: Sequence[Encoded] = (),
+    meters: Meters | None = None,
 ) -> Mapping[str, Any]:
     """Train one arm with one seed, in this process or as one of several.
 
@@ -67,9 +72,13 @@ def fit(
         plan: placement, dtypes, micro-batch; has no bearing on what is learned, up to rounding.
             None: one device and the micro-batches as dealt.
         rehearsal: run the longest micro-batch before the first step; None: on a GPU.
+        terms: what the arm's loss methods do in a step.
+        probes: examples that they look at before the first step.
+        meters: read at every checkpoint; they may end the training.
 
     Returns:
-        What was spent: steps, tokens, examples, and what it took of each GPU's memory.
+        What was spent: steps, tokens, examples, and what it took of each GPU's memory;
+        `stopped_at` when a meter ended it.
 
     Raises:
         TrainingError: the loss became NaN, or the run is not as planned.
@@ -77,7 +86,9 @@ def fit(
     """
     if (folder / SUMMARY).is_file():  # killed after training, before its stage was recorded
         return dict(store.read_json(folder / SUMMARY))
-    job = _Job(ref, rows, kinds, budget, spec, seed, save_at, folder, progress)
+    job = _Job(
+        ref, rows, kinds, budget, spec, seed, save_at, folder, progress, terms, probes, meters
+    )
     device = models.pick_device("cpu" if plan and plan.placement == "cpu" else device)
     try:
         summary = _train(job, device, plan, device == "cuda" if rehearsal is None else rehearsal)
@@ -103,6 +114,9 @@ class _Job:
     save_at: Sequence[int]
     folder: Path
     progress: Progress
+    terms: Sequence[Term]
+    probes: Sequence[Encoded]
+    meters: Meters | None
 
 
 def _train(job: _Job, device: str, plan: MemoryPlan | None, rehearsal: bool) -> dict[str, Any]:
@@ -139,13 +153,14 @@ def _train(job: _Job, device: str, plan: MemoryPlan | None, rehearsal: bool) -> 
     job.progress.total(job.budget.steps, "steps")
     job.progress.advance(checkpoints.step_of(start) if start else 0)
     with loading(), _explained(spec):
-        model = _adapted(model, spec, device, plan)
+        model = _adapted(job, model, device, plan)
         trainer = Trainer(
             model=model,
             args=arguments,
-            train_dataset=dataset(job.rows, slots),
+            train_dataset=dataset(job.rows, slots, len(slots) // job.budget.steps),
             data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
             processing_class=tokenizer,
+            terms=job.terms,
             say=job.progress.say,
         )
     if plan is not None and spec.method != "full":
@@ -158,9 +173,14 @@ def _train(job: _Job, device: str, plan: MemoryPlan | None, rehearsal: bool) -> 
         row = max(range(len(slots)), key=lambda i: _area([costs[j].tokens for j in slots[i]]))
         longest = collate([trainer.train_dataset[row]], tokenizer.pad_token_id)
     planned = None if plan is None else Planned(plan, spec.method, device, seat)
-    trainer.add_callback(watch(trainer, set(job.save_at), job.progress, planned, longest))
+    trainer.add_callback(
+        watch(trainer, set(job.save_at), job.progress, planned, longest, job.meters)
+    )
+    with loading():
+        _prepare(job, trainer, checkpoints.step_of(start) if start else 0, tokenizer.pad_token_id)
     try:
-        _run(trainer, start)
+        if job.meters is None or job.meters.stopped_at is None:  # else it was killed after its end
+            _run(trainer, start)
     finally:
         with (folder / EVENTS).open("a", encoding="utf-8") as file:
             file.writelines(store.jsonl_line(event) for event in trainer.events)
@@ -168,16 +188,47 @@ def _train(job: _Job, device: str, plan: MemoryPlan | None, rehearsal: bool) -> 
         store.write_jsonl(folder / "log.jsonl", trainer.state.log_history)
     seen = [index for slot in dealt for index in slot]
     losses = [[log["step"], log["loss"]] for log in trainer.state.log_history if "loss" in log]
+    stopped = job.meters.stopped_at if job.meters else None
+    if stopped:
+        seen = [i for slot in dealt[: stopped * job.budget.micro_batches] for i in slot]
     return {
-        "steps": job.budget.steps,
+        "steps": stopped or job.budget.steps,
+        "stopped_at": stopped,
         "supervised_tokens": sum(costs[index].supervised for index in seen),
         "tokens": sum(costs[index].tokens for index in seen),
+        "reference_tokens": _reference_tokens(job, seen),
+        "generated_tokens": 0,
         "examples_seen": len(seen),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "device": models.describe_device(device, dtype),
         "loss": losses,
         "memory": measured(),
     }
+
+
+def _prepare(job: _Job, trainer: Any, step: int, pad: int) -> None:
+    """Let loss methods and meters look at the untouched model; nothing of it stays."""
+    model = trainer.model
+    if job.meters is not None:
+        job.meters.begin(model, step)
+    if not any(term.prepare for term in job.terms):
+        return
+    batches = [
+        {key: value.to(trainer.args.device) for key, value in collate([one], pad).items()}
+        for one in dataset(job.probes, [[i] for i in range(len(job.probes))])
+    ] if job.probes else []  # fmt: skip
+    model.eval()
+    for term in job.terms:
+        if term.prepare:
+            term.prepare(model, batches)
+    model.train()
+
+
+def _reference_tokens(job: _Job, seen: Sequence[int]) -> int:
+    """Tokens of the passes with the adapters switched off."""
+    if not any(term.divergence for term in job.terms):
+        return 0
+    return sum(len(job.rows[i].ids) for i in seen if any(job.rows[i].kl))
 
 
 def _load(job: _Job, device: str, dtype: Any, plan: MemoryPlan | None) -> Any:
@@ -189,12 +240,10 @@ def _load(job: _Job, device: str, dtype: Any, plan: MemoryPlan | None) -> Any:
         return models.load_model(job.ref, loaded_as, device, nf4=job.spec.method == "qlora")
 
 
-def _adapted(model: Any, spec: TrainSpec, device: str, plan: MemoryPlan | None) -> Any:
-    if spec.method == "full":
+def _adapted(job: _Job, model: Any, device: str, plan: MemoryPlan | None) -> Any:
+    if job.spec.method == "full":
         return model
-    from peft import get_peft_model
-
-    adapted = get_peft_model(model, lora_config(spec))
+    adapted = adapters.adapt(model, job.spec, job.rows, job.kinds, plan)
     if plan is not None and plan.placement == "offload":
         placed.offload(adapted, device)
     return adapted

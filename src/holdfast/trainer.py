@@ -22,6 +22,9 @@ from trl import SFTTrainer
 from holdfast.errors import Phase
 from holdfast.memory.drill import Drill
 from holdfast.memory.exhausted import Failure, event, free, given_up, is_out_of_memory, seen
+from holdfast.methods import Term
+from holdfast.objective import WEIGHTS, Objective
+from holdfast.pieces import drain, split, supervised
 
 SPLIT = "split.json"
 """In a checkpoint: how many examples at a time its run had come down to."""
@@ -54,6 +57,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
     def __init__(
         self,
         *args: Any,
+        terms: Sequence[Term] = (),
         recover: bool = True,
         say: Callable[[str], None] | None = None,
         **kwargs: Any,
@@ -62,6 +66,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
 
         Args:
             args: see `SFTTrainer`.
+            terms: what the arm's loss methods do in a step.
             recover: False: every failure ends the run.
             say: gets one line per failure; None: the log.
             kwargs: see `SFTTrainer`.
@@ -69,6 +74,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
         super().__init__(*args, **kwargs)
         self.events: list[dict[str, Any]] = []
         self.most_examples: int | None = None
+        self._objective = Objective(terms) if terms else None
         self._recover, self._say = recover, say or logging.getLogger(__name__).warning
         self._phase: Phase = "load"
         self._step: _Step | None = None
@@ -122,13 +128,39 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
         step.losses = done
         return change
 
-    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         """See `SFTTrainer.compute_loss`; what follows it is the backward pass."""
         self._phase = "forward"
         self._drill.at("forward", self._tokens)
-        found = super().compute_loss(*args, **kwargs)
+        if self._objective is None:
+            found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        else:
+            found = self._compute_terms(self._objective, model, inputs, num_items_in_batch)
         self._phase = "backward"
         return found
+
+    def _compute_terms(self, objective: Objective, model: Any, inputs: Any, items: Any) -> Any:
+        """TRL's loss, and what the terms add to it."""
+        outputs: list[Any] = []
+        weights = inputs.pop(WEIGHTS, None)
+
+        def forward(fused_lm_head: bool = True, **given: Any) -> Any:
+            plain = self.accelerator.unwrap_model(self.model)
+            outputs.append(objective.forward(model, plain, given, weights))
+            return outputs[-1]
+
+        loss = super().compute_loss(forward, inputs, False, items)
+        here = outputs[0].label_mask.sum()
+        more = outputs[0].extra
+        if (penalty := objective.penalties(self.model)) is not None:
+            more = more + penalty * here.to(penalty.device)  # over a step this adds up to one
+        for name, value in objective.said.items():
+            self._metrics["train"][name].append(value)
+        every = torch.as_tensor(here if items is None else items).clamp(min=1)
+        processes = self.accelerator.num_processes if items is not None else 1
+        return loss + (more / every.to(more.device) * processes).to(loss.device)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """See `SFTTrainer.create_optimizer`."""
@@ -172,7 +204,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
         finally:
             self.current_gradient_accumulation_steps = accumulation
         if len(pieces) > 1:
-            self._join(before, [_supervised(piece) for piece in pieces])
+            self._join(before, [supervised(piece) for piece in pieces])
         return sum(losses[1:], losses[0])
 
     def _begin(self) -> _Step:
@@ -242,43 +274,3 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
             if len(own) == len(weights):  # num_tokens is a running total, kept as one entry
                 mean = sum(v * w for v, w in zip(own, weights, strict=True)) / max(1, sum(weights))
                 values[before.get(key, 0) :] = [mean]
-
-
-def split(inputs: Batch, most: int | None) -> list[dict[str, Any]]:
-    """A micro-batch in even pieces of at most `most` examples, without needless padding.
-
-    Args:
-        inputs: tensors of shape (examples, width), padded on the right; ``attention_mask`` says
-            where. Other values go into every piece as they are.
-        most: None: in one piece.
-    """
-    rows, width = inputs["input_ids"].shape
-    count = 1 if most is None else -(-rows // most)
-    if count == 1:
-        return [dict(inputs)]
-    pieces: list[dict[str, Any]] = [dict(inputs) for _ in range(count)]
-    for key, value in inputs.items():
-        if isinstance(value, torch.Tensor) and value.shape[:1] == (rows,):
-            for piece, part in zip(pieces, value.tensor_split(count), strict=True):
-                piece[key] = part
-    for piece in pieces:
-        if (mask := piece.get("attention_mask")) is not None:
-            longest = int(mask.any(0).nonzero().max()) + 1
-            for key, value in piece.items():
-                if isinstance(value, torch.Tensor) and value.shape[1:] == (width,):
-                    piece[key] = value[:, :longest]
-    return pieces
-
-
-def drain() -> None:
-    """Make autograd let go of a backward pass that failed.
-
-    On the CPU what the failed pass had still to do stays queued, and holds its whole graph, until
-    another backward pass runs in the same thread. GPUs have threads that empty their queues.
-    """
-    torch.zeros((), requires_grad=True).backward()
-
-
-def _supervised(piece: Batch) -> int:
-    """Tokens with a loss; the first of a row has none, because labels are shifted."""
-    return int((piece["labels"][:, 1:] != -100).sum())

@@ -23,7 +23,7 @@ from holdfast.memory.detect import detect
 from holdfast.memory.devices import GPU, parse
 from holdfast.planning import Report, Wishes, plan_study
 from holdfast.progress import Progress
-from holdfast.spec import Study
+from holdfast.spec import Study, TrainSpec
 
 RECORD = "memory.json"
 
@@ -150,11 +150,11 @@ def _observe(
         ))  # fmt: skip
 
 
-def job_of(study: Study, **parts: Any) -> Job:
-    """A job of a study; `parts` are the fields that differ from run to run."""
+def job_of(study: Study, train: TrainSpec, **parts: Any) -> Job:
+    """A job of a study with an arm's own settings; `parts` differ from run to run."""
     return Job(
-        train=study.train.model_dump(mode="json", exclude={"global_batch_size"})
-        | {"gradient_accumulation_steps": study.train.accumulation},
+        train=train.model_dump(mode="json", exclude={"global_batch_size"})
+        | {"gradient_accumulation_steps": train.accumulation},
         device=study.hardware.device,
         **parts,
     )

@@ -16,6 +16,7 @@ from holdfast import placed
 from holdfast.checkpoints import checkpoint_name, mark_complete, meet, save_shards
 from holdfast.errors import TrainingError
 from holdfast.memory.candidate import MemoryPlan
+from holdfast.meters import Meters
 from holdfast.placed import Seat
 from holdfast.progress import Progress
 from holdfast.rehearsal import rehearse
@@ -40,6 +41,7 @@ def watch(
     progress: Progress,
     planned: Planned | None,
     longest: Mapping[str, Any] | None,
+    meters: Meters | None = None,
 ) -> TrainerCallback:
     """The callback that does it.
 
@@ -49,6 +51,7 @@ def watch(
         progress: is advanced per step.
         planned: what to compare with; None: no comparison.
         longest: the collated micro-batch to rehearse; None: no rehearsal.
+        meters: are read before each checkpoint; training may end there.
     """
     from transformers import TrainerCallback
 
@@ -71,6 +74,9 @@ def watch(
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
             progress.advance(1)
             if state.global_step in save_at:
+                if meters is not None and meters.read(trainer.model, state.global_step):
+                    progress.say(f"step {state.global_step}: a meter passed its limit; stopping")
+                    control.should_training_stop = True
                 if trainer.is_fsdp_enabled:
                     folder = Path(args.output_dir) / checkpoint_name(state.global_step)
                     save_shards(trainer, folder)

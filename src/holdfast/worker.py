@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from holdfast import store
+from holdfast import methods, store
+from holdfast.distill import distill
 from holdfast.errors import HoldfastError, OutOfMemory
 from holdfast.job import ERROR, OOM, PROGRESS, Job, read_job
 from holdfast.launch import OUT_OF_MEMORY, PARENT
+from holdfast.meters import Meters
 from holdfast.models import ModelRef
 from holdfast.placed import Seat
 from holdfast.process import Told, end_with
@@ -30,12 +32,30 @@ def train(job: Job, progress: Progress) -> Mapping[str, Any]:
     """Train a job in this process; see `train.fit`."""
     ref, spec = ModelRef(**job.model), TrainSpec(**job.train)
     examples = store.read_jsonl(Path(job.examples), Example)
+    losses = [methods.build(name, options, job.examples, "loss") for name, options in job.losses]
+    others = next((one for one in losses if one.trainer), None)
+    if others is not None:
+        return distill(
+            ref, examples, job.budget, spec, others, job.seed, job.save_at, Path(job.folder),
+            progress, job.device, job.plan,
+        )  # fmt: skip
     rows, examples, _ = encode_all(ref, examples, spec)
-    kinds = [str(one.meta.get("kind", "task")) for one in examples]
+    kinds = [str(one.meta.get("kind", methods.TASK)) for one in examples]
+    own = [place for place, kind in enumerate(kinds) if kind != methods.PROBE]
+    probes = [row for row, kind in zip(rows, kinds, strict=True) if kind == methods.PROBE]
     return fit(
-        ref, rows, kinds, job.budget, spec, job.seed, job.save_at, Path(job.folder), progress,
-        job.device, job.plan, job.rehearsal,
+        ref, [rows[i] for i in own], [kinds[i] for i in own], job.budget, spec, job.seed,
+        job.save_at, Path(job.folder), progress, job.device, job.plan, job.rehearsal,
+        [term for one in losses if (term := one.term())], probes, _meters(job, ref, spec),
     )  # fmt: skip
+
+
+def _meters(job: Job, ref: ModelRef, spec: TrainSpec) -> Meters | None:
+    if job.probes is None:
+        return None
+    examples = store.read_jsonl(Path(job.probes), Example)
+    plain = spec.model_copy(update={"max_length": None, "completion_only_loss": True})
+    return Meters(encode_all(ref, examples, plain)[0], job.stop, Path(job.folder))
 
 
 def main(path: Path) -> int:

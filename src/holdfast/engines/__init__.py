@@ -6,6 +6,7 @@ An engine turns prompts into replies. It is a context manager, because it may ho
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -16,14 +17,24 @@ from holdfast.types import Example, Reply
 ENGINES = {"hf": "holdfast.engines.hf:HFEngine"}
 
 
+@dataclass(slots=True)
+class Spent:
+    """Tokens that went through a model: read as prompts or answers to score, and written."""
+
+    read: int = 0
+    written: int = 0
+
+
 class Engine(Protocol):
     """Answers prompts with one base model and any of its adapters.
 
     Attributes:
         about: device and precision in words, known once it is entered.
+        spent: is added to with every call.
     """
 
     about: str
+    spent: Spent
 
     def __enter__(self) -> Self:
         """Take the device."""
@@ -42,18 +53,30 @@ class Engine(Protocol):
         sampling: Sampling,
         adapter: str | None,
         progress: Progress,
+        scale: float = 1.0,
     ) -> list[list[Reply]]:
         """Answer every example `sampling.samples` times.
 
         Args:
-            examples: their messages are the prompts.
+            examples: their messages are the prompts; with ``meta["continue"] == "user"`` the model
+                writes the user's turn itself (`chat.user_header`).
             sampling: how.
             adapter: folder of the adapter to apply; None asks the plain base model.
             progress: is advanced by one for every example answered.
+            scale: share of the adapter's change that is applied.
 
         Returns:
             One list of replies per example, in the order of `examples`.
         """
 
-    def mean_nll(self, examples: Sequence[Example]) -> list[float]:
-        """Mean negative log-likelihood, in nats per token, of each target under the plain base."""
+    def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
+        """Negative log-likelihood, in nats, of each target's tokens under the plain base.
+
+        Returns:
+            One list per example; the last value is that of the end-of-turn token.
+        """
+
+
+def mean_nll(engine: Engine, examples: Sequence[Example]) -> list[float]:
+    """Mean loss of each target under the plain base, nats per token."""
+    return [sum(one) / len(one) for one in engine.token_nll(examples)]

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from holdfast import chat, models
 from holdfast.chat import Encoded
+from holdfast.engines import Spent
 from holdfast.errors import HoldfastError
 from holdfast.memory.drill import Drill
 from holdfast.memory.exhausted import event, free, given_up, is_out_of_memory, loading, seen
@@ -66,10 +67,11 @@ class HFEngine:
         self.ref, self._wanted, self._bf16, self._nf4 = ref, device, bf16, nf4
         self._batch_size, self._map = batch_size, device_map
         self.events: list[dict[str, Any]] = []
+        self.spent = Spent()
         self._most: dict[str, int] = {}  # rows at a time since the last failure, by kind of work
         self._drill = Drill.from_environment()
         self._base: Any = None
-        self._adapter: str | None = None
+        self._adapter: tuple[str, float] | None = None
         self._tuned: Any = None
 
     def __enter__(self) -> Self:
@@ -108,23 +110,26 @@ class HFEngine:
         sampling: Sampling,
         adapter: str | None,
         progress: Progress,
+        scale: float = 1.0,
     ) -> list[list[Reply]]:
         """See `Engine.generate`.
 
         Raises:
             OutOfMemory: one prompt does not fit.
         """
-        model = self._model(adapter)
-        encoded = [chat.prompt_ids(self.tokenizer, one.messages) for one in examples]
+        model = self._model(adapter, scale)
+        encoded = [chat.asked_ids(self.tokenizer, one) for one in examples]
         order = sorted(range(len(examples)), key=lambda i: (-len(encoded[i]), examples[i].id))
         samples = sampling.samples
         rows = [(examples[i].id, encoded[i], n) for i in order for n in range(samples)]
         size = max(1, (self._batch_size or 1) // samples) * samples
+        self.spent.read += samples * sum(map(len, encoded))
         replies: list[list[Reply]] = [[] for _ in examples]
         done = 0
         for answers in self._in_batches(
             "generate", rows, size, lambda batch: self._batch(model, batch, sampling), progress.say
         ):
+            self.spent.written += sum(map(len, answers))
             for row, tokens in enumerate(answers, start=done):
                 name, _, sample = rows[row]
                 replies[order[row // samples]].append(self._reply(name, sample, tokens))
@@ -132,8 +137,8 @@ class HFEngine:
             progress.advance(done // samples - before // samples)
         return replies
 
-    def mean_nll(self, examples: Sequence[Example]) -> list[float]:
-        """See `Engine.mean_nll`; teacher-forced, answer tokens and end of turn only.
+    def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
+        """See `Engine.token_nll`; teacher-forced, answer tokens and end of turn only.
 
         Raises:
             OutOfMemory: one example does not fit.
@@ -143,6 +148,7 @@ class HFEngine:
         encoded = [chat.encode(self.tokenizer, one, stops) for one in examples]
         order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i].ids))
         rows = [encoded[i] for i in order]
+        self.spent.read += sum(len(row.ids) for row in rows)
         size = max(1, (self._batch_size or 1) // NLL_SHARE)
         say = logging.getLogger(__name__).warning
         losses = [
@@ -150,7 +156,7 @@ class HFEngine:
             for some in self._in_batches("nll", rows, size, lambda b: self._nll(model, b), say)
             for loss in some
         ]
-        found = [0.0] * len(rows)
+        found: list[list[float]] = [[]] * len(rows)
         for index, loss in zip(order, losses, strict=True):
             found[index] = loss
         return found
@@ -202,8 +208,8 @@ class HFEngine:
             self.tokenizer.pad_token_id,
         )
 
-    def _nll(self, model: Any, rows: Sequence[Encoded]) -> list[float]:
-        """Mean loss of each row's answer.
+    def _nll(self, model: Any, rows: Sequence[Encoded]) -> list[list[float]]:
+        """Loss of each token of each row's answer.
 
         Padding is on the left, so that all answers end together and logits are needed for their
         length only; with a vocabulary of 152k that is what decides the memory.
@@ -224,8 +230,8 @@ class HFEngine:
             ).logits
             return [
                 torch.nn.functional.cross_entropy(
-                    logits[row, -count - 1 : -1].float(), ids[row, -count:]
-                ).item()
+                    logits[row, -count - 1 : -1].float(), ids[row, -count:], reduction="none"
+                ).tolist()
                 for row, count in enumerate(counts)
             ]
 
@@ -234,9 +240,10 @@ class HFEngine:
         text = self.tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=True)
         return Reply(example_id, sample, text, "stop" if ended else "length", len(tokens))
 
-    def _model(self, adapter: str | None) -> Any:
-        """The base as it is, or wrapped with `adapter`; switches when needed."""
-        if adapter == self._adapter:
+    def _model(self, adapter: str | None, scale: float = 1.0) -> Any:
+        """The base as it is, or wrapped with a share of `adapter`; switches when needed."""
+        wanted = (adapter, scale) if adapter else None
+        if wanted == self._adapter:
             return self._tuned if adapter else self._plain()
         if self._tuned is not None:
             self._base, self._tuned, self._adapter = self._tuned.unload(), None, None
@@ -246,7 +253,9 @@ class HFEngine:
 
         with loading():
             self._tuned = PeftModel.from_pretrained(self._base, adapter).eval()
-        self._adapter = adapter
+        if scale != 1:
+            scale_adapter(self._tuned, scale)
+        self._adapter = wanted
         return self._tuned
 
     def _plain(self) -> Any:
@@ -258,6 +267,30 @@ class HFEngine:
                 remedy="please report this",
             )
         return self._base
+
+
+def scale_adapter(model: Any, factor: float) -> None:
+    """Apply a share of an adapter's change: W + factor · ΔW (WiSE-FT, arXiv:2109.01903).
+
+    Args:
+        model: a PEFT model whose adapters add to the weights (LoRA, rank-stabilised LoRA).
+        factor: 0 is the base, 1 the model as it was trained.
+
+    Raises:
+        HoldfastError: the adapters do not add, so that a share of them is no interpolation.
+    """
+    from peft.tuners.lora import LoraLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in model.modules():
+        if not isinstance(module, BaseTunerLayer):
+            continue
+        if not isinstance(module, LoraLayer) or any(module.use_dora.values()):
+            raise HoldfastError(
+                "only a share of LoRA's change can be applied",
+                remedy="use train.lora.variant lora or rslora, or leave `scale` out",
+            )
+        module.scale_layer(factor)
 
 
 def _seed(seed: int, example_id: str, sample: int) -> int:

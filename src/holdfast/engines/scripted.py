@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
+from holdfast.engines import Spent
 from holdfast.progress import Progress
 from holdfast.spec import Sampling
 from holdfast.types import Example, Reply
@@ -26,6 +27,7 @@ class ScriptedEngine:
         """Take the script; `calls` counts the examples that were asked."""
         self._script = script
         self.calls = 0
+        self.spent = Spent()
 
     def __enter__(self) -> Self:
         """Nothing to load."""
@@ -45,6 +47,7 @@ class ScriptedEngine:
         sampling: Sampling,
         adapter: str | None,
         progress: Progress,
+        scale: float = 1.0,
     ) -> list[list[Reply]]:
         """See `Engine.generate`."""
         self.calls += len(examples)
@@ -57,6 +60,7 @@ class ScriptedEngine:
             for one in examples
         ]
 
-    def mean_nll(self, examples: Sequence[Example]) -> list[float]:
-        """A stand-in that prefers short answers: one hundredth of the answer's length."""
-        return [len(one.target or "") / 100 for one in examples]
+    def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
+        """A stand-in that prefers short answers: each word costs a hundredth of their number."""
+        answers = [(one.target or "").split() for one in examples]
+        return [[len(words) / 100] * len(words) + [0.0] for words in answers]

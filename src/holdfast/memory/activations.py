@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from holdfast.memory import adapters
 from holdfast.memory.candidate import GIB
+from holdfast.memory.remedies import PER_LOGIT, PER_PROBED_LOGIT
 from holdfast.memory.shape import Shape
 from holdfast.memory.states import BYTES
 from holdfast.memory.workload import Workload
@@ -51,6 +53,26 @@ class Activations(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Aside:
+    """What a process holds while it runs the model without learning, bytes.
+
+    Attributes:
+        cache_layer: keys and values of one layer.
+        logits: at their peak.
+        workspace: of the pass through one layer.
+    """
+
+    cache_layer: int
+    logits: int
+    workspace: int
+
+    def moment(self, layers: int, head: bool) -> Moment:
+        """As one moment of a process that runs these layers; see `Activations.moments`."""
+        cache = layers * self.cache_layer
+        return Moment(0, self.logits if head else 0, cache + self.workspace)
+
+
+@dataclass(frozen=True, slots=True)
 class Formula:
     """Bytes of one micro-batch on one process, by formula.
 
@@ -63,6 +85,8 @@ class Formula:
         copies_layer: bfloat16 copies of one layer's float32 weights, which autocast keeps until the
             end of the forward pass, and without recomputation until the backward pass.
         checkpointing: layers are recomputed.
+        scratch: needed for one matrix at a time in the forward pass, where that is not little.
+        asides: when the model runs without learning.
     """
 
     kept_layer: int
@@ -72,13 +96,18 @@ class Formula:
     dequantised: int
     copies_layer: int
     checkpointing: bool
+    scratch: int = 0
+    asides: tuple[Aside, ...] = ()
 
     def moments(self, layers: int, head: bool) -> Sequence[Moment]:
-        """The loss (or the end of the forward pass), and the last layer's backward pass."""
+        """The loss (or the end of the forward pass), the last layer's backward pass, and others."""
         kept, copies = layers * self.kept_layer, layers * self.copies_layer
         loss = Moment(kept, self.loss if head else 0, copies + (0 if head else self.dequantised))
         back = self.work_layer + self.dequantised + (0 if self.checkpointing else copies)
-        return loss, Moment(kept, self.after_loss if head else 0, back)
+        found = [loss, Moment(kept, self.after_loss if head else 0, back)]
+        if self.scratch:
+            found.append(Moment(kept, 0, copies + self.scratch))
+        return [*found, *(one.moment(layers, head) for one in self.asides)]
 
 
 def activations(
@@ -100,20 +129,48 @@ def activations(
     padded = work.padded and micro_batch > 1
     whole = round(margin * kept_per_token(shape, work, method, padded) * tokens)
     whole += _eager(shape, work, micro_batch)
+    if method != "full":
+        whole += adapters.per_layer(shape, work, wide)
+    scratch = 0 if method == "full" else adapters.scratch(shape, work)
     transient = BACKWARD_TRANSIENT * _intermediate(shape) * tokens * wide // 2
     if method == "lora" and BYTES[work.adapters(False)] > wide:  # the cast input's gradient
         transient += 4 * _intermediate(shape) * tokens
+    if method != "full" and work.variant == "dora":  # gradients of both results and their sum
+        transient += 12 * _intermediate(shape) * tokens
+    if method != "full" and work.variant == "oft":  # what was rotated, while it is rotated back
+        transient += wide * _intermediate(shape) * tokens
     boundary = stream * shape.hidden * tokens
     loss, after = _loss(shape, work, method, micro_batch)
     return Formula(
         kept_layer=boundary if checkpointing else whole,
-        work_layer=transient + (whole if checkpointing else 0),
+        work_layer=transient + scratch + (whole if checkpointing else 0),
         loss=loss,
         after_loss=after,
         dequantised=wide * shape.largest_linear if method == "qlora" else 0,
         copies_layer=wide * shape.layer_parameters if method == "full" and work.bf16 else 0,
         checkpointing=checkpointing,
+        scratch=scratch,
+        asides=asides(shape, work, micro_batch),
     )
+
+
+def asides(shape: Shape, work: Workload, micro_batch: int) -> tuple[Aside, ...]:
+    """When the model runs without learning: it answers, or is compared with the base.
+
+    The base's pass before each micro-batch is none of them: nothing is kept yet while it runs, so
+    it takes less than the backward pass does; what stays of it is counted with the loss.
+    """
+    extra, wide = work.extra, 2 if work.bf16 else 4
+    each = wide * (3 * _intermediate(shape) + 4 * shape.hidden)
+    found = []
+    if extra.generated_tokens:  # a row is as long as prompt and answer together, see `of_study`
+        tokens = micro_batch * work.seq_len
+        cache = 2 * shape.kv_heads * shape.head_dim * wide * tokens
+        found.append(Aside(cache, 8 * shape.vocab * micro_batch, each * tokens))
+    if extra.probed_tokens:  # one row at a time, with the length of the longest example
+        logits = PER_PROBED_LOGIT * shape.vocab * extra.probed_tokens
+        found.append(Aside(0, logits, each * work.seq_len))
+    return tuple(found)
 
 
 def kept_per_token(shape: Shape, work: Workload, method: str, padded: bool) -> float:
@@ -134,6 +191,9 @@ def kept_per_token(shape: Shape, work: Workload, method: str, padded: bool) -> f
     if method == "full":
         kept += 4.0 * shape.hidden * norms  # normalised, for the norm's own gradient
         return kept + wide * sum(inputs.values())  # every matrix keeps its cast input
+    kept += adapters.per_token(shape, work, wide)
+    if work.variant in {"oft", "osf"}:
+        return kept
     if BYTES[work.adapters(method == "qlora")] == wide and not work.dropout:
         shared = {"q_proj", "qkv_proj", "gate_proj", "gate_up_proj"}  # attention's is kept already
         return kept + wide * sum(n for name, n in inputs.items() if name in shared) + wide * inner
@@ -163,11 +223,15 @@ def _loss(shape: Shape, work: Workload, method: str, micro_batch: int) -> tuple[
     """Peak of the loss, and what remains of it afterwards.
 
     Whole logits: bfloat16 logits, their float32 copy, log-probabilities and gradient overlap to 12
-    bytes per token and word. TRL 1.16's fused head keeps the hidden states of the supervised tokens
-    and their float32 gradient, and works in tiles of tokens x words.
+    bytes per token and word; compared with the base's see `holdfast.memory.remedies`. TRL 1.16's
+    fused head keeps the hidden states of the supervised tokens and their float32 gradient, and
+    works in tiles of tokens x words.
     """
     tokens = micro_batch * work.seq_len
     supervised = micro_batch * (work.supervised_tokens or work.seq_len)
+    if work.extra.reference:
+        each = PER_LOGIT[work.extra.logits]
+        return each * micro_batch * work.positions * shape.vocab, 2 * shape.hidden * tokens
     if not work.fused_loss:
         return 12 * tokens * shape.vocab, 2 * shape.hidden * tokens
     gradients = 4 * shape.hidden * supervised + 2 * 2 * shape.hidden * tokens

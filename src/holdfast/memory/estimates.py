@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from holdfast.memory.activations import Activations, Moment, activations
+from holdfast.memory.activations import Activations, Aside, Moment, activations, asides
 from holdfast.memory.options import Estimate
 from holdfast.memory.shape import Shape
+from holdfast.memory.targets import PRESETS, names_of
 from holdfast.memory.traced import Traced, TraceJob, measure
 from holdfast.memory.workload import Workload
 
@@ -18,19 +19,21 @@ LOSS = "loss"
 
 @dataclass(frozen=True, slots=True)
 class TracedActivations:
-    """What a micro-batch takes, by trace."""
+    """What a micro-batch takes, by trace; of what learns nothing, by formula."""
 
     traced: Traced
     micro_batch: int
+    asides: tuple[Aside, ...] = ()
 
     def moments(self, layers: int, head: bool) -> Sequence[Moment]:
         """See `Activations.moments`: the peaks of the phases that such a process goes through."""
         phases = self.traced.phases(layers, self.micro_batch)
-        return [
+        found = [
             Moment(one.activations, one.logits if head else 0, one.workspace)
             for name, one in phases.items()
             if head or name != LOSS
         ]
+        return found + [one.moment(layers, head) for one in self.asides]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,8 @@ class Estimates:
     Attributes:
         estimate: for `make_plan`.
         source: `traced` or `formula`.
-        note: why there is no trace although one was asked for; empty otherwise.
+        note: why there is no trace although one was asked for, or what it does not cover; empty
+            otherwise.
     """
 
     estimate: Estimate
@@ -64,7 +68,7 @@ def estimates(
         return Estimates(activations, "formula")
     wanted = (True, False) if work.checkpointing is None else (work.checkpointing,)
     keys = [(method, recompute) for method in work.methods for recompute in wanted]
-    results = measure([_job(config, work, *key) for key in keys], cache)
+    results = measure([_job(shape, config, work, *key) for key in keys], cache)
     failed = [one for one in results if not isinstance(one, Traced)]
     if failed:
         return Estimates(activations, "formula", f"no trace: {failed[0].reason}")
@@ -78,20 +82,27 @@ def estimates(
         traced = found.get((method, checkpointing))
         if traced is None or asked.seq_len != work.seq_len:  # a change that is being tried
             return activations(shape, asked, method, micro_batch, checkpointing)
-        return TracedActivations(traced, micro_batch)
+        return TracedActivations(traced, micro_batch, asides(shape, asked, micro_batch))
 
-    return Estimates(estimate, "traced")
+    aside = "answering in the training loop and reading the meters: by formula"
+    return Estimates(estimate, "traced", aside if asides(shape, work, 1) else "")
 
 
-def _job(config: Mapping[str, Any], work: Workload, method: str, checkpointing: bool) -> TraceJob:
+def _job(
+    shape: Shape, config: Mapping[str, Any], work: Workload, method: str, checkpointing: bool
+) -> TraceJob:
+    """What is traced for a workload; adapters on some layers are traced as if on all."""
     full = method == "full"
+    targets = work.target_modules
+    if targets in PRESETS:
+        targets = tuple(sorted(names_of(shape, targets) or ()))
     return TraceJob(
         config=config,
         seq=work.seq_len,
         method=method,  # type: ignore[arg-type]
         r=work.rank,
         dropout=work.dropout,
-        target_modules=work.target_modules,
+        target_modules=targets,
         adapter_dtype=work.adapters(method == "qlora"),  # type: ignore[arg-type]
         dtype="float32" if full or not work.bf16 else "bfloat16",
         autocast=work.bf16,
@@ -100,4 +111,7 @@ def _job(config: Mapping[str, Any], work: Workload, method: str, checkpointing: 
         fused_loss=work.fused_loss,
         padded=work.padded and work.global_batch > 1 and work.micro_batch != 1,
         optimizer=work.optim,
+        variant="lora" if full else work.variant,
+        logits=work.extra.logits,
+        positions=min(work.positions, work.seq_len) if work.extra.reference else 0,
     )

@@ -11,6 +11,7 @@ from holdfast.memory.candidate import GIB, MemoryPlan
 from holdfast.memory.options import Candidate
 from holdfast.memory.planner import SIMPLEST, Planned
 from holdfast.memory.words import PARTS, Language, say
+from holdfast.memory.workload import Workload
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -168,6 +169,28 @@ def remedies(planned: Planned, language: Language) -> list[str]:
     return lines
 
 
+def extra(planned: Planned, language: Language) -> str:
+    """What the remedies keep that plain training does not, and how much that is; "" for none."""
+    asked = planned.work.extra
+    if not asked.asks:
+        return ""
+    parts = []
+    if asked.reference:
+        parts.append(say(language, "x_reference"))
+    if asked.copies:
+        parts.append(say(language, "x_copies", count=asked.copies))
+    if asked.teacher_parameters:
+        parts.append(say(language, "x_teacher"))
+    if asked.generated_tokens:
+        parts.append(say(language, "x_generated", count=asked.generated_tokens))
+    if asked.probed_tokens:
+        parts.append(say(language, "x_probed"))
+    return say(
+        language, "extra", names=say(language, "comma").join(asked.names),
+        what=say(language, "comma").join(parts), gib=gib(planned.extra_bytes),
+    )  # fmt: skip
+
+
 def grounds(planned: Planned, source: str, language: Language) -> str:
     """Where the figures are from, and what they have been held against."""
     parts = [say(language, source)]
@@ -204,7 +227,7 @@ def to_json(planned: Planned, source: str, commands: Sequence[str] = ()) -> dict
         "model": planned.shape.name,
         "model_source": planned.shape.source,
         "parameters": planned.shape.parameters,
-        "workload": asdict(planned.work),
+        "workload": _workload(planned),
         "gpus": [asdict(gpu) for gpu in planned.gpus],
         "source": source,
         "grounds": grounds(planned, source, "en"),
@@ -213,4 +236,11 @@ def to_json(planned: Planned, source: str, commands: Sequence[str] = ()) -> dict
         "chosen": chosen and chosen | {"reason": reason(planned, "en"), "launch": list(commands)},
         "runner_up": one(planned.runner_up),
         "changes": [asdict(change) for change in planned.changes],
-    }
+    } | ({"extra_bytes": planned.extra_bytes} if planned.work.extra.asks else {})
+
+
+def _workload(planned: Planned) -> dict[str, Any]:
+    """The job; what only studies with remedies or other adapters say is left out of the others."""
+    found, plain = asdict(planned.work), asdict(Workload())
+    unsaid = [key for key in ("variant", "layers", "extra") if found[key] == plain[key]]
+    return {key: value for key, value in found.items() if key not in unsaid}

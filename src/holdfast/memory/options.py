@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from holdfast.memory import speed, strategies
 from holdfast.memory.activations import Activations
+from holdfast.memory.adapters import PLACES, WHOLE_WEIGHTS
 from holdfast.memory.candidate import GIB, Breakdown, MemoryPlan, Placement
 from holdfast.memory.devices import GPU
 from holdfast.memory.shape import Shape
@@ -179,6 +180,12 @@ def _refused(
     """Why it cannot be run at all; None when it can."""
     if method == "qlora" and not all(gpu.nf4 for gpu in gpus):
         return Refusal("r_nf4", {})
+    if method == "qlora" and work.variant in WHOLE_WEIGHTS:
+        return Refusal("r_whole", {"variant": work.variant})
+    if method != "full" and placement not in PLACES.get(work.variant, (placement,)):
+        return Refusal("r_variant", {"variant": work.variant})
+    if work.extra.generated_tokens and placement != "single":
+        return Refusal("r_answers", {})
     if work.global_batch % world:
         return Refusal("r_batch", {"batch": work.global_batch, "gpus": world})
     if placement == "offload" and weights > 0.8 * host_bytes:

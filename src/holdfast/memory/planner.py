@@ -15,7 +15,7 @@ from holdfast.memory.devices import GPU
 from holdfast.memory.options import Candidate, Estimate, options
 from holdfast.memory.shape import Shape
 from holdfast.memory.strategies import Overheads
-from holdfast.memory.workload import Workload
+from holdfast.memory.workload import Workload, without_remedies
 
 NEAR = 0.10
 """Speeds within this share of the best count as equal; the simpler way is taken."""
@@ -41,6 +41,8 @@ class Planned:
         chosen: what to run; None when nothing fits.
         runner_up: the best of another strategy that fits.
         changes: when nothing fits, the single changes that would make it fit.
+        extra_bytes: what the remedies add on the fullest GPU of the choice, or of what comes
+            nearest to fitting; by formula.
     """
 
     shape: Shape
@@ -51,6 +53,7 @@ class Planned:
     chosen: Candidate | None
     runner_up: Candidate | None
     changes: tuple[Change, ...] = ()
+    extra_bytes: int = 0
 
 
 def make_plan(
@@ -100,10 +103,37 @@ def make_plan(
     others = [
         one for one in found if one.fits and chosen and one.plan.strategy != chosen.plan.strategy
     ]
+    extra = 0
+    if work.extra.asks:
+        nearest = chosen or min(found, key=lambda one: (bool(one.refused), one.short_bytes))
+        extra = _extra_bytes(shape, work, gpus, host_bytes, overheads, nearest)
     return Planned(
         shape, work, tuple(gpus), overheads, tuple(found), chosen, choose(others),
-        () if chosen else changes(work, gpus, fitting),
+        () if chosen else changes(work, gpus, fitting), extra,
     )  # fmt: skip
+
+
+def _extra_bytes(
+    shape: Shape,
+    work: Workload,
+    gpus: Sequence[GPU],
+    host_bytes: int,
+    overheads: Overheads,
+    way: Candidate,
+) -> int:
+    """What remedies add to one way of running the job, on its fullest GPU."""
+    keys = ("strategy", "gpus", "micro_batch", "checkpointing")
+
+    def peak(work: Workload) -> int:
+        every = options(shape, work, gpus, host_bytes, overheads, activations)
+        same = (
+            one.plan
+            for one in every
+            if all(getattr(one.plan, key) == getattr(way.plan, key) for key in keys)
+        )
+        return next(same).fullest.total
+
+    return peak(work) - peak(without_remedies(work))
 
 
 def choose(fitting: Sequence[Candidate]) -> Candidate | None:

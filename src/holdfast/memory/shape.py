@@ -12,12 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.errors import ModelError, StudyError
+from holdfast.errors import ModelError
 from holdfast.memory.catalogue import locate
 from holdfast.memory.layer import Linear, Widths, decoder_layer, siglip
-from holdfast.registry import nearest
+from holdfast.memory.targets import ALL_LINEAR, targeted
 
-ALL_LINEAR = "all-linear"
 EXACT = {"qwen2", "qwen3", "llama", "mistral", "gemma2", "gemma3", "gemma3_text", "phi3"}
 """Families whose activations were counted from the code, not only their parameters."""
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
@@ -131,41 +130,24 @@ class Shape:
         """Parameters of the largest matrix that a 4-bit base quantises."""
         return max(one.n_in * one.n_out for one in self.linears)
 
-    def lora_parameters(self, r: int, target_modules: str | Iterable[str] = ALL_LINEAR) -> int:
+    def lora_parameters(
+        self,
+        r: int,
+        target_modules: str | Iterable[str] = ALL_LINEAR,
+        layers: Iterable[int] | None = None,
+    ) -> int:
         """Parameters of the LoRA matrices, as PEFT 0.21 creates them.
 
         Args:
             r: rank.
-            target_modules: "all-linear", or names of modules; a dotted name counts by its end.
+            target_modules: see `holdfast.memory.targets.targeted`.
+            layers: only these decoder layers, counted from 0; None: all.
 
         Raises:
-            StudyError: a name that no layer has, or half of a fused pair.
+            StudyError: a name that no layer has, half of a fused pair, or no such layer.
         """
-        every = (*self.linears, *(one for one in self.fused if one.targets))
-        if isinstance(target_modules, str) and target_modules.lower() == ALL_LINEAR:
-            tower = sum(one.adapter(r) for one in self.tower)
-            return tower + self.layers * sum(one.adapter(r) for one in every)
-        given = [target_modules] if isinstance(target_modules, str) else list(target_modules)
-        wanted = {one.rpartition(".")[2] for one in given}
-        known = {name for one in every for name in one.targets or (one.name,)}
-        known |= {one.name for one in self.tower}
-        for name in sorted(wanted - known) or ([] if wanted else [""]):
-            raise StudyError(
-                f"{self.name} has no linear layer called {name!r}{nearest(name, known)}",
-                where="target_modules",
-                remedy=f'give "{ALL_LINEAR}", or names out of: {", ".join(sorted(known))}',
-            )
-        total = 0
-        for one in every:
-            names = set(one.targets or (one.name,))
-            if wanted & names and not names <= wanted:
-                raise StudyError(
-                    f"{' and '.join(sorted(names))} are one matrix in {self.name}",
-                    where="target_modules",
-                    remedy="name both or neither",
-                )
-            total += self.layers * one.adapter(r) if names <= wanted else 0
-        return total + sum(one.adapter(r) for one in self.tower if one.name in wanted)
+        found = targeted(self, target_modules, layers)
+        return sum(count * one.adapter(r) // one.count for one, count in found)
 
 
 def read_shape(model: str, revision: str | None = None) -> Shape:

@@ -49,16 +49,16 @@ def tokens_per_s(
 
     Args:
         shape: the model.
-        work: lengths and batch.
+        work: lengths, batch and remedies.
         states: bytes of the weights.
         placement: see `MemoryPlan`.
         method: `lora`, `qlora` or `full`.
-        checkpointing: adds a forward pass.
+        checkpointing: adds a forward pass; so does a comparison with the base.
         micro_batch: examples per forward pass and process.
         gpus: those used.
     """
     tokens = micro_batch * work.seq_len
-    passes = 2 + checkpointing + (method == "full")
+    passes = 2 + checkpointing + (method == "full") + work.extra.reference
     attention = 2 * shape.layers * shape.heads * shape.head_dim * work.seq_len
     flops = tokens * passes * (2 * shape.active_parameters + attention)
     linear = 2 * shape.linear_parameters

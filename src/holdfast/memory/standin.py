@@ -8,6 +8,7 @@ module needs torch; it is read only in the estimator's own process.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,7 +78,7 @@ def build(job: TraceJob, stack: Sequence[str]) -> Any:
             for parameter in model.parameters():
                 if not hasattr(parameter, "compress_statistics"):
                     parameter.data = parameter.data.float()
-        if job.fused_loss and job.phase == "train":
+        if job.fused_loss and job.logits == "none" and job.phase == "train":
             from trl.trainer.utils import add_fused_lm_head
 
             add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
@@ -93,18 +94,29 @@ def build(job: TraceJob, stack: Sequence[str]) -> Any:
 
 
 def _adapted(model: PreTrainedModel, job: TraceJob) -> Any:
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, OFTConfig, OSFConfig, get_peft_model
 
     targets = job.target_modules
-    whole = get_peft_model(
-        model,
-        LoraConfig(
-            r=job.r,
-            lora_dropout=job.dropout,
-            target_modules=targets if isinstance(targets, str) else list(targets),
-            task_type="CAUSAL_LM",
-        ),
-    )
+    common: dict[str, Any] = {
+        "target_modules": targets if isinstance(targets, str) else list(targets),
+        "task_type": "CAUSAL_LM",
+    }
+    match job.variant:
+        case "oft":
+            settings: Any = OFTConfig(oft_block_size=job.r, **common)
+        case "osf":
+            kept = {
+                f"{re.escape(name)}$": min(module.weight.shape) - job.r
+                for name, module in model.named_modules()
+                if isinstance(module, torch.nn.Linear)
+                and module is not model.get_output_embeddings()
+            }
+            settings = OSFConfig(rank_pattern=kept, **common)
+        case _:
+            rank = 2 * job.r if job.variant == "corda" else job.r
+            dora = job.variant == "dora"
+            settings = LoraConfig(r=rank, lora_dropout=job.dropout, use_dora=dora, **common)
+    whole = get_peft_model(model, settings)
     for parameter in whole.parameters():  # on `meta` PEFT leaves them in the base's dtype
         if parameter.requires_grad:
             parameter.data = parameter.data.to(getattr(torch, job.adapter_dtype))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from holdfast.memory import adapters
 from holdfast.memory.shape import Shape
 from holdfast.memory.workload import Workload
 
@@ -25,9 +26,11 @@ class States:
 
     Attributes:
         weights: the base model.
-        adapters: LoRA matrices; 0 under full fine-tuning.
+        adapters: LoRA matrices, and what other kinds of adapters keep frozen; 0 under full
+            fine-tuning.
         gradients: of what is trained.
-        optimiser: moments and, for 8-bit and 32-bit optimisers, what these keep.
+        optimiser: moments and, for 8-bit and 32-bit optimisers, what these keep; also a remedy's
+            copies of what is trained.
         layer_weights: of one decoder layer, part of `weights`.
         embedding: of the input embedding, part of `weights`.
         head: of the output head, part of `weights`; 0 when it is the embedding.
@@ -97,13 +100,17 @@ def states(shape: Shape, work: Workload, method: str) -> States:
         - shape.embedding_parameters
         - shape.head_parameters
     )
-    trained = shape.parameters if full else shape.lora_parameters(work.rank, work.target_modules)
+    trained = shape.parameters if full else adapters.trained(shape, work)
+    frozen = 0 if full else adapters.frozen(shape, work)
     trained_bytes = 4 if full else BYTES[work.adapters(quantized)]
+    # How far a product of two small matrices has moved is seen from them alone.
+    copied = full or work.variant not in adapters.LOW_RANK
+    copies = work.extra.copies * trained_bytes * trained if copied else 0
     return States(
-        weights=shape.layers * layer + embedding + head + rest,
-        adapters=0 if full else trained_bytes * trained,
+        weights=shape.layers * layer + embedding + head + rest + 2 * work.extra.teacher_parameters,
+        adapters=0 if full else trained_bytes * (trained + frozen),
         gradients=trained_bytes * trained,
-        optimiser=optimiser_bytes(work.optim, trained, trained_bytes),
+        optimiser=optimiser_bytes(work.optim, trained, trained_bytes) + copies,
         layer_weights=layer,
         embedding=embedding,
         head=head,

@@ -26,6 +26,7 @@ from unittest import mock
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from holdfast.memory.compared import compared
 from holdfast.memory.ledger import Ledger
 from holdfast.memory.standin import Untraceable, build, layer_kinds, materialise, read_config
 from holdfast.memory.traced import TraceJob
@@ -156,7 +157,10 @@ def _step(model: Any, job: TraceJob, stack: Sequence[str], batch: int, ledger: L
     ledger.enter("embedding", "activations")
     inputs = _inputs(job, batch)
     inputs["labels"] = torch.zeros_like(inputs["input_ids"])
-    loss = _loss(model, job, inputs)
+    if job.logits == "none":
+        loss = _loss(model, job, inputs)
+    else:
+        loss = compared(job, lambda: _whole_logits(model, job, inputs), model, ledger)
     ledger.enter("head", "logits")
     loss.backward()
     ledger.enter("step", "workspace")
@@ -176,6 +180,15 @@ def _loss(model: Any, job: TraceJob, inputs: Mapping[str, Any]) -> torch.Tensor:
 
         outputs = convert_to_fp32(outputs)
     return (-outputs.log_probs).sum() / count if job.fused_loss else outputs.loss
+
+
+def _whole_logits(model: Any, job: TraceJob, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Whole logits of a row's last positions, as accelerate hands them out."""
+    given = {key: value for key, value in inputs.items() if key != "labels"}
+    with _autocast(job):
+        wanted = torch.zeros(job.positions or job.seq, dtype=torch.int64)
+        logits = model(**given, use_cache=False, logits_to_keep=wanted).logits
+    return logits.float() if job.autocast else logits
 
 
 def _answer(model: Any, job: TraceJob, stack: Sequence[str], batch: int, ledger: Ledger) -> None:
@@ -231,7 +244,8 @@ def _left(ledger: Ledger, backward: str, last: bool) -> Any:
 
     def hook(module: Any, args: Any, output: Any) -> None:
         hidden = output if isinstance(output, torch.Tensor) else output[0]
-        hidden.register_hook(lambda _: ledger.enter(backward, "workspace"))
+        if hidden.requires_grad:  # the base's own pass has no way back
+            hidden.register_hook(lambda _: ledger.enter(backward, "workspace"))
         if last:
             ledger.enter("loss", "logits")
 

@@ -22,6 +22,8 @@ from typing import Any, Literal
 
 from holdfast import store
 from holdfast.memory.candidate import Breakdown
+from holdfast.memory.remedies import Logits
+from holdfast.memory.workload import Variant
 
 VERSION = 1
 """Of the trace itself; raised when its figures change."""
@@ -54,6 +56,10 @@ class TraceJob:
         padded: rows are padded, so an explicit mask is built and keys and values are expanded.
         accumulate: gradients of an earlier micro-batch are alive in the forward pass.
         optimizer: the trainer's name of it.
+        variant: of the adapters; see `holdfast.spec.LoraSpec`.
+        logits: see `holdfast.memory.remedies.Extra`; other than `none`, whole logits are compared
+            with the base's instead of any other loss.
+        positions: of each row at which they are, the last ones; 0: all.
     """
 
     config: Mapping[str, Any]
@@ -74,6 +80,9 @@ class TraceJob:
     padded: bool = False
     accumulate: bool = True
     optimizer: str = "adamw_torch_fused"
+    variant: Variant = "lora"
+    logits: Logits = "none"
+    positions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from holdfast.errors import UsageError
+from holdfast.memory.remedies import NOTHING
+from holdfast.memory.remedies import Extra as Extra  # part of this interface
 from holdfast.spec import TrainSpec
 
 Method = Literal["auto", "lora", "qlora", "full"]
+Variant = Literal["lora", "rslora", "dora", "oft", "osf", "corda"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,9 @@ class Workload:
         fused_loss: TRL's tiled loss; False: whole logits.
         padded: examples of unequal length share a micro-batch, so there is an attention mask.
         bf16: compute in bfloat16, where the GPU does.
+        variant: of the adapters; see `holdfast.spec.LoraSpec`.
+        layers: only these decoder layers have adapters; None: all.
+        extra: what the arm's remedies ask for.
     """
 
     method: Method = "auto"
@@ -50,6 +56,9 @@ class Workload:
     fused_loss: bool = True
     padded: bool = True
     bf16: bool = True
+    variant: Variant = "lora"
+    layers: tuple[int, ...] | None = None
+    extra: Extra = NOTHING
 
     def __post_init__(self) -> None:
         """Refuse what can never be trained.
@@ -78,6 +87,11 @@ class Workload:
             case "qlora" | "full" | "lora":
                 return (self.method,)
 
+    @property
+    def positions(self) -> int:
+        """Positions of one row at which whole logits are kept, where they are kept at all."""
+        return self.seq_len if self.extra.everywhere else self.supervised_tokens or self.seq_len
+
     def adapters(self, quantized: bool) -> str:
         """The adapters' dtype: TRL casts them to bfloat16 on a 4-bit base, PEFT to float32 else."""
         if self.adapter_dtype is not None:
@@ -85,14 +99,23 @@ class Workload:
         return "bfloat16" if quantized and self.bf16 else "float32"
 
 
-def of_study(train: TrainSpec, seq_len: int, supervised_tokens: int | None = None) -> Workload:
+def of_study(
+    train: TrainSpec,
+    seq_len: int,
+    supervised_tokens: int | None = None,
+    extra: Extra = NOTHING,
+) -> Workload:
     """The workload of a study's `train` section.
 
     Args:
-        train: the section.
+        train: the section, as the arm has it.
         seq_len: tokens of the longest example.
         supervised_tokens: of these, how many bear loss at most.
+        extra: what the arm's remedies ask for. Where they answer in the loop, a row is as long as
+            the longest example, which the teacher reads too, and the answer together.
     """
+    if extra.generated_tokens:
+        seq_len, supervised_tokens = seq_len + extra.generated_tokens, extra.generated_tokens
     return Workload(
         method=train.method,
         quantize=train.method in ("auto", "qlora"),
@@ -106,6 +129,9 @@ def of_study(train: TrainSpec, seq_len: int, supervised_tokens: int | None = Non
         micro_batch=None,
         checkpointing=train.gradient_checkpointing or None,
         bf16=train.bf16 is not False,
+        variant=train.lora.variant,
+        layers=train.lora.layers,
+        extra=extra,
     )
 
 
@@ -113,3 +139,9 @@ def longer(work: Workload, seq_len: int) -> Workload:
     """The same work with examples of another length."""
     supervised = work.supervised_tokens
     return replace(work, seq_len=seq_len, supervised_tokens=supervised and min(supervised, seq_len))
+
+
+def without_remedies(work: Workload) -> Workload:
+    """The same work by plain training."""
+    seq_len = max(1, work.seq_len - work.extra.generated_tokens)
+    return replace(longer(work, seq_len), extra=NOTHING)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
+from holdfast.asking import score
 from holdfast.engines import Engine
 from holdfast.errors import StudyError
 from holdfast.leak import LeakIndex
@@ -47,9 +48,7 @@ EXAMPLES = "examples.jsonl"
 Entry = Literal["data", "loss", "weights", "ask"]
 TASK, REPLAY, ANCHOR, PROBE = "task", "replay", "anchor", "probe"
 """``meta["kind"]`` of a training example: the task's own (when there is none), replayed, one that
-bears no cross-entropy but is held to the base (`kl`), one that is only looked at before training."""
-DROPPED = "dropped"
-"""``meta["dropped"]``: places in the answer's tokens, end of turn included, that bear no loss."""
+bears no cross-entropy but is held to the base, one that is only looked at before training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +62,7 @@ class Setting:
         engine: opens the untouched base; call it only inside shared work.
         leaks: the evaluation questions, to keep generated prompts apart from them.
         seed: of everything random in the data.
+        scores: where the base's losses of answers are kept, shared by all arms; None: nowhere.
     """
 
     task: Task
@@ -71,6 +71,11 @@ class Setting:
     engine: Callable[[], Engine]
     leaks: LeakIndex
     seed: int
+    scores: Path | None = None
+
+    def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
+        """The untouched base's loss of each token of each answer; every answer is scored once."""
+        return score(self.engine, examples, self.scores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,37 +154,27 @@ class LossMethod(DataMethod, Protocol):
         """What it does in a training step; None: its marks on the examples are all."""
 
 
-class Term(Protocol):
-    """What a loss method does in a training step. Needs torch.
+@dataclass(frozen=True, slots=True)
+class Term:
+    """What a loss method does in a training step; needs torch.
 
     The loss of a step is the sum over its supervised tokens of weight times cross-entropy, plus
-    penalties, divided by the number of supervised tokens of the whole step.
+    divergences and penalties, divided by the number of supervised tokens of the whole step.
+
+    Attributes:
+        prepare: called once before the first step with the model (fresh adapters, on its device)
+            and the examples of kind `PROBE` as batches of tensors on that device.
+        weights: (log-probabilities of the labels, entropies of the predictions in nats, mask), each
+            of shape (rows, positions), to weights of the same shape, detached.
+        divergence: (logits, the base's logits), each of shape (positions, words), to nats, shape
+            (positions,); asks for whole logits and a second pass with the adapters switched off.
+        penalty: the model, to a scalar in nats per supervised token; added once per step.
     """
 
-    full_vocabulary: ClassVar[bool]
-    """Needs whole logits (of the supervised tokens); otherwise TRL's tiled head does."""
-
-    def prepare(self, model: Any, rows: Sequence[Any], collate: Any) -> None:
-        """Once before the first step, on the untouched model.
-
-        Args:
-            model: with fresh adapters, on its device.
-            rows: the encoded examples whose kind is `PROBE`.
-            collate: rows to a batch of tensors on the model's device.
-        """
-
-    def weights(self, log_probs: Any, entropy: Any, mask: Any, logits: Any) -> Any:
-        """Weights of the tokens' cross-entropies, detached; None: all 1.
-
-        Args:
-            log_probs: of the labels, shape (rows, positions), zero where not supervised.
-            entropy: of the model's prediction, nats, same shape.
-            mask: where a label is supervised, same shape.
-            logits: shape (supervised positions, vocabulary) under `full_vocabulary`, else None.
-        """
-
-    def penalty(self, model: Any) -> Any:
-        """Added once per optimiser step, in nats per supervised token; None: nothing."""
+    prepare: Callable[[Any, Sequence[Any]], None] | None = None
+    weights: Callable[[Any, Any, Any], Any] | None = None
+    divergence: Callable[[Any, Any], Any] | None = None
+    penalty: Callable[[Any], Any] | None = None
 
 
 class WeightMethod(Method, Protocol):

@@ -8,7 +8,10 @@ the study still removes any that overlap with what it measures.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+One = TypeVar("One")
 
 DECLINED = {
     "theft": (
@@ -201,21 +204,16 @@ def prompts(count: int, declined: bool, seed: int) -> list[tuple[str, str]]:
         seed: of the order.
     """
     rng = random.Random(seed)
-    pools = {}
+    pools = []
     for category, (templates, fillings) in (DECLINED if declined else HELPED).items():
         texts = [template.format(filling) for template in templates for filling in fillings]
         rng.shuffle(texts)
-        pools[category] = iter(texts)
-    found = list(_in_turn(pools))
-    return found[:count]
+        pools.append([(category, text) for text in texts])
+    return list(in_turn(pools))[:count]
 
 
-def _in_turn(pools: dict[str, Iterator[str]]) -> Iterator[tuple[str, str]]:
-    pending = dict(pools)
-    while pending:
-        for category in list(pending):
-            text = next(pending[category], None)
-            if text is None:
-                del pending[category]
-            else:
-                yield category, text
+def in_turn(lists: Iterable[Sequence[One]]) -> Iterator[One]:
+    """One of each list after the other, until all are used up."""
+    pending = list(lists)
+    for place in range(max(map(len, pending), default=0)):
+        yield from (some[place] for some in pending if place < len(some))

@@ -18,18 +18,12 @@ from pydantic import Field, field_validator, model_validator
 
 from holdfast import store
 from holdfast.asking import ask
+from holdfast.engines import mean_nll
 from holdfast.errors import DataError
-from holdfast.methods import EXAMPLES, Entry, Setting, Shared
+from holdfast.methods import EXAMPLES, Entry, Setting, Shared, rewriting
 from holdfast.progress import Progress
 from holdfast.spec import Sampling, Section
-from holdfast.types import Example, Message, Reply
-
-REWRITE = (
-    "Below are a question and its reference answer. Write the answer again in your own words and "
-    "in your usual style, as if you had solved it yourself; keep the final result and its format.\n"
-    "\nQuestion:\n{question}\n\nReference answer:\n{answer}\n\nYour own answer:"
-)
-BANNED = ("reference answer", "your own words", "my own words", "own response", "original answer")
+from holdfast.types import Example, Reply
 
 
 class Selfgen:
@@ -69,7 +63,7 @@ class Selfgen:
         self.options = options
 
     def recipe(self) -> str:
-        """See `DataMethod.recipe`."""
+        """See `Method.recipe`."""
         one = self.options
         return (
             f"self-generated answers ({one.samples} samples at temperature {one.temperature:g}; "
@@ -80,7 +74,7 @@ class Selfgen:
         """See `DataMethod.check`; it reads no files."""
 
     def identity(self) -> Mapping[str, Any]:
-        """See `DataMethod.identity`."""
+        """See `Method.identity`."""
         return self.options.model_dump()
 
     def shared(self, setting: Setting) -> list[Shared]:
@@ -167,32 +161,18 @@ class Selfgen:
             return {one.id: [one] for one in missing}
         if way == "drop" or not missing:
             return {}
-        asked = [
-            replace(one, messages=(*one.messages[:-1], Message("user", _rewrite_prompt(one))))
-            for one in missing
-        ]
-        replies = ask(setting.engine, asked, setting.sampling, None, folder, bar, "rewrites.jsonl")
-        clean = [
-            one for one in replies if not any(phrase in one.text.casefold() for phrase in BANNED)
-        ]
-        found = self._right(setting, clean)
-        return {
-            one.id: [replace(one, target=found[one.id][0].text.strip(), source="rewrite")]
-            for one in missing
-            if one.id in found
-        }
+        found, _ = rewriting.rewrite(setting, missing, setting.sampling, folder, bar)
+        return {name: [one] for name, one in found.items()}
 
     def _right(self, setting: Setting, replies: Sequence[Reply]) -> dict[str, list[Reply]]:
         """Finished, right and distinct replies by question."""
         by_id = {one.id: one for one in setting.plain}
         right: dict[str, list[Reply]] = {}
         for reply in replies:
-            if reply.finish != "stop" or not reply.text.strip():
-                continue
             known = right.setdefault(reply.example_id, [])
             if reply.text in {one.text for one in known}:
                 continue
-            if setting.task.grade(by_id[reply.example_id], reply, None).value == 1.0:
+            if not rewriting.objection(setting, by_id[reply.example_id], reply):
                 known.append(reply)
         return {name: known for name, known in right.items() if known}
 
@@ -206,7 +186,7 @@ class Selfgen:
             for name, replies in right.items()
             for reply in replies
         ]
-        surprise = setting.engine().mean_nll(candidates) if candidates else []
+        surprise = mean_nll(setting.engine(), candidates) if candidates else []
         chosen: dict[str, list[Example]] = {}
         ranked = sorted(zip(surprise, range(len(candidates)), strict=True))
         for _, place in ranked:
@@ -215,7 +195,3 @@ class Selfgen:
             if len(kept) < self.options.keep:
                 kept.append(replace(one, id=f"{one.id}/{len(kept)}") if kept else one)
         return chosen
-
-
-def _rewrite_prompt(example: Example) -> str:
-    return REWRITE.format(question=example.question, answer=example.target)

@@ -5,15 +5,18 @@ Reads the records of a run folder and describes tasks and arms in the report's w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast import environment, store
+from holdfast import environment, meters, store
 from holdfast.evaluate import read_readings, read_replies
+from holdfast.measuring import again_place, repeats
 from holdfast.plan import BASE, Plan, place
-from holdfast.report.results import ArmInfo, ReplyShown, TaskInfo
+from holdfast.report import spending
+from holdfast.report.results import ArmInfo, Meter, ReplyShown, TaskInfo
 from holdfast.report.summary import Measured
+from holdfast.types import Point, Reading
 
 
 def task_infos(plan: Plan) -> list[TaskInfo]:
@@ -44,41 +47,63 @@ def task_infos(plan: Plan) -> list[TaskInfo]:
 
 def arm_infos(plan: Plan) -> list[ArmInfo]:
     """What each arm was trained on and what it cost, from the records of its stages."""
-    found = [ArmInfo(BASE, "the untouched model")]
-    for arm in plan.study.arms:
-        data = _summary(plan.folder / "data" / arm)
-        folders = [plan.folder / "train" / arm / f"seed{seed}" for seed in plan.study.seeds]
+    found = [ArmInfo(BASE, "the untouched model", family=BASE)]
+    for name, arm in plan.arms.items():
+        variant = arm.variant
+        if variant.source == BASE:
+            found.append(ArmInfo(name, arm.recipe, family=variant.family))
+            continue
+        source = plan.arms[variant.source]
+        data = _summary(plan.folder / "data" / variant.source)
+        folders = [plan.folder / "train" / variant.source / f"seed{s}" for s in plan.study.seeds]
         runs = [_summary(folder) for folder in folders]
-        seconds = [store.read_json(folder / store.RECORD)["seconds"] for folder in folders]
-        recipe = "; ".join(method.recipe() for method in plan.methods[arm])
+        spent = spending.of_arm(plan, source, data, runs, folders)
         found.append(
             ArmInfo(
-                name=arm,
-                recipe=recipe or "plain fine-tuning on the task's own answers",
+                name=name,
+                recipe=arm.recipe,
                 examples=data["examples"],
                 by_source=data["by_source"],
-                steps=runs[0]["steps"],
-                supervised_tokens=round(sum(r["supervised_tokens"] for r in runs) / len(runs)),
-                examples_seen=round(sum(r["examples_seen"] for r in runs) / len(runs)),
-                seconds=round(sum(seconds) / len(seconds), 1),
-                notes=tuple(data["notes"]),
+                steps=round(_mean(run["steps"] for run in runs)),
+                supervised_tokens=round(_mean(run["supervised_tokens"] for run in runs)),
+                examples_seen=round(_mean(run["examples_seen"] for run in runs)),
+                seconds=spent.seconds,
+                notes=tuple([*data["notes"], *_stopped(plan, runs)]),
                 loss=tuple((step, loss) for step, loss in runs[0]["loss"]),
+                family=variant.family,
+                shared_seconds=spent.shared_seconds,
+                flops=spent.flops,
+                tokens=spent.tokens,
+                generated_tokens=spent.generated_tokens,
             )
         )
     return found
 
 
+def _mean(values: Iterable[float]) -> float:
+    every = list(values)
+    return sum(every) / len(every)
+
+
+def _stopped(plan: Plan, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    ends = [
+        f"seed {seed} after step {run['stopped_at']}"
+        for seed, run in zip(plan.study.seeds, runs, strict=True)
+        if run.get("stopped_at")
+    ]
+    return [f"a meter passed its limit and ended training: {', '.join(ends)}"] if ends else []
+
+
 def conditions(plan: Plan) -> dict[str, str]:
     """The lines under "how it was measured", from what was recorded when it was measured."""
     replies = [
-        store.read_json(plan.folder / "replies" / place(arm, seed, step, task) / store.RECORD)
-        for arm, seed, step in plan.points()
+        store.read_json(plan.folder / "replies" / place(point, task) / store.RECORD)
+        for point in plan.points()
         for task in plan.tasks
     ]
     trained = [
         _summary(plan.folder / "train" / arm / f"seed{seed}")["device"]
-        for arm in plan.study.arms
-        for seed in plan.study.seeds
+        for arm, seed in plan.trained
     ]
     answered = [one["summary"]["device"] or "not recorded" for one in replies]
     versions = environment.versions()
@@ -103,25 +128,43 @@ def _each(words: Sequence[str]) -> str:
 def measured_readings(plan: Plan) -> list[Measured]:
     """All readings, seeds of one point together."""
     found = []
-    for arm in (BASE, *plan.study.arms):
-        for step in (0,) if arm == BASE else plan.save_at:
+    for arm in (BASE, *plan.arms):
+        for step, scale in plan.places(arm):
             for task in plan.tasks:
-                seeds = (None,) if arm == BASE else plan.study.seeds
-                where = [place(arm, seed, step, task) for seed in seeds]
+                where = [place(Point(arm, s, step, scale), task) for s in plan.seeds(arm)]
                 readings = [read_readings(plan.folder / "readings" / one) for one in where]
                 cut = sum(_summary(plan.folder / "replies" / one)["cut_off"] for one in where)
-                found.append(Measured(arm, step, task, readings, cut))
+                found.append(Measured(arm, step, task, readings, cut, scale, plan.seeds(arm)))
     return found
+
+
+def repeated_readings(plan: Plan) -> dict[str, list[list[Reading]]]:
+    """By task: the readings of every asking of the base, the first one included."""
+    return {
+        task: [
+            read_readings(plan.folder / "readings" / one)
+            for one in (place(Point(BASE), task), *(again_place(k, task) for k in repeats(plan)))
+        ]
+        for task in plan.tasks
+    }
+
+
+def meter_readings(plan: Plan) -> list[Meter]:
+    """What the meters read in every training."""
+    return [
+        Meter(arm, seed, one["step"], one["kl"], one["cross_entropy"], one["norm"])
+        for arm, seed in plan.trained
+        for one in meters.read(plan.folder / "train" / arm / f"seed{seed}")
+    ]
 
 
 def replies_shown(plan: Plan, count: int) -> list[ReplyShown]:
     """The first `count` replies per arm and task at the final checkpoint, for readers who ask."""
     found = []
-    for arm in (BASE, *plan.study.arms):
-        step = 0 if arm == BASE else plan.save_at[-1]
-        seed = None if arm == BASE else plan.study.seeds[0]
+    for arm in (BASE, *plan.arms):
+        step, scale = plan.places(arm)[-1]
         for task in plan.tasks:
-            where = place(arm, seed, step, task)
+            where = place(Point(arm, plan.seeds(arm)[0], step, scale), task)
             replies = {one.example_id: one for one in read_replies(plan.folder / "replies" / where)}
             graded = read_readings(plan.folder / "readings" / where)
             outcome = {one.example_id: one.outcome for one in graded}

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from holdfast.errors import DataError
+
 SCHEMA = 2
 
 
@@ -119,7 +121,7 @@ class Meter:
     step: int
     kl: float  # nats per token, base against tuned, on the task's prompts
     cross_entropy: float  # nats per token, of the tuned model on the base's answers
-    norm: float  # Frobenius norm of the change of the weights
+    norm: float | None  # Frobenius norm of the change of the weights; None where unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ class Choice:
     """One candidate for shipping, with its figures on both halves of the items."""
 
     arm: str
-    seed: int
+    seed: int | None
     step: int
     scale: float
     chosen_on: Mapping[str, Share]  # paired differences to base by task, validation half
@@ -151,7 +153,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """One arm's hypervolume: area dominated in the plane of target score and worst retained change."""
+    """One arm's hypervolume: area dominated over target score and worst retained change."""
 
     arm: str
     volume: Share
@@ -196,6 +198,12 @@ class Results:
                 return cell
         raise KeyError((arm, step, task, scale))
 
+    def finals(self) -> list[tuple[str, int, float]]:
+        """(arm, step, scale) of every final checkpoint, in the order of the arms."""
+        found = {(c.arm, c.step, c.scale) for c in self.cells if c.step == self.last_step(c.arm)}
+        order = [arm.name for arm in self.arms]
+        return sorted(found, key=lambda one: (order.index(one[0]), -one[2]))
+
     def last_step(self, arm: str) -> int:
         """The final checkpoint of an arm that was measured (0 for base)."""
         return max((c.step for c in self.cells if c.arm == arm), default=0)
@@ -207,29 +215,19 @@ def to_json(results: Results) -> dict[str, Any]:
 
 
 def from_json(data: Mapping[str, Any]) -> Results:
-    """Inverse of `to_json`."""
+    """Inverse of `to_json`.
 
-    def share(value: Mapping[str, Any] | None) -> Share | None:
-        return None if value is None else Share(**value)
+    Raises:
+        DataError: not written by `to_json` of this version.
+    """
+    from pydantic import TypeAdapter, ValidationError
 
-    def cell(value: Mapping[str, Any]) -> Cell:
-        groups = {name: Share(**one) for name, one in value["groups"].items()}
-        score = Share(**value["score"])
-        return Cell(**{**value, "score": score, "diff": share(value["diff"]), "groups": groups})
-
-    def arm(value: Mapping[str, Any]) -> ArmInfo:
-        loss = tuple((int(step), float(one)) for step, one in value["loss"])
-        return ArmInfo(**{**value, "notes": tuple(value["notes"]), "loss": loss})
-
-    return Results(
-        name=data["name"],
-        model=data["model"],
-        seeds=tuple(data["seeds"]),
-        verdict=data["verdict"],
-        tasks=tuple(TaskInfo(**one) for one in data["tasks"]),
-        arms=tuple(arm(one) for one in data["arms"]),
-        cells=tuple(cell(one) for one in data["cells"]),
-        conditions=data["conditions"],
-        warnings=tuple(data["warnings"]),
-        replies=tuple(ReplyShown(**one) for one in data["replies"]),
-    )
+    try:
+        return TypeAdapter(Results).validate_python(
+            {key: value for key, value in data.items() if key != "schema"}
+        )
+    except ValidationError as error:
+        raise DataError(
+            f"the results cannot be read: {error.error_count()} fields are not as they should be",
+            remedy="make them again with --rebuild stats",
+        ) from error

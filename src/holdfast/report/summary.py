@@ -12,8 +12,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from holdfast.plan import BASE
-from holdfast.report.results import ArmInfo, Cell, Results, Share, TaskInfo
-from holdfast.stats import Interval, Values, mean_over_seeds, paired_difference
+from holdfast.report import findings
+from holdfast.report.arrays import as_share, item_ids, values
+from holdfast.report.results import (
+    ArmInfo,
+    Cell,
+    Decision,
+    Front,
+    Meter,
+    Results,
+    Share,
+    TaskInfo,
+)
+from holdfast.stats import Values, mean_over_seeds, paired_difference, retained_share
 from holdfast.types import Reading
 
 UNSCORED_LIMIT = 0.05  # share of replies from which a figure comes with a note
@@ -29,23 +40,26 @@ class Measured:
     task: str
     readings: Sequence[Sequence[Reading]]
     cut_off: int = 0  # replies that reached the limit of new tokens
+    scale: float = 1.0  # share of the training's change that is applied
+    seeds: Sequence[int | None] = (None,)  # one for each list of readings
 
 
 def cells(measured: Sequence[Measured]) -> list[Cell]:
     """Figures for everything measured; the base is what differences are taken to."""
     before = {
-        one.task: _values(one.readings[0], _ids(one.readings[0]))
+        one.task: values(one.readings[0], item_ids(one.readings[0]))
         for one in measured
         if one.arm == BASE
     }
-    order = {one.task: _ids(one.readings[0]) for one in measured if one.arm == BASE}
+    order = {one.task: item_ids(one.readings[0]) for one in measured if one.arm == BASE}
     found = []
     for one in measured:
         ids = order[one.task]
-        table = np.stack([_values(readings, ids) for readings in one.readings])
-        diff = None
+        table = np.stack([values(readings, ids) for readings in one.readings])
+        diff = kept = None
         if one.arm != BASE:
-            diff = _share(paired_difference(before[one.task], table))
+            diff = as_share(paired_difference(before[one.task], table))
+            kept = as_share(retained_share(before[one.task], table))
         outcomes: dict[str, int] = {}
         for reading in (reading for readings in one.readings for reading in readings):
             outcomes[reading.outcome] = outcomes.get(reading.outcome, 0) + 1
@@ -54,33 +68,22 @@ def cells(measured: Sequence[Measured]) -> list[Cell]:
                 arm=one.arm,
                 step=one.step,
                 task=one.task,
-                score=_counted(_share(mean_over_seeds(table)), one.readings),
+                score=_counted(as_share(mean_over_seeds(table)), one.readings),
                 diff=diff,
                 outcomes=dict(sorted(outcomes.items())),
                 groups=_groups(one.readings[0], ids, table),
+                scale=one.scale,
+                retained_share=kept,
             )
         )
     return found
-
-
-def _ids(readings: Sequence[Reading]) -> list[str]:
-    return list(dict.fromkeys(reading.example_id for reading in readings))
-
-
-def _values(readings: Sequence[Reading], ids: Sequence[str]) -> Values:
-    """One value per item, in the order of `ids`; the mean over samples, NaN where unscored."""
-    sums: dict[str, list[float]] = {}
-    for reading in readings:
-        if reading.value is not None:
-            sums.setdefault(reading.example_id, []).append(reading.value)
-    return np.array([float(np.mean(sums[one])) if one in sums else np.nan for one in ids])
 
 
 def _groups(readings: Sequence[Reading], ids: Sequence[str], table: Values) -> dict[str, Share]:
     group_of = {reading.example_id: reading.group for reading in readings}
     names = sorted({group for group in group_of.values() if group})
     columns = {name: [i for i, one in enumerate(ids) if group_of[one] == name] for name in names}
-    return {name: _share(mean_over_seeds(table[:, columns[name]])) for name in names}
+    return {name: as_share(mean_over_seeds(table[:, columns[name]])) for name in names}
 
 
 def _counted(share: Share, readings: Sequence[Sequence[Reading]]) -> Share:
@@ -88,14 +91,6 @@ def _counted(share: Share, readings: Sequence[Sequence[Reading]]) -> Share:
     values = [reading.value for one in readings for reading in one]
     unscored = sum(value is None for value in values)
     return replace(share, n=len(values) - unscored, unscored=unscored)
-
-
-def _share(interval: Interval) -> Share:
-    def rounded(value: float | None) -> float | None:
-        return None if value is None else round(value, 6)
-
-    mean, low, high, n, unscored = interval
-    return Share(rounded(mean), rounded(low), rounded(high), n, unscored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +127,8 @@ def standings(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> list[Standing
     target = next(task.name for task in tasks if task.role == "target")
     standing = []
     for arm in [name for name in last if name != BASE]:
-        final = {c.task: c for c in found if c.arm == arm and c.step == last[arm]}
+        whole = max(c.scale for c in found if c.arm == arm and c.step == last[arm])
+        final = {c.task: c for c in found if (c.arm, c.step, c.scale) == (arm, last[arm], whole)}
         diffs = {name: cell.diff for name, cell in final.items()}
         unknown = [n for n, c in final.items() if n != target and _unscored(c) > UNSCORED_LIMIT]
         gain = diffs[target]
@@ -230,9 +226,28 @@ def assemble(
     arms: Sequence[ArmInfo],
     measured: Sequence[Measured],
     conditions: Mapping[str, str],
+    again: Mapping[str, Sequence[Sequence[Reading]]] | None = None,
+    meters: Sequence[Meter] = (),
+    fronts: Sequence[Front] = (),
+    decision: Decision | None = None,
 ) -> Results:
-    """Everything the report shows."""
-    found = cells(measured)
+    """Everything the report shows.
+
+    Args:
+        name: of the study.
+        model: that it starts from.
+        seeds: of its trainings.
+        tasks: that were measured.
+        arms: that were trained, the untouched model first.
+        measured: all readings.
+        conditions: under which they were taken.
+        again: by task, the readings of every asking of the untouched model.
+        meters: what was read in training.
+        fronts: of every arm.
+        decision: which checkpoint may be shipped.
+    """
+    found = findings.with_flips(cells(measured), measured)
+    families = {arm.name: arm.family or arm.name for arm in arms}
     return Results(
         name=name,
         model=model,
@@ -243,4 +258,9 @@ def assemble(
         cells=tuple(found),
         conditions=dict(conditions),
         warnings=tuple([*warnings(tasks, found), *_cut_off(measured)]),
+        noise=tuple(findings.noise(again or {})),
+        dose=tuple(findings.doses(tasks, measured, families)),
+        meters=tuple(meters),
+        fronts=tuple(fronts),
+        decision=decision,
     )

@@ -27,6 +27,11 @@ class LoraSpec(Section):
     variant: Literal["lora", "rslora", "dora", "oft", "osf", "corda"] = "lora"
     """Which of PEFT's ways: plain LoRA, rank-stabilised, DoRA, orthogonal (OFT), OSF, CorDA."""
 
+    @property
+    def adds(self) -> bool:
+        """Whether what is saved is a product that is added to the weights: scaled, merged at will."""
+        return self.variant in ("lora", "rslora", "corda")
+
 
 class TrainSpec(Section):
     """What every arm inherits, so that the budget is equal."""
@@ -101,6 +106,11 @@ class TrainSpec(Section):
                     f"per_device_train_batch_size {self.per_device_train_batch_size}"
                 )
         return self
+
+    @property
+    def reference_by_switch(self) -> bool:
+        """Whether the trained model with its adapters switched off is exactly the base."""
+        return self.method != "full"
 
     @property
     def accumulation(self) -> int:

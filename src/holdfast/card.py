@@ -1,0 +1,208 @@
+"""What must somebody know who is handed the exported model?
+
+The model card: what it is, what was gained and lost and how that was measured, on which data it was
+trained, what the figures do not say, and how it is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast import frontier, store
+from holdfast.export import Form
+from holdfast.models import LAB
+from holdfast.plan import Arm, Plan
+from holdfast.report.outline import arm_infos
+from holdfast.report.results import ArmInfo, Decision, Share, TaskInfo
+from holdfast.report.words import difference, interval, percent, shown, unscored
+from holdfast.types import Point
+
+CARD = "README.md"
+SHIP = "ship"
+FORMS = {
+    "adapter": "The adapter alone; it goes on top of the base model.",
+    "merged": "All weights: the base model with what was trained merged in.",
+    "nf4": "All weights, the linear layers in four bits (NF4, bitsandbytes).",
+}
+ADAPTER = """\
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+base = AutoModelForCausalLM.from_pretrained({base}, dtype="auto")
+model = PeftModel.from_pretrained(base, "path/to/this/folder")
+tokenizer = AutoTokenizer.from_pretrained({base})
+"""
+WHOLE = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder", dtype="auto")
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One task's share of good answers, on the items that had no part in the choice.
+
+    Attributes:
+        task: how it was measured.
+        before: of the untouched model.
+        in_study: of the chosen model, as the study measured it.
+        exported: of the chosen model as it was exported.
+        diff: exported less before, paired.
+    """
+
+    task: TaskInfo
+    before: Share
+    in_study: Share
+    exported: Share
+    diff: Share
+
+
+@dataclass(frozen=True)
+class Card:
+    """Everything that a card tells of."""
+
+    plan: Plan
+    point: Point
+    form: Form
+    in_study: Decision
+    exported: Decision
+    figures: Sequence[Figure]
+
+    def write(self, folder: Path) -> None:
+        """Write ``README.md``."""
+        parts = [self._head(), self._verdict(), self._table(), self._training(), self._limits()]
+        parts += [self._loading(), self._licence()]
+        store.write_text(folder / CARD, "\n\n".join(parts) + "\n")
+
+    @property
+    def _arm(self) -> Arm:
+        return self.plan.arms[self.point.arm]
+
+    @property
+    def _base(self) -> str:
+        """The base model as the study names it."""
+        return self.plan.study.model.id
+
+    def _head(self) -> str:
+        library = "peft" if self.form == "adapter" else "transformers"
+        name = frontier.name_of(self.point)
+        listed = "" if Path(self.plan.ref.base).is_dir() else f"base_model: {self._base}\n"
+        scaled = ""
+        if self.point.scale != 1:
+            scaled = (
+                f" {100 * self.point.scale:g} % of the change that training made is applied; that "
+                "is part of the weights here."
+            )
+        return (
+            f"---\n{listed}library_name: {library}\ntags: [holdfast]\n---\n\n"
+            f"# {self.plan.study.name}: {name}\n\n"
+            f"{self._base}, fine-tuned on {self.plan.study.target} in the study "
+            f"`{self.plan.study.name}` with Holdfast. {FORMS[self.form]}{scaled} The study is in "
+            "`study.yaml`, the decision with all its figures in `decision.json`."
+        )
+
+    def _verdict(self) -> str:
+        answer = self.exported.answer
+        against = ""
+        if answer != SHIP:
+            against = "\n\n**Exported against this answer, because that was asked for.**"
+        return (
+            f"## May it be shipped? {answer[:1].upper()}{answer[1:]}\n\n"
+            f"{self.exported.reason}{against}\n\n"
+            f"- The rule: {self.exported.rule}\n"
+            f"- In the study, before it was exported: {self.in_study.answer}. "
+            f"{self.in_study.reason}\n"
+            "- The items of every task were halved: one half chose this model, the other had no "
+            "part in that and is what all figures here are from."
+        )
+
+    def _table(self) -> str:
+        rows = [
+            "| task | figure | untouched model | in the study | as exported | difference, points |",
+            "|---|---|---|---|---|---|",
+        ]
+        for one in self.figures:
+            turned = one.task.inverted
+            cells = [_cell(share, turned) for share in (one.before, one.in_study, one.exported)]
+            change = difference(one.diff, turned)
+            last = f"{change.points} {change.interval} {change.verdict}" if change else "—"
+            rows.append(
+                f"| {one.task.name} ({one.task.role}) | {one.task.label} | {' | '.join(cells)} "
+                f"| {last} |"
+            )
+        how = [f"- {one.task.name}: {one.task.how}." for one in self.figures]
+        return (
+            "## Gained and forgotten\n\n" + "\n".join(rows) + "\n\nWith 95 % intervals. The "
+            "difference is between the exported model and the untouched one, on the same "
+            "items.\n\n" + "\n".join(how)
+        )
+
+    def _training(self) -> str:
+        info: ArmInfo = next(a for a in arm_infos(self.plan) if a.name == self.point.arm)
+        train = self._arm.variant.train
+        method: str = train.method
+        if method != "full":
+            lora = train.lora
+            method += f" ({lora.variant}, r {lora.r}, alpha {lora.alpha})"
+        sources = ", ".join(f"{source} ({n:,})" for source, n in info.by_source.items())
+        seed = "all seeds together" if self.point.seed is None else f"seed {self.point.seed}"
+        lines = [
+            f"- Arm: {self.point.arm}: {info.recipe}",
+            f"- Method: {method}, learning rate {train.learning_rate:g}, {train.optim}, "
+            f"{train.batch_size} examples per step",
+            f"- {seed}, after {self.point.step:,} of {self.plan.steps:,} steps",
+            f"- Data: {sources or 'not recorded'}",
+            *(f"- {note}" for note in info.notes),
+        ]
+        return "## Training\n\n" + "\n".join(lines)
+
+    def _limits(self) -> str:
+        lines = [
+            "- The figures speak of these tasks, asked in this way. What was not measured may have "
+            "been forgotten.",
+            "- One training seed is shipped; training again gives another model.",
+        ]
+        for task, made in self.plan.tasks.items():
+            if made.judge:
+                lines.append(
+                    f"- {task} is by the judge `{made.judge}`. Another judge gives other figures, "
+                    "and none of them is a safety grade or a certificate."
+                )
+        if self.form != "adapter" and self.plan.pool.nf4:
+            lines.append(
+                "- It was trained on, and in the study measured on, a base in four bits (NF4). The "
+                "figures of the untouched model are of that; the exported model is this base's "
+                f"{'own' if self.form == 'merged' else 'merged'} weights, which is not the same."
+            )
+        for method in self._arm.ask:
+            lines.append(
+                f"- Measured as {method.recipe()}; used otherwise, the figures do not hold: "
+                f"`{dict(method.identity())}`"
+            )
+        return "## Limits\n\n" + "\n".join(lines)
+
+    def _loading(self) -> str:
+        base = f'"{self._base}"'
+        if self.plan.ref.revision:
+            base += f', revision="{self.plan.ref.revision}"'
+        code = ADAPTER.format(base=base) if self.form == "adapter" else WHOLE
+        note = ""
+        if self._base == LAB and self.form == "adapter":
+            note = " The base comes with Holdfast: name the folder `holdfast.lab.model_folder()`."
+        return f"## Loading\n\nThe format is safetensors.{note}\n\n```python\n{code}```"
+
+    def _licence(self) -> str:
+        return (
+            "## Licence\n\nNot known to Holdfast. This is a derivative of the base model and may "
+            "carry over from its training data: check the licence of both before passing it on."
+        )
+
+
+def _cell(share: Share, inverted: bool) -> str:
+    one = shown(share, inverted)
+    parts = (percent(one.mean), interval(one), f"n {one.n:,}", unscored(one))
+    return " ".join(part for part in parts if part)

@@ -1,0 +1,85 @@
+"""How far have the weights moved from where they began?
+
+Under LoRA the change of a matrix is ΔW = s·B·A, and the sum of its squares is tr((BᵀB)(AAᵀ))·s²:
+two small products, never the matrix itself. With weights a for the inputs and g for the outputs,
+Σ g_i a_j ΔW_ij² is the same of diag(√g)·B and A·diag(√a). Anything else that is trained is
+compared with a copy of its first values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Importance = Mapping[str, tuple[Any, Any]]
+"""Module name to weights of its inputs, shape (in,), and of its outputs, shape (out,)."""
+
+
+def low_rank(model: Any) -> Iterator[tuple[str, Any, Any, float]]:
+    """Every linear layer with a plain LoRA adapter: name, A (r, in), B (out, r), scale s."""
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in model.named_modules():
+        if not isinstance(module, LoraLayer):
+            continue
+        for adapter in module.active_adapters:
+            if adapter in module.lora_A and not module.use_dora.get(adapter, False):
+                a, b = module.lora_A[adapter].weight, module.lora_B[adapter].weight
+                if a.dim() == 2:
+                    yield name, a, b, float(module.scaling[adapter])
+
+
+def product_square(a: Any, b: Any, scale: float, weights: tuple[Any, Any] | None = None) -> Any:
+    """Σ g_i a_j (s·B·A)_ij², a scalar; without weights the squared Frobenius norm.
+
+    Args:
+        a: shape (r, in).
+        b: shape (out, r).
+        scale: s.
+        weights: of inputs (in,) and outputs (out,).
+    """
+    a, b = a.float(), b.float()
+    if weights is not None:
+        a = a * weights[0].to(a.device).sqrt()
+        b = b * weights[1].to(b.device).sqrt()[:, None]
+    return scale * scale * ((b.T @ b) * (a @ a.T)).sum()
+
+
+def only_low_rank(model: Any) -> bool:
+    """Whether plain LoRA is all that is trained."""
+    held = {id(one) for _, a, b, _ in low_rank(model) for one in (a, b)}
+    return all(id(one) in held for one in model.parameters() if one.requires_grad)
+
+
+def copies(model: Any) -> dict[str, Any]:
+    """What is trained, as it is now, by name."""
+    return {n: one.detach().clone() for n, one in model.named_parameters() if one.requires_grad}
+
+
+def square(
+    model: Any, first: Mapping[str, Any] | None, importance: Importance | None = None
+) -> Any:
+    """How far everything that is trained has moved: a weighted sum of squares, a scalar.
+
+    Args:
+        model: as it is now.
+        first: what `copies` returned; None where `only_low_rank`.
+        importance: weights of inputs and outputs per module; with `first`, of each parameter as
+            (weights, None). A module that is not named counts nothing.
+    """
+    if first is None:
+        parts = [
+            product_square(a, b, s, importance[name] if importance is not None else None)
+            for name, a, b, s in low_rank(model)
+            if importance is None or name in importance
+        ]
+    else:
+        parts = []
+        for name, one in model.named_parameters():
+            if name in first and (importance is None or name in importance):
+                moved = (one - first[name].to(one.device)).float().square()
+                if importance is not None:
+                    moved = moved * importance[name][0].to(one.device)
+                parts.append(moved.sum())
+    home = parts[0].device
+    return sum(part.to(home) for part in parts)

@@ -1,0 +1,95 @@
+"""Which methods cannot be combined, and which need what this training does not have?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from holdfast.errors import StudyError
+from holdfast.plan import Arm
+from holdfast.registry import nearest
+from holdfast.spec import Study
+
+
+def check(arm: Arm, arms: Mapping[str, Arm], study: Study, where: str) -> None:
+    """Refuse an arm that could not be trained, or would not be what it says.
+
+    Args:
+        arm: with its methods built.
+        arms: all of the study.
+        study: it is of.
+        where: for messages.
+
+    Raises:
+        StudyError: naming the two things that do not go together.
+    """
+    _order(arm, where)
+    _training(arm, study, where)
+    _weights(arm, arms, study, where)
+    _asking(arm, study, where)
+
+
+def _order(arm: Arm, where: str) -> None:
+    mixed = [method.mixes for method in arm.data]
+    if mixed != sorted(mixed):
+        raise StudyError(
+            "methods that mix in other data come last, or their share would not hold",
+            where=f"{where}.data",
+            remedy="put selfgen and rewrite before replay",
+        )
+
+
+def _training(arm: Arm, study: Study, where: str) -> None:
+    own = [method for method in arm.loss if method.trainer]
+    if own and len(arm.loss) > 1:
+        raise StudyError(
+            f"{own[0].recipe()} has a loss of its own, to which nothing can be added",
+            where=f"{where}.loss",
+            remedy="give the other methods an arm of their own",
+        )
+    compares = any((term := one.term()) and term.divergence for one in arm.loss)
+    if (compares or own) and not arm.variant.train.reference_by_switch:
+        raise StudyError(
+            "needs the base beside the tuned model, and when all weights are trained there is none",
+            where=f"{where}.loss",
+            remedy="use train.method lora or qlora: the base is the adapter switched off",
+        )
+
+
+def _weights(arm: Arm, arms: Mapping[str, Arm], study: Study, where: str) -> None:
+    scales = any(method.factors for method in arm.weights)
+    lora = arm.variant.train.lora
+    if scales and study.train.method != "full" and not lora.adds:
+        raise StudyError(
+            f"a share of {lora.variant}'s change is no interpolation between base and tuned model",
+            where=f"{where}.weights",
+            remedy="use train.lora.variant lora or rslora, or leave `scale` out",
+        )
+    merges = [one for one in arm.weights if one.partners or one.over_seeds]
+    if not merges:
+        return
+    if len(merges) > 1 or study.train.method == "full":
+        raise StudyError(
+            "one merge of adapters is possible per arm",
+            where=f"{where}.weights",
+            remedy="use one `merge`, and train.method lora or qlora",
+        )
+    trained = [name for name, one in arms.items() if one.variant.trains]
+    for partner in merges[0].partners:
+        if partner not in trained:
+            raise StudyError(
+                f"merge: {partner!r} is no arm with a training of its own"
+                f"{nearest(partner, trained)}",
+                where=f"{where}.weights",
+                remedy=f"arms that train: {', '.join(trained)}",
+            )
+
+
+def _asking(arm: Arm, study: Study, where: str) -> None:
+    for method in arm.ask:
+        for name in method.options.tasks or ():
+            if name not in study.tasks:
+                raise StudyError(
+                    f"tasks: no task is called {name!r}{nearest(name, study.tasks)}",
+                    where=f"{where}.ask",
+                    remedy=f"this study measures: {', '.join(study.tasks)}",
+                )

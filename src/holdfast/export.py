@@ -1,0 +1,122 @@
+"""How does a measured model become a folder that other programs can load?
+
+Three forms: the adapter alone, the base with the adapter merged in, and that in four bits. A share
+of the training's change (a scale) is written into the weights, so that nobody has to know of it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+from holdfast import models, store
+from holdfast.engines.hf import scale_adapter
+from holdfast.errors import HoldfastError
+from holdfast.memory.exhausted import loading
+from holdfast.models import ModelRef
+
+Form = Literal["adapter", "merged", "nf4"]
+FORMS: tuple[Form, ...] = ("adapter", "merged", "nf4")
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+NOT_MODEL = ("trainer_state.json", "record.json", "split.json")
+
+
+def export(ref: ModelRef, form: Form, folder: Path) -> ModelRef:
+    """Write a model in one of the forms.
+
+    Args:
+        ref: the model; without an adapter it is a folder with all weights.
+        form: see the module.
+        folder: an existing, empty folder.
+
+    Returns:
+        What was written, as something that can be asked.
+
+    Raises:
+        HoldfastError: these adapters cannot be scaled, or merged.
+        MissingDependency: four bits without bitsandbytes.
+        OutOfMemory: the base does not fit into memory.
+    """
+    whole = ModelRef(str(folder), None, None, ref.trust_remote_code)
+    if form == "adapter":
+        _adapter(ref, folder)
+        return ModelRef(ref.base, ref.revision, str(folder), ref.trust_remote_code)
+    if form == "merged":
+        _merged(ref, folder)
+        return whole
+    staged = folder / ".merged"
+    staged.mkdir()
+    _merged(ref, staged)
+    _four_bits(ModelRef(str(staged), None, None, ref.trust_remote_code), folder)
+    shutil.rmtree(staged)
+    return whole
+
+
+def _adapter(ref: ModelRef, folder: Path) -> None:
+    """Copy the adapter; a scale goes into alpha, by which PEFT multiplies the change."""
+    if ref.adapter is None:
+        raise HoldfastError("is no adapter", where=ref.base, remedy="export it with --form merged")
+    source = Path(ref.adapter)
+    config: dict[str, Any] = store.read_json(source / CONFIG)
+    if ref.scale != 1:
+        if config.get("peft_type") != "LORA" or config.get("use_dora"):
+            raise HoldfastError(
+                "a share of an adapter can be written for LoRA and rank-stabilised LoRA only",
+                where=ref.adapter,
+                remedy="leave `scale` out of this arm",
+            )
+        config["lora_alpha"] *= ref.scale
+        pattern = config.get("alpha_pattern") or {}
+        config["alpha_pattern"] = {name: alpha * ref.scale for name, alpha in pattern.items()}
+    config |= {"base_model_name_or_path": ref.base, "revision": ref.revision}
+    store.write_json(folder / CONFIG, config)
+    shutil.copyfile(source / WEIGHTS, folder / WEIGHTS)
+
+
+def _merged(ref: ModelRef, folder: Path) -> None:
+    """Write all weights, in the base's own precision, with tokenizer and chat template."""
+    if ref.adapter is None:
+        for pattern in MODEL_FILES:
+            for path in Path(ref.base).glob(pattern):
+                if path.name not in NOT_MODEL:
+                    shutil.copyfile(path, folder / path.name)
+        return
+    models.require_torch()
+    from peft import PeftModel
+
+    base = ModelRef(ref.base, ref.revision, None, ref.trust_remote_code)
+    with loading():
+        model = models.load_model(base, _own_dtype(base), "cpu")
+        tuned = PeftModel.from_pretrained(model, ref.adapter)
+        if ref.scale != 1:
+            scale_adapter(tuned, ref.scale)
+        try:
+            whole = tuned.merge_and_unload(safe_merge=True)
+        except (AttributeError, NotImplementedError, ValueError) as error:
+            raise HoldfastError(
+                f"this adapter cannot be merged: {error}",
+                where=ref.adapter,
+                remedy="export it with --form adapter",
+            ) from error
+    whole.save_pretrained(folder)
+    models.load_tokenizer(base).save_pretrained(folder)
+
+
+def _four_bits(ref: ModelRef, folder: Path) -> None:
+    """Write a model's linear layers as NF4, as `models.load_model` would load them."""
+    device = models.pick_device("auto")
+    with loading():
+        model = models.load_model(ref, _own_dtype(ref), device, nf4=True)
+    model.save_pretrained(folder)
+    models.load_tokenizer(ref).save_pretrained(folder)
+
+
+def _own_dtype(ref: ModelRef) -> Any:
+    """The precision in which the base was published."""
+    torch = models.require_torch()
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(ref.base, **ref.loading())
+    return getattr(config, "dtype", None) or torch.float32

@@ -1,0 +1,105 @@
+"""How is a LoRA adapter on disk read as the products it adds, and written again?
+
+The change of each matrix is ΔW = s·B·A with A of shape (r, in) and B of shape (out, r); s is
+alpha / r, or alpha / √r for rank-stabilised LoRA. Whatever is made of such products without forming
+ΔW is exact and needs no base model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from holdfast.errors import ModelError
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+PREFIX = "base_model.model."
+
+Factors = Mapping[str, tuple[Any, Any]]
+"""Name of a module in the base to its A, shape (r, in), and s·B, shape (out, r), in float32."""
+
+
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
+    """The settings of a LoRA adapter and its factors.
+
+    Raises:
+        ModelError: no adapter there, or one that does not add a plain product B·A.
+    """
+    from peft.utils.other import get_pattern_key
+    from safetensors.torch import load_file
+
+    config = _settings(folder)
+    tensors = load_file(folder / WEIGHTS)
+    factors = {}
+    for key, a in tensors.items():
+        name, found, _ = key.rpartition(".lora_A.")
+        if not found:
+            continue
+        name, b = name.removeprefix(PREFIX), tensors[key.replace(".lora_A.", ".lora_B.")]
+        pattern = config.get("alpha_pattern") or {}
+        alpha = pattern.get(get_pattern_key(pattern.keys(), name), config["lora_alpha"])
+        rank = a.shape[0]
+        scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+        factors[name] = (a.float(), b.float() * scale)
+    if len(tensors) != 2 * len(factors) or not factors:
+        raise _no_product(folder, "beside A and B of matrices there are other weights")
+    return config, factors
+
+
+def write(folder: Path, config: Mapping[str, Any], factors: Factors) -> None:
+    """Write an adapter that PEFT loads as exactly these products.
+
+    Args:
+        folder: gets ``adapter_config.json`` and ``adapter_model.safetensors``; made if need be.
+        config: settings to begin with, those of an adapter of the same base.
+        factors: see `Factors`; ranks may differ.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for name, (a, b) in factors.items():
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = a.contiguous()
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = b.contiguous()
+    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+    ranks = {name: a.shape[0] for name, (a, _) in factors.items()}
+    usual = max(ranks.values())
+    others = {name: rank for name, rank in sorted(ranks.items()) if rank != usual}
+    settings = {
+        **config,
+        "r": usual, "lora_alpha": usual, "use_rslora": False,  # so that s is 1
+        "rank_pattern": others, "alpha_pattern": others,
+        "target_modules": sorted(factors), "layers_to_transform": None, "layers_pattern": None,
+        "inference_mode": True,
+    }  # fmt: skip
+    text = json.dumps(settings, indent=2, sort_keys=True)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not path.is_file() or not (folder / WEIGHTS).is_file():
+        raise ModelError(
+            f"is no adapter: {CONFIG} or {WEIGHTS} is missing",
+            where=str(folder),
+            remedy="name the folder of a checkpoint that was trained with LoRA",
+        )
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if config.get("peft_type") != "LORA":
+        raise _no_product(folder, f"it is of the kind {config.get('peft_type')}")
+    if config.get("use_dora"):
+        raise _no_product(folder, "DoRA scales the rows of the sum as well")
+    if config.get("target_parameters"):
+        raise _no_product(folder, "it adapts experts that are stacked in one parameter")
+    return config
+
+
+def _no_product(folder: Path, why: str) -> ModelError:
+    return ModelError(
+        f"its change is no plain product B·A, so it cannot be scaled or merged: {why}",
+        where=str(folder),
+        remedy="train with train.lora.variant lora, rslora or corda",
+    )

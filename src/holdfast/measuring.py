@@ -1,0 +1,153 @@
+"""Which stages make and measure one point: its weights, replies, verdicts and readings?"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from holdfast import evaluate, judges, store
+from holdfast.asking import REPLIES
+from holdfast.methods.scale import interpolated_model
+from holdfast.plan import BASE, Plan, place
+from holdfast.progress import Progress
+from holdfast.stages import Stage
+from holdfast.tasks import Task
+from holdfast.types import Point
+
+OTHER_CHUNK = 61
+"""Questions asked together when the base is asked again: other batches than the first time."""
+
+
+def repeats(plan: Plan) -> range:
+    """The further times that the untouched model is asked."""
+    return range(2, plan.study.answer.repeats + 1)
+
+
+def again_place(time: int, task: str) -> str:
+    """The folder of one further asking of the base."""
+    return f"{BASE}@{time}/{task}"
+
+
+def made_weights(plan: Plan, point: Point) -> list[Stage]:
+    """The stage that makes a point's weights of trained ones; none where training made them."""
+    if plan.untouched(point.arm):
+        return []
+    folder = plan.made_in(point)
+    if not folder.startswith("weights/"):
+        return []
+    own = plan.arms[point.arm]
+    source, merge, full = own.variant.source, own.merges, plan.study.train.method == "full"
+    seeds = [one for one in (plan.study.seeds if point.seed is None else (point.seed,))]
+    arms = [source, *(merge.partners if merge else ())]
+    train = [(arm, seed) for arm in arms for seed in seeds]
+    identity = {
+        "methods": [[type(m).__name__, m.version, m.identity()] for m in own.weights],
+        "step": point.step, "scale": point.scale if full else 1.0,
+    }  # fmt: skip
+
+    def make(into: Path, progress: Progress) -> Mapping[str, Any]:
+        plan.pool.close()
+        parts = [plan.folder / plan.checkpoint(arm, seed, point.step) for arm, seed in train]
+        if full:
+            interpolated_model(Path(plan.ref.base), parts[0], point.scale, into)
+            return {}
+        return merge.make(parts, into) if merge else {}
+
+    needs = tuple(dict.fromkeys(f"train/{arm}/seed{seed}" for arm, seed in train))
+    return [Stage(folder, identity, make, needs)]
+
+
+def replies(plan: Plan, point: Point, task: str) -> Stage:
+    """The stage that asks one point all items of a task."""
+    spec, examples, sampling = (
+        plan.study.tasks[task],
+        plan.ask(point.arm, task),
+        plan.samplings[task],
+    )
+    identity = {
+        "model": plan.identity,
+        "checkpoint": [point.step, point.scale],
+        "engine": plan.study.answer.engine,
+        "nf4": plan.pool.nf4,
+        "bf16": plan.study.train.bf16,
+        "sampling": sampling.model_dump(),
+        "split": spec.split,
+        "items": len(examples),
+        "prompts": store.fingerprint([[one.id, asdict(one)["messages"]] for one in examples]),
+    }
+
+    def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
+        ref = plan.weights(point)
+        twin = _same_weights(plan, point, task)
+        if twin is not None:  # training had ended before: nothing new to ask
+            shutil.copyfile(twin / REPLIES, folder / REPLIES)
+            return dict(store.read_json(twin / store.RECORD)["summary"])
+        return evaluate.answer(plan.pool, ref, examples, sampling, folder, progress)
+
+    return Stage(f"replies/{place(point, task)}", identity, make, _weights_of(plan, point), True)
+
+
+def _weights_of(plan: Plan, point: Point) -> tuple[str, ...]:
+    if plan.untouched(point.arm):
+        return ()
+    made = made_weights(plan, point)
+    if made:
+        return (made[0].name,)
+    return (f"train/{plan.arms[point.arm].variant.source}/seed{point.seed}",)
+
+
+def _same_weights(plan: Plan, point: Point, task: str) -> Path | None:
+    """Replies of an earlier checkpoint of the arm that is this one, because training had ended."""
+    for step in plan.save_at:
+        earlier = replace(point, step=step)
+        if step < point.step and plan.weights(earlier) == plan.weights(point):
+            folder = plan.folder / "replies" / place(earlier, task)
+            if (folder / store.RECORD).is_file():
+                return folder
+    return None
+
+
+def again(plan: Plan, task: str, time: int) -> Stage:
+    """The untouched model asked once more: other batches, and another draw where it is drawn."""
+    first = replies(plan, Point(BASE), task)
+    sampling = plan.samplings[task].model_copy(update={"seed": plan.samplings[task].seed + time})
+
+    def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
+        return evaluate.answer(
+            plan.pool, plan.ref, plan.asked[task], sampling, folder, progress, OTHER_CHUNK // time
+        )
+
+    identity = {**first.identity, "sampling": sampling.model_dump(), "again": time}
+    return Stage(f"replies/{again_place(time, task)}", identity, make, (), True)
+
+
+def grading(plan: Plan, where: str, name: str) -> list[Stage]:
+    """Verdicts, where the task needs a judge, and readings of one folder of replies."""
+    task, examples = plan.tasks[name], plan.asked[name]
+    replies, found = f"replies/{where}", []
+    if task.judge:
+        judge = judges.build(task.judge)
+        found.append(Stage(
+            f"verdicts/{where}", {"judge": judge.name},
+            lambda f, p: evaluate.judge(judge, examples, plan.folder / replies, f), (replies,),
+        ))  # fmt: skip
+    verdicts = plan.folder / "verdicts" / where if task.judge else None
+    identity = {
+        "task": [type(task).__name__, task.version, task.label],
+        "gold": store.fingerprint([[one.id, one.target, one.meta] for one in examples]),
+    } | _grader_options(task)
+    needs = (replies, *(one.name for one in found))
+    found.append(Stage(
+        f"readings/{where}", identity,
+        lambda f, p: evaluate.grade(task, examples, plan.folder / replies, verdicts, f), needs,
+    ))  # fmt: skip
+    return found
+
+
+def _grader_options(task: Task) -> dict[str, Any]:
+    """The task's options that are not already in the items themselves."""
+    elsewhere = {"path", "train_path", "items", "train_items", "revision", "instruction"}
+    return {"options": task.options.model_dump(mode="json", exclude=elsewhere)}

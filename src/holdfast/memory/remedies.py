@@ -1,0 +1,81 @@
+"""What does a remedy take in a training step, beyond what plain training takes?
+
+Remedies that compare the model with the untouched base keep whole logits of both, where plain
+training works in tiles. Under LoRA the base is the model with its adapters switched off, so its
+pass costs no second copy of the weights, and it is over before the model's own pass begins: of it
+only the logits stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+Logits = Literal["none", "policy+reference", "divergence"]
+ORDER: tuple[Logits, ...] = get_args(Logits)
+"""From what takes least to what takes most."""
+PER_LOGIT: dict[Logits, int] = {"none": 0, "policy+reference": 36, "divergence": 68}
+"""Bytes per position and word at the peak of the loss: float32 logits, log-probabilities, their
+exponentials and differences, forward and backward. From traces of `holdfast.objective` and of TRL
+1.16's generalised Jensen-Shannon divergence (`GKDTrainer.generalized_jsd_loss`)."""
+PER_PROBED_LOGIT = 20
+"""The same of a pass that learns nothing and compares the two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """What remedies ask for; the default is plain training.
+
+    Attributes:
+        names: of the remedies that ask for something, for the plan's words.
+        logits: of whom whole logits are kept. `none`: of nobody, TRL's tiled head does.
+            `policy+reference`: the model's and the base's, for a divergence token by token.
+            `divergence`: the same in TRL's generalised Jensen-Shannon divergence.
+        everywhere: whole logits of every position, not only of supervised ones.
+        copies: copies of what is trained (initial weights, Fisher information). Under plain LoRA
+            they count nothing: small products tell how far a matrix has moved.
+        generated_tokens: the model answers in the training loop, at most so many tokens.
+        teacher_parameters: of another model that teaches, in bfloat16 beside the student.
+        probed_tokens: at checkpoints one row's whole logits are compared with the base's, at so
+            many positions.
+    """
+
+    names: tuple[str, ...] = ()
+    logits: Logits = "none"
+    everywhere: bool = False
+    copies: int = 0
+    generated_tokens: int = 0
+    teacher_parameters: int = 0
+    probed_tokens: int = 0
+
+    @property
+    def reference(self) -> bool:
+        """Whether the base runs too."""
+        return self.logits != "none"
+
+    @property
+    def asks(self) -> bool:
+        """Whether anything is asked for."""
+        return replace(self, names=()) != NOTHING
+
+
+NOTHING = Extra()
+"""Plain training."""
+
+
+def together(extras: Iterable[Extra]) -> Extra:
+    """What several remedies of one arm ask for.
+
+    They share one forward pass, so of logits and answers the largest counts; their copies add up.
+    """
+    given = [one for one in extras if one.asks]
+    return Extra(
+        names=tuple(dict.fromkeys(name for one in given for name in one.names)),
+        logits=max((one.logits for one in given), key=ORDER.index, default="none"),
+        everywhere=any(one.everywhere for one in given),
+        copies=sum(one.copies for one in given),
+        generated_tokens=max((one.generated_tokens for one in given), default=0),
+        teacher_parameters=sum(one.teacher_parameters for one in given),
+        probed_tokens=max((one.probed_tokens for one in given), default=0),
+    )

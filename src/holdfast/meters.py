@@ -1,0 +1,126 @@
+"""Can forgetting be seen while training, without any old data?
+
+Two meters read the model on the task's own prompts, answered beforehand by the untouched model:
+the divergence per token KL(base‖tuned), which predicted forgetting best in RL's Razor
+(arXiv:2509.04259), and the cross-entropy of the tuned model to the base's answers (Kalajdzievski,
+arXiv:2401.05605). A third, the norm of the change, is there to be compared with. They are read at
+every checkpoint; when one passes its limit, training ends there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from holdfast import change, store
+from holdfast.chat import Encoded
+
+FILE = "meters.jsonl"
+
+
+class Meters:
+    """Reads a model in training.
+
+    Attributes:
+        stopped_at: the step at which a limit was passed; None: none was.
+    """
+
+    def __init__(self, rows: Sequence[Encoded], stop: Mapping[str, float], folder: Path) -> None:
+        """Name what is read.
+
+        Args:
+            rows: the base's own answers to questions of the task, drawn at temperature 1.
+            stop: limits by meter, nats per token.
+            folder: of the run; gets ``meters.jsonl``.
+        """
+        self._rows, self._stop, self._file = rows, dict(stop), folder / FILE
+        self._base: list[Any] | None = None
+        self.stopped_at: int | None = None
+
+    def begin(self, model: Any, step: int) -> None:
+        """Before training: note what the base thinks of its answers where it will not be at hand.
+
+        Args:
+            model: the untouched model, with fresh adapters or as a whole.
+            step: that training goes on from; later readings are forgotten.
+        """
+        if not hasattr(model, "disable_adapter"):
+            self._base = [_of_labels(self._log_probs(model, row), row) for row in self._rows]
+        kept = [one for one in read(self._file.parent) if one["step"] <= step]
+        store.write_jsonl(self._file, kept)
+        self._judge(kept[-1] if kept else {})
+
+    def read(self, model: Any, step: int) -> bool:
+        """Read all meters after a step and write them down; True: training should end.
+
+        Args:
+            model: without the wrapping of data parallel.
+            step: optimiser steps done.
+        """
+        was_training = model.training
+        model.eval()
+        try:
+            kl, entropy, tokens = 0.0, 0.0, 0
+            for number, row in enumerate(self._rows):
+                one, other, count = self._compare(model, row, number)
+                kl, entropy, tokens = kl + one, entropy + other, tokens + count
+        finally:
+            model.train(was_training)
+        found = {
+            "step": step,
+            "kl": kl / max(1, tokens),
+            "cross_entropy": entropy / max(1, tokens),
+            "norm": self._norm(model),
+        }
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(found) + "\n")
+        self._judge(found)
+        return self.stopped_at is not None
+
+    def _judge(self, found: Mapping[str, Any]) -> None:
+        if any(found.get(name, 0.0) > limit for name, limit in self._stop.items()):
+            self.stopped_at = int(found["step"])
+
+    def _compare(self, model: Any, row: Encoded, number: int) -> tuple[float, float, int]:
+        """Sums over one answer: KL and cross-entropy in nats, and its tokens."""
+        now = self._log_probs(model, row)
+        said = _of_labels(now, row)
+        if self._base is not None:  # the answer was drawn from the base: this is unbiased
+            kl = float((self._base[number] - said).sum())
+        else:
+            with model.disable_adapter():
+                before = self._log_probs(model, row)
+            kl = float((before.exp() * (before - now)).sum())
+        return kl, float(-said.sum()), len(said)
+
+    def _log_probs(self, model: Any, row: Encoded) -> Any:
+        """Log-probabilities at the answer's positions, shape (tokens, words), float32."""
+        import torch
+
+        ids = torch.tensor([row.ids], device=model.device)
+        count = len(row.ids) - row.start
+        with torch.no_grad():
+            logits = model(input_ids=ids, logits_to_keep=count + 1, use_cache=False).logits
+        return torch.log_softmax(logits[0, -count - 1 : -1].float(), -1)
+
+    def _norm(self, model: Any) -> float | None:
+        if not hasattr(model, "disable_adapter") or not change.only_low_rank(model):
+            return None
+        return math.sqrt(float(change.square(model, None).detach()))
+
+
+def _of_labels(log_probs: Any, row: Encoded) -> Any:
+    """Log-probabilities of the answer's own tokens, shape (tokens,)."""
+    import torch
+
+    labels = torch.tensor(row.ids[row.start :], device=log_probs.device)
+    return log_probs.gather(1, labels[:, None]).squeeze(1)
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """What was read in a run, in order of the steps; empty without meters."""
+    path = folder / FILE
+    return [value for _, value in store.read_objects(path)] if path.is_file() else []

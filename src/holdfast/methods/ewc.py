@@ -1,0 +1,170 @@
+"""EWC: what if weights are held near where they began, the more so the more the old data need them?
+
+Elastic weight consolidation (arXiv:1612.00796): a quadratic penalty whose weights are the diagonal
+of the Fisher information, measured on some of the base's own answers to old prompts. Under LoRA the
+penalty is on the change of the matrices, and its diagonal is that of Kronecker-factored curvature
+(arXiv:1503.05671): mean squared input times mean squared output gradient, two vectors for each
+matrix instead of a copy of it. When all weights are trained it is the plain diagonal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from holdfast import change
+from holdfast.methods import PROBE, Entry, Setting, Shared, Term, own_answers
+from holdfast.types import Example
+
+
+class EWC:
+    """Hold the weights that the old data need near the base's."""
+
+    class Options(own_answers.Pool):
+        """Settings of ``ewc``; `source`, `pool` and so on are those of ``replay``."""
+
+        weight: float = Field(0.01, gt=0)
+        """As that of ``l2_init``: the importances have a mean of 1."""
+        samples: int = Field(200, ge=1)
+        """Old examples on which the importance is measured."""
+
+    entry: ClassVar[Entry] = "loss"
+    trainer: ClassVar[str | None] = None
+    version: ClassVar[str] = "1"
+    mixes: ClassVar[bool] = True
+
+    def __init__(self, options: Options) -> None:
+        """Take the settings."""
+        self.options = options
+
+    def recipe(self) -> str:
+        """See `Method.recipe`."""
+        one = self.options
+        return f"EWC ({one.weight:g}, on {one.samples} of {own_answers.words(one)})"
+
+    def identity(self) -> Mapping[str, Any]:
+        """See `Method.identity`."""
+        one = self.options
+        return {
+            "weight": one.weight, "samples": one.samples, "pool": own_answers.identity(one),
+        }  # fmt: skip
+
+    def check(self, setting: Setting) -> None:
+        """See `DataMethod.check`."""
+        own_answers.check(self.options, setting)
+
+    def shared(self, setting: Setting) -> list[Shared]:
+        """The base's answers to old prompts, the same as those of ``replay``."""
+        return own_answers.shared(self.options, setting)
+
+    def apply(
+        self, examples: Sequence[Example], setting: Setting, made: Mapping[str, Path]
+    ) -> tuple[list[Example], list[str]]:
+        """Append the examples that are looked at before training, and never trained on."""
+        pool = own_answers.read(self.options, setting, made)
+        count = min(self.options.samples, len(pool))
+        probes = own_answers.choose(pool, count, PROBE)
+        return [*examples, *probes], [f"importance of the weights measured on {count} old answers"]
+
+    def term(self) -> Term:
+        """See `LossMethod.term`."""
+        held: list[Any] = []
+
+        def prepare(model: Any, probes: Sequence[Any]) -> None:
+            if change.only_low_rank(model):
+                held.extend((None, factored(model, probes)))
+            else:
+                held.extend((change.copies(model), diagonal(model, probes)))
+
+        def penalty(model: Any) -> Any:
+            return self.options.weight / 2 * change.square(model, *held)
+
+        return Term(prepare=prepare, penalty=penalty)
+
+
+def factored(model: Any, probes: Sequence[Any]) -> dict[str, tuple[Any, Any]]:
+    """Diagonal of the Kronecker-factored Fisher information of every adapted matrix, mean 1.
+
+    Args:
+        model: with fresh adapters, which change nothing yet.
+        probes: batches of one row, with ``input_ids``, ``attention_mask`` and ``labels``.
+
+    Returns:
+        Module name to mean squared inputs, shape (in,), and mean squared gradients of the outputs,
+        shape (out,), per token.
+    """
+    names = [name for name, *_ in change.low_rank(model)]
+    modules = {name: model.get_submodule(name) for name in names}
+    inputs: dict[str, Any] = {}
+    outputs: dict[str, Any] = {}
+    reading = [False]
+
+    def add(into: dict[str, Any], name: str, values: Any) -> None:
+        squares = values.detach().float().flatten(0, -2).square().sum(0)
+        into[name] = into[name] + squares if name in into else squares
+
+    def look(name: str, given: Any, out: Any) -> None:
+        if reading[0]:  # but not when a layer is recomputed in the backward pass
+            add(inputs, name, given[0])
+            out.register_hook(lambda gradient: add(outputs, name, gradient))
+
+    hooks = [
+        module.register_forward_hook(lambda _, given, out, name=name: look(name, given, out))
+        for name, module in modules.items()
+    ]
+    try:
+        tokens = 0
+        for batch in probes:
+            tokens += int(batch["attention_mask"].sum())
+            reading[0] = True
+            loss = _loss(model, batch)
+            reading[0] = False
+            loss.backward()
+            model.zero_grad(set_to_none=True)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    total = sum(float(inputs[n].sum()) * float(outputs[n].sum()) for n in names) / tokens**2
+    count = sum(len(inputs[name]) * len(outputs[name]) for name in names)
+    mean = max(total / count, 1e-30)
+    return {
+        name: (inputs[name] / tokens / mean**0.5, outputs[name] / tokens / mean**0.5)
+        for name in names
+    }
+
+
+def diagonal(model: Any, probes: Sequence[Any]) -> dict[str, tuple[Any, Any]]:
+    """Diagonal of the Fisher information of everything that is trained, mean 1.
+
+    Returns:
+        Parameter name to (importance of the parameter's shape, None).
+    """
+    import torch
+
+    found: dict[str, Any] = {}
+    for batch in probes:
+        _loss(model, batch).backward()
+        for name, one in model.named_parameters():
+            if one.requires_grad and one.grad is not None:
+                square = one.grad.detach().float().square()
+                found[name] = found[name] + square if name in found else square
+        model.zero_grad(set_to_none=True)
+    total = sum(float(one.sum()) for one in found.values())
+    mean = max(total / sum(one.numel() for one in found.values()), 1e-30)
+    with torch.no_grad():
+        return {name: (one / mean, None) for name, one in found.items()}
+
+
+def _loss(model: Any, batch: Any) -> Any:
+    """The sum of the cross-entropies of the answer's tokens."""
+    import torch
+
+    given = {key: batch[key] for key in ("input_ids", "attention_mask")}
+    logits = model(**given, use_cache=False).logits[:, :-1]
+    labels = batch["labels"][:, 1:].to(logits.device)
+    return torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=-100, reduction="sum"
+    )

@@ -1,0 +1,121 @@
+"""KL to the base: what if the tuned model is held to what the untouched one would say?
+
+At chosen tokens the divergence between the base's prediction and the tuned model's is added to the
+loss. On `replay` prompts that keeps old behaviour directly: the base's own answers are mixed in,
+but only compared, not trained on. On `task` tokens it bounds the drift that predicts forgetting
+(arXiv:2509.04259); a stronger weight on the first tokens of the answer guards refusals, which are
+decided there (arXiv:2406.05946). Under LoRA the base is the adapter switched off: one more forward
+pass, no second copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from holdfast.methods import ANCHOR, TASK, Entry, Setting, Shared, Term, own_answers
+from holdfast.types import Example
+
+
+class KL:
+    """Hold the model to the base, token by token."""
+
+    class Options(own_answers.Pool):
+        """Settings of ``kl``; `source`, `pool` and so on are those of ``replay``."""
+
+        on: Literal["replay", "task"] = "replay"
+        """Where: on the base's answers to old prompts, or on the task's own tokens."""
+        weight: float = Field(1.0, gt=0)
+        """What one nat of mean divergence counts, against one nat of mean cross-entropy."""
+        share: float = Field(0.1, gt=0, lt=1)
+        """For `replay`: share of old prompts among the rows; they bear no other loss."""
+        direction: Literal["forward", "reverse"] = "forward"
+        """`forward` is KL(base‖tuned), which covers all that the base says; `reverse` the other."""
+        first: int = Field(0, ge=0)
+        """So many tokens at the start of each answer get a weight of their own."""
+        first_weight: float = Field(5.0, gt=0)
+        """That weight."""
+
+        @model_validator(mode="after")
+        def _fitting(self) -> Self:
+            if self.on == "task" and self.model_fields_set & {"share", "source", "path", "pool"}:
+                raise ValueError("`share`, `source`, `path` and `pool` go with `on: replay`")
+            return self
+
+    entry: ClassVar[Entry] = "loss"
+    trainer: ClassVar[str | None] = None
+    version: ClassVar[str] = "1"
+
+    def __init__(self, options: Options) -> None:
+        """Take the settings."""
+        self.options = options
+
+    @property
+    def mixes(self) -> bool:
+        """Whether old prompts are mixed in."""
+        return self.options.on == "replay"
+
+    def recipe(self) -> str:
+        """See `Method.recipe`."""
+        one = self.options
+        names = {"forward": "KL(base‖tuned)", "reverse": "KL(tuned‖base)"}
+        where = "the task's tokens"
+        if one.on == "replay":
+            where = f"{one.share:.0%} {own_answers.words(one)}"
+        first = f", {one.first_weight:g} on the first {one.first} tokens" if one.first else ""
+        return f"{one.weight:g} x {names[one.direction]} on {where}{first}"
+
+    def identity(self) -> Mapping[str, Any]:
+        """See `Method.identity`."""
+        own = {"on", "weight", "direction", "first", "first_weight"}
+        found = self.options.model_dump(include=own)
+        if self.options.on == "replay":
+            found |= {"share": self.options.share, "pool": own_answers.identity(self.options)}
+        return found
+
+    def check(self, setting: Setting) -> None:
+        """See `DataMethod.check`."""
+        if self.options.on == "replay":
+            own_answers.check(self.options, setting)
+
+    def shared(self, setting: Setting) -> list[Shared]:
+        """The base's answers to old prompts, the same as those of ``replay``."""
+        return own_answers.shared(self.options, setting) if self.options.on == "replay" else []
+
+    def apply(
+        self, examples: Sequence[Example], setting: Setting, made: Mapping[str, Path]
+    ) -> tuple[list[Example], list[str]]:
+        """Mark the task's examples, or append old ones that are only compared."""
+        one = self.options
+        mark = {"kl": one.weight, "first": one.first, "first_kl": one.first_weight}
+        if one.on == "task":
+            marked = [
+                replace(o, meta={**o.meta, **mark}) if o.meta.get("kind", TASK) == TASK else o
+                for o in examples
+            ]
+            return marked, []
+        pool = own_answers.read(one, setting, made)
+        wanted = max(1, round(len(examples) * one.share / (1 - one.share)))
+        anchors = [
+            replace(o, source="only compared with the base", meta={**o.meta, **mark})
+            for o in own_answers.choose(pool, wanted, ANCHOR)
+        ]
+        note = f"{wanted} old prompts, from a pool of {len(pool)}, on which the model is compared "
+        return [*examples, *anchors], [note + "with the base"]
+
+    def term(self) -> Term:
+        """See `LossMethod.term`."""
+        forward = self.options.direction == "forward"
+        return Term(divergence=divergence if forward else lambda now, base: divergence(base, now))
+
+
+def divergence(now: Any, base: Any) -> Any:
+    """KL(base‖now) in nats, from logits of shape (positions, words); shape (positions,)."""
+    import torch
+
+    before, after = torch.log_softmax(base, -1), torch.log_softmax(now, -1)
+    return (before.exp() * (before - after)).sum(-1)

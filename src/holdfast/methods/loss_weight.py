@@ -1,0 +1,89 @@
+"""Loss weights: what if surprising tokens count less?
+
+Fine-tuning data contradict the model where it is sure of something else, and it is there that it
+forgets. `eaft` weighs each token's loss by the entropy of the model's own prediction, so that
+confident conflicts count little (arXiv:2601.02151); `dft` by the probability that the model gives
+to the token (arXiv:2508.05629); `talr` by exp(-loss / mean loss), with a floor
+(arXiv:2509.20758). The weights are computed anew in every step and carry no gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from holdfast.methods import Entry, Setting, Shared, Term
+from holdfast.spec import Section
+from holdfast.types import Example
+
+MOST_ENTROPY = 3.0
+"""Nats, about ln 20: the entropy of twenty equally likely words, to which EAFT normalises."""
+
+
+class LossWeight:
+    """Weigh the loss of each token by what the model thinks of it."""
+
+    class Options(Section):
+        """Settings of ``loss_weight``."""
+
+        by: Literal["eaft", "dft", "talr"] = "eaft"
+        """`eaft`: entropy of the prediction; `dft`: probability of the token; `talr`: its loss."""
+        power: float = Field(1.0, gt=0)
+        """Exponent of the weight: above 1 it acts more strongly."""
+        floor: float = Field(0.0, ge=0, lt=1)
+        """Least weight of a token; TALR's authors use a small one."""
+
+    entry: ClassVar[Entry] = "loss"
+    trainer: ClassVar[str | None] = None
+    version: ClassVar[str] = "1"
+    mixes: ClassVar[bool] = False
+
+    def __init__(self, options: Options) -> None:
+        """Take the settings."""
+        self.options = options
+
+    def recipe(self) -> str:
+        """See `Method.recipe`."""
+        what = {
+            "eaft": "by the entropy of the prediction (EAFT)",
+            "dft": "by the probability of the token (DFT)",
+            "talr": "by the loss of the token (TALR)",
+        }[self.options.by]
+        power = f", power {self.options.power:g}" if self.options.power != 1 else ""
+        return f"loss weighed {what}{power}"
+
+    def identity(self) -> Mapping[str, Any]:
+        """See `Method.identity`."""
+        return self.options.model_dump()
+
+    def check(self, setting: Setting) -> None:
+        """See `DataMethod.check`; it reads no files."""
+
+    def shared(self, setting: Setting) -> list[Shared]:
+        """Nothing: weights are computed in training."""
+        return []
+
+    def apply(
+        self, examples: Sequence[Example], setting: Setting, made: Mapping[str, Path]
+    ) -> tuple[list[Example], list[str]]:
+        """See `DataMethod.apply`; the examples stay as they are."""
+        return list(examples), []
+
+    def term(self) -> Term:
+        """See `LossMethod.term`."""
+        return Term(weights=self._weights)
+
+    def _weights(self, log_probs: Any, entropy: Any, mask: Any) -> Any:
+        match self.options.by:
+            case "eaft":
+                found = (entropy / MOST_ENTROPY).clamp(max=1.0)
+            case "dft":
+                found = log_probs.exp()
+            case _:
+                losses = -log_probs
+                mean = losses[mask].mean().clamp(min=1e-6) if bool(mask.any()) else 1.0
+                found = (-losses / mean).exp()
+        return (found**self.options.power).clamp(min=self.options.floor)

@@ -1,0 +1,133 @@
+"""What is the loss of a step when methods weigh tokens, compare with the base, or add penalties?
+
+Without whole logits nothing changes about the forward pass: TRL's tiled head returns
+log-probabilities and entropies, and what methods make of them is added as a correction. Where a
+method compares with the base, whole logits are computed for the positions that need them, by the
+model as it is and by the model with its adapters switched off, which is the base: no second copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from holdfast.chat import IGNORED
+from holdfast.methods import Term
+
+WEIGHTS = "kl_weights"
+
+
+@dataclass(slots=True)
+class Objective:
+    """The terms of an arm, and what they did in the forward pass under way.
+
+    Attributes:
+        terms: of the arm's loss methods, in their order.
+        said: what the last pass showed, for the log: means over tokens.
+    """
+
+    terms: Sequence[Term]
+    said: dict[str, float] = field(default_factory=dict)
+
+    def forward(self, model: Any, plain: Any, inputs: Mapping[str, Any], weights: Any) -> Any:
+        """Run the model on one micro-batch.
+
+        Args:
+            model: as the trainer wraps it.
+            plain: the same without the wrapping of data parallel, for the base's pass.
+            inputs: of the model; labels included.
+            weights: of the divergences, shape (rows, width); None: no token is compared.
+
+        Returns:
+            What TRL's fused head returns, and `extra`: what is to be added to the sum of the
+            cross-entropies, a scalar.
+        """
+        self.said = {}
+        comparing = [one.divergence for one in self.terms if one.divergence]
+        if not comparing or weights is None or not bool((weights[:, 1:] > 0).any()):
+            outputs = model(**inputs, fused_lm_head=True)
+            outputs.extra = self._weighed(outputs)
+            return outputs
+        held = weights[:, 1:] > 0
+        wanted = held | (inputs["labels"][:, 1:] != IGNORED)
+        columns = wanted.any(0).nonzero().squeeze(1)
+        given = {key: value for key, value in inputs.items() if key != "labels"}
+        with torch.no_grad(), adapters_off(plain):
+            own = held.any(1)
+            some = {k: v[own] if _by_row(v, own) else v for k, v in given.items()}
+            before = plain(**some, logits_to_keep=columns).logits[held[own][:, columns]]
+        outputs = model(**given, logits_to_keep=columns)
+        logits = outputs.logits
+        found = _scores(logits, inputs["labels"][:, 1:][:, columns])
+        found.aux_loss = getattr(outputs, "aux_loss", None)
+        now = logits[held[:, columns]]
+        each = weights[:, 1:][held].to(now.device)
+        drift = sum(compare(now.float(), before.float()) for compare in comparing)
+        self.said["drift"] = float(drift.detach().mean())
+        found.extra = self._weighed(found) + (each * drift).sum()
+        return found
+
+    def _weighed(self, outputs: Any) -> Any:
+        """What the token weights change of the sum of the cross-entropies."""
+        total = torch.zeros((), device=outputs.log_probs.device)
+        product = None
+        for term in self.terms:
+            if term.weights:
+                one = term.weights(
+                    outputs.log_probs.detach(), outputs.entropy.detach(), outputs.label_mask
+                )
+                product = one if product is None else product * one
+        if product is None:
+            return total
+        mask = outputs.label_mask
+        if bool(mask.any()):
+            self.said["weight"] = float(product[mask].mean())
+        return total + ((product - 1) * -outputs.log_probs)[mask].sum()
+
+    def penalties(self, model: Any) -> Any:
+        """The sum of the penalties, nats per supervised token; None without any."""
+        found = [term.penalty(model) for term in self.terms if term.penalty]
+        if not found:
+            return None
+        total = sum(found[1:], found[0])
+        self.said["penalty"] = float(total.detach())
+        return total
+
+
+def adapters_off(model: Any) -> AbstractContextManager[Any]:
+    """The base: for as long as this lasts, `model` runs without its adapters."""
+    switch: AbstractContextManager[Any] = model.disable_adapter()
+    return switch
+
+
+def _by_row(value: Any, rows: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.shape[:1] == rows.shape
+
+
+def _scores(logits: Any, labels: Any) -> SimpleNamespace:
+    """The fields of TRL's fused head, from whole logits.
+
+    Args:
+        logits: shape (rows, positions, words).
+        labels: shape (rows, positions), already shifted.
+    """
+    mask = labels != IGNORED
+    chosen = logits[mask].float()
+    log_probs = torch.log_softmax(chosen, -1)
+    own = log_probs.gather(1, labels[mask].to(chosen.device)[:, None]).squeeze(1)
+    with torch.no_grad():
+        entropy = -(log_probs.exp() * log_probs).sum(1)
+        top = chosen.argmax(1) == labels[mask].to(chosen.device)
+
+    def spread(values: Any) -> Any:
+        empty = torch.zeros(mask.shape, dtype=values.dtype, device=values.device)
+        return empty.masked_scatter(mask.to(values.device), values)
+
+    return SimpleNamespace(
+        log_probs=spread(own), entropy=spread(entropy), is_top1=spread(top), label_mask=mask
+    )

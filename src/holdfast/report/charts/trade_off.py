@@ -1,0 +1,124 @@
+"""What was gained against what was kept: how is the picture of the trade-off drawn?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from holdfast.report.charts.axis import Axis, Kind, fit_axis
+from holdfast.report.charts.labels import GLYPH, Box, along, clip, free_place
+from holdfast.report.charts.looks import Look, marker
+from holdfast.report.charts.marks import Dot, arm, grid, hit, path, svg
+
+Spots = list[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One arm in the picture.
+
+    Attributes:
+        name: of the arm.
+        look: its own.
+        course: from base through its checkpoints; the last dot bears the name.
+        line: class of its line.
+        scaled: a path for each checkpoint whose change was also applied in part: from base through
+            the parts to all of it.
+    """
+
+    name: str
+    look: Look
+    course: tuple[Dot, ...]
+    line: str = "line"
+    scaled: tuple[tuple[Dot, ...], ...] = ()
+
+    @property
+    def dots(self) -> list[Dot]:
+        """Everything that is drawn of it."""
+        return [*self.course, *(dot for part in self.scaled for dot in part)]
+
+
+def trade_off(
+    tracks: Sequence[Track], *, kind: Kind, narrow: bool, label: str, stairs: bool = False
+) -> str:
+    """Both abilities in one picture: a path per arm, from base to its final checkpoint.
+
+    Args:
+        tracks: base (one dot) and the arms; x is what was kept, y what was learnt.
+        kind: of the axis across.
+        narrow: draw for a phone.
+        label: what a screen reader says of the picture.
+        stairs: draw the border of what all points together reach.
+    """
+    width, height = (360, 400) if narrow else (1000, 540)
+    size, edge = (12.0, 40.0) if narrow else (13.0, 46.0)
+    tracks = [track for track in tracks if track.course]
+    dots = [dot for track in tracks for dot in track.dots]
+    ends = [track.course[-1] for track in tracks]
+    across = [d.x for d in dots] + [v for d in ends for v in d.x_span or ()]
+    upward = [d.y for d in dots] + [v for d in ends for v in d.y_span or ()]
+    x = fit_axis(across, edge, width - 14, kind, 4 if narrow else 8)
+    y = fit_axis(upward, height - 28, 12, "share", 7)
+    parts, taken = [grid(x, y, upright=True), _stairs(dots, x, y) * stairs], list[Box]()
+    for track in sorted(tracks, key=lambda one: one.look.number < 0):
+        parts.append(arm(track.look, _track(track, x, y, taken)))
+    for track in tracks:
+        spot = (x.at(track.course[-1].x), y.at(track.course[-1].y))
+        name = clip(track.name, 14 if narrow else 28)
+        wide = len(name) * size * GLYPH
+        left, top = free_place(spot, wide, size, taken, (x.start, y.end, x.end, y.start))
+        px, py = min(max(spot[0], left), left + wide), min(max(spot[1], top - size), top)
+        lead = f'<path class="lead" d="M{spot[0]} {spot[1]}L{px:.1f} {py:.1f}"/>'
+        text = f'<text class="name" x="{left:.1f}" y="{top:.1f}">{escape(name)}</text>'
+        parts.append(arm(track.look, lead * (math.dist(spot, (px, py)) > 18) + text))
+    return svg("".join(parts), width, height, ("wide", "narrow")[narrow], label, size)
+
+
+def _track(track: Track, x: Axis, y: Axis, taken: list[Box]) -> str:
+    """One arm's paths and points; what they cover is added to `taken`."""
+    final = track.course[-1]
+    left, top = x.at(final.x), y.at(final.y)
+    inner = ""
+    if track.look.number < 0:
+        inner += f'<path class="home" d="M{left} {y.start}V{y.end}M{x.start} {top}H{x.end}"/>'
+    for dots in track.scaled:
+        spots = [(x.at(d.x), y.at(d.y)) for d in dots]
+        inner += path(spots, "line part")
+        taken += along(spots)
+    spots = [(x.at(d.x), y.at(d.y)) for d in track.course]
+    inner += path(spots, track.line)
+    (a, b), (c, d) = final.x_span or (final.x,) * 2, final.y_span or (final.y,) * 2
+    a, b, c, d = x.at(a), x.at(b), y.at(c), y.at(d)
+    taken += [*along(spots), (left - 9, top - 9, left + 9, top + 9)]
+    taken += [(a, top - 2, b, top + 2), (left - 2, d, left + 2, c)]
+    inner += f'<path class="whisker" d="M{a} {top}H{b}M{left} {c}V{d}"/>'
+    shown = [dot for dot in track.dots if dot.role != "corner"]
+    return inner + "".join(_point(track.look, dot, x.at(dot.x), y.at(dot.y)) for dot in shown)
+
+
+def _point(look: Look, dot: Dot, left: float, top: float) -> str:
+    """A large mark for the final checkpoint, small hollow ones else; a ring on the frontier."""
+    if dot.role == "final":
+        shape = marker(look, left, top, 7)
+    elif dot.role == "scaled":
+        shape = marker(look, left, top, 3.8, "way")
+    else:
+        shape = f'<circle class="way" cx="{left}" cy="{top}" r="3"/>'
+    halo = f'<circle class="halo" cx="{left}" cy="{top}" r="{11 if dot.role == "final" else 6.5}"/>'
+    return hit(dot, left, top, halo * dot.front + shape)
+
+
+def _stairs(dots: Sequence[Dot], x: Axis, y: Axis) -> str:
+    """The border of what is reached: right of it and above it no point lies."""
+    best: list[tuple[float, float]] = []
+    for dot in sorted(dots, key=lambda one: (-one.x, -one.y)):
+        spot = (x.at(dot.x), y.at(dot.y))
+        if not best or spot[1] < best[-1][1]:  # pixels grow downward
+            best.append(spot)
+    best.reverse()
+    if not best:
+        return ""
+    steps = "".join(f"V{top}H{left}" for left, top in best[1:])
+    return f'<path class="front" d="M{x.start} {best[0][1]}H{best[0][0]}{steps}V{y.start}"/>'

@@ -1,0 +1,101 @@
+"""What else do the readings say: which items changed sides, how noisy, does more gain cost more?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from holdfast.plan import BASE
+from holdfast.report.arrays import as_share, item_ids, values
+from holdfast.report.results import Cell, Dose, Flips, Noise, TaskInfo
+from holdfast.stats import Values, flips, holm, noise_floor
+from holdfast.stats.dose import DosePoint, dose_response
+from holdfast.types import Reading
+
+if TYPE_CHECKING:
+    from holdfast.report.summary import Measured
+
+Key = tuple[str, int, float]
+
+
+def with_flips(cells: Sequence[Cell], measured: Sequence[Measured]) -> list[Cell]:
+    """The cells, those of final checkpoints with their flips against the untouched model.
+
+    p-values are corrected over the arms for each task, and within an arm over its groups.
+    """
+    found = {(c.arm, c.step, c.scale, c.task): c for c in cells}
+    by_task: dict[str, list[Measured]] = {}
+    before = {one.task: one.readings[0] for one in measured if one.arm == BASE}
+    last = {one.arm: max(o.step for o in measured if o.arm == one.arm) for one in measured}
+    for one in measured:
+        if one.arm != BASE and one.step == last[one.arm]:
+            by_task.setdefault(one.task, []).append(one)
+    for task, several in by_task.items():
+        ids = item_ids(before[task])
+        base = values(before[task], ids)
+        group = {reading.example_id: reading.group for reading in before[task]}
+        tables = [np.stack([values(o, ids) for o in one.readings]) for one in several]
+        whole = _corrected([flips(base, table) for table in tables])
+        for one, table, flipped in zip(several, tables, whole, strict=True):
+            key = (one.arm, one.step, one.scale, task)
+            names = sorted({name for name in group.values() if name})
+            columns = [[i for i, o in enumerate(ids) if group[o] == name] for name in names]
+            parts = _corrected([flips(base[some], table[:, some]) for some in columns])
+            found[key] = replace(
+                found[key], flips=flipped, group_flips=dict(zip(names, parts, strict=True))
+            )
+    return list(found.values())
+
+
+def _corrected(found: Sequence[tuple[int, int, int, float]]) -> list[Flips]:
+    adjusted = holm([p for *_, p in found])
+    return [
+        Flips(lost, won, n, round(p, 6), round(better, 6))
+        for (lost, won, n, p), better in zip(found, adjusted, strict=True)
+    ]
+
+
+def noise(again: Mapping[str, Sequence[Sequence[Reading]]]) -> list[Noise]:
+    """What differs between the askings of the untouched model, by task."""
+    found = []
+    for task, askings in again.items():
+        if len(askings) < 2:
+            continue
+        ids = item_ids(askings[0])
+        flipped, floor = noise_floor(np.stack([values(one, ids) for one in askings]))
+        found.append(Noise(task, len(askings), round(flipped, 6), round(floor, 6)))
+    return found
+
+
+def doses(
+    tasks: Sequence[TaskInfo], measured: Sequence[Measured], families: Mapping[str, str]
+) -> list[Dose]:
+    """Does more gain go with more forgetting, for every retained task?"""
+    target = next(task.name for task in tasks if task.role == "target")
+    before = {one.task: one.readings[0] for one in measured if one.arm == BASE}
+    ids = {task: item_ids(readings) for task, readings in before.items()}
+    base = {task: values(readings, ids[task]) for task, readings in before.items()}
+    tables: dict[str, dict[tuple[Key, int | None], Values]] = {}
+    for one in measured:
+        if one.arm != BASE and one.step:
+            for seed, readings in zip(one.seeds, one.readings, strict=True):
+                key = ((one.arm, one.step, one.scale), seed)
+                tables.setdefault(one.task, {})[key] = values(readings, ids[one.task])
+    found = []
+    for task in [one.name for one in tasks if one.name != target and one.name in tables]:
+        points = [
+            DosePoint(families[key[0]], seed, tables[target][key, seed], retained)
+            for (key, seed), retained in tables[task].items()
+        ]
+        for one in dose_response(points, base[target], base[task]):
+            found.append(
+                Dose(
+                    arm=one.arm, task=task, points=one.points,
+                    rho=None if one.rho is None else as_share(one.rho), words=one.words,
+                    curve=tuple(one.curve), rise=None if one.rise is None else as_share(one.rise),
+                )
+            )  # fmt: skip
+    return found

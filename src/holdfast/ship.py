@@ -1,0 +1,242 @@
+"""How does the checkpoint that a study chose become something to give away?
+
+The rule decides by the readings of the run. What it chose is exported into a temporary folder, the
+export itself is asked and graded again on the items that had no part in the choice, the rule
+decides again by those readings, and only then the folder gets its name. Merging and four bits
+change a model; what is given away is what was measured.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from holdfast import frontier, store, studyfile
+from holdfast import study as studies
+from holdfast.card import CARD, SHIP, Card, Figure
+from holdfast.errors import FolderError, UsageError
+from holdfast.export import FORMS, Form, export
+from holdfast.frontier import Candidate
+from holdfast.plan import Plan, place
+from holdfast.progress import Progress
+from holdfast.registry import nearest
+from holdfast.remeasure import measure
+from holdfast.report import deciding
+from holdfast.report.arrays import as_share
+from holdfast.report.deciding import Evidence
+from holdfast.report.outline import task_infos
+from holdfast.report.results import Decision, Share
+from holdfast.stats import Values, paired_difference, wilson
+
+DECISION = "decision.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Shipment:
+    """What came of it.
+
+    Attributes:
+        in_study: the decision by the readings of the run.
+        exported: the same rule put to the export; None where nothing was exported.
+        form: in which it is, or would be, exported.
+        folder: the export; None where there is none.
+    """
+
+    in_study: Decision
+    form: Form
+    exported: Decision | None = None
+    folder: Path | None = None
+
+    @property
+    def answer(self) -> str:
+        """The last word: by the export where there is one."""
+        return (self.exported or self.in_study).answer
+
+    @property
+    def exit_code(self) -> int:
+        """0: it may be shipped; 2: it may not, or too little is known."""
+        return 0 if self.answer == SHIP else 2
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return asdict(self) | {"answer": self.answer, "folder": self.folder and str(self.folder)}
+
+    def text(self) -> str:
+        """All of it for a terminal."""
+        one = self.in_study
+        lines = [f"{self.answer[:1].upper()}{self.answer[1:]}.", one.reason, one.why_not]
+        if self.exported is not None:
+            lines.append(f"Measured again as exported ({self.form}): {self.exported.reason}")
+        lines.append(f"Rule: {one.rule}")
+        if self.folder is not None:
+            lines.append(f"Exported to {self.folder}; its card is {self.folder / CARD}")
+        return "\n".join(line for line in lines if line)
+
+
+def ship(
+    run: Path,
+    to: Path | None,
+    progress: Progress,
+    form: Form | None = None,
+    *,
+    checkpoint: str | None = None,
+    dry_run: bool = False,
+    anyway: bool = False,
+) -> Shipment:
+    """Decide, export, measure again, decide again.
+
+    Args:
+        run: folder of a finished study.
+        to: the folder to make; it may exist if it is empty. Not needed for a dry run.
+        progress: is told of exporting and answering.
+        form: see `holdfast.export`; None: the adapter, or all weights where all were trained.
+        checkpoint: judge this one alone, e.g. ``sft/seed1/checkpoint-60@0.8``; None: all.
+        dry_run: only decide; needs no torch.
+        anyway: export whatever the answer; the card says what it was.
+
+    Returns:
+        What came of it; without ``anyway``, nothing is exported unless the answer is to ship.
+
+    Raises:
+        UsageError: the study is not finished, or something was asked for that is not there.
+        FolderError: no run folder, or `to` holds something already.
+    """
+    plan = _finished(run)
+    form = _form(form, plan)
+    if not dry_run:
+        to = _free(to)
+    evidence = deciding.gather(plan)
+    if checkpoint is not None:
+        evidence = replace(evidence, trained=[_named(evidence, checkpoint)])
+    decision = deciding.decide(plan, evidence)
+    found = Shipment(deciding.as_decision(decision), form)
+    choice = decision.chosen or decision.runner_up
+    if dry_run or to is None or choice is None or (decision.answer != SHIP and not anyway):
+        return found
+    ref = plan.weights(choice.point)
+    if not Path(ref.adapter or ref.base).is_dir():
+        where = plan.made_in(choice.point)
+        raise UsageError(
+            "the weights are not there any more",
+            where=str(plan.folder / where),
+            remedy=f"make them again: {_again(plan)} --rebuild '{where.rpartition('/')[0]}'",
+        )
+    with _building(to) as folder:
+        progress.say(f"exporting {frontier.name_of(choice.point)}")
+        made = export(ref, form, folder)
+        measured = measure(plan, evidence, choice.point, made, form, progress)
+        again = deciding.as_decision(
+            frontier.confirm(
+                measured, evidence.base, plan.study.ship, plan.study.target, evidence.halves
+            )
+        )
+        found = replace(found, exported=again)
+        if again.answer != SHIP and not anyway:
+            return found
+        figures = _figures(plan, evidence, measured)
+        Card(plan, choice.point, form, found.in_study, again, figures).write(folder)
+        shutil.copyfile(plan.folder / "study.yaml", folder / "study.yaml")
+        store.write_json(folder / DECISION, {**found.to_json(), "point": choice.point})
+        folder.chmod(0o755)
+        folder.replace(to)
+    return replace(found, folder=to)
+
+
+def _finished(run: Path) -> Plan:
+    """The plan of a run folder in which nothing is left to do."""
+    store.check_run(run, must_exist=True)
+    source = run / "study.yaml"
+    if not source.is_file():
+        raise UsageError("holds no study.yaml", where=str(run), remedy="start with `holdfast run`")
+    plan = studies.plan(studyfile.load(source), run, str(source))
+    left = [step.stage.name for step in studies.schedule(plan) if not step.done]
+    left = [name for name in left if name != "report"]
+    if left:
+        raise UsageError(
+            f"the study is not finished: {len(left)} stages are left, the first is {left[0]}",
+            where=str(run),
+            remedy=f"finish it: {_again(plan)}",
+        )
+    return plan
+
+
+def _again(plan: Plan) -> str:
+    return f"holdfast run {plan.folder / 'study.yaml'} --runs-dir {plan.folder.parent}"
+
+
+def _form(form: Form | None, plan: Plan) -> Form:
+    full = plan.study.train.method == "full"
+    if form is None:
+        return "merged" if full else "adapter"
+    if form not in FORMS:
+        raise UsageError(
+            f"no form is called {form!r}{nearest(form, FORMS)}",
+            where="--form",
+            remedy=f"known: {', '.join(FORMS)}",
+        )
+    if form == "adapter" and full:
+        raise UsageError(
+            "all weights were trained, so there is no adapter",
+            where="--form",
+            remedy="leave it out, or use --form merged",
+        )
+    return form
+
+
+def _free(to: Path | None) -> Path:
+    if to is None:
+        raise UsageError("where to?", where="--to", remedy="name a folder, or use --dry-run")
+    to = to.expanduser().absolute()
+    if to.is_symlink() or (to.exists() and (not to.is_dir() or any(to.iterdir()))):
+        raise FolderError("holds something already", where=str(to), remedy="name another folder")
+    return to
+
+
+def _named(evidence: Evidence, checkpoint: str) -> Candidate:
+    names = {place(one.point, "").rstrip("/"): one for one in evidence.trained}
+    name = checkpoint.strip("/")
+    if name not in names:
+        raise UsageError(
+            f"no checkpoint is called {name!r}{nearest(name, names)}",
+            where="--checkpoint",
+            remedy=f"name its folder below replies/, e.g. {next(iter(names), 'none')}",
+        )
+    return names[name]
+
+
+@contextmanager
+def _building(to: Path) -> Iterator[Path]:
+    """A temporary folder beside the one to make; what is left of it in the end is removed."""
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=to.parent, prefix=f".{to.name}."))
+    except OSError as error:
+        raise FolderError(
+            f"cannot be written: {error.strerror}", where=str(to), remedy="choose another place"
+        ) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _figures(plan: Plan, evidence: Evidence, measured: Candidate) -> list[Figure]:
+    """Every task on the items that report: before, in the study, and as exported."""
+    (in_study,) = (one for one in evidence.trained if one.point == measured.point)
+    found = []
+    for info in task_infos(plan):
+        half = evidence.halves[info.name][1]
+        before = evidence.base[info.name][half]
+        then, now = (one.readings[info.name][half] for one in (in_study, measured))
+        diff = as_share(paired_difference(before, now[None]))
+        found.append(Figure(info, _share(before), _share(then), _share(now), diff))
+    return found
+
+
+def _share(scores: Values) -> Share:
+    return as_share(wilson(scores))
