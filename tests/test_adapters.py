@@ -84,7 +84,7 @@ def _fit(
     kept: list[Any] = []
     adapt = adapters.adapt
     monkeypatch.setattr(
-        train, "adapt", lambda *args, **more: kept.append(adapt(*args, **more)) or kept[-1]
+        adapters, "adapt", lambda *args, **more: kept.append(adapt(*args, **more)) or kept[-1]
     )
     encoded = _rows(folder)
     budget = plain_budget([row.cost for row in encoded], 2, 2, 2)

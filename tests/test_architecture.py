@@ -16,23 +16,26 @@ LAYERS = {
     0: {"types", "errors"},
     1: {
         "store", "registry", "spec", "studyfile", "stages", "progress", "stats", "budget", "leak",
-        "environment", "recipes", "memory", "job", "process", "launch", "frontier",
+        "environment", "recipes", "memory", "job", "process", "launch", "frontier", "arms",
     },
-    2: {"factors", "models", "placed", "chat", "engines", "asking"},
+    2: {"change", "factors", "models", "placed", "chat", "engines", "asking"},
     3: {"tasks", "methods", "judges", "lab"},
     4: {
         "rows", "train", "trainer", "arguments", "checkpoints", "watch", "rehearsal", "evaluate",
-        "distill", "teaching", "adapters", "export",
+        "distill", "teaching", "adapters", "export", "meters", "objective", "pieces",
     },
     5: {
         "plan", "layout", "report", "study", "planning", "worker", "training", "ship", "card",
-        "remeasure",
+        "remeasure", "combinations", "measuring", "demands",
     },
     6: {"cli", "boundary", "__main__", "__init__"},
 }  # fmt: skip
-LATE = {"engines.decode", "memory.ledger", "memory.standin", "memory.trace", "trainer"}
+LATE = {
+    "engines.decode", "memory.compared", "memory.ledger", "memory.standin", "memory.trace",
+    "objective", "pieces", "trainer",
+}  # fmt: skip
 """Modules that need torch to be read; nothing may import them at module level."""
-HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes"}
+HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "scipy"}
 MODULES = sorted(ROOT.rglob("*.py"))
 
 

@@ -19,6 +19,7 @@ from holdfast.distill import distill, prompt_order
 from holdfast.errors import StudyError, TrainingError
 from holdfast.lab.problems import problems
 from holdfast.memory.candidate import MemoryPlan
+from holdfast.meters import Meters
 from holdfast.methods import gkd
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
@@ -30,7 +31,7 @@ SPEC = TrainSpec(
     optim="adamw_torch", learning_rate=1e-2, micro_batch_size=2, gradient_accumulation_steps=2,
     gradient_checkpointing=False, logging_steps=1,
 )  # fmt: skip
-STEPS, PER_STEP, DRAWN = 4, 4, 6
+STEPS, PER_STEP, DRAWN = 4, 4, 4
 OPTIONS: dict[str, dict[str, Any]] = {
     "sdft": {"max_new_tokens": DRAWN},
     "gkd": {"max_new_tokens": DRAWN, "lmbda": 0.5},
@@ -289,6 +290,14 @@ def test_memory_has_no_bearing_on_what_sdft_learns(ref: ModelRef, tmp_path: Path
     assert cut["generated_tokens"] == whole["generated_tokens"]
     skipped = _distill(ref, tmp_path / "skipped", _method("sdft", skip=2, top_k=None))
     assert 0 < skipped["supervised_tokens"] < skipped["generated_tokens"]
+
+
+def test_a_meter_may_end_it(ref: ModelRef, tmp_path: Path) -> None:
+    encoded, _, _ = rows.encode_all(ref, _examples(2), SPEC)
+    meters = Meters(encoded, {"cross_entropy": 0.0}, tmp_path)
+    spent = _distill(ref, tmp_path, _method("sdft"), meters=meters)
+    assert (spent["steps"], spent["stopped_at"], spent["examples_seen"]) == (2, 2, 2 * PER_STEP)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
 
 
 SPLIT = MemoryPlan("split", gpus=(0, 1))

@@ -69,7 +69,7 @@ def test_kl_on_hand_made_numbers() -> None:
     assert found.tolist() == pytest.approx(
         [0.5 * math.log(2) + 0.5 * math.log(2 / 3), 0.0], abs=1e-6
     )
-    reverse = _term("kl", on="task", direction="reverse").divergence
+    reverse = _term("kl", at="task", direction="reverse").divergence
     assert reverse is not None
     expected = 0.25 * math.log(0.5) + 0.75 * math.log(1.5)
     assert reverse(now, base)[0].item() == pytest.approx(expected, abs=1e-6)
@@ -158,9 +158,9 @@ def test_dft_is_that_of_trl(tiny_model: Path, tmp_path: Path, monkeypatch: Any) 
 
 def test_the_divergence_is_held_down_and_logged(tiny_model: Path, tmp_path: Path) -> None:
     held = [replace(one, meta={"kl": 20.0}) for one in _examples()]
-    _fit(tiny_model, tmp_path / "free", [_term("kl", on="task")],
+    _fit(tiny_model, tmp_path / "free", [_term("kl", at="task")],
          [replace(one, meta={"kl": 1e-9}) for one in _examples()])  # fmt: skip
-    spent = _fit(tiny_model, tmp_path / "held", [_term("kl", on="task")], held)
+    spent = _fit(tiny_model, tmp_path / "held", [_term("kl", at="task")], held)
     free, tight = (_logged(tmp_path / name) for name in ("free", "held"))
     assert free[0]["drift"] == pytest.approx(0.0, abs=1e-6), "at first the model is the base"
     assert tight[-2]["drift"] < free[-2]["drift"] / 2
@@ -304,10 +304,10 @@ def test_ewc_in_training(tiny_model: Path, tmp_path: Path) -> None:
 
 def test_a_split_step_learns_the_same(tiny_model: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """Out of memory in the middle of a step: the pieces add up, anchors and penalties included."""
-    terms = [_term("kl", on="task"), _term("l2_init", weight=1.0)]
+    terms = [_term("kl", at="task"), _term("l2_init", weight=1.0)]
     held = [replace(one, meta={"kl": 1.0}) for one in _examples()]
     _fit(tiny_model, tmp_path / "whole", terms, held)
     monkeypatch.setenv("HOLDFAST_DRILL", "forward:2")
-    _fit(tiny_model, tmp_path / "split", [_term("kl", on="task"), _term("l2_init", weight=1.0)],
+    _fit(tiny_model, tmp_path / "split", [_term("kl", at="task"), _term("l2_init", weight=1.0)],
          held)  # fmt: skip
     assert _gap(tmp_path / "whole", tmp_path / "split") < 1e-4

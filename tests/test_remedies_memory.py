@@ -28,7 +28,7 @@ from holdfast.spec import Study, TrainSpec
 QWEN = read_shape("Qwen/Qwen2.5-7B-Instruct")
 ROOMY = 512 * GIB
 KL = Extra(names=("kl",), logits="policy+reference")
-H, F, V, LAYERS, SEQ = 128, 384, 4096, 4, 128
+H, F, V, LAYERS, SEQ = 128, 384, 32768, 4, 64
 TINY: dict[str, Any] = {
     "model_type": "llama", "hidden_size": H, "intermediate_size": F, "num_attention_heads": 8,
     "num_key_value_heads": 2, "vocab_size": V, "num_hidden_layers": LAYERS, "pad_token_id": 0,
@@ -103,7 +103,7 @@ def _allocated(terms: list[Any], rows: int, answer: int) -> int:
     labels[:, :-answer] = -100
     weights = (labels != -100).float()
 
-    def micro_batch() -> None:
+    def micro_batch(weights: Any) -> None:
         inputs = {"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids)}
         found = objective.forward(model, model, inputs, weights)
         loss = ((-found.log_probs).sum() + found.extra) / labels.numel()
@@ -112,8 +112,8 @@ def _allocated(terms: list[Any], rows: int, answer: int) -> int:
 
     def step() -> None:
         for _ in range(2):
-            micro_batch()
-            micro_batch()
+            micro_batch(weights)
+            micro_batch(None)
             optimizer.step()
             optimizer.zero_grad()
 
@@ -145,10 +145,12 @@ def test_kl_takes_what_trace_and_formula_say() -> None:
     from holdfast.methods import Term
     from holdfast.methods.kl import divergence
 
-    found = _allocated([Term(divergence=divergence)], 4, 64)
-    traced, formula = _predicted(KL, 4, 64)
+    found = _allocated([Term(divergence=divergence)], 2, SEQ - 1)
+    traced, formula = _predicted(KL, 2, SEQ - 1)
     assert traced == pytest.approx(found, rel=0.02)
     assert formula == pytest.approx(found, rel=0.05)
+    # On the CPU the plain loss unfolds its tiles, so that it takes nearly as much.
+    assert found > 1.05 * _allocated([], 2, SEQ - 1)
 
 
 def test_token_weights_take_nothing() -> None:
@@ -156,8 +158,8 @@ def test_token_weights_take_nothing() -> None:
     from holdfast.methods import Term
 
     weighed = Term(weights=lambda log_probs, entropy, mask: entropy / 3)
-    plain = _allocated([], 4, 64)
-    assert _allocated([weighed], 4, 64) == pytest.approx(plain, rel=0.01)
+    plain = _allocated([], 1, 40)
+    assert _allocated([weighed], 1, 40) == pytest.approx(plain, rel=0.01)
 
 
 def test_a_divergence_is_traced_with_trls_own_function() -> None:
@@ -374,7 +376,7 @@ def test_a_study_is_planned_for_the_arm_that_takes_most() -> None:
     assert any("planned for the arm wide" in note for note in found.notes)
     alone = planning.plan_study(plain)
     assert alone.planned.work == replace(of_study(plain.train, 1024), quantize=True)
-    assert not alone.notes
+    assert not any("planned for" in note for note in alone.notes)
     held = demands.Demand("kl", plain.train, KL)
     each = [demands.Demand("sft", plain.train), held]
     assert planning.plan_study(plain, each=each).planned.work.extra == KL

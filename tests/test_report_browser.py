@@ -76,7 +76,7 @@ def test_the_page_renders(browser: Any, path: Path, width: int, scheme: str) -> 
         "return [...document.querySelectorAll('svg.chart')].map(s => s.getBoundingClientRect())"
         ".filter(b => b.width > 0).map(b => [b.width, b.height])"
     )
-    assert len(charts) == 5  # the chosen trade-off once, three tasks, the loss
+    assert len(charts) == 9  # the chosen trade-off, three tasks, two doses, loss and two meters
     assert all(200 < wide <= width and high > 150 for wide, high in charts)
     across = browser.execute_script("return document.documentElement.scrollWidth")
     assert across <= width
@@ -114,6 +114,9 @@ def test_arrow_keys_walk_the_points_and_the_choice_changes_the_picture(
     chart.send_keys(Keys.ARROW_RIGHT)
     tip = browser.find_element("id", "tip")
     assert tip.is_displayed() and "sft, step 32" in tip.text and "n = 400" in tip.text
+    for _ in range(5):
+        chart.send_keys(Keys.ARROW_RIGHT)
+    assert "sft, step 160 (final), λ = 0.25" in tip.text
     chart.send_keys(Keys.ESCAPE)
     assert not tip.is_displayed()
     browser.find_element("css selector", "label[for=kept-1]").click()

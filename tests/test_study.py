@@ -73,7 +73,7 @@ def test_the_folder_holds_everything(finished: Path) -> None:
                  "readings/sft/seed1/checkpoint-3/lab_math/readings.jsonl",
                  "stats/results.json", "report/index.html", "report/report.md"):  # fmt: skip
         assert (run / name).exists(), name
-    assert len(_readings(run)) == 2 * (1 + 2 * 2 * 2)
+    assert len(_readings(run)) == 2 * (2 + 2 * 2 * 2), "the base is asked twice"
     assert not list(run.rglob("*.tmp"))
 
 
@@ -225,7 +225,7 @@ def test_replay_from_a_file_that_leaks_is_refused(tiny_model: Path, tmp_path: Pa
 
 def test_order_of_methods(tiny_model: Path, tmp_path: Path) -> None:
     loaded = _loaded(tmp_path, tiny_model, arms={"a": {"data": ["replay", "selfgen"]}})
-    with pytest.raises(StudyError, match="put selfgen before replay"):
+    with pytest.raises(StudyError, match="put selfgen and rewrite before replay"):
         study.plan(loaded, tmp_path / "runs" / "s")
 
 

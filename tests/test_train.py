@@ -12,7 +12,7 @@ import pytest
 from holdfast import chat, rows, store, train
 from holdfast.budget import Budget, plain_budget
 from holdfast.chat import IGNORED, Encoded
-from holdfast.errors import OutOfMemory, TrainingError
+from holdfast.errors import OutOfMemory, StudyError, TrainingError
 from holdfast.lab.problems import problems
 from holdfast.memory.candidate import MemoryPlan
 from holdfast.models import ModelRef
@@ -217,7 +217,7 @@ def test_what_the_trainer_refuses_is_explained(ref: ModelRef, tmp_path: Path) ->
     spec = SPEC.model_copy(
         update={"lora": SPEC.lora.model_copy(update={"target_modules": ("nope",)})}
     )
-    with pytest.raises(TrainingError, match="nope"):
+    with pytest.raises(StudyError, match="nope"):
         _fit(ref, tmp_path, spec)
 
 

@@ -51,7 +51,7 @@ def _job(study: Study, folder: Path) -> tuple[Any, int]:
     encoded, _, _ = rows.encode_all(REF, examples, study.train)
     spent = budget.plain_budget([row.cost for row in encoded], 3, 2, 2)
     job = training.job_of(
-        study, model=asdict(REF), examples=str(folder / "examples.jsonl"), budget=spent, seed=5,
+        study, study.train, model=asdict(REF), examples=str(folder / "examples.jsonl"), budget=spent, seed=5,
         save_at=(3,), folder=str(folder / "run"),
     )  # fmt: skip
     return replace(job, device="cpu"), max(len(row.ids) for row in encoded)

@@ -116,8 +116,8 @@ class Card:
             f"- The rule: {self.exported.rule}\n"
             f"- In the study, before it was exported: {self.in_study.answer}. "
             f"{self.in_study.reason}\n"
-            "- The items of every task were halved: one half chose this model, the other had no "
-            "part in that and is what all figures here are from."
+            "- The items of every task were halved: one half is for choosing a model, the other "
+            "has no part in that, and all figures as exported are from it."
         )
 
     def _table(self) -> str:
@@ -164,7 +164,7 @@ class Card:
         lines = [
             "- The figures speak of these tasks, asked in this way. What was not measured may have "
             "been forgotten.",
-            "- One training seed is shipped; training again gives another model.",
+            "- This is one model; training again with another seed gives another one.",
         ]
         for task, made in self.plan.tasks.items():
             if made.judge:
@@ -172,11 +172,12 @@ class Card:
                     f"- {task} is by the judge `{made.judge}`. Another judge gives other figures, "
                     "and none of them is a safety grade or a certificate."
                 )
-        if self.form != "adapter" and self.plan.pool.nf4:
+        if self.form != "adapter" and self.plan.study.train.method == "qlora":
+            rounded = ", and rounded to four bits anew" if self.form == "nf4" else ""
             lines.append(
-                "- It was trained on, and in the study measured on, a base in four bits (NF4). The "
-                "figures of the untouched model are of that; the exported model is this base's "
-                f"{'own' if self.form == 'merged' else 'merged'} weights, which is not the same."
+                "- It was trained on the base in four bits (NF4). Here the adapter is merged into "
+                f"the base's unrounded weights{rounded}, which is not the same model; the figures "
+                "as exported are of what lies here."
             )
         for method in self._arm.ask:
             lines.append(

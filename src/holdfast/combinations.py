@@ -62,11 +62,17 @@ def _weights(arm: Arm, arms: Mapping[str, Arm], study: Study, where: str) -> Non
         raise StudyError(
             f"a share of {lora.variant}'s change is no interpolation between base and tuned model",
             where=f"{where}.weights",
-            remedy="use train.lora.variant lora or rslora, or leave `scale` out",
+            remedy="use train.lora.variant lora, rslora or corda, or leave `scale` out",
         )
-    merges = [one for one in arm.weights if one.partners or one.over_seeds]
+    merges = [one for one in arm.weights if one.makes]
     if not merges:
         return
+    if not lora.adds:
+        raise StudyError(
+            f"what {lora.variant} changes is no plain product, so it cannot be merged",
+            where=f"{where}.weights",
+            remedy="use train.lora.variant lora, rslora or corda, or leave `merge` out",
+        )
     if len(merges) > 1 or study.train.method == "full":
         raise StudyError(
             "one merge of adapters is possible per arm",

@@ -144,6 +144,7 @@ def answer(
         folder,
         progress,
         scale=ref.scale,
+        chunk=chunk,
     )
     cut = sum(reply.finish == "length" for reply in replies)
     return {

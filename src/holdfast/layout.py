@@ -65,8 +65,8 @@ def lay_out(plan: Plan) -> list[Stage]:
     stats = _stats(plan, [one.name for one in graded if one.name.startswith("readings/")])
     report = Stage("report", {}, lambda f, p: _report(plan, f), ("stats",))
     return [
-        budget, *base, *repeated, *shared.values(), *data, *trained, *made.values(), *tuned, *graded,
-        stats, report,
+        budget, *base, *repeated, *shared.values(), *data, *trained, *made.values(), *tuned,
+        *graded, stats, report,
     ]  # fmt: skip
 
 

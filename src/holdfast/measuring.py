@@ -52,7 +52,7 @@ def made_weights(plan: Plan, point: Point) -> list[Stage]:
         plan.pool.close()
         parts = [plan.folder / plan.checkpoint(arm, seed, point.step) for arm, seed in train]
         if full:
-            interpolated_model(Path(plan.ref.base), parts[0], point.scale, into)
+            interpolated_model(plan.ref.base, parts[0], point.scale, into, plan.ref.revision)
             return {}
         return merge.make(parts, into) if merge else {}
 

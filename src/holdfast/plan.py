@@ -47,8 +47,8 @@ class Arm:
 
     @property
     def merges(self) -> WeightMethod | None:
-        """The method that makes its weights of several, if there is one."""
-        return next((one for one in self.weights if one.partners or one.over_seeds), None)
+        """The method that makes its weights anew, if there is one."""
+        return next((one for one in self.weights if one.makes), None)
 
     @property
     def recipe(self) -> str:

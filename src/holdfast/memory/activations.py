@@ -141,6 +141,9 @@ def activations(
         transient += wide * _intermediate(shape) * tokens
     boundary = stream * shape.hidden * tokens
     loss, after = _loss(shape, work, method, micro_batch)
+    if work.extra.reference:  # where nothing is compared, the loss is the plain one
+        each = PER_LOGIT[work.extra.logits] * work.positions
+        loss = max(loss, each * micro_batch * shape.vocab)
     return Formula(
         kept_layer=boundary if checkpointing else whole,
         work_layer=transient + scratch + (whole if checkpointing else 0),
@@ -229,9 +232,6 @@ def _loss(shape: Shape, work: Workload, method: str, micro_batch: int) -> tuple[
     """
     tokens = micro_batch * work.seq_len
     supervised = micro_batch * (work.supervised_tokens or work.seq_len)
-    if work.extra.reference:
-        each = PER_LOGIT[work.extra.logits]
-        return each * micro_batch * work.positions * shape.vocab, 2 * shape.hidden * tokens
     if not work.fused_loss:
         return 12 * tokens * shape.vocab, 2 * shape.hidden * tokens
     gradients = 4 * shape.hidden * supervised + 2 * 2 * shape.hidden * tokens

@@ -6,6 +6,7 @@ every position that was asked for is gathered. Read only in the estimator's own 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -40,7 +41,9 @@ def compared(job: TraceJob, run: Callable[[], Any], model: Any, ledger: Ledger) 
 
 
 def _divergence(run: Callable[[], Any], model: Any) -> Any:
-    from trl.experimental.gkd import GKDTrainer
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is experimental
+        from trl.experimental.gkd import GKDTrainer
 
     student = run()
     teacher = _of_base(run, model)

@@ -78,7 +78,7 @@ def build(job: TraceJob, stack: Sequence[str]) -> Any:
             for parameter in model.parameters():
                 if not hasattr(parameter, "compress_statistics"):
                     parameter.data = parameter.data.float()
-        if job.fused_loss and job.logits == "none" and job.phase == "train":
+        if job.fused_loss and job.phase == "train":
             from trl.trainer.utils import add_fused_lm_head
 
             add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))

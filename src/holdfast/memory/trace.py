@@ -14,12 +14,13 @@ kernel that allocates nothing.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
@@ -157,12 +158,17 @@ def _step(model: Any, job: TraceJob, stack: Sequence[str], batch: int, ledger: L
     ledger.enter("embedding", "activations")
     inputs = _inputs(job, batch)
     inputs["labels"] = torch.zeros_like(inputs["input_ids"])
-    if job.logits == "none":
-        loss = _loss(model, job, inputs)
-    else:
-        loss = compared(job, lambda: _whole_logits(model, job, inputs), model, ledger)
-    ledger.enter("head", "logits")
-    loss.backward()
+    losses: list[Callable[[], Any]] = []
+    if job.logits != "divergence":  # micro-batches in which nothing is compared are plain
+        losses.append(lambda: _loss(model, job, inputs))
+    if job.logits != "none":
+        run = functools.partial(_whole_logits, model, job, inputs)
+        losses.append(lambda: compared(job, run, model, ledger))
+    for compute in losses:
+        ledger.enter("embedding", "activations")
+        loss = compute()
+        ledger.enter("head", "logits")
+        loss.backward()
     ledger.enter("step", "workspace")
     del loss
     extra = torch.empty(_step_bytes(trained, job), dtype=torch.uint8)

@@ -57,8 +57,8 @@ class TraceJob:
         accumulate: gradients of an earlier micro-batch are alive in the forward pass.
         optimizer: the trainer's name of it.
         variant: of the adapters; see `holdfast.spec.LoraSpec`.
-        logits: see `holdfast.memory.remedies.Extra`; other than `none`, whole logits are compared
-            with the base's instead of any other loss.
+        logits: see `holdfast.memory.remedies.Extra`. With `policy+reference` two micro-batches are
+            traced: one whose whole logits are compared with the base's, and a plain one.
         positions: of each row at which they are, the last ones; 0: all.
     """
 

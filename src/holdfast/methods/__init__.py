@@ -186,11 +186,13 @@ class WeightMethod(Method, Protocol):
     """Other arms whose weights of the same seed and step go in."""
     over_seeds: bool
     """All seeds of the arm go in."""
+    makes: bool
+    """New weights are made, of several or of one alone."""
     checkpoints: str
     """``last`` or ``all``: which checkpoints it is applied to."""
 
     def make(self, adapters: Sequence[Path], folder: Path) -> Mapping[str, Any]:
-        """Write one adapter made of several; called only when there are partners or seeds.
+        """Write one adapter made of several; called only when it `makes` any.
 
         Args:
             adapters: the arm's own first.

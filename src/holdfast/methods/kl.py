@@ -27,7 +27,7 @@ class KL:
     class Options(own_answers.Pool):
         """Settings of ``kl``; `source`, `pool` and so on are those of ``replay``."""
 
-        on: Literal["replay", "task"] = "replay"
+        at: Literal["replay", "task"] = "replay"
         """Where: on the base's answers to old prompts, or on the task's own tokens."""
         weight: float = Field(1.0, gt=0)
         """What one nat of mean divergence counts, against one nat of mean cross-entropy."""
@@ -42,8 +42,8 @@ class KL:
 
         @model_validator(mode="after")
         def _fitting(self) -> Self:
-            if self.on == "task" and self.model_fields_set & {"share", "source", "path", "pool"}:
-                raise ValueError("`share`, `source`, `path` and `pool` go with `on: replay`")
+            if self.at == "task" and self.model_fields_set & {"share", "source", "path", "pool"}:
+                raise ValueError("`share`, `source`, `path` and `pool` go with `at: replay`")
             return self
 
     entry: ClassVar[Entry] = "loss"
@@ -57,34 +57,34 @@ class KL:
     @property
     def mixes(self) -> bool:
         """Whether old prompts are mixed in."""
-        return self.options.on == "replay"
+        return self.options.at == "replay"
 
     def recipe(self) -> str:
         """See `Method.recipe`."""
         one = self.options
         names = {"forward": "KL(base‖tuned)", "reverse": "KL(tuned‖base)"}
         where = "the task's tokens"
-        if one.on == "replay":
+        if one.at == "replay":
             where = f"{one.share:.0%} {own_answers.words(one)}"
         first = f", {one.first_weight:g} on the first {one.first} tokens" if one.first else ""
         return f"{one.weight:g} x {names[one.direction]} on {where}{first}"
 
     def identity(self) -> Mapping[str, Any]:
         """See `Method.identity`."""
-        own = {"on", "weight", "direction", "first", "first_weight"}
+        own = {"at", "weight", "direction", "first", "first_weight"}
         found = self.options.model_dump(include=own)
-        if self.options.on == "replay":
+        if self.options.at == "replay":
             found |= {"share": self.options.share, "pool": own_answers.identity(self.options)}
         return found
 
     def check(self, setting: Setting) -> None:
         """See `DataMethod.check`."""
-        if self.options.on == "replay":
+        if self.options.at == "replay":
             own_answers.check(self.options, setting)
 
     def shared(self, setting: Setting) -> list[Shared]:
         """The base's answers to old prompts, the same as those of ``replay``."""
-        return own_answers.shared(self.options, setting) if self.options.on == "replay" else []
+        return own_answers.shared(self.options, setting) if self.options.at == "replay" else []
 
     def apply(
         self, examples: Sequence[Example], setting: Setting, made: Mapping[str, Path]
@@ -92,7 +92,7 @@ class KL:
         """Mark the task's examples, or append old ones that are only compared."""
         one = self.options
         mark = {"kl": one.weight, "first": one.first, "first_kl": one.first_weight}
-        if one.on == "task":
+        if one.at == "task":
             marked = [
                 replace(o, meta={**o.meta, **mark}) if o.meta.get("kind", TASK) == TASK else o
                 for o in examples

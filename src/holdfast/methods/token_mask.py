@@ -2,8 +2,8 @@
 
 One pass of the untouched model over the training answers gives each token's perplexity; labels
 whose perplexity is above a limit are dropped (selective token masking, arXiv:2501.14315: 2.5 drops
-20 to 24 % of the tokens of human answers, and forgetting all but vanishes). The rest of the answer is
-trained on as before. Nothing is added to a training step.
+20 to 24 % of the tokens of human answers, and forgetting all but vanishes). The rest of the answer
+is trained on as before. Nothing is added to a training step.
 """
 
 from __future__ import annotations

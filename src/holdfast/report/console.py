@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
-from holdfast.plan import BASE, Plan
-from holdfast.report.markdown import difference, interval, shown, unscored
+from holdfast.plan import Plan
+from holdfast.report import sentences
+from holdfast.report.cost import budget
+from holdfast.report.lookup import final, final_point
 from holdfast.report.results import Results, Share, TaskInfo
+from holdfast.report.words import UNMEASURED, difference, factor, interval, shown, unscored
 from holdfast.stages import Step
 
 
@@ -17,32 +21,45 @@ def table(results: Results) -> Table:
     """Arms x tasks at the final checkpoint: the share, and below it the difference to the base."""
     found = Table(
         box=box.SIMPLE_HEAD,
-        title=f"{results.name}: {results.model}. Final checkpoints, in %, with 95 % intervals;\n"
+        title=escape(f"{results.name}: {results.model}.")
+        + "\nFinal checkpoints, in %, with 95 % intervals;\n"
         "below each figure its paired difference to the untouched model, in points.",
         title_justify="left",
         padding=(0, 1),
     )
     found.add_column("arm", no_wrap=True)
     for task in results.tasks:
-        found.add_column(f"{task.name}\n({task.role})", justify="right", no_wrap=True)
+        found.add_column(escape(f"{task.name}\n({task.role})"), justify="right", no_wrap=True)
     for arm in results.arms:
-        row = [arm.name]
+        scale = final_point(results, arm.name)[1]
+        row = [arm.name + (f"\n{factor(scale)}" if scale != 1 else "")]
         for task in results.tasks:
-            cell = results.cell(arm.name, results.last_step(arm.name), task.name)
-            text = _share(cell.score, task)
-            if change := difference(cell.diff, task.inverted):
+            cell = final(results, arm.name, task.name)
+            text = _share(cell.score, task) if cell else UNMEASURED
+            if change := difference(cell.diff if cell else None, task.inverted):
                 text += f"\n{change.points} {change.interval}"
             row.append(text)
-        found.add_row(*row)
+        found.add_row(*map(escape, row))
     labels = [f"{task.name}: {task.label}" for task in results.tasks]
-    spent = [
-        f"{arm.name} {arm.steps} steps, {arm.supervised_tokens:,} supervised tokens"
-        for arm in results.arms
-        if arm.name != BASE
-    ]
-    found.caption = "\n".join([*labels, f"Budget: {'; '.join(spent)}."] if spent else labels)
+    told = [text for text in (sentences.noise_line(results), budget(results)) if text]
+    found.caption = escape("\n".join([*labels, *told, *_decision(results)]))
     found.caption_justify = "left"
     return found
+
+
+def _decision(results: Results) -> list[str]:
+    """Which checkpoint to ship, in words; last, where a terminal's reader looks first."""
+    made = results.decision
+    if made is None:
+        return []
+    second = f"{sentences.second(made).capitalize()}: {sentences.runner_up(made)}"
+    return [
+        "",
+        f"Decision: {sentences.headline(made)}.",
+        f"{made.reason} {sentences.more(made)}".strip(),
+        f"Rule: {made.rule}",
+        *([second] if made.runner_up else []),
+    ]
 
 
 def _share(share: Share, task: TaskInfo) -> str:

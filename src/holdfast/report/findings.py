@@ -11,8 +11,7 @@ import numpy as np
 from holdfast.plan import BASE
 from holdfast.report.arrays import as_share, item_ids, values
 from holdfast.report.results import Cell, Dose, Flips, Noise, TaskInfo
-from holdfast.stats import Values, flips, holm, noise_floor
-from holdfast.stats.dose import DosePoint, dose_response
+from holdfast.stats import DosePoint, Values, dose_response, flips, holm, noise_floor, paired_p
 from holdfast.types import Reading
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ Key = tuple[str, int, float]
 
 
 def with_flips(cells: Sequence[Cell], measured: Sequence[Measured]) -> list[Cell]:
-    """The cells, those of final checkpoints with their flips against the untouched model.
+    """The cells, those of final checkpoints with p-values and flips against the untouched model.
 
     p-values are corrected over the arms for each task, and within an arm over its groups.
     """
@@ -39,14 +38,16 @@ def with_flips(cells: Sequence[Cell], measured: Sequence[Measured]) -> list[Cell
         group = {reading.example_id: reading.group for reading in before[task]}
         tables = [np.stack([values(o, ids) for o in one.readings]) for one in several]
         whole = _corrected([flips(base, table) for table in tables])
-        for one, table, flipped in zip(several, tables, whole, strict=True):
+        chances = holm([paired_p(base, table) for table in tables])
+        for one, table, flipped, p in zip(several, tables, whole, chances, strict=True):
             key = (one.arm, one.step, one.scale, task)
             names = sorted({name for name in group.values() if name})
             columns = [[i for i, o in enumerate(ids) if group[o] == name] for name in names]
             parts = _corrected([flips(base[some], table[:, some]) for some in columns])
             found[key] = replace(
-                found[key], flips=flipped, group_flips=dict(zip(names, parts, strict=True))
-            )
+                found[key], p_holm=round(p, 6), flips=flipped,
+                group_flips=dict(zip(names, parts, strict=True)),
+            )  # fmt: skip
     return list(found.values())
 
 
@@ -90,12 +91,9 @@ def doses(
             DosePoint(families[key[0]], seed, tables[target][key, seed], retained)
             for (key, seed), retained in tables[task].items()
         ]
-        for one in dose_response(points, base[target], base[task]):
+        for dose in dose_response(points, base[target], base[task]):
+            rho, rise = (None if o is None else as_share(o) for o in (dose.rho, dose.rise))
             found.append(
-                Dose(
-                    arm=one.arm, task=task, points=one.points,
-                    rho=None if one.rho is None else as_share(one.rho), words=one.words,
-                    curve=tuple(one.curve), rise=None if one.rise is None else as_share(one.rise),
-                )
-            )  # fmt: skip
+                Dose(dose.arm, task, dose.points, rho, dose.words, tuple(dose.curve), rise)
+            )
     return found

@@ -41,12 +41,15 @@ def decision(results: Results) -> list[str]:
     if made is None:
         return []
     candidates = [one for one in (made.chosen, made.runner_up) if one is not None]
+    named = [one.arm for one in candidates]
+    if made.runner_up is not None:
+        named[-1] = f"{sentences.second(made)} {named[-1]}"
     parts = [
         f"## Decision: {clean(sentences.headline(made))}\n",
         clean(f"{made.reason} {sentences.more(made)}".strip()) + "\n",
     ]
     if candidates:
-        head = ["Change against base, on the untouched half", *(clean(c.arm) for c in candidates)]
+        head = ["Change against base, on the untouched half", *map(clean, named)]
         rows = [[title(t), *(_effect(c, t) for c in candidates)] for t in results.tasks]
         parts.append(table(head, rows))
     told = (
@@ -169,5 +172,4 @@ def _weighed(p: float) -> str:
 
 
 def _both(lost: int, won: int, p: float) -> str:
-    text = f"\u2212{lost} / +{won}"
-    return f"{text} ({_weighed(p)})" if lost or won else text
+    return f"\u2212{lost} / +{won} ({_weighed(p)})" if lost or won else "none"

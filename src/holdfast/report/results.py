@@ -68,7 +68,7 @@ class Flips:
     lost: int
     won: int
     n: int
-    p: float  # exact McNemar (several seeds: exact sign test over items)
+    p: float  # exact McNemar; several seeds: its form for one base against several runs
     p_holm: float  # corrected over the arms; within groups: over the groups
 
 
@@ -85,6 +85,7 @@ class Cell:
     groups: Mapping[str, Share] = field(default_factory=dict)  # per hazard
     scale: float = 1.0  # share of the training's change that is applied
     retained_share: Share | None = None  # after / before
+    p_holm: float | None = None  # of the difference, corrected over the arms; final ones only
     flips: Flips | None = None  # final checkpoints only
     group_flips: Mapping[str, Flips] = field(default_factory=dict)
 

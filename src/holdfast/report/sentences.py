@@ -14,11 +14,11 @@ FLIPS = (
     "measured at a final checkpoint. Kept is the good share after training over the one before."
 )
 GROUP_FLIPS = (
-    "Lost / won per group, with Holm's p over the groups in brackets where something changed; bold "
-    "where it is below 0.05."
+    "Lost / won per group, with Holm’s p over the groups in brackets; bold where it is below 0.05."
 )
 DOSE = (
-    "Does more gain go with more forgetting? Every measured checkpoint is a point: what it gained "
+    "Does more gain go with more forgetting? Every model measured, "
+    "checkpoints and parts λ of their change, is a point: what it gained "
     "on the target, and what it lost on a retained task, both against base. ρ is Spearman's rank "
     "correlation within arms (1: the more gain, the more loss), the fit is the best line that "
     "never falls. Each seed is a point of the test; the picture shows means over seeds. "
@@ -42,7 +42,7 @@ SIGNIFICANT = 0.05  # a Holm-corrected p below this is set in bold
 
 def headline(decision: Decision) -> str:
     """The answer, and which checkpoint it is about: ``Ship replay, seed 1127, step 160``."""
-    answer = decision.answer[:1].upper() + decision.answer[1:]
+    answer = decision.answer.capitalize()
     if decision.chosen is None:
         return answer
     between = " " if decision.answer == "ship" else ": "

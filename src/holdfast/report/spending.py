@@ -8,7 +8,7 @@ Attention over the sequence is left out. Shared work counts in full for each arm
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,6 @@ def _seconds(folder: Path) -> float:
     return float(store.read_json(folder / store.RECORD)["seconds"])
 
 
-def _mean(values: Any) -> float:
+def _mean(values: Iterable[float]) -> float:
     every = list(values)
     return sum(every) / len(every)

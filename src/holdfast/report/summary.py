@@ -29,6 +29,11 @@ from holdfast.types import Reading
 
 UNSCORED_LIMIT = 0.05  # share of replies from which a figure comes with a note
 CUT_OFF_LIMIT = 0.1
+ALPHA = 0.05
+ONE_SEED = (
+    "One training seed: the intervals speak of these very trainings; another seed may change more "
+    "than they say."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,7 @@ class Standing:
     gain: Share
     worst: Share | None
     worst_task: str
-    kept: bool  # every retained task was scored, and none fell by an interval that excludes zero
+    kept: bool  # every retained task was scored, and none fell by more than chance (p_holm < .05)
     unknown: str = ""  # a retained task too much of which could not be scored
 
     @property
@@ -140,9 +145,18 @@ def standings(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> list[Standing
             if name != target and diff is not None and diff.mean is not None
         ]
         name, worst = min(losses, key=lambda pair: pair[1].mean or 0.0, default=("", None))
-        kept = not unknown and all((diff.high or 0.0) >= 0 for _, diff in losses)
+        kept = not unknown and not any(forgets(cell) for n, cell in final.items() if n != target)
         standing.append(Standing(arm, gain, worst, name, kept, ", ".join(unknown)))
     return standing
+
+
+def forgets(cell: Cell) -> bool:
+    """Whether an arm lost on a task, by more than chance once all arms are allowed for."""
+    if cell.diff is None or cell.diff.mean is None or cell.diff.mean >= 0:
+        return False
+    if cell.p_holm is None:
+        return (cell.diff.high or 0.0) < 0
+    return cell.p_holm < ALPHA
 
 
 def verdict(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> str:
@@ -187,15 +201,19 @@ def _unscored(cell: Cell) -> float:
 
 def _cut_off(measured: Sequence[Measured]) -> list[str]:
     """Notes on answers that were cut: a changed length looks like a changed ability."""
-    notes = []
+    worst: dict[str, tuple[float, Measured, int]] = {}
     for one in measured:
         share = one.cut_off / max(1, sum(len(readings) for readings in one.readings))
         if share > CUT_OFF_LIMIT:
-            notes.append(
-                f"{one.task}: {share:.0%} of the replies of {one.arm} at step {one.step} were cut "
-                "off at the limit of new tokens; a higher max_new_tokens may change the figure."
-            )
-    return notes
+            most, which, count = worst.get(one.task, (0.0, one, 0))
+            worst[one.task] = (*max((most, which), (share, one), key=lambda o: o[0]), count + 1)
+    return [
+        f"{task}: {share:.0%} of the replies of {one.arm} at step {one.step} were cut off at the "
+        "limit of new tokens"
+        + (f", and over {CUT_OFF_LIMIT:.0%} at {count - 1} other points" if count > 1 else "")
+        + "; a higher max_new_tokens may change the figure."
+        for task, (share, one, count) in worst.items()
+    ]
 
 
 def warnings(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> list[str]:
@@ -257,7 +275,13 @@ def assemble(
         arms=tuple(arms),
         cells=tuple(found),
         conditions=dict(conditions),
-        warnings=tuple([*warnings(tasks, found), *_cut_off(measured)]),
+        warnings=tuple(
+            [
+                *warnings(tasks, found),
+                *_cut_off(measured),
+                *([ONE_SEED] if len(seeds) == 1 else []),
+            ]
+        ),
         noise=tuple(findings.noise(again or {})),
         dose=tuple(findings.doses(tasks, measured, families)),
         meters=tuple(meters),

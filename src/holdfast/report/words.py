@@ -16,7 +16,7 @@ UNMEASURED = "not measured"
 STATISTICS = (
     "All intervals are 95 %. With one training seed the interval of a share is Wilson's score "
     "interval; with several it is a bootstrap that resamples items and seeds. A difference to "
-    "base is paired: the same items are compared before and after; its interval is Newcombe's for "
+    "base is paired: the same items are compared before and after; its interval is Tango's for "
     "paired shares with one seed, and a bootstrap over items and seeds with several. One training "
     "seed says nothing of how much training again would change; two or three say little. A "
     "difference is called better or worse only if its interval excludes 0; otherwise the data do "

@@ -42,8 +42,8 @@ def fit_axis(values: Iterable[float], start: float, end: float, kind: Kind, coun
         end: pixel of the high end.
         kind: of a share, which is never zoomed in on less than 10 points and has no tick outside
             0..1; of a difference of shares, shown in points, or
-            ``root``, spaced so that small ones can be told apart; of training steps, which are whole
-            and not negative; or any number.
+            ``root``, spaced so that small ones can be told apart; of training steps, which are
+            whole and not negative; or any number.
         count: about how many ticks.
     """
     finite = sorted(value for value in values if math.isfinite(value)) or [0.0, 1.0]

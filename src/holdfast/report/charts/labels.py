@@ -9,14 +9,18 @@ from itertools import pairwise
 GLYPH = 0.6  # width of an average letter, in font sizes; generous, since the font is unknown
 
 AWAY = (13.0, 22.0, 34.0, 48.0, 64.0, 84.0, 106.0)  # distances from the dot that are tried
+CLASH = 8  # times that hiding a name is worse than hiding a line
 
 Spot = tuple[float, float]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 def clip(text: str, length: int) -> str:
-    """`text`, shortened with an ellipsis if it is longer than `length`."""
-    return text if len(text) <= length else text[: length - 1] + "…"
+    """`text`, shortened in its middle if it is too long: variants of a sweep differ at the end."""
+    if len(text) <= length:
+        return text
+    tail = length // 2
+    return f"{text[: length - 1 - tail]}…{text[-tail:]}"
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -31,14 +35,17 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     return placed
 
 
-def free_place(spot: Spot, wide: float, size: float, taken: list[Box], frame: Box) -> Spot:
+def free_place(
+    spot: Spot, wide: float, size: float, taken: list[Box], names: list[Box], frame: Box
+) -> Spot:
     """Where the name of a dot hides least; the place is then taken.
 
     Args:
         spot: the dot.
         wide: width of the name.
         size: of the font.
-        taken: what must not be hidden; the name's own box is appended.
+        taken: what should not be hidden.
+        names: names that stand already, which must not be; this one's box is appended.
         frame: what the name must not leave.
 
     Returns:
@@ -47,6 +54,7 @@ def free_place(spot: Spot, wide: float, size: float, taken: list[Box], frame: Bo
     reach = AWAY[-1] + size
     around = (spot[0] - reach - wide, spot[1] - reach, spot[0] + reach + wide, spot[1] + reach)
     near = [box for box in taken if _overlap(around, box)]
+    near += CLASH * [box for box in names if _overlap(around, box)]
     best = (math.inf, (*spot, *spot))
     for away in AWAY:
         for rank, (dx, dy) in enumerate(((1, 0), (-1, 0), (1, -1), (-1, -1), (1, 1), (-1, 1))):
@@ -60,7 +68,8 @@ def free_place(spot: Spot, wide: float, size: float, taken: list[Box], frame: Bo
                 cost = 10 * away + rank + sum(_overlap(box, other) for other in near)
                 cost += 20 * (wide * size - _overlap(box, frame))  # never cut off
                 best = min(best, (cost, box))
-    taken.append(best[1])
+    left, top, right, bottom = best[1]
+    names.append((left - 2, top - 2, right + 2, bottom + 2))
     return best[1][0], best[1][3] - size * 0.15
 
 

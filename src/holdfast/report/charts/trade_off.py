@@ -64,11 +64,15 @@ def trade_off(
     parts, taken = [grid(x, y, upright=True), _stairs(dots, x, y) * stairs], list[Box]()
     for track in sorted(tracks, key=lambda one: one.look.number < 0):
         parts.append(arm(track.look, _track(track, x, y, taken)))
+    names: list[Box] = []  # and the final marks, which must not be hidden either
+    for end in ends:
+        left, top = x.at(end.x), y.at(end.y)
+        names.append((left - 8, top - 8, left + 8, top + 8))
     for track in tracks:
         spot = (x.at(track.course[-1].x), y.at(track.course[-1].y))
         name = clip(track.name, 14 if narrow else 28)
         wide = len(name) * size * GLYPH
-        left, top = free_place(spot, wide, size, taken, (x.start, y.end, x.end, y.start))
+        left, top = free_place(spot, wide, size, taken, names, (x.start, y.end, x.end, y.start))
         px, py = min(max(spot[0], left), left + wide), min(max(spot[1], top - size), top)
         lead = f'<path class="lead" d="M{spot[0]} {spot[1]}L{px:.1f} {py:.1f}"/>'
         text = f'<text class="name" x="{left:.1f}" y="{top:.1f}">{escape(name)}</text>'
@@ -91,8 +95,7 @@ def _track(track: Track, x: Axis, y: Axis, taken: list[Box]) -> str:
     inner += path(spots, track.line)
     (a, b), (c, d) = final.x_span or (final.x,) * 2, final.y_span or (final.y,) * 2
     a, b, c, d = x.at(a), x.at(b), y.at(c), y.at(d)
-    taken += [*along(spots), (left - 9, top - 9, left + 9, top + 9)]
-    taken += [(a, top - 2, b, top + 2), (left - 2, d, left + 2, c)]
+    taken += [*along(spots), (a, top - 2, b, top + 2), (left - 2, d, left + 2, c)]
     inner += f'<path class="whisker" d="M{a} {top}H{b}M{left} {c}V{d}"/>'
     shown = [dot for dot in track.dots if dot.role != "corner"]
     return inner + "".join(_point(track.look, dot, x.at(dot.x), y.at(dot.y)) for dot in shown)

@@ -9,7 +9,7 @@ from holdfast.report import charts
 from holdfast.report.lookup import BASE, find, steps_of
 from holdfast.report.results import Meter, Results, TaskInfo
 from holdfast.report.sections.figures import line_of, looks, tip
-from holdfast.report.words import shown
+from holdfast.report.words import NONE, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +75,11 @@ def meters(results: Results) -> Meters | None:
         if mine:
             last = max(one.step for one in mine)
             ends = [one for one in mine if one.step == last]
-            norm = _average([one.norm for one in ends])
+            norms = [one.norm for one in ends if one.norm is not None]
+            norm = f"{_average(norms):.2f}" if norms else NONE
             figures = (_average([value(one) for one in ends]) for _, value in kinds)
             first, second = (f"{one:.3f}" for one in figures)
-            rows.append((name, last, first, second, f"{norm:.2f}"))
+            rows.append((name, last, first, second, norm))
     return Meters(tuple(drawn), tuple(rows))
 
 
