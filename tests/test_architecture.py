@@ -26,7 +26,7 @@ LAYERS = {
     },
     5: {
         "plan", "layout", "report", "study", "planning", "worker", "training", "ship", "card",
-        "remeasure", "combinations", "measuring", "demands",
+        "remeasure", "combinations", "measuring", "demands", "keeping",
     },
     6: {"cli", "boundary", "__main__", "__init__"},
 }  # fmt: skip

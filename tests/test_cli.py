@@ -67,7 +67,7 @@ def test_a_dry_run_writes_nothing(capsys: pytest.CaptureFixture[str], tmp_path: 
     code, out, _ = _call(capsys, "demo", "--quick", "--dry-run", "--runs-dir", str(tmp_path / "r"))
     assert code == 0
     assert "train/replay/seed1126" in out
-    assert "0 of 67 stages are done" in out
+    assert "0 of 76 stages are done" in out
     code, out, _ = _call(
         capsys, "demo", "--quick", "--dry-run", "--json", "--runs-dir", str(tmp_path / "r")
     )
@@ -152,11 +152,14 @@ def test_doctor_tasks_and_schema(capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, json.loads(out)["versions"]["trl"]) == (0, "1.16.0")
     code, out, _ = _call(capsys, "tasks")
     assert "extraction" in out
+    code, out, _ = _call(capsys, "methods")
+    assert "token_mask (loss)" in out
+    assert "max_perplexity" in out
     code, out, _ = _call(capsys, "schema")
     assert json.loads(out)["title"] == "Study"
 
 
-COMMANDS = ["", "demo", "init", "run", "plan", "report", "schema", "tasks", "doctor"]
+COMMANDS = ["", *(one.__name__ for one in cli.COMMANDS)]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -301,7 +301,7 @@ def test_what_other_adapters_keep_by_formula_and_by_trace(
     traced = max(sum(parts.values()) for parts in peaks)
     acts = activations(shape, work, "lora", 2, checkpointing)
     formula = peak(whole(states(shape, work, "lora"), shape), acts).total
-    assert 0.97 <= formula / traced <= 1.15
+    assert 0.99 <= formula / traced <= 1.15
 
 
 def test_kinds_that_were_not_tried_everywhere_are_not_planned_there() -> None:

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from holdfast import store, study, studyfile
+from holdfast import frontier, store, study, studyfile
 from holdfast.errors import DataError, DriftError, FolderError, LeakError, StudyError
 from holdfast.progress import Silent
+from holdfast.report import deciding
 from holdfast.spec import Study
 
 
@@ -242,3 +243,92 @@ def test_what_was_trained_on_cannot_be_measured_later(finished: Path) -> None:
             _run(finished / "study.yaml", finished / "runs")
     finally:
         store.write_text(run / "data" / "sft" / "examples.jsonl", kept)
+
+
+def test_a_limit_on_checkpoints_spares_the_frontier(tiny_model: Path, tmp_path: Path) -> None:
+    train = {
+        "optim": "adamw_torch", "learning_rate": 0.01, "max_steps": 6, "checkpoints": 6,
+        "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1,
+        "gradient_checkpointing": False, "save_total_limit": 1,
+    }  # fmt: skip
+    path = _write(tmp_path, tiny_model, train=train, seeds=[1], arms={"sft": {}})
+    _run(path, tmp_path / "runs")
+    run = tmp_path / "runs" / "s"
+    planned = study.plan(studyfile.load(path), run)
+    evidence = deciding.gather(planned)
+    on_frontier = {step for _, _, step in frontier.keepers(evidence.trained)}
+    left = {int(one.name.split("-")[1]) for one in (run / "train/sft/seed1").glob("checkpoint-*")}
+    assert on_frontier <= left
+    assert len(left) < 6 or on_frontier == set(range(1, 7))
+    gone = sorted(set(range(1, 7)) - left)
+    if gone:
+        with pytest.raises(DataError, match="was deleted") as caught:
+            _run(path, tmp_path / "runs", rebuild=[f"replies/sft/seed1/checkpoint-{gone[0]}/*"])
+        assert "--rebuild 'train/sft/seed1'" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        ({"a": {"loss": ["replay"]}}, "write it under `data:`"),
+        ({"a": {"loss": [{"sdft": {}}, "l2_init"]}}, "a loss of its own"),
+        ({"a": {"weights": [{"merge": {"with": ["b"]}}]}}, "'b' is no arm with a training"),
+        ({"a": {"ask": [{"system_prompt": {"tasks": ["lab_mth"]}}]}}, "did you mean 'lab_math'"),
+        ({"a": {"weights": ["scale"], "train": {"lora": {"variant": "dora"}}}}, "no interpolation"),
+        ({"a": {"train": {"lora": {"variant": "corda"}, "weight_decay": 0.1}}}, "weight decay"),
+    ],
+)
+def test_what_does_not_go_together(
+    tiny_model: Path, tmp_path: Path, arms: dict[str, object], message: str
+) -> None:
+    with pytest.raises(StudyError) as caught:
+        study.plan(_loaded(tmp_path, tiny_model, arms=arms), tmp_path / "runs" / "s", "study.yaml")
+    assert message in str(caught.value)
+    assert "study.yaml: arms.a" in str(caught.value)
+
+
+def test_full_fine_tuning_has_no_base_to_compare_with(tiny_model: Path, tmp_path: Path) -> None:
+    train = {"method": "full", "optim": "adamw_torch", "max_steps": 2, "checkpoints": 1}
+    loaded = _loaded(tmp_path, tiny_model, train=train, arms={"a": {"loss": ["kl"]}})
+    with pytest.raises(StudyError, match="when all weights are trained there is none"):
+        study.plan(loaded, tmp_path / "runs" / "s")
+
+
+def test_a_study_of_remedies_end_to_end(tiny_model: Path, tmp_path: Path) -> None:
+    """Sweeps, scaled and merged weights, an asked arm, a stopped one: all are measured once."""
+    arms = {
+        "sft": {"train": {"learning_rate": [0.001, 0.01]}},
+        "masked": {"data": [{"selfgen": {"samples": 2, "unsolved": "gold"}}],
+                   "loss": [{"token_mask": {"max_perplexity": 1e9}}, "l2_init"],
+                   "weights": [{"scale": {"factors": [0.5]}}]},
+        "scaled": {"from": "sft", "weights": [{"scale": {"factors": [0.25, 0.5]}}]},
+        "soup": {"from": "masked", "weights": [{"merge": {"seeds": True}}]},
+        "told": {"from": "base", "ask": ["system_prompt"]},
+    }  # fmt: skip
+    path = _write(tmp_path, tiny_model, arms=arms, meters={"probes": 2, "stop": {"kl": 0.0}})
+    _run(path, tmp_path / "runs")
+    run = tmp_path / "runs" / "s"
+    results = json.loads((run / "stats" / "results.json").read_text())
+    names = [arm["name"] for arm in results["arms"]]
+    assert names == ["base", "sft-lr0.001", "sft-lr0.01", "masked", "scaled-lr0.001",
+                     "scaled-lr0.01", "soup", "told"]  # fmt: skip
+    points = {(c["arm"], c["step"], c["scale"]) for c in results["cells"]}
+    assert {("scaled-lr0.01", 6, 0.25), ("scaled-lr0.01", 6, 0.5), ("masked", 6, 0.5)} <= points
+    assert ("scaled-lr0.01", 6, 1.0) not in points, "that is sft itself"
+    by_name = {arm["name"]: arm for arm in results["arms"]}
+    assert by_name["sft-lr0.001"]["steps"] == 3, "stopped at the first checkpoint"
+    assert "a meter passed its limit" in by_name["sft-lr0.001"]["notes"][-1]
+    assert by_name["told"]["steps"] == 0
+    assert by_name["masked"]["flops"] > by_name["sft-lr0.01"]["flops"], "its samples cost too"
+    first = (run / "replies/sft-lr0.01/seed1/checkpoint-3/lab_math/replies.jsonl").read_text()
+    last = (run / "replies/sft-lr0.01/seed1/checkpoint-6/lab_math/replies.jsonl").read_text()
+    assert first == last, "training had ended"
+    assert (run / "weights/soup/checkpoint-6/adapter_config.json").is_file()
+    assert len({one["task"] for one in results["noise"]}) == 2
+    assert {(one["arm"], one["seed"]) for one in results["meters"]} == {
+        (arm, seed) for arm in ("sft-lr0.001", "sft-lr0.01", "masked") for seed in (1, 2)
+    }
+    assert results["decision"]["answer"] in {"do not ship", "not enough evidence"}
+    assert len(store.read_json(run / "stats/results.json")["fronts"]) == 7
+    page = (run / "report" / "index.html").read_text()
+    assert "soup" in page

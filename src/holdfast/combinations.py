@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from holdfast import adapters
 from holdfast.errors import StudyError
 from holdfast.plan import Arm
 from holdfast.registry import nearest
@@ -39,6 +40,12 @@ def _order(arm: Arm, where: str) -> None:
 
 
 def _training(arm: Arm, study: Study, where: str) -> None:
+    if arm.variant.trains and study.train.method != "full":
+        try:
+            adapters.check(arm.variant.train, "single", study.train.method == "qlora")
+        except StudyError as error:
+            error.where = f"{where}.{error.where}"
+            raise
     own = [method for method in arm.loss if method.trainer]
     if own and len(arm.loss) > 1:
         raise StudyError(

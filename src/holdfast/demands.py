@@ -52,5 +52,5 @@ def of_study(study: Study) -> list[Demand]:
 
 
 def of_methods(loss: Sequence[Any]) -> Extra:
-    """What an arm's loss methods ask for together; one without `demand` asks for nothing."""
-    return together(one.demand() if hasattr(one, "demand") else NOTHING for one in loss)
+    """What an arm's loss methods ask for together."""
+    return together(one.demand() for one in loss)

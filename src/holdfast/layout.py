@@ -39,6 +39,7 @@ BUDGET = "budget"
 SAID_ELSEWHERE = {  # no bearing on the weights, or part of the identity in its resolved form
     "gradient_checkpointing", "logging_steps", "checkpoints", "save_steps", "global_batch_size",
     "gradient_accumulation_steps", "num_train_epochs", "max_steps", "keep_shortest",
+    "save_total_limit",
 }  # fmt: skip
 
 
@@ -157,6 +158,7 @@ def _data(plan: Plan, arm: str) -> Stage:
             "spent": asdict(spent),
             "supervised_tokens_each": round(supervised / len(rows), 2),
             "longest_tokens": max(row.cost.tokens for row in rows),
+            "answer_tokens": max(len(row.ids) - row.start for row in rows),
         }  # fmt: skip
 
     return Stage(f"data/{arm}", identity, make, (BUDGET, *(f"shared/{name}" for name in shared)))
@@ -194,9 +196,11 @@ def _train(plan: Plan, arm: str, seed: int) -> Stage:
             probes=read and str((plan.folder / "shared" / read / methods.EXAMPLES).absolute()),
             stop=dict(plan.study.meters.stop),
         )
-        longest = store.read_json(data / "record.json")["summary"]["longest_tokens"]
+        about = store.read_json(data / store.RECORD)["summary"]
         study = plan.study.model_copy(update={"train": train})
-        return training.run(study, job, longest, plan.gpus, progress)
+        return training.run(
+            study, job, about["longest_tokens"], plan.gpus, progress, about["answer_tokens"]
+        )
 
     needs = (BUDGET, f"data/{arm}", *([f"shared/{read}"] if read else []))
     return Stage(f"train/{arm}/seed{seed}", identity, make, needs, True)

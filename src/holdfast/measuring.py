@@ -10,6 +10,7 @@ from typing import Any
 
 from holdfast import evaluate, judges, store
 from holdfast.asking import REPLIES
+from holdfast.errors import DataError
 from holdfast.methods.scale import interpolated_model
 from holdfast.plan import BASE, Plan, place
 from holdfast.progress import Progress
@@ -80,6 +81,7 @@ def replies(plan: Plan, point: Point, task: str) -> Stage:
     }
 
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
+        _check_there(plan, point)
         ref = plan.weights(point)
         twin = _same_weights(plan, point, task)
         if twin is not None:  # training had ended before: nothing new to ask
@@ -88,6 +90,24 @@ def replies(plan: Plan, point: Point, task: str) -> Stage:
         return evaluate.answer(plan.pool, ref, examples, sampling, folder, progress)
 
     return Stage(f"replies/{place(point, task)}", identity, make, _weights_of(plan, point), True)
+
+
+def _check_there(plan: Plan, point: Point) -> None:
+    """Refuse to ask a checkpoint that was deleted.
+
+    Raises:
+        DataError: naming the stage that makes it again.
+    """
+    if plan.untouched(point.arm):
+        return
+    folder = plan.folder / plan.made_in(point)
+    if not folder.is_dir():
+        raise DataError(
+            "this checkpoint was deleted (train.save_total_limit)",
+            where=str(folder),
+            remedy=f"train it again with --rebuild '{folder.parent.relative_to(plan.folder)}', "
+            "or raise the limit before the next study",
+        )
 
 
 def _weights_of(plan: Plan, point: Point) -> tuple[str, ...]:

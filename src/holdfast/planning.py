@@ -222,6 +222,7 @@ def plan_study(
     wishes: Wishes | None = None,
     find: Callable[[], tuple[GPU, ...]] = detect,
     each: Sequence[Demand] | None = None,
+    answer_tokens: int | None = None,
 ) -> Report:
     """Plan the training of a study: for the arm that takes most.
 
@@ -231,6 +232,7 @@ def plan_study(
         wishes: what the command line says, which wins over the study.
         find: finds the GPUs that are there.
         each: what the arms ask for; None: all that the study trains.
+        answer_tokens: of the longest answer, where whole logits are kept; None: as long as all.
 
     Raises:
         UsageError: see `plan_model`.
@@ -241,7 +243,8 @@ def plan_study(
     hardware, there = study.hardware, functools.cache(find)
     works: dict[Workload, str] = {}
     for one in demands.of_study(study) if each is None else each:
-        work = of_study(one.train, known or USUAL_SEQ_LEN, extra=one.extra)
+        compared = answer_tokens if one.extra.reference else None
+        work = of_study(one.train, known or USUAL_SEQ_LEN, compared, one.extra)
         works.setdefault(_wished(work, wishes, study.train.method), one.arm)
 
     def plan(work: Workload, trace: bool) -> Report:

@@ -18,6 +18,7 @@ from holdfast import (
     engines,
     environment,
     evaluate,
+    keeping,
     methods,
     models,
     stages,
@@ -137,8 +138,10 @@ def run(
             stages.execute(steps, folder, progress)
         finally:
             planned.pool.close()
-    if not any(step.stage.name == "stats" for step in steps):
-        return None
+        if not any(step.stage.name == "stats" for step in steps):
+            return None
+        for gone in keeping.prune(planned):
+            progress.say(f"deleted {gone} (train.save_total_limit)")
     return from_json(store.read_json(folder / "stats" / "results.json"))
 
 

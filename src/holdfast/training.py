@@ -7,12 +7,13 @@ launched as a process of its own, and what it took is recorded beside what was p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from holdfast import launch, store, worker
+from holdfast import demands, launch, store, worker
+from holdfast.demands import Demand
 from holdfast.errors import DoesNotFit, UsageError
 from holdfast.job import Job
 from holdfast.memory import calibration, explain
@@ -77,16 +78,22 @@ def check_present(study: Study, find: Callable[[], Sequence[GPU]] = detect) -> N
 
 
 def run(
-    study: Study, job: Job, longest: int, gpus: Sequence[GPU], progress: Progress
+    study: Study,
+    job: Job,
+    longest: int,
+    gpus: Sequence[GPU],
+    progress: Progress,
+    answer_tokens: int | None = None,
 ) -> Mapping[str, Any]:
     """Train one arm with one seed where it belongs.
 
     Args:
-        study: model, training and hardware.
+        study: model, training with the arm's own settings, and hardware.
         job: what to train.
         longest: tokens of the longest example.
         gpus: that may be used.
         progress: follows it.
+        answer_tokens: of the longest answer, probes included.
 
     Returns:
         What `train.fit` returns, and under a memory plan `plan` and `events`.
@@ -97,7 +104,13 @@ def run(
     """
     if not gpus:
         return worker.train(job, progress)
-    report = _report(study, longest, gpus, trace=True)
+    extra = demands.of_methods(worker.losses_of(job))
+    if job.probes:
+        names = (*extra.names, "meters")
+        extra = replace(extra, names=names, probed_tokens=answer_tokens or longest)
+    report = _report(
+        study, longest, gpus, True, [Demand(study.name, study.train, extra)], answer_tokens
+    )
     plan = _fitting(report)
     progress.say(f"{explain.describe(plan, 'en')}: {explain.reason(report.planned, 'en')}")
     path = job.desk / "job.json"
@@ -119,8 +132,15 @@ def run(
     return summary | {"plan": explain.describe(used[-1], "en"), "events": events}
 
 
-def _report(study: Study, longest: int | None, gpus: Sequence[GPU], trace: bool) -> Report:
-    return plan_study(study, longest, Wishes(trace=trace), lambda: tuple(gpus))
+def _report(
+    study: Study,
+    longest: int | None,
+    gpus: Sequence[GPU],
+    trace: bool,
+    each: Sequence[Demand] | None = None,
+    answer_tokens: int | None = None,
+) -> Report:
+    return plan_study(study, longest, Wishes(trace=trace), lambda: tuple(gpus), each, answer_tokens)
 
 
 def _fitting(report: Report) -> MemoryPlan:

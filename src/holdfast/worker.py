@@ -32,12 +32,12 @@ def train(job: Job, progress: Progress) -> Mapping[str, Any]:
     """Train a job in this process; see `train.fit`."""
     ref, spec = ModelRef(**job.model), TrainSpec(**job.train)
     examples = store.read_jsonl(Path(job.examples), Example)
-    losses = [methods.build(name, options, job.examples, "loss") for name, options in job.losses]
+    losses = losses_of(job)
     others = next((one for one in losses if one.trainer), None)
     if others is not None:
         return distill(
             ref, examples, job.budget, spec, others, job.seed, job.save_at, Path(job.folder),
-            progress, job.device, job.plan,
+            progress, job.device, job.plan, _meters(job, ref, spec),
         )  # fmt: skip
     rows, examples, _ = encode_all(ref, examples, spec)
     kinds = [str(one.meta.get("kind", methods.TASK)) for one in examples]
@@ -48,6 +48,11 @@ def train(job: Job, progress: Progress) -> Mapping[str, Any]:
         job.save_at, Path(job.folder), progress, job.device, job.plan, job.rehearsal,
         [term for one in losses if (term := one.term())], probes, _meters(job, ref, spec),
     )  # fmt: skip
+
+
+def losses_of(job: Job) -> list[Any]:
+    """The loss methods of a job, built."""
+    return [methods.build(name, options, job.examples, "loss") for name, options in job.losses]
 
 
 def _meters(job: Job, ref: ModelRef, spec: TrainSpec) -> Meters | None:

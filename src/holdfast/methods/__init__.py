@@ -18,6 +18,7 @@ from holdfast.asking import score
 from holdfast.engines import Engine
 from holdfast.errors import StudyError
 from holdfast.leak import LeakIndex
+from holdfast.memory.remedies import Extra
 from holdfast.progress import Progress
 from holdfast.registry import resolve
 from holdfast.spec import Sampling, Section
@@ -149,6 +150,9 @@ class LossMethod(DataMethod, Protocol):
 
     trainer: ClassVar[str | None]
     """``sdft`` or ``gkd``: trained by TRL's trainer of this name; None: by ours."""
+
+    def demand(self) -> Extra:
+        """What it takes of memory in training, beyond plain training."""
 
     def term(self) -> Term | None:
         """What it does in a training step; None: its marks on the examples are all."""

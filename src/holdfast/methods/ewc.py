@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from holdfast import change
+from holdfast.memory.remedies import Extra
 from holdfast.methods import PROBE, Entry, Setting, Shared, Term, own_answers
 from holdfast.types import Example
 
@@ -68,6 +69,10 @@ class EWC:
         count = min(self.options.samples, len(pool))
         probes = own_answers.choose(pool, count, PROBE)
         return [*examples, *probes], [f"importance of the weights measured on {count} old answers"]
+
+    def demand(self) -> Extra:
+        """See `LossMethod.demand`."""
+        return Extra(("ewc",), copies=2)
 
     def term(self) -> Term:
         """See `LossMethod.term`."""

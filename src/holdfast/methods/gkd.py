@@ -15,6 +15,8 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from holdfast import models
+from holdfast.memory.remedies import Extra
+from holdfast.memory.shape import read_shape
 from holdfast.methods import Entry, Setting, Shared, Term
 from holdfast.models import ModelRef
 from holdfast.spec import ModelSpec, Section
@@ -83,6 +85,14 @@ class GKD:
     ) -> tuple[list[Example], list[str]]:
         """The examples as they are, and a warning where there is nothing to learn."""
         return list(examples), [] if self.options.teacher else [NOTHING_NEW]
+
+    def demand(self) -> Extra:
+        """See `LossMethod.demand`."""
+        other = self.teacher()
+        return Extra(
+            ("gkd",), "divergence", everywhere=True, generated_tokens=self.options.max_new_tokens,
+            teacher_parameters=read_shape(other.base, other.revision).parameters if other else 0,
+        )  # fmt: skip
 
     def term(self) -> Term | None:
         """Nothing in our own trainer's steps."""

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from holdfast.memory.remedies import Extra
 from holdfast.methods import ANCHOR, TASK, Entry, Setting, Shared, Term, own_answers
 from holdfast.types import Example
 
@@ -106,6 +107,10 @@ class KL:
         ]
         note = f"{wanted} old prompts, from a pool of {len(pool)}, on which the model is compared "
         return [*examples, *anchors], [note + "with the base"]
+
+    def demand(self) -> Extra:
+        """See `LossMethod.demand`."""
+        return Extra(("kl",), logits="policy+reference")
 
     def term(self) -> Term:
         """See `LossMethod.term`."""

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from holdfast import change
+from holdfast.memory.remedies import Extra
 from holdfast.methods import Entry, Setting, Shared, Term
 from holdfast.spec import Section
 from holdfast.types import Example
@@ -57,6 +58,10 @@ class L2Init:
     ) -> tuple[list[Example], list[str]]:
         """See `DataMethod.apply`; the examples stay as they are."""
         return list(examples), []
+
+    def demand(self) -> Extra:
+        """See `LossMethod.demand`."""
+        return Extra(("l2_init",), copies=1)
 
     def term(self) -> Term:
         """See `LossMethod.term`."""

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from holdfast.memory.remedies import NOTHING, Extra
 from holdfast.methods import Entry, Setting, Shared, Term
 from holdfast.spec import Section
 from holdfast.types import Example
@@ -71,6 +72,10 @@ class LossWeight:
     ) -> tuple[list[Example], list[str]]:
         """See `DataMethod.apply`; the examples stay as they are."""
         return list(examples), []
+
+    def demand(self) -> Extra:
+        """See `LossMethod.demand`."""
+        return NOTHING
 
     def term(self) -> Term:
         """See `LossMethod.term`."""

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
+from holdfast.memory.remedies import Extra, Logits
 from holdfast.methods import Entry, Setting, Shared, Term
 from holdfast.spec import Section
 from holdfast.types import Example
@@ -91,6 +92,11 @@ class SDFT:
     ) -> tuple[list[Example], list[str]]:
         """The examples as they are: their prompts are asked, their targets shown to the teacher."""
         return list(examples), []
+
+    def demand(self) -> Extra:
+        """See `LossMethod.demand`."""
+        logits: Logits = "policy+reference" if self.options.top_k else "divergence"
+        return Extra(("sdft",), logits, generated_tokens=self.options.max_new_tokens)
 
     def term(self) -> Term | None:
         """Nothing in our own trainer's steps."""

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from holdfast.errors import DataError
+from holdfast.memory.remedies import NOTHING, Extra
 from holdfast.methods import TASK, Entry, Setting, Shared, Term
 from holdfast.spec import Section
 from holdfast.types import Example
@@ -81,6 +82,10 @@ class TokenMask:
         note = f"{share:.1%} of the task's tokens bear no loss (perplexity above "
         note += f"{self.options.max_perplexity:g})"
         return [marked.get(id(one), one) for one in examples], [note]
+
+    def demand(self) -> Extra:
+        """See `LossMethod.demand`."""
+        return NOTHING
 
     def term(self) -> Term | None:
         """See `LossMethod.term`; the marks are all."""

@@ -29,7 +29,7 @@ class LoraSpec(Section):
 
     @property
     def adds(self) -> bool:
-        """Whether what is saved is a product that is added to the weights: scaled, merged at will."""
+        """Whether what is saved is added to the weights, so that it can be scaled and merged."""
         return self.variant in ("lora", "rslora", "corda")
 
 

@@ -1,0 +1,63 @@
+"""Commands that say what there is: keys, tasks, methods, versions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import typer
+
+from holdfast.cli.front import Json, say
+
+
+def schema() -> None:
+    """Print the JSON schema of a study file: every key, its type, its meaning."""
+    from holdfast.spec import Study
+
+    typer.echo(json.dumps(Study.model_json_schema(by_alias=False), indent=1, ensure_ascii=False))
+
+
+def tasks(as_json: Json = False) -> None:
+    """List the tasks and the keys that each takes in a study file."""
+    from holdfast.tasks import TASKS
+
+    _list("tasks", TASKS, as_json)
+
+
+def methods(as_json: Json = False) -> None:
+    """List the remedies, the list of an arm that each belongs to, and its settings."""
+    from holdfast.methods import METHODS
+
+    _list("methods", METHODS, as_json)
+
+
+def _list(family: str, known: Mapping[str, str], as_json: bool) -> None:
+    from holdfast.registry import resolve
+
+    found: dict[str, dict[str, str]] = {}
+    lines: list[str] = []
+    for name in known:
+        made = resolve(family, known, name)
+        fields = made.Options.model_fields
+        found[name] = {
+            key: " ".join((one.description or "").split()) for key, one in fields.items()
+        }
+        entry = getattr(made, "entry", None)
+        lines.append(f"{name} ({entry})" if entry else name)
+        lines += [f"    {key:<24} {text}" for key, text in found[name].items()]
+    say(as_json, found, "\n".join(lines))
+
+
+def doctor(as_json: Json = False) -> None:
+    """Show versions and devices, what is missing, and the command that installs it."""
+    from holdfast import environment
+
+    about = environment.describe()
+    missing = [name for name, found in about["versions"].items() if found is None]
+    about["missing"] = missing
+    about["install"] = "pip install 'holdfast[train]'" if missing else None
+    lines = [f"{name:<14} {found or 'missing'}" for name, found in about["versions"].items()]
+    lines += [f"{'device':<14} {device}" for device in about["devices"]]
+    if missing:
+        lines.append(f"\nMissing packages are needed to train and to answer: {about['install']}")
+    say(as_json, about, "\n".join(lines))

@@ -1,0 +1,50 @@
+"""What do all commands share: the application, options of one meaning, how a result is said?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="holdfast",
+    help="Fine-tune a language model and see what it gained and what it forgot.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Settings that win over the file: train.epochs=1 ...")
+]
+RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where run folders are made.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the stages and stop.")]
+Only = Annotated[str, typer.Option("--only", help="Run the stages of this glob and their needs.")]
+Rebuild = Annotated[
+    list[str] | None, typer.Option("--rebuild", help="Make the stages of this glob again.")
+]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"holdfast {version('holdfast')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _front(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def say(as_json: bool, value: Any, text: str) -> None:
+    """Print a result, as JSON or in words."""
+    typer.echo(json.dumps(value, ensure_ascii=False, default=str) if as_json else text)

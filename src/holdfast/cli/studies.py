@@ -1,0 +1,164 @@
+"""Commands that make, run, show and ship a study."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from holdfast.cli.front import DryRun, Json, Only, Overrides, Rebuild, RunsDir, say
+from holdfast.errors import FolderError, UsageError
+
+
+def demo(
+    overrides: Overrides = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer items, two checkpoints: a minute.")
+    ] = False,
+    runs_dir: RunsDir = Path("runs"),
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """The built-in study on the built-in model: CPU, minutes, no network."""
+    from holdfast.recipes import DEMO, QUICK, recipe_file
+
+    chosen = [*(QUICK if quick else ()), *(overrides or [])]
+    _run(recipe_file(DEMO), chosen, runs_dir, dry_run, "*", [], as_json)
+
+
+def init(
+    study: Annotated[Path, typer.Argument(help="The file to write.")] = Path("study.yaml"),
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="hw6 (GSM8K and AILuminate), jsonl or lab.")
+    ] = "hw6",
+    as_json: Json = False,
+) -> None:
+    """Write a commented starter study."""
+    from holdfast import store
+    from holdfast.recipes import recipe_file
+
+    if study.exists():
+        raise UsageError("exists already", where=str(study), remedy="name another file")
+    text = recipe_file(recipe).read_text(encoding="utf-8")
+    try:
+        store.write_text(study, text)
+    except OSError as error:
+        raise FolderError(
+            f"cannot be written: {error.strerror}", where=str(study), remedy="choose another place"
+        ) from error
+    following = f"holdfast run {study} --dry-run"
+    say(as_json, {"study": str(study), "next": following}, f"Wrote {study}.\nNext: {following}")
+
+
+def run(
+    study: Annotated[Path, typer.Argument(help="The study file.")],
+    overrides: Overrides = None,
+    runs_dir: RunsDir = Path("runs"),
+    dry_run: DryRun = False,
+    only: Only = "*",
+    rebuild: Rebuild = None,
+    as_json: Json = False,
+) -> None:
+    """Run a study, or continue it: baseline, data, train, answer, grade, report."""
+    _run(study, overrides or [], runs_dir, dry_run, only, rebuild or [], as_json)
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")],
+    replies: Annotated[
+        int, typer.Option("--replies", min=0, help="Show the first N replies per arm and task.")
+    ] = 0,
+    as_json: Json = False,
+) -> None:
+    """Render the report of a run again; needs no GPU and no torch."""
+    from holdfast.report.console import table
+    from holdfast.report.render import render
+
+    results, page = render(folder, replies)
+    _finish(results, page, as_json, table)
+
+
+def ship(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    to: Annotated[Path | None, typer.Option("--to", help="The folder to make.")] = None,
+    form: Annotated[
+        Literal["adapter", "merged", "nf4"] | None,
+        typer.Option(
+            "--form", help="adapter, merged or nf4. Left out: adapter; merged after full training."
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option("--checkpoint", help="Judge this one alone: sft/seed1/checkpoint-60@0.8."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Decide only; export nothing.")
+    ] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Export whatever the answer; the card says it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say which checkpoint may be shipped, export it, and measure the export again."""
+    from holdfast import ship as shipping
+    from holdfast.progress import Bars, Silent
+
+    options: dict[str, Any] = {"checkpoint": checkpoint, "dry_run": dry_run, "anyway": anyway}
+    if as_json or dry_run:
+        found = shipping.ship(folder, to, Silent(), form, **options)
+    else:
+        with Bars() as bars:
+            found = shipping.ship(folder, to, bars, form, **options)
+    say(as_json, found.to_json(), found.text())
+    raise typer.Exit(found.exit_code)
+
+
+def _run(
+    path: Path,
+    overrides: list[str],
+    runs_dir: Path,
+    dry_run: bool,
+    only: str,
+    rebuild: list[str],
+    as_json: bool,
+) -> None:
+    from holdfast import study as studies
+    from holdfast import studyfile
+    from holdfast.progress import Bars, Silent
+    from holdfast.report.console import dry_run_text, table
+
+    study = studyfile.load(path, overrides)
+    folder = runs_dir / study.name
+    if dry_run:
+        planned = studies.plan(study, folder, str(path))
+        steps = studies.schedule(planned, only, rebuild)
+        names = [{"stage": step.stage.name, "done": step.done} for step in steps]
+        say(as_json, {"folder": str(folder), "stages": names}, dry_run_text(planned, steps))
+        return
+    if as_json:
+        results = studies.run(study, folder, Silent(), str(path), only, rebuild)
+    else:
+        typer.echo(f"Run folder: {folder}", err=True)
+        with Bars() as bars:
+            results = studies.run(study, folder, bars, str(path), only, rebuild)
+    if results is not None:
+        _finish(results, folder / "report" / "index.html", as_json, table)
+
+
+def _finish(results: Any, page: Path, as_json: bool, table: Any) -> None:
+    if as_json:
+        from holdfast.report.results import to_json
+
+        typer.echo(json.dumps(to_json(results) | {"report": str(page)}, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(table(results))
+    for note in results.warnings:
+        console.print(f"Note: {note}", highlight=False, markup=False)
+    console.print(results.verdict, highlight=False, markup=False)
+    if page.is_file():
+        console.print(f"\nReport: {page}", highlight=False, markup=False, soft_wrap=True)
