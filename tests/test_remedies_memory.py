@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import pytest
 
-from holdfast import demands, planning
+from holdfast import demands, methods, planning
 from holdfast.errors import StudyError, UsageError
 from holdfast.memory import adapters, explain
 from holdfast.memory.activations import activations, asides
@@ -386,15 +386,21 @@ def test_a_study_is_planned_for_the_arm_that_takes_most() -> None:
 
 
 def test_methods_say_what_they_ask_for() -> None:
-    class Held:
-        def demand(self) -> Extra:
-            return KL
+    def asked(*names: str) -> Extra:
+        made = [methods.build(name, None, "s", "arms.a.loss") for name in names]
+        return demands.of_methods(made)
 
-    assert demands.of_methods([Held(), object()]) == KL
-    assert demands.of_methods([object()]) == NOTHING
-    arms = {"sft": {}, "again": {"from": "sft", "weights": []}}
+    assert asked() == asked("token_mask") == asked("loss_weight") == NOTHING
+    assert asked("kl") == KL
+    assert asked("l2_init", "ewc").copies == 3
+    assert asked("kl", "l2_init").names == ("kl", "l2_init")
+    assert asked("sdft").generated_tokens == asked("gkd").generated_tokens == 256
+    assert asked("gkd").everywhere
+    arms = {"sft": {}, "again": {"from": "sft", "weights": []}, "held": {"loss": ["kl"]}}
     study = Study.model_validate(STUDY | {"arms": arms})
-    assert demands.of_study(study) == [demands.Demand("sft", study.train)]
+    assert demands.of_study(study) == [
+        demands.Demand("sft", study.train), demands.Demand("held", study.train, KL),
+    ]  # fmt: skip
 
 
 def test_the_study_without_a_length_names_what_it_assumed() -> None:
