@@ -26,9 +26,9 @@ import sft_loop
 from holdfast import models, tasks
 from holdfast.budget import plain_budget
 from holdfast.progress import Silent
-from holdfast.rows import encode_all
 from holdfast.spec import TaskSpec, TrainSpec
 from holdfast.train import fit
+from holdfast.train.rows import encode_all
 from holdfast.types import Example
 
 BATCH, LR, SEED = 32, 3.5e-3, 1126

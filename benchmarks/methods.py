@@ -14,6 +14,7 @@ much.
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import sys
 import tempfile
@@ -26,15 +27,16 @@ from typing import Any
 
 warnings.simplefilter("ignore")
 
-from holdfast import methods, models, store, tasks, worker
+from holdfast import methods, models, store, tasks
 from holdfast.budget import plain_budget
 from holdfast.engines.hf import HFEngine
 from holdfast.job import Job
 from holdfast.leak import LeakIndex
 from holdfast.methods import Setting
 from holdfast.progress import Silent
-from holdfast.rows import encode_all
 from holdfast.spec import Sampling, TaskSpec, TrainSpec
+from holdfast.train import worker
+from holdfast.train.rows import encode_all
 from holdfast.types import Example
 
 REF = models.ModelRef(str(models.LAB_FOLDER))
@@ -160,7 +162,7 @@ def main() -> None:
                 plain_seconds.append(one)
                 ratios.append(other / one)
             peak = highest_bytes(
-                lambda job=bench.job(case, examples, "own", 3): worker.train(job, Silent())
+                functools.partial(worker.train, bench.job(case, examples, "own", 3), Silent())
             )
             ready = before / statistics.median(plain_seconds) if before > 0.05 else 0.0
             lines.append(

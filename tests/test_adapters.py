@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import adapters, placed, rows, train
+from holdfast import placed, train
 from holdfast.budget import plain_budget
 from holdfast.errors import StudyError
 from holdfast.lab.problems import problems
@@ -18,6 +18,7 @@ from holdfast.models import ModelRef
 from holdfast.placed import Seat
 from holdfast.progress import Silent
 from holdfast.spec import LoraSpec, TrainSpec
+from holdfast.train import adapters, rows
 from holdfast.types import Example, Message
 
 VARIANTS = ("lora", "rslora", "dora", "oft", "osf", "corda")

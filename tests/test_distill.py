@@ -11,20 +11,21 @@ from typing import Any
 
 import pytest
 
-from holdfast import chat, methods, models, rows, store, teaching
-from holdfast.arguments import trainer_arguments
+from holdfast import chat, methods, models, store
 from holdfast.budget import Budget, deal, plain_budget
 from holdfast.chat import IGNORED
-from holdfast.distill import distill, prompt_order
 from holdfast.errors import StudyError, TrainingError
 from holdfast.lab.problems import problems
 from holdfast.memory.candidate import MemoryPlan
-from holdfast.meters import Meters
 from holdfast.methods import gkd
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
 from holdfast.spec import LoraSpec, TrainSpec
-from holdfast.teaching import Lesson
+from holdfast.train import rows, teaching
+from holdfast.train.arguments import trainer_arguments
+from holdfast.train.distill import distill, prompt_order
+from holdfast.train.meters import Meters
+from holdfast.train.teaching import Lesson
 from holdfast.types import Example, Message
 
 SPEC = TrainSpec(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import launch, rows, store, worker
+from holdfast import launch, store
 from holdfast.budget import plain_budget
 from holdfast.errors import OutOfMemory, TrainingError
 from holdfast.job import Job
@@ -21,6 +21,7 @@ from holdfast.memory.candidate import MemoryPlan
 from holdfast.models import LAB_FOLDER, ModelRef
 from holdfast.progress import Silent
 from holdfast.spec import TrainSpec
+from holdfast.train import rows, worker
 from holdfast.types import Example, Message
 
 ROUNDING = 1e-5
@@ -175,7 +176,7 @@ def test_a_killed_ddp_run_goes_on(alone: tuple[Path, Any], tmp_path: Path) -> No
 @pytest.mark.slow
 def test_errors_of_workers_arrive_typed(tmp_path: Path) -> None:
     job = _job(tmp_path)
-    lonely = [launch.command(ALONE, Path("x"))[0], "-m", "holdfast.worker"]
+    lonely = [launch.command(ALONE, Path("x"))[0], "-m", "holdfast.train.worker"]
     with pytest.raises(TrainingError, match="1 train together instead of 2"):
         _run(job, DDP, build=lambda plan, path: [*lonely, str(path)])
     broken = replace(job, train={**job.train, "optim": "adamw_tosh"})

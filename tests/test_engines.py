@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from holdfast import chat
+from holdfast.engines import mean_nll
 from holdfast.engines.hf import HFEngine
 from holdfast.errors import OutOfMemory
 from holdfast.lab.problems import problems

@@ -15,9 +15,9 @@ from holdfast.budget import plain_budget
 from holdfast.lab.problems import problems
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
-from holdfast.rows import encode_all
 from holdfast.spec import TrainSpec
 from holdfast.train import fit
+from holdfast.train.rows import encode_all
 from holdfast.types import Example, Message
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "sft_loop.py"

@@ -72,10 +72,10 @@ def test_a_job_survives_the_file(tmp_path: Path) -> None:
 
 def test_commands() -> None:
     path = Path("j.json")
-    assert launch.command(ONE, path) == [sys.executable, "-m", "holdfast.worker", "j.json"]
+    assert launch.command(ONE, path) == [sys.executable, "-m", "holdfast.train.worker", "j.json"]
     assert launch.command(DDP, path) == [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-        "-m", "holdfast.worker", "j.json",
+        "-m", "holdfast.train.worker", "j.json",
     ]  # fmt: skip
     for placement in ("split", "offload", "cpu"):
         plan = MemoryPlan(placement, gpus=(0, 1))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from holdfast import change, methods, rows, train
+from holdfast import change, methods, train
 from holdfast.budget import plain_budget
 from holdfast.lab.problems import problems
 from holdfast.memory.candidate import MemoryPlan
@@ -19,6 +19,7 @@ from holdfast.methods.kl import divergence
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
 from holdfast.spec import TrainSpec
+from holdfast.train import rows
 from holdfast.types import Example, Message
 
 SPEC = TrainSpec(

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from holdfast import meters, rows, train
+from holdfast import train
 from holdfast.budget import plain_budget
 from holdfast.chat import Encoded
 from holdfast.lab.problems import problems
-from holdfast.meters import Meters
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
 from holdfast.spec import TrainSpec
+from holdfast.train import meters, rows
+from holdfast.train.meters import Meters
 from holdfast.types import Example, Message
 
 SPEC = TrainSpec(

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from holdfast import rows
 from holdfast.errors import OutOfMemory, TrainingError, UsageError, located
 from holdfast.lab.problems import problems
 from holdfast.memory import exhausted
 from holdfast.memory.drill import VARIABLE, Drill, capped
 from holdfast.models import LAB_FOLDER, ModelRef
 from holdfast.spec import TrainSpec
+from holdfast.train import rows
 from holdfast.types import Example, Message
 
 MICRO, ACCUMULATION, STEPS = 4, 4, 3
@@ -72,7 +72,7 @@ class Run:
         from transformers.trainer_utils import set_seed
         from trl import SFTConfig
 
-        from holdfast.trainer import Trainer
+        from holdfast.train.trainer import Trainer
 
         torch.set_flush_denormal(True)
         self.folder = folder or Path(tempfile.mkdtemp())
@@ -295,7 +295,7 @@ def test_other_errors_are_not_swallowed(slots: list[list[Any]]) -> None:
 def test_halves_are_trimmed_to_their_own_longest_row() -> None:
     import torch
 
-    from holdfast.pieces import split
+    from holdfast.train.pieces import split
 
     some = [[1] * length for length in (2, 3, 1, 7, 4)]
     batch = rows.collate([{"input_ids": some, "labels": some}], 0)

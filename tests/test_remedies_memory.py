@@ -84,7 +84,7 @@ def _allocated(terms: list[Any], rows: int, answer: int) -> int:
     from transformers import AutoConfig, AutoModelForCausalLM
     from trl.trainer.utils import add_fused_lm_head
 
-    from holdfast.objective import Objective
+    from holdfast.train.objective import Objective
 
     values = {key: value for key, value in TINY.items() if key != "model_type"}
     config = AutoConfig.for_model("llama", **values)
@@ -242,8 +242,8 @@ def _peft(variant: str, rank: int, targets: Any, layers: tuple[int, ...] | None)
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from holdfast.adapters import adapt
     from holdfast.spec import LoraSpec
+    from holdfast.train.adapters import adapt
 
     values = {key: value for key, value in TINY.items() if key != "model_type"}
     values["vocab_size"] = 64

@@ -14,10 +14,10 @@ from holdfast import engines, models, store, study, studyfile
 from holdfast.engines.hf import scale_adapter
 from holdfast.engines.scripted import ScriptedEngine
 from holdfast.errors import FolderError, HoldfastError, UsageError
-from holdfast.export import export
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
 from holdfast.ship import ship
+from holdfast.ship.export import export
 from holdfast.types import Example
 
 # the three forms

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import chat, rows, store, train
+from holdfast import chat, store, train
 from holdfast.budget import Budget, plain_budget
 from holdfast.chat import IGNORED, Encoded
 from holdfast.errors import OutOfMemory, StudyError, TrainingError
@@ -18,6 +18,7 @@ from holdfast.memory.candidate import MemoryPlan
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
 from holdfast.spec import TrainSpec
+from holdfast.train import rows
 from holdfast.types import Example, Message
 
 SPEC = TrainSpec(

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from holdfast import budget, rows, store, training
+from holdfast import budget, store
 from holdfast.errors import DoesNotFit, UsageError
 from holdfast.lab.problems import problems
 from holdfast.memory.devices import parse
 from holdfast.models import LAB_FOLDER, ModelRef
 from holdfast.progress import Silent
 from holdfast.spec import Study
+from holdfast.train import rows, stage
 from holdfast.types import Example, Message
 
 REF = ModelRef(str(LAB_FOLDER))
@@ -50,9 +51,9 @@ def _job(study: Study, folder: Path) -> tuple[Any, int]:
     store.write_jsonl(folder / "examples.jsonl", examples)
     encoded, _, _ = rows.encode_all(REF, examples, study.train)
     spent = budget.plain_budget([row.cost for row in encoded], 3, 2, 2)
-    job = training.job_of(
-        study, study.train, model=asdict(REF), examples=str(folder / "examples.jsonl"), budget=spent, seed=5,
-        save_at=(3,), folder=str(folder / "run"),
+    job = stage.job_of(
+        study, study.train, model=asdict(REF), examples=str(folder / "examples.jsonl"),
+        budget=spent, seed=5, save_at=(3,), folder=str(folder / "run"),
     )  # fmt: skip
     return replace(job, device="cpu"), max(len(row.ids) for row in encoded)
 
@@ -60,7 +61,7 @@ def _job(study: Study, folder: Path) -> tuple[Any, int]:
 def test_without_a_gpu_it_trains_here(tmp_path: Path) -> None:
     study = _study()
     job, longest = _job(study, tmp_path)
-    summary = training.run(study, job, longest, (), Silent())
+    summary = stage.run(study, job, longest, (), Silent())
     assert summary["steps"] == 3
     assert summary["memory"] is None
     assert not (tmp_path / "run" / "launch").exists()
@@ -74,16 +75,16 @@ def test_a_planned_training_is_launched_and_recorded(
     study = _study(hardware={"strategy": "ddp", "gpus": "2x2GiB"})
     job, longest = _job(study, tmp_path)
     heard = Heard()
-    summary = training.run(study, job, longest, parse("2x2GiB"), heard)
+    summary = stage.run(study, job, longest, parse("2x2GiB"), heard)
     alone, _ = _job(study, tmp_path / "alone")
-    here = training.run(_study(), alone, longest, (), Silent())
+    here = stage.run(_study(), alone, longest, (), Silent())
     for (step, loss), (_, wanted) in zip(summary["loss"], here["loss"], strict=True):
         assert loss == pytest.approx(wanted, abs=1e-4), step
     assert summary["events"] == []
     assert "data parallel" in summary["plan"]
     assert "torch.distributed.run" in heard.lines[1]
     assert "--nproc_per_node=2" in heard.lines[1]
-    record = json.loads((tmp_path / "run" / training.RECORD).read_text())
+    record = json.loads((tmp_path / "run" / stage.RECORD).read_text())
     assert record["source"] in {"traced", "formula"}
     assert len(record["plan"]["predicted"]) == 2
     assert not (tmp_path / "cache" / "holdfast" / "memory.jsonl").exists()  # no GPU, no lesson
@@ -95,10 +96,10 @@ def test_what_does_not_fit_is_refused_with_what_would(tmp_path: Path) -> None:
         train={"max_length": 2048}, hardware={"gpus": "1x6GiB", "strategy": "single"},
     )  # fmt: skip
     with pytest.raises(DoesNotFit, match="does not fit on") as caught:
-        training.check_fits(study, parse("1x6GiB"))
+        stage.check_fits(study, parse("1x6GiB"))
     assert "would make it fit" in caught.value.remedy
     assert caught.value.exit_code == 2
-    training.check_fits(study.model_copy(update={"hardware": _study().hardware}), parse("h200"))
+    stage.check_fits(study.model_copy(update={"hardware": _study().hardware}), parse("h200"))
 
 
 @pytest.mark.parametrize(
@@ -109,13 +110,13 @@ def test_auto_is_decided_by_the_gpus(gpus: str, method: str) -> None:
         name="x", model="Qwen/Qwen2.5-7B-Instruct", tasks={"lab_math": {"role": "target"}},
         train={"method": "auto", "max_length": 1024},
     )  # fmt: skip
-    found = training.resolved(study, parse(gpus) if gpus else ())
+    found = stage.resolved(study, parse(gpus) if gpus else ())
     assert found.train.method == method
 
 
 def test_named_gpus_must_be_there() -> None:
     named = _study(hardware={"gpus": "2x24GiB"})
     with pytest.raises(UsageError, match="names 2, and none can be found"):
-        training.check_present(named, lambda: ())
-    training.check_present(named, lambda: parse("2x24GiB"))
-    training.check_present(_study(), lambda: ())
+        stage.check_present(named, lambda: ())
+    stage.check_present(named, lambda: parse("2x24GiB"))
+    stage.check_present(_study(), lambda: ())

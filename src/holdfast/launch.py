@@ -38,7 +38,7 @@ NextPlan = Callable[[MemoryPlan, Event], MemoryPlan | None]
 
 def command(plan: MemoryPlan, job_path: Path) -> list[str]:
     """What is executed for a plan."""
-    worker = ["-m", "holdfast.worker", str(job_path)]
+    worker = ["-m", "holdfast.train.worker", str(job_path)]
     if plan.world_size == 1 and plan.placement not in {"ddp", "fsdp2"}:
         return [sys.executable, *worker]
     torchrun = ["-m", "torch.distributed.run", "--standalone"]

@@ -1,10 +1,11 @@
 """How large are adapters of each kind, and what do they keep while they train?
 
-Counted from PEFT 0.21's layers, as `holdfast.adapters` sets them up. Rank-stabilised LoRA differs
-from LoRA in its scale alone; CorDA is a LoRA of twice the rank. DoRA has one magnitude per output
-and writes out the product of its matrices in every pass. OFT rotates a matrix's inputs in blocks of
-`rank`. OSF trains the `rank` weakest directions of a matrix, and remembers where they began and, on
-the matrix's longer side, all the others: in float32 that is more than the matrix itself.
+Counted from PEFT 0.21's layers, as `holdfast.train.adapters` sets them up. Rank-stabilised LoRA
+differs from LoRA in its scale alone; CorDA is a LoRA of twice the rank. DoRA has one magnitude per
+output and writes out the product of its matrices in every pass. OFT rotates a matrix's inputs in
+blocks of `rank`. OSF trains the `rank` weakest directions of a matrix, and remembers where they
+began and, on the matrix's longer side, all the others: in float32 that is more than the matrix
+itself.
 """
 
 from __future__ import annotations

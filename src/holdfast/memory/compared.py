@@ -1,7 +1,7 @@
 """What does a loss keep that compares the model with the base, to the trace?
 
-The tensors are those of `holdfast.objective` and of TRL's `GKDTrainer`. The trace has no data, so
-every position that was asked for is gathered. Read only in the estimator's own process.
+The tensors are those of `holdfast.train.objective` and of TRL's `GKDTrainer`. The trace has no
+data, so every position that was asked for is gathered. Read only in the estimator's own process.
 """
 
 from __future__ import annotations

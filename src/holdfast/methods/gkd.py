@@ -3,7 +3,7 @@
 A share of the micro-batches is answered by the student, the rest are the gold answers; at every
 token of either the student is drawn towards what the teacher would have said (GKD,
 arXiv:2306.13649). The gold answers are only places to compare at: what is learned is the teacher.
-Trained by TRL's `GKDTrainer`, see `holdfast.distill`.
+Trained by TRL's `GKDTrainer`, see `holdfast.train.distill`.
 """
 
 from __future__ import annotations

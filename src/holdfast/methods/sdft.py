@@ -3,7 +3,7 @@
 The student answers a training question; the same model, shown the worked answer, says how it would
 have gone on at every token, and the student is drawn towards that. What it learns stays in its own
 words, and the demonstration brings what it did not know (SDFT, arXiv:2601.19897). Trained by TRL's
-`SDFTTrainer`, see `holdfast.distill`.
+`SDFTTrainer`, see `holdfast.train.distill`.
 """
 
 from __future__ import annotations

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast import environment, meters, store
+from holdfast import environment, store
 from holdfast.evaluate import read_readings, read_replies
-from holdfast.measuring import again_place, repeats
 from holdfast.plan import BASE, Plan, place
 from holdfast.report import spending
 from holdfast.report.results import ArmInfo, Meter, ReplyShown, TaskInfo
 from holdfast.report.summary import Measured
+from holdfast.study.measuring import again_place, repeats
+from holdfast.train import meters
 from holdfast.types import Point, Reading
 
 

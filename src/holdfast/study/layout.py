@@ -11,9 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from holdfast import methods, store, training
+from holdfast import methods, store
 from holdfast.budget import Budget, plain_budget
-from holdfast.measuring import again, again_place, grading, made_weights, repeats, replies
 from holdfast.methods import Shared
 from holdfast.methods.probes import probes
 from holdfast.plan import BASE, Plan, place
@@ -29,10 +28,11 @@ from holdfast.report.outline import (
 )
 from holdfast.report.results import from_json, to_json
 from holdfast.report.summary import assemble
-from holdfast.rows import encode_all
 from holdfast.spec import ArmSpec
 from holdfast.stages import Stage
-from holdfast.train import check_settings
+from holdfast.study.measuring import again, again_place, grading, made_weights, repeats, replies
+from holdfast.train import check_settings, stage
+from holdfast.train.rows import encode_all
 from holdfast.types import Point
 
 BUDGET = "budget"
@@ -183,7 +183,7 @@ def _train(plan: Plan, arm: str, seed: int) -> Stage:
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
         plan.pool.close()
         data = plan.folder / "data" / arm
-        job = training.job_of(
+        job = stage.job_of(
             plan.study,
             train,
             model=asdict(plan.ref),
@@ -198,7 +198,7 @@ def _train(plan: Plan, arm: str, seed: int) -> Stage:
         )
         about = store.read_json(data / store.RECORD)["summary"]
         study = plan.study.model_copy(update={"train": train})
-        return training.run(
+        return stage.run(
             study, job, about["longest_tokens"], plan.gpus, progress, about["answer_tokens"]
         )
 

@@ -21,7 +21,7 @@ from holdfast.errors import TrainingError
 from holdfast.methods.gkd import GKD
 from holdfast.methods.sdft import SDFT
 from holdfast.models import ModelRef
-from holdfast.rows import collate, dataset
+from holdfast.train.rows import collate, dataset
 from holdfast.types import Example
 
 if TYPE_CHECKING:

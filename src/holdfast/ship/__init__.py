@@ -18,19 +18,19 @@ from typing import Any
 
 from holdfast import frontier, store, studyfile
 from holdfast import study as studies
-from holdfast.card import CARD, SHIP, Card, Figure
 from holdfast.errors import FolderError, UsageError
-from holdfast.export import FORMS, Form, export
 from holdfast.frontier import Candidate
 from holdfast.plan import Plan, place
 from holdfast.progress import Progress
 from holdfast.registry import nearest
-from holdfast.remeasure import measure
 from holdfast.report import deciding
 from holdfast.report.arrays import as_share
 from holdfast.report.deciding import Evidence
 from holdfast.report.outline import task_infos
 from holdfast.report.results import Decision, Share
+from holdfast.ship.card import CARD, SHIP, Card, Figure
+from holdfast.ship.export import FORMS, Form, export
+from holdfast.ship.remeasure import measure
 from holdfast.stats import Values, paired_difference, wilson
 
 DECISION = "decision.json"
@@ -94,7 +94,7 @@ def ship(
         run: folder of a finished study.
         to: the folder to make; it may exist if it is empty. Not needed for a dry run.
         progress: is told of exporting and answering.
-        form: see `holdfast.export`; None: the adapter, or all weights where all were trained.
+        form: see `holdfast.ship.export`; None: the adapter, or all weights where all were trained.
         checkpoint: judge this one alone, e.g. ``sft/seed1/checkpoint-60@0.8``; None: all.
         dry_run: only decide; needs no torch.
         anyway: export whatever the answer; the card says what it was.

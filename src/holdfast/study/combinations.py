@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from holdfast import adapters
 from holdfast.errors import StudyError
 from holdfast.plan import Arm
 from holdfast.registry import nearest
 from holdfast.spec import Study
+from holdfast.train import adapters
 
 
 def check(arm: Arm, arms: Mapping[str, Arm], study: Study, where: str) -> None:

@@ -17,24 +17,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from holdfast import adapters, checkpoints, models, placed, store
-from holdfast.arguments import trainer_arguments
+from holdfast import models, placed, store
 from holdfast.budget import Budget, deal, regroup
 from holdfast.chat import Encoded
-from holdfast.checkpoints import checkpoint_name as checkpoint_name  # part of this interface
 from holdfast.errors import HoldfastError, MissingDependency, TrainingError
 from holdfast.job import EVENTS, SUMMARY
 from holdfast.memory.candidate import MemoryPlan
 from holdfast.memory.exhausted import loading
-from holdfast.meters import Meters
 from holdfast.methods import Term
 from holdfast.models import ModelRef
 from holdfast.placed import Seat
 from holdfast.progress import Progress
-from holdfast.rehearsal import measured
-from holdfast.rows import collate, dataset
 from holdfast.spec import TrainSpec
-from holdfast.watch import Planned, watch
+from holdfast.train import adapters, checkpoints
+from holdfast.train.arguments import trainer_arguments
+from holdfast.train.checkpoints import checkpoint_name as checkpoint_name  # part of this interface
+from holdfast.train.meters import Meters
+from holdfast.train.rehearsal import measured
+from holdfast.train.rows import collate, dataset
+from holdfast.train.watch import Planned, watch
 
 BF16 = "torch.bfloat16"
 
@@ -147,7 +148,7 @@ def _train(job: _Job, device: str, plan: MemoryPlan | None, rehearsal: bool) -> 
     from transformers import PrinterCallback
     from transformers.trainer_utils import set_seed
 
-    from holdfast.trainer import Trainer
+    from holdfast.train.trainer import Trainer
 
     set_seed(job.seed)
     job.progress.total(job.budget.steps, "steps")

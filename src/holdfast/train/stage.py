@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from holdfast import demands, launch, store, worker
+from holdfast import demands, launch, store
 from holdfast.demands import Demand
 from holdfast.errors import DoesNotFit, UsageError
 from holdfast.job import Job
@@ -25,6 +25,7 @@ from holdfast.memory.devices import GPU, parse
 from holdfast.planning import Report, Wishes, plan_study
 from holdfast.progress import Progress
 from holdfast.spec import Study, TrainSpec
+from holdfast.train import worker
 
 RECORD = "memory.json"
 

@@ -1,4 +1,4 @@
-"""What runs in a launched process: ``python -m holdfast.worker JOB.json``.
+"""What runs in a launched process: ``python -m holdfast.train.worker JOB.json``.
 
 Whatever happens is written down in files beside the job, because torchrun keeps exit codes to
 itself: `oom.json`, `error.json`, and the progress. A crash is left to Python's own traceback.
@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import methods, store
-from holdfast.distill import distill
 from holdfast.errors import HoldfastError, OutOfMemory
 from holdfast.job import ERROR, OOM, PROGRESS, Job, read_job
 from holdfast.launch import OUT_OF_MEMORY, PARENT
-from holdfast.meters import Meters
 from holdfast.models import ModelRef
 from holdfast.placed import Seat
 from holdfast.process import Told, end_with
 from holdfast.progress import Progress, Silent
-from holdfast.rows import encode_all
 from holdfast.spec import TrainSpec
 from holdfast.train import fit
+from holdfast.train.distill import distill
+from holdfast.train.meters import Meters
+from holdfast.train.rows import encode_all
 from holdfast.types import Example
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast import placed
-from holdfast.checkpoints import checkpoint_name, mark_complete, meet, save_shards
 from holdfast.errors import TrainingError
 from holdfast.memory.candidate import MemoryPlan
-from holdfast.meters import Meters
 from holdfast.placed import Seat
 from holdfast.progress import Progress
-from holdfast.rehearsal import rehearse
+from holdfast.train.checkpoints import checkpoint_name, mark_complete, meet, save_shards
+from holdfast.train.meters import Meters
+from holdfast.train.rehearsal import rehearse
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback

@@ -23,8 +23,8 @@ from holdfast.errors import Phase
 from holdfast.memory.drill import Drill
 from holdfast.memory.exhausted import Failure, event, free, given_up, is_out_of_memory, seen
 from holdfast.methods import Term
-from holdfast.objective import WEIGHTS, Objective
-from holdfast.pieces import drain, split, supervised
+from holdfast.train.objective import WEIGHTS, Objective
+from holdfast.train.pieces import drain, split, supervised
 
 SPLIT = "split.json"
 """In a checkpoint: how many examples at a time its run had come down to."""

@@ -1,8 +1,8 @@
 """How is a study checked and carried out?
 
 `plan` is pure: it reads data files, checks everything that can be checked without a model, and
-returns stages (`holdfast.layout`) whose functions do the work later. `run` carries a plan out in a
-run folder.
+returns stages (`holdfast.study.layout`) whose functions do the work later. `run` carries a plan out
+in a run folder.
 """
 
 from __future__ import annotations
@@ -13,24 +13,11 @@ from typing import Any
 
 import yaml
 
-from holdfast import (
-    combinations,
-    engines,
-    environment,
-    evaluate,
-    keeping,
-    methods,
-    models,
-    stages,
-    store,
-    tasks,
-    training,
-)
+from holdfast import engines, environment, evaluate, methods, models, stages, store, tasks
 from holdfast.arms import Variant, expand
 from holdfast.budget import checkpoint_steps, steps_of
 from holdfast.errors import located
 from holdfast.frontier import check_rule
-from holdfast.layout import lay_out
 from holdfast.leak import LeakIndex
 from holdfast.plan import Arm, Plan
 from holdfast.progress import Progress
@@ -38,6 +25,9 @@ from holdfast.registry import resolve
 from holdfast.report.results import Results, from_json
 from holdfast.spec import Study
 from holdfast.stages import Step
+from holdfast.study import combinations, keeping
+from holdfast.study.layout import lay_out
+from holdfast.train import stage
 from holdfast.types import Example
 
 ENTRIES = ("data", "loss", "weights", "ask")
@@ -54,9 +44,9 @@ def plan(study: Study, folder: Path, source: str = "study") -> Plan:
     Raises:
         UsageError: anything wrong with the study, its data or its model folder.
     """
-    gpus = training.gpus_of(study)
-    study = training.resolved(study, gpus)
-    training.check_fits(study, gpus)
+    gpus = stage.gpus_of(study)
+    study = stage.resolved(study, gpus)
+    stage.check_fits(study, gpus)
     ref = models.reference(study.model)
     made = {name: tasks.build(name, spec, source) for name, spec in study.tasks.items()}
     samplings = {
@@ -119,7 +109,7 @@ def run(
     Raises:
         HoldfastError: see `holdfast.errors`; everything finished is kept.
     """
-    training.check_present(study)
+    stage.check_present(study)
     planned = plan(study, folder, source)
     schedule(planned, only, rebuild)  # complain before anything is written
     store.open_run(folder)

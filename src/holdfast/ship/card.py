@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast import frontier, store
-from holdfast.export import Form
 from holdfast.models import LAB
 from holdfast.plan import Arm, Plan
 from holdfast.report.outline import arm_infos
 from holdfast.report.results import ArmInfo, Decision, Share, TaskInfo
 from holdfast.report.words import difference, interval, percent, shown, unscored
+from holdfast.ship.export import Form
 from holdfast.types import Point
 
 CARD = "README.md"

@@ -10,9 +10,9 @@ import shutil
 from pathlib import Path
 
 from holdfast import frontier
-from holdfast.checkpoints import step_of
 from holdfast.plan import Plan
 from holdfast.report import deciding
+from holdfast.train.checkpoints import step_of
 
 
 def prune(plan: Plan) -> list[Path]:

@@ -1,8 +1,8 @@
 """How does an arm learn from a teacher's distributions over its own answers?
 
-`distill` trains with TRL's `SDFTTrainer` or `GKDTrainer` as they are (`holdfast.teaching`): as many
-optimiser steps of as many prompts as plain training, in the same order. The untouched base is the
-model itself with its adapters switched off, so no second copy is held.
+`distill` trains with TRL's `SDFTTrainer` or `GKDTrainer` as they are (`holdfast.train.teaching`):
+as many optimiser steps of as many prompts as plain training, in the same order. The untouched base
+is the model itself with its adapters switched off, so no second copy is held.
 """
 
 from __future__ import annotations
@@ -13,28 +13,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast import checkpoints, models, placed, store
-from holdfast.adapters import adapt
-from holdfast.arguments import trainer_arguments
+from holdfast import models, placed, store
 from holdfast.budget import Budget, deal, plain_budget
 from holdfast.chat import Encoded
 from holdfast.errors import TrainingError
 from holdfast.job import SUMMARY
 from holdfast.memory.candidate import MemoryPlan
 from holdfast.memory.exhausted import given_up, is_out_of_memory, loading, seen
-from holdfast.meters import Meters
 from holdfast.methods import ANCHOR, PROBE, TASK
 from holdfast.methods.gkd import GKD
 from holdfast.methods.sdft import SDFT
 from holdfast.models import ModelRef
 from holdfast.placed import Seat
 from holdfast.progress import Progress
-from holdfast.rehearsal import measured
-from holdfast.rows import encode_all
 from holdfast.spec import TrainSpec
-from holdfast.teaching import Drawn, Lesson, gkd_trainer, quiet, sdft_trainer
+from holdfast.train import checkpoints
+from holdfast.train.adapters import adapt
+from holdfast.train.arguments import trainer_arguments
+from holdfast.train.meters import Meters
+from holdfast.train.rehearsal import measured
+from holdfast.train.rows import encode_all
+from holdfast.train.teaching import Drawn, Lesson, gkd_trainer, quiet, sdft_trainer
+from holdfast.train.watch import watch
 from holdfast.types import Example
-from holdfast.watch import watch
 
 BF16 = "torch.bfloat16"
 MARKS = {"dropped", "kl"}

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from holdfast import evaluate, judges
 from holdfast.evaluate import EnginePool
-from holdfast.export import Form
 from holdfast.frontier import Candidate
 from holdfast.models import ModelRef
 from holdfast.plan import Plan
 from holdfast.progress import Progress
 from holdfast.report.arrays import values
 from holdfast.report.deciding import Evidence
+from holdfast.ship.export import Form
 from holdfast.stats import Values
 from holdfast.types import Point
 
