@@ -81,7 +81,7 @@ def test_the_ends_are_where_the_score_test_says(counts: tuple[int, int, int, int
 
 
 def test_a_loss_is_not_understated_where_the_base_is_right_half_the_time() -> None:
-    """Newcombe's interval put its low end above the truth in 8.5 % of such draws."""
+    """Newcombe's interval puts its low end above the truth in one of twelve such draws."""
     rng = np.random.default_rng(3)
     above = 0
     for _ in range(1000):

@@ -15,13 +15,13 @@ UNMEASURED = "not measured"
 
 STATISTICS = (
     "All intervals are 95 %. With one training seed the interval of a share is Wilson's score "
-    "interval; with several it is a bootstrap that resamples items and seeds. A difference to "
-    "base is paired: the same items are compared before and after; its interval is Tango's for "
-    "paired shares with one seed, and a bootstrap over items and seeds with several. One training "
-    "seed says nothing of how much training again would change; two or three say little. A "
-    "difference is called better or worse only if its interval excludes 0; otherwise the data do "
-    "not tell. Intervals are not corrected for the number of comparisons. Unscored items are "
-    "neither right nor wrong: they take no part in a share and are counted beside it."
+    "interval; with several it allows for seeds and items, small-sample corrected. A difference "
+    "to base is paired: the same items are compared before and after; its interval is Tango's for "
+    "paired shares with one seed, and with several the crossed one. One training seed says "
+    "nothing of how much training again would change. A difference is called better or worse "
+    "only if its interval excludes 0; otherwise the data do not tell. Intervals are not corrected "
+    "for the number of comparisons; p-values named so are (Holm). Unscored items are neither right "
+    "nor wrong: they take no part in a share and are counted beside it."
 )
 
 

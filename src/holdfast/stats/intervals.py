@@ -72,9 +72,8 @@ def paired_difference(base: Values, tuned: Values, level: float = 0.95) -> Inter
 
     One training seed and plain ones and zeros: the score interval for paired shares (Tango 1998,
     Stat. Med. 17:891-908), which looks at the flips alone. Newcombe's (1998, method 10) is too
-    narrow where few items flip and the base is right on about half of them: at 100 items and a loss
-    of 2.5 points its low end was above the truth in 8.5 % of 3,000 draws, Tango's in none. It
-    speaks of this one run: where runs differ by their seeds by 4 points (standard deviation) and
+    narrow where few items flip and the base is right on about half of them
+    (`benchmarks/coverage.py` has both). It speaks of this one run: where runs differ by their seeds by 4 points (standard deviation) and
     1,000 items are asked, it covers the mean over trainings in 51 % of studies, and nothing short
     of more seeds can mend that.
 
