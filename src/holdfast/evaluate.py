@@ -17,7 +17,7 @@ from holdfast import engines, store
 from holdfast.asking import CHUNK, REPLIES, ask
 from holdfast.engines import Engine, Spent
 from holdfast.errors import DataError
-from holdfast.judges import Judge
+from holdfast.judges import Desk, Judge
 from holdfast.memory.answering import answering_map
 from holdfast.memory.devices import GPU
 from holdfast.memory.shape import read_shape
@@ -43,7 +43,7 @@ class EnginePool:
         """Take the study's settings for answering, and the GPUs; nothing is loaded yet."""
         self._study, self._gpus = study, gpus
         self._open: Engine | None = None
-        self._ref: ModelRef | None = None
+        self._ref: tuple[ModelRef, bool] | None = None
         self._about = ""
         self._spent = Spent()
 
@@ -53,25 +53,31 @@ class EnginePool:
         quantize = self._study.answer.quantize
         return quantize == "nf4" or (quantize == "auto" and self._study.train.method == "qlora")
 
-    def engine(self, ref: ModelRef) -> Engine:
-        """The engine that has `ref`'s base loaded."""
-        if self._open is None or self._ref != ref:
+    def engine(self, ref: ModelRef, nf4: bool | None = None) -> Engine:
+        """The engine that has `ref`'s base loaded.
+
+        Args:
+            ref: the model.
+            nf4: in 4 bits; None: as the study measures.
+        """
+        nf4 = self.nf4 if nf4 is None else nf4
+        if self._open is None or self._ref != (ref, nf4):
             self.close()
             make = resolve("engines", engines.ENGINES, self._study.answer.engine)
-            placed = {"device_map": where} if (where := self._placed(ref)) else {}
+            placed = {"device_map": where} if (where := self._placed(ref, nf4)) else {}
             engine: Engine = make(
                 ref,
                 self._study.hardware.device,
                 self._study.train.bf16,
-                self.nf4,
+                nf4,
                 self._study.answer.batch_size,
                 **placed,
             )
-            self._open, self._ref = engine.__enter__(), ref
+            self._open, self._ref = engine.__enter__(), (ref, nf4)
             self._about, engine.spent = engine.about, self._spent
         return self._open
 
-    def _placed(self, ref: ModelRef) -> Mapping[str, int | str] | None:
+    def _placed(self, ref: ModelRef, nf4: bool) -> Mapping[str, int | str] | None:
         """Where a model lies that no single GPU holds."""
         if len(self._gpus) < 2:
             return None
@@ -80,7 +86,7 @@ class EnginePool:
             shape.max_positions, PROMPT_TOKENS + self._study.answer.sampling.max_new_tokens
         )
         bf16 = self._study.train.bf16 is not False
-        return answering_map(shape, self._gpus, self.nf4, tokens, bf16)
+        return answering_map(shape, self._gpus, nf4, tokens, bf16)
 
     @contextmanager
     def counted(self, folder: Path) -> Iterator[Spent]:
@@ -156,11 +162,19 @@ def answer(
 
 
 def judge(
-    judge: Judge, examples: Sequence[Example], replies: Path, folder: Path
+    judge: Judge, examples: Sequence[Example], replies: Path, folder: Path, desk: Desk | None = None
 ) -> Mapping[str, Any]:
-    """Label stored replies; writes ``verdicts.jsonl``."""
+    """Label stored replies; writes ``verdicts.jsonl``.
+
+    Args:
+        judge: who labels.
+        examples: what was asked.
+        replies: folder of what was said.
+        folder: of the stage.
+        desk: what the judge may use; None for judges by rules.
+    """
     pairs = [(by_id, reply) for by_id, reply in _paired(examples, replies)]
-    verdicts = judge.judge(pairs)
+    verdicts = judge.judge(pairs, desk)
     store.write_jsonl(folder / VERDICTS, verdicts)
     return {"judge": judge.name, "labels": _count(one.label for one in verdicts)}
 

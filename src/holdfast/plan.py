@@ -14,10 +14,12 @@ from typing import Any
 from holdfast import store
 from holdfast.arms import BASE, Variant
 from holdfast.evaluate import EnginePool
+from holdfast.judges import Desk
 from holdfast.leak import LeakIndex
 from holdfast.memory.devices import GPU
 from holdfast.methods import AskMethod, DataMethod, LossMethod, Setting, WeightMethod
 from holdfast.models import ModelRef
+from holdfast.progress import Progress
 from holdfast.spec import Sampling, Study
 from holdfast.stages import Stage
 from holdfast.tasks import Task
@@ -110,6 +112,10 @@ class Plan:
             self.study.seeds[0],
             self.folder / SCORES,
         )
+
+    def desk(self, folder: Path, progress: Progress) -> Desk:
+        """What a judge may use."""
+        return Desk(folder, progress, self.pool.engine)
 
     @property
     def trained(self) -> list[tuple[str, int]]:

@@ -89,6 +89,9 @@ class Verdict:
         by: the judge's name and version.
         raw: why, or what the judge wrote, kept for audit.
         confidence: 0 to 1, by the judge's own account.
+        refused: whether the reply declines, where the judge says so; None: it does not say.
+        category: the hazard that the judge names, in its own words; "" for none.
+        nll: mean loss of the reply under the untouched model, nats per token; None: not measured.
     """
 
     example_id: str
@@ -97,6 +100,9 @@ class Verdict:
     by: str
     raw: str = ""
     confidence: float = 1.0
+    refused: bool | None = None
+    category: str = ""
+    nll: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,37 +1,94 @@
 """Who says whether a reply is safe?
 
-A judge reads prompt and reply and gives a label; it never grades. Its name and version are part of
-every figure that rests on it, because two judges differ by more than most remedies help.
+A judge reads prompt and reply and gives a label; it never grades. Who it is (model, revision,
+prompt, threshold) is part of every figure that rests on it, because two judges differ by more than
+most remedies help. What it cannot tell, or what cannot be parsed, is `unsure`: unscored and counted,
+never safe by default.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
+from holdfast.engines import Engine
+from holdfast.models import ModelRef
+from holdfast.progress import Progress
 from holdfast.registry import resolve
+from holdfast.spec import Section
+from holdfast.studyfile import parse
 from holdfast.types import Example, Reply, Verdict
 
-JUDGES = {"refusal": "holdfast.judges.refusal:RefusalJudge"}
+JUDGES = {
+    "refusal": "holdfast.judges.refusal:RefusalJudge",
+}
+LABELS = ("safe", "unsafe", "refused", "answered", "unsure")
+"""`safe` and `unsafe` say what a reply does, `refused` and `answered` only whether it declines."""
+
+Pair = tuple[Example, Reply]
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a judge that needs more than its own rules may use.
+
+    Attributes:
+        folder: of the stage; what is written there is found again after an interruption.
+        progress: is advanced per reply.
+        open: the engine of a model (and whether in 4 bits); whatever else was loaded has left the
+            GPU by then.
+    """
+
+    folder: Path
+    progress: Progress
+    open: Callable[[ModelRef, bool], Engine]
 
 
 class Judge(Protocol):
-    """Labels replies: refused, safe, answered, unsafe or unsure."""
+    """Labels replies with one of `LABELS`."""
 
+    Options: ClassVar[type[Section]]
+    options: Any
     name: str
-    """With its version; recorded."""
+    """Short, with its version; stands in every verdict."""
     title: str
     """What stands beside every figure: the name, and what kind of judge it is."""
 
-    def judge(self, pairs: Sequence[tuple[Example, Reply]]) -> list[Verdict]:
-        """One verdict per pair, in order; `unsure` where it cannot tell, never a guess."""
+    def __init__(self, options: Any) -> None:
+        """Take the settings."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """All that its verdicts depend on: model, revision, hash of the prompt, threshold."""
+
+    def check(self) -> None:
+        """Look at what it needs before anything runs: a key, a folder, a package.
+
+        Raises:
+            UsageError: naming what is missing; never a secret.
+            MissingDependency: a package.
+        """
+
+    def judge(self, pairs: Sequence[Pair], desk: Desk | None = None) -> list[Verdict]:
+        """One verdict per pair, in order; `unsure` where it cannot tell, never a guess.
+
+        Args:
+            pairs: what was asked and what was said.
+            desk: for judges that hold a model or ask an endpoint; rules do without.
+        """
 
 
-def build(name: str, where: str = "") -> Judge:
+def build(asked: str | Mapping[str, Mapping[str, Any] | None], where: str = "") -> Judge:
     """The judge that a study names.
 
+    Args:
+        asked: a name, or `{name: {settings}}`.
+        where: for messages.
+
     Raises:
-        StudyError: no such judge.
+        StudyError: no such judge, or settings that it does not take.
     """
+    name, options = (asked, None) if isinstance(asked, str) else next(iter(asked.items()))
     judge: type[Judge] = resolve("judges", JUDGES, name, where)
-    return judge()
+    return judge(parse(judge.Options, dict(options or {}), where or "judge", at=(name,)))

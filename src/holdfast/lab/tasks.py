@@ -13,6 +13,7 @@ from pydantic import Field
 
 from holdfast import judges
 from holdfast.errors import DataError
+from holdfast.judges import Judge
 from holdfast.lab import TARGET_STEPS, TEST_PROBLEMS, TEST_REQUESTS, TRAIN_PROBLEMS
 from holdfast.lab.problems import problems
 from holdfast.lab.requests import requests
@@ -36,9 +37,9 @@ class LabMath:
     version: ClassVar[str] = "1"
     label = "accuracy (number after ####)"
     inverted = False
-    judge: str | None = None
+    judge: Judge | None = None
 
-    def __init__(self, options: Options, judge: str | None) -> None:
+    def __init__(self, options: Options, judge: Judge | None) -> None:
         """Take the options."""
         self.options = options
 
@@ -88,11 +89,11 @@ class LabRefuse:
     version: ClassVar[str] = "1"
     inverted = False
 
-    def __init__(self, options: Options, judge: str | None) -> None:
+    def __init__(self, options: Options, judge: Judge | None) -> None:
         """Take the options and the judge."""
         self.options = options
-        self.judge: str | None = judge or "refusal"
-        self.label = f"refused, by judge {judges.build(self.judge).title}"
+        self.judge: Judge | None = judge or judges.build("refusal")
+        self.label = f"refused, by judge {self.judge.title}"
 
     def examples(self, split: str) -> list[Example]:
         """See `Task.examples`; only measures."""
@@ -124,11 +125,11 @@ class LabHelp:
     version: ClassVar[str] = "1"
     inverted = False
 
-    def __init__(self, options: LabRefuse.Options, judge: str | None) -> None:
+    def __init__(self, options: LabRefuse.Options, judge: Judge | None) -> None:
         """Take the options and the judge."""
         self.options = options
-        self.judge: str | None = judge or "refusal"
-        self.label = f"helped: not refused, by judge {judges.build(self.judge).title}; on topic"
+        self.judge: Judge | None = judge or judges.build("refusal")
+        self.label = f"helped: not refused, by judge {self.judge.title}; on topic"
 
     def examples(self, split: str) -> list[Example]:
         """See `Task.examples`; only measures."""

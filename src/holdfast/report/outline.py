@@ -35,12 +35,12 @@ def task_infos(plan: Plan) -> list[TaskInfo]:
             how += f", {spec.shots.n} {spec.shots.mode} shots"
         if plan.pool.nf4:
             how += ", base in 4 bits (NF4)"
-        if task.judge == "refusal":
+        if task.judge is not None and task.judge.name.startswith("refusal"):
             how += "; judged by an offline refusal detector (rules, no model)"
             if task.inverted:
                 how += ": a reply that does not decline counts as unsafe, whatever it says"
         elif task.judge:
-            how += f"; judged by {task.judge}"
+            how += f"; judged by {task.judge.title}"
         count = len(plan.asked[name])
         found.append(TaskInfo(name, spec.role, task.label, count, how, task.inverted))
     return found

@@ -169,8 +169,8 @@ class Card:
         for task, made in self.plan.tasks.items():
             if made.judge:
                 lines.append(
-                    f"- {task} is by the judge `{made.judge}`. Another judge gives other figures, "
-                    "and none of them is a safety grade or a certificate."
+                    f"- {task} is by the judge {made.judge.title}. Another judge gives other "
+                    "figures, and none of them is a safety grade or a certificate."
                 )
         if self.form != "adapter" and self.plan.study.train.method == "qlora":
             rounded = ", and rounded to four bits anew" if self.form == "nf4" else ""

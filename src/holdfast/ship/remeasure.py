@@ -9,9 +9,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from holdfast import evaluate, judges
+from holdfast import evaluate
 from holdfast.evaluate import EnginePool
 from holdfast.frontier import Candidate
+from holdfast.judges import Desk
 from holdfast.models import ModelRef
 from holdfast.plan import Plan
 from holdfast.progress import Progress
@@ -76,6 +77,6 @@ def _readings(
     evaluate.answer(pool, ref, asked, plan.samplings[task], replies, progress)
     judged = plan.tasks[task].judge
     if judged:
-        evaluate.judge(judges.build(judged), items, replies, verdicts)
+        evaluate.judge(judged, items, replies, verdicts, Desk(verdicts, progress, pool.engine))
     evaluate.grade(plan.tasks[task], items, replies, verdicts if judged else None, graded)
     return values(evaluate.read_readings(graded), order)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from holdfast.spec.section import STRICT, Section
 
@@ -84,5 +84,12 @@ class TaskSpec(BaseModel):
     """Worked examples before the question."""
     sampling: dict[str, Any] = {}
     """Fields of `answer.sampling` that differ for this task."""
-    judge: str | None = None
-    """Who says whether a reply is safe; only for tasks that need a judge."""
+    judge: str | dict[str, dict[str, Any] | None] | None = None
+    """Who says whether a reply is safe, where the task asks: `refusal`, `{qwen3guard: {...}}`."""
+
+    @field_validator("judge")
+    @classmethod
+    def _one_judge(cls, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) != 1:
+            raise ValueError("name one judge: {qwen3guard: {...}}; several go into `ensemble`")
+        return value

@@ -59,6 +59,8 @@ def plan(study: Study, folder: Path, source: str = "study") -> Plan:
         with located(f"{source}: tasks.{name}"):
             asked[name] = tasks.measuring_set(task, study.tasks[name])
             task.self_check()
+            if task.judge is not None:
+                task.judge.check()
     target = study.target
     with located(f"{source}: tasks.{target}"):
         plain = tasks.training_set(made[target], study.tasks[target], study.train.keep_shortest)

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from holdfast import evaluate, judges, store
+from holdfast import evaluate, store
 from holdfast.asking import REPLIES
 from holdfast.errors import DataError
 from holdfast.methods.scale import interpolated_model
@@ -149,10 +149,13 @@ def grading(plan: Plan, where: str, name: str) -> list[Stage]:
     task, examples = plan.tasks[name], plan.asked[name]
     replies, found = f"replies/{where}", []
     if task.judge:
-        judge = judges.build(task.judge)
+        judge = task.judge
         found.append(Stage(
-            f"verdicts/{where}", {"judge": judge.name},
-            lambda f, p: evaluate.judge(judge, examples, plan.folder / replies, f), (replies,),
+            f"verdicts/{where}", {"judge": dict(judge.identity())},
+            lambda f, p: evaluate.judge(
+                judge, examples, plan.folder / replies, f, plan.desk(f, p)
+            ),
+            (replies,), True,
         ))  # fmt: skip
     verdicts = plan.folder / "verdicts" / where if task.judge else None
     identity = {

@@ -12,7 +12,9 @@ import random
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
+from holdfast import judges
 from holdfast.errors import DataError, StudyError
+from holdfast.judges import Judge
 from holdfast.registry import nearest, resolve
 from holdfast.spec import Sampling, Section, ShotsSpec, TaskSpec
 from holdfast.studyfile import known_keys, parse
@@ -43,12 +45,12 @@ class Task(Protocol):
     Options: ClassVar[type[Section]]
     version: ClassVar[str]
     label: str
-    judge: str | None
+    judge: Judge | None
     inverted: bool
     options: Any
 
-    def __init__(self, options: Any, judge: str | None) -> None:
-        """Take the task's own options and the judge that the study names."""
+    def __init__(self, options: Any, judge: Judge | None) -> None:
+        """Take the task's own options and the judge that the study names, if it names one."""
 
     def examples(self, split: str) -> list[Example]:
         """All items of a split, without shots.
@@ -86,7 +88,11 @@ def build(name: str, spec: TaskSpec, source: str) -> Task:
                 remedy=f"this task takes: {', '.join(sorted(own))}",
             )
     options = parse(task.Options, dict(spec.model_extra or {}), source, at=("tasks", name))
-    return task(options, spec.judge)
+    where = f"{source}: tasks.{name}.judge"
+    made = task(options, None if spec.judge is None else judges.build(spec.judge, where))
+    if spec.judge is not None and made.judge is None:
+        raise StudyError("this task needs no judge", where=where, remedy="leave `judge` out")
+    return made
 
 
 def sampling(name: str, spec: TaskSpec, defaults: Sampling, source: str) -> Sampling:

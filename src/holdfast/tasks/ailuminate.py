@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from holdfast import judges
 from holdfast.errors import DataError
+from holdfast.judges import Judge
 from holdfast.spec import Section
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
@@ -34,11 +35,11 @@ class AILuminate:
     version: ClassVar[str] = "1"
     inverted = True
 
-    def __init__(self, options: Options, judge: str | None) -> None:
+    def __init__(self, options: Options, judge: Judge | None) -> None:
         """Take the options and the judge; without one the offline refusal detector judges."""
         self.options = options
-        self.judge: str | None = judge or "refusal"
-        self.label = f"unsafe rate by judge {judges.build(self.judge).title}"
+        self.judge: Judge | None = judge or judges.build("refusal")
+        self.label = f"unsafe rate by judge {self.judge.title}"
 
     def examples(self, split: str) -> list[Example]:
         """See `Task.examples`; there is one split, `test`."""

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from holdfast import store
 from holdfast.errors import DataError, MissingDependency
+from holdfast.judges import Judge
 from holdfast.spec import Section
 from holdfast.tasks import extract
 from holdfast.types import Example, Message, Reading, Reply, Verdict
@@ -45,9 +46,9 @@ class GSM8K:
 
     version: ClassVar[str] = "1"
     inverted = False
-    judge: str | None = None
+    judge: Judge | None = None
 
-    def __init__(self, options: Options, judge: str | None) -> None:
+    def __init__(self, options: Options, judge: Judge | None) -> None:
         """Take the options; no judge is needed."""
         self.options = options
         self.label = f"accuracy ({options.extraction} extraction)"

@@ -15,6 +15,7 @@ from pydantic import model_validator
 
 from holdfast import judges, store
 from holdfast.errors import DataError
+from holdfast.judges import Judge
 from holdfast.spec import Section
 from holdfast.tasks import extract
 from holdfast.types import Example, Message, Reading, Reply, Verdict
@@ -60,15 +61,15 @@ class Jsonl:
 
     version: ClassVar[str] = "1"
 
-    def __init__(self, options: Options, judge: str | None) -> None:
+    def __init__(self, options: Options, judge: Judge | None) -> None:
         """Take the options and, for the judge grader, the judge."""
         self.options = options
         judged = options.grader == "judge"
-        self.judge: str | None = (judge or "refusal") if judged else None
+        self.judge: Judge | None = (judge or judges.build("refusal")) if judged else None
         self.inverted = judged
         self.label = f"{options.grader} match"
         if self.judge:
-            self.label = f"unsafe rate by judge {judges.build(self.judge).title}"
+            self.label = f"unsafe rate by judge {self.judge.title}"
 
     def examples(self, split: str) -> list[Example]:
         """See `Task.examples`; `train` reads `train_path`, every other split reads `path`."""
