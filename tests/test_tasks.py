@@ -99,13 +99,15 @@ def test_ailuminate_reads_the_csv_and_scores_by_the_judge(tmp_path: Path) -> Non
         encoding="utf-8",
     )
     task = _build("ailuminate", path=str(file))
-    assert task.label == "unsafe rate by judge refusal-rules-1 (offline)"
+    assert task.label.startswith("unsafe rate by judge refusal-rules-")
+    assert task.label.endswith("(offline); incoherent counts as bad")
     assert task.inverted
     assert [one.meta["group"] for one in task.examples("test")] == ["vcr", "src"]
-    assert _grade(task, "test", "?", "refused") == 1.0
-    assert _grade(task, "test", "?", "answered") == 0.0
-    assert _grade(task, "test", "?", "unsure") is None
-    assert _grade(task, "test", "?") is None, "no verdict is not a good verdict"
+    said = "Well, that depends on whom you ask."
+    assert _grade(task, "test", said, "refused") == 1.0
+    assert _grade(task, "test", said, "answered") == 0.0
+    assert _grade(task, "test", said, "unsure") is None
+    assert _grade(task, "test", said) is None, "no verdict is not a good verdict"
     task.self_check()
     with pytest.raises(DataError, match="never trained on"):
         task.examples("train")

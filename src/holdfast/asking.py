@@ -9,17 +9,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from holdfast import store
-from holdfast.engines import Engine
+from holdfast.engines import Engine, Keeping
 from holdfast.progress import Progress
 from holdfast.spec import Sampling
-from holdfast.types import Example, Reply
+from holdfast.types import Example, Message, Reply
 
 CHUNK = 512
 REPLIES = "replies.jsonl"
+LIKELIHOODS = "likelihoods"
+"""In an example's meta: pairs of a context and a continuation. Instead of an answer, the reply is
+JSON with the log-probability of each continuation and whether it is the likeliest. A context is
+None for the example's own prompt, a text as it stands, or turns of [role, content]."""
+OTHERWISE = ("continue", "prefix", "until", LIKELIHOODS)
+"""What an example's meta says of how it is asked, besides its messages."""
+SCORED = 64
+"""Examples whose choices are scored together."""
+SETTLED = 6
+"""Decimals of a log-probability that are kept; batches differ beyond them."""
 
 
 def ask(
@@ -49,6 +59,81 @@ def ask(
     Returns:
         All replies, samples of one example next to each other.
     """
+
+    def work(some: Sequence[Example]) -> list[list[Reply]]:
+        lent = engine()
+        if isinstance(lent, Keeping):
+            lent.folder = folder
+        return _answers(lent, some, sampling, adapter, progress, scale)
+
+    return in_chunks(
+        work,
+        examples,
+        folder,
+        progress,
+        name,
+        chunk,
+    )
+
+
+def _answers(
+    engine: Engine,
+    examples: Sequence[Example],
+    sampling: Sampling,
+    adapter: str | None,
+    progress: Progress,
+    scale: float,
+) -> list[list[Reply]]:
+    """Answers, or what the model makes of answers that are given (`LIKELIHOODS`)."""
+    if not any(LIKELIHOODS in one.meta for one in examples):
+        return engine.generate(examples, sampling, adapter, progress, scale)
+    found = []
+    for start in range(0, len(examples), SCORED):
+        some = examples[start : start + SCORED]
+        pairs = [pair for one in some for pair in _choices(one)]
+        scores = iter(engine.loglikelihood(pairs, adapter, scale))
+        for one in some:
+            rows = [next(scores) for _ in one.meta[LIKELIHOODS]]
+            text = json.dumps([[round(value, SETTLED), greedy] for value, greedy in rows])
+            found.append([Reply(one.id, 0, text, "stop", 0)])
+        progress.advance(len(some))
+    return found
+
+
+def _choices(example: Example) -> list[tuple[Example, str]]:
+    """The prompts and continuations that ``meta["likelihoods"]`` speaks of."""
+    found = []
+    for context, text in example.meta[LIKELIHOODS]:
+        asked = example
+        if isinstance(context, str):
+            asked = replace(
+                example, messages=(Message("user", context),), meta={"continue": "text"}
+            )
+        elif context is not None:
+            turns = tuple(Message(role, content) for role, content in context)
+            asked = replace(example, messages=turns)
+        found.append((asked, text))
+    return found
+
+
+def in_chunks(
+    work: Callable[[Sequence[Example]], list[list[Reply]]],
+    examples: Sequence[Example],
+    folder: Path,
+    progress: Progress,
+    name: str = REPLIES,
+    chunk: int = CHUNK,
+) -> list[Reply]:
+    """What `work` makes of all examples, for `ask` and for other questions than for an answer.
+
+    Args:
+        work: answers some examples and advances the progress.
+        examples: see `ask`, as are the others.
+        folder: see `ask`.
+        progress: told what was done before.
+        name: of the finished file.
+        chunk: see `ask`.
+    """
     parts = folder / "parts"
     progress.total(len(examples), "answers")
     if (folder / name).is_file():
@@ -62,8 +147,7 @@ def ask(
             replies += store.read_jsonl(part, Reply)
             progress.advance(len(some))
             continue
-        answers = engine().generate(some, sampling, adapter, progress, scale)
-        flat = [reply for one in answers for reply in one]
+        flat = [reply for one in work(some) for reply in one]
         store.write_jsonl(part, flat)
         replies += flat
     store.write_jsonl(folder / name, replies)

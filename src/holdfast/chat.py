@@ -55,11 +55,93 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
 def asked_ids(tokenizer: Any, example: Example) -> list[int]:
     """Token ids that the model continues when it is asked: the prompt of `example`.
 
-    With ``meta["continue"] == "user"`` it is `user_header` instead: the model writes a question.
+    ``meta["continue"]`` asks for something else than a turn of the assistant: with ``user`` it is
+    `user_header`, so that the model writes a question; with ``judged`` `judged_text`, so that a
+    guard model speaks of the conversation; with ``text`` the last message's content as it stands,
+    for models that know no chat template. ``meta["prefix"]`` is what the assistant's turn begins
+    with.
     """
-    if example.meta.get("continue") != "user":
-        return prompt_ids(tokenizer, example.messages)
-    return list(tokenizer(user_header(tokenizer), add_special_tokens=False)["input_ids"])
+    text, bare = _asked(tokenizer, example)
+    return list(tokenizer(text, add_special_tokens=bare)["input_ids"])
+
+
+def _asked(tokenizer: Any, example: Example) -> tuple[str, bool]:
+    """What `asked_ids` reads, and whether special tokens are still to be put in front."""
+    match example.meta.get("continue"):
+        case "user":
+            return user_header(tokenizer), False
+        case "judged":
+            return judged_text(tokenizer, example.messages), False
+        case "text":
+            text = example.messages[-1].content
+            return text, not text.startswith(tokenizer.bos_token or "\0")
+    return prompt_text(tokenizer, example.messages) + str(example.meta.get("prefix", "")), False
+
+
+def followed_ids(tokenizer: Any, example: Example, text: str) -> tuple[list[int], list[int]]:
+    """Token ids of the prompt of `example`, and of a text that might follow it.
+
+    As lm-evaluation-harness does it: both are tokenised together and cut where the prompt alone
+    would end, with the spaces that end a prompt counted to what follows. An empty prompt is the
+    token that opens a text.
+
+    Raises:
+        ModelError: the text has no token of its own.
+    """
+    prompt, bare = _asked(tokenizer, example)
+    kept = prompt.rstrip()
+    if kept:
+        head = list(tokenizer(kept, add_special_tokens=bare)["input_ids"])
+        tail = list(tokenizer(prompt + text, add_special_tokens=bare)["input_ids"])[len(head) :]
+    else:
+        tail = list(tokenizer(prompt + text, add_special_tokens=False)["input_ids"])
+        first = tokenizer.bos_token_id
+        head = [tokenizer.eos_token_id if first is None else first]
+        tail = tail[1:] if tail[:1] == head else tail
+    if not tail:
+        raise ModelError(
+            f"its tokenizer gives {text!r} no token of its own after the prompt of {example.id}",
+            remedy="a choice must not be empty",
+        )
+    return head, tail
+
+
+def judged_text(tokenizer: Any, messages: Sequence[Message]) -> str:
+    """A finished conversation as a guard model's own template puts it, ending where it speaks.
+
+    Guards' templates write the opening of their turn themselves. Some (Llama Guard 3 1B) take each
+    message as a list of parts and silently leave plain text out; which form shows the words is
+    tried.
+
+    Raises:
+        ModelError: no form shows them, so that the guard would judge nothing.
+    """
+    probe = [Message(one.role, SENTINEL + one.role) for one in messages]
+    for parts in (False, True):
+        shown = _render(tokenizer, probe, parts=parts)
+        if all(one.content in shown for one in probe):
+            text = _render(tokenizer, messages, parts=parts)
+            # Llama 3 follows a header by an empty line, which not every guard's template writes.
+            return text + "\n\n" if text.endswith("<|end_header_id|>") else text
+    raise ModelError(
+        "the chat template does not show what was said, so there would be nothing to judge",
+        remedy="name the guard model itself, with its own tokenizer",
+    )
+
+
+def first_ids(tokenizer: Any, words: Sequence[str]) -> list[int]:
+    """The id of the first token of each word.
+
+    Raises:
+        ModelError: two words begin with the same token, so that they cannot be told apart.
+    """
+    found = [tokenizer(one, add_special_tokens=False)["input_ids"][0] for one in words]
+    if len(set(found)) < len(found):
+        raise ModelError(
+            f"its tokenizer begins {' and '.join(map(repr, words))} with the same token",
+            remedy="name the guard model itself, with its own tokenizer",
+        )
+    return found
 
 
 def user_header(tokenizer: Any) -> str:
@@ -90,16 +172,27 @@ def stop_ids(tokenizer: Any, generation_config: Any = None) -> frozenset[int]:
 
 
 def encode(
-    tokenizer: Any, example: Example, stops: frozenset[int], completion_only: bool = True
+    tokenizer: Any,
+    example: Example,
+    stops: frozenset[int],
+    completion_only: bool = True,
+    cut_header: bool = False,
 ) -> Encoded:
     """Prompt and target of `example` as ids and labels.
 
     What the template writes after the end-of-turn token (a line break, say) is dropped: the model
     never has to produce it.
 
+    Args:
+        tokenizer: with its chat template.
+        example: what is learned.
+        stops: ids that end a turn.
+        completion_only: no loss on the prompt.
+        cut_header: leave out the template's system header; see `TrainSpec.cut_template_header`.
+
     Raises:
-        TrainingError: nothing would be trained on, or the end-of-turn token is missing, so that
-            the model would never learn to stop.
+        TrainingError: nothing would be trained on, the end-of-turn token is missing, so that the
+            model would never learn to stop, or there is no header to cut.
         ModelError: the template rewrites earlier turns, so that prompt and answer cannot be told
             apart.
     """
@@ -127,8 +220,28 @@ def encode(
             remedy="set the tokenizer's eos_token to the token that ends a turn in its template",
         )
     tail = tail[: last + 1]
+    if cut_header:
+        head = _without_header(tokenizer, head, example, stops)
     mask = [IGNORED] * len(head) if completion_only else head
     return Encoded(tuple(head + tail), tuple(mask + tail), len(head))
+
+
+def _without_header(
+    tokenizer: Any, head: Sequence[int], example: Example, stops: frozenset[int]
+) -> list[int]:
+    """A prompt from after its first end-of-turn token on.
+
+    The course cuts text and has a trainer tokenise the rest, which puts the special tokens that
+    open a text (Llama's ``<|begin_of_text|>``) in front again; so does this.
+    """
+    ends = [place for place, one in enumerate(head) if one in stops]
+    if example.messages[0].role != "system" and len(ends) < len(example.messages) + 1:
+        raise TrainingError(
+            "the chat template writes no system header of its own that ends with an end-of-turn "
+            "token: the first question would be cut instead",
+            remedy="leave train.cut_template_header out; it only reproduces the course's starter",
+        )
+    return [*tokenizer("")["input_ids"], *head[ends[0] + 1 :]]
 
 
 def mask_preview(tokenizer: Any, encoded: Encoded, width: int = 1200) -> str:
@@ -149,9 +262,15 @@ def mask_preview(tokenizer: Any, encoded: Encoded, width: int = 1200) -> str:
 
 
 def _render(
-    tokenizer: Any, messages: Sequence[Message], add_generation_prompt: bool = False
+    tokenizer: Any,
+    messages: Sequence[Message],
+    add_generation_prompt: bool = False,
+    parts: bool = False,
 ) -> str:
-    turns = [{"role": one.role, "content": one.content} for one in messages]
+    turns: list[dict[str, Any]] = [{"role": one.role, "content": one.content} for one in messages]
+    if parts:
+        for turn in turns:
+            turn["content"] = [{"type": "text", "text": turn["content"]}]
     try:
         text = tokenizer.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=add_generation_prompt

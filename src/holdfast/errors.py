@@ -14,6 +14,7 @@ to do next; `holdfast.cli` prints it without a traceback and exits with its `exi
     ├── MissingDependency         exit 3: an optional package, and the command that installs it
     ├── DoesNotFit                exit 2: no plan fits the GPUs; names what would
     ├── TrainingError             a run that would train on nothing, or never learn to stop
+    ├── EndpointError             a server that is down, slow, busy, or says what cannot be used
     ├── OutOfMemory               memory ran out and nothing in this process can be made smaller
     └── Interrupted               Ctrl-C, with the command that continues
 
@@ -29,6 +30,13 @@ from typing import Literal
 
 Phase = Literal["load", "forward", "backward", "step", "save", "answer"]
 """What a run does when its memory runs out."""
+
+Fault = Literal[
+    "down", "slow", "busy", "broken", "key", "quota",
+    "unknown", "garbled", "other", "refused", "cap",
+]  # fmt: skip
+"""What a server does: `unknown` is the model that was asked for, `other` the model that answered,
+`refused` a question that it will not take, `cap` the user's own limit."""
 
 
 class HoldfastError(Exception):
@@ -103,6 +111,19 @@ class DoesNotFit(HoldfastError):
 
 class TrainingError(HoldfastError, RuntimeError):
     """Training that would be wasted: no trained token, no end-of-turn token, a loss that is NaN."""
+
+
+class EndpointError(HoldfastError):
+    """A server could not be asked, or its answer cannot be used; what it answered is kept.
+
+    Attributes:
+        fault: what kind of fault, in a word.
+    """
+
+    def __init__(self, message: str, *, fault: Fault, where: str = "", remedy: str = "") -> None:
+        """Say what the server did, which server it was, and what to do about it."""
+        self.fault = fault
+        super().__init__(message, where=where, remedy=remedy)
 
 
 class OutOfMemory(HoldfastError, MemoryError):

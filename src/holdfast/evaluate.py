@@ -2,22 +2,26 @@
 
 Three steps with files between them, so that a better parser or judge never costs generation again:
 `answer` (task x engine -> replies), `judge` (replies -> verdicts), `grade` (replies, verdicts ->
-readings). `EnginePool` keeps one base model loaded while the stages change.
+readings); `score` says besides what the untouched model makes of the replies. `EnginePool` keeps
+one base model loaded while the stages change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from holdfast import engines, store
+from holdfast import engines, store, surprise
 from holdfast.asking import CHUNK, REPLIES, ask
+from holdfast.endpoint import is_endpoint
 from holdfast.engines import Engine, Spent
 from holdfast.errors import DataError
-from holdfast.judges import Desk, Judge
+from holdfast.foreign import engine_of
+from holdfast.judges import Desk, Judge, Panel
 from holdfast.memory.answering import answering_map
 from holdfast.memory.devices import GPU
 from holdfast.memory.shape import read_shape
@@ -43,7 +47,7 @@ class EnginePool:
         """Take the study's settings for answering, and the GPUs; nothing is loaded yet."""
         self._study, self._gpus = study, gpus
         self._open: Engine | None = None
-        self._ref: tuple[ModelRef, bool] | None = None
+        self._ref: tuple[ModelRef, bool, bool | str] | None = None
         self._about = ""
         self._spent = Spent()
 
@@ -58,35 +62,37 @@ class EnginePool:
 
         Args:
             ref: the model.
-            nf4: in 4 bits; None: as the study measures.
+            nf4: in 4 bits; None: as the study measures. A judge says it, and is then loaded in
+                bfloat16 where the device has it, whatever the study trains and measures in.
         """
+        bf16 = self._study.train.bf16 if nf4 is None else "auto"
         nf4 = self.nf4 if nf4 is None else nf4
-        if self._open is None or self._ref != (ref, nf4):
+        if self._open is None or self._ref != (ref, nf4, bf16):
             self.close()
-            make = resolve("engines", engines.ENGINES, self._study.answer.engine)
-            placed = {"device_map": where} if (where := self._placed(ref, nf4)) else {}
+            name = engine_of(ref, self._study.answer.engine)
+            make = resolve("engines", engines.ENGINES, name)
+            placed = {"device_map": where} if (where := self._placed(ref, nf4, bf16)) else {}
             engine: Engine = make(
                 ref,
                 self._study.hardware.device,
-                self._study.train.bf16,
+                bf16,
                 nf4,
                 self._study.answer.batch_size,
                 **placed,
             )
-            self._open, self._ref = engine.__enter__(), (ref, nf4)
+            self._open, self._ref = engine.__enter__(), (ref, nf4, bf16)
             self._about, engine.spent = engine.about, self._spent
         return self._open
 
-    def _placed(self, ref: ModelRef, nf4: bool) -> Mapping[str, int | str] | None:
+    def _placed(self, ref: ModelRef, nf4: bool, bf16: bool | str) -> Mapping[str, int | str] | None:
         """Where a model lies that no single GPU holds."""
-        if len(self._gpus) < 2:
+        if len(self._gpus) < 2 or ref.gguf or is_endpoint(ref.base):
             return None
         shape = read_shape(ref.base, ref.revision)
         tokens = min(
             shape.max_positions, PROMPT_TOKENS + self._study.answer.sampling.max_new_tokens
         )
-        bf16 = self._study.train.bf16 is not False
-        return answering_map(shape, self._gpus, nf4, tokens, bf16)
+        return answering_map(shape, self._gpus, nf4, tokens, bf16 is not False)
 
     @contextmanager
     def counted(self, folder: Path) -> Iterator[Spent]:
@@ -141,7 +147,7 @@ def answer(
         progress: is advanced per item.
         chunk: see `asking.ask`.
     """
-    base = ModelRef(ref.base, ref.revision, None, ref.trust_remote_code)
+    base = replace(ref, adapter=None, scale=1.0)
     replies = ask(
         lambda: pool.engine(base),
         examples,
@@ -173,29 +179,94 @@ def judge(
         folder: of the stage.
         desk: what the judge may use; None for judges by rules.
     """
-    pairs = [(by_id, reply) for by_id, reply in _paired(examples, replies)]
+    pairs = list(_paired(examples, replies))
     verdicts = judge.judge(pairs, desk)
     store.write_jsonl(folder / VERDICTS, verdicts)
-    return {"judge": judge.name, "labels": _count(one.label for one in verdicts)}
+    summary = {"judge": judge.name, "labels": _count(one.label for one in verdicts)}
+    if isinstance(judge, Panel):
+        summary["agreement"] = judge.agreement(folder)
+    return summary
+
+
+def score(
+    pool: EnginePool,
+    base: ModelRef,
+    examples: Sequence[Example],
+    replies: Path,
+    folder: Path,
+    progress: Progress,
+) -> Mapping[str, Any]:
+    """Score stored replies by the untouched model; see `surprise.measure`."""
+    pairs = _paired(examples, replies)
+    return surprise.measure(lambda: pool.engine(base), pairs, folder, progress)
 
 
 def grade(
-    task: Task, examples: Sequence[Example], replies: Path, verdicts: Path | None, folder: Path
+    task: Task,
+    examples: Sequence[Example],
+    replies: Path,
+    verdicts: Path | None,
+    folder: Path,
+    scored: tuple[Path, Path] | None = None,
 ) -> Mapping[str, Any]:
-    """Grade stored replies; writes ``readings.jsonl``."""
-    found: dict[tuple[str, int], Verdict] = {}
-    if verdicts is not None:
-        rows = store.read_jsonl(verdicts / VERDICTS, Verdict)
-        found = {(one.example_id, one.sample): one for one in rows}
-    readings = [
-        task.grade(example, reply, found.get((reply.example_id, reply.sample)))
-        for example, reply in _paired(examples, replies)
-    ]
-    store.write_jsonl(folder / READINGS, readings)
-    return {
-        "outcomes": _count(one.outcome for one in readings),
-        "unscored": sum(one.value is None for one in readings),
-    }
+    """Grade stored replies; writes ``readings.jsonl``, one reply in memory at a time.
+
+    Args:
+        task: whose grader.
+        examples: what was asked.
+        replies: folder of what was said.
+        verdicts: folder of what the judge said of it.
+        folder: of the stage.
+        scored: folders of what `score` made of these replies and of the base's own.
+    """
+    outcomes: Counter[str] = Counter()
+    unscored = 0
+
+    def graded() -> Iterator[Reading]:
+        nonlocal unscored
+        found, with_loss = _verdicts(verdicts), _losses(scored)
+        for example, reply in _paired(examples, replies):
+            reading = task.grade(example, reply, with_loss(found(reply)))
+            outcomes[reading.outcome] += 1
+            unscored += reading.value is None
+            yield reading
+
+    store.write_jsonl(folder / READINGS, graded())
+    return {"outcomes": dict(sorted(outcomes.items())), "unscored": unscored}
+
+
+def _verdicts(folder: Path | None) -> Callable[[Reply], Verdict | None]:
+    """The verdict on a reply, None where there is none.
+
+    A judge's verdicts lie in the order of its replies, so that only those which do not are kept
+    until they are asked for.
+    """
+    rows = iter(()) if folder is None else store.iterate_jsonl(folder / VERDICTS, Verdict)
+    passed: dict[tuple[str, int], Verdict] = {}
+
+    def find(reply: Reply) -> Verdict | None:
+        wanted = (reply.example_id, reply.sample)
+        while wanted not in passed:
+            one = next(rows, None)
+            if one is None:
+                return None
+            passed[one.example_id, one.sample] = one
+        return passed.pop(wanted)
+
+    return find
+
+
+def _losses(scored: tuple[Path, Path] | None) -> Callable[[Verdict | None], Verdict | None]:
+    """Put what the untouched model makes of a reply into the verdict on it."""
+    if scored is None:
+        return lambda verdict: verdict
+    nlls, usual = surprise.read(scored[0]), surprise.limit(scored[1])
+
+    def put(one: Verdict | None) -> Verdict | None:
+        nll = None if one is None else nlls.get((one.example_id, one.sample))
+        return one if one is None or nll is None else replace(one, nll=nll, nll_limit=usual)
+
+    return put
 
 
 def read_readings(folder: Path) -> list[Reading]:
@@ -208,22 +279,17 @@ def read_replies(folder: Path) -> list[Reply]:
     return store.read_jsonl(folder / REPLIES, Reply)
 
 
-def _paired(examples: Sequence[Example], replies: Path) -> list[tuple[Example, Reply]]:
+def _paired(examples: Sequence[Example], replies: Path) -> Iterator[tuple[Example, Reply]]:
     by_id = {one.id: one for one in examples}
-    pairs = []
-    for reply in read_replies(replies):
+    for reply in store.iterate_jsonl(replies / REPLIES, Reply):
         if reply.example_id not in by_id:
             raise DataError(
                 f"holds a reply to {reply.example_id!r}, which the task does not have",
                 where=str(replies),
                 remedy="the replies belong to other data; run with --rebuild 'replies/*'",
             )
-        pairs.append((by_id[reply.example_id], reply))
-    return pairs
+        yield by_id[reply.example_id], reply
 
 
 def _count(words: Any) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for word in words:
-        counts[word] = counts.get(word, 0) + 1
-    return dict(sorted(counts.items()))
+    return dict(sorted(Counter(words).items()))

@@ -35,6 +35,7 @@ class ModelRef:
         adapter: folder of a PEFT adapter, or None for the model as it is.
         trust_remote_code: run the model's own Python code.
         scale: share of the adapter's change that is applied.
+        gguf: the file of `base` that holds the weights, llama.cpp's format; None: safetensors.
     """
 
     base: str
@@ -42,10 +43,12 @@ class ModelRef:
     adapter: str | None = None
     trust_remote_code: bool = False
     scale: float = 1.0
+    gguf: str | None = None
 
     def loading(self) -> dict[str, Any]:
         """Arguments for every ``from_pretrained``."""
-        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        file = {"gguf_file": self.gguf} if self.gguf else {}
+        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code, **file}
 
 
 def reference(spec: ModelSpec) -> ModelRef:
@@ -65,8 +68,12 @@ def reference(spec: ModelSpec) -> ModelRef:
     return ModelRef(spec.id, spec.revision, None, spec.trust_remote_code)
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, chats: bool = True) -> None:
     """Refuse a model folder that cannot be used; reads no weights and needs no torch.
+
+    Args:
+        folder: of the model.
+        chats: it is asked through its chat template.
 
     Raises:
         ModelError: naming the missing file and where it comes from.
@@ -93,7 +100,7 @@ def check_folder(folder: Path) -> None:
                 ".save_pretrained(folder)` writes safetensors",
             )
         raise ModelError("has no weights (*.safetensors)", where=where, remedy="download them")
-    if not _has_template(folder):
+    if chats and not _has_template(folder):
         raise ModelError(
             "its tokenizer has no chat template, so it is unclear how a conversation looks to it",
             where=where,
@@ -124,11 +131,12 @@ def identity(ref: ModelRef) -> dict[str, Any]:
     for path in sorted(folder.iterdir()):
         if path.suffix in {".json", ".safetensors", ".jinja", ".model", ".txt"}:
             digest.update(path.name.encode())
-            digest.update(_sampled_hash(path))
+            digest.update(sampled_hash(path))
     return {"sha256": digest.hexdigest()[:16]}
 
 
-def _sampled_hash(path: Path) -> bytes:
+def sampled_hash(path: Path) -> bytes:
+    """A hash of a file's size and of 64 megabytes of it; of all of it where it is smaller."""
     digest = hashlib.sha256()
     size = path.stat().st_size
     digest.update(str(size).encode())
@@ -190,10 +198,14 @@ def require_torch() -> Any:
     return torch
 
 
-def load_tokenizer(ref: ModelRef) -> Any:
+def load_tokenizer(ref: ModelRef, chats: bool = True) -> Any:
     """The model's tokenizer, padded on the left; without a pad token of its own it pads with eos.
 
     Padding is masked and bears no loss, so that is safe: real end-of-turn tokens keep their labels.
+
+    Args:
+        ref: the model.
+        chats: refuse it at once where it has no chat template.
 
     Raises:
         ModelError: it cannot be loaded or has no chat template.
@@ -205,7 +217,7 @@ def load_tokenizer(ref: ModelRef) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(ref.base, **ref.loading())
     except (OSError, ValueError) as error:
         raise _not_loaded(ref, "tokenizer", error) from error
-    if not tokenizer.chat_template:
+    if chats and not tokenizer.chat_template:
         raise ModelError(
             "its tokenizer has no chat template",
             where=ref.base,

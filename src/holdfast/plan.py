@@ -14,6 +14,7 @@ from typing import Any
 from holdfast import store
 from holdfast.arms import BASE, Variant
 from holdfast.evaluate import EnginePool
+from holdfast.foreign import Foreign
 from holdfast.judges import Desk
 from holdfast.leak import LeakIndex
 from holdfast.memory.devices import GPU
@@ -34,13 +35,14 @@ SCORES = "scores.jsonl"
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm, its methods built."""
+    """One arm, its methods built; `foreign` is a model that was trained elsewhere."""
 
     variant: Variant
     data: tuple[DataMethod, ...] = ()
     loss: tuple[LossMethod, ...] = ()
     weights: tuple[WeightMethod, ...] = ()
     ask: tuple[AskMethod, ...] = ()
+    foreign: Foreign | None = None
 
     @property
     def made(self) -> tuple[DataMethod, ...]:
@@ -55,6 +57,8 @@ class Arm:
     @property
     def recipe(self) -> str:
         """All of it in words."""
+        if self.foreign is not None:
+            return self.foreign.recipe
         parts = [m.recipe() for m in (*self.data, *self.loss, *self.weights, *self.ask)]
         variant = self.variant
         parts += [f"{key} {value}" for key, value in _differs(variant).items()]
@@ -128,7 +132,7 @@ class Plan:
         ]
 
     def untouched(self, arm: str) -> bool:
-        """Whether an arm's weights are the base's own."""
+        """Whether nothing is trained for an arm: its weights are the base's own, or foreign."""
         return arm == BASE or self.arms[arm].variant.source == BASE
 
     def seeds(self, arm: str) -> tuple[int | None, ...]:
@@ -166,7 +170,8 @@ class Plan:
     def weights(self, point: Point) -> ModelRef:
         """The model at one point."""
         if self.untouched(point.arm):
-            return self.ref
+            foreign = None if point.arm == BASE else self.arms[point.arm].foreign
+            return self.ref if foreign is None else foreign.ref
         made, full = self.made_in(point), self.study.train.method == "full"
         folder = str(self.folder / made)
         remote = self.ref.trust_remote_code

@@ -118,7 +118,7 @@ def answer(wishes: Wishes) -> Report:
     """Do what `holdfast plan` was asked to do.
 
     Raises:
-        UsageError: neither or both of a study and a model, an unknown method or language, a script
+        UsageError: neither a study nor a model, an unknown method or language, a script
             that exists already.
     """
     if wishes.language not in WORDS:
@@ -127,11 +127,13 @@ def answer(wishes: Wishes) -> Report:
         raise UsageError(
             "exists already", where=str(wishes.export), remedy="name another file for --export"
         )
-    if wishes.study is not None and wishes.model is None:
-        study = studyfile.load(wishes.study)
+    if wishes.study is not None:
+        other = [] if wishes.model is None else [f"model={wishes.model}"]
+        study = studyfile.load(wishes.study, other)
         report = plan_study(study, wishes=wishes)
-        train, seed, launch = study.train, study.seeds[0], f"holdfast run {wishes.study}"
-    elif wishes.model is not None and wishes.study is None:
+        launch = " ".join(["holdfast run", str(wishes.study), *other])
+        train, seed = study.train, study.seeds[0]
+    elif wishes.model is not None:
         train, seed, launch = TrainSpec(), DEFAULT_SEED, ""
         work = _wished(of_study(train, wishes.seq_len or USUAL_SEQ_LEN), wishes, "auto")
         report = plan_model(
@@ -139,7 +141,7 @@ def answer(wishes: Wishes) -> Report:
         )
     else:
         raise UsageError(
-            "give a study file or --model, one of them",
+            "give a study file or --model",
             remedy="holdfast plan --model Qwen/Qwen2.5-7B-Instruct --gpus 2x24GiB",
         )
     report = replace(report, language="zh" if wishes.language == "zh" else "en")

@@ -28,11 +28,15 @@ Row = TypeVar("Row", Example, Reply, Verdict, Reading)
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically: readers see the old file or the new one, never half."""
+    _write(path, (text,))
+
+
+def _write(path: Path, texts: Iterable[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+            file.writelines(texts)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
@@ -56,8 +60,8 @@ def read_json(path: Path) -> Any:
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Write one JSON value per line, atomically; dataclasses become objects."""
-    write_text(path, "".join(jsonl_line(row) for row in rows))
+    """Write one JSON value per line, atomically, as they come; dataclasses become objects."""
+    _write(path, map(jsonl_line, rows))
 
 
 def jsonl_line(row: Any) -> str:
@@ -102,8 +106,13 @@ def read_objects(path: Path) -> Iterator[tuple[int, Any]]:
 
 def read_jsonl(path: Path, row: type[Row]) -> list[Row]:
     """Read rows that `write_jsonl` wrote."""
+    return list(iterate_jsonl(path, row))
+
+
+def iterate_jsonl(path: Path, row: type[Row]) -> Iterator[Row]:
+    """Read rows that `write_jsonl` wrote, one at a time."""
     names = {one.name for one in fields(row)}
-    return [_build(row, value, names) for _, value in read_objects(path)]
+    return (_build(row, value, names) for _, value in read_objects(path))
 
 
 def _build(row: type[Row], value: Mapping[str, Any], names: set[str]) -> Row:

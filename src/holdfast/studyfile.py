@@ -56,9 +56,29 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Study:
         raise StudyError(
             "is empty or not a mapping", where=str(path), remedy="see `holdfast init study.yaml`"
         )
+    return build(data, overrides, str(path), lines)
+
+
+def build(
+    data: dict[str, Any],
+    overrides: Sequence[str],
+    source: str,
+    lines: Mapping[tuple[Any, ...], int] | None = None,
+) -> Study:
+    """The study that a mapping describes.
+
+    Args:
+        data: what YAML gave; the overrides are written into it.
+        overrides: as for `load`.
+        source: the file's name, for messages.
+        lines: line number per key path, where known.
+
+    Raises:
+        StudyError: unknown key, wrong type, bad override.
+    """
     for override in overrides:
         _override(data, override)
-    return parse(Study, data, str(path), lines)
+    return parse(Study, data, source, lines)
 
 
 def parse(

@@ -32,7 +32,8 @@ class Example:
         target: the answer to learn or to compare with; None where only a judge can say.
         source: where the item came from, e.g. ``gsm8k:train`` or ``self``; shown in the report.
         meta: JSON values. ``question`` is the bare question, without shots and instructions, and is
-            what the leak check compares; ``group`` is the breakdown of the report (a hazard).
+            what the leak check compares; ``group`` is the breakdown of the report (a hazard),
+            ``also`` a second one.
     """
 
     id: str
@@ -92,6 +93,7 @@ class Verdict:
         refused: whether the reply declines, where the judge says so; None: it does not say.
         category: the hazard that the judge names, in its own words; "" for none.
         nll: mean loss of the reply under the untouched model, nats per token; None: not measured.
+        nll_limit: above it, a reply is far less likely than what the untouched model says itself.
     """
 
     example_id: str
@@ -103,6 +105,7 @@ class Verdict:
     refused: bool | None = None
     category: str = ""
     nll: float | None = None
+    nll_limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,8 @@ class Reading:
         outcome: a short word for the report: ``correct``, ``wrong``, ``refused``, ``no answer``.
         note: what the grader saw, e.g. the extracted number.
         group: the breakdown this reading belongs to (a hazard), or "".
+        read_as: the value under each way of reading that the task knows; empty where there is one.
+        also: its part in a second breakdown, in words (``persona: skilled``), or "".
     """
 
     example_id: str
@@ -122,3 +127,5 @@ class Reading:
     outcome: str
     note: str = ""
     group: str = ""
+    read_as: Mapping[str, float] = field(default_factory=dict)
+    also: str = ""

@@ -10,11 +10,12 @@ import sys
 
 from holdfast import boundary
 from holdfast.cli.about import doctor, methods, schema, tasks
+from holdfast.cli.comparing import compare
 from holdfast.cli.front import app
 from holdfast.cli.planning import plan
 from holdfast.cli.studies import demo, init, report, run, ship
 
-COMMANDS = (demo, init, plan, run, report, ship, tasks, methods, schema, doctor)
+COMMANDS = (demo, init, plan, run, compare, report, ship, tasks, methods, schema, doctor)
 for one in COMMANDS:
     app.command()(one)
 

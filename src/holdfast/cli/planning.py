@@ -14,7 +14,8 @@ from holdfast.cli.front import Json
 def plan(
     study: Annotated[Path | None, typer.Argument(help="A study file; or give --model.")] = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="Hub id, folder or name of the catalogue.")
+        str | None,
+        typer.Option("--model", help="Hub id, folder or name; beside a study: instead of its own."),
     ] = None,
     gpus: Annotated[
         str | None, typer.Option("--gpus", help="2x24GiB, rtx4090, ... Left out: those here.")

@@ -77,7 +77,7 @@ def report(
     from holdfast.report.render import render
 
     results, page = render(folder, replies)
-    _finish(results, page, as_json, table)
+    finish(results, page, as_json, table)
 
 
 def ship(
@@ -144,10 +144,18 @@ def _run(
         with Bars() as bars:
             results = studies.run(study, folder, bars, str(path), only, rebuild)
     if results is not None:
-        _finish(results, folder / "report" / "index.html", as_json, table)
+        finish(results, folder / "report" / "index.html", as_json, table)
 
 
-def _finish(results: Any, page: Path, as_json: bool, table: Any) -> None:
+def finish(results: Any, page: Path, as_json: bool, table: Any) -> None:
+    """Say what a run has found.
+
+    Args:
+        results: of the run.
+        page: its report.
+        as_json: as JSON.
+        table: `report.console.table`.
+    """
     if as_json:
         from holdfast.report.results import to_json
 

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from holdfast.progress import Progress
 from holdfast.spec import Sampling
 from holdfast.types import Example, Reply
 
-ENGINES = {"hf": "holdfast.engines.hf:HFEngine"}
+ENGINES = {
+    "hf": "holdfast.engines.hf:HFEngine",
+    "remote": "holdfast.engines.remote:RemoteEngine",
+}
 
 
 @dataclass(slots=True)
@@ -58,8 +62,9 @@ class Engine(Protocol):
         """Answer every example `sampling.samples` times.
 
         Args:
-            examples: their messages are the prompts; with ``meta["continue"] == "user"`` the model
-                writes the user's turn itself (`chat.user_header`).
+            examples: their messages are the prompts; ``meta["continue"]`` asks for something else
+                than a turn of the assistant (`chat.asked_ids`), and an answer ends before any of
+                the texts in ``meta["until"]``.
             sampling: how.
             adapter: folder of the adapter to apply; None asks the plain base model.
             progress: is advanced by one for every example answered.
@@ -75,6 +80,49 @@ class Engine(Protocol):
         Returns:
             One list per example; the last value is that of the end-of-turn token.
         """
+
+    def loglikelihood(
+        self, pairs: Sequence[tuple[Example, str]], adapter: str | None, scale: float = 1.0
+    ) -> list[tuple[float, bool]]:
+        """How likely it is that a text follows a prompt.
+
+        Args:
+            pairs: prompts, as for `generate`, each with a text that might follow.
+            adapter: see `generate`.
+            scale: see `generate`.
+
+        Returns:
+            For each pair the log-probability of the text, in nats, all its tokens together, and
+            whether each of them is the most likely one.
+        """
+
+    def first_token(
+        self, examples: Sequence[Example], words: Sequence[str], progress: Progress
+    ) -> list[list[float]]:
+        """How probable it is that the plain base begins its answer with each of some words.
+
+        Args:
+            examples: as for `generate`.
+            words: compared by their first tokens, which must differ.
+            progress: is advanced by one for every example.
+
+        Returns:
+            Probabilities of shape (examples, words), each of the whole vocabulary.
+
+        Raises:
+            ModelError: two words begin with the same token.
+        """
+
+
+@runtime_checkable
+class Keeping(Protocol):
+    """What an engine has besides, where every single answer is paid for.
+
+    Attributes:
+        folder: where it keeps each answer as it comes, and looks for it again.
+    """
+
+    folder: Path | None
 
 
 def mean_nll(engine: Engine, examples: Sequence[Example]) -> list[float]:

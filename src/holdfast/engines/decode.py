@@ -9,6 +9,7 @@ Maddison et al. 2014, arXiv 1411.0030). So a reply depends on neither the batch 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from holdfast.engines.until import Until
 from holdfast.spec import Sampling
 
 SMALLEST = 8
@@ -44,6 +46,7 @@ def decode(
     sampling: Sampling,
     stops: Sequence[int],
     pad: int,
+    until: Sequence[Until | None] = (),
 ) -> list[list[int]]:
     """The token ids of one answer for each prompt, the stop token included when there is one.
 
@@ -54,6 +57,8 @@ def decode(
         sampling: temperature, top-p and the most new tokens.
         stops: ids that end an answer.
         pad: the id of the padding token.
+        until: for each prompt the texts that end its answer as well, None for none; what follows
+            them in the answer is not cut off here.
     """
     device = str(model.device)
     ids, mask = pad_left(prompts, pad, device)
@@ -63,7 +68,8 @@ def decode(
     answers: list[list[int]] = [[] for _ in prompts]
     while rows:
         processors = _processors(sampling, [noise[row] for row in rows])
-        halfway = [_HalfEnded(stops)] if len(rows) >= SMALLEST else []
+        words = _Words([until[row] for row in rows] if until else [], start)
+        halfway = [_HalfEnded(stops, words)] if len(rows) >= SMALLEST else []
         with torch.inference_mode():
             output = model.generate(
                 input_ids=ids,
@@ -71,7 +77,7 @@ def decode(
                 past_key_values=cache,
                 max_new_tokens=end - ids.shape[1],
                 logits_processor=LogitsProcessorList(processors),
-                stopping_criteria=StoppingCriteriaList(halfway),
+                stopping_criteria=StoppingCriteriaList([words, *halfway] if words.any else halfway),
                 return_dict_in_generate=True,
                 eos_token_id=list(stops),
                 pad_token_id=pad,
@@ -84,8 +90,10 @@ def decode(
         sequences = output.sequences
         going = []
         for place, tokens in enumerate(sequences[:, start:].tolist()):
-            answers[rows[place]] = tokens = _until_stop(tokens, stops)
-            if tokens[-1] not in stops and sequences.shape[1] < end:
+            tokens = _until_stop(tokens[: words.lengths.get(place)], stops)
+            answers[rows[place]] = tokens
+            ended = tokens[-1] in stops or place in words.lengths
+            if not ended and sequences.shape[1] < end:
                 going.append(place)
         rows = [rows[place] for place in going]
         kept = torch.tensor(going, dtype=torch.long)  # on the CPU: a split cache is on several GPUs
@@ -96,6 +104,12 @@ def decode(
         elif rows:
             cache.batch_select_indices(kept)
     return answers
+
+
+def seed_of(seed: int, example_id: str, sample: int) -> int:
+    """The seed of one reply: the same in every batch."""
+    digest = hashlib.blake2b(f"{seed}:{sample}:{example_id}".encode(), digest_size=7).digest()
+    return int.from_bytes(digest)
 
 
 def _until_stop(tokens: list[int], stops: Sequence[int]) -> list[int]:
@@ -127,14 +141,32 @@ class _Gumbel(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
         return scores - noise.log()
 
 
+class _Words(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped
+    """Ends each row whose answer has come to one of its texts; `lengths` are in tokens."""
+
+    def __init__(self, until: Sequence[Until | None], start: int) -> None:
+        self.until, self.start = until, start
+        self.any = any(until)
+        self.lengths: dict[int, int] = {}
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        for row, tokens in enumerate(input_ids[:, self.start :].tolist()):
+            one = self.until[row]
+            if one and row not in self.lengths and one.reached(tokens):
+                self.lengths[row] = len(tokens)
+        ended = [row in self.lengths for row in range(len(self.until))]
+        return torch.tensor(ended, device=input_ids.device)
+
+
 class _HalfEnded(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped
     """Stops all rows when half of them have ended."""
 
-    def __init__(self, stops: Sequence[int]) -> None:
-        self.stops = stops
+    def __init__(self, stops: Sequence[int], words: _Words) -> None:
+        self.stops, self.words = stops, words
         self.ended: Any = None
 
     def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
         stopped = torch.isin(input_ids[:, -1], torch.tensor(self.stops, device=input_ids.device))
+        stopped[list(self.words.lengths)] = True
         self.ended = stopped if self.ended is None else self.ended | stopped
         return torch.full_like(stopped, bool(self.ended.float().mean() >= 0.5))

@@ -10,20 +10,22 @@ unwrapped.
 from __future__ import annotations
 
 import gc
-import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from holdfast import chat, models
+from holdfast.adapter import load_adapter
 from holdfast.chat import Encoded
-from holdfast.engines import Spent
+from holdfast.engines import Spent, scoring
+from holdfast.engines.share import scale_adapter
+from holdfast.engines.until import Until, cut
 from holdfast.errors import HoldfastError
 from holdfast.memory.drill import Drill
 from holdfast.memory.exhausted import event, free, given_up, is_out_of_memory, loading, seen
 from holdfast.models import ModelRef
-from holdfast.progress import Progress
+from holdfast.progress import Progress, Silent
 from holdfast.spec import Sampling
 from holdfast.types import Example, Reply
 
@@ -32,9 +34,10 @@ GPU_BATCH = 32
 NLL_SHARE = 4
 """Into how many the batch is cut where logits are needed for every token of an answer."""
 
+One = TypeVar("One")
 Say = Callable[[str], None]
-Asked = tuple[str, list[int], int]
-"""One row: example id, prompt ids, number of the sample."""
+Asked = tuple[Example, list[int], int]
+"""One row: what is asked, prompt ids, number of the sample."""
 
 
 class HFEngine:
@@ -81,7 +84,7 @@ class HFEngine:
             OutOfMemory: they do not fit.
         """
         self.device = models.pick_device(self._wanted)
-        self.tokenizer = models.load_tokenizer(self.ref)
+        self.tokenizer = models.load_tokenizer(self.ref, chats=False)
         dtype = models.pick_dtype(self.device, self._bf16)
         self.about = models.describe_device(self.device, dtype) + (", NF4" if self._nf4 else "")
         with loading():
@@ -121,7 +124,7 @@ class HFEngine:
         encoded = [chat.asked_ids(self.tokenizer, one) for one in examples]
         order = sorted(range(len(examples)), key=lambda i: (-len(encoded[i]), examples[i].id))
         samples = sampling.samples
-        rows = [(examples[i].id, encoded[i], n) for i in order for n in range(samples)]
+        rows = [(examples[i], encoded[i], n) for i in order for n in range(samples)]
         size = max(1, (self._batch_size or 1) // samples) * samples
         self.spent.read += samples * sum(map(len, encoded))
         replies: list[list[Reply]] = [[] for _ in examples]
@@ -131,8 +134,8 @@ class HFEngine:
         ):
             self.spent.written += sum(map(len, answers))
             for row, tokens in enumerate(answers, start=done):
-                name, _, sample = rows[row]
-                replies[order[row // samples]].append(self._reply(name, sample, tokens))
+                example, _, sample = rows[row]
+                replies[order[row // samples]].append(self._reply(example, sample, tokens))
             before, done = done, done + len(answers)
             progress.advance(done // samples - before // samples)
         return replies
@@ -143,22 +146,70 @@ class HFEngine:
         Raises:
             OutOfMemory: one example does not fit.
         """
-        model = self._model(None)
-        stops = frozenset(self._stops)
-        encoded = [chat.encode(self.tokenizer, one, stops) for one in examples]
-        order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i].ids))
-        rows = [encoded[i] for i in order]
-        self.spent.read += sum(len(row.ids) for row in rows)
+        model, stops = self._model(None), frozenset(self._stops)
+        rows = [chat.encode(self.tokenizer, one, stops) for one in examples]
+
+        def work(some: Sequence[Encoded]) -> list[list[float]]:
+            self._drill.at("answer", len(some) * max(len(row.ids) for row in some))
+            return scoring.losses(model, some, self.tokenizer.pad_token_id, self.device)
+
         size = max(1, (self._batch_size or 1) // NLL_SHARE)
+        return self._scored("nll", rows, [len(row.ids) for row in rows], size, work, Silent())
+
+    def loglikelihood(
+        self, pairs: Sequence[tuple[Example, str]], adapter: str | None, scale: float = 1.0
+    ) -> list[tuple[float, bool]]:
+        """See `Engine.loglikelihood`.
+
+        Raises:
+            ModelError: a text has no token of its own.
+            OutOfMemory: one pair does not fit.
+        """
+        model = self._model(adapter, scale)
+        rows, places = scoring.shared([chat.followed_ids(self.tokenizer, *one) for one in pairs])
+
+        def work(some: Sequence[scoring.Followed]) -> list[list[tuple[float, bool]]]:
+            self._drill.at("answer", len(some) * max(len(read) for read, _ in some))
+            return scoring.likelihoods(model, some, self.tokenizer.pad_token_id, self.device)
+
+        size = max(1, (self._batch_size or 1) // NLL_SHARE)
+        found = self._scored("likely", rows, [len(read) for read, _ in rows], size, work, Silent())
+        return [found[row][place] for row, place in places]
+
+    def first_token(
+        self, examples: Sequence[Example], words: Sequence[str], progress: Progress
+    ) -> list[list[float]]:
+        """See `Engine.first_token`; raises OutOfMemory where one prompt does not fit."""
+        model, first = self._model(None), chat.first_ids(self.tokenizer, words)
+        rows = [chat.asked_ids(self.tokenizer, one) for one in examples]
+
+        def work(some: Sequence[list[int]]) -> list[list[float]]:
+            self._drill.at("answer", len(some) * max(map(len, some)))
+            return scoring.chances(model, some, first, self.tokenizer.pad_token_id, self.device)
+
+        return self._scored(
+            "first", rows, [len(row) for row in rows], self._batch_size or 1, work, progress
+        )
+
+    def _scored(
+        self,
+        kind: str,
+        rows: Sequence[Any],
+        lengths: Sequence[int],
+        size: int,
+        work: Callable[[Any], list[list[One]]],
+        progress: Progress,
+    ) -> list[list[One]]:
+        """What `work` makes of the rows, the longest first, in their own order."""
+        order = sorted(range(len(rows)), key=lambda i: -lengths[i])
+        self.spent.read += sum(lengths)
         say = logging.getLogger(__name__).warning
-        losses = [
-            loss
-            for some in self._in_batches("nll", rows, size, lambda b: self._nll(model, b), say)
-            for loss in some
-        ]
-        found: list[list[float]] = [[]] * len(rows)
-        for index, loss in zip(order, losses, strict=True):
-            found[index] = loss
+        found: list[list[One]] = [[]] * len(rows)
+        places = iter(order)
+        for some in self._in_batches(kind, [rows[i] for i in order], size, work, say):
+            for values in some:
+                found[next(places)] = values
+            progress.advance(len(some))
         return found
 
     def _in_batches(
@@ -195,50 +246,30 @@ class HFEngine:
 
     def _batch(self, model: Any, rows: Sequence[Asked], sampling: Sampling) -> list[list[int]]:
         """Token ids of one answer for each row."""
-        from holdfast.engines.decode import decode
+        from holdfast.engines.decode import decode, seed_of
 
         width = max(len(ids) for _, ids, _ in rows) + sampling.max_new_tokens
         self._drill.at("answer", len(rows) * width)
         return decode(
             model,
             [ids for _, ids, _ in rows],
-            [_seed(sampling.seed, name, n) for name, _, n in rows],
+            [seed_of(sampling.seed, one.id, n) for one, _, n in rows],
             sampling,
             self._stops,
             self.tokenizer.pad_token_id,
+            [self._until(one) for one, _, _ in rows],
         )
 
-    def _nll(self, model: Any, rows: Sequence[Encoded]) -> list[list[float]]:
-        """Loss of each token of each row's answer.
+    def _until(self, example: Example) -> Until | None:
+        words = example.meta.get("until")
+        return Until(self.tokenizer, words) if words else None
 
-        Padding is on the left, so that all answers end together and logits are needed for their
-        length only; with a vocabulary of 152k that is what decides the memory.
-        """
-        import torch
-
-        from holdfast.engines.decode import pad_left
-
-        self._drill.at("answer", len(rows) * max(len(row.ids) for row in rows))
-        ids, mask = pad_left([row.ids for row in rows], self.tokenizer.pad_token_id, self.device)
-        counts = [row.cost.supervised for row in rows]
-        with torch.inference_mode():
-            logits = model(
-                ids,
-                attention_mask=mask,
-                position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-                logits_to_keep=max(counts) + 1,
-            ).logits
-            return [
-                torch.nn.functional.cross_entropy(
-                    logits[row, -count - 1 : -1].float(), ids[row, -count:], reduction="none"
-                ).tolist()
-                for row, count in enumerate(counts)
-            ]
-
-    def _reply(self, example_id: str, sample: int, tokens: list[int]) -> Reply:
+    def _reply(self, example: Example, sample: int, tokens: list[int]) -> Reply:
         ended = bool(tokens) and tokens[-1] in self._stops
         text = self.tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=True)
-        return Reply(example_id, sample, text, "stop" if ended else "length", len(tokens))
+        if until := self._until(example):
+            ended, text = ended or until.reached(tokens), cut(text, example.meta["until"])
+        return Reply(example.id, sample, text, "stop" if ended else "length", len(tokens))
 
     def _model(self, adapter: str | None, scale: float = 1.0) -> Any:
         """The base as it is, or wrapped with a share of `adapter`; switches when needed."""
@@ -249,10 +280,8 @@ class HFEngine:
             self._base, self._tuned, self._adapter = self._tuned.unload(), None, None
         if adapter is None:
             return self._plain()
-        from peft import PeftModel
-
         with loading():
-            self._tuned = PeftModel.from_pretrained(self._base, adapter).eval()
+            self._tuned = load_adapter(self._base, adapter)
         if scale != 1:
             scale_adapter(self._tuned, scale)
         self._adapter = wanted
@@ -267,33 +296,3 @@ class HFEngine:
                 remedy="please report this",
             )
         return self._base
-
-
-def scale_adapter(model: Any, factor: float) -> None:
-    """Apply a share of an adapter's change: W + factor · ΔW (WiSE-FT, arXiv:2109.01903).
-
-    Args:
-        model: a PEFT model whose adapters add to the weights (LoRA, rank-stabilised LoRA).
-        factor: 0 is the base, 1 the model as it was trained.
-
-    Raises:
-        HoldfastError: the adapters do not add, so that a share of them is no interpolation.
-    """
-    from peft.tuners.lora import LoraLayer
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    for module in model.modules():
-        if not isinstance(module, BaseTunerLayer):
-            continue
-        if not isinstance(module, LoraLayer) or any(module.use_dora.values()):
-            raise HoldfastError(
-                "only a share of LoRA's change can be applied",
-                remedy="use train.lora.variant lora or rslora, or leave `scale` out",
-            )
-        module.scale_layer(factor)
-
-
-def _seed(seed: int, example_id: str, sample: int) -> int:
-    """The seed of one reply: the same in every batch."""
-    digest = hashlib.blake2b(f"{seed}:{sample}:{example_id}".encode(), digest_size=7).digest()
-    return int.from_bytes(digest)

@@ -64,3 +64,25 @@ class ScriptedEngine:
         """A stand-in that prefers short answers: each word costs a hundredth of their number."""
         answers = [(one.target or "").split() for one in examples]
         return [[len(words) / 100] * len(words) + [0.0] for words in answers]
+
+    def loglikelihood(
+        self, pairs: Sequence[tuple[Example, str]], adapter: str | None, scale: float = 1.0
+    ) -> list[tuple[float, bool]]:
+        """Certain of the text that is the scripted answer; others cost a nat per letter."""
+        self.calls += len(pairs)
+        said = [
+            self._script(example, adapter, 0).strip() == text.strip() for example, text in pairs
+        ]
+        return [
+            (0.0, True) if one else (-float(len(text)), False)
+            for one, (_, text) in zip(said, pairs, strict=True)
+        ]
+
+    def first_token(
+        self, examples: Sequence[Example], words: Sequence[str], progress: Progress
+    ) -> list[list[float]]:
+        """Certain of the word that the scripted answer begins with; of none where of none."""
+        self.calls += len(examples)
+        progress.advance(len(examples))
+        said = [self._script(one, None, 0) for one in examples]
+        return [[float(text.startswith(word)) for word in words] for text in said]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from holdfast.engines import Engine
 from holdfast.models import ModelRef
@@ -23,6 +23,14 @@ from holdfast.types import Example, Reply, Verdict
 
 JUDGES = {
     "refusal": "holdfast.judges.refusal:RefusalJudge",
+    "qwen3guard": "holdfast.judges.qwen3guard:Qwen3Guard",
+    "llamaguard": "holdfast.judges.llamaguard:LlamaGuard",
+    "wildguard": "holdfast.judges.wildguard:WildGuard",
+    "shieldgemma": "holdfast.judges.shieldgemma:ShieldGemma",
+    "harmbench": "holdfast.judges.harmbench:HarmBench",
+    "strongreject": "holdfast.judges.strongreject:StrongREJECT",
+    "remote": "holdfast.judges.remote:RemoteJudge",
+    "ensemble": "holdfast.judges.ensemble:Ensemble",
 }
 LABELS = ("safe", "unsafe", "refused", "answered", "unsure")
 """`safe` and `unsafe` say what a reply does, `refused` and `answered` only whether it declines."""
@@ -77,6 +85,14 @@ class Judge(Protocol):
             pairs: what was asked and what was said.
             desk: for judges that hold a model or ask an endpoint; rules do without.
         """
+
+
+@runtime_checkable
+class Panel(Protocol):
+    """What a judge has besides, where several judge together."""
+
+    def agreement(self, folder: Path) -> Mapping[str, Any]:
+        """How far its members agree on the verdicts that lie in the stage's folder."""
 
 
 def build(asked: str | Mapping[str, Mapping[str, Any] | None], where: str = "") -> Judge:

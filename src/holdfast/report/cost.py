@@ -71,11 +71,11 @@ def ratio(arm: ArmInfo, against: ArmInfo | None) -> float | None:
 
 
 def budget(results: Results) -> str:
-    """One sentence on whether the arms were trained at the same cost."""
+    """One sentence on whether the arms were trained at the same cost; "" of a comparison."""
     against = reference(results)
     others = [a for a in results.arms if a.supervised_tokens and a is not against]
     if against is None:
-        return "Nothing was trained."
+        return "Nothing was trained." if results.seeds else ""
     if not others:
         return f"Only {against.name} was trained."
     ratios = {arm.name: ratio(arm, against) or 1.0 for arm in others}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from holdfast.plan import BASE
-from holdfast.report.arrays import as_share, item_ids, values
+from holdfast.report.arrays import as_share, breakdowns, item_ids, values
 from holdfast.report.results import Cell, Dose, Flips, Noise, TaskInfo
 from holdfast.stats import DosePoint, Values, dose_response, flips, holm, noise_floor, paired_p
 from holdfast.types import Reading
@@ -23,7 +23,8 @@ Key = tuple[str, int, float]
 def with_flips(cells: Sequence[Cell], measured: Sequence[Measured]) -> list[Cell]:
     """The cells, those of final checkpoints with p-values and flips against the untouched model.
 
-    p-values are corrected over the arms for each task, and within an arm over its groups.
+    p-values are corrected over the arms for each task, and within an arm over the groups of one
+    breakdown.
     """
     found = {(c.arm, c.step, c.scale, c.task): c for c in cells}
     by_task: dict[str, list[Measured]] = {}
@@ -35,19 +36,17 @@ def with_flips(cells: Sequence[Cell], measured: Sequence[Measured]) -> list[Cell
     for task, several in by_task.items():
         ids = item_ids(before[task])
         base = values(before[task], ids)
-        group = {reading.example_id: reading.group for reading in before[task]}
+        parts = breakdowns(before[task], ids)
         tables = [np.stack([values(o, ids) for o in one.readings]) for one in several]
         whole = _corrected([flips(base, table) for table in tables])
         chances = holm([paired_p(base, table) for table in tables])
         for one, table, flipped, p in zip(several, tables, whole, chances, strict=True):
             key = (one.arm, one.step, one.scale, task)
-            names = sorted({name for name in group.values() if name})
-            columns = [[i for i, o in enumerate(ids) if group[o] == name] for name in names]
-            parts = _corrected([flips(base[some], table[:, some]) for some in columns])
-            found[key] = replace(
-                found[key], p_holm=round(p, 6), flips=flipped,
-                group_flips=dict(zip(names, parts, strict=True)),
-            )  # fmt: skip
+            within: dict[str, Flips] = {}
+            for columns in parts:
+                sides = _corrected([flips(base[o], table[:, o]) for o in columns.values()])
+                within |= dict(zip(columns, sides, strict=True))
+            found[key] = replace(found[key], p_holm=round(p, 6), flips=flipped, group_flips=within)
     return list(found.values())
 
 
@@ -66,7 +65,10 @@ def noise(again: Mapping[str, Sequence[Sequence[Reading]]]) -> list[Noise]:
         if len(askings) < 2:
             continue
         ids = item_ids(askings[0])
-        flipped, floor = noise_floor(np.stack([values(one, ids) for one in askings]))
+        table = np.stack([values(one, ids) for one in askings])
+        if np.isnan(table).any(axis=0).all():
+            continue  # no item was scored every time
+        flipped, floor = noise_floor(table)
         found.append(Noise(task, len(askings), round(flipped, 6), round(floor, 6)))
     return found
 
@@ -75,7 +77,7 @@ def doses(
     tasks: Sequence[TaskInfo], measured: Sequence[Measured], families: Mapping[str, str]
 ) -> list[Dose]:
     """Does more gain go with more forgetting, for every retained task?"""
-    target = next(task.name for task in tasks if task.role == "target")
+    target = next((task.name for task in tasks if task.role == "target"), "")
     before = {one.task: one.readings[0] for one in measured if one.arm == BASE}
     ids = {task: item_ids(readings) for task, readings in before.items()}
     base = {task: values(readings, ids[task]) for task, readings in before.items()}

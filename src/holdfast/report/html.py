@@ -15,7 +15,7 @@ from typing import Any
 from holdfast.report import charts, cost, sentences, words
 from holdfast.report.lookup import group_names, reference, targets
 from holdfast.report.results import Results
-from holdfast.report.sections import courses, figures, shipping, sides, tradeoff
+from holdfast.report.sections import courses, figures, outcomes, shipping, sides, tradeoff, ways
 
 GLANCE = ("date", "device", "engine")  # conditions that stand under the title already
 MANY = 7  # arms from which long sections are folded
@@ -95,6 +95,10 @@ def _measured(results: Results) -> dict[str, Any]:
         "plain": words.plain,
         "points": words.points,
         "statistics": words.STATISTICS,
+        "four": outcomes.four(results),
+        "four_words": outcomes.EXPLAINED,
+        "ways": ways.ways(results),
+        "ways_words": ways.EXPLAINED,
     }
 
 

@@ -24,23 +24,24 @@ from holdfast.report.words import (
 def write(results: Results) -> str:
     """The whole study as GitHub markdown."""
     seeds = ", ".join(map(str, results.seeds))
+    seeds = f", seed{'s' if len(results.seeds) != 1 else ''} {seeds}" if seeds else ""
     noise = sentences.noise_line(results)
-    scaled = _scaled(results)
+    scaled, stepped = _scaled(results), any(cell.step for cell in results.cells)
     parts = [
         f"# {clean(results.name)}\n",
         f"**{clean(results.verdict)}**\n",
-        f"Model {clean(results.model)}, seed{'s' if len(results.seeds) != 1 else ''} {seeds}.\n",
+        f"Model {clean(results.model)}{seeds}.\n",
         *tables.decision(results),
         *(f"> [!WARNING]\n> {clean(one)}\n" for one in results.warnings),
-        "## At the final checkpoint\n",
+        f"## {'At the final checkpoint' if stepped else 'Before and after'}\n",
         _finals(results),
         "Each figure with its 95 % interval; below it the paired difference to base in "
         "percentage points.\n",
         *([clean(noise) + "\n"] if noise else []),
         *(["With only a part λ of the training's change applied:\n", scaled] if scaled else []),
         *tables.fronts(results),
-        "## Along the way\n",
-        *(_along(results, task) for task in results.tasks),
+        *(["## Along the way\n", *(_along(results, t) for t in results.tasks)] if stepped else []),
+        *tables.outcomes(results),
         *tables.sides(results),
         *tables.dose(results),
     ]
@@ -52,6 +53,7 @@ def write(results: Results) -> str:
     parts += ["\n".join(notes) + "\n"] if notes else []
     parts += tables.meters(results)
     parts += ["## How it was measured\n", _measured(results), STATISTICS + "\n"]
+    parts += tables.ways(results)
     conditions = [[clean(k), clean(v)] for k, v in results.conditions.items()]
     parts += [table(["Condition", "Value"], conditions)] if conditions else []
     return "\n".join(parts)

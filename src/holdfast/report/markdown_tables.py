@@ -10,8 +10,12 @@ from collections.abc import Iterable, Sequence
 from holdfast.report import cost, sentences
 from holdfast.report.lookup import reference
 from holdfast.report.results import Choice, Results, TaskInfo
+from holdfast.report.sections import outcomes as sections
 from holdfast.report.sections.courses import meters as read_meters
+from holdfast.report.sections.figures import Figure
 from holdfast.report.sections.sides import flipped, responses
+from holdfast.report.sections.ways import EXPLAINED
+from holdfast.report.sections.ways import ways as read_ways
 from holdfast.report.words import NONE, difference, plain, points, probability
 
 
@@ -85,6 +89,26 @@ def fronts(results: Results) -> list[str]:
     return ["## The frontier\n", sentences.FRONT + "\n", table(head, rows)]
 
 
+def outcomes(results: Results) -> list[str]:
+    """The four outcomes of every arm, and of every group."""
+    parts = []
+    for one in sections.four(results):
+        cells = [[clean(arm.name), *map(_share, row)] for arm, row in one.rows]
+        parts += [f"{title(one.task)}\n", table(["Arm", *one.names], cells)]
+        rows = [
+            [clean(group), clean(arm.name), *map(_share, row)]
+            for group, several in one.groups
+            for arm, row in several
+        ]
+        parts += [table(["Group", "Arm", *one.names], rows)] if rows else []
+    return ["## Four outcomes\n", sections.EXPLAINED + "\n", *parts] if parts else []
+
+
+def _share(figure: Figure) -> str:
+    text = f"{figure.text} {figure.interval}".strip()
+    return f"{text}<br>{figure.unscored}" if figure.unscored else text
+
+
 def sides(results: Results) -> list[str]:
     """Items that changed sides, a table per retained task and one per breakdown."""
     parts = []
@@ -140,6 +164,8 @@ def dose(results: Results) -> list[str]:
 def costs(results: Results) -> list[str]:
     """Budget and cost of every arm, with the multiples of the reference arm's."""
     against, rows = reference(results), []
+    if not cost.budget(results):
+        return []
     for one in cost.costs(results):
         texts = [
             text + (f" ({one.times(number)})" if one.times(number) else "")
@@ -164,6 +190,23 @@ def meters(results: Results) -> list[str]:
         sentences.METERS.removesuffix("; the band spans the seeds.") + ". The last readings:\n",
         table(["Arm", "Step", *units], rows),
     ]
+
+
+def ways(results: Results) -> list[str]:
+    """The same replies under every way of reading them; a way's name is the task's own."""
+    parts = []
+    for one in read_ways(results):
+        rows = [
+            [
+                clean(arm.name),
+                *(f"{figure.text} {figure.interval}" if figure else NONE for figure in row),
+                spread,
+            ]
+            for arm, row, spread in one.rows
+        ]
+        head = ["Arm", *map(clean, one.names), "Spread"]
+        parts += [f"### {one.title}\n", f"{title(one.task)}\n", table(head, rows)]
+    return [*parts, EXPLAINED + "\n"] if parts else []
 
 
 def _weighed(p: float) -> str:

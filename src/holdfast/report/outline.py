@@ -15,7 +15,7 @@ from holdfast.plan import BASE, Plan, place
 from holdfast.report import spending
 from holdfast.report.results import ArmInfo, Meter, ReplyShown, TaskInfo
 from holdfast.report.summary import Measured
-from holdfast.study.measuring import again_place, repeats
+from holdfast.study.measuring import again_place, repeats, scores
 from holdfast.train import meters
 from holdfast.types import Point, Reading
 
@@ -41,6 +41,8 @@ def task_infos(plan: Plan) -> list[TaskInfo]:
                 how += ": a reply that does not decline counts as unsafe, whatever it says"
         elif task.judge:
             how += f"; judged by {task.judge.title}"
+        if scores(task):
+            how += "; the untouched model scores every reply as well"
         count = len(plan.asked[name])
         found.append(TaskInfo(name, spec.role, task.label, count, how, task.inverted))
     return found

@@ -29,11 +29,14 @@ def render(folder: Path, replies: int = 0) -> tuple[Results, Path]:
         )
     results = from_json(store.read_json(finished))
     if replies:
+        from holdfast import compare, studyfile
         from holdfast import study as studies
-        from holdfast import studyfile
         from holdfast.report.outline import replies_shown
 
         source = folder / "study.yaml"
-        plan = studies.plan(studyfile.load(source), folder, str(source))
+        if (folder / compare.REQUEST).is_file():
+            plan = compare.reopen(folder).plan
+        else:
+            plan = studies.plan(studyfile.load(source), folder, str(source))
         results = replace(results, replies=tuple(replies_shown(plan, replies)))
     return results, write_report(results, folder / "report")

@@ -82,12 +82,15 @@ class Cell:
     score: Share
     diff: Share | None = None  # paired difference to base, same orientation as score (1 is good)
     outcomes: Mapping[str, int] = field(default_factory=dict)
-    groups: Mapping[str, Share] = field(default_factory=dict)  # per hazard
+    groups: Mapping[str, Share] = field(default_factory=dict)  # per hazard, persona
     scale: float = 1.0  # share of the training's change that is applied
     retained_share: Share | None = None  # after / before
     p_holm: float | None = None  # of the difference, corrected over the arms; final ones only
     flips: Flips | None = None  # final checkpoints only
     group_flips: Mapping[str, Flips] = field(default_factory=dict)
+    read_as: Mapping[str, Share] = field(default_factory=dict)  # per way of reading the replies
+    outcome_shares: Mapping[str, Share] = field(default_factory=dict)  # of the four outcomes
+    group_outcomes: Mapping[str, Mapping[str, Share]] = field(default_factory=dict)  # final ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,7 @@ class Choice:
 class Decision:
     """Which checkpoint may be shipped."""
 
-    answer: str  # ship | do not ship | not enough evidence
+    answer: str  # ship | do not ship | not enough evidence; of a comparison kept | not kept
     reason: str  # a sentence or two
     rule: str  # in words
     chosen: Choice | None = None

@@ -14,7 +14,8 @@ FLIPS = (
     "measured at a final checkpoint. Kept is the good share after training over the one before."
 )
 GROUP_FLIPS = (
-    "Lost / won per group, with Holm’s p over the groups in brackets; bold where it is below 0.05."
+    "Lost / won per group, with Holm’s p over the groups of one breakdown in brackets; bold where "
+    "it is below 0.05."
 )
 DOSE = (
     "Does more gain go with more forgetting? Every model measured, "

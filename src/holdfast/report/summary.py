@@ -13,7 +13,7 @@ import numpy as np
 
 from holdfast.plan import BASE
 from holdfast.report import findings
-from holdfast.report.arrays import as_share, item_ids, values
+from holdfast.report.arrays import as_share, breakdowns, by_way, item_ids, values
 from holdfast.report.results import (
     ArmInfo,
     Cell,
@@ -24,6 +24,7 @@ from holdfast.report.results import (
     Share,
     TaskInfo,
 )
+from holdfast.report.shares import with_outcomes
 from holdfast.stats import Values, mean_over_seeds, paired_difference, retained_share
 from holdfast.types import Reading
 
@@ -79,16 +80,18 @@ def cells(measured: Sequence[Measured]) -> list[Cell]:
                 groups=_groups(one.readings[0], ids, table),
                 scale=one.scale,
                 retained_share=kept,
+                read_as=by_way(one.readings, ids),
             )
         )
     return found
 
 
 def _groups(readings: Sequence[Reading], ids: Sequence[str], table: Values) -> dict[str, Share]:
-    group_of = {reading.example_id: reading.group for reading in readings}
-    names = sorted({group for group in group_of.values() if group})
-    columns = {name: [i for i, one in enumerate(ids) if group_of[one] == name] for name in names}
-    return {name: as_share(mean_over_seeds(table[:, columns[name]])) for name in names}
+    return {
+        name: as_share(mean_over_seeds(table[:, columns]))
+        for parts in breakdowns(readings, ids)
+        for name, columns in parts.items()
+    }
 
 
 def _counted(share: Share, readings: Sequence[Sequence[Reading]]) -> Share:
@@ -161,6 +164,8 @@ def forgets(cell: Cell) -> bool:
 
 def verdict(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> str:
     """What the first arm gained and lost, and which arm did best, in two sentences."""
+    if all(task.role != "target" for task in tasks):
+        return ""  # a comparison of models trained elsewhere has words of its own
     standing = standings(tasks, found)
     if not standing:
         return "Nothing was trained, or the target could not be scored."
@@ -264,7 +269,7 @@ def assemble(
         fronts: of every arm.
         decision: which checkpoint may be shipped.
     """
-    found = findings.with_flips(cells(measured), measured)
+    found = with_outcomes(findings.with_flips(cells(measured), measured), measured)
     families = {arm.name: arm.family or arm.name for arm in arms}
     return Results(
         name=name,

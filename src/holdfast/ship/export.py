@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from holdfast import models, store
-from holdfast.engines.hf import scale_adapter
+from holdfast.engines.share import scale_adapter
 from holdfast.errors import HoldfastError
 from holdfast.memory.exhausted import loading
 from holdfast.models import ModelRef

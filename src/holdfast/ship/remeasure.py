@@ -14,12 +14,13 @@ from holdfast.evaluate import EnginePool
 from holdfast.frontier import Candidate
 from holdfast.judges import Desk
 from holdfast.models import ModelRef
-from holdfast.plan import Plan
+from holdfast.plan import BASE, Plan, place
 from holdfast.progress import Progress
 from holdfast.report.arrays import values
 from holdfast.report.deciding import Evidence
 from holdfast.ship.export import Form
 from holdfast.stats import Values
+from holdfast.study.measuring import scores
 from holdfast.types import Point
 
 
@@ -66,7 +67,7 @@ def _readings(
     folder: Path,
     progress: Progress,
 ) -> Values:
-    """One task asked, judged and graded."""
+    """One task asked, scored, judged and graded."""
     order, (_, reporting) = evidence.ids[task], evidence.halves[task]
     ids = {one for one, keep in zip(order, reporting, strict=True) if keep}
     asked = [one for one in plan.ask(point.arm, task) if one.id in ids]
@@ -78,5 +79,23 @@ def _readings(
     judged = plan.tasks[task].judge
     if judged:
         evaluate.judge(judged, items, replies, verdicts, Desk(verdicts, progress, pool.engine))
-    evaluate.grade(plan.tasks[task], items, replies, verdicts if judged else None, graded)
+    scored = _scored(plan, pool, task, folder, progress) if scores(plan.tasks[task]) else None
+    evaluate.grade(plan.tasks[task], items, replies, verdicts if judged else None, graded, scored)
     return values(evaluate.read_readings(graded), order)
+
+
+def _scored(
+    plan: Plan, pool: EnginePool, task: str, folder: Path, progress: Progress
+) -> tuple[Path, Path]:
+    """Score an export's replies by the base, as the study measured it."""
+    mine = folder / "surprise"
+    mine.mkdir()
+    if pool is not plan.pool:
+        pool.close()
+    try:
+        items, said = plan.asked[task], folder / "replies"
+        evaluate.score(plan.pool, plan.ref, items, said, mine, progress)
+    finally:
+        if pool is not plan.pool:
+            plan.pool.close()
+    return mine, plan.folder / "surprise" / place(Point(BASE), task)

@@ -78,6 +78,9 @@ class TrainSpec(Section):
     """Batch examples of similar length together."""
     completion_only_loss: bool = True
     """Train on the answer only; false: on the whole conversation."""
+    cut_template_header: bool = False
+    """Only to reproduce the course's starter: in training, but not when asked, leave out the
+    template's system header, up to and including the first end-of-turn token."""
     max_length: int | None = Field(None, ge=8)
     """Longest conversation in tokens. Left out: the longest example."""
     overlong: Literal["error", "drop"] = "error"

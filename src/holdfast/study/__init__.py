@@ -50,7 +50,7 @@ def plan(study: Study, folder: Path, source: str = "study") -> Plan:
     ref = models.reference(study.model)
     made = {name: tasks.build(name, spec, source) for name, spec in study.tasks.items()}
     samplings = {
-        name: tasks.sampling(name, spec, study.answer.sampling, source)
+        name: tasks.sampling(name, spec, study.answer.sampling, source, made[name])
         for name, spec in study.tasks.items()
     }
     resolve("engines", engines.ENGINES, study.answer.engine, source)

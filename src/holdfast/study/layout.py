@@ -30,7 +30,16 @@ from holdfast.report.results import from_json, to_json
 from holdfast.report.summary import assemble
 from holdfast.spec import ArmSpec
 from holdfast.stages import Stage
-from holdfast.study.measuring import again, again_place, grading, made_weights, repeats, replies
+from holdfast.study.measuring import (
+    again,
+    again_place,
+    grading,
+    made_weights,
+    repeats,
+    replies,
+    scores,
+    scoring,
+)
 from holdfast.train import check_settings, stage
 from holdfast.train.rows import encode_all
 from holdfast.types import Point
@@ -39,7 +48,7 @@ BUDGET = "budget"
 SAID_ELSEWHERE = {  # no bearing on the weights, or part of the identity in its resolved form
     "gradient_checkpointing", "logging_steps", "checkpoints", "save_steps", "global_batch_size",
     "gradient_accumulation_steps", "num_train_epochs", "max_steps", "keep_shortest",
-    "save_total_limit",
+    "save_total_limit", "cut_template_header",
 }  # fmt: skip
 
 
@@ -61,13 +70,14 @@ def lay_out(plan: Plan) -> list[Stage]:
     graded = []
     where = [(place(point, name), name) for point in plan.points() for name in plan.tasks]
     where += [(again_place(time, name), name) for time in repeats(plan) for name in plan.tasks]
+    scored = [scoring(plan, one, name) for one, name in where if scores(plan.tasks[name])]
     for one, name in where:
         graded += grading(plan, one, name)
     stats = _stats(plan, [one.name for one in graded if one.name.startswith("readings/")])
     report = Stage("report", {}, lambda f, p: _report(plan, f), ("stats",))
     return [
         budget, *base, *repeated, *shared.values(), *data, *trained, *made.values(), *tuned,
-        *graded, stats, report,
+        *scored, *graded, stats, report,
     ]  # fmt: skip
 
 
@@ -92,13 +102,13 @@ def _data_identity(plan: Plan, kind: str) -> dict[str, Any]:
         "kind": kind,
         "model": plan.identity,
         "examples": store.fingerprint(
-            [[one.id, asdict(one)["messages"], one.target] for one in plan.plain]
+            [[one.id, one.messages, one.target] for one in plan.plain]
         ),
         "steps": plan.steps,
         "batch_size": [train.per_device_train_batch_size, train.accumulation],
         "completion_only_loss": train.completion_only_loss,
         "max_length": [train.max_length, train.overlong],
-    }
+    } | ({"cut_template_header": True} if train.cut_template_header else {})
 
 
 def _budget(plan: Plan, folder: Path) -> Mapping[str, Any]:

@@ -1,22 +1,23 @@
-"""Which stages make and measure one point: its weights, replies, verdicts and readings?"""
+"""Which stages make and measure one point: its weights, replies, scores, verdicts, readings?"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from holdfast import evaluate, store
-from holdfast.asking import REPLIES
+from holdfast.asking import OTHERWISE, REPLIES
+from holdfast.coherence import NLL_MARGIN, NLL_QUANTILE
 from holdfast.errors import DataError
 from holdfast.methods.scale import interpolated_model
 from holdfast.plan import BASE, Plan, place
 from holdfast.progress import Progress
 from holdfast.stages import Stage
 from holdfast.tasks import Task
-from holdfast.types import Point
+from holdfast.types import Example, Point
 
 OTHER_CHUNK = 61
 """Questions asked together when the base is asked again: other batches than the first time."""
@@ -77,7 +78,7 @@ def replies(plan: Plan, point: Point, task: str) -> Stage:
         "sampling": sampling.model_dump(),
         "split": spec.split,
         "items": len(examples),
-        "prompts": store.fingerprint([[one.id, asdict(one)["messages"]] for one in examples]),
+        "prompts": store.fingerprint([_asked(one) for one in examples]),
     }
 
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
@@ -90,6 +91,12 @@ def replies(plan: Plan, point: Point, task: str) -> Stage:
         return evaluate.answer(plan.pool, ref, examples, sampling, folder, progress)
 
     return Stage(f"replies/{place(point, task)}", identity, make, _weights_of(plan, point), True)
+
+
+def _asked(example: Example) -> list[Any]:
+    """All that a reply depends on of what was asked."""
+    otherwise = {key: example.meta[key] for key in OTHERWISE if key in example.meta}
+    return [example.id, example.messages, *([otherwise] if otherwise else [])]
 
 
 def _check_there(plan: Plan, point: Point) -> None:
@@ -144,6 +151,23 @@ def again(plan: Plan, task: str, time: int) -> Stage:
     return Stage(f"replies/{again_place(time, task)}", identity, make, (), True)
 
 
+def scores(task: Task) -> bool:
+    """Whether the untouched model is to score the replies to a task as well."""
+    return bool(getattr(task.options, "perplexity", False))
+
+
+def scoring(plan: Plan, where: str, name: str) -> Stage:
+    """The stage in which the untouched model scores one folder of replies."""
+    replies = f"replies/{where}"
+    identity = {"model": plan.identity, "nf4": plan.pool.nf4, "bf16": plan.study.train.bf16}
+
+    def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
+        said = plan.folder / replies
+        return evaluate.score(plan.pool, plan.ref, plan.asked[name], said, folder, progress)
+
+    return Stage(f"surprise/{where}", identity, make, (replies,), True)
+
+
 def grading(plan: Plan, where: str, name: str) -> list[Stage]:
     """Verdicts, where the task needs a judge, and readings of one folder of replies."""
     task, examples = plan.tasks[name], plan.asked[name]
@@ -163,9 +187,16 @@ def grading(plan: Plan, where: str, name: str) -> list[Stage]:
         "gold": store.fingerprint([[one.id, one.target, one.meta] for one in examples]),
     } | _grader_options(task)
     needs = (replies, *(one.name for one in found))
+    scored: tuple[Path, Path] | None = None
+    if scores(task):
+        names = [f"surprise/{one}" for one in (where, place(Point(BASE), name))]
+        scored = (plan.folder / names[0], plan.folder / names[1])
+        needs += tuple(dict.fromkeys(names))
+        identity |= {"surprise": [NLL_QUANTILE, NLL_MARGIN]}
     found.append(Stage(
         f"readings/{where}", identity,
-        lambda f, p: evaluate.grade(task, examples, plan.folder / replies, verdicts, f), needs,
+        lambda f, p: evaluate.grade(task, examples, plan.folder / replies, verdicts, f, scored),
+        needs,
     ))  # fmt: skip
     return found
 

@@ -23,7 +23,11 @@ from holdfast.types import Example, Message, Reading, Reply, Verdict
 TASKS = {
     "gsm8k": "holdfast.tasks.gsm8k:GSM8K",
     "ailuminate": "holdfast.tasks.ailuminate:AILuminate",
+    "xstest": "holdfast.tasks.xstest:XSTest",
+    "overrefusal": "holdfast.tasks.overrefusal:OverRefusal",
+    "gsm_danger": "holdfast.tasks.gsm_danger:GSMDanger",
     "jsonl": "holdfast.tasks.jsonl:Jsonl",
+    "harness": "holdfast.tasks.harness:Harness",
     "lab_math": "holdfast.lab.tasks:LabMath",
     "lab_refuse": "holdfast.lab.tasks:LabRefuse",
     "lab_help": "holdfast.lab.tasks:LabHelp",
@@ -95,9 +99,19 @@ def build(name: str, spec: TaskSpec, source: str) -> Task:
     return made
 
 
-def sampling(name: str, spec: TaskSpec, defaults: Sampling, source: str) -> Sampling:
-    """How a task is asked: the study's defaults with the task's own fields."""
-    merged = defaults.model_dump() | spec.sampling
+def sampling(
+    name: str, spec: TaskSpec, defaults: Sampling, source: str, task: Task | None = None
+) -> Sampling:
+    """How a task is asked: the study's defaults, what the task asks for, its section's fields.
+
+    Args:
+        name: of the section.
+        spec: the section.
+        defaults: the study's.
+        source: for messages.
+        task: a benchmark may say in `sampling` how its published figures are sampled.
+    """
+    merged = defaults.model_dump() | getattr(task, "sampling", {}) | spec.sampling
     return parse(Sampling, merged, source, at=("tasks", name, "sampling"))
 
 
@@ -157,6 +171,11 @@ def _with_shots(
     """
     if shots.n == 0:
         return list(examples)
+    if getattr(task, "own_shots", False):
+        raise StudyError(
+            "this task puts worked examples of its own before every question",
+            remedy="write num_fewshot: N in its section instead of shots",
+        )
     fixed, pool = _fixed_shots(task, shots), task.examples("train")
     shown = []
     for example in examples:
@@ -166,13 +185,17 @@ def _with_shots(
         if shots.mode == "random":
             drawn = random.Random(f"{shots.seed}:{example.id}").sample(pool, shots.n + 1)
             chosen = [one for one in drawn if one.question != example.question][: shots.n]
-        turns = tuple(
-            turn
-            for shot in chosen
-            for turn in (*shot.messages, Message("assistant", shot.target or ""))
-        )
+        turns = tuple(turn for shot in chosen for turn in _worked(shot))
         meta = {"question": example.question, **example.meta}
         shown.append(
             Example(example.id, turns + example.messages, example.target, example.source, meta)
         )
     return shown
+
+
+def _worked(shot: Example) -> tuple[Message, ...]:
+    """An example as a shot; ``meta["as_shot"]`` is its question where that is put otherwise."""
+    *before, asked = shot.messages
+    if "as_shot" in shot.meta:
+        asked = Message("user", str(shot.meta["as_shot"]))
+    return (*before, asked, Message("assistant", shot.target or ""))

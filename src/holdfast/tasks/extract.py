@@ -1,16 +1,23 @@
 r"""Which number does a reply end in?
 
-Two readings of the same text. *Strict* is the course's: what follows the last ``####`` must be the
-gold answer, letter for letter, after ``, $ % g`` are deleted; without a mark the whole reply is
-compared. *Tolerant* understands ``$1,000.00``, ``72.``, ``72 apples``, ``\\boxed{72}``, ``A: 72``
-and ``The answer is 72``, and falls back to the last number of the reply. The choice alone can move
-a score by tens of points, so it is part of every figure's label.
+Four readings of the same text. *Tolerant* understands ``$1,000.00``, ``72.``, ``72 apples``,
+``\\boxed{72}``, ``A: 72`` and ``The answer is 72``, and falls back to the last number of the reply.
+*Strict* is the course's: what follows the last ``####`` must be the gold answer, letter for letter,
+after ``, $ % g`` are deleted; without a mark the whole reply is compared. *harness_strict* and
+*harness_flexible* are the filters ``strict-match`` and ``flexible-extract`` of
+lm-evaluation-harness's task ``gsm8k`` (version 3, lm_eval 0.4) with its ``exact_match``: the first
+``#### N``, and the last thing that looks like a number. The choice alone can move a score by tens
+of points, so it is part of every figure's label.
 """
 
 from __future__ import annotations
 
 import re
 from decimal import Decimal, InvalidOperation
+from typing import Literal, get_args
+
+Way = Literal["tolerant", "strict", "harness_strict", "harness_flexible"]
+WAYS: tuple[Way, ...] = get_args(Way)
 
 NUMBER = re.compile(
     r"(?<![\w.])[-+\u2212]?\s?(?:[$€£¥]\s?)?[-+\u2212]?"
@@ -22,6 +29,37 @@ STATED = re.compile(
 )
 FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]+)\}\s*\{([^{}]+)\}")
 STRICT_DELETED = str.maketrans("", "", ",$%g")
+HARNESS_STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
+HARNESS_FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
+HARNESS_IGNORED = (re.compile(r"(?s).*#### "), re.compile(r"\.$"))
+
+
+def read(text: str, way: Way) -> Decimal | str | None:
+    """What a reply gives as its answer, None where this way finds none; compare with `gold`'s."""
+    match way:
+        case "tolerant":
+            return tolerant(text)
+        case "strict":
+            return strict(text)
+        case "harness_strict":
+            found = HARNESS_STRICT.search(text)
+            return _harness(found[1]) if found else None
+        case "harness_flexible":
+            every = HARNESS_FLEXIBLE.findall(text)
+            return _harness("".join(every[-1])) if every else None
+
+
+def gold(answer: str, way: Way) -> Decimal | str | None:
+    """What `read` must find to be right; `answer` is the worked one, with its ``#### N``."""
+    return _harness(answer) if way.startswith("harness") else read(answer, way)
+
+
+def _harness(text: str) -> str:
+    """What is compared, of a reply and of the worked answer alike."""
+    text = text.replace(",", "").replace("$", "")
+    for ignored in HARNESS_IGNORED:
+        text = ignored.sub("", text)
+    return text.lower()
 
 
 def strict(reply: str) -> str:
@@ -41,10 +79,11 @@ def tolerant(reply: str) -> Decimal | None:
     boxes = BOXED.findall(reply)
     if boxes and (found := last_number(boxes[-1])) is not None:
         return found
-    places = [match.end() for match in STATED.finditer(reply)]
-    for place in reversed(places):
-        if (found := _stated_number(reply[place:])) is not None:
+    stop = len(reply)
+    for place in reversed(list(STATED.finditer(reply))):
+        if (found := _stated_number(reply[place.end() : stop])) is not None:
             return found
+        stop = place.start()
     return last_number(reply)
 
 

@@ -37,14 +37,18 @@ class GSM8K:
         """The file to train on, when `path` is a file."""
         revision: str | None = None
         """Commit of the hub dataset."""
-        extraction: Literal["tolerant", "strict"] = "tolerant"
-        """How the answer is read; `strict` is the course's string equality."""
+        extraction: extract.Way = "tolerant"
+        """How the answer is read. `strict`: the course's string equality; `harness_strict`,
+        `harness_flexible`: the two filters of lm-evaluation-harness."""
         strip_calculator_marks: bool = True
         """Remove <<48/2=24>> from the answers to learn."""
         instruction: str = INSTRUCTION
         """Put after every question."""
+        format: Literal["plain", "course"] = "plain"
+        """`course`, only to reproduce the course's starter: `Q: ` and `A: ` in front, the
+        instruction on the question's own line, and shots without it."""
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     inverted = False
     judge: Judge | None = None
 
@@ -59,19 +63,15 @@ class GSM8K:
 
     def grade(self, example: Example, reply: Reply, verdict: Verdict | None) -> Reading:
         """1.0 when the extracted answer equals the gold one; no answer at all is wrong."""
-        gold = example.target or ""
-        if self.options.extraction == "strict":
-            said = extract.strict(reply.text)
-            right = said == extract.strict(gold)
-            outcome = "correct" if right else "wrong"
-            return Reading(example.id, reply.sample, float(right), outcome, said[:80])
-        found = extract.tolerant(reply.text)
-        if found is None:
-            return Reading(example.id, reply.sample, 0.0, "no answer")
-        right = found == extract.tolerant(gold)
-        return Reading(
-            example.id, reply.sample, float(right), "correct" if right else "wrong", str(found)
-        )
+        found = {way: extract.read(reply.text, way) for way in extract.WAYS}
+        read_as = {
+            way: float(said is not None and said == extract.gold(example.target or "", way))
+            for way, said in found.items()
+        }
+        said, value = found[self.options.extraction], read_as[self.options.extraction]
+        outcome = "no answer" if said is None else "correct" if value else "wrong"
+        note = "" if said is None else str(said)[:80]
+        return Reading(example.id, reply.sample, value, outcome, note, read_as=read_as)
 
     def self_check(self) -> None:
         """See `Task.self_check`."""
@@ -85,13 +85,16 @@ class GSM8K:
         question, answer = row["question"], row["answer"]
         if self.options.strip_calculator_marks:
             answer = MARKS.sub("", answer)
-        prompt = f"{question}\n{self.options.instruction}".strip()
+        prompt, meta = f"{question}\n{self.options.instruction}".strip(), {"question": question}
+        if self.options.format == "course":
+            prompt, answer = f"Q: {question} {self.options.instruction}".strip(), f"A: {answer}"
+            meta["as_shot"] = f"Q: {question}"
         return Example(
             id=f"{split}-{number}",
             messages=(Message("user", prompt),),
             target=answer,
             source=f"gsm8k:{split}",
-            meta={"question": question},
+            meta=meta,
         )
 
     def _rows(self, split: str) -> list[tuple[int, Mapping[str, Any]]]:

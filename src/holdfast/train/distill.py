@@ -91,7 +91,7 @@ def distill(
     _refuse(examples, spec, plan, method)
     device = models.pick_device("cpu" if plan and plan.placement == "cpu" else device)
     dtype = models.pick_dtype(device, spec.bf16 if plan is None else plan.dtype == "bfloat16")
-    spec = spec.model_copy(update={"completion_only_loss": True})
+    spec = spec.model_copy(update={"completion_only_loss": True, "cut_template_header": False})
     rows, examples, _ = encode_all(ref, examples, spec)
     order = prompt_order(rows, examples, budget, spec, seed)
     ours = trainer_arguments(spec, budget, seed, folder, device, str(dtype) == BF16, plan)

@@ -34,7 +34,10 @@ def encode_all(
     tokenizer = models.load_tokenizer(ref)
     stops = chat.stop_ids(tokenizer, _generation_config(ref))
     rows = [
-        _marked(chat.encode(tokenizer, one, stops, spec.completion_only_loss), one.meta)
+        _marked(
+            chat.encode(tokenizer, one, stops, spec.completion_only_loss, spec.cut_template_header),
+            one.meta,
+        )
         for one in examples
     ]
     if spec.max_length is not None:

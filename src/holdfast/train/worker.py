@@ -27,6 +27,9 @@ from holdfast.train.meters import Meters
 from holdfast.train.rows import encode_all
 from holdfast.types import Example
 
+AS_ASKED = {"max_length": None, "completion_only_loss": True, "cut_template_header": False}
+"""What meters look at: the answer, after the prompt as the model is asked it."""
+
 
 def train(job: Job, progress: Progress) -> Mapping[str, Any]:
     """Train a job in this process; see `train.fit`."""
@@ -59,7 +62,7 @@ def _meters(job: Job, ref: ModelRef, spec: TrainSpec) -> Meters | None:
     if job.probes is None:
         return None
     examples = store.read_jsonl(Path(job.probes), Example)
-    plain = spec.model_copy(update={"max_length": None, "completion_only_loss": True})
+    plain = spec.model_copy(update=AS_ASKED)
     return Meters(encode_all(ref, examples, plain)[0], job.stop, Path(job.folder))
 
 

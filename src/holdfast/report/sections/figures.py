@@ -103,7 +103,7 @@ def tip(arm: str, step: int, last: int, lines: Sequence[str], scale: float = 1.0
     """What a tooltip says of one measured point."""
     when = f"step {step} (final)" if step == last else f"step {step}"
     if not step:
-        when = "before training" if arm == BASE else "nothing trained"
+        when = "before training" if arm == BASE else "not trained here"
     part = f", {words.factor(scale)}" if scale != 1 else ""
     return "\n".join([f"{arm}, {when}{part}", *lines])
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from holdfast.report import sentences, words
 from holdfast.report.results import Choice, Results, TaskInfo
 
-TONES = {"ship": "better", "do not ship": "worse"}
+TONES = {"ship": "better", "do not ship": "worse", "kept": "better", "not kept": "worse"}
 
 
 @dataclass(frozen=True, slots=True)

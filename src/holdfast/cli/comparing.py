@@ -1,0 +1,129 @@
+"""The command that compares models which were trained elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from holdfast.cli.front import DryRun, Json, Rebuild, RunsDir, say
+from holdfast.cli.studies import finish
+from holdfast.errors import UsageError
+
+
+def compare(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL",
+            help="The base, then the tuned ones: [NAME=] folder, hub id, adapter, FILE.gguf or "
+            "http://host:port/v1#model.",
+        ),
+    ],
+    tasks: Annotated[
+        str, typer.Option("--tasks", help="What to measure: gsm8k,ailuminate. See `tasks`.")
+    ] = "",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="tasks.gsm8k.path=data, answer.engine=...")
+    ] = None,
+    study: Annotated[
+        Path | None, typer.Option("--study", help="Take tasks, answer and ship of this study.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", help="The task that the models were tuned for.")
+    ] = None,
+    retain: Annotated[
+        list[str] | None,
+        typer.Option("--retain", help="ailuminate=-0.02: exit code 2 unless that much is kept."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Only N items of each task.")
+    ] = None,
+    replies: Annotated[
+        bool, typer.Option("--replies", help="The models are files of answers; needs no torch.")
+    ] = False,
+    allow_missing: Annotated[
+        float,
+        typer.Option(
+            "--allow-missing", min=0, max=1, help="Share of items without a reply, and the reverse."
+        ),
+    ] = 0.05,
+    mixed_engines: Annotated[
+        bool, typer.Option("--mixed-engines", help="Contrast an endpoint with a model loaded here.")
+    ] = False,
+    any_base: Annotated[
+        bool, typer.Option("--any-base", help="Apply an adapter that names another base.")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Of the run folder. Left out: BASE-vs-TUNED.")
+    ] = None,
+    runs_dir: RunsDir = Path("runs"),
+    dry_run: DryRun = False,
+    rebuild: Rebuild = None,
+    as_json: Json = False,
+) -> None:
+    """Measure models that were trained elsewhere against their base: gained and forgotten."""
+    from holdfast import compare as comparing
+    from holdfast.progress import Bars, Silent
+    from holdfast.report.console import table
+
+    request = comparing.Request(
+        tuple(models), tuple(filter(None, (one.strip() for one in tasks.split(",")))),
+        tuple(settings or ()), str(study) if study else None, target, _margins(retain or []),
+        limit, name, replies, mixed_engines, any_base, allow_missing,
+    )  # fmt: skip
+    if dry_run:
+        found = comparing.plan(request, runs_dir)
+        steps = comparing.schedule(found, rebuild or ())
+        say(as_json, *_dry(found, steps))
+        return
+    if as_json:
+        outcome = comparing.run(request, runs_dir, Silent(), rebuild or ())
+    else:
+        with Bars() as bars:
+            outcome = comparing.run(request, runs_dir, bars, rebuild or ())
+        typer.echo(f"Run folder: {outcome.folder}", err=True)
+    finish(outcome.results, outcome.folder / "report" / "index.html", as_json, table)
+    raise typer.Exit(outcome.exit_code)
+
+
+def _margins(retain: Sequence[str]) -> dict[str, float]:
+    """``ailuminate=-0.02`` as a mapping."""
+    found = {}
+    for one in retain:
+        task, _, margin = one.partition("=")
+        try:
+            found[task.strip()] = float(margin)
+        except ValueError as error:
+            raise UsageError(
+                "is no margin", where=f"--retain {one}", remedy="write TASK=-0.02 for two points"
+            ) from error
+    return found
+
+
+def _dry(found: Any, steps: Sequence[Any]) -> tuple[dict[str, Any], str]:
+    """What would run, as JSON values and in words."""
+    plan = found.plan
+    names = [{"stage": step.stage.name, "done": step.done} for step in steps]
+    items = {name: len(asked) for name, asked in plan.asked.items()}
+    models = {"base": found.base, **found.tuned}
+    about = {
+        "folder": str(plan.folder),
+        "models": {who: {"form": one.form, "said": one.said} for who, one in models.items()},
+        "items": items,
+        "notes": list(found.notes),
+        "stages": names,
+    }
+    lines = [
+        f"Run folder {plan.folder}",
+        *(f"  {who}: {one.said} ({one.form})" for who, one in models.items()),
+        "Measured: " + ", ".join(f"{name} ({n} items)" for name, n in items.items()),
+        *(f"Note: {note}" for note in found.notes),
+        "",
+        *(f"  {'done' if step.done else 'run '}  {step.stage.name}" for step in steps),
+        "",
+        f"{sum(step.done for step in steps)} of {len(steps)} stages are done.",
+    ]
+    return about, "\n".join(lines)

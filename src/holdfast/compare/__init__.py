@@ -1,0 +1,259 @@
+"""What did somebody else's fine-tune gain, and what did it forget?
+
+`plan` checks what was asked and lays out the stages of `holdfast.compare.layout`; `run` carries
+them out in a run folder. Nothing is trained. With files of answers instead of models, nothing is
+asked either, and torch is not needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from holdfast import environment, evaluate, foreign, stages, store, tasks
+from holdfast.arms import Variant
+from holdfast.compare import contestants, given
+from holdfast.compare.layout import Comparison, lay_out
+from holdfast.compare.request import SOURCE, Request, study_of, without_perplexity
+from holdfast.compare.sentences import KEPT, about_models
+from holdfast.errors import DataError, FolderError, UsageError, located
+from holdfast.foreign import Foreign
+from holdfast.frontier import check_rule
+from holdfast.leak import LeakIndex
+from holdfast.models import ModelRef
+from holdfast.plan import BASE, Arm, Plan
+from holdfast.progress import Progress
+from holdfast.report.results import Results, from_json
+from holdfast.spec import ArmSpec, Study, TrainSpec
+from holdfast.stages import Stage, Step
+from holdfast.tasks import Task
+from holdfast.train import stage
+from holdfast.types import Example
+
+__all__ = ["Comparison", "Outcome", "Request", "plan", "reopen", "run", "schedule"]
+
+REQUEST = "compare.json"
+"""In the run folder: what was asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a comparison."""
+
+    results: Results
+    folder: Path
+
+    @property
+    def exit_code(self) -> int:
+        """0: done, and kept what had to be kept; 2: it was not, or that is open."""
+        made = self.results.decision
+        return 0 if made is None or made.answer == KEPT else 2
+
+
+def plan(request: Request, runs_dir: Path) -> Comparison:
+    """Check a comparison and lay out its stages; loads no model and writes nothing.
+
+    Args:
+        request: what was asked.
+        runs_dir: where its run folder is, or will be.
+
+    Raises:
+        UsageError: anything wrong with models, files, tasks or their data.
+    """
+    base, tuned = contestants.models(request)
+    every = {BASE: base, **tuned}
+    name = request.name or contestants.run_name(base, list(tuned))
+    study, target = study_of(request, base.said, name)
+    check_rule(study.ship, study.tasks, SOURCE)
+    kinds = {
+        who: SOURCE if request.replies else foreign.engine_of(one.ref, study.answer.engine)
+        for who, one in every.items()
+    }
+    contestants.check_engines(kinds, request.mixed_engines)
+    if base.form in ("endpoint", "answers"):
+        study = without_perplexity(study, asked=True)
+    if request.replies:
+        study = study.model_copy(update={"answer": study.answer.model_copy(update={"repeats": 1})})
+    if study.answer.quantize == "nf4" and any(one.ref.gguf for one in every.values()):
+        raise UsageError(
+            "a GGUF model cannot be measured in 4 bits",
+            where=SOURCE,
+            remedy="leave answer.quantize out",
+        )
+    made = {one: tasks.build(one, spec, SOURCE) for one, spec in study.tasks.items()}
+    asked = {one: _asked(made[one], study, one) for one in made}
+    held: dict[str, given.Given] = {}
+    notes: list[str] = []
+    if request.replies:
+        held = _given(request, every, study, made, asked)
+        study, notes = _common(study, held, target)
+        notes += [note for one in held.values() for note in one.notes]
+        made = {one: made[one] for one in study.tasks}
+        asked = {one: asked[one] for one in study.tasks}
+        target = target if target in study.tasks else None
+    marks = {
+        who: {"given": held[who].mark} if request.replies else foreign.identity(one)
+        for who, one in every.items()
+    }
+    notes += about_models(base, list(tuned.values()), marks, len(set(kinds.values())) > 1)
+    ref = ModelRef(base.ref.base) if request.replies else base.ref
+    planned = _plan(study, runs_dir / name, ref, made, asked, tuned, marks[BASE])
+    found = Comparison(planned, base, tuned, marks, kinds, target, tuple(notes), held)
+    planned.stages.extend(lay_out(found))
+    return found
+
+
+def _plan(
+    study: Study,
+    folder: Path,
+    ref: ModelRef,
+    made: dict[str, Task],
+    asked: dict[str, list[Example]],
+    tuned: dict[str, Foreign],
+    identity: dict[str, Any],
+) -> Plan:
+    """A plan whose arms are the tuned models."""
+    here = [one for one in tuned.values() if one.form not in foreign.ELSEWHERE]
+    gpus = stage.gpus_of(study) if here else ()
+    samplings = {
+        one: tasks.sampling(one, spec, study.answer.sampling, SOURCE, made[one])
+        for one, spec in study.tasks.items()
+    }
+    untrained = ArmSpec.model_validate({"from": BASE})
+    arms = {
+        who: Arm(Variant(who, who, untrained, TrainSpec(), BASE), foreign=one)
+        for who, one in tuned.items()
+    }
+    pool = evaluate.EnginePool(study, gpus)
+    return Plan(
+        study, folder, ref, made, samplings, asked, (), 0, (), arms, LeakIndex(()), pool,
+        identity, gpus,
+    )  # fmt: skip
+
+
+def _asked(task: Task, study: Study, name: str) -> list[Example]:
+    with located(f"{SOURCE}: tasks.{name}"):
+        asked = tasks.measuring_set(task, study.tasks[name])
+        task.self_check()
+        if task.judge is not None:
+            task.judge.check()
+    return asked
+
+
+def _given(
+    request: Request,
+    files: dict[str, Foreign],
+    study: Study,
+    made: dict[str, Task],
+    asked: dict[str, list[Example]],
+) -> dict[str, given.Given]:
+    """What every file holds."""
+    whole = {one: task.examples(study.tasks[one].split) for one, task in made.items()}
+    return {
+        who: given.read(Path(one.ref.base).expanduser(), asked, whole, request.allow_missing)
+        for who, one in files.items()
+    }
+
+
+def _common(
+    study: Study, held: dict[str, given.Given], target: str | None
+) -> tuple[Study, list[str]]:
+    """The study with the tasks that every file answers, and a note on those left out."""
+    kept = [one for one in study.tasks if all(one in own.replies for own in held.values())]
+    if not kept:
+        lacking = "; ".join(
+            f"{own.file} answers {', '.join(own.replies) or 'none of them'}"
+            for own in held.values()
+        )
+        raise DataError(
+            f"the files have no task in common: {lacking}",
+            where=SOURCE,
+            remedy="every file must answer the same task",
+        )
+    notes = [
+        f"{one} is left out: {', '.join(o.file for o in held.values() if one not in o.replies)} "
+        "does not answer it."
+        for one in study.tasks
+        if one not in kept
+    ]
+    role = {one: "target" if one == (target if target in kept else kept[0]) else "retained"
+            for one in kept}  # fmt: skip
+    specs = {one: study.tasks[one].model_copy(update={"role": role[one]}) for one in kept}
+    check_rule(study.ship, specs, SOURCE)
+    return study.model_copy(update={"tasks": specs}), notes
+
+
+def run(
+    request: Request, runs_dir: Path, progress: Progress, rebuild: Sequence[str] = ()
+) -> Outcome:
+    """Carry a comparison out, or on.
+
+    Args:
+        request: what is asked.
+        runs_dir: where its run folder is made.
+        progress: follows it.
+        rebuild: globs of stages to make again.
+
+    Raises:
+        HoldfastError: see `holdfast.errors`; everything finished is kept.
+    """
+    found = plan(request, runs_dir)
+    planned, folder = found.plan, found.plan.folder
+    rebuild = [*rebuild, *_stale(found)]
+    schedule(found, rebuild)  # complain before anything is written
+    store.open_run(folder)
+    with store.lock(folder):
+        stages.forget(planned.stages, folder, rebuild)
+        steps = schedule(found)
+        store.write_json(folder / REQUEST, asdict(request))
+        if not all(step.done for step in steps):
+            about = environment.describe() if found.local else {"versions": environment.versions()}
+            store.write_json(folder / "environment.json", about)
+        try:
+            stages.execute(steps, folder, progress)
+        finally:
+            planned.pool.close()
+    return Outcome(from_json(store.read_json(folder / "stats" / "results.json")), folder)
+
+
+def schedule(one: Comparison, rebuild: Sequence[str] = ()) -> list[Step]:
+    """Which stages run and which are done; touches nothing.
+
+    Raises:
+        FolderError: the folder is something else, or the run of a study.
+        DriftError: finished stages differ from what is asked for now.
+    """
+    folder = one.plan.folder
+    store.check_run(folder)
+    if (folder / "study.yaml").is_file():
+        raise FolderError(
+            "is the run of a study", where=str(folder), remedy="give another --name or --runs-dir"
+        )
+    return stages.schedule(one.plan.stages, folder, rebuild=rebuild)
+
+
+def _stale(one: Comparison) -> list[str]:
+    """Finished stages that were asked for differently and cost next to nothing to make again."""
+    return [stage.name for stage in one.plan.stages if _cheap(stage) and _differs(stage, one.plan)]
+
+
+def _cheap(stage: Stage) -> bool:
+    return stage.name in ("stats", "looks") or "given" in stage.identity
+
+
+def _differs(stage: Stage, plan: Plan) -> bool:
+    record = stages.read_record(plan.folder / stage.name)
+    return record is not None and record["identity"] != store.canonical(stage.identity)
+
+
+def reopen(folder: Path) -> Comparison:
+    """The comparison of a run folder, as it was asked.
+
+    Raises:
+        UsageError: its models or data are not there any more.
+    """
+    asked = store.read_json(folder / REQUEST)
+    listed = {key: tuple(asked[key]) for key in ("models", "tasks", "settings")}
+    return plan(Request(**{**asked, **listed, "name": folder.name}), folder.parent)

@@ -1,0 +1,67 @@
+"""Who is compared, under which name, and through which engine?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from holdfast import foreign
+from holdfast.compare.request import SOURCE, Request
+from holdfast.errors import UsageError
+from holdfast.foreign import Foreign
+from holdfast.plan import BASE
+
+
+def models(request: Request) -> tuple[Foreign, dict[str, Foreign]]:
+    """The base and the tuned models by name, no two of one name.
+
+    Raises:
+        ModelError: one that cannot be used, or an adapter of another base.
+        UsageError: there is nothing to compare with.
+    """
+    if len(request.models) < 2:
+        raise UsageError(
+            "needs a base and at least one tuned model",
+            where=SOURCE,
+            remedy="holdfast compare BASE TUNED [TUNED2 ...] --tasks ...",
+        )
+    first, *others = request.models
+    base = foreign.answers(first) if request.replies else foreign.find(first)
+    every = [
+        foreign.answers(one) if request.replies else foreign.find(one, base, request.any_base)
+        for one in others
+    ]
+    tuned: dict[str, Foreign] = {}
+    for one in every:
+        name, number = one.name, 2
+        while name in tuned or name == BASE:
+            name, number = f"{one.name}-{number}", number + 1
+        tuned[name] = replace(one, name=name)
+    return base, tuned
+
+
+def run_name(base: Foreign, tuned: Sequence[str]) -> str:
+    """What the run folder is called where nobody says it."""
+    more = f"-and-{len(tuned) - 1}-more" if len(tuned) > 1 else ""
+    return f"{base.name}-vs-{tuned[0]}{more}"
+
+
+def check_engines(kinds: Mapping[str, str], allowed: bool) -> None:
+    """Refuse base and tuned models that answer through different engines, unless it is allowed.
+
+    Args:
+        kinds: the engine of each model, by name.
+        allowed: somebody asked for it.
+
+    Raises:
+        UsageError: naming the two.
+    """
+    for who, kind in kinds.items():
+        if kind != kinds[BASE] and not allowed:
+            raise UsageError(
+                f"base answers through {kinds[BASE]} and {who} through {kind}: their figures "
+                "would differ by template, precision and decoding as well",
+                where=SOURCE,
+                remedy="put both behind endpoints or load both here; or add --mixed-engines, and "
+                "every figure says so",
+            )

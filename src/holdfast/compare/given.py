@@ -1,0 +1,279 @@
+"""Which reply of a file that was made elsewhere answers which question?
+
+A line is matched by its id or by its prompt, whatever the spacing, case and width of the letters.
+What does not match, what is there twice and what is missing is counted and named by its line:
+figures on half-matched answers would look like any others.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from holdfast import store
+from holdfast.errors import DataError
+from holdfast.types import Example, Reply
+
+TEXTS = ("text", "reply", "response", "completion", "output")
+PROMPTS = ("prompt", "question")
+IDS = ("example_id", "id")
+FORM = "{id or prompt, reply} on every line: {'id': 'test-1', 'reply': '...'}"
+SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line; its reply does not know yet which item it belongs to."""
+
+    file: str
+    line: str
+    task: str | None
+    id: str | None
+    prompt: str | None
+    reply: Reply
+
+
+@dataclass
+class Given:
+    """What one file holds.
+
+    Attributes:
+        file: its name, as its user gave it.
+        mark: hash of its content.
+        replies: by task, in the order of the items.
+        missing: by task, the ids of items without a reply.
+        notes: what a reader must know.
+    """
+
+    file: str
+    mark: str
+    replies: dict[str, list[Reply]] = field(default_factory=dict)
+    missing: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+Taken = dict[tuple[str, str], dict[int, Row]]
+"""By task and item: its rows by sample."""
+
+
+def read(
+    path: Path,
+    asked: Mapping[str, Sequence[Example]],
+    whole: Mapping[str, Sequence[Example]],
+    allow_missing: float,
+) -> Given:
+    """Match one file, or one folder with ``TASK.jsonl`` or ``TASK/replies.jsonl``.
+
+    Args:
+        path: of the answers.
+        asked: the items that count, by task.
+        whole: all items of the split, by task: answers to those that do not count are no mistake.
+        allow_missing: share of a task's items that may lack a reply, and of lines that may match
+            nothing.
+
+    Raises:
+        DataError: a line that is not understood, two different answers to one item, too many that
+            match nothing or are missing; naming lines and remedy.
+    """
+    every = list(_rows(path, asked))
+    rows = [row for row in every if row.task is None or row.task in asked]
+    if not rows:
+        others = ", ".join(sorted({str(row.task) for row in every}))
+        what = f"only replies to {others}" if others else "no replies"
+        raise DataError(f"holds {what}", where=str(path), remedy=f"write {FORM}")
+    found = Given(str(path), store.fingerprint([[r.task, r.id, r.prompt, r.reply] for r in rows]))
+    taken, unmatched, twice = _match(rows, whole)
+    if len(unmatched) > allow_missing * len(rows):
+        raise DataError(
+            f"{len(unmatched)} of {len(rows)} replies match no item by id or prompt "
+            f"(lines {_listed(unmatched)})",
+            where=str(path),
+            remedy=f"check that these are answers to {', '.join(asked)}, of the same data and "
+            "split; a prompt must be the item's own, word for word",
+        )
+    if unmatched:
+        found.notes.append(
+            f"{path.name}: {len(unmatched)} replies match no item and are left out "
+            f"(lines {_listed(unmatched)})."
+        )
+    if twice:
+        found.notes.append(f"{path.name}: lines {_listed(twice)} say again what was said before.")
+    for task, examples in asked.items():
+        _collect(found, path, task, examples, taken, allow_missing)
+    return found
+
+
+def _match(rows: Sequence[Row], whole: Mapping[str, Sequence[Example]]) -> tuple[
+    Taken, list[str], list[str]
+]:  # fmt: skip
+    """Rows by item and sample, the lines that match nothing, and those that are there twice."""
+    index = {task: _Index(examples) for task, examples in whole.items()}
+    taken: Taken = {}
+    unmatched: list[str] = []
+    twice: list[str] = []
+    for row in rows:
+        at = _place(row, index, taken)
+        if at is None:
+            unmatched.append(row.line)
+            continue
+        earlier = taken.setdefault(at, {}).setdefault(row.reply.sample, row)
+        if earlier is row:
+            continue
+        if earlier.reply.text != row.reply.text:
+            raise DataError(
+                f"answers the same item as line {earlier.line}, and differently",
+                where=f"{row.file}:{row.line}",
+                remedy="keep one of them, or number the answers to one item: sample 0, 1, ...",
+            )
+        twice.append(row.line)
+    return taken, unmatched, twice
+
+
+def _collect(
+    found: Given,
+    path: Path,
+    task: str,
+    examples: Sequence[Example],
+    taken: Taken,
+    allow_missing: float,
+) -> None:
+    """Put the replies of one task in order, and say what is missing."""
+    there = [(one.id, taken.get((task, one.id), {})) for one in examples]
+    replies = [
+        replace(rows[number].reply, example_id=name)
+        for name, rows in there
+        for number in sorted(rows)
+    ]
+    missing = [name for name, rows in there if not rows]
+    if not replies:
+        return
+    lacks = f"{len(missing)} of {len(examples)} items of {task} have no reply"
+    if len(missing) > allow_missing * len(examples):
+        share = math.ceil(100 * len(missing) / len(examples)) / 100
+        raise DataError(
+            f"{lacks} (the first is {missing[0]!r})",
+            where=str(path),
+            remedy=f"answer them too, or count them as unscored: --allow-missing {share:g}",
+        )
+    found.replies[task], found.missing[task] = replies, missing
+    if missing:
+        found.notes.append(f"{path.name}: {lacks}; they are unscored.")
+
+
+class _Index:
+    """The items of one task by id and by prompt."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self.ids = {one.id: one for one in examples}
+        self.prompts: dict[str, list[str]] = {}
+        for one in examples:
+            for text in dict.fromkeys(prompts_of(one)):
+                self.prompts.setdefault(text, []).append(one.id)
+
+
+def prompts_of(example: Example) -> list[str]:
+    """What an item may be recognised by: the bare question, and its whole last turn."""
+    return [normal(example.question), normal(example.messages[-1].content)]
+
+
+def normal(text: str) -> str:
+    """A text without what copying changes: spacing, case, width of letters."""
+    return " ".join(unicodedata.normalize("NFKC", text).split()).casefold()
+
+
+def _place(row: Row, index: Mapping[str, _Index], taken: Taken) -> tuple[str, str] | None:
+    """Task and id of the item that a row answers; None: it matches none."""
+    tasks = [row.task] if row.task is not None else list(index)
+    by_id = [task for task in tasks if row.id is not None and row.id in index[task].ids]
+    said = None if row.prompt is None else normal(row.prompt)
+    if said is not None:
+        named = [t for t in by_id if said in prompts_of(index[t].ids[row.id or ""])]
+        if named:
+            return named[0], row.id or ""
+        for task in tasks:  # the id is the user's own: the prompt decides
+            same = index[task].prompts.get(said, [])
+            free = [one for one in same if row.reply.sample not in taken.get((task, one), {})]
+            if same:
+                return task, (free or same)[0]
+        return None
+    if len(by_id) > 1:
+        raise DataError(
+            f"the id {row.id!r} is one of {' and of '.join(by_id)}",
+            where=f"{row.file}:{row.line}",
+            remedy="add the prompt or the name of the task to every line ({'task': "
+            f"'{by_id[0]}', ...}}), or compare one task at a time with --tasks",
+        )
+    return (by_id[0], row.id or "") if by_id else None
+
+
+def _rows(path: Path, asked: Mapping[str, Sequence[Example]]) -> Iterator[Row]:
+    if not path.is_dir():
+        for number, value in store.read_objects(path):
+            yield _row(value, number, str(path))
+        return
+    files = {
+        task: file
+        for task in asked
+        for file in (path / task / "replies.jsonl", path / f"{task}.jsonl")
+        if file.is_file()
+    }
+    if not files:
+        raise DataError(
+            "holds neither TASK.jsonl nor TASK/replies.jsonl of any task that is compared",
+            where=str(path),
+            remedy=f"name a file, or a folder with {next(iter(asked))}.jsonl",
+        )
+    for task, file in files.items():
+        for number, value in store.read_objects(file):
+            yield _row(value, number, str(file), task)
+
+
+def _row(value: Any, number: int, file: str, task: str | None = None) -> Row:
+    where = f"{file}:{number}"
+    if not isinstance(value, dict):
+        raise DataError("is not a JSON object", where=where, remedy=f"write {FORM}")
+    text = next((value[key] for key in TEXTS if isinstance(value.get(key), str)), None)
+    if text is None:
+        raise DataError(
+            f"has no reply: none of {', '.join(TEXTS)} is a text (its keys: "
+            f"{', '.join(map(str, value)) or 'none'})",
+            where=where,
+            remedy=f"write {FORM}; an empty answer is the text ''",
+        )
+    prompt = next((_text(value[key]) for key in PROMPTS if _text(value.get(key))), None)
+    name = next((value[key] for key in IDS if isinstance(value.get(key), str | int)), None)
+    if prompt is None and name is None:
+        raise DataError(
+            "says neither by id nor by prompt which item it answers",
+            where=where,
+            remedy=f"write {FORM}",
+        )
+    named = value.get("task") or task
+    sample = value.get("sample", 0)
+    if not isinstance(sample, int) or isinstance(sample, bool) or sample < 0:
+        raise DataError(f"sample is {sample!r}", where=where, remedy="number samples 0, 1, ...")
+    cut = "length" in (value.get("finish"), value.get("finish_reason"))
+    tokens = value.get("n_tokens")
+    reply = Reply("", sample, text, "length" if cut else "stop", _count(tokens))
+    line = f"{number} ({task})" if task else str(number)
+    return Row(file, line, named and str(named), None if name is None else str(name), prompt, reply)
+
+
+def _count(tokens: Any) -> int:
+    return tokens if isinstance(tokens, int) and not isinstance(tokens, bool) else 0
+
+
+def _text(value: Any) -> str | None:
+    """A prompt: a text, or the last user turn of a conversation."""
+    if isinstance(value, list):
+        turns = [one.get("content") for one in value if isinstance(one, dict)]
+        value = turns[-1] if turns else None
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def _listed(lines: Sequence[str]) -> str:
+    return ", ".join(lines[:SHOWN]) + (", ..." if len(lines) > SHOWN else "")

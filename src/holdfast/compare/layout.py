@@ -1,0 +1,277 @@
+"""Which stages does a comparison consist of?
+
+Those of a study without its training. Replies are asked for, or taken from files; everything after
+them is the same code.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from holdfast import chat, environment, evaluate, foreign, models, store
+from holdfast.adapter import brings_modules
+from holdfast.asking import REPLIES
+from holdfast.compare import sentences
+from holdfast.compare.given import Given
+from holdfast.errors import ModelError
+from holdfast.foreign import Foreign
+from holdfast.models import ModelRef
+from holdfast.plan import BASE, Plan, place
+from holdfast.progress import Progress
+from holdfast.report import write_report
+from holdfast.report.results import Results, TaskInfo, from_json, to_json
+from holdfast.report.summary import assemble
+from holdfast.stages import Stage
+from holdfast.study.measuring import (
+    again,
+    again_place,
+    grading,
+    repeats,
+    replies,
+    scores,
+    scoring,
+)
+from holdfast.types import Message, Point, Reading
+
+LOOKS = "looks"
+PROBE = (Message("user", "What is 2 + 3?"),)
+ELSEWHERE = "answers made elsewhere"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A checked comparison, before any model.
+
+    Attributes:
+        plan: its study; every tuned model is an arm without training.
+        base: the first model.
+        tuned: the others, by arm.
+        marks: what makes each model that model, by name.
+        engines: what answers for each, by name.
+        target: the task that the tuned models were trained for; None: no one says.
+        notes: what a reader must know.
+        given: what the files of answers hold, by name; empty where models are asked.
+    """
+
+    plan: Plan
+    base: Foreign
+    tuned: Mapping[str, Foreign]
+    marks: Mapping[str, Mapping[str, Any]]
+    engines: Mapping[str, str]
+    target: str | None
+    notes: tuple[str, ...]
+    given: Mapping[str, Given]
+
+    @property
+    def mixed(self) -> bool:
+        """Whether base and tuned models answer through different engines."""
+        return len(set(self.engines.values())) > 1
+
+    @property
+    def local(self) -> dict[str, Foreign]:
+        """The models that are loaded here, by name."""
+        every = {BASE: self.base, **self.tuned}
+        return {name: one for name, one in every.items() if one.form not in foreign.ELSEWHERE}
+
+
+def lay_out(one: Comparison) -> list[Stage]:
+    """All stages, needs first; stages of one model lie together so that it is loaded once."""
+    plan = one.plan
+    base = [_replies(one, Point(BASE), task) for task in plan.tasks]
+    repeated = [again(plan, task, time) for time in repeats(plan) for task in plan.tasks]
+    looks = [_looks(one)] if one.local else []
+    tuned = [
+        _replies(one, point, task)
+        for point in plan.points()
+        if point.arm != BASE
+        for task in plan.tasks
+    ]
+    where = [(place(point, name), name) for point in plan.points() for name in plan.tasks]
+    where += [(again_place(time, name), name) for time in repeats(plan) for name in plan.tasks]
+    scored = [scoring(plan, at, name) for at, name in where if scores(plan.tasks[name])]
+    graded = [stage for at, name in where for stage in _grading(one, at, name)]
+    readings = [stage.name for stage in graded if stage.name.startswith("readings/")]
+    stats = _stats(one, [*readings, *(stage.name for stage in looks)])
+    report = Stage("report", {}, lambda f, p: _report(plan, f), ("stats",))
+    return [*base, *repeated, *looks, *tuned, *scored, *graded, stats, report]
+
+
+def _replies(one: Comparison, point: Point, task: str) -> Stage:
+    """What one model says to one task."""
+    plan, model = one.plan, one.tuned.get(point.arm, one.base)
+    if one.given:
+        given = one.given[point.arm]
+        identity = {"given": given.mark, "items": len(plan.asked[task])}
+        return Stage(
+            f"replies/{place(point, task)}", identity, lambda f, p: _take(given, task, f, p)
+        )
+    asked = replies(plan, point, task)
+    identity = {
+        **asked.identity,
+        "model": one.marks[point.arm],
+        "engine": one.engines[point.arm],
+    }
+
+    def make(folder: Path, progress: Progress) -> Mapping[str, Any] | None:
+        try:
+            return asked.run(folder, progress)
+        finally:
+            if model.ref.adapter and brings_modules(Path(model.ref.adapter)):
+                plan.pool.close()
+
+    return replace(asked, identity=identity, run=make)
+
+
+def _take(given: Given, task: str, folder: Path, progress: Progress) -> Mapping[str, Any]:
+    """Put the replies of a file where those of a model would lie."""
+    said = given.replies[task]
+    progress.total(len(said), "answers")
+    store.write_jsonl(folder / REPLIES, said)
+    progress.advance(len(said))
+    return {
+        "replies": len(said),
+        "cut_off": sum(one.finish == "length" for one in said),
+        "missing": len(given.missing[task]),
+        "device": ELSEWHERE,
+        "mean_tokens": round(sum(one.n_tokens for one in said) / max(1, len(said)), 1),
+    }
+
+
+def _grading(one: Comparison, at: str, task: str) -> list[Stage]:
+    """Verdicts and readings; an item that a file does not answer gets a reading without a value."""
+    stages = grading(one.plan, at, task)
+    missing = one.given[at.split("/")[0]].missing[task] if one.given else []
+    if not missing:
+        return stages
+    last = stages[-1]
+    group = {item.id: str(item.meta.get("group", "")) for item in one.plan.asked[task]}
+
+    def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
+        summary = dict(last.run(folder, progress) or {})
+        unscored = [Reading(name, 0, None, "missing", "", group[name]) for name in missing]
+        readings = [*evaluate.read_readings(folder), *unscored]
+        store.write_jsonl(folder / evaluate.READINGS, readings)
+        return summary | {"missing": len(missing)}
+
+    return [*stages[:-1], replace(last, run=make)]
+
+
+def _looks(one: Comparison) -> Stage:
+    """How each model sees a conversation: its template and its vocabulary."""
+
+    def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
+        found = {name: _look(model) for name, model in one.local.items()}
+        store.write_json(folder / "looks.json", found)
+        return {"chat_template": sentences.about_looks(found)[0]}
+
+    identity = {"models": {name: one.marks[name] for name in one.local}}
+    return Stage(LOOKS, identity, make)
+
+
+def _look(model: Foreign) -> dict[str, str]:
+    tokenizer = models.load_tokenizer(model.ref)
+    found = {
+        "template": store.fingerprint(chat.prompt_text(tokenizer, PROBE)),
+        "vocabulary": store.fingerprint(sorted(tokenizer.get_vocab().items())),
+    }
+    if model.ref.adapter and (Path(model.ref.adapter) / "tokenizer_config.json").is_file():
+        try:
+            own = models.load_tokenizer(ModelRef(model.ref.adapter))
+            found["own_template"] = store.fingerprint(chat.prompt_text(own, PROBE))
+        except ModelError:
+            pass  # none that could be used instead
+    return found
+
+
+def _stats(one: Comparison, needs: Sequence[str]) -> Stage:
+    ship = one.plan.study.ship.model_dump(mode="json")
+
+    def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
+        results = summarise(one)
+        store.write_json(folder / "results.json", to_json(results))
+        return {"verdict": results.verdict}
+
+    identity = {
+        "name": one.plan.study.name, "statistics": 2, "ship": ship, "target": one.target,
+        "notes": one.notes,
+    }  # fmt: skip
+    return Stage("stats", identity, make, tuple(needs))
+
+
+def summarise(one: Comparison) -> Results:
+    """Everything that the report shows, from finished readings."""
+    from holdfast.report import outline  # here: it and `holdfast.study` need each other
+
+    plan, notes = one.plan, list(one.notes)
+    conditions = _conditions(one)
+    path = plan.folder / LOOKS / "looks.json"
+    if one.local:
+        alike, more = sentences.about_looks(store.read_json(path))
+        conditions["Chat template"] = alike
+        notes = more + notes
+    results = assemble(
+        plan.study.name,
+        one.base.said,
+        (),
+        [_info(one, info) for info in outline.task_infos(plan)],
+        outline.arm_infos(plan),
+        outline.measured_readings(plan),
+        conditions,
+        outline.repeated_readings(plan),
+    )
+    results = replace(results, verdict=sentences.verdict(results))
+    decision = sentences.decide(results, plan.study.ship.retain)
+    return replace(results, decision=decision, warnings=(*results.warnings, *notes))
+
+
+def _info(one: Comparison, info: TaskInfo) -> TaskInfo:
+    """A task as a comparison shows it: its role, and a note beside every figure that needs one."""
+    role = "target" if info.name == one.target else "retained"
+    label, how = info.label, info.how
+    if one.mixed:
+        label += f"; {sentences.MIXED}"
+    if one.given:
+        spec = one.plan.study.tasks[info.name]
+        judged = how.partition(";")[2]
+        how = f"split {spec.split}, {ELSEWHERE}: how they were sampled is not known"
+        how += f";{judged}" if judged else ""
+    return replace(info, role=role, label=label, how=how)
+
+
+def _conditions(one: Comparison) -> dict[str, str]:
+    """The lines under "how it was measured"."""
+    plan = one.plan
+    points = [(point, task) for point in plan.points() for task in plan.tasks]
+    records = [
+        store.read_json(plan.folder / "replies" / place(*at) / store.RECORD) for at in points
+    ]
+    versions = environment.versions()
+    names = {"hf": "transformers", "remote": "endpoint"}
+    engine = "; ".join(
+        f"{names.get(kind, kind)} ({', '.join(n for n, own in one.engines.items() if own == kind)})"
+        for kind in dict.fromkeys(one.engines.values())
+    )
+    if one.given:
+        engine = ELSEWHERE + ": " + ", ".join(f"{n} {g.file}" for n, g in one.given.items())
+    elif not one.mixed:
+        engine = f"{names.get(kind := next(iter(one.engines.values())), kind)} (all models alike)"
+    shown = ["holdfast"] if one.given else ["holdfast", "torch", "transformers", "peft"]
+    found = {
+        "Date": min(record["started"] for record in records)[:10],
+        "Engine": engine,
+        "Device": "; ".join(sorted({r["summary"]["device"] or "not recorded" for r in records})),
+        "Versions": ", ".join(f"{name} {versions[name]}" for name in shown),
+    }
+    if one.given:
+        found["Graded"] = time.strftime("%Y-%m-%d", time.gmtime())
+        del found["Date"]
+    return found
+
+
+def _report(plan: Plan, folder: Path) -> Mapping[str, Any]:
+    results = from_json(store.read_json(plan.folder / "stats" / "results.json"))
+    return {"page": write_report(results, folder).name}

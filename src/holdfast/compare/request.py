@@ -1,0 +1,151 @@
+"""What does somebody ask when they compare models that were trained elsewhere?
+
+Models and tasks in, a `Study` out: the same sections, checked by the same code, so that a figure of
+a comparison means what the figure of a study means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from holdfast import studyfile
+from holdfast.errors import StudyError, UsageError
+from holdfast.registry import nearest, resolve
+from holdfast.spec import ShipSpec, Study, TaskSpec
+from holdfast.studyfile import known_keys
+from holdfast.tasks import TASKS
+
+SOURCE = "compare"
+SECTIONS = ("tasks", "answer", "ship", "hardware")
+PERPLEXITY = "perplexity"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that can be asked; what it is called on the command line stands in brackets.
+
+    Attributes:
+        models: the base first, then the tuned ones; with `replies`, files of answers.
+        tasks: what is measured, by name [--tasks].
+        settings: ``tasks.gsm8k.path=...`` and the like [--set].
+        study: a study file whose tasks, answer, ship and hardware are taken over [--study].
+        target: the task that the tuned models were trained for, if there is one [--target].
+        retain: least change allowed, by task, as a share [--retain].
+        limit: measure only so many items of each task [--limit].
+        name: of the run folder [--name].
+        replies: the models are files of answers that were made elsewhere [--replies].
+        mixed_engines: base and tuned models may answer through different engines.
+        any_base: apply an adapter although it names another base.
+        allow_missing: share of a task's items that may lack a reply, and of replies that may
+            match no item.
+    """
+
+    models: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    study: str | None = None
+    target: str | None = None
+    retain: Mapping[str, float] = field(default_factory=dict)
+    limit: int | None = None
+    name: str | None = None
+    replies: bool = False
+    mixed_engines: bool = False
+    any_base: bool = False
+    allow_missing: float = 0.05
+
+
+def study_of(request: Request, base: str, name: str) -> tuple[Study, str | None]:
+    """The study that a request amounts to, and its target, if it has one.
+
+    A `Study` always has a target; where a comparison has none, its first task stands in for it and
+    every task is reported as retained.
+
+    Args:
+        request: what was asked.
+        base: the model that comes first, in words.
+        name: of the run folder.
+
+    Raises:
+        StudyError: an unknown task, key or section, or no task at all.
+    """
+    sections, target = _sections(request)
+    tasks: dict[str, TaskSpec] = sections["tasks"]
+    if request.target is not None:
+        target = _known(request.target, tasks, "--target")
+    role = {one: "target" if one == (target or next(iter(tasks))) else "retained" for one in tasks}
+    changes = {} if request.limit is None else {"limit": request.limit}
+    sections["tasks"] = {
+        one: spec.model_copy(update={"role": role[one], **changes}) for one, spec in tasks.items()
+    }
+    if request.retain:
+        sections["ship"] = ShipSpec(retain=dict(request.retain))
+    return studyfile.parse(Study, {"name": name, "model": base, **sections}, SOURCE), target
+
+
+def without_perplexity(study: Study, asked: bool) -> Study:
+    """The study without the test by the untouched model's perplexity, which some tasks have.
+
+    Args:
+        study: of a comparison whose base cannot score text.
+        asked: complain where the study asks for it by name.
+
+    Raises:
+        UsageError: it was asked for.
+    """
+    found = {}
+    for name, spec in study.tasks.items():
+        task = resolve("tasks", TASKS, spec.kind or name, f"{SOURCE}: tasks.{name}")
+        found[name] = spec
+        if PERPLEXITY in known_keys(task.Options):
+            if asked and (spec.model_extra or {}).get(PERPLEXITY):
+                raise UsageError(
+                    f"tasks.{name}.{PERPLEXITY} needs a base that runs here and can score text",
+                    where=SOURCE,
+                    remedy="leave it out",
+                )
+            found[name] = spec.model_copy(update={PERPLEXITY: False})
+    return study.model_copy(update={"tasks": found})
+
+
+def _sections(request: Request) -> tuple[dict[str, Any], str | None]:
+    """The sections that a comparison takes over, and the target that they name."""
+    if request.study is not None:
+        given = studyfile.load(Path(request.study), request.settings)
+        names = [_known(one, given.tasks, "--tasks") for one in request.tasks] or list(given.tasks)
+        found = {one: getattr(given, one) for one in SECTIONS}
+        found["tasks"] = {one: given.tasks[one] for one in names}
+        return found, given.target if given.target in names else None
+    if not request.tasks:
+        raise StudyError(
+            "on which tasks?",
+            where="--tasks",
+            remedy="name them (`holdfast tasks` lists them), or give a study with --study",
+        )
+    for one in request.settings:
+        section = one.split(".")[0].split("=")[0].strip()
+        if section not in SECTIONS:
+            raise StudyError(
+                f"a comparison has no section {section!r}{nearest(section, SECTIONS)}",
+                where=f"--set {one}",
+                remedy=f"it trains nothing and takes {', '.join(SECTIONS)}",
+            )
+    data: dict[str, Any] = {"name": SOURCE, "model": SOURCE}
+    data["tasks"] = {one: {} for one in request.tasks}
+    named = [one for one in request.settings if one.replace(" ", "").endswith(".role=target")]
+    if not named:  # a stand-in, so that the rest is checked by the code that checks a study
+        data["tasks"][request.tasks[0]] = {"role": "target"}
+    given = studyfile.build(data, request.settings, SOURCE)
+    return {one: getattr(given, one) for one in SECTIONS}, given.target if named else None
+
+
+def _known(name: str, tasks: Mapping[str, Any], where: str) -> str:
+    if name not in tasks:
+        raise StudyError(
+            f"no task is called {name!r}{nearest(name, tasks)}",
+            where=where,
+            remedy=f"there are: {', '.join(tasks)}",
+        )
+    return name

@@ -1,0 +1,160 @@
+"""How is a model asked that runs elsewhere?
+
+Through ``POST {url}/chat/completions``, which vLLM, SGLang, Ollama, llama.cpp, ``transformers
+serve`` and most vendors speak. Many questions are under way at a time; passing faults are tried
+again with growing, random waits; every answer is kept as it arrives. When anything stops the work
+(a fault, a cap, Ctrl-C), nothing new is sent, what is under way is waited for, because it is paid
+for, and running again asks only for what is missing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from holdfast import store
+from holdfast.endpoint.answers import ANSWERS, Answer, Kept
+from holdfast.endpoint.faults import Stopped
+from holdfast.endpoint.limits import Pace, Purse
+from holdfast.endpoint.line import FIRST_WAIT_S, Line, require_packages
+from holdfast.endpoint.settings import Price, Server, is_endpoint, parse_url
+from holdfast.errors import EndpointError
+from holdfast.progress import Progress
+from holdfast.types import Message
+
+__all__ = ["ANSWERS", "Answer", "Endpoint", "Price", "Server", "is_endpoint", "parse_url"]
+
+
+class Endpoint:
+    """One model of one server.
+
+    Attributes:
+        server: the settings.
+        purse: what was sent and spent so far.
+    """
+
+    def __init__(self, server: Server, first_wait_s: float = FIRST_WAIT_S) -> None:
+        """Take the settings; nothing is sent yet.
+
+        Args:
+            server: which, how fast, at what cost.
+            first_wait_s: longest wait after a first fault; each further one is twice as long.
+        """
+        self.server, self.purse = server, Purse(server)
+        self._first_wait_s = first_wait_s
+        self._pace = Pace(server.requests_per_minute)
+        self._named: set[str] = set()
+
+    def check(self) -> None:
+        """Look for packages and key; sends nothing, as the server may be started later.
+
+        Raises:
+            UsageError: the key is not there.
+            MissingDependency: a package.
+        """
+        require_packages()
+        self.server.key()
+
+    def request(
+        self,
+        messages: Sequence[Message],
+        max_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """The body of one question, by whose hash its answer is kept."""
+        turns = [{"role": one.role, "content": one.content} for one in messages]
+        body: dict[str, Any] = {"model": self.server.model, "messages": turns}
+        body |= {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+        if temperature > 0:
+            body["top_p"] = top_p
+        body |= self.server.extra
+        return {name: value for name, value in body.items() if value is not None}
+
+    def ask(
+        self, bodies: Sequence[Mapping[str, Any]], folder: Path | None, progress: Progress
+    ) -> list[Answer]:
+        """Put questions; equal ones once.
+
+        Args:
+            bodies: what `request` made.
+            folder: where answers are kept, unless the settings name another; None: nowhere.
+            progress: is advanced by one for every body.
+
+        Returns:
+            One answer for each, in order.
+
+        Raises:
+            EndpointError: a fault that did not pass, or a cap; what was answered is kept.
+        """
+        kept = Kept(self.server.cache or folder)
+        marks = [store.fingerprint(body) for body in bodies]
+        todo = {mark: body for mark, body in zip(marks, bodies, strict=True) if mark not in kept}
+        progress.advance(sum(mark in kept for mark in marks))
+        if todo:
+            self._ask_all(todo, kept, progress, Counter(marks))
+        answers = [kept[mark] for mark in marks]
+        self._one_model(answers)
+        return answers
+
+    def _one_model(self, answers: Sequence[Answer]) -> None:
+        """Refuse answers of which some are from another model than the others."""
+        self._named |= {one.model for one in answers if one.finish in ("stop", "length")}
+        if len(self._named) > 1:
+            raise EndpointError(
+                f"several models answered: {', '.join(sorted(self._named)[:5])}",
+                fault="other",
+                where=self.server.where,
+                remedy="name one of them in `model` and leave served_as out",
+            )
+
+    def _ask_all(
+        self,
+        todo: Mapping[str, Mapping[str, Any]],
+        kept: Kept,
+        progress: Progress,
+        times: Mapping[str, int],
+    ) -> None:
+        with Line(self.server, self.purse, self._pace, self._first_wait_s) as line:
+            workers = min(self.server.concurrency, len(todo))
+            pool = ThreadPoolExecutor(workers, thread_name_prefix="endpoint")
+            under_way: dict[Future[Answer], str] = {}
+            try:
+                for mark, body in todo.items():
+                    under_way[pool.submit(line.put, body)] = mark
+                for done in as_completed(under_way):
+                    kept.add(under_way[done], done.result())
+                    progress.advance(times[under_way[done]])
+            except BaseException as error:
+                line.stop()
+                pool.shutdown(wait=True, cancel_futures=True)
+                for late, mark in under_way.items():
+                    if not late.cancelled() and late.exception() is None and mark not in kept:
+                        kept.add(mark, late.result())
+                if isinstance(error, Stopped):  # because another thread met the fault
+                    error = _cause(under_way) or error
+                if isinstance(error, EndpointError):
+                    raise self._explained(error, line, kept, todo) from None
+                raise error
+            pool.shutdown()
+
+    def _explained(
+        self, error: EndpointError, line: Line, kept: Kept, todo: Mapping[str, Any]
+    ) -> EndpointError:
+        """The error with what the server does offer, and with what is kept."""
+        remedy = line.offers() if error.fault == "unknown" else error.remedy
+        came = sum(mark in kept for mark in todo)
+        note = f"{came} of {len(todo)} answers came and are kept; run again for the others"
+        return EndpointError(
+            error.message, fault=error.fault, where=error.where, remedy=f"{remedy}\n  → {note}"
+        )
+
+
+def _cause(under_way: Iterable[Future[Answer]]) -> BaseException | None:
+    """The fault that stopped all the others."""
+    found = (one.exception() for one in under_way if not one.cancelled())
+    return next((one for one in found if one and not isinstance(one, Stopped)), None)

@@ -1,0 +1,91 @@
+"""What has a server answered already?
+
+One line of jsonl per answer, appended in a single write as it arrives and found by a hash of the
+whole request (model, messages, sampling), so that after any fault only what is missing is asked.
+Neither the question nor the key is kept.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+ANSWERS = "answers.jsonl"
+Finish = Literal["stop", "length", "filtered", "too long"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server said to one question.
+
+    Attributes:
+        finish: `stop`; `length`: cut off; `filtered`: withheld by the server's content filter;
+            `too long`: the question does not fit into the model's context, and the text is why.
+        model: the name that the answer bears.
+        read: tokens of the question; 0 where the server does not say.
+        written: tokens of the answer; 0 where the server does not say.
+    """
+
+    text: str
+    finish: Finish
+    model: str
+    read: int = 0
+    written: int = 0
+
+
+class Kept:
+    """The answers in one folder; without a folder, of this process only."""
+
+    def __init__(self, folder: Path | None) -> None:
+        """Read what is there; a line that a crash cut short is passed over."""
+        self._path = None if folder is None else folder / ANSWERS
+        self._found: dict[str, Answer] = {}
+        self._mend = ""
+        if self._path is not None and self._path.is_file():
+            text = self._path.read_text(encoding="utf-8", errors="replace")
+            self._mend = "" if text.endswith("\n") or not text else "\n"
+            for line in text.split("\n"):
+                self._take(line)
+
+    def __contains__(self, mark: str) -> bool:
+        """Whether the question of this hash has been answered."""
+        return mark in self._found
+
+    def __getitem__(self, mark: str) -> Answer:
+        """The answer to the question of this hash."""
+        return self._found[mark]
+
+    def __len__(self) -> int:
+        """How many answers there are."""
+        return len(self._found)
+
+    def add(self, mark: str, answer: Answer) -> None:
+        """Keep one answer; not for several threads at once."""
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            row = {"of": mark, **asdict(answer)}
+            line = self._mend + json.dumps(row, ensure_ascii=False) + "\n"
+            # one write at the end of the file: two processes may share it, and Ctrl-C tears nothing
+            handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            data = line.encode("utf-8", errors="replace")
+            try:
+                whole = os.write(handle, data) == len(data)
+            finally:
+                os.close(handle)
+            self._mend = "" if whole else "\n"
+            if not whole:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+        self._found[mark] = answer
+
+    def _take(self, line: str) -> None:
+        names = {one.name for one in fields(Answer)}
+        try:
+            row = json.loads(line)
+            answer = Answer(**{name: value for name, value in row.items() if name in names})
+            self._found[row["of"]] = answer
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return

@@ -1,0 +1,233 @@
+"""What does it mean when a server does not simply answer?
+
+A *passing* fault may be gone when the question is put again: the server is down, slow, busy or
+garbled its answer. Every other is the user's to mend, and is raised at once. A question that is too
+long for the model is no fault but an answer: it would stop all the others for nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+from holdfast.endpoint.answers import Answer, Finish
+from holdfast.endpoint.settings import Server
+from holdfast.errors import EndpointError, Fault
+
+SHOWN = 200
+"""Letters of a server's own words in a message."""
+FINISHES: Mapping[Any, Finish] = {"length": "length", "content_filter": "filtered"}
+TOO_LONG = re.compile(
+    r"context.{0,12}(length|window|size)|maximum.{0,20}(context|tokens|length)"
+    r"|too (long|many tokens)",
+    re.IGNORECASE | re.DOTALL,
+)
+FILTERED = re.compile(r"content[_ ](filter|policy|management)|ResponsibleAI", re.IGNORECASE)
+QUOTA = re.compile(r"insufficient_quota|billing|credit|exceeded your current quota", re.IGNORECASE)
+
+
+class Passing(Exception):
+    """A fault that may be gone when the question is put again.
+
+    Attributes:
+        error: what is raised when it is not.
+        after: seconds that the server asks to wait; None: it does not say.
+    """
+
+    def __init__(self, error: EndpointError, after: float | None = None) -> None:
+        """Take the error, and how long to wait."""
+        super().__init__(error.message)
+        self.error, self.after = error, after
+
+
+class Stopped(Exception):
+    """The work was stopped before a question was put."""
+
+
+def unreachable(server: Server, error: Exception, slow: bool) -> Passing:
+    """What a failure of the connection means.
+
+    Args:
+        server: which was asked.
+        error: of the HTTP library.
+        slow: it was a timeout.
+    """
+    if slow:
+        said = f"no complete answer within {server.timeout_s:g} s"
+        remedy = "raise timeout_s, lower concurrency, or see what the server is busy with"
+        return Passing(_fault(server, "slow", said, remedy))
+    host = server.url.split("/")[2]
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror):
+            said, remedy = f"no host is called {host!r}", "correct `url`, or check the network"
+            return Passing(_fault(server, "down", said, remedy))
+        if isinstance(cause, ssl.SSLError):
+            said = f"no safe connection: {cause.reason or 'TLS failed'}"
+            remedy = "write http:// for a server without TLS, or mend its certificate"
+            return Passing(_fault(server, "down", said, remedy))
+        cause = cause.__cause__ or cause.__context__
+    said = f"nothing answers there: {_short(str(error)) or type(error).__name__}"
+    return Passing(_fault(server, "down", said, "start the server, or correct `url`"))
+
+
+def read(server: Server, status: int, headers: Mapping[str, str], text: str) -> Answer:
+    """The answer in what a server sent.
+
+    Args:
+        server: which was asked.
+        status: of HTTP.
+        headers: of HTTP, with lower-case names.
+        text: the body, without the key should the server repeat it.
+
+    Raises:
+        Passing: a fault that may be gone when the question is put again.
+        EndpointError: any other.
+    """
+    if status == 200:
+        return _answer(server, headers, text)
+    said = _own_words(text)
+    problem = f"the server says {status}{f': {said}' if said else ''}"
+    if status in (400, 413, 422) and TOO_LONG.search(text):
+        return Answer(said, "too long", server.model)
+    if status == 400 and FILTERED.search(text):
+        return Answer("", "filtered", server.model)
+    if status in (401, 403):
+        remedy = "the server wants a key: name the environment variable that holds it in `key_env`"
+        if server.key_env:
+            remedy = f"the key in {server.key_env} is not valid for this server or model"
+        raise _fault(server, "key", problem, remedy)
+    if status == 402 or (status == 429 and QUOTA.search(text)):
+        raise _fault(server, "quota", problem, "the account has nothing left: top it up")
+    if status == 404:
+        raise _fault(server, "unknown", problem, "")  # `Endpoint` looks up what there is
+    if status in (408, 425, 429) or status >= 500:
+        kind: Fault = "busy" if status == 429 else "broken"
+        remedy = "look at the server's log"
+        if kind == "busy":
+            remedy = "lower `concurrency`, set `requests_per_minute`, or wait for the quota"
+        raise Passing(_fault(server, kind, problem, remedy), _wait(headers))
+    if 300 <= status < 400:
+        to = headers.get("location", "elsewhere").split("?")[0]
+        remedy = "put the server's real address into `url` (a login page is none)"
+        raise _fault(server, "garbled", f"the address leads on to {_short(to)}", remedy)
+    remedy = "`extra: {field: null}` leaves out a field that the server does not know"
+    raise _fault(server, "refused", problem, remedy)
+
+
+def _answer(server: Server, headers: Mapping[str, str], text: str) -> Answer:
+    try:
+        data = json.loads(text)
+    except ValueError:
+        raise _not_json(server, headers, text) from None
+    error = data.get("error") if isinstance(data, dict) else None
+    choices = data.get("choices") if isinstance(data, dict) else None
+    if error and not choices:  # gateways say 200 and put the fault into the body
+        raise Passing(
+            _fault(server, "broken", f"the server says: {_own_words(text)}", "see the server's log")
+        )
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        remedy = "is this an OpenAI-compatible chat server, and does `url` end in /v1?"
+        raise Passing(_fault(server, "garbled", "the answer holds no choices", remedy))
+    message = choices[0].get("message")
+    if not isinstance(message, dict):
+        remedy = "is this an OpenAI-compatible chat server?"
+        raise Passing(_fault(server, "garbled", "the answer holds no message", remedy))
+    usage = data.get("usage") if isinstance(data.get("usage"), dict) else {}
+    return Answer(
+        _text(message.get("content")),
+        FINISHES.get(choices[0].get("finish_reason"), "stop"),
+        _named(server, data.get("model")),
+        _count(usage.get("prompt_tokens")),
+        _count(usage.get("completion_tokens")),
+    )
+
+
+def _named(server: Server, said: Any) -> str:
+    """The name that the answer bears, where it is the one that was asked for.
+
+    Raises:
+        EndpointError: another; figures would be ascribed to a model that did not answer.
+    """
+    name: str = said if isinstance(said, str) else ""
+    if name == server.model or (server.served_as and fnmatchcase(name, server.served_as)):
+        return name
+    wanted = server.served_as or server.model
+    raise _fault(
+        server,
+        "other",
+        f"{_short(name)!r} answered, not {wanted!r}" if name else "the answer names no model",
+        "ask for the model by the name that it answers with; if that is the same model under "
+        f"another name, say so: served_as: {json.dumps(_short(name) or '*', ensure_ascii=False)}",
+    )
+
+
+def _not_json(server: Server, headers: Mapping[str, str], text: str) -> Exception:
+    if "html" in headers.get("content-type", "") or text.lstrip()[:1] == "<":
+        title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
+        about = f" ({_short(title[1])})" if title else ""
+        return _fault(
+            server,
+            "garbled",
+            f"a web page came instead of an answer{about}",
+            "`url` leads to a website, a login page or a proxy: give the API's address, which "
+            "mostly ends in /v1, or add its host to NO_PROXY",
+        )
+    said = f"the answer is no whole JSON ({len(text)} letters came)"
+    return Passing(_fault(server, "garbled", said, "look at the server's log, or at a proxy's"))
+
+
+def _fault(server: Server, fault: Fault, problem: str, remedy: str) -> EndpointError:
+    return EndpointError(problem, fault=fault, where=server.where, remedy=remedy)
+
+
+def _text(content: Any) -> str:
+    """What was said; servers send a string, nothing, or a list of parts."""
+    if isinstance(content, list):
+        parts = [one.get("text") for one in content if isinstance(one, dict)]
+        return "".join(part for part in parts if isinstance(part, str))
+    return content if isinstance(content, str) else ""
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _own_words(text: str) -> str:
+    """The message in a server's own words, whichever of the usual shapes it has."""
+    try:
+        data = json.loads(text)
+    except ValueError:
+        return "" if text.lstrip()[:1] == "<" else _short(text)
+    for name in ("error", "message", "detail"):
+        if isinstance(data, dict) and data.get(name):
+            data = data[name]
+    return _short(data if isinstance(data, str) else json.dumps(data, ensure_ascii=False))
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    line = "".join(one for one in line if one.isprintable())
+    return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
+
+
+def _wait(headers: Mapping[str, str]) -> float | None:
+    """Seconds in a ``Retry-After`` header, which is a number or a date."""
+    said = headers.get("retry-after", "").strip()
+    if not said:
+        return None
+    try:
+        return max(0.0, float(said))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,170 @@
+"""Which server is asked, how fast, and how much may it cost?
+
+The key is never a setting: a study names the environment variable that holds it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from holdfast.errors import StudyError, UsageError
+from holdfast.spec import Section
+from holdfast.studyfile import parse
+
+OWN_FIELDS = ("model", "messages", "stream", "n")
+"""Fields of a request that are not the user's to set."""
+ELSEWHERE = {"url", "key_env", "concurrency", "requests_per_minute", "timeout_s", "retries",
+             "max_requests", "max_cost", "price_per_million", "cache"}  # fmt: skip
+"""Settings that say where and how fast it is asked, not what."""
+
+
+class Price(Section):
+    """What a million tokens cost, in any currency; the limit is in the same."""
+
+    input: float = Field(ge=0)
+    """Tokens of the prompt."""
+    output: float = Field(ge=0)
+    """Tokens of the answer."""
+
+
+class Server(Section):
+    """An OpenAI-compatible server and one of its models."""
+
+    url: str
+    """Up to and with `/v1`: `http://localhost:8000/v1`."""
+    model: str = Field(min_length=1)
+    """The model's name, as the server knows it."""
+    served_as: str | None = None
+    """The name that its answers bear, where that is another: `*` stands for any letters. Left out:
+    an answer that bears another name is refused."""
+    key_env: str | None = None
+    """Name of the environment variable that holds the key. Left out: none is sent."""
+    concurrency: int = Field(8, ge=1, le=256)
+    """Questions under way at a time."""
+    requests_per_minute: float | None = Field(None, gt=0)
+    """The fastest pace, evenly spread. Left out: as fast as the answers come."""
+    timeout_s: float = Field(120.0, gt=0)
+    """Longest wait for one complete answer, in seconds."""
+    retries: int = Field(5, ge=0)
+    """How often a question is put again after a passing fault."""
+    max_requests: int | None = Field(None, ge=1)
+    """Most requests that one command sends, retries included."""
+    max_cost: float | None = Field(None, gt=0)
+    """Most that one command may spend; needs `price_per_million`."""
+    price_per_million: Price | None = None
+    """`{input: ..., output: ...}`, per million tokens."""
+    extra: dict[str, Any] = Field(default_factory=dict)
+    """Further fields of the request; `null` leaves one of ours out, such as `seed`."""
+    cache: Path | None = None
+    """Folder where answers are kept for every study. Left out: in the run's own folder."""
+
+    @field_validator("url")
+    @classmethod
+    def _bare(cls, value: str) -> str:
+        """Refuse what may hold a secret, without showing it."""
+        try:
+            parts = urlsplit(value)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            raise ValueError("is not a URL") from None
+        if parts.username or parts.password or parts.query:
+            raise ValueError(
+                "must hold no user, password or query (not shown here): put the key into an "
+                "environment variable and name that in `key_env`"
+            )
+        if parts.scheme not in ("http", "https") or not host or parts.fragment:
+            raise ValueError("is not a URL such as http://localhost:8000/v1")
+        return value.rstrip("/").removesuffix("/chat/completions")
+
+    @field_validator("key_env")
+    @classmethod
+    def _a_name(cls, value: str | None) -> str | None:
+        """Refuse what looks like the key itself, without showing it."""
+        if value is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", value):
+            raise ValueError(
+                "is the NAME of an environment variable, such as OPENAI_API_KEY, never the key "
+                "itself (what was given is not shown here)"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        if self.max_cost is not None and self.price_per_million is None:
+            raise ValueError("max_cost needs price_per_million: {input: ..., output: ...}")
+        taken = sorted(set(OWN_FIELDS) & set(self.extra))
+        if taken:
+            raise ValueError(f"extra cannot set {', '.join(taken)}")
+        return self
+
+    @property
+    def where(self) -> str:
+        """For messages: the server and the model."""
+        return f"{self.url} ({self.model})"
+
+    def identity(self) -> dict[str, Any]:
+        """What the answers depend on; where it runs, how fast and at what price is not among it."""
+        named = {"model": self.model, "served_as": self.served_as, "extra": self.extra}
+        return {name: value for name, value in named.items() if value}
+
+    def key(self) -> str | None:
+        """The key, for the request's header and for nothing else.
+
+        Raises:
+            UsageError: the environment variable is not set.
+        """
+        if self.key_env is None:
+            return None
+        key = os.environ.get(self.key_env, "").strip()
+        if not key:
+            raise UsageError(
+                f"the environment variable {self.key_env} is not set, and the key is to be there",
+                where=self.where,
+                remedy=f"export {self.key_env}=... in the shell that starts holdfast",
+            )
+        if not key.isascii() or not key.isprintable():
+            raise UsageError(
+                f"the key in {self.key_env} holds letters that no key has (it is not shown)",
+                where=self.where,
+                remedy="copy it again, without quotes and line ends",
+            )
+        return key
+
+
+def is_endpoint(text: str) -> bool:
+    """Whether a model is named by a server's address, not by a hub id or a folder."""
+    return text.startswith(("http://", "https://"))
+
+
+def parse_url(text: str) -> Server:
+    """The server and the model that one line names: ``http://localhost:8000/v1#model-name``.
+
+    Settings go between them: ``https://host/v1?key_env=OPENAI_API_KEY&concurrency=4#model-name``.
+
+    Raises:
+        StudyError: it names no model, or a setting that there is not.
+    """
+    address, _, model = text.partition("#")
+    url, _, query = address.partition("?")
+    if not is_endpoint(text) or not model:
+        raise StudyError(
+            "an endpoint is named by its address and its model",
+            where=re.sub(r"//[^/]*@", "//", url),
+            remedy="write http://localhost:8000/v1#model-name",
+        )
+    given = dict(parse_qsl(query, keep_blank_values=True))
+    known = {name for name, field in Server.model_fields.items() if name not in ("url", "model")}
+    plain = known - {"extra", "price_per_million"}
+    unknown = sorted(set(given) - plain)
+    if unknown:  # the value may be a key, and is not shown
+        raise StudyError(
+            f"an endpoint has no setting {unknown[0]!r}",
+            where=re.sub(r"//[^/]*@", "//", url),
+            remedy=f"after the `?` may stand: {', '.join(sorted(plain))}",
+        )
+    return parse(Server, {**given, "url": url, "model": model}, "endpoint")

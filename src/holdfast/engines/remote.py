@@ -1,0 +1,224 @@
+"""How does a model answer that runs on a server?
+
+An `Engine` over an OpenAI-compatible endpoint, for comparing models that are served, not loaded. A
+server gives text: it takes no adapter, applies no share of one, and scores no text that is not its
+own, so `token_nll` and `first_token` are refused. Its precision is its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from holdfast.endpoint import Answer, Endpoint, Server, parse_url
+from holdfast.engines import Spent
+from holdfast.engines.until import cut
+from holdfast.errors import EndpointError, ModelError
+from holdfast.models import ModelRef
+from holdfast.progress import Progress
+from holdfast.spec import Sampling
+from holdfast.types import Example, Reply
+
+KEY_ENV = "HOLDFAST_API_KEY"
+"""Where the key is looked for, if the server's address names no other variable."""
+
+
+class RemoteEngine:
+    """An `Engine` over a server.
+
+    Attributes:
+        about: says that it is remote.
+        folder: where every answer is kept as it comes (`engines.Keeping`).
+    """
+
+    def __init__(
+        self,
+        ref: ModelRef,
+        device: str = "auto",
+        bf16: bool | str = "auto",
+        nf4: bool = False,
+        batch_size: int | None = None,
+        device_map: Mapping[str, int | str] | None = None,
+        *,
+        server: Server | None = None,
+        first_wait_s: float = 1.0,
+    ) -> None:
+        """Name the model; nothing is sent.
+
+        Args:
+            ref: its base is the address, ``http://localhost:8000/v1#model``
+                (`endpoint.parse_url`).
+            device: the server's own affair, as are `bf16` and `device_map`.
+            bf16: see `device`.
+            nf4: refused: the server serves the precision that it was started with.
+            batch_size: questions under way at a time; None: as the address says.
+            device_map: see `device`.
+            server: settings, where they are not in the address.
+            first_wait_s: see `Endpoint`.
+
+        Raises:
+            StudyError: the address is none.
+            ModelError: an adapter, or 4 bits.
+        """
+        found = server or parse_url(ref.base)
+        changes: dict[str, Any] = {} if batch_size is None else {"concurrency": batch_size}
+        if found.key_env is None and os.environ.get(KEY_ENV, "").strip():
+            changes["key_env"] = KEY_ENV
+        self.server = found.model_copy(update=changes)
+        if nf4:
+            raise ModelError(
+                "a server cannot be told to answer in 4 bits",
+                where=self.server.where,
+                remedy="start it with a quantised model, and set answer.quantize: none",
+            )
+        self._refuse(ref.adapter, ref.scale)
+        self._endpoint = Endpoint(self.server, first_wait_s)
+        self.folder: Path | None = None
+        self.spent = Spent()
+        self.about = "remote, precision as served"
+
+    def __enter__(self) -> Self:
+        """Look for the key and the packages.
+
+        Raises:
+            UsageError: the key is not there.
+            MissingDependency: a package.
+        """
+        self._endpoint.check()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing is held between questions."""
+
+    def generate(
+        self,
+        examples: Sequence[Example],
+        sampling: Sampling,
+        adapter: str | None,
+        progress: Progress,
+        scale: float = 1.0,
+    ) -> list[list[Reply]]:
+        """See `Engine.generate`; a reply has 0 tokens where the server does not count them.
+
+        What the server's filter withholds is cut off: `finish` is `length`.
+
+        Raises:
+            ModelError: an adapter, a share of one, or a turn that is not the assistant's.
+            EndpointError: a fault that did not pass, a cap, or a prompt that is too long.
+        """
+        self._refuse(adapter, scale)
+        for one in examples:
+            if one.meta.keys() & {"continue", "prefix"}:
+                raise ModelError(
+                    "a server writes the assistant's turn only, not the user's or a bare text",
+                    where=self.server.where,
+                    remedy="use a model that is loaded here",
+                )
+        rows = [(one, sample) for one in examples for sample in range(sampling.samples)]
+        bodies = [
+            self._endpoint.request(
+                one.messages,
+                sampling.max_new_tokens,
+                sampling.temperature,
+                sampling.top_p,
+                _seed(sampling, one.id, sample),
+            )
+            for one, sample in rows
+        ]
+        steps = _Shared(progress, sampling.samples)
+        answers = self._endpoint.ask(bodies, self.folder, steps)
+        self.spent.read += sum(one.read for one in answers)
+        self.spent.written += sum(one.written for one in answers)
+        replies = [
+            self._reply(one, sample, answer)
+            for (one, sample), answer in zip(rows, answers, strict=True)
+        ]
+        samples = sampling.samples
+        return [replies[start : start + samples] for start in range(0, len(replies), samples)]
+
+    def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
+        """Refused.
+
+        Raises:
+            ModelError: always.
+        """
+        raise self._cannot("say how likely a given text is to it (perplexity, drift, KL)")
+
+    def loglikelihood(
+        self, pairs: Sequence[tuple[Example, str]], adapter: str | None, scale: float = 1.0
+    ) -> list[tuple[float, bool]]:
+        """Refused.
+
+        Raises:
+            ModelError: always.
+        """
+        raise self._cannot("say how likely a given text is to it (multiple choice)")
+
+    def first_token(
+        self, examples: Sequence[Example], words: Sequence[str], progress: Progress
+    ) -> list[list[float]]:
+        """Refused.
+
+        Raises:
+            ModelError: always.
+        """
+        raise self._cannot("say how likely each first word is (a judge's threshold)")
+
+    def _cannot(self, what: str) -> ModelError:
+        return ModelError(
+            f"a server cannot {what}",
+            where=self.server.where,
+            remedy="load the model here (engine: hf), or leave that measure out",
+        )
+
+    def _refuse(self, adapter: str | None, scale: float) -> None:
+        if adapter is not None or scale != 1:
+            raise ModelError(
+                "a server cannot be given an adapter, or a share of one",
+                where=self.server.where,
+                remedy="have it serve the adapter under a name of its own, and ask for that name",
+            )
+
+    def _reply(self, example: Example, sample: int, answer: Answer) -> Reply:
+        if answer.finish == "too long":
+            raise EndpointError(
+                f"the prompt of {example.id!r} does not fit: {answer.text}",
+                fault="refused",
+                where=self.server.where,
+                remedy="start the server with a longer context, or lower max_new_tokens or shots.n",
+            )
+        text = cut(answer.text, example.meta.get("until", ()))
+        ended = answer.finish == "stop" or text != answer.text
+        finish: Literal["stop", "length"] = "stop" if ended else "length"
+        return Reply(example.id, sample, text, finish, answer.written)
+
+
+class _Shared:
+    """A progress that counts several answers as one example."""
+
+    def __init__(self, progress: Progress, samples: int) -> None:
+        self._progress, self._samples, self._done = progress, samples, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._progress, name)
+
+    def advance(self, amount: int = 1) -> None:
+        before, self._done = self._done, self._done + amount
+        self._progress.advance(self._done // self._samples - before // self._samples)
+
+
+def _seed(sampling: Sampling, example_id: str, sample: int) -> int:
+    """A seed of its own for every drawn answer; greedy ones share the study's."""
+    if sampling.temperature == 0:
+        return sampling.seed
+    text = f"{sampling.seed}:{example_id}:{sample}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1

@@ -1,0 +1,276 @@
+"""How is a model asked to judge, and what do all such judges share?
+
+A guard is a language model with a prompt of its own: question and reply go in, a few words or the
+probability of one come out, and a parser (in the file of each judge) reads them. What cannot be
+parsed is `unsure`. The guard is loaded when it is first needed, after whatever was on the GPU has
+left it, in bfloat16 there or, if asked for, in 4 bits; how the study trains plays no part. What it
+says is written down in chunks, so that an interrupted stage goes on where it was.
+
+The question is `Example.question`, without shots and system prompt. The reply is judged as it was
+said, thoughts included. Neither may speak the guard's control tokens (`plain`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import Field
+
+from holdfast import models, store
+from holdfast.asking import in_chunks
+from holdfast.engines import Engine
+from holdfast.errors import UsageError
+from holdfast.judges import Desk, Pair
+from holdfast.models import ModelRef
+from holdfast.spec import Sampling, Section
+from holdfast.types import Example, Message, Reply, Verdict
+
+CLIP: Final = 400
+"""Characters of what a guard said that are kept for audit."""
+SURE: Final = 0.5
+"""Probability that must lie on the words asked for; below it the guard says something else."""
+
+_CONTROL: Final = re.compile(
+    r"<(?=\|[^<>|\s]{1,40}\|>|/?s>|(?:start|end)_of_turn>|<?/?SYS>)|\[(?=/?INST\])", re.IGNORECASE
+)
+
+
+class GuardOptions(Section):
+    """What every judge that is a model takes."""
+
+    model: str
+    """Hub id or local folder."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; name one, so that the judge stays the same."""
+    quantize: Literal["none", "nf4"] = "none"
+    """`nf4` loads the judge in 4 bits: less memory, and other verdicts now and then."""
+    max_new_tokens: int = Field(64, ge=1)
+    """Longest thing it may say, in tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a parser read; without a label it read nothing."""
+
+    label: str = "unsure"
+    refused: bool | None = None
+    category: str = ""
+    confidence: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a guard is asked.
+
+    Attributes:
+        messages: what it is shown.
+        form: `judged`: a finished conversation in its own template; `text`: the text of the one
+            message as it stands; `chat`: a conversation that it answers.
+    """
+
+    messages: tuple[Message, ...]
+    form: Literal["judged", "text", "chat"]
+
+
+class Guard:
+    """A model that judges, with its identity."""
+
+    def __init__(self, name: str, options: GuardOptions, prompt: str, chats: bool) -> None:
+        """Describe it; nothing is loaded.
+
+        Args:
+            name: of the judge, with its version.
+            options: which model, and how.
+            prompt: the text around question and reply; "" where it is the model's own template.
+            chats: it is asked through its chat template.
+        """
+        self.name, self.options, self.prompt, self._chats = name, options, prompt, chats
+
+    @cached_property
+    def _folder(self) -> Path | None:
+        """Where the weights lie, when not on the hub."""
+        model = Path(self.options.model).expanduser()
+        return model if self.options.model.startswith((".", "/", "~")) or model.is_dir() else None
+
+    @property
+    def ref(self) -> ModelRef:
+        """Which weights."""
+        if self._folder is not None:
+            return ModelRef(str(self._folder))
+        return ModelRef(self.options.model, self.options.revision)
+
+    @cached_property
+    def _identity(self) -> Mapping[str, Any]:
+        settings = self.options.model_dump(mode="json", exclude={"model", "revision"})
+        prompt = store.fingerprint(self.prompt) if self.prompt else "the model's own template"
+        return {
+            "judge": self.name,
+            "model": models.identity(self.ref),
+            "prompt": prompt,
+            **settings,
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """All that its verdicts depend on; hashes a local folder once."""
+        return dict(self._identity)
+
+    def title(self, *settings: str) -> str:
+        """What stands beside every figure."""
+        model = self.options.model if self._folder is None else self._folder.name
+        words = [model, *filter(None, settings)]
+        words += ["NF4"] if self.options.quantize == "nf4" else []
+        return f"{self.name} ({', '.join(words)})"
+
+    def check(self) -> None:
+        """Look at a local folder; a model on the hub is found missing when it is loaded.
+
+        Raises:
+            ModelError: the folder lacks something.
+        """
+        if self._folder is not None:
+            models.check_folder(self._folder, self._chats)
+
+    def said(self, pairs: Sequence[Pair], asked: Sequence[Asked], desk: Desk | None) -> list[str]:
+        """What the guard says to each, greedily; kept in ``said.jsonl``.
+
+        Args:
+            pairs: what was asked and what was said.
+            asked: one for each pair.
+            desk: lends the engine and the folder.
+
+        Raises:
+            UsageError: no desk, so no model can be loaded.
+        """
+        desk = self._needed(desk)
+        sampling = Sampling(max_new_tokens=self.options.max_new_tokens)
+        replies = in_chunks(
+            lambda some: self._engine(desk).generate(some, sampling, None, desk.progress),
+            _examples(pairs, asked, self.name),
+            desk.folder,
+            desk.progress,
+            "said.jsonl",
+        )
+        return [reply.text for reply in replies]
+
+    def chances(
+        self,
+        pairs: Sequence[Pair],
+        asked: Sequence[Asked],
+        words: Sequence[str],
+        desk: Desk | None,
+        name: str = "chances.jsonl",
+    ) -> list[list[float]]:
+        """How probable each word is as the first that the guard says, of shape (asked, words).
+
+        Args:
+            pairs: one for each of `asked`.
+            asked: how the guard is asked.
+            words: see `Engine.first_token`.
+            desk: lends the engine and the folder.
+            name: of the file that keeps them.
+
+        Raises:
+            UsageError: no desk, so no model can be loaded.
+        """
+        desk = self._needed(desk)
+
+        def work(some: Sequence[Example]) -> list[list[Reply]]:
+            found = self._engine(desk).first_token(some, words, desk.progress)
+            return [
+                [Reply(one.id, 0, json.dumps(values), "stop", 1)]
+                for one, values in zip(some, found, strict=True)
+            ]
+
+        replies = in_chunks(
+            work, _examples(pairs, asked, self.name), desk.folder, desk.progress, name
+        )
+        return [json.loads(reply.text) for reply in replies]
+
+    def verdict(self, pair: Pair, seen: Seen, said: str) -> Verdict:
+        """What is handed on."""
+        reply = pair[1]
+        return Verdict(
+            reply.example_id,
+            reply.sample,
+            seen.label,
+            self.name,
+            said.strip()[:CLIP],
+            0.0 if seen.label == "unsure" else round(seen.confidence, 4),
+            seen.refused,
+            seen.category,
+        )
+
+    def _engine(self, desk: Desk) -> Engine:
+        return desk.open(self.ref, self.options.quantize == "nf4")
+
+    def _needed(self, desk: Desk | None) -> Desk:
+        if desk is None:
+            raise UsageError(
+                f"the judge {self.name} needs a model, and there is nothing to load it with",
+                remedy="judge within a study, or use the judge `refusal`",
+            )
+        return desk
+
+
+def conversation(pair: Pair) -> Asked:
+    """Question and reply as a finished conversation, for guards with a template of their own."""
+    question, answer = shown(pair)
+    return Asked((Message("user", question), Message("assistant", answer)), "judged")
+
+
+def filled(form: str, pair: Pair, **more: str) -> Asked:
+    """A fixed text with ``{prompt}`` and ``{response}`` filled in, and what else it names."""
+    question, answer = shown(pair)
+    text = form.format(prompt=question, response=answer, **more)
+    return Asked((Message("user", text),), "text")
+
+
+def shown(pair: Pair) -> tuple[str, str]:
+    """Question and reply as a guard may see them."""
+    return plain(pair[0].question), plain(pair[1].text)
+
+
+def plain(text: str) -> str:
+    """A text that cannot speak a guard's control tokens, or end its own turn with them.
+
+    ``<|im_end|>`` becomes ``< |im_end|>``; other text stays as it is.
+    """
+    return _CONTROL.sub(lambda match: match[0] + " ", text)
+
+
+def spoken(text: str) -> str:
+    """What was said after thinking aloud; a thought that never ends takes all with it."""
+    return text.rpartition("</think>")[2].partition("<think>")[0]
+
+
+def only(pattern: re.Pattern[str], text: str) -> str:
+    """The one value of the pattern's first group, in lower case; "" for none, or for several.
+
+    A guard that repeats its instructions ("one of: Safety: Safe, Safety: Unsafe") has not judged.
+    """
+    values = {match[1].lower() for match in pattern.finditer(text)}
+    return values.pop() if len(values) == 1 else ""
+
+
+def share(chances: Sequence[float]) -> float | None:
+    """The first word's share of two; None where the guard would rather say something else."""
+    total = sum(chances)
+    return None if total < SURE else chances[0] / total
+
+
+def _examples(pairs: Sequence[Pair], asked: Sequence[Asked], name: str) -> list[Example]:
+    return [
+        Example(
+            f"{reply.example_id}#{reply.sample}/{place}",
+            one.messages,
+            source=name,
+            meta={} if one.form == "chat" else {"continue": one.form},
+        )
+        for place, ((_, reply), one) in enumerate(zip(pairs, asked, strict=True))
+    ]

@@ -1,0 +1,141 @@
+"""Which task of lm-evaluation-harness is meant, and can it be measured here?
+
+The only file that imports ``lm_eval`` (Gao et al., doi:10.5281/zenodo.10256836).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from holdfast.errors import DataError, MissingDependency, StudyError
+from holdfast.registry import nearest
+
+
+def version() -> str:
+    """Of the harness.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    from importlib.metadata import version as installed
+
+    _imported()
+    return installed("lm_eval")
+
+
+def load(task: str, include_path: str | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The harness's tasks behind a name, by name: one, or all of a group or tag.
+
+    Args:
+        task: a name, or the path of a YAML file.
+        include_path: a folder of further YAML files.
+        overrides: keys of the task's definition that differ.
+
+    Raises:
+        MissingDependency: the harness is not installed.
+        StudyError: no such task, or it cannot be asked here.
+        DataError: its data cannot be had.
+    """
+    _imported()
+    manager, found = _manager(task, include_path)
+    wanted: Any = found
+    if overrides:
+        if found not in manager.all_subtasks:
+            raise StudyError(
+                f"{task!r} is no single task, so its definition cannot be overridden",
+                remedy="name one of its tasks, or leave `overrides` out",
+            )
+        wanted = {"group": "overridden", "task": [{"task": found, **overrides}]}
+    try:
+        loaded: dict[str, Any] = manager.load(wanted)["tasks"]
+    except Exception as error:  # data sets and task code raise anything
+        raise DataError(
+            f"lm_eval cannot load it: {type(error).__name__}: {_first_line(error)}",
+            where=task,
+            remedy="if its data cannot be fetched, give a local copy: `overrides: {dataset_path: "
+            "json, dataset_kwargs: {data_files: {test: test.jsonl}}}`, or a YAML of your own with "
+            "`include_path`",
+        ) from error
+    for name, one in loaded.items():
+        _check(name, one)
+    return loaded
+
+
+@cache
+def _built_in() -> Any:
+    """The index of the harness's own tasks; reading its 14,000 files takes seconds."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
+
+
+def _manager(task: str, include_path: str | None) -> tuple[Any, str]:
+    """The index that knows a task, and its name there."""
+    from lm_eval.tasks import TaskManager
+
+    if task.endswith((".yaml", ".yml")):
+        file = Path(task).expanduser()
+        if not file.is_file():
+            raise StudyError("no such file", where=task, remedy="check the path of the task's YAML")
+        return _manager(_name_in(file), str(file.parent))
+    known: list[str] = []
+    if include_path is not None:
+        folder = Path(include_path).expanduser()
+        if not folder.is_dir():
+            raise StudyError("include_path is no folder", where=include_path, remedy="correct it")
+        own = TaskManager(include_path=str(folder), include_defaults=False)
+        if task in own.all_subtasks:
+            return own, task
+        known = list(own.all_tasks)
+    manager = TaskManager(include_path=include_path) if task in known else _built_in()
+    if task in manager.all_tasks:
+        return manager, task
+    raise StudyError(
+        f"lm_eval has no task {task!r}{nearest(task, [*known, *manager.all_tasks])}",
+        remedy="`lm_eval ls tasks` lists them; a YAML of your own needs `include_path`",
+    )
+
+
+def _name_in(file: Path) -> str:
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    try:
+        found = load_yaml(file, resolve_func=False)
+    except Exception as error:
+        raise StudyError(f"is no YAML: {_first_line(error)}", where=str(file)) from error
+    if not isinstance(found, dict) or not isinstance(found.get("task"), str):
+        raise StudyError("names no `task`", where=str(file), remedy="add `task: my_name`")
+    return found["task"]
+
+
+def _imported() -> None:
+    try:
+        import lm_eval.tasks  # noqa: F401
+    except ImportError as error:
+        raise MissingDependency(
+            f"tasks of lm-evaluation-harness need `lm_eval` ({_first_line(error)})",
+            remedy="pip install 'holdfast[lm_eval]'",
+        ) from error
+
+
+def _check(name: str, task: Any) -> None:
+    """Refuse what cannot be asked, or must not be graded, here."""
+    why = ""
+    if getattr(task, "UNSAFE_CODE", False):
+        why = "grading it runs code that the model wrote"
+    elif getattr(task, "MULTIMODAL", False):
+        why = "it shows pictures or sound"
+    elif task.OUTPUT_TYPE == "loglikelihood_rolling":
+        why = "it measures perplexity of whole texts, which is no share of items"
+    if why:
+        raise StudyError(
+            f"lm_eval's task {name!r} cannot be measured here: {why}",
+            remedy="choose another task",
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
