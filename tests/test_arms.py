@@ -40,7 +40,7 @@ def test_a_list_of_modules_is_one_setting() -> None:
     assert list(found) == ["a"]
     assert found["a"].train.lora.target_modules == ("q_proj", "v_proj")
     several = expand(_study(a={"train": {"lora": {"target_modules": ["mlp", "attention"]}}}))
-    assert list(several) == ["a"], "names of matrices, as far as anybody can tell"
+    assert [one.train.lora.target_modules for one in several.values()] == ["mlp", "attention"]
     swept = [["q_proj"], ["up_proj", "down_proj"]]
     found = expand(_study(a={"train": {"lora": {"target_modules": swept}}}))
     assert [one.train.lora.target_modules for one in found.values()] == [
@@ -75,6 +75,9 @@ def test_an_arm_may_use_the_training_of_another_sweep_included() -> None:
         ({"a": {"train": {"lerning_rate": 1}}}, "did you mean 'learning_rate'"),
         ({"a": {"train": {"learning_rate": "fast"}}}, "train.learning_rate"),
         ({"a": {"train": {"learning_rate": []}}}, "the sweep is empty"),
+        ({"a": {"train": {"lr": 1, "learning_rate": 2}}}, "given under two names"),
+        ({"a": {"train": {"lora": {"r": [4, 8], "rank": 2}}}}, "given under two names"),
+        ({"a": {"train": {"lora": 5}}}, "is no section"),
         ({"a": {"from": "sfd"}, "sft": {}}, "did you mean 'sft'"),
         ({"a": {"from": "b"}, "b": {"from": "sft"}, "sft": {}}, "no arm with a training"),
         ({"a-lr0.1": {}, "a": {"train": {"lr": [0.1, 0.2]}}}, "two arms are called 'a-lr0.1'"),

@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from holdfast import asking, tasks
 from holdfast.engines.hf import HFEngine
-from holdfast.engines.scripted import ScriptedEngine
-from holdfast.errors import DataError, MissingDependency, StudyError
 from holdfast.lab import model_folder
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
-from holdfast.spec import Sampling, ShotsSpec, TaskSpec
-from holdfast.tasks import harness_metrics, harness_prompts, harness_tasks
-from holdfast.types import Example, Message, Reading, Reply
+from holdfast.spec import Sampling, TaskSpec
+from holdfast.types import Example, Reading, Reply
 
 pytest.importorskip("lm_eval", reason="needs the extra lm_eval")
 

@@ -54,13 +54,14 @@ def test_eaft_weighs_by_entropy_up_to_one() -> None:
     assert found[0].tolist() == pytest.approx([0.1, 0.25, 1.0, 1.0])
 
 
-def test_talr_weighs_by_loss_against_the_mean_of_the_batch() -> None:
-    log_probs = torch.tensor([[-1.0, -3.0, -50.0]])
-    mask = torch.tensor([[True, True, False]])  # the mean is 2; the padding has no say
+def test_talr_weighs_by_loss_against_the_mean_of_the_answer() -> None:
+    log_probs = torch.tensor([[-1.0, -3.0, -50.0], [-4.0, -4.0, -4.0]])
+    mask = torch.tensor([[True, True, False], [True, True, True]])  # the padding has no say
     weigh = _term("loss_weight", by="talr").weights
     assert weigh is not None
-    found = weigh(log_probs, None, mask)[0].tolist()
-    assert found[:2] == pytest.approx([math.exp(-0.5), math.exp(-1.5)])
+    found = weigh(log_probs, None, mask).tolist()
+    assert found[0][:2] == pytest.approx([math.exp(-0.5), math.exp(-1.5)])
+    assert found[1] == pytest.approx([math.exp(-1)] * 3), "whatever else is in the batch"
 
 
 def test_kl_on_hand_made_numbers() -> None:
@@ -185,10 +186,10 @@ def test_anchors_count_as_a_mean_of_their_own(tiny_model: Path) -> None:
     ref = ModelRef(str(tiny_model))
     held = Example("a", (Message("user", "Hi?"),), "Yes.", meta={"kind": "anchor", "kl": 2.0})
     encoded, _, _ = rows.encode_all(ref, [*_examples(3), held], SPEC)
-    table = rows.dataset(encoded, [[0, 3], [1, 2], [0], [1]], per_step=2)
-    tokens = sum(encoded[i].cost.supervised for i in (0, 1, 2))
-    total = sum(sum(row) for slot in table[:2]["kl_weights"] for row in slot)
-    assert total == pytest.approx(2.0 * tokens), "weight x mean, times the tokens of the step"
+    table = rows.dataset(encoded, [[0, 3], [1, 2], [0], [1, 3]])
+    tokens = sum(encoded[i].cost.supervised for i in (0, 1, 2, 0, 1))
+    total = sum(sum(row) for slot in table[:]["kl_weights"] for row in slot)
+    assert total == pytest.approx(2.0 * tokens), "weight x mean, times the tokens of the run"
     assert sum(sum(row) for row in table[2]["kl_weights"]) == 0
 
 

@@ -14,7 +14,14 @@ import pytest
 import yaml
 
 from holdfast import frontier, store, study, studyfile
-from holdfast.errors import DataError, DriftError, FolderError, LeakError, StudyError
+from holdfast.errors import (
+    DataError,
+    DriftError,
+    FolderError,
+    HoldfastError,
+    LeakError,
+    StudyError,
+)
 from holdfast.progress import Silent
 from holdfast.report import deciding
 from holdfast.spec import Study
@@ -272,7 +279,17 @@ def test_a_limit_on_checkpoints_spares_the_frontier(tiny_model: Path, tmp_path: 
     [
         ({"a": {"loss": ["replay"]}}, "write it under `data:`"),
         ({"a": {"loss": [{"sdft": {}}, "l2_init"]}}, "a loss of its own"),
-        ({"a": {"weights": [{"merge": {"with": ["b"]}}]}}, "'b' is no arm with a training"),
+        (
+            {"a": {"from": "sft", "weights": [{"merge": {"with": ["b"]}}]}, "sft": {}},
+            "'b' is no arm with a training",
+        ),
+        ({"a": {"weights": [{"merge": {"seeds": True}}]}}, "an arm of their own"),
+        (
+            {"a": {"from": "sft", "weights": [{"merge": {"with": ["sft"]}}]}, "sft": {}},
+            "merged with itself",
+        ),
+        ({"a": {"from": "base", "weights": ["scale"]}, "sft": {}}, "has no change"),
+        ({"a": {"loss": [{"kl": {"at": "task"}}, "kl"]}}, "two methods compare"),
         ({"a": {"ask": [{"system_prompt": {"tasks": ["lab_mth"]}}]}}, "did you mean 'lab_math'"),
         ({"a": {"weights": ["scale"], "train": {"lora": {"variant": "dora"}}}}, "no interpolation"),
         ({"a": {"train": {"lora": {"variant": "corda"}, "weight_decay": 0.1}}}, "weight decay"),
@@ -332,3 +349,30 @@ def test_a_study_of_remedies_end_to_end(tiny_model: Path, tmp_path: Path) -> Non
     assert len(store.read_json(run / "stats/results.json")["fronts"]) == 7
     page = (run / "report" / "index.html").read_text()
     assert "soup" in page
+
+
+def test_an_arms_settings_are_checked_before_anything_is_asked(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    for train, message in (({"optim": "adamw_nope"}, "adamw_nope"),
+                           ({"lora": {"layers": [99]}}, "no layer 99")):  # fmt: skip
+        path = _write(tmp_path, tiny_model, arms={"sft": {}, "odd": {"train": train}})
+        with pytest.raises(HoldfastError, match=message) as caught:
+            _run(path, tmp_path / "runs")
+        assert "arms.odd" in str(caught.value)
+    assert not (tmp_path / "runs/s/replies").exists()
+
+
+def test_a_run_can_be_read_from_anywhere(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [{"prompt": f"What is {i}?", "completion": "A number."} for i in range(4)]
+    (tmp_path / "old.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    monkeypatch.chdir(tmp_path)
+    arms = {"a": {"data": [{"replay": {"source": "file", "path": "old.jsonl"}}]}}
+    path = _write(tmp_path, tiny_model, seeds=[1], arms=arms)
+    _run(path, tmp_path / "runs", only="data/*")
+    monkeypatch.chdir("/")
+    run = tmp_path / "runs" / "s"
+    planned = study.plan(studyfile.load(run / "study.yaml"), run)
+    assert next(s for s in study.schedule(planned) if s.stage.name == "data/a").done

@@ -28,6 +28,7 @@ class Scorer(ScriptedEngine):
 
     def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
         self.scored += len(examples)
+        self.spent.read += 10 * len(examples)
         return [[*map(float, (one.target or "").split()), 0.0] for one in examples]
 
 
@@ -64,12 +65,24 @@ def test_a_mask_that_leaves_nothing_is_refused() -> None:
 def test_an_answer_is_scored_once_for_all_arms(tmp_path: Path) -> None:
     engine, kept = Scorer(), tmp_path / "scores.jsonl"
     first = [_example("a", "1 2"), _example("b", "3")]
-    assert score(lambda: engine, first, kept) == [[1, 2, 0], [3, 0]]
+    assert score(lambda: engine, first, kept)[0] == [[1, 2, 0], [3, 0]]
     second = [_example("b", "3"), _example("a", "1 9")]
-    assert score(lambda: engine, second, kept) == [[3, 0], [1, 9, 0]]
+    losses, spent = score(lambda: engine, second, kept)
+    assert losses == [[3, 0], [1, 9, 0]]
     assert engine.scored == 3, "only the new answer was asked for"
+    assert spent.read == 20, "but both count, so that the order of the arms does not"
 
     def never() -> Scorer:
         raise AssertionError("opened the engine for nothing")
 
-    assert score(never, first, kept) == [[1, 2, 0], [3, 0]]
+    again, paid = score(never, first, kept)
+    assert again == [[1, 2, 0], [3, 0]]
+    assert paid.read == 20
+    assert paid.seconds > 0
+
+
+def test_losses_belong_to_one_model(tmp_path: Path) -> None:
+    engine, kept = Scorer(), tmp_path / "scores.jsonl"
+    for of in ({"model": "a"}, {"model": "b"}, {"model": "a"}, {"model": "a", "nf4": True}):
+        score(lambda: engine, [_example("a", "1 2")], kept, of)
+    assert engine.scored == 3

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.errors import StudyError
+from holdfast.memory.targets import ALL_LINEAR, PRESETS
 from holdfast.registry import nearest
 from holdfast.spec import ArmSpec, LoraSpec, Study, TrainSpec
 from holdfast.studyfile import known_keys, parse
@@ -25,6 +26,8 @@ EQUAL = {
 """Settings of `train` that are the budget, or must not differ for arms to be comparable."""
 LISTS = {"lora.target_modules", "lora.layers"}
 """Settings that are lists themselves; a sweep over them is a list of lists."""
+KINDS = (ALL_LINEAR, *PRESETS)
+"""Names of many matrices at once; a list of them is a sweep all the same."""
 SHORT = {"learning_rate": "lr", "lora.r": "r", "lora.alpha": "alpha", "weight_decay": "wd"}
 
 
@@ -104,9 +107,23 @@ def _shared(study: Study, family: str, spec: ArmSpec, where: str) -> list[Varian
     ]  # fmt: skip
 
 
+def settings_of(train: Mapping[str, Any]) -> list[str]:
+    """The settings that an arm gives, by their own names: ``learning_rate``, ``lora.r``."""
+    return [_own_name(key) for key in _flat(train)]
+
+
 def _sweep(family: str, train: Mapping[str, Any], where: str) -> list[tuple[str, dict[str, Any]]]:
     """Names and settings of all combinations of an arm's lists."""
     flat = _flat(train)
+    names = [_own_name(key) for key in flat]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise StudyError(
+            f"train.{twice[0]} is given under two names", where=where, remedy="give it once"
+        )
+    if "lora" in flat:
+        raise StudyError(
+            "train.lora is no section", where=where, remedy="write it as lora: {r: 8, ...}"
+        )
     axes = {key: value for key, value in flat.items() if _swept(key, value)}
     for key, values in axes.items():
         if not values:
@@ -132,6 +149,8 @@ def _flat(train: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _swept(key: str, value: Any) -> bool:
     if not isinstance(value, list | tuple):
         return False
+    if key == "lora.target_modules" and value and all(one in KINDS for one in value):
+        return True
     return key not in LISTS or any(isinstance(one, list | tuple) for one in value)
 
 

@@ -8,12 +8,14 @@ nothing had happened, because each has its own seed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from holdfast import store
-from holdfast.engines import Engine, Keeping
+from holdfast.engines import Engine, Keeping, Spent
 from holdfast.progress import Progress
 from holdfast.spec import Sampling
 from holdfast.types import Example, Message, Reply
@@ -159,27 +161,38 @@ def in_chunks(
 
 
 def score(
-    engine: Callable[[], Engine], examples: Sequence[Example], kept: Path | None
-) -> list[list[float]]:
+    engine: Callable[[], Engine],
+    examples: Sequence[Example],
+    kept: Path | None,
+    of: Mapping[str, Any] | None = None,
+) -> tuple[list[list[float]], Spent]:
     """The base's loss of each token of each answer, nats; what is known already is not asked.
 
     Args:
         engine: opens the engine; only called when something is left to score.
         examples: questions with their answers.
-        kept: a jsonl of losses by content, read and added to; it belongs to one base model.
+        kept: a jsonl of losses by content, read and added to; None: nowhere.
+        of: what the losses depend on besides the answers: model, revision, precision.
+
+    Returns:
+        The losses, and what they took when they were computed, then or now.
     """
-    marks = [store.fingerprint([asdict(one)["messages"], one.target]) for one in examples]
-    known: dict[str, list[float]] = {}
+    marks = [store.fingerprint([asdict(one)["messages"], one.target, of]) for one in examples]
+    known: dict[str, dict[str, Any]] = {}
     if kept is not None and kept.is_file():
-        known = {row["of"]: row["nll"] for _, row in store.read_objects(kept)}
+        known = {row["of"]: row for _, row in store.read_objects(kept)}
     missing = {mark: one for mark, one in zip(marks, examples, strict=True) if mark not in known}
     todo = list(missing.items())
     for start in range(0, len(todo), CHUNK):
         some = todo[start : start + CHUNK]
+        started, before = time.perf_counter(), engine().spent.read
         found = engine().token_nll([one for _, one in some])
-        known |= {mark: losses for (mark, _), losses in zip(some, found, strict=True)}
+        seconds = (time.perf_counter() - started) / len(some)
+        read = (engine().spent.read - before) / len(some)
+        for (mark, _), losses in zip(some, found, strict=True):
+            known[mark] = {"of": mark, "nll": losses, "read": read, "seconds": seconds}
         if kept is not None:
-            store.write_text(
-                kept, "".join(json.dumps({"of": m, "nll": v}) + "\n" for m, v in known.items())
-            )
-    return [known[mark] for mark in marks]
+            store.write_jsonl(kept, known.values())
+    used = [known[mark] for mark in dict.fromkeys(marks)]
+    spent = Spent(round(sum(o["read"] for o in used)), 0, sum(o["seconds"] for o in used))
+    return [known[mark]["nll"] for mark in marks], spent

@@ -50,6 +50,7 @@ class EnginePool:
         self._ref: tuple[ModelRef, bool, bool | str] | None = None
         self._about = ""
         self._spent = Spent()
+        self._charged: Spent | None = None
 
     @property
     def nf4(self) -> bool:
@@ -106,14 +107,20 @@ class EnginePool:
         """
         path = folder / SPENT
         spent = Spent(**store.read_json(path)) if path.is_file() else Spent()
-        self._spent = replace(spent)
+        self._spent, self._charged = replace(spent), None
         if self._open is not None:
             self._open.spent = self._spent
         try:
             yield spent
         finally:
             spent.read, spent.written = self._spent.read, self._spent.written
+            if self._charged is not None:  # scoring counts in full, whoever had it done
+                spent.read, spent.seconds = self._charged.read, self._charged.seconds
             store.write_json(path, spent)
+
+    def charge(self, spent: Spent) -> None:
+        """Let the stage under way bear the cost of losses that may have been known already."""
+        self._charged = spent
 
     @property
     def about(self) -> str:

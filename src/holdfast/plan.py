@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import store
-from holdfast.arms import BASE, Variant
+from holdfast.arms import BASE, Variant, settings_of
 from holdfast.evaluate import EnginePool
 from holdfast.foreign import Foreign
 from holdfast.judges import Desk
@@ -74,13 +74,9 @@ def _differs(variant: Variant) -> dict[str, Any]:
     """The settings that the arm itself gives, as they are in this variant."""
     train: Mapping[str, Any] = variant.train.model_dump(mode="json")
     found: dict[str, Any] = {}
-    for key in variant.spec.train:
-        value = train.get(key)
-        if isinstance(value, Mapping):
-            given = variant.spec.train[key]
-            found |= {f"{key}.{one}": value.get(one) for one in given if one in value}
-        elif key in train:
-            found[key] = value
+    for name in settings_of(variant.spec.train):
+        head, _, last = name.rpartition(".")
+        found[name] = (train[head] if head else train)[last]
     return found
 
 
@@ -115,6 +111,8 @@ class Plan:
             self.leaks,
             self.study.seeds[0],
             self.folder / SCORES,
+            {"model": self.identity, "nf4": self.pool.nf4, "bf16": self.study.train.bf16},
+            self.pool.charge,
         )
 
     def desk(self, folder: Path, progress: Progress) -> Desk:
@@ -187,13 +185,30 @@ class Plan:
             return f"weights/{_place(point if scaled else _whole(point))}"
         return self.checkpoint(own.variant.source, point.seed, point.step)
 
+    def ended(self, arm: str, seed: int | None) -> int | None:
+        """The step at which a meter ended a training; None: it went to its end."""
+        record = self.folder / f"train/{arm}/seed{seed}" / store.RECORD
+        if not record.is_file():
+            return None
+        stopped: int | None = store.read_json(record)["summary"].get("stopped_at")
+        return stopped
+
+    def repeated(self, point: Point) -> bool:
+        """Whether a point is the same model as an earlier one, because its training had ended."""
+        if self.untouched(point.arm):
+            return False
+        ended = self.ended(self.arms[point.arm].variant.source, point.seed)
+        if ended is None or point.step <= ended:
+            return False
+        return any(
+            ended <= step < point.step and scale == point.scale
+            for step, scale in self.places(point.arm)
+        )
+
     def checkpoint(self, arm: str, seed: int | None, step: int) -> str:
         """The folder of what a training had come to after `step` steps, or when it ended."""
-        train = f"train/{arm}/seed{seed}"
-        record = self.folder / train / store.RECORD
-        if record.is_file():
-            step = min(step, store.read_json(record)["summary"].get("stopped_at") or step)
-        return f"{train}/{checkpoint_name(step)}"
+        step = min(step, self.ended(arm, seed) or step)
+        return f"train/{arm}/seed{seed}/{checkpoint_name(step)}"
 
     def ask(self, arm: str, task: str) -> Sequence[Example]:
         """The items of a task as an arm is asked them."""

@@ -23,10 +23,17 @@ ENGINES = {
 
 @dataclass(slots=True)
 class Spent:
-    """Tokens that went through a model: read as prompts or answers to score, and written."""
+    """What went through a model.
+
+    Attributes:
+        read: tokens of prompts, and of answers that were scored.
+        written: tokens generated.
+        seconds: that scoring took.
+    """
 
     read: int = 0
     written: int = 0
+    seconds: float = 0.0
 
 
 class Engine(Protocol):

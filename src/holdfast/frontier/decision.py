@@ -152,15 +152,13 @@ def _none_allowed(
     hopeful = [one for one in judged if all(state != "missed" for _, state in court.states(one[1]))]
     nearest, changes = max(hopeful or judged, key=lambda pair: court.slack(pair[1]))
     _, why, more = _verdict(court, nearest, changes, CHOOSING)
-    miss = court.choice(nearest, changes)
+    miss = court.choice(nearest, changes)  # the reason says why it is none
     head = "On the items that choose, every model breaks the rule."
     if hopeful:
         head = "On the items that choose, no model surely meets the rule."
     reason = f"{head} The nearest is {name_of(nearest.point)}: {why}"
     answer = UNSURE if hopeful else NO
-    return Decision(
-        answer, reason, words, None, miss, _not_allowed(court, miss), more, court.sizes
-    )  # fmt: skip
+    return Decision(answer, reason, words, None, miss, "", more, court.sizes)
 
 
 def _lost(court: Court, chosen: Choice, second: Choice) -> str:

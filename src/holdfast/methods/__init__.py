@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 from holdfast.asking import score
-from holdfast.engines import Engine
+from holdfast.engines import Engine, Spent
 from holdfast.errors import StudyError
 from holdfast.leak import LeakIndex
 from holdfast.memory.remedies import Extra
@@ -64,6 +64,8 @@ class Setting:
         leaks: the evaluation questions, to keep generated prompts apart from them.
         seed: of everything random in the data.
         scores: where the base's losses of answers are kept, shared by all arms; None: nowhere.
+        of: what those losses depend on besides the answers.
+        charge: is told what they took, by whichever arm they were asked for first.
     """
 
     task: Task
@@ -73,10 +75,14 @@ class Setting:
     leaks: LeakIndex
     seed: int
     scores: Path | None = None
+    of: Mapping[str, Any] | None = None
+    charge: Callable[[Spent], None] = lambda spent: None
 
     def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
         """The untouched base's loss of each token of each answer; every answer is scored once."""
-        return score(self.engine, examples, self.scores)
+        losses, spent = score(self.engine, examples, self.scores, self.of)
+        self.charge(spent)
+        return losses
 
 
 @dataclass(frozen=True, slots=True)

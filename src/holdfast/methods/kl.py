@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from holdfast.memory.remedies import Extra
-from holdfast.methods import ANCHOR, TASK, Entry, Setting, Shared, Term, own_answers
+from holdfast.methods import ANCHOR, PROBE, TASK, Entry, Setting, Shared, Term, own_answers
 from holdfast.types import Example
 
 
@@ -100,7 +100,8 @@ class KL:
             ]
             return marked, []
         pool = own_answers.read(one, setting, made)
-        wanted = max(1, round(len(examples) * one.share / (1 - one.share)))
+        trained = sum(o.meta.get("kind") != PROBE for o in examples)
+        wanted = max(1, round(trained * one.share / (1 - one.share)))
         anchors = [
             replace(o, source="only compared with the base", meta={**o.meta, **mark})
             for o in own_answers.choose(pool, wanted, ANCHOR)

@@ -3,7 +3,7 @@
 Fine-tuning data contradict the model where it is sure of something else, and it is there that it
 forgets. `eaft` weighs each token's loss by the entropy of the model's own prediction, so that
 confident conflicts count little (arXiv:2601.02151); `dft` by the probability that the model gives
-to the token (arXiv:2508.05629); `talr` by exp(-loss / mean loss), with a floor
+to the token (arXiv:2508.05629); `talr` by exp(-loss / mean loss of its answer), with a floor
 (arXiv:2509.20758). The weights are computed anew in every step and carry no gradient.
 """
 
@@ -88,7 +88,7 @@ class LossWeight:
             case "dft":
                 found = log_probs.exp()
             case _:
-                losses = -log_probs
-                mean = losses[mask].mean().clamp(min=1e-6) if bool(mask.any()) else 1.0
-                found = (-losses / mean).exp()
+                losses = -log_probs * mask  # the mean of each answer: the same in every batch
+                mean = losses.sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
+                found = (-losses / mean.clamp(min=1e-6)).exp()
         return (found**self.options.power).clamp(min=self.options.floor)

@@ -49,7 +49,7 @@ def gather(plan: Plan) -> Evidence:
     found = [
         Candidate(point, {task: values(_read(plan, point, task), ids[task]) for task in ids})
         for point in plan.points()
-        if point.arm != BASE
+        if point.arm != BASE and not plan.repeated(point)
     ]
     split = {}
     for task, readings in before.items():

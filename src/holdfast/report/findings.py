@@ -20,34 +20,36 @@ if TYPE_CHECKING:
 Key = tuple[str, int, float]
 
 
-def with_flips(cells: Sequence[Cell], measured: Sequence[Measured]) -> list[Cell]:
+def with_flips(cells: Sequence[Cell], measured: Sequence[Measured], target: str) -> list[Cell]:
     """The cells, those of final checkpoints with p-values and flips against the untouched model.
 
-    p-values are corrected over the arms for each task, and within an arm over the groups of one
-    breakdown.
+    p-values are corrected over all arms and all retained tasks together, and over the arms on the
+    target; those of groups over the groups of one breakdown.
     """
     found = {(c.arm, c.step, c.scale, c.task): c for c in cells}
-    by_task: dict[str, list[Measured]] = {}
     before = {one.task: one.readings[0] for one in measured if one.arm == BASE}
     last = {one.arm: max(o.step for o in measured if o.arm == one.arm) for one in measured}
+    tables: dict[tuple[str, int, float, str], tuple[Values, Values]] = {}
     for one in measured:
         if one.arm != BASE and one.step == last[one.arm]:
-            by_task.setdefault(one.task, []).append(one)
-    for task, several in by_task.items():
-        ids = item_ids(before[task])
-        base = values(before[task], ids)
-        parts = breakdowns(before[task], ids)
-        tables = [np.stack([values(o, ids) for o in one.readings]) for one in several]
-        whole = _corrected([flips(base, table) for table in tables])
-        chances = holm([paired_p(base, table) for table in tables])
-        for one, table, flipped, p in zip(several, tables, whole, chances, strict=True):
-            key = (one.arm, one.step, one.scale, task)
-            within: dict[str, Flips] = {}
-            for columns in parts:
-                sides = _corrected([flips(base[o], table[:, o]) for o in columns.values()])
-                within |= dict(zip(columns, sides, strict=True))
-            found[key] = replace(found[key], p_holm=round(p, 6), flips=flipped, group_flips=within)
+            ids = item_ids(before[one.task])
+            table = np.stack([values(o, ids) for o in one.readings])
+            tables[one.arm, one.step, one.scale, one.task] = (values(before[one.task], ids), table)
+    for family in ([k for k in tables if k[3] == target], [k for k in tables if k[3] != target]):
+        flipped = _corrected([flips(*tables[key]) for key in family])
+        chances = holm([paired_p(*tables[key]) for key in family])
+        for key, own, p in zip(family, flipped, chances, strict=True):
+            groups = _group_flips(before[key[3]], *tables[key])
+            found[key] = replace(found[key], p_holm=round(p, 6), flips=own, group_flips=groups)
     return list(found.values())
+
+
+def _group_flips(readings: Sequence[Reading], base: Values, table: Values) -> dict[str, Flips]:
+    found: dict[str, Flips] = {}
+    for columns in breakdowns(readings, item_ids(readings)):
+        sides = _corrected([flips(base[some], table[:, some]) for some in columns.values()])
+        found |= dict(zip(columns, sides, strict=True))
+    return found
 
 
 def _corrected(found: Sequence[tuple[int, int, int, float]]) -> list[Flips]:
@@ -84,7 +86,8 @@ def doses(
     tables: dict[str, dict[tuple[Key, int | None], Values]] = {}
     for one in measured:
         if one.arm != BASE and one.step:
-            for seed, readings in zip(one.seeds, one.readings, strict=True):
+            several = zip(one.seeds, one.readings, one.repeated, strict=True)
+            for seed, readings in [(s, r) for s, r, repeated in several if not repeated]:
                 key = ((one.arm, one.step, one.scale), seed)
                 tables.setdefault(one.task, {})[key] = values(readings, ids[one.task])
     found = []

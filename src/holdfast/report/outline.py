@@ -137,7 +137,13 @@ def measured_readings(plan: Plan) -> list[Measured]:
                 where = [place(Point(arm, s, step, scale), task) for s in plan.seeds(arm)]
                 readings = [read_readings(plan.folder / "readings" / one) for one in where]
                 cut = sum(_summary(plan.folder / "replies" / one)["cut_off"] for one in where)
-                found.append(Measured(arm, step, task, readings, cut, scale, plan.seeds(arm)))
+                again = [
+                    arm != BASE and plan.repeated(Point(arm, s, step, scale))
+                    for s in plan.seeds(arm)
+                ]
+                found.append(
+                    Measured(arm, step, task, readings, cut, scale, plan.seeds(arm), again)
+                )
     return found
 
 

@@ -69,7 +69,7 @@ class Flips:
     won: int
     n: int
     p: float  # exact McNemar; several seeds: its form for one base against several runs
-    p_holm: float  # corrected over the arms; within groups: over the groups
+    p_holm: float  # corrected over arms and retained tasks; within groups: over the groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Cell:
     groups: Mapping[str, Share] = field(default_factory=dict)  # per hazard, persona
     scale: float = 1.0  # share of the training's change that is applied
     retained_share: Share | None = None  # after / before
-    p_holm: float | None = None  # of the difference, corrected over the arms; final ones only
+    p_holm: float | None = None  # of the difference, corrected like the flips; final ones only
     flips: Flips | None = None  # final checkpoints only
     group_flips: Mapping[str, Flips] = field(default_factory=dict)
     read_as: Mapping[str, Share] = field(default_factory=dict)  # per way of reading the replies

@@ -10,8 +10,8 @@ from holdfast.report.words import candidate, difference, percent, plain, points
 FLIPS = (
     "Lost: good before, bad after (1 → 0); won: bad before, good after (0 → 1); with several seeds "
     "an item counts by its net change. p is exact and two-sided (McNemar’s test; with several "
-    "seeds its form for one base against several runs), Holm’s correction is over everything "
-    "measured at a final checkpoint. Kept is the good share after training over the one before."
+    "seeds its form for one base against these very runs), Holm’s correction is over all arms and "
+    "all retained tasks. Kept is the good share after training over the one before."
 )
 GROUP_FLIPS = (
     "Lost / won per group, with Holm’s p over the groups of one breakdown in brackets; bold where "

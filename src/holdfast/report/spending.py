@@ -61,14 +61,17 @@ def of_arm(
     tokens = _mean(run["tokens"] for run in runs)
     reference = _mean(run["reference_tokens"] for run in runs)
     written = _mean(run["generated_tokens"] for run in runs)
-    passes = each * tokens + FORWARD * (reference + written)
+    probed = _mean(run.get("probe_tokens", 0) for run in runs)
+    passes = each * tokens + FORWARD * (reference + written) + 3 * FORWARD * probed
     shared = [one.name for method in arm.made for one in method.shared(plan.setting())]
     records = [store.read_json(plan.folder / "shared" / name / store.RECORD) for name in shared]
     spent = [record["summary"]["spent"] for record in records] + [data["spent"]]
     passes += FORWARD * sum(one["read"] + one["written"] for one in spent)
     return Costs(
         seconds=round(_mean(_seconds(folder) for folder in folders), 1),
-        shared_seconds=round(sum(record["seconds"] for record in records), 1),
+        shared_seconds=round(
+            sum(record["seconds"] for record in records) + data["spent"]["seconds"], 1
+        ),
         flops=passes * read_shape(plan.ref.base, plan.ref.revision).active_parameters,
         tokens=round(tokens),
         generated_tokens=round(written + sum(one["written"] for one in spent)),

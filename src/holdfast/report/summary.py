@@ -48,6 +48,7 @@ class Measured:
     cut_off: int = 0  # replies that reached the limit of new tokens
     scale: float = 1.0  # share of the training's change that is applied
     seeds: Sequence[int | None] = (None,)  # one for each list of readings
+    repeated: Sequence[bool] = (False,)  # the same model as at an earlier step, one for each seed
 
 
 def cells(measured: Sequence[Measured]) -> list[Cell]:
@@ -151,6 +152,10 @@ def standings(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> list[Standing
         kept = not unknown and not any(forgets(cell) for n, cell in final.items() if n != target)
         standing.append(Standing(arm, gain, worst, name, kept, ", ".join(unknown)))
     return standing
+
+
+def _target(tasks: Sequence[TaskInfo]) -> str:
+    return next((task.name for task in tasks if task.role == "target"), "")
 
 
 def forgets(cell: Cell) -> bool:
@@ -269,7 +274,8 @@ def assemble(
         fronts: of every arm.
         decision: which checkpoint may be shipped.
     """
-    found = with_outcomes(findings.with_flips(cells(measured), measured), measured)
+    flipped = findings.with_flips(cells(measured), measured, _target(tasks))
+    found = with_outcomes(flipped, measured)
     families = {arm.name: arm.family or arm.name for arm in arms}
     return Results(
         name=name,

@@ -139,7 +139,8 @@ def ship(
         if again.answer != SHIP and not anyway:
             return found
         figures = _figures(plan, evidence, measured)
-        Card(plan, choice.point, form, found.in_study, again, figures).write(folder)
+        by_hand = checkpoint is not None
+        Card(plan, choice.point, form, found.in_study, again, figures, by_hand).write(folder)
         shutil.copyfile(plan.folder / "study.yaml", folder / "study.yaml")
         store.write_json(folder / DECISION, {**found.to_json(), "point": choice.point})
         folder.chmod(0o755)

@@ -71,6 +71,7 @@ class Card:
     in_study: Decision
     exported: Decision
     figures: Sequence[Figure]
+    by_hand: bool = False
 
     def write(self, folder: Path) -> None:
         """Write ``README.md``."""
@@ -110,14 +111,22 @@ class Card:
         against = ""
         if answer != SHIP:
             against = "\n\n**Exported against this answer, because that was asked for.**"
+        halves = (
+            "- The items of every task were halved: one half is for choosing a model, the other "
+            "has no part in that, and all figures as exported are from it."
+        )
+        if self.by_hand:
+            halves = (
+                "- The checkpoint was named by hand. Whoever named it may have seen its figures, "
+                "so they may flatter it; all figures as exported are from half of the items."
+            )
         return (
             f"## May it be shipped? {answer[:1].upper()}{answer[1:]}\n\n"
             f"{self.exported.reason}{against}\n\n"
             f"- The rule: {self.exported.rule}\n"
             f"- In the study, before it was exported: {self.in_study.answer}. "
             f"{self.in_study.reason}\n"
-            "- The items of every task were halved: one half is for choosing a model, the other "
-            "has no part in that, and all figures as exported are from it."
+            f"{halves}"
         )
 
     def _table(self) -> str:
@@ -154,11 +163,18 @@ class Card:
             f"- Arm: {self.point.arm}: {info.recipe}",
             f"- Method: {method}, learning rate {train.learning_rate:g}, {train.optim}, "
             f"{train.batch_size} examples per step",
-            f"- {seed}, after {self.point.step:,} of {self.plan.steps:,} steps",
+            f"- {seed}, after {self._steps():,} of {self.plan.steps:,} steps",
             f"- Data: {sources or 'not recorded'}",
             *(f"- {note}" for note in info.notes),
         ]
         return "## Training\n\n" + "\n".join(lines)
+
+    def _steps(self) -> int:
+        """Steps behind the weights: fewer than planned where a meter ended the training."""
+        return min(
+            self.point.step,
+            self.plan.ended(self._arm.variant.source, self.point.seed) or self.point.step,
+        )
 
     def _limits(self) -> str:
         lines = [

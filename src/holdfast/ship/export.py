@@ -14,6 +14,7 @@ from holdfast import models, store
 from holdfast.engines.share import scale_adapter
 from holdfast.errors import HoldfastError
 from holdfast.memory.exhausted import loading
+from holdfast.methods.scale import scaled_adapter
 from holdfast.models import ModelRef
 
 Form = Literal["adapter", "merged", "nf4"]
@@ -55,7 +56,7 @@ def export(ref: ModelRef, form: Form, folder: Path) -> ModelRef:
 
 
 def _adapter(ref: ModelRef, folder: Path) -> None:
-    """Copy the adapter; a scale goes into alpha, by which PEFT multiplies the change."""
+    """Copy the adapter; a scale goes into B."""
     if ref.adapter is None:
         raise HoldfastError("is no adapter", where=ref.base, remedy="export it with --form merged")
     source = Path(ref.adapter)
@@ -67,12 +68,13 @@ def _adapter(ref: ModelRef, folder: Path) -> None:
                 where=ref.adapter,
                 remedy="leave `scale` out of this arm",
             )
-        config["lora_alpha"] *= ref.scale
-        pattern = config.get("alpha_pattern") or {}
-        config["alpha_pattern"] = {name: alpha * ref.scale for name, alpha in pattern.items()}
+        scaled_adapter(source, ref.scale, folder)
+        source = folder
+        config = store.read_json(source / CONFIG)
     config |= {"base_model_name_or_path": ref.base, "revision": ref.revision}
     store.write_json(folder / CONFIG, config)
-    shutil.copyfile(source / WEIGHTS, folder / WEIGHTS)
+    if source != folder:
+        shutil.copyfile(source / WEIGHTS, folder / WEIGHTS)
 
 
 def _merged(ref: ModelRef, folder: Path) -> None:

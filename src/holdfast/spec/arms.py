@@ -62,6 +62,14 @@ class MeterSpec(Section):
     stop: dict[Literal["kl", "cross_entropy"], float] = Field({})
     """Stop training when a meter passes this, in nats per token: `{kl: 0.3}`."""
 
+    @model_validator(mode="after")
+    def _can_stop(self) -> Self:
+        if self.stop and not self.probes:
+            raise ValueError("`stop` needs meters: give `probes`")
+        if any(limit < 0 for limit in self.stop.values()):
+            raise ValueError("`stop`: a limit below 0 would end every training at once")
+        return self
+
 
 class ShipSpec(Section):
     """Which checkpoint may be shipped."""

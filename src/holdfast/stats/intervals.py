@@ -73,9 +73,9 @@ def paired_difference(base: Values, tuned: Values, level: float = 0.95) -> Inter
     One training seed and plain ones and zeros: the score interval for paired shares (Tango 1998,
     Stat. Med. 17:891-908), which looks at the flips alone. Newcombe's (1998, method 10) is too
     narrow where few items flip and the base is right on about half of them
-    (`benchmarks/coverage.py` has both). It speaks of this one run: where runs differ by their seeds by 4 points (standard deviation) and
-    1,000 items are asked, it covers the mean over trainings in 51 % of studies, and nothing short
-    of more seeds can mend that.
+    (`benchmarks/coverage.py` has both). It speaks of this one run: where runs differ by their seeds
+    by 4 points (standard deviation) and 1,000 items are asked, it covers the mean over trainings in
+    half of the studies, and nothing short of more seeds can mend that.
 
     Otherwise mean ± quantile x standard error of the crossed table of seeds and items; where
     nothing differs between any two cells, the rule of three (Hanley & Lippman-Hand 1983, JAMA

@@ -119,7 +119,7 @@ def run(
         stages.forget(planned.stages, folder, rebuild)
         steps = schedule(planned, only)
         _check_trained(planned)
-        dump = study.model_dump(mode="json", exclude_unset=True)
+        dump = _anchored(study.model_dump(mode="json", exclude_unset=True))
         store.write_text(folder / "study.yaml", yaml.safe_dump(dump, sort_keys=False))
         store.write_json(folder / "plan.json", [
             {"stage": step.stage.name, "fingerprint": step.fingerprint} for step in steps
@@ -135,6 +135,19 @@ def run(
         for gone in keeping.prune(planned):
             progress.say(f"deleted {gone} (train.save_total_limit)")
     return from_json(store.read_json(folder / "stats" / "results.json"))
+
+
+def _anchored(value: Any, key: str = "") -> Any:
+    """The same with paths that hold wherever the command is given from."""
+    if isinstance(value, dict):
+        return {name: _anchored(one, name) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_anchored(one, key) for one in value]
+    names_a_place = key.endswith("path") or key in ("model", "id", "teacher")
+    if names_a_place and isinstance(value, str) and value != models.LAB:
+        place = Path(value).expanduser()
+        return str(place.absolute()) if place.exists() else value
+    return value
 
 
 def _check_trained(plan: Plan) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from holdfast.errors import StudyError
-from holdfast.plan import Arm
+from holdfast.plan import BASE, Arm
 from holdfast.registry import nearest
 from holdfast.spec import Study
 from holdfast.train import adapters
@@ -53,7 +53,13 @@ def _training(arm: Arm, study: Study, where: str) -> None:
             where=f"{where}.loss",
             remedy="give the other methods an arm of their own",
         )
-    compares = any((term := one.term()) and term.divergence for one in arm.loss)
+    compares = sum(bool((term := one.term()) and term.divergence) for one in arm.loss)
+    if compares > 1:
+        raise StudyError(
+            "two methods compare with the base, and each would act on the other's tokens",
+            where=f"{where}.loss",
+            remedy="use one `kl` per arm",
+        )
     if (compares or own) and not arm.variant.train.reference_by_switch:
         raise StudyError(
             "needs the base beside the tuned model, and when all weights are trained there is none",
@@ -63,6 +69,12 @@ def _training(arm: Arm, study: Study, where: str) -> None:
 
 
 def _weights(arm: Arm, arms: Mapping[str, Arm], study: Study, where: str) -> None:
+    if arm.weights and arm.variant.source == BASE:
+        raise StudyError(
+            "the untouched model has no change that could be scaled or merged",
+            where=f"{where}.weights",
+            remedy="name an arm that trains: `from: sft`",
+        )
     scales = any(method.factors for method in arm.weights)
     lora = arm.variant.train.lora
     if scales and study.train.method != "full" and not lora.adds:
@@ -86,7 +98,19 @@ def _weights(arm: Arm, arms: Mapping[str, Arm], study: Study, where: str) -> Non
             where=f"{where}.weights",
             remedy="use one `merge`, and train.method lora or qlora",
         )
+    if arm.variant.trains:
+        raise StudyError(
+            "merged weights are measured beside those they are made of, as an arm of their own",
+            where=f"{where}.weights",
+            remedy="put `merge` under an arm with `from:` and the name of this one",
+        )
     trained = [name for name, one in arms.items() if one.variant.trains]
+    if arm.variant.source in merges[0].partners:
+        raise StudyError(
+            f"merge: {arm.variant.source!r} would be merged with itself",
+            where=f"{where}.weights",
+            remedy="name another arm under `with`",
+        )
     for partner in merges[0].partners:
         if partner not in trained:
             raise StudyError(

@@ -6,13 +6,15 @@ where it runs; its function closes over the plan and fills the folder that it is
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from holdfast import methods, store
 from holdfast.budget import Budget, plain_budget
+from holdfast.errors import HoldfastError
 from holdfast.methods import Shared
 from holdfast.methods.probes import probes
 from holdfast.plan import BASE, Plan, place
@@ -41,6 +43,7 @@ from holdfast.study.measuring import (
     scoring,
 )
 from holdfast.train import check_settings, stage
+from holdfast.train.adapters import check_model
 from holdfast.train.rows import encode_all
 from holdfast.types import Point
 
@@ -113,13 +116,27 @@ def _data_identity(plan: Plan, kind: str) -> dict[str, Any]:
 
 def _budget(plan: Plan, folder: Path) -> Mapping[str, Any]:
     train = plan.study.train
-    check_settings(train, plan.study.hardware.device)
+    for name, arm in plan.arms.items():  # before any GPU time is spent on what comes earlier
+        if arm.variant.trains:
+            with _in_arm(name):
+                check_settings(arm.variant.train, plan.study.hardware.device)
+                if train.method != "full":
+                    check_model(plan.ref, arm.variant.train)
     rows, _, _ = encode_all(plan.ref, plan.plain, train)
     costs = [row.cost for row in rows]
     size = train.per_device_train_batch_size
     budget = plain_budget(costs, plan.steps, train.accumulation, size)
     store.write_json(folder / "budget.json", budget)
     return asdict(budget)
+
+
+@contextmanager
+def _in_arm(name: str) -> Iterator[None]:
+    try:
+        yield
+    except HoldfastError as error:
+        error.where = f"arms.{name}: {error.where}" if error.where else f"arms.{name}"
+        raise
 
 
 def _shared(plan: Plan, one: Shared) -> Stage:

@@ -46,7 +46,7 @@ def made_weights(plan: Plan, point: Point) -> list[Stage]:
     arms = [source, *(merge.partners if merge else ())]
     train = [(arm, seed) for arm in arms for seed in seeds]
     identity = {
-        "methods": [[type(m).__name__, m.version, m.identity()] for m in own.weights],
+        "methods": [[type(m).__name__, m.version, m.identity()] for m in own.weights if m.makes],
         "step": point.step, "scale": point.scale if full else 1.0,
     }  # fmt: skip
 

@@ -34,7 +34,7 @@ from holdfast.train.arguments import trainer_arguments
 from holdfast.train.checkpoints import checkpoint_name as checkpoint_name  # part of this interface
 from holdfast.train.meters import Meters
 from holdfast.train.rehearsal import measured
-from holdfast.train.rows import collate, dataset
+from holdfast.train.rows import collate, dataset, tokens_of
 from holdfast.train.watch import Planned, watch
 
 BF16 = "torch.bfloat16"
@@ -145,7 +145,7 @@ def _train(job: _Job, device: str, plan: MemoryPlan | None, rehearsal: bool) -> 
     model = _load(job, device, dtype, plan)
     model.config.use_cache = False
 
-    from transformers import PrinterCallback
+    from transformers import PrinterCallback, TrainerState
     from transformers.trainer_utils import set_seed
 
     from holdfast.train.trainer import Trainer
@@ -158,7 +158,7 @@ def _train(job: _Job, device: str, plan: MemoryPlan | None, rehearsal: bool) -> 
         trainer = Trainer(
             model=model,
             args=arguments,
-            train_dataset=dataset(job.rows, slots, len(slots) // job.budget.steps),
+            train_dataset=dataset(job.rows, slots),
             data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
             processing_class=tokenizer,
             terms=job.terms,
@@ -179,8 +179,11 @@ def _train(job: _Job, device: str, plan: MemoryPlan | None, rehearsal: bool) -> 
     )
     with loading():
         _prepare(job, trainer, checkpoints.step_of(start) if start else 0, tokenizer.pad_token_id)
+    over = job.meters is not None and job.meters.stopped_at is not None  # killed after its end
+    if over and start is not None:
+        trainer.state = TrainerState.load_from_json(str(start / "trainer_state.json"))
     try:
-        if job.meters is None or job.meters.stopped_at is None:  # else it was killed after its end
+        if not over:
             _run(trainer, start)
     finally:
         with (folder / EVENTS).open("a", encoding="utf-8") as file:
@@ -195,11 +198,7 @@ def _train(job: _Job, device: str, plan: MemoryPlan | None, rehearsal: bool) -> 
     return {
         "steps": stopped or job.budget.steps,
         "stopped_at": stopped,
-        "supervised_tokens": sum(costs[index].supervised for index in seen),
-        "tokens": sum(costs[index].tokens for index in seen),
-        "reference_tokens": _reference_tokens(job, seen),
-        "generated_tokens": 0,
-        "examples_seen": len(seen),
+        **tokens_of(job.rows, seen, job.probes, job.terms),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "device": models.describe_device(device, dtype),
         "loss": losses,
@@ -223,13 +222,6 @@ def _prepare(job: _Job, trainer: Any, step: int, pad: int) -> None:
         if term.prepare:
             term.prepare(model, batches)
     model.train()
-
-
-def _reference_tokens(job: _Job, seen: Sequence[int]) -> int:
-    """Tokens of the passes with the adapters switched off."""
-    if not any(term.divergence for term in job.terms):
-        return 0
-    return sum(len(job.rows[i].ids) for i in seen if any(job.rows[i].kl))
 
 
 def _load(job: _Job, device: str, dtype: Any, plan: MemoryPlan | None) -> Any:

@@ -17,6 +17,7 @@ from holdfast.errors import StudyError
 from holdfast.memory.candidate import MemoryPlan
 from holdfast.memory.targets import ALL_LINEAR, PRESETS
 from holdfast.methods import ANCHOR, REPLAY
+from holdfast.models import ModelRef
 from holdfast.placed import match_buffers
 from holdfast.registry import nearest
 from holdfast.spec import TrainSpec
@@ -152,6 +153,21 @@ def check(spec: TrainSpec, placement: str, quantized: bool) -> None:
             where="train.weight_decay",
             remedy="set it to 0",
         )
+
+
+def check_model(ref: ModelRef, spec: TrainSpec) -> None:
+    """Does the model have what the adapters are asked to go on? Its weights are not loaded.
+
+    Raises:
+        StudyError: see `adapter_config`.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(ref.base, **ref.loading())
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=ref.trust_remote_code)
+    adapter_config(model, spec)
 
 
 def calibration(rows: Sequence[Encoded], kinds: Sequence[str]) -> tuple[Sequence[Encoded], str]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from holdfast import change, store
 from holdfast.chat import Encoded
+from holdfast.placed import Seat
 
 FILE = "meters.jsonl"
 
@@ -26,6 +27,7 @@ class Meters:
 
     Attributes:
         stopped_at: the step at which a limit was passed; None: none was.
+        why: which one, in words.
     """
 
     def __init__(self, rows: Sequence[Encoded], stop: Mapping[str, float], folder: Path) -> None:
@@ -37,8 +39,10 @@ class Meters:
             folder: of the run; gets ``meters.jsonl``.
         """
         self._rows, self._stop, self._file = rows, dict(stop), folder / FILE
+        self._first = Seat.taken().rank == 0
         self._base: list[Any] | None = None
         self.stopped_at: int | None = None
+        self.why = ""
 
     def begin(self, model: Any, step: int) -> None:
         """Before training: note what the base thinks of its answers where it will not be at hand.
@@ -50,7 +54,8 @@ class Meters:
         if not hasattr(model, "disable_adapter"):
             self._base = [_of_labels(self._log_probs(model, row), row) for row in self._rows]
         kept = [one for one in read(self._file.parent) if one["step"] <= step]
-        store.write_jsonl(self._file, kept)
+        if self._first:
+            store.write_jsonl(self._file, kept)
         self._judge(kept[-1] if kept else {})
 
     def read(self, model: Any, step: int) -> bool:
@@ -75,14 +80,20 @@ class Meters:
             "cross_entropy": entropy / max(1, tokens),
             "norm": self._norm(model),
         }
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(found) + "\n")
+        if self._first:  # every process reads, since a sharded model needs all of them
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(found) + "\n")
         self._judge(found)
         return self.stopped_at is not None
 
     def _judge(self, found: Mapping[str, Any]) -> None:
-        if any(found.get(name, 0.0) > limit for name, limit in self._stop.items()):
-            self.stopped_at = int(found["step"])
+        passed = [
+            f"{name} is {found[name]:.3f}, above its limit {limit:g}"
+            for name, limit in self._stop.items()
+            if found.get(name, 0.0) > limit
+        ]
+        if passed:
+            self.stopped_at, self.why = int(found["step"]), passed[0]
 
     def _compare(self, model: Any, row: Encoded, number: int) -> tuple[float, float, int]:
         """Sums over one answer: KL and cross-entropy in nats, and its tokens."""

@@ -13,7 +13,7 @@ from typing import Any
 from holdfast import chat, models
 from holdfast.chat import Encoded
 from holdfast.errors import TrainingError
-from holdfast.methods import ANCHOR
+from holdfast.methods import ANCHOR, Term
 from holdfast.models import ModelRef
 from holdfast.spec import TrainSpec
 from holdfast.types import Example
@@ -117,13 +117,12 @@ def collate(batch: Sequence[Mapping[str, Any]], pad: int) -> dict[str, Any]:
     return found
 
 
-def dataset(rows: Sequence[Encoded], slots: Sequence[Sequence[int]], per_step: int = 1) -> Any:
+def dataset(rows: Sequence[Encoded], slots: Sequence[Sequence[int]]) -> Any:
     """One dataset row per micro-batch; an empty one becomes a short row without loss.
 
     Args:
         rows: the training examples.
         slots: indices of the rows of each micro-batch.
-        per_step: micro-batches of one optimiser step, over all processes.
     """
     from datasets import Dataset
 
@@ -134,30 +133,60 @@ def dataset(rows: Sequence[Encoded], slots: Sequence[Sequence[int]], per_step: i
         "labels": [[one.labels for one in slot] for slot in filled],
     }
     if any(row.kl for row in rows):
-        table["kl_weights"] = _kl_weights(filled, per_step)
+        table["kl_weights"] = _kl_weights(filled)
     return Dataset.from_dict(table)
 
 
-def _kl_weights(filled: Sequence[Sequence[Encoded]], per_step: int) -> list[list[list[float]]]:
-    """Divergence weights such that a step's anchors count as a mean of their own.
+def _kl_weights(filled: Sequence[Sequence[Encoded]]) -> list[list[list[float]]]:
+    """Divergence weights such that anchors count as a mean of their own over the whole run.
 
     The loss of a step is divided by its supervised tokens. Anchors have none, so theirs are
-    multiplied by supervised tokens per anchor token: cross-entropy mean + weight x anchor mean.
+    multiplied by the run's supervised tokens per anchor token: cross-entropy mean + weight x anchor
+    mean, however many anchors fall into a step.
     """
-    found: list[list[list[float]]] = []
-    for start in range(0, len(filled), per_step):
-        step = filled[start : start + per_step]
-        every = [row for slot in step for row in slot]
-        supervised = sum(row.cost.supervised for row in every)
-        held = sum(sum(w > 0 for w in row.kl) for row in every if _is_anchor(row))
-        share = supervised / held if held else 0.0
-        for slot in step:
-            found.append([
-                [w * (share if _is_anchor(row) else 1.0) for w in row.kl] or [0.0] * len(row.ids)
-                for row in slot
-            ])  # fmt: skip
-    return found
+    every = [row for slot in filled for row in slot]
+    supervised = sum(row.cost.supervised for row in every)
+    held = sum(sum(w > 0 for w in row.kl) for row in every if _is_anchor(row))
+    share = supervised / held if held else 0.0
+    return [
+        [
+            [w * (share if _is_anchor(row) else 1.0) for w in row.kl] or [0.0] * len(row.ids)
+            for row in slot
+        ]
+        for slot in filled
+    ]
 
 
 def _is_anchor(row: Encoded) -> bool:
     return bool(row.kl) and row.cost.supervised == 0
+
+
+def tokens_of(
+    rows: Sequence[Encoded],
+    seen: Sequence[int],
+    probes: Sequence[Encoded] = (),
+    terms: Sequence[Term] = (),
+) -> dict[str, int]:
+    """What a run puts through the model.
+
+    Args:
+        rows: the training examples.
+        seen: which of them, as often as they are seen.
+        probes: examples that loss methods look at before the first step.
+        terms: what the loss methods do.
+
+    Returns:
+        ``supervised_tokens``, ``tokens`` in all, ``reference_tokens`` of the passes with the
+        adapters switched off, ``probe_tokens`` of the passes there and back before the first step,
+        ``generated_tokens`` and ``examples_seen``.
+    """
+    compares = any(term.divergence for term in terms)
+    looks = sum(term.prepare is not None for term in terms)
+    return {
+        "supervised_tokens": sum(rows[i].cost.supervised for i in seen),
+        "tokens": sum(rows[i].cost.tokens for i in seen),
+        "reference_tokens": sum(len(rows[i].ids) for i in seen if compares and any(rows[i].kl)),
+        "probe_tokens": looks * sum(len(row.ids) for row in probes),
+        "generated_tokens": 0,
+        "examples_seen": len(seen),
+    }

@@ -75,7 +75,7 @@ def watch(
             progress.advance(1)
             if state.global_step in save_at:
                 if meters is not None and meters.read(trainer.model, state.global_step):
-                    progress.say(f"step {state.global_step}: a meter passed its limit; stopping")
+                    progress.say(f"step {state.global_step}: {meters.why}; training ends here")
                     control.should_training_stop = True
                 if trainer.is_fsdp_enabled:
                     folder = Path(args.output_dir) / checkpoint_name(state.global_step)
