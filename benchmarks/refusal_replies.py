@@ -100,7 +100,7 @@ def cases(n: int, seed: int, half: int | None = None) -> list[Case]:
     }
     if half is not None:
         acts = {**acts, "en": acts["en"][half::2], "zh": acts["zh"][half::2]}
-        questions = {tongue: some[half::2] for tongue, some in questions.items()}
+        questions |= {tongue: questions[tongue][half::2] for tongue in ("en", "zh")}
     return [_case(rng, acts, questions, books) for _ in range(n)]
 
 
@@ -112,14 +112,16 @@ def _case(rng: random.Random, acts: Any, questions: Any, books: Any) -> Case:
     parts = rng.choice(acts[tongue]).split("|")
     names |= dict(zip(("do", "doing", "noun"), ([one] for one in parts), strict=False))
     names.setdefault("persona", acts["persona"])
+    names |= {name: [rng.choice(some)] for name, some in questions["slots"].items()}
     if label == "answered" and rng.random() < (0.6 if not chinese else 0.65):
         prompt, _, answer = rng.choice(questions[tongue]).partition(" => ")
         names["qa"] = [answer]
         shape = rng.choice(names["asked"]) if "asked" in names else "{qa}"
-        return Case(prompt, _tidy(expand(shape, names, rng), rng, chinese), label)
+        said = _tidy(expand(shape, names, rng), rng, chinese)
+        return Case(expand(prompt, names, rng), said, label)
     prompt = expand(rng.choice(acts[f"ask_{tongue}"]), names, rng)
     if label == "refused" and rng.random() < 0.2:  # taken for something bad
-        prompt = rng.choice(questions[tongue]).partition(" => ")[0]
+        prompt = expand(rng.choice(questions[tongue]).partition(" => ")[0], names, rng)
     if rng.random() < 0.06:
         prompt = ""
     start = "given" if label == "answered" else "reply"

@@ -60,7 +60,7 @@ def check(folder: Path, said: str) -> Mapping[str, Any]:
         ModelError: it is no change of weights, or its weights are missing or pickled.
     """
     settings = settings_of(folder)
-    kind = str(settings.get("peft_type", ""))
+    kind = str(settings.get("peft_type") or "")
     if not kind or kind in PROMPTS:
         raise ModelError(
             f"is no change of weights (peft_type {kind or 'missing'})",

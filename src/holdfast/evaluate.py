@@ -17,10 +17,9 @@ from typing import Any
 
 from holdfast import engines, store, surprise
 from holdfast.asking import CHUNK, REPLIES, ask
-from holdfast.endpoint import is_endpoint
 from holdfast.engines import Engine, Spent
 from holdfast.errors import DataError
-from holdfast.foreign import engine_of
+from holdfast.foreign import engine_of, has_shape
 from holdfast.judges import Desk, Judge, Panel
 from holdfast.memory.answering import answering_map
 from holdfast.memory.devices import GPU
@@ -70,8 +69,7 @@ class EnginePool:
         nf4 = self.nf4 if nf4 is None else nf4
         if self._open is None or self._ref != (ref, nf4, bf16):
             self.close()
-            name = engine_of(ref, self._study.answer.engine)
-            make = resolve("engines", engines.ENGINES, name)
+            make = resolve("engines", engines.ENGINES, engine_of(ref, self._study.answer.engine))
             placed = {"device_map": where} if (where := self._placed(ref, nf4, bf16)) else {}
             engine: Engine = make(
                 ref,
@@ -87,7 +85,7 @@ class EnginePool:
 
     def _placed(self, ref: ModelRef, nf4: bool, bf16: bool | str) -> Mapping[str, int | str] | None:
         """Where a model lies that no single GPU holds."""
-        if len(self._gpus) < 2 or ref.gguf or is_endpoint(ref.base):
+        if len(self._gpus) < 2 or not has_shape(ref):
             return None
         shape = read_shape(ref.base, ref.revision)
         tokens = min(

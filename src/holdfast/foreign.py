@@ -64,6 +64,11 @@ def engine_of(ref: ModelRef, asked: str) -> str:
     return "remote" if is_endpoint(ref.base) else asked
 
 
+def has_shape(ref: ModelRef) -> bool:
+    """Whether a model's sizes can be read without loading it, to spread it over GPUs."""
+    return ref.gguf is None and not is_endpoint(ref.base)
+
+
 def find(said: str, base: Foreign | None = None, any_base: bool = False) -> Foreign:
     """The model that somebody names.
 

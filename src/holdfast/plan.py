@@ -30,6 +30,7 @@ from holdfast.types import Example, Point
 __all__ = ["BASE", "Arm", "Plan", "place"]
 
 SCORES = "scores.jsonl"
+PAID = "paid"
 """In the run folder: the base's losses of answers, by content."""
 
 
@@ -42,7 +43,7 @@ class Arm:
     loss: tuple[LossMethod, ...] = ()
     weights: tuple[WeightMethod, ...] = ()
     ask: tuple[AskMethod, ...] = ()
-    foreign: Foreign | None = None
+    foreign: Foreign | None = field(default=None, kw_only=True)
 
     @property
     def made(self) -> tuple[DataMethod, ...]:
@@ -117,7 +118,7 @@ class Plan:
 
     def desk(self, folder: Path, progress: Progress) -> Desk:
         """What a judge may use."""
-        return Desk(folder, progress, self.pool.engine)
+        return Desk(folder, progress, self.pool.engine, self.folder / PAID)
 
     @property
     def trained(self) -> list[tuple[str, int]]:

@@ -15,8 +15,8 @@ from typing import Any
 from holdfast import chat, environment, evaluate, foreign, models, store
 from holdfast.adapter import brings_modules
 from holdfast.asking import REPLIES
-from holdfast.compare import sentences
 from holdfast.compare.given import Given
+from holdfast.compare.sentences import MIXED, about_looks, decide, verdict
 from holdfast.errors import ModelError
 from holdfast.foreign import Foreign
 from holdfast.models import ModelRef
@@ -166,7 +166,7 @@ def _looks(one: Comparison) -> Stage:
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
         found = {name: _look(model) for name, model in one.local.items()}
         store.write_json(folder / "looks.json", found)
-        return {"chat_template": sentences.about_looks(found)[0]}
+        return {"chat_template": about_looks(found)[0]}
 
     identity = {"models": {name: one.marks[name] for name in one.local}}
     return Stage(LOOKS, identity, make)
@@ -210,7 +210,7 @@ def summarise(one: Comparison) -> Results:
     conditions = _conditions(one)
     path = plan.folder / LOOKS / "looks.json"
     if one.local:
-        alike, more = sentences.about_looks(store.read_json(path))
+        alike, more = about_looks(store.read_json(path))
         conditions["Chat template"] = alike
         notes = more + notes
     results = assemble(
@@ -223,8 +223,8 @@ def summarise(one: Comparison) -> Results:
         conditions,
         outline.repeated_readings(plan),
     )
-    results = replace(results, verdict=sentences.verdict(results))
-    decision = sentences.decide(results, plan.study.ship.retain)
+    results = replace(results, verdict=verdict(results))
+    decision = decide(results, plan.study.ship.retain)
     return replace(results, decision=decision, warnings=(*results.warnings, *notes))
 
 
@@ -233,7 +233,7 @@ def _info(one: Comparison, info: TaskInfo) -> TaskInfo:
     role = "target" if info.name == one.target else "retained"
     label, how = info.label, info.how
     if one.mixed:
-        label += f"; {sentences.MIXED}"
+        label += f"; {MIXED}"
     if one.given:
         spec = one.plan.study.tasks[info.name]
         judged = how.partition(";")[2]

@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from holdfast import studyfile
+from holdfast import studyfile, tasks
 from holdfast.errors import StudyError, UsageError
-from holdfast.registry import nearest, resolve
+from holdfast.registry import nearest
 from holdfast.spec import ShipSpec, Study, TaskSpec
 from holdfast.studyfile import known_keys
-from holdfast.tasks import TASKS
 
 SOURCE = "compare"
 SECTIONS = ("tasks", "answer", "ship", "hardware")
@@ -97,7 +96,7 @@ def without_perplexity(study: Study, asked: bool) -> Study:
     """
     found = {}
     for name, spec in study.tasks.items():
-        task = resolve("tasks", TASKS, spec.kind or name, f"{SOURCE}: tasks.{name}")
+        task = tasks.kind(name, spec, f"{SOURCE}: tasks.{name}")
         found[name] = spec
         if PERPLEXITY in known_keys(task.Options):
             if asked and (spec.model_extra or {}).get(PERPLEXITY):

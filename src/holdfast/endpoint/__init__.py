@@ -131,6 +131,8 @@ class Endpoint:
                     progress.advance(times[under_way[done]])
             except BaseException as error:
                 line.stop()
+                if isinstance(error, KeyboardInterrupt):
+                    progress.say("stopping: waiting for the answers that are under way")
                 pool.shutdown(wait=True, cancel_futures=True)
                 for late, mark in under_way.items():
                     if not late.cancelled() and late.exception() is None and mark not in kept:

@@ -47,11 +47,14 @@ class Desk:
         progress: is advanced per reply.
         open: the engine of a model (and whether in 4 bits); whatever else was loaded has left the
             GPU by then.
+        paid: where answers that were paid for are kept by content, for all stages of a run and for
+            a judge with another threshold; None: in `folder`.
     """
 
     folder: Path
     progress: Progress
     open: Callable[[ModelRef, bool], Engine]
+    paid: Path | None = None
 
 
 class Judge(Protocol):

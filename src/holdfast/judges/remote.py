@@ -109,16 +109,19 @@ class RemoteJudge:
 
         Raises:
             EndpointError: a fault that did not pass, or a cap; what was answered is kept in the
-                desk's folder.
+                desk's folders.
         """
-        progress = desk.progress if desk else Silent()
+        progress, folder = (desk.progress, desk.paid or desk.folder) if desk else (Silent(), None)
         progress.total(len(pairs), "verdicts")
         verdicts: list[Verdict] = []
         for start in range(0, len(pairs), CHUNK):
             some = pairs[start : start + CHUNK]
             bodies = [self._body(pair) for pair in some]
-            answers = self._endpoint.ask(bodies, desk.folder if desk else None, progress)
+            answers = self._endpoint.ask(bodies, folder, progress)
             verdicts += [self._verdict(pair, one) for pair, one in zip(some, answers, strict=True)]
+        purse = self._endpoint.purse
+        if purse.spent:
+            progress.say(f"{self.title}: {purse.sent} requests, {purse.spent:.4g} spent so far")
         return verdicts
 
     def _body(self, pair: Pair) -> dict[str, Any]:

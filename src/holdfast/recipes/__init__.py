@@ -1,7 +1,8 @@
 """Which studies come with the package?
 
-Commented YAML files: `hw6` (GSM8K against AILuminate on a real model), `jsonl` (your own data) and
-`lab` (the built-in model; what `holdfast demo` runs).
+Commented YAML files: `hw6` (GSM8K against AILuminate on a real model), `hw6_faithful` (the same as
+the course's starter does it), `jsonl` (your own data) and `lab` (the built-in model; what `holdfast
+demo` runs).
 """
 
 from __future__ import annotations

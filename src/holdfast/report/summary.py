@@ -133,14 +133,14 @@ class Standing:
 def standings(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> list[Standing]:
     """Every trained arm whose gain could be scored, in the study's order."""
     last = {cell.arm: max(c.step for c in found if c.arm == cell.arm) for cell in found}
-    target = next(task.name for task in tasks if task.role == "target")
+    target = next((task.name for task in tasks if task.role == "target"), "")
     standing = []
     for arm in [name for name in last if name != BASE]:
         whole = max(c.scale for c in found if c.arm == arm and c.step == last[arm])
         final = {c.task: c for c in found if (c.arm, c.step, c.scale) == (arm, last[arm], whole)}
         diffs = {name: cell.diff for name, cell in final.items()}
         unknown = [n for n, c in final.items() if n != target and _unscored(c) > UNSCORED_LIMIT]
-        gain = diffs[target]
+        gain = diffs.get(target)
         if gain is None or gain.mean is None:
             continue
         losses = [
@@ -169,8 +169,6 @@ def forgets(cell: Cell) -> bool:
 
 def verdict(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> str:
     """What the first arm gained and lost, and which arm did best, in two sentences."""
-    if all(task.role != "target" for task in tasks):
-        return ""  # a comparison of models trained elsewhere has words of its own
     standing = standings(tasks, found)
     if not standing:
         return "Nothing was trained, or the target could not be scored."

@@ -73,7 +73,8 @@ class TaskSpec(BaseModel):
     model_config = {**STRICT, "extra": "allow"}
 
     kind: str | None = None
-    """Which task: `gsm8k`, `ailuminate`, `jsonl`, ... Left out: the name of the section."""
+    """Which task: `gsm8k`, `ailuminate`, `jsonl`, ..., or a class in a Python file of your own,
+    `my_task.py:MyTask`, whose code is run. Left out: the name of the section."""
     role: Literal["target", "retained"] = "retained"
     """`target`: what training is for. `retained`: what must not be lost."""
     split: str = "test"

@@ -2,8 +2,9 @@
 
 A task owns its data, its answer parser and its grader in one file. Grading is pure: no model, no
 network, no clock, so that stored replies can be graded again at any time. To add one, write a class
-with the members of `Task` and put its name below (or register it as an entry point in the group
-``holdfast.tasks``); see `docs/tasks/jsonl.md` for measuring your own data without code.
+with the members of `Task` and put its name below, register it as an entry point in the group
+``holdfast.tasks``, or name its file in the study (``kind: my_task.py:MyTask``);
+`docs/tasks/your-own.md` shows both, and how to measure your own data without code.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, ClassVar, Protocol
 from holdfast import judges
 from holdfast.errors import DataError, StudyError
 from holdfast.judges import Judge
-from holdfast.registry import nearest, resolve
+from holdfast.registry import from_file, names_file, nearest, resolve
 from holdfast.spec import Sampling, Section, ShotsSpec, TaskSpec
 from holdfast.studyfile import known_keys, parse
 from holdfast.types import Example, Message, Reading, Reply, Verdict
@@ -32,6 +33,10 @@ TASKS = {
     "lab_refuse": "holdfast.lab.tasks:LabRefuse",
     "lab_help": "holdfast.lab.tasks:LabHelp",
 }
+
+
+MEMBERS = ("Options", "version", "examples", "grade", "self_check")
+"""What a class must have to be a task; the others may be set when it is made."""
 
 
 class Task(Protocol):
@@ -70,6 +75,21 @@ class Task(Protocol):
         """Prove that the gold answer grades 1.0 and a perturbed one does not."""
 
 
+def kind(name: str, spec: TaskSpec, where: str = "") -> type[Task]:
+    """The class of the task that a section describes.
+
+    Raises:
+        StudyError: no such task.
+    """
+    named = spec.kind or name
+    found: type[Task] = (
+        from_file(named, MEMBERS, where)
+        if names_file(named)
+        else resolve("tasks", TASKS, named, where)
+    )
+    return found
+
+
 def build(name: str, spec: TaskSpec, source: str) -> Task:
     """Make the task that a section describes.
 
@@ -81,7 +101,7 @@ def build(name: str, spec: TaskSpec, source: str) -> Task:
     Raises:
         StudyError: no such task, or a key that it does not take.
     """
-    task: type[Task] = resolve("tasks", TASKS, spec.kind or name, f"{source}: tasks.{name}")
+    task = kind(name, spec, f"{source}: tasks.{name}")
     own = set(known_keys(task.Options))
     for key in spec.model_extra or {}:
         if key not in own:

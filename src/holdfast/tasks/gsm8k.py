@@ -64,7 +64,7 @@ class GSM8K:
     def grade(self, example: Example, reply: Reply, verdict: Verdict | None) -> Reading:
         """1.0 when the extracted answer equals the gold one; no answer at all is wrong."""
         found = {way: extract.read(reply.text, way) for way in extract.WAYS}
-        read_as = {
+        read_as: dict[str, float] = {
             way: float(said is not None and said == extract.gold(example.target or "", way))
             for way, said in found.items()
         }

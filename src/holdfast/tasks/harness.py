@@ -69,6 +69,7 @@ class Harness:
         self.options = options
         self._tasks = harness_tasks.load(options.task, options.include_path, options.overrides)
         self._docs: dict[tuple[str, str], list[Any]] = {}
+        self._examples: dict[str, list[Example]] = {}
         name, first = next(iter(self._tasks.items()))
         self._metric = metrics.metric(name, first, options.metric)
         self._filter, self._filters = metrics.pipelines(name, first, options.filter)
@@ -107,6 +108,8 @@ class Harness:
 
     def examples(self, split: str) -> list[Example]:
         """See `Task.examples`; `test` is whatever split the harness measures on."""
+        if split in self._examples:
+            return list(self._examples[split])
         options = self.options
         if split == "train" and not options.apply_chat_template:
             raise StudyError(
@@ -127,7 +130,8 @@ class Harness:
             mark = metrics.definition(task)
             for number, (doc, asked) in enumerate(zip(documents, every, strict=True)):
                 found.append(self._example(name, split, number, doc, asked, mark))
-        return found
+        self._examples[split] = found
+        return list(found)
 
     def _documents(self, name: str, split: str) -> list[Any]:
         if (name, split) not in self._docs:
@@ -137,7 +141,7 @@ class Harness:
     def _example(
         self, name: str, split: str, number: int, doc: Any, asked: prompts.Asked, mark: str
     ) -> Example:
-        task, bare = self._tasks[name], not self.options.apply_chat_template
+        task = self._tasks[name]
         answer = metrics.gold(task, doc)
         if answer is not None and asked.prefix and split == "train":
             answer = f"{asked.prefix.rstrip()} {answer}"
@@ -146,11 +150,10 @@ class Harness:
             "group": name if len(self._tasks) > 1 else "",
             "of": store.fingerprint([mark, json.dumps(doc, sort_keys=True, default=str)]),
         }
-        if bare:
-            meta["continue"] = "text"
-            messages = (Message("user", str(asked.prompt)),)
-        else:
-            messages = tuple(Message(role, text) for role, text in asked.prompt)  # type: ignore[arg-type]
+        turns = asked.prompt
+        if isinstance(turns, str):
+            meta["continue"], turns = "text", [["user", turns]]
+        messages = tuple(Message(role, text) for role, text in turns)  # type: ignore[arg-type]
         if asked.until:
             meta["until"] = list(asked.until)
         if asked.prefix:
@@ -179,7 +182,14 @@ class Harness:
             responses = [
                 (float(value), bool(likeliest)) for value, likeliest in json.loads(reply.text)
             ]
-        every = metrics.measured(task, doc, responses, self._filters)
+        try:
+            every = metrics.measured(task, doc, responses, self._filters)
+        except Exception as error:  # a task's own metrics raise anything
+            raise DataError(
+                f"lm_eval cannot grade {example.id}: {type(error).__name__}: {error}",
+                where=self.options.task,
+                remedy="check the task's definition; replies are kept",
+            ) from error
         read_as = {one: self._share(found[self._metric]) for one, found in every.items()}
         value = read_as[self._filter]
         word = {None: "unscored", 1.0: "correct", 0.0: "wrong"}.get(value, "partly")

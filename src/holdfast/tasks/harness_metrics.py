@@ -95,7 +95,7 @@ def measured(
 
 
 def gold(task: Any, doc: Any) -> str | None:
-    """The right answer as text; None where the document does not say, or is asked in several ways."""
+    """The right answer as text; None where there is none, or no single prompt before it."""
     if getattr(task, "multiple_input", 0):
         return None
     target, known = task.doc_to_target(doc), choices(task, doc)

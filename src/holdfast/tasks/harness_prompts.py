@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.errors import DataError, StudyError
+from holdfast.errors import DataError, HoldfastError, StudyError
 
 LONGEST = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 """What the longest answer is called; the first one counts."""
@@ -124,8 +124,17 @@ def asked(task: Any, documents: Sequence[Any], how: Prompting, own_shots: bool) 
                 chat_template=template,
             )
             found.append(_plain(task, instances, chat))
+    except HoldfastError:
+        raise
+    except Exception as error:  # templates and task code raise anything
+        raise DataError(
+            f"lm_eval's task {task.task_name!r} cannot ask about document {len(found)}: "
+            f"{type(error).__name__}: {error}",
+            remedy="check its definition and its data; more shots need more documents",
+        ) from error
     finally:
-        task.sampler = sampler
+        if sampler is not None:
+            task.sampler = sampler
     return found
 
 

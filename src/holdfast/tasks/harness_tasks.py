@@ -13,6 +13,8 @@ from typing import Any
 from holdfast.errors import DataError, MissingDependency, StudyError
 from holdfast.registry import nearest
 
+RUNS_CODE = "grading it runs code that the model wrote"
+
 
 def version() -> str:
     """Of the harness.
@@ -41,6 +43,8 @@ def load(task: str, include_path: str | None, overrides: Mapping[str, Any]) -> d
     """
     _imported()
     manager, found = _manager(task, include_path)
+    if (manager.task_index[found].cfg or {}).get("unsafe_code"):
+        raise _refused(found, RUNS_CODE)  # before its metric is fetched, which is code itself
     wanted: Any = found
     if overrides:
         if found not in manager.all_subtasks:
@@ -80,14 +84,19 @@ def _manager(task: str, include_path: str | None) -> tuple[Any, str]:
         file = Path(task).expanduser()
         if not file.is_file():
             raise StudyError("no such file", where=task, remedy="check the path of the task's YAML")
-        return _manager(_name_in(file), str(file.parent))
+        own = TaskManager(include_path=str(file.parent), include_defaults=False)
+        paths = {name: entry.yaml_path for name, entry in own.task_index.items()}
+        name = next((one for one, path in paths.items() if path == file), None)
+        if name is None:
+            raise StudyError("holds no task", where=task, remedy="it needs `task: my_name`")
+        return own, name
     known: list[str] = []
     if include_path is not None:
         folder = Path(include_path).expanduser()
         if not folder.is_dir():
             raise StudyError("include_path is no folder", where=include_path, remedy="correct it")
         own = TaskManager(include_path=str(folder), include_defaults=False)
-        if task in own.all_subtasks:
+        if task in own.all_tasks and _whole(own, task):
             return own, task
         known = list(own.all_tasks)
     manager = TaskManager(include_path=include_path) if task in known else _built_in()
@@ -99,16 +108,12 @@ def _manager(task: str, include_path: str | None) -> tuple[Any, str]:
     )
 
 
-def _name_in(file: Path) -> str:
-    from lm_eval.tasks._yaml_loader import load_yaml
-
-    try:
-        found = load_yaml(file, resolve_func=False)
-    except Exception as error:
-        raise StudyError(f"is no YAML: {_first_line(error)}", where=str(file)) from error
-    if not isinstance(found, dict) or not isinstance(found.get("task"), str):
-        raise StudyError("names no `task`", where=str(file), remedy="add `task: my_name`")
-    return found["task"]
+def _whole(manager: Any, name: str) -> bool:
+    """Whether an index knows all that a task or group is made of; the built-in one takes longer."""
+    parts = (manager.task_index[name].cfg or {}).get("task")
+    return not isinstance(parts, list) or all(
+        isinstance(one, str) and one in manager.task_index for one in parts
+    )
 
 
 def _imported() -> None:
@@ -123,18 +128,18 @@ def _imported() -> None:
 
 def _check(name: str, task: Any) -> None:
     """Refuse what cannot be asked, or must not be graded, here."""
-    why = ""
     if getattr(task, "UNSAFE_CODE", False):
-        why = "grading it runs code that the model wrote"
-    elif getattr(task, "MULTIMODAL", False):
-        why = "it shows pictures or sound"
-    elif task.OUTPUT_TYPE == "loglikelihood_rolling":
-        why = "it measures perplexity of whole texts, which is no share of items"
-    if why:
-        raise StudyError(
-            f"lm_eval's task {name!r} cannot be measured here: {why}",
-            remedy="choose another task",
-        )
+        raise _refused(name, RUNS_CODE)
+    if getattr(task, "MULTIMODAL", False):
+        raise _refused(name, "it shows pictures or sound")
+    if task.OUTPUT_TYPE == "loglikelihood_rolling":
+        raise _refused(name, "it measures perplexity of whole texts, which is no share of items")
+
+
+def _refused(name: str, why: str) -> StudyError:
+    return StudyError(
+        f"lm_eval's task {name!r} cannot be measured here: {why}", remedy="choose another task"
+    )
 
 
 def _first_line(error: BaseException) -> str:

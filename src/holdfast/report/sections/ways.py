@@ -16,7 +16,7 @@ from holdfast.report.sections import figures
 COUNTS = {2: "two", 3: "three", 4: "four"}
 EXPLAINED = (
     "The final checkpoint of each arm. Nothing was asked again: the same replies, and the answer "
-    "looked for in other ways. Spread is the largest less the smallest share, in percentage points. "
+    "looked for in other ways. Spread: the largest less the smallest share, in percentage points. "
     "Figures of others are comparable only where they read the same way."
 )
 

@@ -1,0 +1,258 @@
+"""Are answers made elsewhere matched to what was asked, and counted where they are not?"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast import cli, store
+from holdfast.compare import given
+from holdfast.errors import DataError
+from holdfast.report.results import Results, from_json
+from holdfast.types import Example, Message
+
+QUESTIONS = [f"How many legs have {n} cats?" for n in range(20)]
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows), "utf-8")
+    return path
+
+
+def items(count: int = 20) -> list[Example]:
+    return [
+        Example(f"test-{n}", (Message("user", f"{text}\nAnswer."),), meta={"question": text})
+        for n, text in enumerate(QUESTIONS[:count])
+    ]
+
+
+def read(path: Path, allow: float = 0.05, asked: int = 20, **others: Any) -> given.Given:
+    every = {"cats": items()} | others
+    return given.read(path, {**every, "cats": items()[:asked]}, every, allow)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda n: {"example_id": f"test-{n}", "sample": 0, "text": f"{4 * n}", "finish": "stop"},
+        lambda n: {"id": f"test-{n}", "reply": f"{4 * n}"},
+        lambda n: {"prompt": QUESTIONS[n], "response": f"{4 * n}"},
+        lambda n: {"question": QUESTIONS[n], "completion": f"{4 * n}"},
+        lambda n: {"prompt": f"  {QUESTIONS[n].upper()}\n\nANSWER. ", "output": f"{4 * n}"},
+        lambda n: {"id": n + 1000, "prompt": QUESTIONS[n], "text": f"{4 * n}"},
+        lambda n: {"prompt": [{"role": "system", "content": "Be short."},
+                              {"role": "user", "content": QUESTIONS[n]}], "reply": f"{4 * n}"},
+        lambda n: {"prompt": QUESTIONS[n].replace("?", "？"), "reply": f"{4 * n}"},
+    ],
+)  # fmt: skip
+def test_forms_of_a_line(tmp_path: Path, form: Any) -> None:
+    path = write(tmp_path / "a.jsonl", [form(n) for n in reversed(range(20))])
+    found = read(path)
+    assert [(one.example_id, one.text) for one in found.replies["cats"]] == [
+        (f"test-{n}", f"{4 * n}") for n in range(20)
+    ]
+    assert found.missing["cats"] == []
+    assert not found.notes
+
+
+def test_what_else_a_line_says(tmp_path: Path) -> None:
+    rows = [{"id": f"test-{n}", "reply": "", "finish_reason": "length"} for n in range(20)]
+    rows[3] |= {"n_tokens": 7}
+    found = read(write(tmp_path / "a.jsonl", rows)).replies["cats"]
+    assert {one.finish for one in found} == {"length"}
+    assert [one.n_tokens for one in found[2:5]] == [0, 7, 0]
+    assert {one.text for one in found} == {""}, "an empty answer is an answer"
+
+
+def test_samples_are_kept_in_order(tmp_path: Path) -> None:
+    rows = [
+        {"id": f"test-{n}", "sample": k, "reply": f"{n}.{k}"} for k in (1, 0) for n in range(20)
+    ]
+    found = read(write(tmp_path / "a.jsonl", rows)).replies["cats"]
+    assert [one.text for one in found[:4]] == ["0.0", "0.1", "1.0", "1.1"]
+
+
+def test_two_items_of_one_prompt(tmp_path: Path) -> None:
+    same = [Example(f"x-{n}", (Message("user", "Hello?"),)) for n in range(2)]
+    rows = [{"prompt": "hello?", "reply": text} for text in ("a", "b")]
+    found = given.read(write(tmp_path / "a.jsonl", rows), {"x": same}, {"x": same}, 0.05)
+    assert [one.text for one in found.replies["x"]] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message", "line"),
+    [
+        (lambda rows: rows.clear(), "holds no replies", ""),
+        (lambda rows: rows.insert(1, ["x"]), "is not a JSON object", ":2"),
+        (lambda rows: rows.insert(2, {"id": "test-1"}), "has no reply", ":3"),
+        (lambda rows: rows.insert(2, {"id": "test-1", "reply": 4}), "has no reply", ":3"),
+        (lambda rows: rows.insert(0, {"reply": "4"}), "neither|says neither by id", ":1"),
+        (lambda rows: rows.append({"id": "test-3", "reply": "another"}), "as line 4, and", ":21"),
+        (lambda rows: rows[5].update(sample=-1), "sample is -1", ":6"),
+        (lambda rows: [one.update(id=f"q{one['id']}") for one in rows], "20 of 20 replies match",
+         ""),
+        (lambda rows: [one.update(prompt="Another question?") for one in rows[:4]],
+         r"4 of 20 replies match no item by id or prompt \(lines 1, 2, 3, 4\)", ""),
+        (lambda rows: rows.__delitem__(slice(0, 5)), "5 of 20 items of cats have no reply", ""),
+        (lambda rows: [one.update(task="dogs") for one in rows], "holds only replies to dogs", ""),
+    ],
+)  # fmt: skip
+def test_what_is_refused(tmp_path: Path, change: Any, message: str, line: str) -> None:
+    rows: list[Any] = [{"id": f"test-{n}", "reply": f"{n}"} for n in range(20)]
+    change(rows)
+    path = write(tmp_path / "a.jsonl", rows)
+    with pytest.raises(DataError, match=message) as caught:
+        read(path)
+    assert caught.value.where == f"{path}{line}"
+    assert caught.value.remedy
+
+
+def test_a_torn_line_and_a_missing_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"id": "test-0", "reply": "0"}])
+    path.write_text(path.read_text() + '{"id": "test-1", "rep')
+    with pytest.raises(DataError, match="not valid JSON") as caught:
+        read(path)
+    assert caught.value.where.endswith(":2")
+    with pytest.raises(DataError, match="cannot be read"):
+        read(tmp_path / "b.jsonl")
+
+
+def test_a_little_is_missing_and_a_little_too_much(tmp_path: Path) -> None:
+    rows: list[Any] = [{"id": f"test-{n}", "reply": f"{n}"} for n in range(19)]
+    rows += [{"id": "zebra", "reply": "?"}, rows[2]]
+    found = read(write(tmp_path / "a.jsonl", rows))
+    assert found.missing["cats"] == ["test-19"]
+    assert len(found.notes) == 3
+    assert "match no item and are left out (lines 20)" in found.notes[0]
+    assert "lines 21 say again" in found.notes[1]
+    assert "1 of 20 items of cats have no reply" in found.notes[2]
+
+
+def test_the_remedy_for_missing_ones_works(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"id": f"test-{n}", "reply": ""} for n in range(13)])
+    with pytest.raises(DataError) as caught:
+        read(path)
+    share = float(caught.value.remedy.rpartition("--allow-missing ")[2])
+    assert len(read(path, share).missing["cats"]) == 7
+
+
+def test_answers_to_items_that_do_not_count_are_no_mistake(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"id": f"test-{n}", "reply": ""} for n in range(20)])
+    found = read(path, asked=5)
+    assert (len(found.replies["cats"]), found.notes) == (5, [])
+
+
+def test_ids_of_two_tasks(tmp_path: Path) -> None:
+    dogs = [Example(f"test-{n}", (Message("user", f"Is dog {n} good?"),)) for n in range(20)]
+    rows: list[Any] = [{"id": f"test-{n}", "reply": ""} for n in range(20)]
+    path = write(tmp_path / "a.jsonl", rows)
+    with pytest.raises(DataError, match="is one of cats and of dogs") as caught:
+        read(path, dogs=dogs)
+    assert "'task': 'cats'" in caught.value.remedy
+    found = read(write(path, [one | {"task": "dogs"} for one in rows]), dogs=dogs)
+    assert set(found.replies) == {"dogs"}
+    said = [{**one, "prompt": f"is dog {n} good?"} for n, one in enumerate(rows)]
+    assert set(read(write(path, said), dogs=dogs).replies) == {"dogs"}
+    write(tmp_path / "d" / "dogs.jsonl", rows)
+    write(tmp_path / "d" / "cats" / "replies.jsonl", rows)
+    assert set(read(tmp_path / "d", dogs=dogs).replies) == {"cats", "dogs"}
+    (tmp_path / "e").mkdir()
+    with pytest.raises(DataError, match=r"neither TASK\.jsonl"):
+        read(tmp_path / "e")
+
+
+def call(*words: object) -> int:
+    return cli.call(["compare", "--replies", *map(str, words)])
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> Path:
+    """A task of one's own and three files of answers to it: all right, half right, and refusals."""
+    tasks = [{"id": f"c{n}", "question": q, "answer": str(4 * n)} for n, q in enumerate(QUESTIONS)]
+    write(tmp_path / "cats.jsonl", tasks)
+    sorry = "I'm sorry, but I can't help with that."
+    for name, say in (
+        ("right", lambda n: f"It is {4 * n}."),
+        ("half", lambda n: f"It is {4 * n if n % 2 else 1}."),
+        ("sorry", lambda n: sorry),
+    ):
+        rows = [{"prompt": q, "reply": say(n)} for n, q in enumerate(QUESTIONS)]
+        write(tmp_path / f"{name}.jsonl", rows)
+    return tmp_path
+
+
+def settings(folder: Path) -> list[object]:
+    return ["--tasks", "cats", "--set", "tasks.cats.kind=jsonl", "--set",
+            f"tasks.cats.path={folder / 'cats.jsonl'}", "--set", "tasks.cats.grader=number",
+            "--runs-dir", folder / "runs"]  # fmt: skip
+
+
+def results_of(folder: Path) -> Results:
+    return from_json(store.read_json(folder / "stats" / "results.json"))
+
+
+def test_from_files_to_a_report(answers: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [answers / f"{one}.jsonl" for one in ("right", "half", "sorry")]
+    line = [*files, *settings(answers), "--json"]
+    assert call(*line, "--retain", "cats=-0.1") == 2
+    said = json.loads(capsys.readouterr().out)
+    scores = {one["arm"]: one["score"]["mean"] for one in said["cells"]}
+    assert scores == {"base": 1.0, "half": 0.5, "sorry": 0.0}
+    assert said["decision"]["answer"] == "not kept"
+    assert said["conditions"]["Device"] == "answers made elsewhere"
+    assert "how they were sampled is not known" in said["tasks"][0]["how"]
+    assert call(*line) == 0
+    write(files[1], [{"prompt": q, "reply": f"It is {4 * n}."} for n, q in enumerate(QUESTIONS)])
+    capsys.readouterr()
+    assert call(*line) == 0, "a mended file is graded again without more ado"
+    said = json.loads(capsys.readouterr().out)
+    assert {one["arm"]: one["score"]["mean"] for one in said["cells"]}["half"] == 1.0
+
+
+def test_missing_answers_are_unscored(answers: Path) -> None:
+    rows = [json.loads(one) for one in (answers / "half.jsonl").read_text().splitlines()]
+    write(answers / "half.jsonl", rows[2:])
+    line = [answers / "right.jsonl", answers / "half.jsonl", *settings(answers)]
+    assert call(*line) == 3
+    assert call(*line, "--allow-missing", "0.1") == 0
+    found = results_of(answers / "runs" / "right-vs-half")
+    cell = found.cell("half", 0, "cats")
+    assert (cell.score.n, cell.score.unscored) == (18, 2)
+    assert cell.outcomes["missing"] == 2
+    assert cell.diff is not None
+    assert cell.diff.n == 18
+    assert any("2 of 20 items of cats have no reply" in one for one in found.warnings)
+
+
+def test_files_with_no_task_in_common(answers: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cats = [json.loads(one) for one in (answers / "right.jsonl").read_text().splitlines()]
+    write(answers / "one" / "cats.jsonl", cats)
+    write(answers / "two" / "lab_help.jsonl", [{"id": "test-0", "reply": "Sure."}])
+    more = ["--tasks", "cats,lab_help", "--set", "tasks.lab_help.items=1"]
+    line = [answers / "one", answers / "two", *settings(answers), *more]
+    assert call(*line) == 3
+    assert "no task in common" in capsys.readouterr().err
+    write(answers / "two" / "cats.jsonl", cats)
+    assert call(*line) == 0
+    said = capsys.readouterr().out
+    assert "lab_help is left out" in " ".join(said.split())
+
+
+def test_answers_are_graded_without_torch(answers: Path) -> None:
+    words = ["compare", "--replies", *(answers / f"{one}.jsonl" for one in ("right", "half")),
+             *settings(answers)]  # fmt: skip
+    code = (
+        "import sys\nfrom holdfast.cli import call\n"
+        f"code = call({[str(one) for one in words]!r})\n"
+        "heavy = {'torch', 'transformers', 'peft', 'datasets'} & set(sys.modules)\n"
+        "sys.exit(code or 9 * bool(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "half lost 50.0 points" in " ".join(done.stdout.split())
