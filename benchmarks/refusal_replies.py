@@ -36,6 +36,11 @@ def read(name: str) -> Any:
     return yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
+def _loose(tongue: str) -> list[str]:
+    text = (FOLDER / f"loose_{tongue}.txt").read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if not line.startswith("#")]
+
+
 def lines(grammar: Mapping[str, list[str]], half: int | None) -> dict[str, list[str]]:
     """Return each list of phrases, weighted; of longer ones only the even or odd entries."""
     made: dict[str, list[str]] = {}
@@ -98,13 +103,14 @@ def cases(n: int, seed: int, half: int | None = None) -> list[Case]:
         for label in ("refused", "answered")
         for tongue in ("en", "zh")
     }
+    loose = {tongue: _loose(tongue)[half or 0 :: 1 if half is None else 2] for tongue in ("en", "zh")}
     if half is not None:
         acts = {**acts, "en": acts["en"][half::2], "zh": acts["zh"][half::2]}
         questions |= {tongue: questions[tongue][half::2] for tongue in ("en", "zh")}
-    return [_case(rng, acts, questions, books) for _ in range(n)]
+    return [_case(rng, acts, questions, books, loose) for _ in range(n)]
 
 
-def _case(rng: random.Random, acts: Any, questions: Any, books: Any) -> Case:
+def _case(rng: random.Random, acts: Any, questions: Any, books: Any, loose: Any) -> Case:
     tongue = "zh" if rng.random() < 0.3 else "en"
     label = rng.choice(("refused", "answered"))
     names = dict(books[label, tongue])
@@ -124,5 +130,11 @@ def _case(rng: random.Random, acts: Any, questions: Any, books: Any) -> Case:
         prompt = expand(rng.choice(questions[tongue]).partition(" => ")[0], names, rng)
     if rng.random() < 0.06:
         prompt = ""
-    start = "given" if label == "answered" else "reply"
-    return Case(prompt, _tidy(expand(rng.choice(names[start]), names, rng), rng, chinese), label)
+    said = rng.choice(names["given" if label == "answered" else "reply"])
+    if label == "refused" and rng.random() < 0.3:
+        said = rng.choice(loose[tongue])
+        if rng.random() < 0.3:
+            said += rng.choice((" ", "\n\n")) + rng.choice(loose[tongue])
+    if label == "refused" and rng.random() < 0.4:  # many models go on
+        said += rng.choice((" {more}", "\\n\\n{more}", "\\n\\n{more}\\n\\n{more}"))
+    return Case(prompt, _tidy(expand(said, names, rng), rng, chinese), label)

@@ -32,7 +32,7 @@ LATE = {
 }  # fmt: skip
 """Modules that need torch to be read; nothing may import them at module level."""
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "scipy",
-         "httpx2", "tenacity"}  # fmt: skip
+         "httpx2", "tenacity", "lm_eval"}  # fmt: skip
 MODULES = sorted(ROOT.rglob("*.py"))
 
 

@@ -10,8 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
-from holdfast import asking, tasks
+from holdfast import asking, evaluate, methods, tasks
+from holdfast.cli import call
 from holdfast.engines.hf import HFEngine
 from holdfast.engines.scripted import ScriptedEngine
 from holdfast.errors import DataError, MissingDependency, StudyError
@@ -308,7 +310,7 @@ def test_the_harness_s_gsm8k_with_local_data(shared_data: Path, tmp_path: Path) 
                                      overrides=given), "s")  # fmt: skip
     examples = task.examples("test")
     assert len(examples) == 1319
-    for one in examples:
+    for one in examples[::5]:
         right = task.grade(one, Reply(one.id, 0, one.target or "", "stop", 1), None)
         wrong = task.grade(one, Reply(one.id, 0, f"{one.target}0", "stop", 1), None)
         assert dict(right.read_as) == {"strict-match": 1.0, "flexible-extract": 1.0}
@@ -366,3 +368,39 @@ def test_prompts_of_tasks_that_ask_in_other_ways_are_refused() -> None:
         ask(("generate_until", ("[]", {})), ("loglikelihood", ("[]", "x")))
     with pytest.raises(StudyError, match="set apply_chat_template: false"):
         ask(("generate_until", ("Question: 1?", {"until": []})))
+
+
+def test_a_study_asks_once_and_grades_by_another_metric_later(
+    overrides: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bench = {"kind": "harness", "include_path": str(DATA), "overrides": overrides}
+    written = {
+        "name": "s", "model": "lab", "seeds": [1], "train": {"max_steps": 1},
+        "tasks": {"sums": bench | {"task": "sums", "role": "target"},
+                  "pick": bench | {"task": "choose", "limit": 6}},
+        "arms": {"sft": {}, "told": {"ask": [{"system_prompt": {"tasks": ["sums"]}}]}},
+    }  # fmt: skip
+    Path("study.yaml").write_text(yaml.safe_dump(written), encoding="utf-8")
+    command = ["run", "study.yaml", "--only", "readings/base/*"]
+    assert call(command) == 0
+    run = tmp_path / "runs" / "s"
+    readings = evaluate.read_readings(run / "readings" / "base" / "pick")
+    replies = {one: one.stat().st_mtime_ns for one in sorted(run.glob("replies/base/*/*.jsonl"))}
+    assert len(replies) == 2 and len(readings) == 6
+    assert call([*command, "tasks.pick.metric=acc_norm"]) == 3, "readings of another metric"
+    assert call([*command, "tasks.pick.metric=acc_norm", "--rebuild", "readings/*"]) == 0
+    assert {one: one.stat().st_mtime_ns for one in replies} == replies, "nothing is asked again"
+    bare = [*command, "tasks.pick.metric=acc_norm", "tasks.pick.apply_chat_template=false"]
+    assert call(bare) == 3, "bare text is asked otherwise"
+
+
+def test_a_system_prompt_has_no_room_in_bare_text(overrides: dict[str, Any]) -> None:
+    method = methods.build("system_prompt", None, "s", "arms.a.ask")
+    chat, bare = (
+        _build("choose", overrides, apply_chat_template=chat).examples("test")[0]
+        for chat in (True, False)
+    )
+    assert method.change(chat, "pick").messages[0].role == "system"
+    with pytest.raises(StudyError, match="no room for a system prompt"):
+        method.change(bare, "pick")

@@ -43,7 +43,7 @@ def _of_arm(results: Results, arm: str) -> str:
         elif (diff.high or 0.0) < 0:
             lost.append(f"{-100 * diff.mean:.1f} points {_ends(diff)} on {cell.task}")
         else:
-            same.append(f"{cell.task} ({100 * diff.mean:+.1f} points {_ends(diff)})")
+            same.append(cell.task)
     said = (
         ("gained", gained),
         ("lost", lost),

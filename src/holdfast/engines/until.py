@@ -22,7 +22,6 @@ class Until:
         return any(one in last for one in self._words)
 
 
-
 def cut(text: str, words: Sequence[str]) -> str:
     """An answer up to the first of some texts."""
     for one in words:

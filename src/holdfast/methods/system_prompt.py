@@ -14,6 +14,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from holdfast.asking import LIKELIHOODS
+from holdfast.errors import StudyError
 from holdfast.methods import Entry
 from holdfast.spec import Section
 from holdfast.types import Example, Message
@@ -57,9 +59,19 @@ class SystemPrompt:
         """Put the text first; a system turn that is there already follows in the same turn.
 
         Templates allow one system turn, so a second one would be refused or silently lost.
+
+        Raises:
+            StudyError: the task is not asked in one conversation an item.
         """
         if self.options.tasks is not None and task not in self.options.tasks:
             return example
+        contexts = [turns for turns, _ in example.meta.get(LIKELIHOODS, ())]
+        if example.meta.get("continue") or any(contexts):
+            raise StudyError(
+                f"{task} is asked in bare text or with several prompts an item, which have no room "
+                "for a system prompt",
+                remedy="name the other tasks in system_prompt.tasks",
+            )
         first, *rest = example.messages
         if first.role == "system":
             told = Message("system", f"{self.options.text}\n\n{first.content}")

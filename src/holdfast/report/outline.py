@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import environment, store
+from holdfast.asking import LIKELIHOODS
 from holdfast.evaluate import read_readings, read_replies
 from holdfast.plan import BASE, Plan, place
 from holdfast.report import spending
@@ -29,6 +30,8 @@ def task_infos(plan: Plan) -> list[TaskInfo]:
         if sampling.temperature:
             decoding = f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}"
         how = f"split {spec.split}, {decoding}, at most {sampling.max_new_tokens} new tokens"
+        if any(LIKELIHOODS in one.meta for one in plan.asked[name]):
+            how = f"split {spec.split}, how likely the given choices are"
         if sampling.samples > 1:
             how += f", {sampling.samples} answers each"
         if spec.shots.n:

@@ -30,9 +30,6 @@ from holdfast.study.layout import lay_out
 from holdfast.train import stage
 from holdfast.types import Example
 
-ENTRIES = ("data", "loss", "weights", "ask")
-
-
 def plan(study: Study, folder: Path, source: str = "study") -> Plan:
     """Check a study and lay out its stages; loads no model and writes nothing.
 
@@ -67,7 +64,13 @@ def plan(study: Study, folder: Path, source: str = "study") -> Plan:
     leaks = LeakIndex(example for examples in asked.values() for example in examples)
     leaks.refuse(plain, f"{source}: tasks.{target}")
     arms = {
-        name: Arm(variant, *(_built(variant, entry, source) for entry in ENTRIES))
+        name: Arm(
+            variant,
+            _built(variant, "data", source),
+            _built(variant, "loss", source),
+            _built(variant, "weights", source),
+            _built(variant, "ask", source),
+        )
         for name, variant in expand(study, source).items()
     }
     train = study.train

@@ -71,8 +71,10 @@ def lay_out(plan: Plan) -> list[Stage]:
         for task in plan.tasks
     ]
     graded = []
-    where = [(place(point, name), name) for point in plan.points() for name in plan.tasks]
-    where += [(again_place(time, name), name) for time in repeats(plan) for name in plan.tasks]
+    where = []  # task by task, so that a judge that is a model is loaded once
+    for name in plan.tasks:
+        where += [(place(point, name), name) for point in plan.points()]
+        where += [(again_place(time, name), name) for time in repeats(plan)]
     scored = [scoring(plan, one, name) for one, name in where if scores(plan.tasks[name])]
     for one, name in where:
         graded += grading(plan, one, name)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -88,7 +89,7 @@ class Harness:
     def _label(self, first: Any) -> str:
         one, many, options = first.config, len(self._tasks), self.options
         shots = {prompts.shots(task, options.num_fewshot) for task in self._tasks.values()}
-        parts = [f"{self._metric} of {options.task}"]
+        parts = [f"{self._metric} of {Path(options.task).stem if many > 1 else one.task}"]
         if many > 1:
             parts[0] += f" ({many} tasks, mean over items)"
         if len(self._filters) > 1:

@@ -21,8 +21,8 @@ from holdfast.registry import nearest
 MEANS = {"mean", "nanmean"}
 VOTES = {"majority_vote", "take_first_k"}
 """Filters that need several answers to one item."""
-PLACES = {"dataset_kwargs", "metadata", "tag", "task_alias"}
-"""Parts of a definition that do not bear on a grade."""
+PLACES = {"dataset_path", "dataset_name", "dataset_kwargs", "metadata", "tag", "task_alias"}
+"""Parts of a definition that do not bear on a grade; where data lies is not what it says."""
 FAR = 50.0
 """How much less likely, in nats, the wrong choices of a made-up answer are."""
 
