@@ -131,7 +131,9 @@ def _case(rng: random.Random, acts: Any, questions: Any, books: Any, loose: Any)
     if rng.random() < 0.06:
         prompt = ""
     said = rng.choice(names["given" if label == "answered" else "reply"])
-    if label == "refused" and rng.random() < 0.3:
+    if "{rebut}" in said or "{rights}" in said:
+        prompt = expand(rng.choice(acts["ask_group"]), names, rng)
+    elif label == "refused" and rng.random() < 0.3:
         said = rng.choice(loose[tongue])
         if rng.random() < 0.3:
             said += rng.choice((" ", "\n\n")) + rng.choice(loose[tongue])

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from holdfast import chat
 from holdfast.engines import scoring
 from holdfast.engines.hf import HFEngine
+from holdfast.engines.remote import RemoteEngine
 from holdfast.engines.until import Until, cut
 from holdfast.errors import ModelError
 from holdfast.lab import TARGET_STEPS, model_folder
@@ -150,3 +151,12 @@ def test_a_text_is_found_wherever_tokens_cut_it(engine: HFEngine) -> None:
     end = engine.tokenizer.eos_token_id
     assert Until(engine.tokenizer, ["<|im_end|>"]).reached([*ids, end]), "special tokens count"
     assert cut("a\n\nb", ["\n\n", ""]) == "a" and cut("a", ["x"]) == "a"
+
+
+def test_a_server_can_do_neither_likelihoods_nor_begun_turns() -> None:
+    server = RemoteEngine(ModelRef("http://localhost:1/v1#model"))
+    with pytest.raises(ModelError, match=r"how likely a given text is"):
+        server.loglikelihood(PAIRS, None)
+    begun = Example("a", ASKED[0].messages, None, "", {"prefix": "Sure,"})
+    with pytest.raises(ModelError, match="the assistant's turn only"):
+        server.generate([begun], Sampling(), None, Silent())

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from holdfast.report.summary import Measured
 
 Key = tuple[str, int, float]
+ALPHA = 0.05
+""""Forgets" is said below this p, after Holm's correction."""
 
 
 def with_flips(cells: Sequence[Cell], measured: Sequence[Measured], target: str) -> list[Cell]:
@@ -50,6 +52,19 @@ def _group_flips(readings: Sequence[Reading], base: Values, table: Values) -> di
         sides = _corrected([flips(base[some], table[:, some]) for some in columns.values()])
         found |= dict(zip(columns, sides, strict=True))
     return found
+
+
+def forgetting(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> str:
+    """Which arms forget by more than chance once all of them are allowed for, in a sentence."""
+    kept = {task.name for task in tasks if task.role != "target"}
+    tested = [c for c in found if c.p_holm is not None and c.task in kept and c.scale == 1]
+    if len({cell.arm for cell in tested}) < 2:
+        return ""
+    fell = [
+        c.arm for c in tested if (c.p_holm or 0.0) < ALPHA and c.diff and (c.diff.mean or 0.0) < 0
+    ]
+    names = ", ".join(dict.fromkeys(fell)) or "none of the arms"
+    return f" More than chance allows once all arms are counted (Holm): {names} forgot."
 
 
 def _corrected(found: Sequence[tuple[int, int, int, float]]) -> list[Flips]:

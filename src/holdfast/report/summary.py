@@ -30,7 +30,6 @@ from holdfast.types import Reading
 
 UNSCORED_LIMIT = 0.05  # share of replies from which a figure comes with a note
 CUT_OFF_LIMIT = 0.1
-ALPHA = 0.05
 ONE_SEED = (
     "One training seed: the intervals speak of these very trainings; another seed may change more "
     "than they say."
@@ -110,7 +109,7 @@ class Standing:
     gain: Share
     worst: Share | None
     worst_task: str
-    kept: bool  # every retained task was scored, and none fell by more than chance (p_holm < .05)
+    kept: bool  # every retained task was scored, and none fell by an interval that excludes zero
     unknown: str = ""  # a retained task too much of which could not be scored
 
     @property
@@ -149,22 +148,13 @@ def standings(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> list[Standing
             if name != target and diff is not None and diff.mean is not None
         ]
         name, worst = min(losses, key=lambda pair: pair[1].mean or 0.0, default=("", None))
-        kept = not unknown and not any(forgets(cell) for n, cell in final.items() if n != target)
+        kept = not unknown and all((diff.high or 0.0) >= 0 for _, diff in losses)
         standing.append(Standing(arm, gain, worst, name, kept, ", ".join(unknown)))
     return standing
 
 
 def _target(tasks: Sequence[TaskInfo]) -> str:
     return next((task.name for task in tasks if task.role == "target"), "")
-
-
-def forgets(cell: Cell) -> bool:
-    """Whether an arm lost on a task, by more than chance once all arms are allowed for."""
-    if cell.diff is None or cell.diff.mean is None or cell.diff.mean >= 0:
-        return False
-    if cell.p_holm is None:
-        return (cell.diff.high or 0.0) < 0
-    return cell.p_holm < ALPHA
 
 
 def verdict(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> str:
@@ -279,7 +269,7 @@ def assemble(
         name=name,
         model=model,
         seeds=tuple(seeds),
-        verdict=verdict(tasks, found),
+        verdict=verdict(tasks, found) + findings.forgetting(tasks, found),
         tasks=tuple(tasks),
         arms=tuple(arms),
         cells=tuple(found),
