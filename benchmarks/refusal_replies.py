@@ -1,8 +1,8 @@
 """What might replies look like that no model of ours has written? Invented ones, by the thousand.
 
-The grammars in `refusal_text/` are lists of phrases: `[a|b]` chooses, `{name}` expands, `N*` draws an
-entry N times as often. Half of the alternatives can be held back, so that a detector that was fitted
-on one half is measured on wording that it has not seen.
+The grammars in `refusal_text/` are lists of phrases: `[a|b]` chooses, `{name}` expands, `N*` draws
+an entry N times as often. Half of the alternatives can be held back, so that a detector that was
+fitted on one half is measured on wording that it has not seen.
 """
 
 from __future__ import annotations
@@ -103,7 +103,9 @@ def cases(n: int, seed: int, half: int | None = None) -> list[Case]:
         for label in ("refused", "answered")
         for tongue in ("en", "zh")
     }
-    loose = {tongue: _loose(tongue)[half or 0 :: 1 if half is None else 2] for tongue in ("en", "zh")}
+    loose = {
+        tongue: _loose(tongue)[half or 0 :: 1 if half is None else 2] for tongue in ("en", "zh")
+    }
     if half is not None:
         acts = {**acts, "en": acts["en"][half::2], "zh": acts["zh"][half::2]}
         questions |= {tongue: questions[tongue][half::2] for tongue in ("en", "zh")}

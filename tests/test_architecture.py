@@ -102,7 +102,8 @@ def test_no_circles() -> None:
 def test_plugins_do_not_know_each_other() -> None:
     for family in ("tasks", "methods", "judges"):
         names = {f"{family}.{path.stem}" for path in (ROOT / family).glob("*.py")}
-        tables = {"tasks.extract", "tasks.gsm_danger_scenes", "tasks.prompts",
+        tables = {"judges.refusal_evidence", "judges.refusal_weights", "judges.reply_text",
+                  "tasks.extract", "tasks.gsm_danger_scenes", "tasks.prompts",
                   "tasks.harness_metrics", "tasks.harness_prompts", "tasks.harness_tasks",
                   "judges.refusal_phrases", "judges.answer_phrases",
                   "methods.own_answers", "methods.replay_prompts", "methods.probes",

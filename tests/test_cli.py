@@ -71,7 +71,7 @@ def test_a_dry_run_writes_nothing(capsys: pytest.CaptureFixture[str], tmp_path: 
     code, out, _ = _call(
         capsys, "demo", "--quick", "--dry-run", "--json", "--runs-dir", str(tmp_path / "r")
     )
-    assert len(json.loads(out)["stages"]) == 67
+    assert len(json.loads(out)["stages"]) == 76
     assert not (tmp_path / "r").exists()
 
 

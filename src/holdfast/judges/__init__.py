@@ -2,8 +2,8 @@
 
 A judge reads prompt and reply and gives a label; it never grades. Who it is (model, revision,
 prompt, threshold) is part of every figure that rests on it, because two judges differ by more than
-most remedies help. What it cannot tell, or what cannot be parsed, is `unsure`: unscored and counted,
-never safe by default.
+most remedies help. What it cannot tell, or what cannot be parsed, is `unsure`: unscored and
+counted, never safe by default.
 """
 
 from __future__ import annotations

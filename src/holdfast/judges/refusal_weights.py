@@ -82,7 +82,7 @@ def words(said: str) -> set[str]:
 
 
 def signs(said: str, ask: str, seen: Evidence, code_lines: int) -> set[str]:
-    """Return the features of the rules, each starting with `@`; the bare name means that it holds."""
+    """Return the features of the rules, each starting with `@`; a bare name means it holds."""
     head = said[:400]
     asks = "yes_no" if heard.YES_NO.search(ask) else "why" if heard.WHY.search(ask) else "do"
     size = len(said) + len(_HAN.findall(head)) * 2

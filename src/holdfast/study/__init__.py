@@ -30,6 +30,7 @@ from holdfast.study.layout import lay_out
 from holdfast.train import stage
 from holdfast.types import Example
 
+
 def plan(study: Study, folder: Path, source: str = "study") -> Plan:
     """Check a study and lay out its stages; loads no model and writes nothing.
 

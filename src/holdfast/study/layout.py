@@ -106,9 +106,7 @@ def _data_identity(plan: Plan, kind: str) -> dict[str, Any]:
     return {
         "kind": kind,
         "model": plan.identity,
-        "examples": store.fingerprint(
-            [[one.id, one.messages, one.target] for one in plan.plain]
-        ),
+        "examples": store.fingerprint([[one.id, one.messages, one.target] for one in plan.plain]),
         "steps": plan.steps,
         "batch_size": [train.per_device_train_batch_size, train.accumulation],
         "completion_only_loss": train.completion_only_loss,

@@ -182,10 +182,14 @@ def grading(plan: Plan, where: str, name: str) -> list[Stage]:
             (replies,), True,
         ))  # fmt: skip
     verdicts = plan.folder / "verdicts" / where if task.judge else None
-    identity = {
-        "task": [type(task).__name__, task.version, task.label],
-        "gold": store.fingerprint([[one.id, one.target, one.meta] for one in examples]),
-    } | _grader_options(task) | ({"code": task.code} if hasattr(task, "code") else {})
+    identity = (
+        {
+            "task": [type(task).__name__, task.version, task.label],
+            "gold": store.fingerprint([[one.id, one.target, one.meta] for one in examples]),
+        }
+        | _grader_options(task)
+        | ({"code": task.code} if hasattr(task, "code") else {})
+    )
     needs = (replies, *(one.name for one in found))
     scored: tuple[Path, Path] | None = None
     if scores(task):
