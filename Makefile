@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing (once; a few minutes) ..."
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt setuptools wheel
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
-		--no-build-isolation -e '.[train,dev,lm_eval]'
+		--no-build-isolation -e '.[train,dev]'
 	@touch $@
 
 demo: $(STAMP)

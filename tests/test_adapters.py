@@ -123,7 +123,6 @@ def test_every_variant_loads_on_the_untouched_base(
 def test_on_four_bits(
     wide_model: Path, tmp_path: Path, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("bitsandbytes")
     spec = _spec(variant, method="qlora")
     tuned = _fit(wide_model, tmp_path, spec, monkeypatch, replace(PLAN, quantized=True))
     _check_saved(wide_model, tmp_path, tuned, nf4=True)

@@ -87,8 +87,9 @@ def test_order_of_judges_and_names_of_labels_play_no_part() -> None:
 
 
 def test_kappa_equals_other_peoples() -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
-    rater = pytest.importorskip("statsmodels.stats.inter_rater")
+    from sklearn import metrics
+    from statsmodels.stats import inter_rater as rater
+
     drawn = random.Random(2)
     one = [drawn.choice("abc") for _ in range(60)]
     other = [drawn.choice([mine, *"abc"]) for mine in one]

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 
 from holdfast import chat, cli, foreign, models, store
 from holdfast.types import Message
-
-gguf = pytest.importorskip("gguf")
 
 TEMPLATE = (
     "{%- for m in messages -%}{{ m['role'] + ': ' + m['content'] + '<|end|>' }}{%- endfor -%}"

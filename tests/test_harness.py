@@ -24,8 +24,6 @@ from holdfast.spec import Sampling, ShotsSpec, TaskSpec
 from holdfast.tasks import harness_metrics, harness_prompts, harness_tasks
 from holdfast.types import Example, Message, Reading, Reply
 
-pytest.importorskip("lm_eval", reason="needs the extra lm_eval")
-
 DATA = Path(__file__).parent / "data" / "harness"
 
 
@@ -321,7 +319,7 @@ def test_without_the_harness_the_message_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
-    with pytest.raises(MissingDependency, match="holdfast\\[lm_eval\\]"):
+    with pytest.raises(MissingDependency, match="holdfast\\[lm-eval\\]"):
         tasks.build("b", TaskSpec(kind="harness", task="arc_easy"), "s")  # type: ignore[call-arg]
 
 

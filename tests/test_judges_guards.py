@@ -714,7 +714,7 @@ def test_an_ensemble_of_rules_needs_no_desk(tmp_path: Path) -> None:
     judge = _ensemble(judges=["refusal", "refusal"])
     (found,) = judge.judge([pair("I cannot help with that request.")])
     assert (found.label, found.refused, found.confidence) == ("safe", True, 1.0)
-    assert judge.agreement(tmp_path) == {}
+    assert judge.agreement([tmp_path]) == {}
 
 
 def test_an_ensembles_identity_holds_its_members() -> None:

@@ -84,8 +84,9 @@ def test_states_are_exact() -> None:
 
 
 def test_nf4_bytes_are_those_of_bitsandbytes() -> None:
-    torch = pytest.importorskip("torch")
-    functional = pytest.importorskip("bitsandbytes.functional")
+    import bitsandbytes.functional as functional
+    import torch
+
     weight = torch.randn(512, 768)
     packed, state = functional.quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
     held = [packed, state.absmax, state.state2.absmax, state.code, state.state2.code, state.offset]
@@ -295,7 +296,6 @@ def test_calibration_replaces_assumptions_and_never_flatters(tmp_path: Path) -> 
     assert learnt.fragmentation == pytest.approx(0.11)
     assert learnt.context_bytes == pytest.approx(1.1 * GIB, abs=1)
     file = tmp_path / "cache" / "memory.jsonl"
-    pytest.importorskip("torch")
     from importlib.metadata import version
 
     for one in _observed(3):

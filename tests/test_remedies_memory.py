@@ -141,7 +141,6 @@ def _predicted(extra: Extra, rows: int, answer: int) -> tuple[int, int]:
 
 
 def test_kl_takes_what_trace_and_formula_say() -> None:
-    pytest.importorskip("peft")
     from holdfast.methods import Term
     from holdfast.methods.kl import divergence
 
@@ -154,7 +153,6 @@ def test_kl_takes_what_trace_and_formula_say() -> None:
 
 
 def test_token_weights_take_nothing() -> None:
-    pytest.importorskip("peft")
     from holdfast.methods import Term
 
     weighed = Term(weights=lambda log_probs, entropy, mask: entropy / 3)
@@ -163,7 +161,6 @@ def test_token_weights_take_nothing() -> None:
 
 
 def test_a_divergence_is_traced_with_trls_own_function() -> None:
-    pytest.importorskip("trl")
     from holdfast.memory import trace
     from holdfast.memory.traced import TraceJob
 
@@ -265,7 +262,6 @@ def _peft(variant: str, rank: int, targets: Any, layers: tuple[int, ...] | None)
 def test_adapters_are_as_large_as_peft_makes_them(
     variant: Variant, targets: str, layers: tuple[int, ...] | None
 ) -> None:
-    pytest.importorskip("peft")
     before, model = _peft(variant, 16, targets, layers)
     work = Workload(rank=16, variant=variant, target_modules=targets, layers=layers)
     trained = sum(one.numel() for one in model.parameters() if one.requires_grad)
@@ -289,7 +285,6 @@ def test_corda_is_a_lora_of_twice_the_rank() -> None:
 def test_what_other_adapters_keep_by_formula_and_by_trace(
     variant: Variant, checkpointing: bool
 ) -> None:
-    pytest.importorskip("peft")
     from holdfast.memory import trace
     from holdfast.memory.traced import TraceJob
 

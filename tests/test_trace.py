@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("peft")
-
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
@@ -85,7 +82,6 @@ def test_eager_attention_keeps_its_square() -> None:
 
 
 def test_kbit_preparation_doubles_what_is_not_quantised() -> None:
-    pytest.importorskip("bitsandbytes")
     job = replace(JOB, method="qlora", device="cpu")
     plain, upcast = (
         trace.trace_stack(replace(job, kbit_upcast=on), ["full_attention"] * 2, 1)["states"]
@@ -96,7 +92,6 @@ def test_kbit_preparation_doubles_what_is_not_quantised() -> None:
 
 
 def test_nf4_with_double_quantisation_is_half_a_byte_and_its_constants() -> None:
-    pytest.importorskip("bitsandbytes")
     job = replace(JOB, method="qlora", device="cpu")
     less, more = (trace.trace_stack(job, ["full_attention"] * n, 1)["states"] for n in (2, 3))
     linear = H * (2 * H + 2 * H * KV // HEADS + 3 * F)

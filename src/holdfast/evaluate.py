@@ -189,7 +189,7 @@ def judge(
     store.write_jsonl(folder / VERDICTS, verdicts)
     summary = {"judge": judge.name, "labels": _count(one.label for one in verdicts)}
     if isinstance(judge, Panel):
-        summary["agreement"] = judge.agreement(folder)
+        summary["agreement"] = judge.agreement([folder])
     return summary
 
 

@@ -196,7 +196,7 @@ def _stats(one: Comparison, needs: Sequence[str]) -> Stage:
         return {"verdict": results.verdict}
 
     identity = {
-        "name": one.plan.study.name, "statistics": 2, "ship": ship, "target": one.target,
+        "name": one.plan.study.name, "statistics": 3, "ship": ship, "target": one.target,
         "notes": one.notes,
     }  # fmt: skip
     return Stage("stats", identity, make, tuple(needs))
@@ -222,6 +222,7 @@ def summarise(one: Comparison) -> Results:
         outline.measured_readings(plan),
         conditions,
         outline.repeated_readings(plan),
+        agreements=outline.agreements(plan),
     )
     results = replace(results, verdict=verdict(results))
     decision = decide(results, plan.study.ship.retain)

@@ -94,8 +94,8 @@ class Judge(Protocol):
 class Panel(Protocol):
     """What a judge has besides, where several judge together."""
 
-    def agreement(self, folder: Path) -> Mapping[str, Any]:
-        """How far its members agree on the verdicts that lie in the stage's folder."""
+    def agreement(self, folders: Sequence[Path]) -> Mapping[str, Any]:
+        """How far its members agree on the verdicts that lie in the stages' folders, pooled."""
 
 
 def build(asked: str | Mapping[str, Mapping[str, Any] | None], where: str = "") -> Judge:

@@ -96,11 +96,11 @@ class Ensemble:
             self._together(pair, [one[place] for one in found]) for place, pair in enumerate(pairs)
         ]
 
-    def agreement(self, folder: Path) -> dict[str, Any]:
+    def agreement(self, folders: Sequence[Path]) -> dict[str, Any]:
         """How far the members agree that replies are safe.
 
         Args:
-            folder: of the stage.
+            folders: of the stages whose replies are taken together.
 
         Returns:
             ``members`` (titles), ``replies``, ``votes`` of each, ``alpha`` (Krippendorff, over all)
@@ -108,11 +108,14 @@ class Ensemble:
             on, the share that they ``agree`` on and ``kappa`` (Cohen). What is not defined is None;
             nothing where the members' verdicts were not kept.
         """
-        if not all(self._file(folder, place).is_file() for place in range(len(self.members))):
+        files = [
+            [self._file(folder, place) for folder in folders] for place in range(len(self.members))
+        ]
+        if not all(path.is_file() for paths in files for path in paths):
             return {}
         votes = [
-            [VOTES.get(one.label) for one in store.read_jsonl(self._file(folder, place), Verdict)]
-            for place in range(len(self.members))
+            [VOTES.get(one.label) for path in paths for one in store.read_jsonl(path, Verdict)]
+            for paths in files
         ]
         return {
             "members": [one.title for one in self.members],

@@ -15,7 +15,16 @@ from typing import Any
 from holdfast.report import charts, cost, sentences, words
 from holdfast.report.lookup import group_names, reference, targets
 from holdfast.report.results import Results
-from holdfast.report.sections import courses, figures, outcomes, shipping, sides, tradeoff, ways
+from holdfast.report.sections import (
+    courses,
+    figures,
+    judges,
+    outcomes,
+    shipping,
+    sides,
+    tradeoff,
+    ways,
+)
 
 GLANCE = ("date", "device", "engine")  # conditions that stand under the title already
 MANY = 7  # arms from which long sections are folded
@@ -99,6 +108,8 @@ def _measured(results: Results) -> dict[str, Any]:
         "four_words": outcomes.EXPLAINED,
         "ways": ways.ways(results),
         "ways_words": ways.EXPLAINED,
+        "panels_of_judges": judges.panels(results),
+        "judges_words": judges.EXPLAINED,
     }
 
 

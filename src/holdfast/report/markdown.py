@@ -53,7 +53,7 @@ def write(results: Results) -> str:
     parts += ["\n".join(notes) + "\n"] if notes else []
     parts += tables.meters(results)
     parts += ["## How it was measured\n", _measured(results), STATISTICS + "\n"]
-    parts += tables.ways(results)
+    parts += tables.ways(results) + tables.judges(results)
     conditions = [[clean(k), clean(v)] for k, v in results.conditions.items()]
     parts += [table(["Condition", "Value"], conditions)] if conditions else []
     return "\n".join(parts)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from holdfast.report import cost, sentences
 from holdfast.report.lookup import reference
 from holdfast.report.results import Choice, Results, TaskInfo
+from holdfast.report.sections import judges as panels
 from holdfast.report.sections import outcomes as sections
 from holdfast.report.sections.courses import meters as read_meters
 from holdfast.report.sections.figures import Figure
@@ -207,6 +208,16 @@ def ways(results: Results) -> list[str]:
         head = ["Arm", *map(clean, one.names), "Spread"]
         parts += [f"### {one.title}\n", f"{title(one.task)}\n", table(head, rows)]
     return [*parts, EXPLAINED + "\n"] if parts else []
+
+
+def judges(results: Results) -> list[str]:
+    """How far the judges of an ensemble agree, a table per task."""
+    parts = []
+    for one in panels.panels(results):
+        head = ["Arm", "α, all", *(f"κ, {clean(name)}" for name in one.pairs), "Votes cast"]
+        rows = [[clean(row.arm.name), row.alpha, *row.pairs, row.votes] for row in one.rows]
+        parts += [f"### Do the judges agree? {clean(one.task.name)}\n", table(head, rows)]
+    return [*parts, panels.EXPLAINED + "\n"] if parts else []
 
 
 def _weighed(p: float) -> str:

@@ -12,9 +12,17 @@ from typing import Any
 from holdfast import environment, store
 from holdfast.asking import LIKELIHOODS
 from holdfast.evaluate import read_readings, read_replies
+from holdfast.judges import Panel
 from holdfast.plan import BASE, Plan, place
 from holdfast.report import spending
-from holdfast.report.results import ArmInfo, Meter, ReplyShown, TaskInfo
+from holdfast.report.results import (
+    Agreement,
+    ArmInfo,
+    Meter,
+    PairAgreement,
+    ReplyShown,
+    TaskInfo,
+)
 from holdfast.report.summary import Measured
 from holdfast.study.measuring import again_place, repeats, scores
 from holdfast.train import meters
@@ -159,6 +167,34 @@ def repeated_readings(plan: Plan) -> dict[str, list[list[Reading]]]:
         ]
         for task in plan.tasks
     }
+
+
+def agreements(plan: Plan) -> list[Agreement]:
+    """Where several judges decide together: how far they agree on each arm's final replies."""
+    found: list[Agreement] = []
+    for arm in (BASE, *plan.arms):
+        step, scale = plan.places(arm)[-1]
+        points = [Point(arm, seed, step, scale) for seed in plan.seeds(arm)]
+        for task in plan.tasks:
+            judge = plan.tasks[task].judge
+            if not isinstance(judge, Panel):
+                continue
+            said = judge.agreement([plan.folder / "verdicts" / place(p, task) for p in points])
+            if not said:
+                continue
+            titles = said["members"]
+            pairs = tuple(
+                PairAgreement(
+                    (titles[one["of"][0]], titles[one["of"][1]]),
+                    one["replies"],
+                    one["agree"],
+                    one["kappa"],
+                )
+                for one in said["pairs"]
+            )
+            votes = dict(zip(titles, said["votes"], strict=True))
+            found.append(Agreement(arm, task, said["replies"], votes, said["alpha"], pairs))
+    return found
 
 
 def meter_readings(plan: Plan) -> list[Meter]:

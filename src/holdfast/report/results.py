@@ -165,6 +165,28 @@ class Front:
 
 
 @dataclass(frozen=True, slots=True)
+class PairAgreement:
+    """How far two judges agree on the replies that both voted on."""
+
+    judges: tuple[str, str]
+    replies: int
+    agree: float | None  # share of replies
+    kappa: float | None  # Cohen's; None where it is not defined
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far an ensemble's judges agree on one arm's replies, final checkpoint, all seeds."""
+
+    arm: str
+    task: str
+    replies: int
+    votes: Mapping[str, int]  # cast by each judge
+    alpha: float | None  # Krippendorff's, over all judges; None where it is not defined
+    pairs: tuple[PairAgreement, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ReplyShown:
     """One reply, kept for the folded-away part of the report (only on request)."""
 
@@ -194,6 +216,7 @@ class Results:
     meters: tuple[Meter, ...] = ()
     fronts: tuple[Front, ...] = ()
     decision: Decision | None = None
+    agreements: tuple[Agreement, ...] = ()
 
     def cell(self, arm: str, step: int, task: str, scale: float = 1.0) -> Cell:
         """The cell of one arm, step and task; KeyError where it was not measured."""

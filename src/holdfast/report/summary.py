@@ -15,6 +15,7 @@ from holdfast.plan import BASE
 from holdfast.report import findings
 from holdfast.report.arrays import as_share, breakdowns, by_way, item_ids, values
 from holdfast.report.results import (
+    Agreement,
     ArmInfo,
     Cell,
     Decision,
@@ -246,6 +247,7 @@ def assemble(
     meters: Sequence[Meter] = (),
     fronts: Sequence[Front] = (),
     decision: Decision | None = None,
+    agreements: Sequence[Agreement] = (),
 ) -> Results:
     """Everything the report shows.
 
@@ -261,6 +263,7 @@ def assemble(
         meters: what was read in training.
         fronts: of every arm.
         decision: which checkpoint may be shipped.
+        agreements: of the judges of an ensemble.
     """
     flipped = findings.with_flips(cells(measured), measured, _target(tasks))
     found = with_outcomes(flipped, measured)
@@ -286,4 +289,5 @@ def assemble(
         meters=tuple(meters),
         fronts=tuple(fronts),
         decision=decision,
+        agreements=tuple(agreements),
     )

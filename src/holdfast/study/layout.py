@@ -21,6 +21,7 @@ from holdfast.plan import BASE, Plan, place
 from holdfast.progress import Progress
 from holdfast.report import deciding, write_report
 from holdfast.report.outline import (
+    agreements,
     arm_infos,
     conditions,
     measured_readings,
@@ -252,12 +253,13 @@ def _stats(plan: Plan, readings: Sequence[str]) -> Stage:
             meter_readings(plan),
             deciding.fronts(plan, evidence),
             deciding.as_decision(deciding.decide(plan, evidence)),
+            agreements(plan),
         )
         store.write_json(folder / "results.json", to_json(results))
         return {"verdict": results.verdict}
 
     identity = {
-        "name": plan.study.name, "statistics": 2, "ship": plan.study.ship.model_dump(mode="json"),
+        "name": plan.study.name, "statistics": 3, "ship": plan.study.ship.model_dump(mode="json"),
     }  # fmt: skip
     trained = [f"train/{arm}/seed{seed}" for arm, seed in plan.trained]
     return Stage("stats", identity, make, (*trained, *readings))

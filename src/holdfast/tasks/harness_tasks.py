@@ -122,7 +122,7 @@ def _imported() -> None:
     except ImportError as error:
         raise MissingDependency(
             f"tasks of lm-evaluation-harness need `lm_eval` ({_first_line(error)})",
-            remedy="pip install 'holdfast[lm_eval]'",
+            remedy="pip install 'holdfast[lm-eval]'",
         ) from error
 
 
