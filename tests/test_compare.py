@@ -17,6 +17,7 @@ from holdfast.compare import sentences
 from holdfast.compare.request import Request
 from holdfast.errors import MissingDependency, ModelError, StudyError, UsageError
 from holdfast.foreign import Foreign
+from holdfast.lab import model_folder
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
 from holdfast.report import html
@@ -541,3 +542,31 @@ def test_replies_of_a_run_give_the_figures_of_the_run(finished: Path, tmp_path: 
     for task in ("lab_math", "lab_refuse"):
         one, other = given.cell("lora", 0, task), asked.cell("lora", 0, task)
         assert (one.score, one.diff, one.outcomes) == (other.score, other.diff, other.outcomes)
+
+
+def test_a_models_own_code_runs_only_when_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / "odd"
+    shutil.copytree(model_folder(), folder)
+    config = store.read_json(folder / "config.json")
+    config |= {
+        "model_type": "odd",
+        "auto_map": {"AutoConfig": "odd.OddConfig", "AutoModelForCausalLM": "odd.OddModel"},
+    }
+    store.write_json(folder / "config.json", config)
+    (folder / "odd.py").write_text(
+        f"open({str(tmp_path / 'ran')!r}, 'w').close()\n"
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class OddConfig(LlamaConfig):\n    model_type = 'odd'\n"
+        "class OddModel(LlamaForCausalLM):\n    config_class = OddConfig\n"
+    )
+    line = ["lab", folder, "--tasks", "lab_refuse", "--set", "tasks.lab_refuse.items=4",
+            "--runs-dir", tmp_path / "r"]  # fmt: skip
+    assert call(*line) == 3
+    said = " ".join(capsys.readouterr().err.split())
+    assert "custom code" in said
+    assert "--trust-remote-code" in said
+    assert not (tmp_path / "ran").exists()
+    assert call(*line, "--trust-remote-code") == 0
+    assert (tmp_path / "ran").exists()

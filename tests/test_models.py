@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import models
+from holdfast import modelfiles, models
 from holdfast.errors import ModelError
 from holdfast.models import ModelRef
 from holdfast.spec import ModelSpec
@@ -23,7 +23,7 @@ def test_a_good_folder(folder: Path) -> None:
 
 
 def test_the_lab_is_a_folder_like_any_other() -> None:
-    models.check_folder(Path(models.reference(ModelSpec(id="lab")).base))
+    modelfiles.check_folder(Path(models.reference(ModelSpec(id="lab")).base))
 
 
 def test_hub_ids_are_taken_as_they_are() -> None:
@@ -56,13 +56,13 @@ def test_what_is_missing_is_named(folder: Path, missing: str, wanted: str) -> No
 def test_pickled_weights_are_refused(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match="pickled"):
-        models.check_folder(folder)
+        modelfiles.check_folder(folder)
 
 
 def test_an_adapter_is_not_a_model(folder: Path) -> None:
     (folder / "config.json").rename(folder / "adapter_config.json")
     with pytest.raises(ModelError, match="this is an adapter"):
-        models.check_folder(folder)
+        modelfiles.check_folder(folder)
 
 
 def test_identity_sees_the_weights(folder: Path) -> None:

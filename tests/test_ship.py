@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from holdfast import engines, models, store, study, studyfile
+from holdfast import engines, modelfiles, models, store, study, studyfile
 from holdfast.engines.hf import scale_adapter
 from holdfast.engines.scripted import ScriptedEngine
 from holdfast.errors import FolderError, HoldfastError, UsageError
@@ -68,7 +68,7 @@ def test_an_export_says_what_was_measured(
         made = export(ref, form, folder)
         torch.testing.assert_close(_logits(made), wanted, atol=1e-5, rtol=1e-4)
         assert made.scale == 1
-    models.check_folder(tmp_path / "merged")
+    modelfiles.check_folder(tmp_path / "merged")
     assert sorted(one.name for one in (tmp_path / "adapter").iterdir()) == [
         "adapter_config.json", "adapter_model.safetensors",
     ]  # fmt: skip
@@ -80,7 +80,7 @@ def test_four_bits_are_near_and_in_four_bits(tmp_path: Path) -> None:
     off = (_logits(made) - _logits(base)).abs()
     assert 0 < off.mean() < 1
     assert json.loads((tmp_path / "config.json").read_text())["quantization_config"]["load_in_4bit"]
-    models.check_folder(tmp_path)
+    modelfiles.check_folder(tmp_path)
     assert not (tmp_path / ".merged").exists()
 
 

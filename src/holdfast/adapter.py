@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from holdfast import models, store
+from holdfast import modelfiles, store
 from holdfast.errors import ModelError
 from holdfast.memory.exhausted import is_out_of_memory
 
@@ -85,7 +85,7 @@ def identity(folder: Path) -> str:
     """What makes an adapter this adapter: weights and settings, not what it calls its base."""
     settings = settings_of(folder)
     about = {key: settings[key] for key in settings if "base_model" not in key}
-    return store.fingerprint([about, models.sampled_hash(folder / WEIGHTS).hex()])
+    return store.fingerprint([about, modelfiles.sampled_hash(folder / WEIGHTS).hex()])
 
 
 def brings_modules(folder: Path) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from holdfast import adapter, models, store
+from holdfast import adapter, modelfiles, models, store
 from holdfast.endpoint import is_endpoint, parse_url
 from holdfast.errors import MissingDependency, ModelError
 from holdfast.models import ModelRef
@@ -69,7 +69,12 @@ def has_shape(ref: ModelRef) -> bool:
     return ref.gguf is None and not is_endpoint(ref.base)
 
 
-def find(said: str, base: Foreign | None = None, any_base: bool = False) -> Foreign:
+def find(
+    said: str,
+    base: Foreign | None = None,
+    any_base: bool = False,
+    trust_remote_code: bool = False,
+) -> Foreign:
     """The model that somebody names.
 
     Args:
@@ -77,6 +82,7 @@ def find(said: str, base: Foreign | None = None, any_base: bool = False) -> Fore
             hub id.
         base: what an adapter goes on; None: what the adapter itself names.
         any_base: apply an adapter although it names another base.
+        trust_remote_code: run the Python code that a whole model brings.
 
     Raises:
         ModelError: it cannot be used, or is the adapter of another base.
@@ -93,7 +99,9 @@ def find(said: str, base: Foreign | None = None, any_base: bool = False) -> Fore
     local = folder if folder.is_dir() else adapter.from_hub(text, revision)
     if text != models.LAB and local is not None and adapter.is_adapter(local):
         return _adapter(name, _said(text, revision), local, base, any_base)
-    ref = models.reference(ModelSpec(id=text, revision=revision))
+    ref = models.reference(
+        ModelSpec(id=text, revision=revision, trust_remote_code=trust_remote_code)
+    )
     return Foreign(name or _short(text), _said(text, revision), "model", ref)
 
 
@@ -109,7 +117,7 @@ def identity(one: Foreign) -> dict[str, Any]:
         file = Path(ref.base) / ref.gguf
         found: dict[str, Any] = {"id": ref.base, "revision": ref.revision, "gguf": ref.gguf}
         if file.is_file():
-            found = {"gguf": models.sampled_hash(file).hex()[:16]}
+            found = {"gguf": modelfiles.sampled_hash(file).hex()[:16]}
     else:
         found = models.identity(ref)
     if ref.adapter is not None:

@@ -7,13 +7,13 @@ no remote code unless asked for) are decided in one place.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import MissingDependency, ModelError
+from holdfast.modelfiles import check_folder, sampled_hash
 from holdfast.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 LAB = "lab"
 LAB_FOLDER = Path(__file__).parent / "lab" / "model"
-SAMPLE_BYTES = 1 << 20
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,56 +66,6 @@ def reference(spec: ModelSpec) -> ModelRef:
     return ModelRef(spec.id, spec.revision, None, spec.trust_remote_code)
 
 
-def check_folder(folder: Path, chats: bool = True) -> None:
-    """Refuse a model folder that cannot be used; reads no weights and needs no torch.
-
-    Args:
-        folder: of the model.
-        chats: it is asked through its chat template.
-
-    Raises:
-        ModelError: naming the missing file and where it comes from.
-    """
-    where = str(folder)
-    if not folder.is_dir():
-        raise ModelError("no such folder", where=where, remedy="check the path of the model")
-    if not (folder / "config.json").is_file():
-        remedy = "save the model with `model.save_pretrained(folder)`"
-        if (folder / "adapter_config.json").is_file():
-            remedy = "this is an adapter: merge it into its base first, or name the base model"
-        raise ModelError("has no config.json", where=where, remedy=remedy)
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise ModelError(
-            "has no tokenizer", where=where, remedy="add it: `tokenizer.save_pretrained(folder)`"
-        )
-    if not list(folder.glob("*.safetensors")):
-        pickled = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
-        if pickled:
-            raise ModelError(
-                f"its weights are pickled ({pickled[0].name}), which can run code when loaded",
-                where=where,
-                remedy="convert them once: `AutoModelForCausalLM.from_pretrained(folder)"
-                ".save_pretrained(folder)` writes safetensors",
-            )
-        raise ModelError("has no weights (*.safetensors)", where=where, remedy="download them")
-    if chats and not _has_template(folder):
-        raise ModelError(
-            "its tokenizer has no chat template, so it is unclear how a conversation looks to it",
-            where=where,
-            remedy="use the instruction-tuned model, or put its template into chat_template.jinja",
-        )
-
-
-def _has_template(folder: Path) -> bool:
-    if (folder / "chat_template.jinja").is_file():
-        return True
-    config = folder / "tokenizer_config.json"
-    try:
-        return bool(json.loads(config.read_text(encoding="utf-8")).get("chat_template"))
-    except (OSError, json.JSONDecodeError):
-        return False
-
-
 def identity(ref: ModelRef) -> dict[str, Any]:
     """What makes this model this model: hub id and revision, or a hash of the folder's files.
 
@@ -133,21 +81,6 @@ def identity(ref: ModelRef) -> dict[str, Any]:
             digest.update(path.name.encode())
             digest.update(sampled_hash(path))
     return {"sha256": digest.hexdigest()[:16]}
-
-
-def sampled_hash(path: Path) -> bytes:
-    """A hash of a file's size and of 64 megabytes of it; of all of it where it is smaller."""
-    digest = hashlib.sha256()
-    size = path.stat().st_size
-    digest.update(str(size).encode())
-    with path.open("rb") as file:
-        if size <= 64 * SAMPLE_BYTES:
-            digest.update(file.read())
-        else:
-            for place in range(64):
-                file.seek((size - SAMPLE_BYTES) * place // 63)
-                digest.update(file.read(SAMPLE_BYTES))
-    return digest.digest()
 
 
 def pick_device(wanted: str) -> str:
@@ -294,6 +227,11 @@ def _not_loaded(ref: ModelRef, what: str, error: Exception) -> ModelError:
     remedy = "check the id and the connection to the hub, or name a local folder"
     if Path(ref.base).is_dir():
         remedy = "the files are damaged or incomplete (git-lfs pointers?): fetch them again"
+    if "custom code" in first and not ref.trust_remote_code:
+        remedy = (
+            "read that code; if you trust it, write `model: {id: ..., trust_remote_code: true}` in "
+            "the study, or add --trust-remote-code to a comparison"
+        )
     if "gated" in str(error).lower() or "401" in str(error):
         remedy = "accept its licence on the hub and log in with `hf auth login`"
     return ModelError(f"the {what} cannot be loaded: {first}", where=ref.base, remedy=remedy)

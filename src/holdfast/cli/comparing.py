@@ -56,6 +56,9 @@ def compare(
     any_base: Annotated[
         bool, typer.Option("--any-base", help="Apply an adapter that names another base.")
     ] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run the Python code that models bring.")
+    ] = False,
     name: Annotated[
         str | None, typer.Option("--name", help="Of the run folder. Left out: BASE-vs-TUNED.")
     ] = None,
@@ -73,6 +76,7 @@ def compare(
         tuple(models), tuple(filter(None, (one.strip() for one in tasks.split(",")))),
         tuple(settings or ()), str(study) if study else None, target, _margins(retain or []),
         limit, name, replies, mixed_engines, any_base, allow_missing,
+        trust_remote_code,
     )  # fmt: skip
     if dry_run:
         found = comparing.plan(request, runs_dir)

@@ -26,11 +26,8 @@ def models(request: Request) -> tuple[Foreign, dict[str, Foreign]]:
             remedy="holdfast compare BASE TUNED [TUNED2 ...] --tasks ...",
         )
     first, *others = request.models
-    base = foreign.answers(first) if request.replies else foreign.find(first)
-    every = [
-        foreign.answers(one) if request.replies else foreign.find(one, base, request.any_base)
-        for one in others
-    ]
+    base = _found(request, first, None)
+    every = [_found(request, one, base) for one in others]
     tuned: dict[str, Foreign] = {}
     for one in every:
         name, number = one.name, 2
@@ -38,6 +35,12 @@ def models(request: Request) -> tuple[Foreign, dict[str, Foreign]]:
             name, number = f"{one.name}-{number}", number + 1
         tuned[name] = replace(one, name=name)
     return base, tuned
+
+
+def _found(request: Request, said: str, base: Foreign | None) -> Foreign:
+    if request.replies:
+        return foreign.answers(said)
+    return foreign.find(said, base, request.any_base, request.trust_remote_code)
 
 
 def run_name(base: Foreign, tuned: Sequence[str]) -> str:

@@ -40,6 +40,7 @@ class Request:
         any_base: apply an adapter although it names another base.
         allow_missing: share of a task's items that may lack a reply, and of replies that may
             match no item.
+        trust_remote_code: run the Python code that models bring with them.
     """
 
     models: tuple[str, ...]
@@ -54,6 +55,7 @@ class Request:
     mixed_engines: bool = False
     any_base: bool = False
     allow_missing: float = 0.05
+    trust_remote_code: bool = False
 
 
 def study_of(request: Request, base: str, name: str) -> tuple[Study, str | None]:

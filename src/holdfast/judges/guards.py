@@ -22,7 +22,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from holdfast import models, store
+from holdfast import modelfiles, models, store
 from holdfast.asking import in_chunks
 from holdfast.engines import Engine
 from holdfast.errors import UsageError
@@ -137,7 +137,7 @@ class Guard:
             ModelError: the folder lacks something.
         """
         if self._folder is not None:
-            models.check_folder(self._folder, self._chats)
+            modelfiles.check_folder(self._folder, self._chats)
 
     def said(self, pairs: Sequence[Pair], asked: Sequence[Asked], desk: Desk | None) -> list[str]:
         """What the guard says to each, greedily; kept in ``said.jsonl``.
