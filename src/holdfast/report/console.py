@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich import box
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from holdfast.plan import Plan
 from holdfast.report import sentences
@@ -17,16 +19,9 @@ from holdfast.report.words import UNMEASURED, difference, factor, interval, show
 from holdfast.stages import Step
 
 
-def table(results: Results) -> Table:
+def table(results: Results) -> Group:
     """Arms x tasks at the final checkpoint: the share, and below it the difference to the base."""
-    found = Table(
-        box=box.SIMPLE_HEAD,
-        title=escape(f"{results.name}: {results.model}.")
-        + "\nFinal checkpoints, in %, with 95 % intervals;\n"
-        "below each figure its paired difference to the untouched model, in points.",
-        title_justify="left",
-        padding=(0, 1),
-    )
+    found = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     found.add_column("arm", no_wrap=True)
     for task in results.tasks:
         found.add_column(escape(f"{task.name}\n({task.role})"), justify="right", no_wrap=True)
@@ -42,9 +37,13 @@ def table(results: Results) -> Table:
         found.add_row(*map(escape, row))
     labels = [f"{task.name}: {task.label}" for task in results.tasks]
     told = [text for text in (sentences.noise_line(results), budget(results)) if text]
-    found.caption = escape("\n".join([*labels, *told, *_decision(results)]))
-    found.caption_justify = "left"
-    return found
+    head = [
+        f"{results.name}: {results.model}.",
+        "Final checkpoints, in %, with 95 % intervals;",
+        "below each figure its paired difference to the untouched model, in points.",
+    ]
+    below = [*labels, *told, *_decision(results)]
+    return Group(Text("\n".join(head)), found, Text("\n".join(below)))
 
 
 def _decision(results: Results) -> list[str]:

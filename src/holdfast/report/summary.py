@@ -193,6 +193,10 @@ def _change(share: Share) -> str:
     return f"changed nothing measurable ({mean:+.1f} points {interval})"
 
 
+def _point(one: Cell | Measured) -> str:
+    return f"{one.arm} at step {one.step}" if one.step else one.arm
+
+
 def _unscored(cell: Cell) -> float:
     """The share of a cell's replies that could not be scored."""
     return cell.score.unscored / max(1, cell.score.unscored + cell.score.n)
@@ -207,8 +211,8 @@ def _cut_off(measured: Sequence[Measured]) -> list[str]:
             most, which, count = worst.get(one.task, (0.0, one, 0))
             worst[one.task] = (*max((most, which), (share, one), key=lambda o: o[0]), count + 1)
     return [
-        f"{task}: {share:.0%} of the replies of {one.arm} at step {one.step} were cut off at the "
-        "limit of new tokens"
+        f"{task}: {share:.0%} of the replies of {_point(one)} were cut off at the limit of new "
+        "tokens"
         + (f", and over {CUT_OFF_LIMIT:.0%} at {count - 1} other points" if count > 1 else "")
         + "; a higher max_new_tokens may change the figure."
         for task, (share, one, count) in worst.items()
@@ -223,8 +227,8 @@ def warnings(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> list[str]:
         worst = max(mine, key=_unscored)
         if _unscored(worst) > UNSCORED_LIMIT:
             notes.append(
-                f"{task.name}: {_unscored(worst):.0%} of the replies of {worst.arm} at step "
-                f"{worst.step} could not be scored; the figure speaks of the rest only."
+                f"{task.name}: {_unscored(worst):.0%} of the replies of {_point(worst)} could not "
+                "be scored; the figure speaks of the rest only."
             )
         base = next(cell.score for cell in mine if cell.arm == BASE)
         if task.role == "target" and base.mean is not None and not 0.02 <= base.mean <= 0.98:
