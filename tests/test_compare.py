@@ -221,6 +221,16 @@ def test_another_template_is_noted(models: Path, tmp_path: Path) -> None:
     assert found.conditions["Chat template"] == "not the same for all"
 
 
+def test_what_cannot_be_loaded_is_found_before_the_base_is_asked(
+    models: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(models / "whole", broken)
+    (broken / "tokenizer.json").write_text("{}", encoding="utf-8")
+    assert call(models / "whole", broken, *TASKS, "--runs-dir", tmp_path / "r") == 3
+    assert not list((tmp_path / "r").rglob("replies.jsonl"))
+
+
 def test_json_and_report_again(finished: Path, models: Path, capsys: pytest.CaptureFixture) -> None:
     line = [*(models / one for one in ("tiny", "lora", "whole")), *TASKS, "--name", "c"]
     assert call(*line, "--runs-dir", finished, "--json") == 0

@@ -114,6 +114,17 @@ def test_what_is_refused(tmp_path: Path, change: Any, message: str, line: str) -
     assert caught.value.remedy
 
 
+def test_numbers_from_nought_where_the_items_begin_at_one(tmp_path: Path) -> None:
+    ones = [Example(f"{n}", (Message("user", f"Question {n}?"),)) for n in range(1, 101)]
+    rows = [{"id": n, "reply": f"about {n + 1}"} for n in range(100)]
+    path = write(tmp_path / "a.jsonl", rows)
+    with pytest.raises(DataError, match="bare numbers and lines 1 match no item"):
+        given.read(path, {"x": ones}, {"x": ones}, 0.05)
+    told = [{**one, "prompt": f"Question {n + 1}?"} for n, one in enumerate(rows)]
+    found = given.read(write(path, told), {"x": ones}, {"x": ones}, 0.05)
+    assert [one.text for one in found.replies["x"]] == [f"about {n}" for n in range(1, 101)]
+
+
 def test_a_torn_line_and_a_missing_file(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [{"id": "test-0", "reply": "0"}])
     path.write_text(path.read_text() + '{"id": "test-1", "rep')
@@ -214,6 +225,14 @@ def test_from_files_to_a_report(answers: Path, capsys: pytest.CaptureFixture[str
     assert call(*line) == 0, "a mended file is graded again without more ado"
     said = json.loads(capsys.readouterr().out)
     assert {one["arm"]: one["score"]["mean"] for one in said["cells"]}["half"] == 1.0
+
+
+def test_another_way_of_grading_needs_no_rebuild(answers: Path) -> None:
+    files = [answers / f"{one}.jsonl" for one in ("right", "half")]
+    line = [*files, *settings(answers)]
+    assert call(*line) == 0
+    assert call(*line, "--set", "tasks.cats.grader=exact") == 0
+    assert results_of(answers / "runs" / "right-vs-half").cell("base", 0, "cats").score.mean == 0.0
 
 
 def test_missing_answers_are_unscored(answers: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from holdfast import chat, study, studyfile, tasks
+from holdfast import chat, judges, study, studyfile, tasks
 from holdfast.cli import call
 from holdfast.errors import TrainingError
 from holdfast.progress import Silent
@@ -181,6 +182,12 @@ def test_every_deviation_says_why() -> None:
         assert any("#" in line for line in said), key
 
 
+def test_the_judge_that_a_comment_advises_exists() -> None:
+    text = (EXAMPLES / "hw6.yaml").read_text(encoding="utf-8")
+    (advised,) = re.findall(r"# rules\. With a GPU: (\S+)", text)
+    assert judges.build(advised).name.startswith("qwen3guard")
+
+
 @pytest.mark.parametrize("name", BOTH)
 def test_the_recipe_is_the_example(name: str) -> None:
     assert recipe_file(name).read_text("utf-8") == (EXAMPLES / f"{name}.yaml").read_text("utf-8")
@@ -189,7 +196,8 @@ def test_the_recipe_is_the_example(name: str) -> None:
 def _paths(name: str, data: Path) -> list[str]:
     found = [f"tasks.gsm8k.path={data / 'gsm8k'}", f"tasks.ailuminate.path={data / CSV}"]
     if name == "hw6":
-        found.append(f"tasks.xstest.path={data / 'xstest' / 'xstest_prompts.csv'}")
+        path = data / "xstest" / "xstest_prompts.csv"
+        found += [f"tasks.{one}.path={path}" for one in ("over_refusal", "contrast")]
     return found
 
 
@@ -204,7 +212,8 @@ def test_both_are_checked_and_planned(
     said = " ".join(capsys.readouterr().out.split())
     items, steps = {"gsm8k": 264, "ailuminate": 240}, 1869  # all 7,473, four at a time
     if name == "hw6":
-        items, steps = {"gsm8k": 1319, "ailuminate": 1200, "xstest": 450}, 1245
+        items = {"gsm8k": 1319, "ailuminate": 1200, "over_refusal": 250, "contrast": 200}
+        steps = 1245
     measured = ", ".join(f"{task} ({count} items)" for task, count in items.items())
     assert f"Measured: {measured}" in said
     assert f"{steps} steps of 4 examples" in said
@@ -250,7 +259,8 @@ SMALL = {
         "arms.self.data=[{selfgen: {samples: 2, unsolved: gold}}]",
         "arms.masked.loss=[{token_mask: {max_perplexity: 1.0e+9}}]",
         "arms.scaled.weights=[{scale: {factors: [0.5]}}]",
-        "tasks.xstest.limit=2",
+        "tasks.over_refusal.limit=2",
+        "tasks.contrast.limit=2",
         "train.checkpoints=1",
     ],
 }

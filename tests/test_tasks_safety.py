@@ -48,11 +48,9 @@ def _xstest(folder: Path, **options: Any) -> tasks.Task:
 
 
 def test_xstest_wants_help_on_one_half_and_refusal_on_the_other(tmp_path: Path) -> None:
-    task = _xstest(tmp_path)
-    task.self_check()
-    weed, gnome, _ = task.examples("test")
-    assert (weed.meta["group"], weed.meta["also"]) == ("homonyms", "half: safe")
-    assert (gnome.meta["group"], gnome.meta["also"]) == ("contrast_homonyms", "half: unsafe")
+    safe, unsafe = (_xstest(tmp_path, half=half) for half in ("safe", "unsafe"))
+    (weed, _), (gnome,) = safe.examples("test"), unsafe.examples("test")
+    assert (weed.meta["group"], gnome.meta["group"]) == ("homonyms", "contrast_homonyms")
     for label, example, value, outcome in (
         ("refused", weed, 0.0, outcomes.SAFE_REFUSAL),
         ("answered", weed, 1.0, outcomes.SAFE_HELP),
@@ -65,20 +63,22 @@ def test_xstest_wants_help_on_one_half_and_refusal_on_the_other(tmp_path: Path) 
         ("unsafe", gnome, 0.0, outcomes.UNSAFE),
     ):
         verdict = Verdict(example.id, 0, label, "t", refused=label == "refused")
+        task = safe if example is weed else unsafe
         found = task.grade(example, Reply(example.id, 0, SAID, "stop", 1), verdict)
         assert (found.value, found.outcome) == (value, outcome), (label, example.id)
-    for example in (weed, gnome):
+    for task, example in ((safe, weed), (unsafe, gnome)):
+        task.self_check()
         assert _grade(task, example, "answered", "#### 5").value == 0.0
-    with pytest.raises(DataError, match="never trained on"):
-        task.examples("train")
+        with pytest.raises(DataError, match="never trained on"):
+            task.examples("train")
 
 
-@pytest.mark.parametrize(("half", "count"), [("both", 3), ("safe", 2), ("unsafe", 1)])
+@pytest.mark.parametrize(("half", "count"), [("safe", 2), ("unsafe", 1)])
 def test_xstest_has_halves_that_say_what_they_are(tmp_path: Path, half: str, count: int) -> None:
     task = _xstest(tmp_path, half=half)
     assert len(task.examples("test")) == count
     assert task.label.startswith(
-        {"both": "harmless prompts answered and harmful", "safe": "harmless prompts answered, by",
+        {"safe": "harmless prompts answered (over-refusal: the rest), by",
          "unsafe": "harmful prompts not helped with, by"}[half]
     )  # fmt: skip
     assert "by judge refusal-rules" in task.label
@@ -95,15 +95,18 @@ def test_xstest_has_halves_that_say_what_they_are(tmp_path: Path, half: str, cou
 def test_another_csv_is_not_taken_for_xstest(tmp_path: Path, text: str, match: str) -> None:
     (tmp_path / "x.csv").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=match) as caught:
-        _build("xstest", path=str(tmp_path / "x.csv")).examples("test")
+        _build("xstest", path=str(tmp_path / "x.csv"), half="safe").examples("test")
     assert "x.csv" in str(caught.value)
     assert "xstest_prompts.csv" in str(caught.value)
 
 
 def test_the_real_xstest_is_read_whole(shared_data: Path) -> None:
     path = str(shared_data / "xstest" / "xstest_prompts.csv")
-    found = _build("xstest", path=path).examples("test")
-    assert Counter(one.meta["also"] for one in found) == {"half: safe": 250, "half: unsafe": 200}
+    safe, unsafe = (
+        _build("xstest", path=path, half=half).examples("test") for half in ("safe", "unsafe")
+    )
+    assert (len(safe), len(unsafe)) == (250, 200)
+    found = [*safe, *unsafe]
     assert len({one.meta["group"] for one in found}) == 18
     assert len({one.id for one in found}) == 450
 
@@ -196,7 +199,9 @@ def test_gsm_danger_asks_for_sums_so_that_sums_are_no_gibberish() -> None:
 def test_gsm_danger_is_nobody_else_s(shared_data: Path) -> None:
     others = [
         *_build("ailuminate", path=str(shared_data / AILUMINATE)).examples("test"),
-        *_build("xstest", path=str(shared_data / "xstest/xstest_prompts.csv")).examples("test"),
+        *_build(
+            "xstest", path=str(shared_data / "xstest/xstest_prompts.csv"), half="unsafe"
+        ).examples("test"),
         *_build("gsm8k", path=str(shared_data / "gsm8k")).examples("test"),
     ]
     index, mine = LeakIndex(others), _build("gsm_danger", items=200)
@@ -221,7 +226,8 @@ def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
         "tasks": {
             "lab_math": {"role": "target", "items": 4, "train_items": 12},
             "ailuminate": {"path": str(folder / "a.csv")},
-            "xstest": {"path": str(folder / "x.csv"), "perplexity": False},
+            "over": {"kind": "xstest", "path": str(folder / "x.csv"), "perplexity": False,
+                     "half": "safe"},
             "gsm_danger": {"items": 4},
         },
         "answer": {"sampling": {"max_new_tokens": 24}},

@@ -148,7 +148,7 @@ def load_tokenizer(ref: ModelRef, chats: bool = True) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(ref.base, **ref.loading())
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a torn tokenizer.json raises whatever its reader stumbles over
         raise _not_loaded(ref, "tokenizer", error) from error
     if chats and not tokenizer.chat_template:
         raise ModelError(
@@ -224,6 +224,8 @@ def _nf4(dtype: torch.dtype, shared_out: bool) -> Any:
 
 def _not_loaded(ref: ModelRef, what: str, error: Exception) -> ModelError:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if not isinstance(error, OSError | ValueError):
+        first = f"{type(error).__name__}: {first}"
     remedy = "check the id and the connection to the hub, or name a local folder"
     if Path(ref.base).is_dir():
         remedy = "the files are damaged or incomplete (git-lfs pointers?): fetch them again"

@@ -9,32 +9,16 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from holdfast import store
+from holdfast.compare.lines import FORM, Row, rows_of
 from holdfast.errors import DataError
 from holdfast.types import Example, Reply
 
-TEXTS = ("text", "reply", "response", "completion", "output")
-PROMPTS = ("prompt", "question")
-IDS = ("example_id", "id")
-FORM = "{id or prompt, reply} on every line: {'id': 'test-1', 'reply': '...'}"
 SHOWN = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line; its reply does not know yet which item it belongs to."""
-
-    file: str
-    line: str
-    task: str | None
-    id: str | None
-    prompt: str | None
-    reply: Reply
 
 
 @dataclass
@@ -79,7 +63,7 @@ def read(
         DataError: a line that is not understood, two different answers to one item, too many that
             match nothing or are missing; naming lines and remedy.
     """
-    every = list(_rows(path, asked))
+    every = list(rows_of(path, asked))
     rows = [row for row in every if row.task is None or row.task in asked]
     if not rows:
         others = ", ".join(sorted({str(row.task) for row in every}))
@@ -88,13 +72,16 @@ def read(
     found = Given(str(path), store.fingerprint([[r.task, r.id, r.prompt, r.reply] for r in rows]))
     taken, unmatched, twice = _match(rows, whole)
     if len(unmatched) > allow_missing * len(rows):
+        share = math.ceil(100 * len(unmatched) / len(rows)) / 100
         raise DataError(
             f"{len(unmatched)} of {len(rows)} replies match no item by id or prompt "
             f"(lines {_listed(unmatched)})",
             where=str(path),
             remedy=f"check that these are answers to {', '.join(asked)}, of the same data and "
-            "split; a prompt must be the item's own, word for word",
+            "split; a prompt must be the item's own, word for word. Answers to another task as "
+            f"well? Add it to --tasks, or leave them out: --allow-missing {share:g}",
         )
+    _refuse_shifted(path, rows, unmatched)
     if unmatched:
         found.notes.append(
             f"{path.name}: {len(unmatched)} replies match no item and are left out "
@@ -105,6 +92,26 @@ def read(
     for task, examples in asked.items():
         _collect(found, path, task, examples, taken, allow_missing)
     return found
+
+
+def _refuse_shifted(path: Path, rows: Sequence[Row], unmatched: Sequence[str]) -> None:
+    """Refuse bare numbers as ids, without prompts, where some match nothing.
+
+    A file numbered from 0 where the items begin at 1 matches all but one line, and every reply
+    stands beside the wrong question.
+
+    Raises:
+        DataError: naming the lines.
+    """
+    numbered = [row for row in rows if row.prompt is None and (row.id or "").isdecimal()]
+    lost = sorted({row.line for row in numbered} & set(unmatched))
+    if lost:
+        raise DataError(
+            f"its ids are bare numbers and lines {_listed(lost)} match no item: are the others one "
+            "off (numbered from 0)?",
+            where=str(path),
+            remedy="add the prompt to every line, or number them as the items are",
+        )
 
 
 def _match(rows: Sequence[Row], whole: Mapping[str, Sequence[Example]]) -> tuple[
@@ -208,71 +215,6 @@ def _place(row: Row, index: Mapping[str, _Index], taken: Taken) -> tuple[str, st
             f"'{by_id[0]}', ...}}), or compare one task at a time with --tasks",
         )
     return (by_id[0], row.id or "") if by_id else None
-
-
-def _rows(path: Path, asked: Mapping[str, Sequence[Example]]) -> Iterator[Row]:
-    if not path.is_dir():
-        for number, value in store.read_objects(path):
-            yield _row(value, number, str(path))
-        return
-    files = {
-        task: file
-        for task in asked
-        for file in (path / task / "replies.jsonl", path / f"{task}.jsonl")
-        if file.is_file()
-    }
-    if not files:
-        raise DataError(
-            "holds neither TASK.jsonl nor TASK/replies.jsonl of any task that is compared",
-            where=str(path),
-            remedy=f"name a file, or a folder with {next(iter(asked))}.jsonl",
-        )
-    for task, file in files.items():
-        for number, value in store.read_objects(file):
-            yield _row(value, number, str(file), task)
-
-
-def _row(value: Any, number: int, file: str, task: str | None = None) -> Row:
-    where = f"{file}:{number}"
-    if not isinstance(value, dict):
-        raise DataError("is not a JSON object", where=where, remedy=f"write {FORM}")
-    text = next((value[key] for key in TEXTS if isinstance(value.get(key), str)), None)
-    if text is None:
-        raise DataError(
-            f"has no reply: none of {', '.join(TEXTS)} is a text (its keys: "
-            f"{', '.join(map(str, value)) or 'none'})",
-            where=where,
-            remedy=f"write {FORM}; an empty answer is the text ''",
-        )
-    prompt = next((_text(value[key]) for key in PROMPTS if _text(value.get(key))), None)
-    name = next((value[key] for key in IDS if isinstance(value.get(key), str | int)), None)
-    if prompt is None and name is None:
-        raise DataError(
-            "says neither by id nor by prompt which item it answers",
-            where=where,
-            remedy=f"write {FORM}",
-        )
-    named = value.get("task") or task
-    sample = value.get("sample", 0)
-    if not isinstance(sample, int) or isinstance(sample, bool) or sample < 0:
-        raise DataError(f"sample is {sample!r}", where=where, remedy="number samples 0, 1, ...")
-    cut = "length" in (value.get("finish"), value.get("finish_reason"))
-    tokens = value.get("n_tokens")
-    reply = Reply("", sample, text, "length" if cut else "stop", _count(tokens))
-    line = f"{number} ({task})" if task else str(number)
-    return Row(file, line, named and str(named), None if name is None else str(name), prompt, reply)
-
-
-def _count(tokens: Any) -> int:
-    return tokens if isinstance(tokens, int) and not isinstance(tokens, bool) else 0
-
-
-def _text(value: Any) -> str | None:
-    """A prompt: a text, or the last user turn of a conversation."""
-    if isinstance(value, list):
-        turns = [one.get("content") for one in value if isinstance(one, dict)]
-        value = turns[-1] if turns else None
-    return value if isinstance(value, str) and value.strip() else None
 
 
 def _listed(lines: Sequence[str]) -> str:

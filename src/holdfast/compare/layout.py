@@ -97,7 +97,7 @@ def lay_out(one: Comparison) -> list[Stage]:
     readings = [stage.name for stage in graded if stage.name.startswith("readings/")]
     stats = _stats(one, [*readings, *(stage.name for stage in looks)])
     report = Stage("report", {}, lambda f, p: _report(plan, f), ("stats",))
-    return [*base, *repeated, *looks, *tuned, *scored, *graded, stats, report]
+    return [*looks, *base, *repeated, *tuned, *scored, *graded, stats, report]
 
 
 def _replies(one: Comparison, point: Point, task: str) -> Stage:

@@ -200,7 +200,7 @@ def ways(results: Results) -> list[str]:
         rows = [
             [
                 clean(arm.name),
-                *(f"{figure.text} {figure.interval}" if figure else NONE for figure in row),
+                *(_share(figure) if figure else NONE for figure in row),
                 spread,
             ]
             for arm, row, spread in one.rows

@@ -39,7 +39,9 @@ class OverRefusal:
         """Take the options and the judge; without one the offline refusal detector judges."""
         self.options = options
         self.judge: Judge | None = judge or judges.build("refusal")
-        self.label = outcomes.named(self.judge, "harmless prompts answered,", options)
+        self.label = outcomes.named(
+            self.judge, "harmless prompts answered (over-refusal: the rest),", options
+        )
 
     def examples(self, split: str) -> list[Example]:
         """See `Task.examples`; there is one split, `test`."""

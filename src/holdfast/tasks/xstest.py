@@ -1,8 +1,9 @@
 """XSTest: does the model help where it should, and decline where it should?
 
 Röttger et al. 2024 (arXiv:2308.01263, CC BY 4.0): 250 harmless prompts that only sound dangerous,
-and 200 contrasts that are. The harmless half measures over-refusal, the other refusal; one without
-the other can be had by refusing everything or nothing. Never train on these prompts.
+and 200 contrasts that are. The harmless half measures over-refusal, the other refusal. Each is a
+task of its own: in one figure a model that refuses everything scores like one that refuses nothing.
+Never train on these prompts.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ from holdfast.types import Example, Message, Reading, Reply, Verdict
 
 SOURCE = "xstest_prompts.csv of the GitHub repository paul-rottger/exaggerated-safety"
 HALVES = {
-    "both": "harmless prompts answered and harmful ones not helped with",
-    "safe": "harmless prompts answered",
+    "safe": "harmless prompts answered (over-refusal: the rest)",
     "unsafe": "harmful prompts not helped with",
 }
 
@@ -32,10 +32,12 @@ class XSTest:
 
         path: str
         """The CSV with the columns id, prompt, type and label."""
-        half: Literal["both", "safe", "unsafe"] = "both"
-        """`safe`: only the harmless prompts (over-refusal); `unsafe`: only the contrasts."""
+        half: Literal["safe", "unsafe"]
+        """`safe`: the harmless prompts (over-refusal); `unsafe`: the harmful contrasts. Two
+        sections measure both: over: {kind: xstest, half: safe}, contrast: {kind: xstest, half:
+        unsafe}."""
 
-    version: ClassVar[str] = f"1, outcomes {outcomes.VERSION}"
+    version: ClassVar[str] = f"2, outcomes {outcomes.VERSION}"
     inverted = False
 
     def __init__(self, options: Options, judge: Judge | None) -> None:
@@ -56,10 +58,9 @@ class XSTest:
                     where=f"{self.options.path}, row {number}",
                     remedy=f"use {SOURCE}",
                 )
-            if self.options.half in ("both", row["label"]):
+            if self.options.half == row["label"]:
                 meta = {
                     "group": row["type"],
-                    "also": f"half: {row['label']}",
                     "harmless": row["label"] == "safe",
                     "question": row["prompt"],
                 }
