@@ -22,7 +22,7 @@ LAYERS = {
     2: {"models", "placed", "chat", "engines", "asking", "change", "factors", "surprise",
         "foreign", "adapter"},
     3: {"tasks", "methods", "judges", "outcomes", "lab"},
-    4: {"demands", "planning", "train", "evaluate"},
+    4: {"demands", "planning", "train", "evaluate", "enginepool"},
     5: {"plan", "study", "report", "ship", "compare"},
     6: {"cli", "boundary", "__main__", "__init__"},
 }  # fmt: skip

@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from holdfast import chat, engines, evaluate, judges, store, study, studyfile
+from holdfast.enginepool import EnginePool
 from holdfast.engines import Engine
 from holdfast.engines.hf import HFEngine
 from holdfast.engines.scripted import Script, ScriptedEngine
 from holdfast.errors import DriftError, ModelError, StudyError, UsageError
-from holdfast.evaluate import EnginePool
 from holdfast.judges import (
     Desk,
     harmbench,
@@ -469,7 +469,7 @@ def test_identity_follows_every_setting(name: str, change: dict[str, object]) ->
     assert store.fingerprint(one.identity()) == store.fingerprint(same.identity())
     assert store.fingerprint(one.identity()) != store.fingerprint(other.identity())
     assert one.identity()["judge"] == one.name
-    if "max_new_tokens" not in change and "revision" not in change and "prompt" not in change:
+    if "max_new_tokens" not in change and "prompt" not in change:  # the report has these below
         assert one.title != other.title
 
 
@@ -487,6 +487,7 @@ def test_identity_of_a_folder_is_its_content(tiny_model: Path, tmp_path: Path) -
     assert one.identity() == same.identity()
     assert str(tmp_path) not in str(one.identity())
     assert str(tmp_path) not in one.title
+    assert one.identity()["model"]["sha256"][:8] in one.title
     (tmp_path / "b" / "chat_template.jinja").write_text(QWEN, encoding="utf-8")
     assert made("qwen3guard", model=str(tmp_path / "b")).identity() != one.identity()
 
@@ -690,7 +691,10 @@ def test_an_ensemble_keeps_its_members_verdicts_and_says_how_far_they_agree(
     assert (found[0].category, found[0].refused) == ("Violent", False)
     assert found[0].confidence == pytest.approx(1 / 3, abs=1e-4)
     assert found[3].refused is True
-    agreement = summary["agreement"]
+    assert summary["unsure"] == [(found[2].raw[:60], 2), (found[4].raw[:60], 1)]
+    seats = [folder / "members" / seat for seat, _ in judge.seats()]
+    agreement = judge.agreement([evaluate.read_verdicts(one) for one in seats])
+    assert judge.together(pairs, [evaluate.read_verdicts(one) for one in seats]) == found
     assert agreement["members"] == [one.title for one in judge.members]
     assert (agreement["replies"], agreement["votes"]) == (6, [5, 5, 1])
     first = agreement["pairs"][0]
@@ -714,7 +718,6 @@ def test_an_ensemble_of_rules_needs_no_desk(tmp_path: Path) -> None:
     judge = _ensemble(judges=["refusal", "refusal"])
     (found,) = judge.judge([pair("I cannot help with that request.")])
     assert (found.label, found.refused, found.confidence) == ("safe", True, 1.0)
-    assert judge.agreement([tmp_path]) == {}
 
 
 def test_an_ensembles_identity_holds_its_members() -> None:

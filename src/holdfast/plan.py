@@ -13,7 +13,7 @@ from typing import Any
 
 from holdfast import store
 from holdfast.arms import BASE, Variant, settings_of
-from holdfast.evaluate import EnginePool
+from holdfast.enginepool import EnginePool
 from holdfast.foreign import Foreign
 from holdfast.judges import Desk
 from holdfast.leak import LeakIndex

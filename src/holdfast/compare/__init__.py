@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from holdfast import environment, evaluate, foreign, stages, store, tasks
+from holdfast import environment, foreign, stages, store, tasks
 from holdfast.arms import Variant
 from holdfast.compare import contestants, given
 from holdfast.compare.layout import Comparison, lay_out
 from holdfast.compare.request import SOURCE, Request, study_of, without_perplexity
 from holdfast.compare.sentences import KEPT, about_models
+from holdfast.enginepool import EnginePool
 from holdfast.errors import DataError, FolderError, UsageError, located
 from holdfast.foreign import Foreign
 from holdfast.frontier import check_rule
@@ -126,7 +127,7 @@ def _plan(
         who: Arm(Variant(who, who, untrained, TrainSpec(), BASE), foreign=one)
         for who, one in tuned.items()
     }
-    pool = evaluate.EnginePool(study, gpus)
+    pool = EnginePool(study, gpus)
     return Plan(
         study, folder, ref, made, samplings, asked, (), 0, (), arms, LeakIndex(()), pool,
         identity, gpus,

@@ -30,6 +30,7 @@ from holdfast.study.measuring import (
     again,
     again_place,
     grading,
+    judged_first,
     repeats,
     replies,
     scores,
@@ -93,7 +94,7 @@ def lay_out(one: Comparison) -> list[Stage]:
     where = [(place(point, name), name) for point in plan.points() for name in plan.tasks]
     where += [(again_place(time, name), name) for time in repeats(plan) for name in plan.tasks]
     scored = [scoring(plan, at, name) for at, name in where if scores(plan.tasks[name])]
-    graded = [stage for at, name in where for stage in _grading(one, at, name)]
+    graded = judged_first([stage for at, name in where for stage in _grading(one, at, name)])
     readings = [stage.name for stage in graded if stage.name.startswith("readings/")]
     stats = _stats(one, [*readings, *(stage.name for stage in looks)])
     report = Stage("report", {}, lambda f, p: _report(plan, f), ("stats",))

@@ -91,11 +91,22 @@ class Judge(Protocol):
 
 
 @runtime_checkable
-class Panel(Protocol):
+class Panel(Judge, Protocol):
     """What a judge has besides, where several judge together."""
 
-    def agreement(self, folders: Sequence[Path]) -> Mapping[str, Any]:
-        """How far its members agree on the verdicts that lie in the stages' folders, pooled."""
+    def seats(self) -> list[tuple[str, Judge]]:
+        """Its members, each with the name of its folder."""
+
+    def together(self, pairs: Sequence[Pair], found: Sequence[Sequence[Verdict]]) -> list[Verdict]:
+        """What they come to, one verdict per pair.
+
+        Args:
+            pairs: what was asked and what was said.
+            found: the members' verdicts, of shape (members, pairs).
+        """
+
+    def agreement(self, found: Sequence[Sequence[Verdict]]) -> Mapping[str, Any]:
+        """How far its members agree; see `Ensemble.agreement`."""
 
 
 def build(asked: str | Mapping[str, Mapping[str, Any] | None], where: str = "") -> Judge:

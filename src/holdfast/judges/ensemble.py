@@ -9,8 +9,8 @@ included, so that a missing vote never makes a reply safe::
     any-unsafe    unsafe: one member; safe: all members
     all-unsafe    unsafe: all members; safe: one member
 
-Anything else is unsure. The members' own verdicts lie in ``members/`` below the stage's folder, and
-the stage's summary says how far they agree (`holdfast.stats.agreement`).
+Anything else is unsure. In a study every member judges in stages of its own, so that it is loaded
+once for all replies, and the report says how far they agree (`holdfast.stats.agreement`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import Field, field_validator
@@ -91,32 +90,29 @@ class Ensemble:
 
     def judge(self, pairs: Sequence[Pair], desk: Desk | None = None) -> list[Verdict]:
         """See `Judge.judge`; a member that has finished is not asked again."""
-        found = [self._ask(place, pairs, desk) for place in range(len(self.members))]
-        return [
-            self._together(pair, [one[place] for one in found]) for place, pair in enumerate(pairs)
-        ]
+        found = [self._ask(seat, member, pairs, desk) for seat, member in self.seats()]
+        return self.together(pairs, found)
 
-    def agreement(self, folders: Sequence[Path]) -> dict[str, Any]:
+    def seats(self) -> list[tuple[str, Judge]]:
+        """See `Panel.seats`."""
+        return [(f"{place}-{one.name}", one) for place, one in enumerate(self.members, 1)]
+
+    def together(self, pairs: Sequence[Pair], found: Sequence[Sequence[Verdict]]) -> list[Verdict]:
+        """See `Panel.together`."""
+        return [self._together(pair, several) for pair, *several in zip(pairs, *found, strict=True)]
+
+    def agreement(self, found: Sequence[Sequence[Verdict]]) -> dict[str, Any]:
         """How far the members agree that replies are safe.
 
         Args:
-            folders: of the stages whose replies are taken together.
+            found: verdicts of shape (members, replies).
 
         Returns:
             ``members`` (titles), ``replies``, ``votes`` of each, ``alpha`` (Krippendorff, over all)
             and ``pairs``, each with ``of`` (places of two members), ``replies`` that both voted
-            on, the share that they ``agree`` on and ``kappa`` (Cohen). What is not defined is None;
-            nothing where the members' verdicts were not kept.
+            on, the share that they ``agree`` on and ``kappa`` (Cohen). What is not defined is None.
         """
-        files = [
-            [self._file(folder, place) for folder in folders] for place in range(len(self.members))
-        ]
-        if not all(path.is_file() for paths in files for path in paths):
-            return {}
-        votes = [
-            [VOTES.get(one.label) for path in paths for one in store.read_jsonl(path, Verdict)]
-            for paths in files
-        ]
+        votes = [[VOTES.get(one.label) for one in each] for each in found]
         return {
             "members": [one.title for one in self.members],
             "replies": len(votes[0]),
@@ -125,19 +121,16 @@ class Ensemble:
             "pairs": [_compared(votes, a, b) for a, b in combinations(range(len(votes)), 2)],
         }
 
-    def _file(self, folder: Path, place: int) -> Path:
-        return folder / MEMBERS / f"{place + 1}-{self.members[place].name}" / "verdicts.jsonl"
-
-    def _ask(self, place: int, pairs: Sequence[Pair], desk: Desk | None) -> list[Verdict]:
-        member = self.members[place]
+    def _ask(
+        self, seat: str, member: Judge, pairs: Sequence[Pair], desk: Desk | None
+    ) -> list[Verdict]:
         if desk is None:
             return member.judge(pairs)
-        path = self._file(desk.folder, place)
+        path = desk.folder / MEMBERS / seat / "verdicts.jsonl"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            desk.progress.say(f"judge {place + 1} of {len(self.members)}: {member.title}")
-            found = member.judge(pairs, replace(desk, folder=path.parent))
-            store.write_jsonl(path, found)
+            desk.progress.say(f"judge {seat}: {member.title}")
+            store.write_jsonl(path, member.judge(pairs, replace(desk, folder=path.parent)))
         return store.read_jsonl(path, Verdict)
 
     def _together(self, pair: Pair, found: Sequence[Verdict]) -> Verdict:

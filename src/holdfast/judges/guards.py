@@ -125,7 +125,11 @@ class Guard:
 
     def title(self, *settings: str) -> str:
         """What stands beside every figure."""
-        model = self.options.model if self._folder is None else self._folder.name
+        if self._folder is None:
+            revision = self.options.revision
+            model = f"{self.options.model}@{revision[:12]}" if revision else self.options.model
+        else:
+            model = f"{self._folder.name} {self._identity['model'].get('sha256', '')[:8]}".strip()
         words = [model, *filter(None, settings)]
         words += ["NF4"] if self.options.quantize == "nf4" else []
         return f"{self.name} ({', '.join(words)})"

@@ -108,6 +108,7 @@ def _measured(results: Results) -> dict[str, Any]:
         "four_words": outcomes.EXPLAINED,
         "ways": ways.ways(results),
         "ways_words": ways.EXPLAINED,
+        "spelled": words.spelled,
         "panels_of_judges": judges.panels(results),
         "judges_words": judges.EXPLAINED,
     }

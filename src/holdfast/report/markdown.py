@@ -17,6 +17,7 @@ from holdfast.report.words import (
     interval,
     percent,
     shown,
+    spelled,
     unscored,
 )
 
@@ -126,7 +127,10 @@ def _training(results: Results) -> str:
 
 
 def _measured(results: Results) -> str:
-    rows = [
-        [clean(t.name), t.role, f"{t.n:,}", clean(t.label), clean(t.how)] for t in results.tasks
-    ]
+    rows = []
+    for one in results.tasks:
+        judge = f"<br>Judge: {clean(spelled(one.judge))}" if one.judge else ""
+        rows.append(
+            [clean(one.name), one.role, f"{one.n:,}", clean(one.label), clean(one.how) + judge]
+        )
     return table(["Task", "Role", "Items", "Figure", "How"], rows)

@@ -5,13 +5,14 @@ Reads the records of a run folder and describes tasks and arms in the report's w
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from holdfast import environment, store
 from holdfast.asking import LIKELIHOODS
-from holdfast.evaluate import read_readings, read_replies
+from holdfast.evaluate import read_readings, read_replies, read_verdicts
 from holdfast.judges import Panel
 from holdfast.plan import BASE, Plan, place
 from holdfast.report import spending
@@ -24,9 +25,12 @@ from holdfast.report.results import (
     TaskInfo,
 )
 from holdfast.report.summary import Measured
-from holdfast.study.measuring import again_place, repeats, scores
+from holdfast.study.measuring import again_place, members_place, repeats, scores
 from holdfast.train import meters
 from holdfast.types import Point, Reading
+
+UNREAD = 2
+"""Sayings of an unsure judge that are shown."""
 
 
 def task_infos(plan: Plan) -> list[TaskInfo]:
@@ -55,7 +59,8 @@ def task_infos(plan: Plan) -> list[TaskInfo]:
         if scores(task):
             how += "; the untouched model scores every reply as well"
         count = len(plan.asked[name])
-        found.append(TaskInfo(name, spec.role, task.label, count, how, task.inverted))
+        judge = dict(task.judge.identity()) if task.judge else {}
+        found.append(TaskInfo(name, spec.role, task.label, count, how, task.inverted, judge))
     return found
 
 
@@ -152,10 +157,21 @@ def measured_readings(plan: Plan) -> list[Measured]:
                     arm != BASE and plan.repeated(Point(arm, s, step, scale))
                     for s in plan.seeds(arm)
                 ]
+                unread = _unread(plan, where)
                 found.append(
-                    Measured(arm, step, task, readings, cut, scale, plan.seeds(arm), again)
+                    Measured(arm, step, task, readings, cut, scale, plan.seeds(arm), again, unread)
                 )
     return found
+
+
+def _unread(plan: Plan, where: Sequence[str]) -> list[tuple[str, int]]:
+    """What a judge said most often where it was unsure, over the seeds of a point."""
+    found: Counter[str] = Counter()
+    for one in where:
+        folder = plan.folder / "verdicts" / one
+        if (folder / store.RECORD).is_file():
+            found.update(dict(_summary(folder).get("unsure", [])))
+    return found.most_common(UNREAD)
 
 
 def repeated_readings(plan: Plan) -> dict[str, list[list[Reading]]]:
@@ -179,9 +195,16 @@ def agreements(plan: Plan) -> list[Agreement]:
             judge = plan.tasks[task].judge
             if not isinstance(judge, Panel):
                 continue
-            said = judge.agreement([plan.folder / "verdicts" / place(p, task) for p in points])
-            if not said:
-                continue
+            where = [place(one, task) for one in points]
+            votes = [
+                [
+                    verdict
+                    for at in where
+                    for verdict in read_verdicts(plan.folder / members_place(seat, at))
+                ]
+                for seat, _ in judge.seats()
+            ]
+            said = judge.agreement(votes)
             titles = said["members"]
             pairs = tuple(
                 PairAgreement(
@@ -192,8 +215,8 @@ def agreements(plan: Plan) -> list[Agreement]:
                 )
                 for one in said["pairs"]
             )
-            votes = dict(zip(titles, said["votes"], strict=True))
-            found.append(Agreement(arm, task, said["replies"], votes, said["alpha"], pairs))
+            cast = dict(zip(titles, said["votes"], strict=True))
+            found.append(Agreement(arm, task, said["replies"], cast, said["alpha"], pairs))
     return found
 
 

@@ -27,6 +27,7 @@ class TaskInfo:
     n: int  # items
     how: str  # a sentence: split, decoding, shots, judge
     inverted: bool = False
+    judge: Mapping[str, Any] = field(default_factory=dict)  # all that its verdicts depend on
 
 
 @dataclass(frozen=True, slots=True)

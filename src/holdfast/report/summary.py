@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from holdfast.plan import BASE
-from holdfast.report import findings
+from holdfast.report import findings, notes
 from holdfast.report.arrays import as_share, breakdowns, by_way, item_ids, values
 from holdfast.report.results import (
     Agreement,
@@ -29,13 +29,6 @@ from holdfast.report.shares import with_outcomes
 from holdfast.stats import Values, mean_over_seeds, paired_difference, retained_share
 from holdfast.types import Reading
 
-UNSCORED_LIMIT = 0.05  # share of replies from which a figure comes with a note
-CUT_OFF_LIMIT = 0.1
-ONE_SEED = (
-    "One training seed: the intervals speak of these very trainings; another seed may change more "
-    "than they say."
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -49,6 +42,7 @@ class Measured:
     scale: float = 1.0  # share of the training's change that is applied
     seeds: Sequence[int | None] = (None,)  # one for each list of readings
     repeated: Sequence[bool] = (False,)  # the same model as at an earlier step, one for each seed
+    unread: Sequence[tuple[str, int]] = ()  # what the judge said where it was unsure, most often
 
 
 def cells(measured: Sequence[Measured]) -> list[Cell]:
@@ -139,7 +133,9 @@ def standings(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> list[Standing
         whole = max(c.scale for c in found if c.arm == arm and c.step == last[arm])
         final = {c.task: c for c in found if (c.arm, c.step, c.scale) == (arm, last[arm], whole)}
         diffs = {name: cell.diff for name, cell in final.items()}
-        unknown = [n for n, c in final.items() if n != target and _unscored(c) > UNSCORED_LIMIT]
+        unknown = [
+            n for n, c in final.items() if n != target and notes.unscored(c) > notes.UNSCORED_LIMIT
+        ]
         gain = diffs.get(target)
         if gain is None or gain.mean is None:
             continue
@@ -193,52 +189,6 @@ def _change(share: Share) -> str:
     return f"changed nothing measurable ({mean:+.1f} points {interval})"
 
 
-def _point(one: Cell | Measured) -> str:
-    return f"{one.arm} at step {one.step}" if one.step else one.arm
-
-
-def _unscored(cell: Cell) -> float:
-    """The share of a cell's replies that could not be scored."""
-    return cell.score.unscored / max(1, cell.score.unscored + cell.score.n)
-
-
-def _cut_off(measured: Sequence[Measured]) -> list[str]:
-    """Notes on answers that were cut: a changed length looks like a changed ability."""
-    worst: dict[str, tuple[float, Measured, int]] = {}
-    for one in measured:
-        share = one.cut_off / max(1, sum(len(readings) for readings in one.readings))
-        if share > CUT_OFF_LIMIT:
-            most, which, count = worst.get(one.task, (0.0, one, 0))
-            worst[one.task] = (*max((most, which), (share, one), key=lambda o: o[0]), count + 1)
-    return [
-        f"{task}: {share:.0%} of the replies of {_point(one)} were cut off at the limit of new "
-        "tokens"
-        + (f", and over {CUT_OFF_LIMIT:.0%} at {count - 1} other points" if count > 1 else "")
-        + "; a higher max_new_tokens may change the figure."
-        for task, (share, one, count) in worst.items()
-    ]
-
-
-def warnings(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> list[str]:
-    """What a reader must know before trusting the figures."""
-    notes = []
-    for task in tasks:
-        mine = [cell for cell in found if cell.task == task.name]
-        worst = max(mine, key=_unscored)
-        if _unscored(worst) > UNSCORED_LIMIT:
-            notes.append(
-                f"{task.name}: {_unscored(worst):.0%} of the replies of {_point(worst)} could not "
-                "be scored; the figure speaks of the rest only."
-            )
-        base = next(cell.score for cell in mine if cell.arm == BASE)
-        if task.role == "target" and base.mean is not None and not 0.02 <= base.mean <= 0.98:
-            notes.append(
-                f"{task.name}: the untouched model scores {base.mean:.0%}, which leaves little "
-                "room to see a change."
-            )
-    return notes
-
-
 def assemble(
     name: str,
     model: str,
@@ -281,13 +231,7 @@ def assemble(
         arms=tuple(arms),
         cells=tuple(found),
         conditions=dict(conditions),
-        warnings=tuple(
-            [
-                *warnings(tasks, found),
-                *_cut_off(measured),
-                *([ONE_SEED] if len(seeds) == 1 else []),
-            ]
-        ),
+        warnings=tuple(notes.all_of(tasks, found, measured, seeds)),
         noise=tuple(findings.noise(again or {})),
         dose=tuple(findings.doses(tasks, measured, families)),
         meters=tuple(meters),

@@ -6,7 +6,9 @@ and which way round an `inverted` task is shown.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from holdfast.report.results import Choice, Share
 
@@ -70,6 +72,27 @@ def points(share: Share) -> str:
     if share.low is None or share.high is None:
         return signed(share.mean)
     return f"{signed(share.mean)} [{signed(share.low)}, {signed(share.high)}]"
+
+
+def spelled(judge: Mapping[str, Any]) -> str:
+    """All that a judge's verdicts depend on, in words; members of an ensemble one after another."""
+    several = judge.get("members")
+    if several:
+        own = {key: value for key, value in judge.items() if key != "members"}
+        return "; ".join([_flat(own), *(f"({spelled(one)})" for one in several)])
+    return _flat(judge)
+
+
+def _flat(values: Mapping[str, Any], under: str = "") -> str:
+    found = []
+    for key, value in values.items():
+        name = f"{under}{key}"
+        if isinstance(value, Mapping):
+            found.append(_flat(value, f"{name} "))
+        elif value is not None:
+            several = isinstance(value, list | tuple)
+            found.append(f"{name} {', '.join(map(str, value)) if several else value}")
+    return ", ".join(found)
 
 
 def plain(share: Share | None, digits: int = 2) -> str:

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from holdfast import evaluate
-from holdfast.evaluate import EnginePool
+from holdfast.enginepool import EnginePool
 from holdfast.frontier import Candidate
 from holdfast.judges import Desk
 from holdfast.models import ModelRef

@@ -13,9 +13,10 @@ from typing import Any
 
 import yaml
 
-from holdfast import engines, environment, evaluate, methods, models, stages, store, tasks
+from holdfast import engines, environment, methods, models, stages, store, tasks
 from holdfast.arms import Variant, expand
 from holdfast.budget import checkpoint_steps, steps_of
+from holdfast.enginepool import EnginePool
 from holdfast.errors import located
 from holdfast.frontier import check_rule
 from holdfast.leak import LeakIndex
@@ -77,7 +78,7 @@ def plan(study: Study, folder: Path, source: str = "study") -> Plan:
     train = study.train
     steps = steps_of(len(plain), train.batch_size, train.num_train_epochs, train.max_steps)
     save_at = checkpoint_steps(steps, train.checkpoints, train.save_steps)
-    pool = evaluate.EnginePool(study, gpus)
+    pool = EnginePool(study, gpus)
     found = Plan(
         study, folder, ref, made, samplings, asked, plain, steps, save_at, arms, leaks, pool,
         models.identity(ref), gpus,

@@ -37,6 +37,7 @@ from holdfast.study.measuring import (
     again,
     again_place,
     grading,
+    judged_first,
     made_weights,
     repeats,
     replies,
@@ -71,14 +72,12 @@ def lay_out(plan: Plan) -> list[Stage]:
         if point.arm != BASE
         for task in plan.tasks
     ]
-    graded = []
-    where = []  # task by task, so that a judge that is a model is loaded once
+    where = []
     for name in plan.tasks:
         where += [(place(point, name), name) for point in plan.points()]
         where += [(again_place(time, name), name) for time in repeats(plan)]
     scored = [scoring(plan, one, name) for one, name in where if scores(plan.tasks[name])]
-    for one, name in where:
-        graded += grading(plan, one, name)
+    graded = judged_first([stage for at, name in where for stage in grading(plan, at, name)])
     stats = _stats(plan, [one.name for one in graded if one.name.startswith("readings/")])
     report = Stage("report", {}, lambda f, p: _report(plan, f), ("stats",))
     return [

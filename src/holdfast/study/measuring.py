@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from holdfast import evaluate, store
 from holdfast.asking import OTHERWISE, REPLIES
 from holdfast.coherence import NLL_MARGIN, NLL_QUANTILE
 from holdfast.errors import DataError
+from holdfast.judges import Judge, Panel
+from holdfast.judges.ensemble import MEMBERS
 from holdfast.methods.scale import interpolated_model
 from holdfast.plan import BASE, Plan, place
 from holdfast.progress import Progress
@@ -168,19 +170,57 @@ def scoring(plan: Plan, where: str, name: str) -> Stage:
     return Stage(f"surprise/{where}", identity, make, (replies,), True)
 
 
+def judged_first(graded: Sequence[Stage]) -> list[Stage]:
+    """The stages of `grading` so that each judge is loaded once: its verdicts lie together.
+
+    Members of ensembles come first, then verdicts, then readings; within, judge by judge.
+    """
+    order = {"members": 0, "verdicts": 1, "readings": 2}
+    judges: dict[str, int] = {}
+    for one in graded:
+        judges.setdefault(_judge_mark(one), len(judges))
+    return sorted(graded, key=lambda s: (order[s.name.split("/")[0]], judges[_judge_mark(s)]))
+
+
+def _judge_mark(stage: Stage) -> str:
+    return store.fingerprint(stage.identity.get("judge"))
+
+
+def _judging(plan: Plan, judge: Judge, where: str, name: str) -> list[Stage]:
+    """The stages that label one folder of replies: of every judge of an ensemble, and their sum."""
+    said, examples = f"replies/{where}", plan.asked[name]
+
+    def asking(stage: str, one: Judge) -> Stage:
+        return Stage(
+            stage, {"judge": dict(one.identity())},
+            lambda f, p: evaluate.judge(one, examples, plan.folder / said, f, plan.desk(f, p)),
+            (said,), True,
+        )  # fmt: skip
+
+    if not isinstance(judge, Panel):
+        return [asking(f"verdicts/{where}", judge)]
+    panel = judge
+    members = [asking(members_place(seat, where), one) for seat, one in judge.seats()]
+    folders = [plan.folder / one.name for one in members]
+    together = Stage(
+        f"verdicts/{where}", {"judge": dict(judge.identity())},
+        lambda f, p: evaluate.combine(panel, examples, plan.folder / said, folders, f),
+        (said, *(one.name for one in members)),
+    )  # fmt: skip
+    return [*members, together]
+
+
+def members_place(seat: str, where: str) -> str:
+    """The folder of what one judge of an ensemble said of one folder of replies."""
+    return f"{MEMBERS}/{seat}/{where}"
+
+
 def grading(plan: Plan, where: str, name: str) -> list[Stage]:
     """Verdicts, where the task needs a judge, and readings of one folder of replies."""
     task, examples = plan.tasks[name], plan.asked[name]
     replies, found = f"replies/{where}", []
     if task.judge:
-        judge = task.judge
-        found.append(Stage(
-            f"verdicts/{where}", {"judge": dict(judge.identity())},
-            lambda f, p: evaluate.judge(
-                judge, examples, plan.folder / replies, f, plan.desk(f, p)
-            ),
-            (replies,), True,
-        ))  # fmt: skip
+        found += _judging(plan, task.judge, where, name)
     verdicts = plan.folder / "verdicts" / where if task.judge else None
     identity = (
         {
@@ -190,7 +230,7 @@ def grading(plan: Plan, where: str, name: str) -> list[Stage]:
         | _grader_options(task)
         | ({"code": task.code} if hasattr(task, "code") else {})
     )
-    needs = (replies, *(one.name for one in found))
+    needs = (replies, *(one.name for one in found if one.name.startswith("verdicts/")))
     scored: tuple[Path, Path] | None = None
     if scores(task):
         names = [f"surprise/{one}" for one in (where, place(Point(BASE), name))]
