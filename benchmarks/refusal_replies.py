@@ -17,6 +17,9 @@ from typing import Any
 import yaml
 
 FOLDER = Path(__file__).parent / "refusal_text"
+MANNERS = ("manners_en", "manners_zh")
+SCENE_SHARE = 0.5
+"""So many of the exchanges are scenes of these books; the rest are drawn from the lists."""
 _SLOT = re.compile(r"\{(\w+)\}")
 _CHOICE = re.compile(r"\[([^\[\]]*\|[^\[\]]*)\]")
 _TIMES = re.compile(r"^(\d+)\*")
@@ -109,7 +112,36 @@ def cases(n: int, seed: int, half: int | None = None) -> list[Case]:
     if half is not None:
         acts = {**acts, "en": acts["en"][half::2], "zh": acts["zh"][half::2]}
         questions |= {tongue: questions[tongue][half::2] for tongue in ("en", "zh")}
-    return [_case(rng, acts, questions, books, loose) for _ in range(n)]
+    scenes = [scene for book in MANNERS for scene in _scenes(book, half)]
+    made = []
+    for _ in range(n):
+        if rng.random() < SCENE_SHARE:
+            made.append(_scene(rng, rng.choice(scenes)))
+        else:
+            made.append(_case(rng, acts, questions, books, loose))
+    return made
+
+
+def _scenes(name: str, half: int | None) -> list[tuple[Any, ...]]:
+    """Return the scenes of one book, each as often as it is to be drawn, with what it can name."""
+    book = read(name)
+    made = []
+    for scene in book["scenes"]:
+        said = lines({label: scene[label] for label in ("refused", "answered")}, half)
+        made += [(scene["prompts"], said, scene.get("act"), book)] * scene["times"]
+    return made
+
+
+def _scene(rng: random.Random, scene: tuple[Any, ...]) -> Case:
+    prompts, said, act, book = scene
+    names = {name: [rng.choice(some)] for name, some in book["bound"].items()} | book["slots"]
+    do, _, doing = names[act][0].partition("|") if act else book["that"].partition("|")
+    names |= {"do": [do], "doing": [doing or do]}
+    label = rng.choice(("refused", "answered"))
+    prompt = expand(rng.choice(prompts), names, rng)
+    chinese = book["tongue"] == "zh"
+    reply = _tidy(expand(rng.choice(said[label]), names, rng), rng, chinese)
+    return Case(prompt, reply, label)
 
 
 def _case(rng: random.Random, acts: Any, questions: Any, books: Any, loose: Any) -> Case:
