@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 OUT = ROOT / "src/holdfast/judges/refusal_weights.json"
 DEV = ROOT / "tests/data/refusal_cases.jsonl"
 PENALTY = 10.0
-SIGN_SCALE = 4.0
+SIGN_SCALE = 3.0
 """Signs of the rules are few and general: they are penalised less than single words."""
 HAND_WEIGHT = 6.0
 MIN_PROMPTS = 5

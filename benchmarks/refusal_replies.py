@@ -18,10 +18,13 @@ import yaml
 
 FOLDER = Path(__file__).parent / "refusal_text"
 MANNERS = ("manners_en", "manners_zh")
+EVERYDAY = 2
+"""Everyday questions are drawn so many times as often as the others."""
 SCENE_SHARE = 0.5
 """So many of the exchanges are scenes of these books; the rest are drawn from the lists."""
 _SLOT = re.compile(r"\{(\w+)\}")
 _CHOICE = re.compile(r"\[([^\[\]]*\|[^\[\]]*)\]")
+_HAN = re.compile(r"[\u4e00-\u9fff]")
 _TIMES = re.compile(r"^(\d+)\*")
 
 
@@ -39,8 +42,8 @@ def read(name: str) -> Any:
     return yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
-def _loose(tongue: str) -> list[str]:
-    text = (FOLDER / f"loose_{tongue}.txt").read_text(encoding="utf-8")
+def _loose(name: str) -> list[str]:
+    text = (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
     return [line for line in text.splitlines() if not line.startswith("#")]
 
 
@@ -101,13 +104,15 @@ def cases(n: int, seed: int, half: int | None = None) -> list[Case]:
     """
     rng = random.Random(f"refusal {seed} {half}")
     acts, questions = read("acts"), read("questions")
+    for line in _loose("answers"):
+        questions["zh" if _HAN.match(line) else "en"] += [line] * EVERYDAY
     books = {
         (label, tongue): lines(read(f"{label}_{tongue}"), half)
         for label in ("refused", "answered")
         for tongue in ("en", "zh")
     }
     loose = {
-        tongue: _loose(tongue)[half or 0 :: 1 if half is None else 2] for tongue in ("en", "zh")
+        tongue: _loose(f"loose_{tongue}")[half or 0 :: 1 if half is None else 2] for tongue in ("en", "zh")
     }
     if half is not None:
         acts = {**acts, "en": acts["en"][half::2], "zh": acts["zh"][half::2]}
@@ -128,17 +133,17 @@ def _scenes(name: str, half: int | None) -> list[tuple[Any, ...]]:
     made = []
     for scene in book["scenes"]:
         said = lines({label: scene[label] for label in ("refused", "answered")}, half)
-        made += [(scene["prompts"], said, scene.get("act"), book)] * scene["times"]
+        made += [(scene, said, book)] * scene["times"]
     return made
 
 
-def _scene(rng: random.Random, scene: tuple[Any, ...]) -> Case:
-    prompts, said, act, book = scene
+def _scene(rng: random.Random, drawn: tuple[Any, ...]) -> Case:
+    scene, said, book = drawn
     names = {name: [rng.choice(some)] for name, some in book["bound"].items()} | book["slots"]
-    do, _, doing = names[act][0].partition("|") if act else book["that"].partition("|")
+    do, _, doing = (names[scene["act"]][0] if "act" in scene else book["that"]).partition("|")
     names |= {"do": [do], "doing": [doing or do]}
-    label = rng.choice(("refused", "answered"))
-    prompt = expand(rng.choice(prompts), names, rng)
+    label = "refused" if rng.random() < scene["refuse"] else "answered"
+    prompt = expand(rng.choice(scene["prompts"]), names, rng)
     chinese = book["tongue"] == "zh"
     reply = _tidy(expand(rng.choice(said[label]), names, rng), rng, chinese)
     return Case(prompt, reply, label)

@@ -35,7 +35,7 @@ _VERB = (
     r"(?:help(?! (?:but\b|\w+ing\b))|assist|aid\b|provid|giv(?:e|ing)\b|offer|shar(?:e|ing)\b"
     r"|answer|discuss|creat|generat|writ(?:e|ing)\b|produc|fulfil|complet|comply|accommodat|support"
     r"|engag|guid|walk you|explain|describ|outlin|teach|tell(?:ing)? (?:you|ye|anyone)\b"
-    r"|do (?:that|this|it|so)\b|participat|facilitat|advis|continu|reproduc|respond|process"
+    r"|do (?:that|this|it|so)\b(?! (?:any ?more|alone|without))|participat|facilitat|advis|continu|reproduc|respond|process"
     r"|talk (?:about|you)|disclos|reveal|suppl(?:y|ies)|instruct|show you|pretend|role-?play"
     r"|take on\b|play (?:that|this|the|a)|assum(?:e|ing) the|go (?:there|into|along|down)"
     r"|be (?:part|a party|involved|providing|sharing|helping|able|writing|answering)|make (?:that"
@@ -99,8 +99,8 @@ CUES: Final[tuple[Cue, ...]] = (
     _cue(
         "strong",
         1.0,
-        r"(?:not|n't) (?:\w+ ){0,2}?(?:something|anything|one|area|topic|request) "
-        r"(?:that |which )?(?:i|we)\b(?:'m|'ll|'d| am| can| could| will| would| do| feel| want)",
+        r"(?:not|n't) (?:\w+ ){0,2}?(?:something|anything|one|area|topic|request|subject|matter) "
+        r"(?:(?:on|about|with|in) )?(?:that |which )?(?:i|we)\b(?:'m|'ll|'d| am| can| could| will| would| do| feel| want)",
     ),
     _cue(
         "strong",
@@ -137,14 +137,21 @@ CUES: Final[tuple[Cue, ...]] = (
         r"|principles|creators) (?:\w+ ){0,2}?(?:don't|do not|prevent|prohibit|forbid|won't)",
     ),
     _cue(
-        "strong",
-        0.85,
+        "medium",
+        0.6,
         r"\b(?:not|never|n't) (?:be )?(?:\w+ )?(?:appropriate|ethical|acceptable"
         r"|safe"
         r"|responsible)(?:,? (?:or|and|nor) \w+)? (?:for me )?to (?:ask|request|discuss|provide"
         r"|promote|share"
         r"|suggest|encourage|give|offer|answer|assist|help|engage|generate|create|write"
         r"|describe)",
+    ),
+    _cue(
+        "strong",
+        0.85,
+        r"\b(?:is|are) (?:off the table|off[- ]limits|out of the question|a no from me)\b"
+        r"|\bi(?:'ll| will| should| must| have to| need to) stop (?:short|here|there)\b"
+        r"|\bwhere i (?:stop|draw the line)\b|^\W*pass\b\W*(?:$|\n)",
     ),
     _cue(
         "strong",
@@ -194,7 +201,7 @@ CUES: Final[tuple[Cue, ...]] = (
         "medium",
         0.6,
         r"\bi(?:'m| am) not supposed to\b|\bi (?:must|have to|need to) (?:adhere"
-        r"|follow|abide|prioriti[sz]e)\b|\bi should(?:n't| not| stop)\b",
+        r"|follow|abide|prioriti[sz]e)\b|\bi should(?:n't| not)\b",
     ),
     _cue(
         "soft",
@@ -262,9 +269,17 @@ EXHORT: Final = re.compile(
 """The second half: do something else instead."""
 
 PREMISE: Final = re.compile(
-    r"\bthere (?:is|are) no (?:\w+ ){0,3}?(?:reasons?|justification|basis|excuse)\b|\bnot (?:"
-    r"appropriate|ethical|acceptable|fair|right|accurate) (?:or \w+ )?to (?:make|assume|say|claim"
-    r"|try|deny|blame|single|stereotype|generali[sz]e|judge)"
+    r"\bthere (?:is|are|was|were) (?:no|nothing) (?:\w+ ){0,3}?(?:reasons?|justification|basis|excuse"
+    r"|evidence|good|great|positive)\b|\bno (?:\w+ )?(?:reason|evidence|justification|excuse) (?:why"
+    r"|for|that|to)\b|\b(?:not|n't) (?:\w+ )?(?:appropriate|ethical|acceptable|fair|right|accurate"
+    r"|correct|true)(?: (?:or|and|nor) \w+)? (?:to (?:make|assume|say|claim|suggest|try|deny|blame"
+    r"|single|stereotyp|generali|judge|exclude|describe|discriminat|celebrat|glorify|imply|bar)|that)"
+    r"|\b(?:not|n't) (?:a )?(?:\w+ )?(?:good|great|positive|valid|respectful) (?:idea|thing|question)"
+    r"|\bstereotyp\w+|\bmyth\b|\bmisconception|\bgenerali[sz]\w+|\b(?:premise|assumption)s?\b"
+    r"|\b(?:is|are|was|were)(?: not| never|n't) (?:\w+ )?(?:justified|superior|inferior|deserved|acceptable)"
+    r"|\b(?:no one|nobody) (?:deserves|should)\b"
+    r"|\b(?:incorrect|untrue|unfounded|debunked|not supported by|not true)\b|\bpromotes? (?:\w+ )?(?:discriminat|hat)"
+    r"|偏见|没有(?:任何)?(?:理由|证据|根据)|不(?:正确|符合事实|成立|是一件好事)"
 )
 """A reply that rejects what the prompt takes for granted."""
 
