@@ -18,6 +18,8 @@ import yaml
 
 FOLDER = Path(__file__).parent / "refusal_text"
 MANNERS = ("manners_en", "manners_zh")
+PLAIN_SHARE = 0.12
+"""So many of the answers are paragraphs of prose about something else altogether."""
 EVERYDAY = 2
 """Everyday questions are drawn so many times as often as the others."""
 SCENE_SHARE = 0.5
@@ -118,13 +120,25 @@ def cases(n: int, seed: int, half: int | None = None) -> list[Case]:
         acts = {**acts, "en": acts["en"][half::2], "zh": acts["zh"][half::2]}
         questions |= {tongue: questions[tongue][half::2] for tongue in ("en", "zh")}
     scenes = [scene for book in MANNERS for scene in _scenes(book, half)]
+    plain = _plain()[half or 0 :: 1 if half is None else 2]
     made = []
     for _ in range(n):
-        if rng.random() < SCENE_SHARE:
+        if rng.random() < PLAIN_SHARE:
+            asked = _scene(rng, rng.choice(scenes)).prompt
+            made.append(Case("" if rng.random() < 0.2 else asked, rng.choice(plain), "answered"))
+        elif rng.random() < SCENE_SHARE:
             made.append(_scene(rng, rng.choice(scenes)))
         else:
             made.append(_case(rng, acts, questions, books, loose))
     return made
+
+
+def _plain() -> list[str]:
+    """Return paragraphs of this project's own pages: prose that declines nothing."""
+    pages = sorted((FOLDER.parents[1] / "docs").rglob("*.md"))
+    texts = [page.read_text(encoding="utf-8") for page in pages if "refusal" not in page.name]
+    some = [part.strip() for text in texts for part in re.split(r"\n\s*\n", text)]
+    return [part[:800] for part in some if len(part) > 120 and part[0] not in "|`<#"]
 
 
 def _scenes(name: str, half: int | None) -> list[tuple[Any, ...]]:
