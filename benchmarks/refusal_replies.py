@@ -114,7 +114,8 @@ def cases(n: int, seed: int, half: int | None = None) -> list[Case]:
         for tongue in ("en", "zh")
     }
     loose = {
-        tongue: _loose(f"loose_{tongue}")[half or 0 :: 1 if half is None else 2] for tongue in ("en", "zh")
+        tongue: _loose(f"loose_{tongue}")[half or 0 :: 1 if half is None else 2]
+        for tongue in ("en", "zh")
     }
     if half is not None:
         acts = {**acts, "en": acts["en"][half::2], "zh": acts["zh"][half::2]}

@@ -73,7 +73,9 @@ WRITE: Final = re.compile(
     r"\b(?:write|draft|compose|text|e-?mail|letter|note|say|tell|message|translate|rewrite|reply"
     r"|story|scene|dialogue|poem|tweet|diary|decline|refus|script|play)|写|寫|信|翻译|翻譯|回复"
 )
-SPEAKER: Final = re.compile(r"^ ?(?!step\b|method\b|option\b|tip\b|title\b)[a-z][\w. ]{0,19}:(?= \S)[^\n]*$", re.MULTILINE)
+SPEAKER: Final = re.compile(
+    r"^ ?(?!step\b|method\b|option\b|tip\b|title\b)[a-z][\w. ]{0,19}:(?= \S)[^\n]*$", re.MULTILINE
+)
 """A line of a script: a short name, a colon and speech."""
 
 YES_NO: Final = re.compile(
