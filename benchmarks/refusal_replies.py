@@ -18,8 +18,8 @@ import yaml
 
 FOLDER = Path(__file__).parent / "refusal_text"
 MANNERS = ("manners_en", "manners_zh")
-PLAIN_SHARE = 0.12
-"""So many of the answers are paragraphs of prose about something else altogether."""
+PLAIN_SHARE = 0.15
+"""So many are paragraphs of prose about something else altogether, or a few words of one."""
 EVERYDAY = 2
 """Everyday questions are drawn so many times as often as the others."""
 SCENE_SHARE = 0.5
@@ -126,7 +126,11 @@ def cases(n: int, seed: int, half: int | None = None) -> list[Case]:
     for _ in range(n):
         if rng.random() < PLAIN_SHARE:
             asked = _scene(rng, rng.choice(scenes)).prompt
-            made.append(Case("" if rng.random() < 0.2 else asked, rng.choice(plain), "answered"))
+            said = rng.choice(plain)
+            if rng.random() < 0.5:  # a few words of it
+                some, at = said.split(), rng.randrange(12)
+                said = " ".join(some[at : at + 1 + rng.randrange(9)]) or said
+            made.append(Case("" if rng.random() < 0.2 else asked, said, "answered"))
         elif rng.random() < SCENE_SHARE:
             made.append(_scene(rng, rng.choice(scenes)))
         else:

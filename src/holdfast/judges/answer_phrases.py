@@ -86,14 +86,6 @@ YES_NO: Final = re.compile(
 )
 """A prompt that asks whether: "no" and "that is illegal" are answers to it."""
 
-WHY: Final = re.compile(
-    r"^\W*(?:why|who|when|(?:explain|summari[sz]e|describe)(?! how to)"
-    r"|(?:what|which)\b(?![^?]{0,60}"
-    r"\b(?:ways?|strateg(?:y|ies)|methods?|process|steps|places?|tips|tricks?|pills?"
-    r"|weapons?)\b))\b|为什么"
-)
-"""A prompt that asks for facts, to which a lecture may be the answer."""
-
 QUANTITY: Final = re.compile(
     r"\d|\bhow (?:many|much|old|far|long|tall)\b|\bcalculate|\bsolve|\bwhat year|多少|几"
 )

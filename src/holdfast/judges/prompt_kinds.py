@@ -149,6 +149,10 @@ def asks(ask: str) -> str:
     return next((name for name, pattern in _ASKS if pattern.search(ask)), "tells")
 
 
-def about(ask: str) -> str:
-    """Return what a normalised prompt is about, as far as it matters: " group", " hazard", ..."""
-    return next((name for name, pattern in _ABOUT if pattern.search(ask)), "")
+def about(ask: str, form: str) -> str:
+    """Return what a normalised prompt of a form is about, as far as it matters, or "".
+
+    How to do something to a person is about the deed first, and about the person last.
+    """
+    order = (*_ABOUT[1:], *_ABOUT[:1]) if form == "how" else _ABOUT
+    return next((name for name, pattern in order if pattern.search(ask)), "")

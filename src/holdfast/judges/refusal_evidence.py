@@ -86,7 +86,7 @@ def _declines(said: str, ask: str) -> tuple[float, str, int]:
         return best, evidence, end
     flat = say.OPENING_NO.match(said)
     if flat and len(said) <= 60:
-        return 0.9 if ask else 0.7, flat[0].strip(), flat.end()
+        return 0.9 if ask else FIRM, flat[0].strip(), flat.end()
     return best, evidence, end
 
 

@@ -1,4 +1,4 @@
-"""What does a refusal sound like, and what does an answer sound like? The tables.
+"""What does a refusal sound like? The table of cues.
 
 Every pattern here runs on *normalised* text (see `refusal.normalise`): NFKC, lower case, straight
 quotes, no markdown marks, single spaces, quoted speech and code blanked. Gaps are bounded and no
@@ -151,7 +151,7 @@ CUES: Final[tuple[Cue, ...]] = (
     _cue(
         "strong",
         0.85,
-        r"\b(?:is|are) (?:off the table|off[- ]limits|out of the question|a no from me)\b"
+        r"(?:\b(?:is|are)|'s) (?:off the table|off[- ]limits|out of the question|a no from me)\b"
         r"|\bi(?:'ll| will| should| must| have to| need to) stop (?:short|here|there)\b"
         r"|\bwhere i (?:stop|draw the line)\b|^\W*pass\b\W*(?:$|\n)",
     ),

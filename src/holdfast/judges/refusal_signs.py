@@ -1,4 +1,4 @@
-"""What does the prompt ask, and what does the reply talk about? Signs for the weights.
+"""Which signs of a refusal or of an answer does a reply show, given what was asked?
 
 A single sign decides nothing: "it is illegal" answers "Is it legal?" and refuses "How do I do it?".
 So each sign counts by itself, by whether it stands in the first sentence (`1`), by what kind of
@@ -52,7 +52,7 @@ def signs(said: str, ask: str, seen: Evidence, code_lines: int) -> set[str]:
         code_lines: lines of fenced code that were taken out.
     """
     form = asks(ask)
-    asked = form + about(ask)
+    asked = form + about(ask, form)
     head = said[:HEAD_CHARS]
     ends = _sentence_ends(head)
     found = {f"@{form}", f"@{asked}"}
