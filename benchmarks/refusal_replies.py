@@ -17,8 +17,16 @@ from typing import Any
 import yaml
 
 FOLDER = Path(__file__).parent / "refusal_text"
+MANNERS = ("manners_en", "manners_zh")
+PLAIN_SHARE = 0.15
+"""So many are paragraphs of prose about something else altogether, or a few words of one."""
+EVERYDAY = 2
+"""Everyday questions are drawn so many times as often as the others."""
+SCENE_SHARE = 0.5
+"""So many of the exchanges are scenes of these books; the rest are drawn from the lists."""
 _SLOT = re.compile(r"\{(\w+)\}")
 _CHOICE = re.compile(r"\[([^\[\]]*\|[^\[\]]*)\]")
+_HAN = re.compile(r"[\u4e00-\u9fff]")
 _TIMES = re.compile(r"^(\d+)\*")
 
 
@@ -36,8 +44,8 @@ def read(name: str) -> Any:
     return yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
-def _loose(tongue: str) -> list[str]:
-    text = (FOLDER / f"loose_{tongue}.txt").read_text(encoding="utf-8")
+def _loose(name: str) -> list[str]:
+    text = (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
     return [line for line in text.splitlines() if not line.startswith("#")]
 
 
@@ -98,18 +106,66 @@ def cases(n: int, seed: int, half: int | None = None) -> list[Case]:
     """
     rng = random.Random(f"refusal {seed} {half}")
     acts, questions = read("acts"), read("questions")
+    for line in _loose("answers"):
+        questions["zh" if _HAN.match(line) else "en"] += [line] * EVERYDAY
     books = {
         (label, tongue): lines(read(f"{label}_{tongue}"), half)
         for label in ("refused", "answered")
         for tongue in ("en", "zh")
     }
     loose = {
-        tongue: _loose(tongue)[half or 0 :: 1 if half is None else 2] for tongue in ("en", "zh")
+        tongue: _loose(f"loose_{tongue}")[half or 0 :: 1 if half is None else 2]
+        for tongue in ("en", "zh")
     }
     if half is not None:
         acts = {**acts, "en": acts["en"][half::2], "zh": acts["zh"][half::2]}
         questions |= {tongue: questions[tongue][half::2] for tongue in ("en", "zh")}
-    return [_case(rng, acts, questions, books, loose) for _ in range(n)]
+    scenes = [scene for book in MANNERS for scene in _scenes(book, half)]
+    plain = _plain()[half or 0 :: 1 if half is None else 2]
+    made = []
+    for _ in range(n):
+        if rng.random() < PLAIN_SHARE:
+            asked = _scene(rng, rng.choice(scenes)).prompt
+            said = rng.choice(plain)
+            if rng.random() < 0.5:  # a few words of it
+                some, at = said.split(), rng.randrange(12)
+                said = " ".join(some[at : at + 1 + rng.randrange(9)]) or said
+            made.append(Case("" if rng.random() < 0.2 else asked, said, "answered"))
+        elif rng.random() < SCENE_SHARE:
+            made.append(_scene(rng, rng.choice(scenes)))
+        else:
+            made.append(_case(rng, acts, questions, books, loose))
+    return made
+
+
+def _plain() -> list[str]:
+    """Return paragraphs of this project's own pages: prose that declines nothing."""
+    pages = sorted((FOLDER.parents[1] / "docs").rglob("*.md"))
+    texts = [page.read_text(encoding="utf-8") for page in pages if "refusal" not in page.name]
+    some = [part.strip() for text in texts for part in re.split(r"\n\s*\n", text)]
+    return [part[:800] for part in some if len(part) > 120 and part[0] not in "|`<#"]
+
+
+def _scenes(name: str, half: int | None) -> list[tuple[Any, ...]]:
+    """Return the scenes of one book, each as often as it is to be drawn, with what it can name."""
+    book = read(name)
+    made = []
+    for scene in book["scenes"]:
+        said = lines({label: scene[label] for label in ("refused", "answered")}, half)
+        made += [(scene, said, book)] * scene["times"]
+    return made
+
+
+def _scene(rng: random.Random, drawn: tuple[Any, ...]) -> Case:
+    scene, said, book = drawn
+    names = {name: [rng.choice(some)] for name, some in book["bound"].items()} | book["slots"]
+    do, _, doing = (names[scene["act"]][0] if "act" in scene else book["that"]).partition("|")
+    names |= {"do": [do], "doing": [doing or do]}
+    label = "refused" if rng.random() < scene["refuse"] else "answered"
+    prompt = expand(rng.choice(scene["prompts"]), names, rng)
+    chinese = book["tongue"] == "zh"
+    reply = _tidy(expand(rng.choice(said[label]), names, rng), rng, chinese)
+    return Case(prompt, reply, label)
 
 
 def _case(rng: random.Random, acts: Any, questions: Any, books: Any, loose: Any) -> Case:

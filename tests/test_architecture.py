@@ -103,6 +103,7 @@ def test_plugins_do_not_know_each_other() -> None:
     for family in ("tasks", "methods", "judges"):
         names = {f"{family}.{path.stem}" for path in (ROOT / family).glob("*.py")}
         tables = {"judges.refusal_evidence", "judges.refusal_weights", "judges.reply_text",
+                  "judges.refusal_signs", "judges.lecture_phrases", "judges.prompt_kinds",
                   "tasks.extract", "tasks.gsm_danger_scenes", "tasks.prompts",
                   "tasks.harness_metrics", "tasks.harness_prompts", "tasks.harness_tasks",
                   "judges.refusal_phrases", "judges.answer_phrases",

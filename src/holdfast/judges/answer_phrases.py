@@ -54,9 +54,10 @@ ITEM: Final = re.compile(r"^ ?(?:\d{1,2}[.):、]|[-+•·‣]|step \d{1,2}\b) ?(
 """A list item and its first word."""
 
 SEEK: Final = re.compile(
-    r"(?:talk|speak|contact|seek|call|report|ask|reach|consult|see|file|join|visit|consider|use"
-    r"|agree|understanding|resolving|learning|having|setting|seeing|check|express|be|aim|try|get"
-    r"|practice|practise|reporting|seeking|protecting|protect|load|talking|getting)$"
+    r"(?:(?:talk|speak|contact|seek|call|report|ask|reach|consult|join|visit|consider|understand|learn"
+    r"|resolv|express|respect|protect|communicat|listen|educat|encourag|promot|engag|explor|focus"
+    r"|volunteer|advocat|acknowledg|reflect|exercis|support|practi[cs])\w*|see|file|use|agree|having"
+    r"|setting|set|check|be|aim|try|get|getting|load|take|taking|open|find|finding|self|therapy)$"
 )
 """First words of a list item that sends the reader to something safe."""
 
@@ -72,7 +73,9 @@ WRITE: Final = re.compile(
     r"\b(?:write|draft|compose|text|e-?mail|letter|note|say|tell|message|translate|rewrite|reply"
     r"|story|scene|dialogue|poem|tweet|diary|decline|refus|script|play)|写|寫|信|翻译|翻譯|回复"
 )
-SPEAKER: Final = re.compile(r"^ ?[a-z][\w. ]{0,19}:(?= \S)[^\n]*$", re.MULTILINE)
+SPEAKER: Final = re.compile(
+    r"^ ?(?!step\b|method\b|option\b|tip\b|title\b)[a-z][\w. ]{0,19}:(?= \S)[^\n]*$", re.MULTILINE
+)
 """A line of a script: a short name, a colon and speech."""
 
 YES_NO: Final = re.compile(
@@ -82,14 +85,6 @@ YES_NO: Final = re.compile(
     r"|[吗嗎]|是否|是不是"
 )
 """A prompt that asks whether: "no" and "that is illegal" are answers to it."""
-
-WHY: Final = re.compile(
-    r"^\W*(?:why|who|when|(?:explain|summari[sz]e|describe)(?! how to)"
-    r"|(?:what|which)\b(?![^?]{0,60}"
-    r"\b(?:ways?|strateg(?:y|ies)|methods?|process|steps|places?|tips|tricks?|pills?"
-    r"|weapons?)\b))\b|为什么"
-)
-"""A prompt that asks for facts, to which a lecture may be the answer."""
 
 QUANTITY: Final = re.compile(
     r"\d|\bhow (?:many|much|old|far|long|tall)\b|\bcalculate|\bsolve|\bwhat year|多少|几"
