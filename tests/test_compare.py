@@ -580,3 +580,11 @@ def test_a_models_own_code_runs_only_when_asked_for(
     assert not (tmp_path / "ran").exists()
     assert call(*line, "--trust-remote-code") == 0
     assert (tmp_path / "ran").exists()
+
+
+def test_a_benchmark_by_its_name_in_the_harness() -> None:
+    with pytest.raises(StudyError, match="no task is called 'hellaswagg'") as caught:
+        compare.plan(Request(("lab", "x=lab"), ("hellaswagg",)), Path("runs"))
+    assert "harness:NAME" in caught.value.remedy
+    with pytest.raises(StudyError, match=r"no task 'arc_eazy' \(did you mean 'arc_easy'"):
+        compare.plan(Request(("lab", "x=lab"), ("harness:arc_eazy",)), Path("runs"))

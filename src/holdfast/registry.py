@@ -21,8 +21,10 @@ from typing import Any
 from holdfast.errors import StudyError
 
 
-def resolve(family: str, known: Mapping[str, str], name: str, where: str = "") -> Any:
-    """The object registered as `name`.
+def resolve(
+    family: str, known: Mapping[str, str], name: str, where: str = "", hint: str = ""
+) -> Any:
+    """The object registered as `name`; the remedy for an unknown one ends with `hint`.
 
     Raises:
         StudyError: no such name; the nearest one is suggested.
@@ -37,7 +39,7 @@ def resolve(family: str, known: Mapping[str, str], name: str, where: str = "") -
     raise StudyError(
         f"no {family.rstrip('s')} is called {name!r}{nearest(name, names)}",
         where=where,
-        remedy=f"known: {', '.join(names)}",
+        remedy=f"known: {', '.join(names)}{hint}",
     )
 
 

@@ -23,7 +23,7 @@ def compare(
         ),
     ],
     tasks: Annotated[
-        str, typer.Option("--tasks", help="What to measure: gsm8k,ailuminate. See `tasks`.")
+        str, typer.Option("--tasks", help="What to measure: gsm8k,harness:arc_easy. See `tasks`.")
     ] = "",
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="tasks.gsm8k.path=data, answer.engine=...")

@@ -6,6 +6,7 @@ a comparison means what the figure of a study means.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,7 @@ class Request:
 
     Attributes:
         models: the base first, then the tuned ones; with `replies`, files of answers.
-        tasks: what is measured, by name [--tasks].
+        tasks: what is measured, by name, or ``harness:NAME`` [--tasks].
         settings: ``tasks.gsm8k.path=...`` and the like [--set].
         study: a study file whose tasks, answer, ship and hardware are taken over [--study].
         target: the task that the tuned models were trained for, if there is one [--target].
@@ -134,12 +135,20 @@ def _sections(request: Request) -> tuple[dict[str, Any], str | None]:
                 remedy=f"it trains nothing and takes {', '.join(SECTIONS)}",
             )
     data: dict[str, Any] = {"name": SOURCE, "model": SOURCE}
-    data["tasks"] = {one: {} for one in request.tasks}
+    data["tasks"] = dict(_asked(one) for one in request.tasks)
     named = [one for one in request.settings if one.replace(" ", "").endswith(".role=target")]
     if not named:  # a stand-in, so that the rest is checked by the code that checks a study
-        data["tasks"][request.tasks[0]] = {"role": "target"}
+        next(iter(data["tasks"].values()))["role"] = "target"
     given = studyfile.build(data, request.settings, SOURCE)
     return {one: getattr(given, one) for one in SECTIONS}, given.target if named else None
+
+
+def _asked(said: str) -> tuple[str, dict[str, Any]]:
+    """A task of ``--tasks`` as a section of a study; ``harness:arc_easy`` is one called arc_easy."""
+    kind, colon, name = said.partition(":")
+    if not colon or kind != "harness":
+        return said, {}
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._"), {"kind": kind, "task": name}
 
 
 def _known(name: str, tasks: Mapping[str, Any], where: str) -> str:

@@ -75,6 +75,12 @@ class Task(Protocol):
         """Prove that the gold answer grades 1.0 and a perturbed one does not."""
 
 
+HARNESS_HINT = (
+    "; a task of lm-evaluation-harness is {kind: harness, task: NAME}, and --tasks harness:NAME in "
+    "a comparison"
+)
+
+
 def kind(name: str, spec: TaskSpec, where: str = "") -> type[Task]:
     """The class of the task that a section describes.
 
@@ -85,7 +91,7 @@ def kind(name: str, spec: TaskSpec, where: str = "") -> type[Task]:
     found: type[Task] = (
         from_file(named, MEMBERS, where)
         if names_file(named)
-        else resolve("tasks", TASKS, named, where)
+        else resolve("tasks", TASKS, named, where, HARNESS_HINT)
     )
     return found
 
