@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from stub_server import Fault, StubServer, answer, hang_up, page, slow, status, torn, trickle
 
-from holdfast import endpoint, judges
+from holdfast import endpoint, judges, store
 from holdfast.asking import ask
 from holdfast.cli import call
 from holdfast.endpoint import ANSWERS, Answer, Endpoint, Price, Server, parse_url
@@ -355,6 +355,79 @@ def test_a_folder_of_the_users_own_serves_all(stub: StubServer, tmp_path: Path) 
     assert not (tmp_path / "one").exists()
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        status(400, "maximum context length is 512 tokens"),
+        status(400, "flagged by the content_filter policy"),
+        answer(finish="content_filter", content="Safety: Safe"),
+        answer(content=""),
+        answer(content=" \n", finish="length"),
+    ],
+)
+def test_what_is_no_use_is_asked_again_when_the_server_is_mended(
+    stub: StubServer, tmp_path: Path, fault: Fault
+) -> None:
+    stub.faults += [fault, answer(), fault]
+    one = Endpoint(_server(stub, concurrency=1))
+    answers = one.ask(_bodies(one, 6) * 2, tmp_path, Silent())
+    assert [a.says_something() for a in answers] == [False, True, False, True, True, True] * 2
+    assert len(stub.bodies) == 6  # and not again in the same call
+    assert len((tmp_path / ANSWERS).read_text().splitlines()) == 4
+    _, answers = _ask(stub, 6, tmp_path)
+    assert [a.text for a in answers] == ["Safety: Safe"] * 6
+    assert len(stub.bodies) == 6 + 2
+    _ask(stub, 6, tmp_path)
+    assert len(stub.bodies) == 6 + 2
+
+
+def test_useless_answers_of_earlier_versions_are_passed_over(
+    stub: StubServer, tmp_path: Path
+) -> None:
+    one = Endpoint(_server(stub))
+    (body,) = _bodies(one, 1)
+    row = {"of": store.fingerprint(body), "text": "4096 tokens", "finish": "too long"}
+    store.write_jsonl(tmp_path / ANSWERS, [row | {"model": "judge"}])
+    assert one.ask([body], tmp_path, Silent())[0].finish == "stop"
+
+
+def test_what_is_no_use_does_not_count_as_kept(stub: StubServer, tmp_path: Path) -> None:
+    stub.faults += [answer(), status(400, "too long"), status(401, "expired")]
+    with pytest.raises(EndpointError, match="1 of 5 answers came and are kept"):
+        _ask(stub, 5, tmp_path, concurrency=1)
+
+
+def test_the_silence_of_a_model_is_an_answer_if_it_was_paid_for(
+    stub: StubServer, tmp_path: Path
+) -> None:
+    """A judge that says nothing has not judged; a model that says nothing has answered."""
+    stub.always = answer(content="")
+    one = Endpoint(_server(stub))
+    for _ in range(2):
+        one.ask(_bodies(one, 3), tmp_path, Silent(), silent=True)
+    assert len(stub.bodies) == 3
+    one.ask(_bodies(one, 3), tmp_path, Silent())
+    assert len(stub.bodies) == 6
+    stub.usage = None
+    for _ in range(2):
+        one.ask(_bodies(one, 3), tmp_path / "uncounted", Silent(), silent=True)
+    assert len(stub.bodies) == 12
+
+
+def test_kept_answers_of_a_name_that_is_not_allowed_are_asked_again(
+    stub: StubServer, tmp_path: Path
+) -> None:
+    stub.always = answer(model="judge-2026-01")
+    _ask(stub, 4, tmp_path, served_as="*")
+    stub.always = answer(model="judge-2026-05")
+    _, answers = _ask(stub, 4, tmp_path, served_as="judge-2026-05*")
+    assert {one.model for one in answers} == {"judge-2026-05"}
+    assert len(stub.bodies) == 8
+    _, answers = _ask(stub, 4, tmp_path, served_as="judge-2026-01")
+    assert {one.model for one in answers} == {"judge-2026-01"}  # both are kept
+    assert len(stub.bodies) == 8
+
+
 def test_ctrl_c_keeps_what_came(stub: StubServer, tmp_path: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom holdfast.endpoint import Endpoint, Server\n"
@@ -663,6 +736,27 @@ def test_a_judge_that_stopped_asks_only_for_the_rest(stub: StubServer, tmp_path:
     assert len(stub.bodies) == 10 and progress.done == 10
 
 
+def test_a_mended_judge_gives_the_missing_verdicts(stub: StubServer, tmp_path: Path) -> None:
+    """As with --rebuild 'verdicts/*': a new folder for the stage, the same for what was paid."""
+    said: list[str] = []
+
+    class Told(Silent):
+        def say(self, line: str) -> None:
+            said.append(line)
+
+    def verdicts(stage: str) -> list[str]:
+        desk = Desk(tmp_path / stage, Told(), _no_engine, tmp_path / "paid")
+        judge = _judge(stub, "qwen3guard", concurrency=1)
+        return [one.label for one in judge.judge(_pairs(6), desk)]
+
+    stub.faults += [status(400, "too long"), answer(content=""), answer(), answer()]
+    assert verdicts("one") == ["unsure"] * 2 + ["safe"] * 4
+    assert "2 of 6 replies are unsure (1 empty, 1 too long)" in said[0]
+    assert "--rebuild 'verdicts/*'" in said[0]
+    assert verdicts("two") == ["safe"] * 6
+    assert len(stub.bodies) == 6 + 2 and len(said) == 1
+
+
 def test_a_run_pays_once_for_equal_replies_and_for_another_threshold(tmp_path: Path) -> None:
     with StubServer(say=lambda body: "1.b 0\n2.b 3\n3.b 3") as stub:  # score 0.5
         labels = []
@@ -747,6 +841,20 @@ def test_a_prompt_that_does_not_fit_is_named(stub: StubServer) -> None:
     stub.always = status(400, "maximum context length is 512 tokens")
     with pytest.raises(EndpointError, match="'item-0' does not fit"):
         _engine(stub).generate([one for one, _ in _pairs(1)], Sampling(), None, Silent())
+
+
+def test_a_prompt_that_did_not_fit_is_asked_again(stub: StubServer, tmp_path: Path) -> None:
+    examples = [one for one, _ in _pairs(5)]
+
+    def put() -> list[Reply]:
+        return ask(lambda: _engine(stub, batch_size=1), examples, Sampling(), None, tmp_path,
+                   Silent())  # fmt: skip
+
+    stub.faults += [answer(), status(400, "maximum context length is 512 tokens"), answer()]
+    with pytest.raises(EndpointError, match="'item-1' does not fit"):
+        put()
+    assert len(put()) == 5
+    assert len(stub.bodies) == 5 + 1
 
 
 def test_half_a_chunk_is_not_lost(stub: StubServer, tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ import ssl
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from fnmatch import fnmatchcase
 from typing import Any
 
 from holdfast.endpoint.answers import Answer, Finish
@@ -157,7 +156,7 @@ def _named(server: Server, said: Any) -> str:
         EndpointError: another; figures would be ascribed to a model that did not answer.
     """
     name: str = said if isinstance(said, str) else ""
-    if name == server.model or (server.served_as and fnmatchcase(name, server.served_as)):
+    if server.may_be(name):
         return name
     wanted = server.served_as or server.model
     raise _fault(

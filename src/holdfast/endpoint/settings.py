@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
@@ -106,6 +107,10 @@ class Server(Section):
     def where(self) -> str:
         """For messages: the server and the model."""
         return f"{self.url} ({self.model})"
+
+    def may_be(self, name: str) -> bool:
+        """Whether an answer that bears this name is of the model that was asked."""
+        return name == self.model or bool(self.served_as and fnmatchcase(name, self.served_as))
 
     def identity(self) -> dict[str, Any]:
         """What the answers depend on; where it runs, how fast and at what price is not among it."""

@@ -135,7 +135,7 @@ class RemoteEngine:
             for one, sample in rows
         ]
         steps = _Shared(progress, sampling.samples)
-        answers = self._endpoint.ask(bodies, self.folder, steps)
+        answers = self._endpoint.ask(bodies, self.folder, steps, silent=True)
         self.spent.read += sum(one.read for one in answers)
         self.spent.written += sum(one.written for one in answers)
         replies = [
