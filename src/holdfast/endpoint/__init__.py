@@ -2,9 +2,9 @@
 
 Through ``POST {url}/chat/completions``, which vLLM, SGLang, Ollama, llama.cpp, ``transformers
 serve`` and most vendors speak. Many questions are under way at a time; passing faults are tried
-again with growing, random waits; every answer that says something is kept as it arrives. When anything stops the work
-(a fault, a cap, Ctrl-C), nothing new is sent, what is under way is waited for, because it is paid
-for, and running again asks only for what is missing.
+again with growing, random waits; every answer that says something is kept as it arrives. When
+anything stops the work (a fault, a cap, Ctrl-C), nothing new is sent, what is under way is waited
+for, because it is paid for, and running again asks only for what is missing.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Endpoint:
                 f"several models answered: {', '.join(sorted(self._named)[:5])}",
                 fault="other",
                 where=self.server.where,
-                remedy="name one of them in `model` and leave served_as out, or let it fit one only",
+                remedy="name one of them in `model`, or let served_as fit one only",
             )
 
     def _ask_all(
