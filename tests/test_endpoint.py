@@ -528,6 +528,43 @@ def test_a_question_dearer_than_the_cap_is_not_sent(stub: StubServer) -> None:
     assert not stub.bodies
 
 
+@pytest.mark.parametrize(
+    ("extra", "most"),
+    [
+        ({"max_completion_tokens": 600}, 600),  # beside max_tokens: who knows which one it heeds
+        ({"max_tokens": None, "max_completion_tokens": 600}, 600),
+        ({"max_tokens": 4}, 4),
+    ],
+)
+def test_the_longest_answer_is_what_is_reckoned_with(
+    stub: StubServer, extra: dict[str, Any], most: int
+) -> None:
+    stub.usage = None
+    price = Price(input=0, output=1e6)
+    one, _ = _ask(stub, 1, extra=extra, price_per_million=price, max_cost=1e9)
+    assert one.purse.spent == most
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [{"max_tokens": None}, {"max_tokens": -1}, {"max_tokens": None, "max_completion_tokens": 0},
+     {"max_tokens": "many"}],
+)  # fmt: skip
+def test_a_cap_on_spending_needs_a_longest_answer(stub: StubServer, extra: dict[str, Any]) -> None:
+    """Else answers of any length come, and the cap is passed many times over."""
+    given = {"url": stub.url, "model": "judge", "extra": extra}
+    parse(Server, given, "study.yaml")
+    price = {"price_per_million": {"input": 1, "output": 100}, "max_cost": 0.001}
+    with pytest.raises(UsageError, match="positive max_tokens or max_completion_tokens"):
+        parse(Server, given | price, "study.yaml")
+    one = Endpoint(_server(stub, **price), first_wait_s=0.01)
+    bodies = [{"model": "judge", "messages": [{"role": "user", "content": "x"}]}]
+    with pytest.raises(UsageError, match="sets its answer no limit") as caught:
+        one.ask(bodies, None, Silent())
+    assert "max_completion_tokens" in caught.value.remedy
+    assert not stub.bodies
+
+
 # secrets
 
 

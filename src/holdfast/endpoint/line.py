@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 from holdfast.endpoint.answers import Answer
 from holdfast.endpoint.faults import Passing, Stopped, read, unreachable
 from holdfast.endpoint.limits import Pace, Purse
-from holdfast.endpoint.settings import Server
-from holdfast.errors import MissingDependency
+from holdfast.endpoint.settings import LIMIT_IT, Server, longest
+from holdfast.errors import MissingDependency, UsageError
 from holdfast.registry import nearest
 
 if TYPE_CHECKING:
@@ -200,9 +200,15 @@ class Line:
 
     def _most(self, body: Mapping[str, Any]) -> float:
         """The most that a question can cost."""
-        longest = body.get("max_tokens") or body.get("max_completion_tokens") or 0
+        written = longest(body)
+        if self._server.max_cost is not None and written < 1:
+            raise UsageError(
+                "max_cost cannot be kept to: this question sets its answer no limit",
+                where=self._server.where,
+                remedy=LIMIT_IT,
+            )
         length = len(json.dumps(body["messages"], ensure_ascii=False).encode("utf-8", "replace"))
-        return self._purse.most(length, len(body["messages"]), int(longest))
+        return self._purse.most(length, len(body["messages"]), written)
 
     def _backoff(self, state: RetryCallState) -> float:
         """Seconds until the next try: up to twice as long each time, and at random.
