@@ -48,6 +48,10 @@ def stub() -> Iterator[StubServer]:
 class Counted(Silent):
     def __init__(self) -> None:
         self.done = 0
+        self.said: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
 
     def advance(self, amount: int = 1) -> None:
         self.done += amount
@@ -216,6 +220,57 @@ def test_a_storm_without_any_answer_ends(stub: StubServer) -> None:
     assert len(stub.bodies) <= 4 * 3
 
 
+def test_a_server_that_never_answers_is_not_waited_for_again_and_again(stub: StubServer) -> None:
+    stub.always = slow(2.0)
+    one, progress = (
+        Endpoint(_server(stub, timeout_s=0.2, retries=5, concurrency=4), 0.01),
+        Counted(),
+    )
+    started = time.monotonic()
+    with pytest.raises(
+        EndpointError, match=r"0\.2 s, 2 times, and it has answered nothing"
+    ) as caught:
+        one.ask(_bodies(one, 20), None, progress)
+    assert caught.value.fault == "slow" and "timeout_s" in caught.value.remedy
+    assert time.monotonic() - started < 1.8
+    assert len(stub.bodies) <= 4 * 2
+    assert progress.said == [
+        f"{stub.url} (judge): no complete answer within 0.2 s; trying again, 1 of 5"
+    ]
+
+
+def test_a_server_that_has_answered_is_waited_for_as_often_as_told(stub: StubServer) -> None:
+    stub.faults.append(answer())
+    error = _fails(stub, slow(0.5), n=2, timeout_s=0.2, retries=3, concurrency=1)
+    assert error.fault == "slow" and "times" not in error.message
+    assert len(stub.bodies) == 1 + 4
+
+
+def test_the_first_fault_of_each_kind_is_said(stub: StubServer) -> None:
+    stub.faults += [status(429, "slow down"), status(500), status(429), status(503), torn()]
+    one, progress = Endpoint(_server(stub, retries=5, concurrency=1), 0.01), Counted()
+    one.ask(_bodies(one, 4), None, progress)
+    assert [line.split("; ")[1] for line in progress.said] == [
+        "trying again, 1 of 5", "trying again, 2 of 5", "trying again, 5 of 5",
+    ]  # fmt: skip
+    assert ["slow down" in progress.said[0], "500" in progress.said[1]] == [True, True]
+    assert progress.done == 4
+
+
+def test_no_connection_is_not_called_a_slow_answer(
+    stub: StubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import httpx2
+
+    def nobody(*_: Any) -> Any:
+        raise httpx2.ConnectTimeout("timed out")
+
+    monkeypatch.setattr("holdfast.endpoint.line.Line._post", nobody)
+    with pytest.raises(EndpointError, match="nothing answers there") as caught:
+        _ask(stub, 1)
+    assert caught.value.fault == "down"
+
+
 # faults that do not pass
 
 
@@ -226,7 +281,7 @@ def test_a_storm_without_any_answer_ends(stub: StubServer) -> None:
         (torn(), "garbled", "no whole JSON", 3),
         (answer(choices=[]), "garbled", "no choices", 3),
         (hang_up(), "down", "nothing answers", 3),
-        (trickle(1.0), "slow", "no complete answer within 0.3 s", 3),
+        (trickle(1.0), "slow", "no complete answer within 0.3 s", 2),
         (page(), "garbled", "a web page came instead of an answer (Sign in)", 1),
         (status(302, Location="https://sso.example/login?t=1"), "garbled", "sso.example/login", 1),
         (status(401, "no key"), "key", "no key", 1),
@@ -775,23 +830,19 @@ def test_a_judge_that_stopped_asks_only_for_the_rest(stub: StubServer, tmp_path:
 
 def test_a_mended_judge_gives_the_missing_verdicts(stub: StubServer, tmp_path: Path) -> None:
     """As with --rebuild 'verdicts/*': a new folder for the stage, the same for what was paid."""
-    said: list[str] = []
-
-    class Told(Silent):
-        def say(self, line: str) -> None:
-            said.append(line)
+    progress = Counted()
 
     def verdicts(stage: str) -> list[str]:
-        desk = Desk(tmp_path / stage, Told(), _no_engine, tmp_path / "paid")
+        desk = Desk(tmp_path / stage, progress, _no_engine, tmp_path / "paid")
         judge = _judge(stub, "qwen3guard", concurrency=1)
         return [one.label for one in judge.judge(_pairs(6), desk)]
 
     stub.faults += [status(400, "too long"), answer(content=""), answer(), answer()]
     assert verdicts("one") == ["unsure"] * 2 + ["safe"] * 4
-    assert "2 of 6 replies are unsure (1 empty, 1 too long)" in said[0]
-    assert "--rebuild 'verdicts/*'" in said[0]
+    assert "2 of 6 replies are unsure (1 empty, 1 too long)" in progress.said[0]
+    assert "--rebuild 'verdicts/*'" in progress.said[0]
     assert verdicts("two") == ["safe"] * 6
-    assert len(stub.bodies) == 6 + 2 and len(said) == 1
+    assert len(stub.bodies) == 6 + 2 and len(progress.said) == 1
 
 
 def test_a_run_pays_once_for_equal_replies_and_for_another_threshold(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ class Endpoint:
         progress: Progress,
         times: Mapping[str, int],
     ) -> None:
-        with Line(self.server, self.purse, self._pace, self._first_wait_s) as line:
+        with Line(self.server, self.purse, self._pace, self._first_wait_s, progress) as line:
             workers = min(self.server.concurrency, len(todo))
             pool = ThreadPoolExecutor(workers, thread_name_prefix="endpoint")
             under_way: dict[Future[Answer], str] = {}
