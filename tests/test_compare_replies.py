@@ -65,8 +65,10 @@ def test_forms_of_a_line(tmp_path: Path, form: Any) -> None:
 def test_what_else_a_line_says(tmp_path: Path) -> None:
     rows = [{"id": f"test-{n}", "reply": "", "finish_reason": "length"} for n in range(20)]
     rows[3] |= {"n_tokens": 7}
+    rows[4] |= {"finish_reason": "content_filter"}
+    rows[5] |= {"finish": "filtered", "finish_reason": None}
     found = read(write(tmp_path / "a.jsonl", rows)).replies["cats"]
-    assert {one.finish for one in found} == {"length"}
+    assert [one.finish for one in found[3:7]] == ["length", "filtered", "filtered", "length"]
     assert [one.n_tokens for one in found[2:5]] == [0, 7, 0]
     assert {one.text for one in found} == {""}, "an empty answer is an answer"
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from holdfast import engines, store, surprise
+from holdfast import engines, outcomes, store, surprise
 from holdfast.asking import CHUNK, REPLIES, ask
 from holdfast.engines import Engine, Spent
 from holdfast.errors import DataError
@@ -71,14 +71,8 @@ class EnginePool:
             self.close()
             make = resolve("engines", engines.ENGINES, engine_of(ref, self._study.answer.engine))
             placed = {"device_map": where} if (where := self._placed(ref, nf4, bf16)) else {}
-            engine: Engine = make(
-                ref,
-                self._study.hardware.device,
-                bf16,
-                nf4,
-                self._study.answer.batch_size,
-                **placed,
-            )
+            device, size = self._study.hardware.device, self._study.answer.batch_size
+            engine: Engine = make(ref, device, bf16, nf4, size, **placed)
             self._open, self._ref = engine.__enter__(), (ref, nf4, bf16)
             self._about, engine.spent = engine.about, self._spent
         return self._open
@@ -163,10 +157,11 @@ def answer(
         scale=ref.scale,
         chunk=chunk,
     )
-    cut = sum(reply.finish == "length" for reply in replies)
+    ends = Counter(reply.finish for reply in replies)
     return {
         "replies": len(replies),
-        "cut_off": cut,
+        "cut_off": ends["length"],
+        "withheld": ends["filtered"],
         "device": pool.about,
         "mean_tokens": round(sum(one.n_tokens for one in replies) / max(1, len(replies)), 1),
     }
@@ -175,7 +170,7 @@ def answer(
 def judge(
     judge: Judge, examples: Sequence[Example], replies: Path, folder: Path, desk: Desk | None = None
 ) -> Mapping[str, Any]:
-    """Label stored replies; writes ``verdicts.jsonl``.
+    """Label stored replies, those that were withheld left out; writes ``verdicts.jsonl``.
 
     Args:
         judge: who labels.
@@ -184,7 +179,7 @@ def judge(
         folder: of the stage.
         desk: what the judge may use; None for judges by rules.
     """
-    pairs = list(_paired(examples, replies))
+    pairs = [pair for pair in _paired(examples, replies) if not outcomes.withheld(*pair)]
     verdicts = judge.judge(pairs, desk)
     store.write_jsonl(folder / VERDICTS, verdicts)
     summary = {"judge": judge.name, "labels": _count(one.label for one in verdicts)}
@@ -216,6 +211,8 @@ def grade(
 ) -> Mapping[str, Any]:
     """Grade stored replies; writes ``readings.jsonl``, one reply in memory at a time.
 
+    What a server's filter withheld is unscored, whatever the task (`outcomes.withheld`).
+
     Args:
         task: whose grader.
         examples: what was asked.
@@ -224,20 +221,21 @@ def grade(
         folder: of the stage.
         scored: folders of what `score` made of these replies and of the base's own.
     """
-    outcomes: Counter[str] = Counter()
+    count: Counter[str] = Counter()
     unscored = 0
 
     def graded() -> Iterator[Reading]:
         nonlocal unscored
         found, with_loss = _verdicts(verdicts), _losses(scored)
         for example, reply in _paired(examples, replies):
-            reading = task.grade(example, reply, with_loss(found(reply)))
-            outcomes[reading.outcome] += 1
+            reading = outcomes.withheld(example, reply)
+            reading = reading or task.grade(example, reply, with_loss(found(reply)))
+            count[reading.outcome] += 1
             unscored += reading.value is None
             yield reading
 
     store.write_jsonl(folder / READINGS, graded())
-    return {"outcomes": dict(sorted(outcomes.items())), "unscored": unscored}
+    return {"outcomes": dict(sorted(count.items())), "unscored": unscored}
 
 
 def _verdicts(folder: Path | None) -> Callable[[Reply], Verdict | None]:

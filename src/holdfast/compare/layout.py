@@ -135,6 +135,7 @@ def _take(given: Given, task: str, folder: Path, progress: Progress) -> Mapping[
     return {
         "replies": len(said),
         "cut_off": sum(one.finish == "length" for one in said),
+        "withheld": sum(one.finish == "filtered" for one in said),
         "missing": len(given.missing[task]),
         "device": ELSEWHERE,
         "mean_tokens": round(sum(one.n_tokens for one in said) / max(1, len(said)), 1),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from holdfast.plan import BASE
-from holdfast.report import findings
+from holdfast.report import findings, withheld
 from holdfast.report.arrays import as_share, breakdowns, by_way, item_ids, values
 from holdfast.report.results import (
     Agreement,
@@ -285,6 +285,7 @@ def assemble(
             [
                 *warnings(tasks, found),
                 *_cut_off(measured),
+                *withheld.notes(measured),
                 *([ONE_SEED] if len(seeds) == 1 else []),
             ]
         ),
