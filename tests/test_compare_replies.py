@@ -65,8 +65,10 @@ def test_forms_of_a_line(tmp_path: Path, form: Any) -> None:
 def test_what_else_a_line_says(tmp_path: Path) -> None:
     rows = [{"id": f"test-{n}", "reply": "", "finish_reason": "length"} for n in range(20)]
     rows[3] |= {"n_tokens": 7}
+    rows[4] |= {"finish_reason": "content_filter"}
+    rows[5] |= {"finish": "filtered", "finish_reason": None}
     found = read(write(tmp_path / "a.jsonl", rows)).replies["cats"]
-    assert {one.finish for one in found} == {"length"}
+    assert [one.finish for one in found[3:7]] == ["length", "filtered", "filtered", "length"]
     assert [one.n_tokens for one in found[2:5]] == [0, 7, 0]
     assert {one.text for one in found} == {""}, "an empty answer is an answer"
 
@@ -315,3 +317,14 @@ def test_the_report_says_how_far_the_judges_of_an_ensemble_agree(answers: Path) 
         assert "Do the judges agree? harm" in text
         assert "0.60; 80.0\u202f% of 20" in text
         assert "not defined" in text
+
+
+def test_a_missing_answer_leaves_the_four_outcomes_standing(answers: Path) -> None:
+    write(answers / "mild.jsonl", [{"id": f"m{n}", "prompt": q} for n, q in enumerate(QUESTIONS)])
+    rows = [{"prompt": q, "reply": "A cat has four legs."} for q in QUESTIONS]
+    files = [write(answers / "all.jsonl", rows), write(answers / "most.jsonl", rows[1:])]
+    line = ["--tasks", "mild", "--set", "tasks.mild.kind=overrefusal", "--set",
+            f"tasks.mild.path={answers / 'mild.jsonl'}", "--runs-dir", answers / "runs"]  # fmt: skip
+    assert call(*files, *line) == 0
+    shares = results_of(answers / "runs" / "all-vs-most").cell("most", 0, "mild").outcome_shares
+    assert (shares["safe and helpful"].n, shares["safe and helpful"].unscored) == (19, 1)

@@ -49,6 +49,25 @@ def test_every_reply_gets_its_own_verdict_in_any_order(tmp_path: Path) -> None:
         assert sum(summary["outcomes"].values()) == 5
 
 
+@pytest.mark.parametrize("grader", ["exact", "number", "judge"])
+def test_what_a_filter_withheld_is_unscored_whatever_the_task(tmp_path: Path, grader: str) -> None:
+    task = _jsonl_task(tmp_path, grader)
+    rows = [Reply("q0", 0, "0", "stop", 1), Reply("q1", 0, "1", "filtered", 1),
+            Reply("q2", 0, "", "filtered", 0)]  # fmt: skip
+    store.write_jsonl(tmp_path / REPLIES, rows)
+    items = task.examples("test")
+    verdicts = None
+    if task.judge is not None:
+        summary = evaluate.judge(task.judge, items, tmp_path, tmp_path)
+        assert sum(summary["labels"].values()) == 1, "there is nothing to judge"
+        verdicts = tmp_path
+    summary = evaluate.grade(task, items, tmp_path, verdicts, tmp_path)
+    found = evaluate.read_readings(tmp_path)
+    assert [(o.value, o.outcome) for o in found[1:]] == [(None, "withheld")] * 2
+    assert summary["outcomes"]["withheld"] == 2
+    assert found[0].outcome != "withheld"
+
+
 def test_a_reply_to_nothing_stops_and_leaves_no_half_file(tmp_path: Path) -> None:
     task = _jsonl_task(tmp_path, "exact")
     _replies(tmp_path, "0", "1")

@@ -112,6 +112,25 @@ def test_replies_are_counted_over_seeds_and_samples() -> None:
     assert (found.n, found.unscored) == (198, 2)
 
 
+def test_withheld_replies_are_warned_of() -> None:
+    measured = _measured(base=(40, 90), sft=(80, 50))
+    gone = [Reading(f"i{i}", 0, None, "withheld") for i in range(100)]
+    measured[2] = Measured("sft", 9, "maths", [[*gone[:20], *_readings(80)[20:]]])
+    arms = [ArmInfo("base", ""), ArmInfo("sft", "")]
+    (note,) = [
+        one
+        for one in assemble("s", "m", [1], TASKS, arms, measured, {}).warnings
+        if "withheld" in one
+    ]
+    assert "20% of the replies of sft at step 9 (20 of 100) were withheld" in note
+    assert "some at" not in note
+    measured[0] = Measured("base", 0, "maths", [[*gone[:1], *_readings(40)[1:]]])
+    warned = assemble("s", "m", [1], TASKS, arms, measured, {}).warnings
+    assert any(
+        "(20 of 100) were withheld by the server's filter, and some at 1" in w for w in warned
+    )
+
+
 def test_cut_off_replies_are_warned_of() -> None:
     measured = _measured(base=(40, 90), sft=(80, 50))
     measured[2] = Measured("sft", 9, "maths", [_readings(80)], cut_off=30)

@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from holdfast import store, surprise
+from holdfast import outcomes, store, surprise
 from holdfast.asking import CHUNK, REPLIES, ask
 from holdfast.enginepool import EnginePool
 from holdfast.errors import DataError
-from holdfast.judges import Desk, Judge, Panel
+from holdfast.judges import Desk, Judge, Pair, Panel
 from holdfast.models import ModelRef
 from holdfast.progress import Progress
 from holdfast.spec import Sampling
@@ -62,10 +62,11 @@ def answer(
         scale=ref.scale,
         chunk=chunk,
     )
-    cut = sum(reply.finish == "length" for reply in replies)
+    ends = Counter(reply.finish for reply in replies)
     return {
         "replies": len(replies),
-        "cut_off": cut,
+        "cut_off": ends["length"],
+        "withheld": ends["filtered"],
         "device": pool.about,
         "mean_tokens": round(sum(one.n_tokens for one in replies) / max(1, len(replies)), 1),
     }
@@ -74,7 +75,7 @@ def answer(
 def judge(
     judge: Judge, examples: Sequence[Example], replies: Path, folder: Path, desk: Desk | None = None
 ) -> Mapping[str, Any]:
-    """Label stored replies; writes ``verdicts.jsonl``.
+    """Label stored replies, those that were withheld left out; writes ``verdicts.jsonl``.
 
     Args:
         judge: who labels.
@@ -83,7 +84,7 @@ def judge(
         folder: of the stage.
         desk: what the judge may use; None for judges by rules.
     """
-    verdicts = judge.judge(list(_paired(examples, replies)), desk)
+    verdicts = judge.judge(_to_judge(examples, replies), desk)
     return _written(judge, verdicts, folder)
 
 
@@ -100,8 +101,12 @@ def combine(
         folder: of the stage.
     """
     found = [store.read_jsonl(one / VERDICTS, Verdict) for one in members]
-    verdicts = panel.together(list(_paired(examples, replies)), found)
+    verdicts = panel.together(_to_judge(examples, replies), found)
     return {**_written(panel, verdicts, folder), "agreement": panel.agreement(found)}
+
+
+def _to_judge(examples: Sequence[Example], replies: Path) -> list[Pair]:
+    return [pair for pair in _paired(examples, replies) if not outcomes.withheld(*pair)]
 
 
 def read_verdicts(folder: Path) -> list[Verdict]:
@@ -144,6 +149,8 @@ def grade(
 ) -> Mapping[str, Any]:
     """Grade stored replies; writes ``readings.jsonl``, one reply in memory at a time.
 
+    What a server's filter withheld is unscored, whatever the task (`outcomes.withheld`).
+
     Args:
         task: whose grader.
         examples: what was asked.
@@ -152,20 +159,21 @@ def grade(
         folder: of the stage.
         scored: folders of what `score` made of these replies and of the base's own.
     """
-    outcomes: Counter[str] = Counter()
+    count: Counter[str] = Counter()
     unscored = 0
 
     def graded() -> Iterator[Reading]:
         nonlocal unscored
         found, with_loss = _verdicts(verdicts), _losses(scored)
         for example, reply in _paired(examples, replies):
-            reading = task.grade(example, reply, with_loss(found(reply)))
-            outcomes[reading.outcome] += 1
+            reading = outcomes.withheld(example, reply)
+            reading = reading or task.grade(example, reply, with_loss(found(reply)))
+            count[reading.outcome] += 1
             unscored += reading.value is None
             yield reading
 
     store.write_jsonl(folder / READINGS, graded())
-    return {"outcomes": dict(sorted(outcomes.items())), "unscored": unscored}
+    return {"outcomes": dict(sorted(count.items())), "unscored": unscored}
 
 
 def _verdicts(folder: Path | None) -> Callable[[Reply], Verdict | None]:

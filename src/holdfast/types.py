@@ -53,14 +53,15 @@ class Reply:
     """What a model said to one example.
 
     Attributes:
-        finish: ``stop`` (the model ended its turn) or ``length`` (it was cut off).
+        finish: ``stop`` (the model ended its turn), ``length`` (it was cut off) or ``filtered``
+            (a server's filter withheld it: what the model said is not known).
         n_tokens: tokens generated, the end-of-turn token included.
     """
 
     example_id: str
     sample: int
     text: str
-    finish: Literal["stop", "length"]
+    finish: Literal["stop", "length", "filtered"]
     n_tokens: int
 
 
@@ -114,7 +115,8 @@ class Reading:
 
     Attributes:
         value: 1.0 is good, 0.0 is bad; None is *unscored*, which is neither and is counted apart.
-        outcome: a short word for the report: ``correct``, ``wrong``, ``refused``, ``no answer``.
+        outcome: a short word for the report: ``correct``, ``wrong``, ``refused``, ``no answer``,
+            ``withheld``.
         note: what the grader saw, e.g. the extracted number.
         group: the breakdown this reading belongs to (a hazard), or "".
         read_as: the value under each way of reading that the task knows; empty where there is one.

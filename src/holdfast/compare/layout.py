@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from holdfast import chat, environment, evaluate, foreign, models, store
+from holdfast import chat, environment, evaluate, foreign, models, outcomes, store
 from holdfast.adapter import brings_modules
 from holdfast.asking import REPLIES
 from holdfast.compare.given import Given
@@ -136,6 +136,7 @@ def _take(given: Given, task: str, folder: Path, progress: Progress) -> Mapping[
     return {
         "replies": len(said),
         "cut_off": sum(one.finish == "length" for one in said),
+        "withheld": sum(one.finish == "filtered" for one in said),
         "missing": len(given.missing[task]),
         "device": ELSEWHERE,
         "mean_tokens": round(sum(one.n_tokens for one in said) / max(1, len(said)), 1),
@@ -153,7 +154,7 @@ def _grading(one: Comparison, at: str, task: str) -> list[Stage]:
 
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
         summary = dict(last.run(folder, progress) or {})
-        unscored = [Reading(name, 0, None, "missing", "", group[name]) for name in missing]
+        unscored = [Reading(name, 0, None, outcomes.MISSING, "", group[name]) for name in missing]
         readings = [*evaluate.read_readings(folder), *unscored]
         store.write_jsonl(folder / evaluate.READINGS, readings)
         return summary | {"missing": len(missing)}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from holdfast import store
 from holdfast.errors import DataError
@@ -85,11 +85,18 @@ def _row(value: Any, number: int, file: str, task: str | None = None) -> Row:
     sample = value.get("sample", 0)
     if not isinstance(sample, int) or isinstance(sample, bool) or sample < 0:
         raise DataError(f"sample is {sample!r}", where=where, remedy="number samples 0, 1, ...")
-    cut = "length" in (value.get("finish"), value.get("finish_reason"))
     tokens = value.get("n_tokens")
-    reply = Reply("", sample, text, "length" if cut else "stop", _count(tokens))
+    reply = Reply("", sample, text, _finish(value), _count(tokens))
     line = f"{number} ({task})" if task else str(number)
     return Row(file, line, named and str(named), None if name is None else str(name), prompt, reply)
+
+
+def _finish(value: Mapping[str, Any]) -> Literal["stop", "length", "filtered"]:
+    """How an answer ended, in our words or in those of the protocol that servers speak."""
+    said = (value.get("finish"), value.get("finish_reason"))
+    if "filtered" in said or "content_filter" in said:
+        return "filtered"
+    return "length" if "length" in said else "stop"
 
 
 def _count(tokens: Any) -> int:

@@ -144,7 +144,7 @@ def _sections(request: Request) -> tuple[dict[str, Any], str | None]:
 
 
 def _asked(said: str) -> tuple[str, dict[str, Any]]:
-    """A task of ``--tasks`` as a section of a study; ``harness:arc_easy`` is one called arc_easy."""
+    """A task of ``--tasks`` as a section; ``harness:arc_easy`` makes one called arc_easy."""
     kind, colon, name = said.partition(":")
     if not colon or kind != "harness":
         return said, {}

@@ -2,9 +2,9 @@
 
 Through ``POST {url}/chat/completions``, which vLLM, SGLang, Ollama, llama.cpp, ``transformers
 serve`` and most vendors speak. Many questions are under way at a time; passing faults are tried
-again with growing, random waits; every answer is kept as it arrives. When anything stops the work
-(a fault, a cap, Ctrl-C), nothing new is sent, what is under way is waited for, because it is paid
-for, and running again asks only for what is missing.
+again with growing, random waits; every answer that says something is kept as it arrives. When
+anything stops the work (a fault, a cap, Ctrl-C), nothing new is sent, what is under way is waited
+for, because it is paid for, and running again asks only for what is missing.
 """
 
 from __future__ import annotations
@@ -76,14 +76,22 @@ class Endpoint:
         return {name: value for name, value in body.items() if value is not None}
 
     def ask(
-        self, bodies: Sequence[Mapping[str, Any]], folder: Path | None, progress: Progress
+        self,
+        bodies: Sequence[Mapping[str, Any]],
+        folder: Path | None,
+        progress: Progress,
+        silent: bool = False,
     ) -> list[Answer]:
         """Put questions; equal ones once.
+
+        What says nothing (`Answer.says_something`) and what bears a name that is not allowed any
+        more is asked again by the next call.
 
         Args:
             bodies: what `request` made.
             folder: where answers are kept, unless the settings name another; None: nowhere.
             progress: is advanced by one for every body.
+            silent: an answer without a word is one that is kept: of a model, not of a judge.
 
         Returns:
             One answer for each, in order.
@@ -91,7 +99,11 @@ class Endpoint:
         Raises:
             EndpointError: a fault that did not pass, or a cap; what was answered is kept.
         """
-        kept = Kept(self.server.cache or folder)
+
+        def usable(one: Answer) -> bool:
+            return one.says_something(silent) and self.server.may_be(one.model)
+
+        kept = Kept(self.server.cache or folder, usable)
         marks = [store.fingerprint(body) for body in bodies]
         todo = {mark: body for mark, body in zip(marks, bodies, strict=True) if mark not in kept}
         progress.advance(sum(mark in kept for mark in marks))
@@ -109,7 +121,7 @@ class Endpoint:
                 f"several models answered: {', '.join(sorted(self._named)[:5])}",
                 fault="other",
                 where=self.server.where,
-                remedy="name one of them in `model` and leave served_as out",
+                remedy="name one of them in `model`, or let served_as fit one only",
             )
 
     def _ask_all(
@@ -119,7 +131,7 @@ class Endpoint:
         progress: Progress,
         times: Mapping[str, int],
     ) -> None:
-        with Line(self.server, self.purse, self._pace, self._first_wait_s) as line:
+        with Line(self.server, self.purse, self._pace, self._first_wait_s, progress) as line:
             workers = min(self.server.concurrency, len(todo))
             pool = ThreadPoolExecutor(workers, thread_name_prefix="endpoint")
             under_way: dict[Future[Answer], str] = {}
@@ -149,7 +161,7 @@ class Endpoint:
     ) -> EndpointError:
         """The error with what the server does offer, and with what is kept."""
         remedy = line.offers() if error.fault == "unknown" else error.remedy
-        came = sum(mark in kept for mark in todo)
+        came = sum(kept.lasts(mark) for mark in todo)
         note = f"{came} of {len(todo)} answers came and are kept; run again for the others"
         return EndpointError(
             error.message, fault=error.fault, where=error.where, remedy=f"{remedy}\n  → {note}"

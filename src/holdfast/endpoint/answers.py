@@ -2,7 +2,9 @@
 
 One line of jsonl per answer, appended in a single write as it arrives and found by a hash of the
 whole request (model, messages, sampling), so that after any fault only what is missing is asked.
-Neither the question nor the key is kept.
+Neither the question nor the key is kept. What is no use to whoever asks (a question that did not
+fit, an answer that was withheld) is known for one call and never kept: once the server is mended,
+it is asked again.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -36,13 +39,29 @@ class Answer:
     read: int = 0
     written: int = 0
 
+    def says_something(self, silent: bool = False) -> bool:
+        """Whether it is worth keeping.
+
+        Args:
+            silent: an answer without a word is one, where the server counts tokens for it.
+        """
+        if self.finish not in ("stop", "length"):
+            return False
+        return bool(self.text.strip()) or (silent and self.written > 0)
+
 
 class Kept:
-    """The answers in one folder; without a folder, of this process only."""
+    """The answers in one folder; without a folder, of this call only."""
 
-    def __init__(self, folder: Path | None) -> None:
-        """Read what is there; a line that a crash cut short is passed over."""
+    def __init__(self, folder: Path | None, usable: Callable[[Answer], bool]) -> None:
+        """Read what is there; a line that a crash cut short is passed over.
+
+        Args:
+            folder: where they lie.
+            usable: which answers are kept, and found again.
+        """
         self._path = None if folder is None else folder / ANSWERS
+        self._usable = usable
         self._found: dict[str, Answer] = {}
         self._mend = ""
         if self._path is not None and self._path.is_file():
@@ -59,13 +78,13 @@ class Kept:
         """The answer to the question of this hash."""
         return self._found[mark]
 
-    def __len__(self) -> int:
-        """How many answers there are."""
-        return len(self._found)
+    def lasts(self, mark: str) -> bool:
+        """Whether the answer to the question of this hash is kept for another call."""
+        return mark in self._found and self._usable(self._found[mark])
 
     def add(self, mark: str, answer: Answer) -> None:
-        """Keep one answer; not for several threads at once."""
-        if self._path is not None:
+        """Keep one answer, if it is usable; not for several threads at once."""
+        if self._path is not None and self._usable(answer):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             row = {"of": mark, **asdict(answer)}
             line = self._mend + json.dumps(row, ensure_ascii=False) + "\n"
@@ -86,6 +105,7 @@ class Kept:
         try:
             row = json.loads(line)
             answer = Answer(**{name: value for name, value in row.items() if name in names})
-            self._found[row["of"]] = answer
+            if self._usable(answer):
+                self._found[row["of"]] = answer
         except (ValueError, TypeError, KeyError, AttributeError):
             return

@@ -14,7 +14,6 @@ import ssl
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from fnmatch import fnmatchcase
 from typing import Any
 
 from holdfast.endpoint.answers import Answer, Finish
@@ -24,6 +23,8 @@ from holdfast.errors import EndpointError, Fault
 SHOWN = 200
 """Letters of a server's own words in a message."""
 FINISHES: Mapping[Any, Finish] = {"length": "length", "content_filter": "filtered"}
+BROKEN_OFF = ("error", "abort")
+"""What servers and gateways call the end of an answer that is not whole."""
 TOO_LONG = re.compile(
     r"context.{0,12}(length|window|size)|maximum.{0,20}(context|tokens|length)"
     r"|too (long|many tokens)",
@@ -140,10 +141,14 @@ def _answer(server: Server, headers: Mapping[str, str], text: str) -> Answer:
     if not isinstance(message, dict):
         remedy = "is this an OpenAI-compatible chat server?"
         raise Passing(_fault(server, "garbled", "the answer holds no message", remedy))
+    ended = choices[0].get("finish_reason")
+    if ended in BROKEN_OFF:
+        said = f"the answer broke off (finish_reason {ended!r})"
+        raise Passing(_fault(server, "broken", said, "look at the server's log"))
     usage = data.get("usage") if isinstance(data.get("usage"), dict) else {}
     return Answer(
-        _text(message.get("content")),
-        FINISHES.get(choices[0].get("finish_reason"), "stop"),
+        _text(message.get("content")) or _text(message.get("refusal")),
+        FINISHES.get(ended, "stop"),
         _named(server, data.get("model")),
         _count(usage.get("prompt_tokens")),
         _count(usage.get("completion_tokens")),
@@ -157,7 +162,7 @@ def _named(server: Server, said: Any) -> str:
         EndpointError: another; figures would be ascribed to a model that did not answer.
     """
     name: str = said if isinstance(said, str) else ""
-    if name == server.model or (server.served_as and fnmatchcase(name, server.served_as)):
+    if server.may_be(name):
         return name
     wanted = server.served_as or server.model
     raise _fault(
@@ -189,9 +194,10 @@ def _fault(server: Server, fault: Fault, problem: str, remedy: str) -> EndpointE
 
 
 def _text(content: Any) -> str:
-    """What was said; servers send a string, nothing, or a list of parts."""
+    """What was said; servers send a string, nothing, or a list of parts, refusals among them."""
     if isinstance(content, list):
-        parts = [one.get("text") for one in content if isinstance(one, dict)]
+        rows = [one for one in content if isinstance(one, dict)]
+        parts = [one.get("text") or one.get("refusal") for one in rows]
         return "".join(part for part in parts if isinstance(part, str))
     return content if isinstance(content, str) else ""
 

@@ -20,8 +20,9 @@ from urllib.parse import urlsplit
 from holdfast.endpoint.answers import Answer
 from holdfast.endpoint.faults import Passing, Stopped, read, unreachable
 from holdfast.endpoint.limits import Pace, Purse
-from holdfast.endpoint.settings import Server
-from holdfast.errors import MissingDependency
+from holdfast.endpoint.settings import LIMIT_IT, Server, longest
+from holdfast.errors import MissingDependency, UsageError
+from holdfast.progress import Progress
 from holdfast.registry import nearest
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ LONGEST_BACKOFF_S = 60.0
 LONGEST_WAIT_S = 300.0
 """A server that asks for a longer pause is not waited for."""
 CONNECT_S = 10.0
+SILENT = 2
+"""How often a server is waited for in vain that has not answered anything."""
 PATIENCE = 10
 """How many times more often a question is put to a server that is busy answering others."""
 MOST_BYTES = 32 << 20
@@ -54,11 +57,12 @@ class Line:
     """A connection to one server, for several threads."""
 
     def __init__(
-        self, server: Server, purse: Purse, pace: Pace, first_wait_s: float = FIRST_WAIT_S
+        self, server: Server, purse: Purse, pace: Pace, first_wait_s: float, progress: Progress
     ) -> None:
         """Take what all questions share; nothing is sent yet."""
         self._server, self._purse, self._pace = server, purse, pace
-        self._first_wait_s = first_wait_s
+        self._first_wait_s, self._progress = first_wait_s, progress
+        self._told: set[str] = set()
         self._stop = threading.Event()
         self._arrived = 0
 
@@ -109,11 +113,16 @@ class Line:
             EndpointError: the fault that did not pass.
             Stopped: it was not put.
         """
-        arrived = self._arrived
+        arrived, waited = self._arrived, 0
 
         def give_up(state: RetryCallState) -> bool:
+            nonlocal waited
             error = _passing(state)
             patience = 1
+            waited += error.error.fault == "slow"
+            if waited >= SILENT and self._arrived == 0 and not self._stop.is_set():
+                error.error.message += f", {waited} times, and it has answered nothing yet"
+                return True
             if error.error.fault == "busy" and self._arrived > arrived:
                 patience = PATIENCE  # it does answer, only not everybody at once
             if (error.after or 0) > LONGEST_WAIT_S:
@@ -127,6 +136,7 @@ class Line:
                 wait=self._backoff,
                 stop=give_up,
                 sleep=self._stop.wait,
+                before_sleep=self._tell,
                 reraise=True,
             )(self._once, body)
         except Passing as fault:
@@ -164,9 +174,9 @@ class Line:
                 status, headers, text = self._post(body)
             except self._http.TransportError as error:
                 connects = (self._http.ConnectError, self._http.ConnectTimeout)
-                if not isinstance(error, connects):
+                if reached := not isinstance(error, connects):
                     costs(most)  # it may have been answered, and so be paid for
-                slow = isinstance(error, self._http.TimeoutException)
+                slow = reached and isinstance(error, self._http.TimeoutException)
                 raise unreachable(self._server, error, slow) from None
             try:
                 answer = read(self._server, status, headers, text)
@@ -200,9 +210,23 @@ class Line:
 
     def _most(self, body: Mapping[str, Any]) -> float:
         """The most that a question can cost."""
-        longest = body.get("max_tokens") or body.get("max_completion_tokens") or 0
+        written = longest(body)
+        if self._server.max_cost is not None and written < 1:
+            raise UsageError(
+                "max_cost cannot be kept to: this question sets its answer no limit",
+                where=self._server.where,
+                remedy=LIMIT_IT,
+            )
         length = len(json.dumps(body["messages"], ensure_ascii=False).encode("utf-8", "replace"))
-        return self._purse.most(length, len(body["messages"]), int(longest))
+        return self._purse.most(length, len(body["messages"]), written)
+
+    def _tell(self, state: RetryCallState) -> None:
+        """Say the first fault of each kind: a wait without a word looks like a crash."""
+        error, tries = _passing(state).error, self._server.retries
+        if error.fault not in self._told and not self._stop.is_set():
+            self._told.add(error.fault)
+            again = f"trying again, {min(state.attempt_number, tries)} of {tries}"
+            self._progress.say(f"{error.where}: {error.message}; {again}")
 
     def _backoff(self, state: RetryCallState) -> float:
         """Seconds until the next try: up to twice as long each time, and at random.

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
@@ -22,6 +24,13 @@ OWN_FIELDS = ("model", "messages", "stream", "n")
 ELSEWHERE = {"url", "key_env", "concurrency", "requests_per_minute", "timeout_s", "retries",
              "max_requests", "max_cost", "price_per_million", "cache"}  # fmt: skip
 """Settings that say where and how fast it is asked, not what."""
+
+LONGEST = ("max_tokens", "max_completion_tokens")
+"""Fields of a request that limit its answer; servers heed one, the other or both."""
+LIMIT_IT = (
+    "give `extra` a positive max_tokens or max_completion_tokens, or leave max_cost out (an answer "
+    "of any length may cost any amount)"
+)
 
 
 class Price(Section):
@@ -97,6 +106,8 @@ class Server(Section):
     def _goes_together(self) -> Self:
         if self.max_cost is not None and self.price_per_million is None:
             raise ValueError("max_cost needs price_per_million: {input: ..., output: ...}")
+        if self.max_cost is not None and not longest({LONGEST[0]: 1} | self.extra):
+            raise ValueError(f"max_cost cannot be kept to: {LIMIT_IT}")
         taken = sorted(set(OWN_FIELDS) & set(self.extra))
         if taken:
             raise ValueError(f"extra cannot set {', '.join(taken)}")
@@ -106,6 +117,10 @@ class Server(Section):
     def where(self) -> str:
         """For messages: the server and the model."""
         return f"{self.url} ({self.model})"
+
+    def may_be(self, name: str) -> bool:
+        """Whether an answer that bears this name is of the model that was asked."""
+        return name == self.model or bool(self.served_as and fnmatchcase(name, self.served_as))
 
     def identity(self) -> dict[str, Any]:
         """What the answers depend on; where it runs, how fast and at what price is not among it."""
@@ -134,6 +149,13 @@ class Server(Section):
                 remedy="copy it again, without quotes and line ends",
             )
         return key
+
+
+def longest(body: Mapping[str, Any]) -> int:
+    """Most tokens that the answer to a request may have; 0: it does not say."""
+    said = [body[name] for name in LONGEST if body.get(name) is not None]
+    whole = [one for one in said if isinstance(one, int) and one > 0]  # -1 is "without end"
+    return max(whole, default=0) if whole == said else 0
 
 
 def is_endpoint(text: str) -> bool:

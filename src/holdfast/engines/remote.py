@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from holdfast.endpoint import Answer, Endpoint, Server, parse_url
 from holdfast.engines import Spent
@@ -109,7 +109,7 @@ class RemoteEngine:
     ) -> list[list[Reply]]:
         """See `Engine.generate`; a reply has 0 tokens where the server does not count them.
 
-        What the server's filter withholds is cut off: `finish` is `length`.
+        What the server's filter withholds is no answer of the model: `finish` is `filtered`.
 
         Raises:
             ModelError: an adapter, a share of one, or a turn that is not the assistant's.
@@ -135,7 +135,7 @@ class RemoteEngine:
             for one, sample in rows
         ]
         steps = _Shared(progress, sampling.samples)
-        answers = self._endpoint.ask(bodies, self.folder, steps)
+        answers = self._endpoint.ask(bodies, self.folder, steps, silent=True)
         self.spent.read += sum(one.read for one in answers)
         self.spent.written += sum(one.written for one in answers)
         replies = [
@@ -197,8 +197,7 @@ class RemoteEngine:
                 remedy="start the server with a longer context, or lower max_new_tokens or shots.n",
             )
         text = cut(answer.text, example.meta.get("until", ()))
-        ended = answer.finish == "stop" or text != answer.text
-        finish: Literal["stop", "length"] = "stop" if ended else "length"
+        finish = "stop" if text != answer.text else answer.finish
         return Reply(example.id, sample, text, finish, answer.written)
 
 

@@ -9,6 +9,7 @@ parsed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
@@ -114,11 +115,19 @@ class RemoteJudge:
         progress, folder = (desk.progress, desk.paid or desk.folder) if desk else (Silent(), None)
         progress.total(len(pairs), "verdicts")
         verdicts: list[Verdict] = []
+        useless: Counter[str] = Counter()
         for start in range(0, len(pairs), CHUNK):
             some = pairs[start : start + CHUNK]
             bodies = [self._body(pair) for pair in some]
             answers = self._endpoint.ask(bodies, folder, progress)
             verdicts += [self._verdict(pair, one) for pair, one in zip(some, answers, strict=True)]
+            useless.update(_fault(one) for one in answers if not one.says_something())
+        if useless:
+            why = ", ".join(f"{count} {fault}" for fault, count in sorted(useless.items()))
+            progress.say(
+                f"{self.title}: {useless.total()} of {len(pairs)} replies are unsure ({why}); when "
+                "the server is mended, --rebuild 'verdicts/*' asks for these alone"
+            )
         purse = self._endpoint.purse
         if purse.spent:
             progress.say(f"{self.title}: {purse.sent} requests, {purse.spent:.4g} spent so far")
@@ -160,6 +169,11 @@ class RemoteJudge:
             case "qwen3guard":
                 return {"controversial": _controversial(self.options)}
         return {}
+
+
+def _fault(answer: Answer) -> str:
+    """Why an answer is of no use, in a word or two."""
+    return "empty" if answer.finish in ("stop", "length") else answer.finish
 
 
 def _threshold(options: RemoteJudge.Options) -> float:

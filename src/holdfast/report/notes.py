@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from holdfast.outcomes import WITHHELD
 from holdfast.plan import BASE
 from holdfast.report.results import Cell, TaskInfo
 
@@ -37,6 +38,7 @@ def all_of(
     return [
         *(note for task in tasks for note in _of_task(task, cells, measured)),
         *_cut_off(measured),
+        *_withheld(measured),
         *(note for task in tasks for note in _unpinned(task)),
         *([ONE_SEED] if len(seeds) == 1 else []),
     ]
@@ -94,6 +96,29 @@ def _cut_off(measured: Sequence[Measured]) -> list[str]:
         + "; a higher max_new_tokens may change the figure."
         for task, (share, one, count) in worst.items()
     ]
+
+
+def _withheld(measured: Sequence[Measured]) -> list[str]:
+    """A note for every task of which a server's filter withheld replies, by its worst point.
+
+    A filter strikes one model's replies more than another's, and harmful ones most, so that even a
+    few may change a difference.
+    """
+    found: dict[str, list[tuple[float, str]]] = {}
+    for one in measured:
+        every = [reading for readings in one.readings for reading in readings]
+        count = sum(reading.outcome == WITHHELD for reading in every)
+        if count:
+            share = count / len(every)
+            said = f"{share:.0%} of the replies of {_point(one)} ({count} of {len(every)})"
+            found.setdefault(one.task, []).append((share, said))
+    return [_strained(task, some) for task, some in found.items()]
+
+
+def _strained(task: str, some: Sequence[tuple[float, str]]) -> str:
+    said = max(some, key=lambda one: one[0])[1]
+    others = f", and some at {len(some) - 1} other points" if len(some) > 1 else ""
+    return f"{task}: {said} were withheld by the server's filter{others}; they are unscored."
 
 
 def _unpinned(task: TaskInfo) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from holdfast.outcomes import OUTCOMES, UNSURE
+from holdfast.outcomes import MISSING, OUTCOMES, UNSURE, WITHHELD
 from holdfast.plan import BASE
 from holdfast.report.arrays import as_share, breakdowns, item_ids, values
 from holdfast.report.results import Cell, Share
@@ -52,14 +52,14 @@ def with_outcomes(cells: Sequence[Cell], measured: Sequence[Measured]) -> list[C
 
 def _has_four(measured: Sequence[Measured]) -> bool:
     seen = {reading.outcome for one in measured for some in one.readings for reading in some}
-    return bool(seen & set(OUTCOMES)) and seen <= {*OUTCOMES, UNSURE}
+    return bool(seen & set(OUTCOMES)) and seen <= {*OUTCOMES, UNSURE, WITHHELD, MISSING}
 
 
 def _table(readings: Sequence[Sequence[Reading]], ids: Sequence[str], outcome: str) -> Values:
     """A row per seed and a column per item: the share of its replies with this outcome."""
 
     def had(one: Reading) -> float | None:
-        return None if one.outcome == UNSURE else float(one.outcome == outcome)
+        return float(one.outcome == outcome) if one.outcome in OUTCOMES else None
 
     return np.stack(
         [values([replace(one, value=had(one)) for one in some], ids) for some in readings]
