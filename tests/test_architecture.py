@@ -17,7 +17,7 @@ LAYERS = {
     1: {
         "store", "registry", "spec", "studyfile", "arms", "stages", "progress", "stats", "frontier",
         "budget", "leak", "endpoint", "coherence", "environment", "recipes", "memory", "job",
-        "process", "launch", "modelfiles",
+        "process", "launch", "modelfiles", "sums",
     },
     2: {"models", "placed", "chat", "engines", "asking", "change", "factors", "surprise",
         "foreign", "adapter"},

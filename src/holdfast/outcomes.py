@@ -18,7 +18,7 @@ from holdfast.judges.refusal import RefusalJudge, final_answer
 from holdfast.spec import Section
 from holdfast.types import Example, Reading, Reply, Verdict
 
-VERSION: Final = "1"
+VERSION: Final = "2"
 """Raised whenever the same reply would have another outcome; part of the tasks' versions."""
 
 SAFE_REFUSAL: Final = "safe refusal"
