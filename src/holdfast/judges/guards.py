@@ -40,9 +40,6 @@ _CONTROL: Final = re.compile(
     r"<(?=\|[^<>|\s]{1,40}\|>|/?s>|(?:start|end)_of_turn>|<?/?SYS>)|\[(?=/?INST\])", re.IGNORECASE
 )
 
-_OTHER: Final = re.compile(r"[\s*'\"`]*(?:[/|,]|\b(?:or|and)\b)[\s*'\"`]*([\w/]+)", re.IGNORECASE)
-"""A further value after the first."""
-
 
 class GuardOptions(Section):
     """What every judge that is a model takes."""
@@ -254,20 +251,6 @@ def plain(text: str) -> str:
 def spoken(text: str) -> str:
     """What was said after thinking aloud; a thought that never ends takes all with it."""
     return text.rpartition("</think>")[2].partition("<think>")[0]
-
-
-def only(pattern: re.Pattern[str], text: str) -> str:
-    """The one value of the pattern's first group, in lower case; "" for none, or for several.
-
-    A guard that repeats its instructions ("one of: Safety: Safe, Safety: Unsafe") has not judged.
-    """
-    values = set()
-    for match in pattern.finditer(text):
-        values.add(match[1].lower())
-        other = _OTHER.match(text, match.end(1))  # "Safe | Unsafe": one key, two values
-        named = other and pattern.search(text[match.start() : match.start(1)] + other[1])
-        values |= {named[1].lower()} if named else set()
-    return values.pop() if len(values) == 1 else ""
 
 
 def share(chances: Sequence[float]) -> float | None:
