@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -62,6 +62,8 @@ class Seen:
     refused: bool | None = None
     category: str = ""
     confidence: float = 1.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """See `Verdict.labels`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +210,7 @@ class Guard:
             0.0 if seen.label == "unsure" else round(seen.confidence, 4),
             seen.refused,
             seen.category,
+            labels=seen.labels,
         )
 
     def _engine(self, desk: Desk) -> Engine:
