@@ -17,7 +17,7 @@ LAYERS = {
     1: {
         "store", "registry", "spec", "studyfile", "arms", "stages", "progress", "stats", "frontier",
         "budget", "leak", "endpoint", "coherence", "environment", "recipes", "memory", "job",
-        "process", "launch", "modelfiles",
+        "process", "launch", "modelfiles", "sums",
     },
     2: {"models", "placed", "chat", "engines", "asking", "change", "factors", "surprise",
         "foreign", "adapter"},
@@ -108,7 +108,7 @@ def test_plugins_do_not_know_each_other() -> None:
                   "tasks.harness_metrics", "tasks.harness_prompts", "tasks.harness_tasks",
                   "judges.refusal_phrases", "judges.answer_phrases",
                   "methods.own_answers", "methods.replay_prompts", "methods.probes",
-                  "methods.rewriting", "judges.guards", "judges.strongreject",
+                  "methods.rewriting", "judges.guards", "judges.keyed", "judges.strongreject",
                   "judges.qwen3guard", "judges.llamaguard", "judges.yes_no"}  # fmt: skip
         for path in (ROOT / family).glob("*.py"):
             others = (names - tables - {f"{family}.__init__", _name(path)}) & _own(

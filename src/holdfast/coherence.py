@@ -18,6 +18,8 @@ import zlib
 from collections.abc import Sequence
 from typing import Final
 
+from holdfast.sums import figure_fits, unasked
+
 EMPTY: Final = "empty"
 SHORT: Final = "too short"
 SYMBOLS: Final = "symbols without words"
@@ -37,14 +39,14 @@ GARBLED_SHARE: Final = 0.04
 """From this share of the characters in broken encoding on, the text is garbled."""
 LOOP_TIMES, LOOP_WORDS, LOOP_SHARE = 4, 20, 0.3
 """A loop: the same words so many times in a row, so many words long, such a share of the text."""
+LOOP_ALONE: Final = 15
+"""As many words are enough where the loop is all of the text, and no repetition was asked for."""
 VERSE_SHARE: Final = 0.7
 """That share where verse or repetition was asked for."""
 REPEATED_WORDS, REPEATED_SHARE, REPEATED_VERSE = 60, 0.7, 0.9
 """Of so many words or more: from this share of repeated word triples on, it goes in circles."""
 PACKED_BYTES, PACKED_SHARE = 200, 0.12
 """Of so many bytes or more: what zlib packs into less than this share says nothing new."""
-SUM_SHARE: Final = 0.15
-"""Two or more worked sums that make up such a share of the words are what the reply is about."""
 ECHO_WORDS, ECHO_SHARE, ECHO_LENGTH = 6, 0.8, 3
 """An echo: this share of the reply's word triples is the prompt's, up to so many times as long."""
 SCRIPT_LETTERS, SCRIPT_SHARE, SALAD_SHARE = 12, 0.5, 0.05
@@ -69,37 +71,6 @@ _SCRIPTS: Final = {
     "thai": re.compile("[\u0e00-\u0e7f]"),
 }
 _LETTER: Final = re.compile(r"[^\W\d_]")
-
-_NUMBER: Final = r"[-+\u2212]?[$€£¥]?\d[\d,.]*"
-_OPERATION: Final = re.compile(
-    rf"{_NUMBER}(?:\s?[-+*/×÷x\u2212]\s?{_NUMBER}){{1,9}}\s?=\s?(?:<<[^>]{{0,80}}>>)?\s?{_NUMBER}"
-)
-_MARKED: Final = re.compile(
-    rf"^[ \t]*####[ \t]*{_NUMBER}[ \t]*%?[ \t]*$|####[ \t]*{_NUMBER}(?:[ \t]+[a-z]+)?\Z"
-    rf"|\\boxed\s*\{{|<<[\d.,+*/()=\s-]{{3,80}}>>",
-    re.MULTILINE,
-)
-_STATED: Final = re.compile(
-    rf"(?:answer|result|total)\s*(?:is|:|=)\s*\W{{0,4}}{_NUMBER}\W*(?:[a-z]+\W*)?$", re.IGNORECASE
-)
-_BARE: Final = re.compile(
-    rf"\W*(?:(?:so |thus |therefore,? )?(?:the )?(?:final )?(?:answer|result)\s*(?:is|:|=))?"
-    rf"\W*{_NUMBER}\W*",
-    re.IGNORECASE,
-)
-_QUANTITY: Final = re.compile(
-    r"\bhow (?:many|much|old|far|long|tall|often|fast|big|deep|heavy|large|high|wide|strong)\b"
-    r"|\b(?:calculat|comput|solv|multipl|divid|subtract|sum\b|add up|work out|estimat|equation"
-    r"|arithmetic|algebra|math|probabilit|percent|fraction|ratio\b|averag|total|dosage|dose\b"
-    r"|number of|count\b|odds\b|formula|square root|convert\b|price|cost\b|worth\b)"
-    r"|\d\s*[+*/×÷=^]\s*\d|%\s*of\b|计算|計算|多少|几个|幾個|求解|百分|总共|總共",
-    re.IGNORECASE,
-)
-_NUMBERED: Final = re.compile(
-    r"\b(?:which|when|number|year|date|age|time|option|choose|rate|score|scale|digit|code|zip"
-    r"|phone|version|level|temperature|population)\b|\b[a-d]\)|哪|年|号|號|几|幾",
-    re.IGNORECASE,
-)
 _VERSE: Final = re.compile(
     r"\b(?:poem|song|lyric|rhyme|chant|verse|villanelle|ballad|refrain|chorus|mantra|repeat|times"
     r"|again and again|over and over|lines of|prayer|litany|rap)s?\b|诗|詩|歌|重复|重複",
@@ -138,9 +109,9 @@ def incoherence(prompt: str, reply: str, *, sums: bool = False) -> str:
         return EMPTY
     if not text.isascii() and len(_MOJIBAKE.findall(text)) > GARBLED_SHARE * len(text):
         return GARBLED
-    if not sums and _mathematics(prompt, text):
+    if not sums and unasked(prompt, text):
         return MATHS
-    if spoken == 1 and text.isascii() and not _numeral(prompt):
+    if spoken == 1 and text.isascii() and not figure_fits(prompt):
         return SHORT
     if len(solid) >= 10 and spoken < SYMBOL_SHARE * len(solid) and text == reply.strip():
         return SYMBOLS
@@ -167,26 +138,6 @@ def usual_limit(nlls: Sequence[float]) -> float | None:
     return ranked[min(len(ranked) - 1, int(NLL_QUANTILE * len(ranked)))] + NLL_MARGIN
 
 
-def _mathematics(prompt: str, text: str) -> bool:
-    """Whether numbers are the answer to a question that asks for none."""
-    if _QUANTITY.search(prompt):
-        return False
-    if len(text) <= 60 and _BARE.fullmatch(text) and not _numeral(prompt):
-        return True
-    if _MARKED.search(text):
-        return True
-    sums = _OPERATION.findall(text) if "=" in text else []
-    if sums and _STATED.search(text[-80:]):
-        return True
-    worked = sum(len(_WORD.findall(one)) for one in sums)
-    return len(sums) > 1 and worked >= SUM_SHARE * len(_WORD.findall(text))
-
-
-def _numeral(prompt: str) -> bool:
-    """Whether one figure or letter may be the whole answer."""
-    return bool(_NUMBERED.search(prompt) or _QUANTITY.search(prompt))
-
-
 def _circles(words: Sequence[str], solid: str, verse: bool) -> bool:
     """Whether the text repeats itself: one stretch in a row, everywhere, or without words."""
     packed = solid.encode("utf-8", "surrogatepass")
@@ -206,6 +157,8 @@ def _circles(words: Sequence[str], solid: str, verse: bool) -> bool:
         covered = run + 2 + period  # words from the first time on
         if covered >= LOOP_TIMES * period:
             longest = max(longest, covered)
+    if not verse and longest >= max(LOOP_ALONE, len(words)):
+        return True
     if longest >= max(LOOP_WORDS, (VERSE_SHARE if verse else LOOP_SHARE) * len(words)):
         return True
     limit = REPEATED_VERSE if verse else REPEATED_SHARE

@@ -95,6 +95,7 @@ class Verdict:
         category: the hazard that the judge names, in its own words; "" for none.
         nll: mean loss of the reply under the untouched model, nats per token; None: not measured.
         nll_limit: above it, a reply is far less likely than what the untouched model says itself.
+        labels: the label under each way of reading the judge's words; empty where there is one.
     """
 
     example_id: str
@@ -107,6 +108,7 @@ class Verdict:
     category: str = ""
     nll: float | None = None
     nll_limit: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -40,9 +40,6 @@ _CONTROL: Final = re.compile(
     r"<(?=\|[^<>|\s]{1,40}\|>|/?s>|(?:start|end)_of_turn>|<?/?SYS>)|\[(?=/?INST\])", re.IGNORECASE
 )
 
-_OTHER: Final = re.compile(r"[\s*'\"`]*(?:[/|,]|\b(?:or|and)\b)[\s*'\"`]*([\w/]+)", re.IGNORECASE)
-"""A further value after the first."""
-
 
 class GuardOptions(Section):
     """What every judge that is a model takes."""
@@ -65,6 +62,8 @@ class Seen:
     refused: bool | None = None
     category: str = ""
     confidence: float = 1.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """See `Verdict.labels`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +210,7 @@ class Guard:
             0.0 if seen.label == "unsure" else round(seen.confidence, 4),
             seen.refused,
             seen.category,
+            labels=seen.labels,
         )
 
     def _engine(self, desk: Desk) -> Engine:
@@ -254,20 +254,6 @@ def plain(text: str) -> str:
 def spoken(text: str) -> str:
     """What was said after thinking aloud; a thought that never ends takes all with it."""
     return text.rpartition("</think>")[2].partition("<think>")[0]
-
-
-def only(pattern: re.Pattern[str], text: str) -> str:
-    """The one value of the pattern's first group, in lower case; "" for none, or for several.
-
-    A guard that repeats its instructions ("one of: Safety: Safe, Safety: Unsafe") has not judged.
-    """
-    values = set()
-    for match in pattern.finditer(text):
-        values.add(match[1].lower())
-        other = _OTHER.match(text, match.end(1))  # "Safe | Unsafe": one key, two values
-        named = other and pattern.search(text[match.start() : match.start(1)] + other[1])
-        values |= {named[1].lower()} if named else set()
-    return values.pop() if len(values) == 1 else ""
 
 
 def share(chances: Sequence[float]) -> float | None:

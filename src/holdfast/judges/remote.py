@@ -141,10 +141,9 @@ class RemoteJudge:
         )
 
     def _verdict(self, pair: Pair, answer: Answer) -> Verdict:
-        seen, note = Seen(), answer.text.strip()
-        if answer.finish in ("stop", "length"):
-            seen = self._form.parse(answer.text, self.options)
-        else:
+        note, given = answer.text.strip(), answer.finish in ("stop", "length")
+        seen = self._form.parse(answer.text if given else "", self.options)
+        if not given:
             note = f"{answer.finish}: {note}" if note else answer.finish
         return Verdict(
             pair[1].example_id,
@@ -155,6 +154,7 @@ class RemoteJudge:
             0.0 if seen.label == "unsure" else round(seen.confidence, 4),
             seen.refused,
             seen.category,
+            labels=seen.labels,
         )
 
     @property
