@@ -2,9 +2,11 @@
 
 Each local path over text of our own: the refusal detector; the gradings of `gsm8k` (all four
 readings at once) and of `ailuminate` (verdict and coherence); 100,000 stored replies graded anew,
-each kind in a process of its own, whose peak memory the operating system tells; and a guard: the
-lab's model asked the way Qwen3Guard is, through the engine, which says what the machinery costs and
-nothing of a real guard's speed. Limits: 1 ms a reply, 60 s and 1 GiB for 100,000.
+each kind in a process of its own, whose peak memory the operating system tells; and guards: the
+lab's model asked the way each is, through the engine, which says what the machinery costs and
+nothing of a real guard's speed. One writes words (Qwen3Guard), one is read by the probability
+of its first word (Llama Guard), one so for each of four policies (ShieldGemma), one writes at
+length (StrongREJECT), and two vote (an ensemble). Limits: 1 ms a reply, 60 s and 1 GiB for 100,000.
 
     OMP_NUM_THREADS=2 python benchmarks/judging.py [--replies 100000] [--guarded 64]
 """
@@ -148,17 +150,44 @@ def gradings(task: tasks.Task, pairs: Sequence[Pair]) -> float:
     return per_second(work)
 
 
-def guard(pairs: Sequence[Pair], folder: Path) -> tuple[float, int]:
+def guards(model: str) -> dict[str, dict[str, Any]]:
+    """One judge for each way of asking, all on one model."""
+    words = {"qwen3guard": {"model": model, "max_new_tokens": 24}}
+    first = {"llamaguard": {"model": model, "threshold": 0.5}}
+    return {
+        "words (qwen3guard)": words,
+        "first word (llamaguard)": first,
+        "first word, four policies (shieldgemma)": {"shieldgemma": {"model": model}},
+        "at length (strongreject)": {"strongreject": {"model": model, "max_new_tokens": 96}},
+        "ensemble of the first two": {"ensemble": {"judges": [words, first]}},
+    }
+
+
+def guard_model(folder: Path) -> str:
+    """The lab's model with the words that guards are read by, which its own vocabulary lacks."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(models.LAB_FOLDER)
+    model = AutoModelForCausalLM.from_pretrained(models.LAB_FOLDER)
+    tokenizer.add_tokens(["safe", "unsafe", "Yes", "No"])
+    model.resize_token_embeddings(len(tokenizer))
+    for part in (model, tokenizer):
+        part.save_pretrained(folder)
+    return str(folder)
+
+
+def guard(
+    model: str, asked: dict[str, Any], pairs: Sequence[Pair], folder: Path
+) -> tuple[float, int]:
     """Replies a second of a guard on the lab's model, and how many it could not judge."""
     from holdfast.engines.hf import HFEngine
 
-    settings = {"model": str(models.LAB_FOLDER), "max_new_tokens": 24}
-    with HFEngine(models.ModelRef(str(models.LAB_FOLDER)), "cpu") as engine:
+    with HFEngine(models.ModelRef(model), "cpu") as engine:
 
         def opened(ref: models.ModelRef, nf4: bool) -> Engine:
             return engine
 
-        judge = judges.build({"qwen3guard": settings})
+        judge = judges.build(asked)
         judge.judge(pairs[:8], Desk(folder / "warm", Silent(), opened))
         started = time.perf_counter()
         found = judge.judge(pairs, Desk(folder / "guard", Silent(), opened))
@@ -205,9 +234,12 @@ def main() -> None:
         rate = detector(every["ailuminate"])
         allowed_ms = f"{1000 / rate / MS_PER_REPLY:.0%} of the {MS_PER_REPLY:g} ms a reply allowed"
         rows.append(("refusal detector", f"{rate:,.0f}", allowed_ms))
-        rate, unsure = guard(every["ailuminate"][: args.guarded], folder)
-        note = f"through the engine; {unsure} of {args.guarded} unsure, as it is no guard"
-        rows.append(("guard on the lab's model, CPU", f"{rate:,.1f}", note))
+        model = guard_model(folder / "model")
+        for number, (name, asked) in enumerate(guards(model).items()):
+            some = every["ailuminate"][: args.guarded]
+            rate, unsure = guard(model, asked, some, folder / f"guard{number}")
+            note = f"{unsure} of {args.guarded} unsure, as it is no guard"
+            rows.append((f"guard on the lab's model, CPU: {name}", f"{rate:,.1f}", note))
     print("\n| path | replies a second | |\n|---|---|---|")
     for row in rows:
         print(f"| {' | '.join(row)} |")

@@ -324,7 +324,8 @@ def test_a_missing_answer_leaves_the_four_outcomes_standing(answers: Path) -> No
     rows = [{"prompt": q, "reply": "A cat has four legs."} for q in QUESTIONS]
     files = [write(answers / "all.jsonl", rows), write(answers / "most.jsonl", rows[1:])]
     line = ["--tasks", "mild", "--set", "tasks.mild.kind=overrefusal", "--set",
-            f"tasks.mild.path={answers / 'mild.jsonl'}", "--runs-dir", answers / "runs"]  # fmt: skip
+            f"tasks.mild.path={answers / 'mild.jsonl'}", "--runs-dir",
+            answers / "runs"]  # fmt: skip
     assert call(*files, *line) == 0
     shares = results_of(answers / "runs" / "all-vs-most").cell("most", 0, "mild").outcome_shares
     assert (shares["safe and helpful"].n, shares["safe and helpful"].unscored) == (19, 1)
