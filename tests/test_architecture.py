@@ -108,7 +108,8 @@ def test_plugins_do_not_know_each_other() -> None:
                   "tasks.harness_metrics", "tasks.harness_prompts", "tasks.harness_tasks",
                   "judges.refusal_phrases", "judges.answer_phrases",
                   "methods.own_answers", "methods.replay_prompts", "methods.probes",
-                  "methods.rewriting", "judges.guards", "judges.keyed", "judges.strongreject",
+                  "methods.rewriting", "judges.guards", "judges.keyed", "judges.showing",
+                      "judges.strongreject",
                   "judges.qwen3guard", "judges.llamaguard", "judges.yes_no"}  # fmt: skip
         for path in (ROOT / family).glob("*.py"):
             others = (names - tables - {f"{family}.__init__", _name(path)}) & _own(

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 
-from holdfast import chat, engines, evaluate, judges, outcomes, store, study, studyfile
+from holdfast import chat, compare, engines, evaluate, judges, outcomes, store, study, studyfile
 from holdfast.enginepool import EnginePool
 from holdfast.engines import Engine
 from holdfast.engines.hf import HFEngine
@@ -18,6 +18,7 @@ from holdfast.engines.scripted import Script, ScriptedEngine
 from holdfast.errors import DriftError, ModelError, StudyError, UsageError
 from holdfast.judges import (
     Desk,
+    guards,
     harmbench,
     llamaguard,
     qwen3guard,
@@ -27,7 +28,8 @@ from holdfast.judges import (
     yes_no,
 )
 from holdfast.judges.ensemble import decide
-from holdfast.judges.guards import conversation, filled, plain
+from holdfast.judges.showing import conversation, filled, plain
+from holdfast.memory.devices import GPU
 from holdfast.models import ModelRef, load_tokenizer
 from holdfast.progress import Silent
 from holdfast.report import html, markdown
@@ -597,7 +599,7 @@ def test_nonsense_of_a_real_model_is_unsure(name: str, guard: Path, tmp_path: Pa
     for size in (1, 3):
         folder = tmp_path / f"by{size}"
         folder.mkdir()
-        with HFEngine(judge._guard.ref, "cpu", batch_size=size) as engine:
+        with HFEngine(judge.guard.ref, "cpu", batch_size=size) as engine:
             found = judge.judge(PAIRS, Desk(folder, Silent(), lambda *_, e=engine: e))
         assert [one.label for one in found] == ["unsure"] * len(PAIRS)
         assert [one.example_id for one in found] == [one.id for one, _ in PAIRS]
@@ -663,7 +665,7 @@ def test_how_the_study_trains_is_not_how_the_judge_is_loaded(method: str) -> Non
         pool = EnginePool(asked)
         pool.engine(ModelRef("base"))
         for quantize in ("none", "nf4"):
-            made("qwen3guard", model="hub/guard", quantize=quantize)._guard._engine(
+            made("qwen3guard", model="hub/guard", quantize=quantize).guard._engine(
                 Desk(Path(), Silent(), pool.engine)
             )
         pool.close()
@@ -865,6 +867,7 @@ def test_the_report_shows_what_is_controversial_as_unsafe_and_as_safe(
     planned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(engines.ENGINES, "answers", f"{__name__}:Doubts")
+    monkeypatch.setattr(guards.Guard, "needs", lambda *_: 1.5)  # it is on no hub
     rows = "".join(f"p{n},How do I open gate {n}?,ncr\n" for n in range(2))
     (tmp_path / "a.csv").write_text(f"release_prompt_id,prompt_text,hazard\n{rows}", "utf-8")
     text = yaml.safe_load(planned.read_text("utf-8"))
@@ -886,3 +889,38 @@ def test_the_report_shows_what_is_controversial_as_unsafe_and_as_safe(
         assert "The same replies, four readings" in page
         assert qwen3guard.STRICT in page
         assert qwen3guard.LOOSE in page
+
+
+def test_every_judge_is_loaded_once_and_looked_at_first(guard: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("g1", "g2")]
+    for one in folders:
+        shutil.copytree(guard, one)
+    (folders[1] / "extra.txt").write_text("another model", encoding="utf-8")
+    both = f"{{ensemble: {{judges: [{{qwen3guard: {{model: '{folders[0]}'}}}}, " \
+           f"{{qwen3guard: {{model: '{folders[1]}'}}}}]}}}}"  # fmt: skip
+    sets = [f"tasks.{task}.judge={both}" for task in ("lab_refuse", "lab_help")]
+    sets += ["answer.sampling.max_new_tokens=4"]
+    asked = compare.Request(("lab", "x=lab"), ("lab_refuse", "lab_help"), tuple(sets), limit=2)
+    planned = compare.plan(asked, tmp_path / "runs")
+    names = [one.name for one in planned.plan.stages]
+    assert names[0] == "judges"
+    seats = [name.split("/")[1][0] for name in names if name.startswith("members/")]
+    assert seats == ["1"] * 6 + ["2"] * 6, "three askings of two tasks"
+    assert compare.run(asked, tmp_path / "runs", Silent()).results.agreements
+    needs = store.read_json(planned.plan.folder / "judges" / store.RECORD)["summary"]["needs_gib"]
+    assert len(needs) == 2
+    assert all(1.5 <= one < 1.6 for one in needs.values()), "a small model, and room to work in"
+
+
+def test_a_judge_that_is_missing_or_too_large_is_found_before_anything_is_asked(
+    guard: Path, tmp_path: Path
+) -> None:
+    judge = "{qwen3guard: {model: nobody/nothing}}"
+    asked = compare.Request(("lab", "x=lab"), ("lab_refuse",), (f"tasks.lab_refuse.judge={judge}",))
+    with pytest.raises(ModelError, match="tokenizer cannot be loaded"):
+        compare.run(asked, tmp_path, Silent())
+    assert not list(tmp_path.rglob("replies.jsonl"))
+    small = GPU("small", 2**30, 2**30, 0, 1e11, 1e13, 1e10)
+    with pytest.raises(ModelError, match=r"needs 1\.5 GiB, and the GPUs have 1\.0 free") as caught:
+        made("qwen3guard", model=str(guard)).guard.needs([small])
+    assert "nf4" in caught.value.remedy

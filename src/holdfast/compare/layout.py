@@ -31,6 +31,7 @@ from holdfast.study.measuring import (
     again_place,
     grading,
     judged_first,
+    judges_ready,
     repeats,
     replies,
     scores,
@@ -98,7 +99,7 @@ def lay_out(one: Comparison) -> list[Stage]:
     readings = [stage.name for stage in graded if stage.name.startswith("readings/")]
     stats = _stats(one, [*readings, *(stage.name for stage in looks)])
     report = Stage("report", {}, lambda f, p: _report(plan, f), ("stats",))
-    return [*looks, *base, *repeated, *tuned, *scored, *graded, stats, report]
+    return [*judges_ready(plan), *looks, *base, *repeated, *tuned, *scored, *graded, stats, report]
 
 
 def _replies(one: Comparison, point: Point, task: str) -> Stage:

@@ -6,16 +6,13 @@ parsed is `unsure`. The guard is loaded when it is first needed, after whatever 
 left it, in bfloat16 there or, if asked for, in 4 bits; how the study trains plays no part. What it
 says is written down in chunks, so that an interrupted stage goes on where it was.
 
-The question is `Example.question`, without shots and system prompt. The reply is judged as it was
-said, thoughts included. Neither may speak the guard's control tokens (`plain`).
+What it is shown is in `showing`.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -25,20 +22,21 @@ from pydantic import Field
 from holdfast import modelfiles, models, store
 from holdfast.asking import in_chunks
 from holdfast.engines import Engine
-from holdfast.errors import UsageError
-from holdfast.judges import Desk, Pair
+from holdfast.errors import ModelError, UsageError
+from holdfast.judges import Desk, Judge, Pair, Panel
+from holdfast.judges.showing import Asked, Seen
+from holdfast.memory.answering import answering_bytes
+from holdfast.memory.candidate import GIB
+from holdfast.memory.devices import GPU
+from holdfast.memory.shape import read_shape
 from holdfast.models import ModelRef
 from holdfast.spec import Sampling, Section
-from holdfast.types import Example, Message, Reply, Verdict
+from holdfast.types import Example, Reply, Verdict
 
 CLIP: Final = 400
 """Characters of what a guard said that are kept for audit."""
-SURE: Final = 0.5
-"""Probability that must lie on the words asked for; below it the guard says something else."""
-
-_CONTROL: Final = re.compile(
-    r"<(?=\|[^<>|\s]{1,40}\|>|/?s>|(?:start|end)_of_turn>|<?/?SYS>)|\[(?=/?INST\])", re.IGNORECASE
-)
+LONG: Final = 2048
+"""Tokens of a long question and reply, when its memory is reckoned."""
 
 
 class GuardOptions(Section):
@@ -52,32 +50,6 @@ class GuardOptions(Section):
     """`nf4` loads the judge in 4 bits: less memory, and other verdicts now and then."""
     max_new_tokens: int = Field(64, ge=1)
     """Longest thing it may say, in tokens."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What a parser read; without a label it read nothing."""
-
-    label: str = "unsure"
-    refused: bool | None = None
-    category: str = ""
-    confidence: float = 1.0
-    labels: Mapping[str, str] = field(default_factory=dict)
-    """See `Verdict.labels`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """How a guard is asked.
-
-    Attributes:
-        messages: what it is shown.
-        form: `judged`: a finished conversation in its own template; `text`: the text of the one
-            message as it stands; `chat`: a conversation that it answers.
-    """
-
-    messages: tuple[Message, ...]
-    form: Literal["judged", "text", "chat"]
 
 
 class Guard:
@@ -133,8 +105,34 @@ class Guard:
         words += ["NF4"] if self.options.quantize == "nf4" else []
         return f"{self.name} ({', '.join(words)})"
 
+    def needs(self, gpus: Sequence[GPU]) -> float:
+        """Look at its tokenizer and its size before any reply is generated, also on the hub.
+
+        Args:
+            gpus: that are there; none: the CPU, whose memory is not looked at.
+
+        Returns:
+            GiB that it takes for one reply.
+
+        Raises:
+            ModelError: it is not there, may not be had, or does not fit.
+        """
+        models.load_tokenizer(self.ref, self._chats)
+        shape = read_shape(self.ref.base, self.ref.revision)
+        tokens = min(shape.max_positions, LONG + self.options.max_new_tokens)
+        size = answering_bytes(shape, self.options.quantize == "nf4", tokens)
+        free = sum(one.free_bytes for one in gpus if not one.mig)
+        if gpus and size > free:
+            raise ModelError(
+                f"the judge needs {size / GIB:.1f} GiB, and the GPUs have {free / GIB:.1f} free",
+                where=self.title(),
+                remedy="load it in 4 bits (quantize: nf4), take a smaller one, or serve it "
+                "elsewhere (judge: {remote: ...})",
+            )
+        return size / GIB
+
     def check(self) -> None:
-        """Look at a local folder; a model on the hub is found missing when it is loaded.
+        """Look at a local folder; a model on the hub is looked at when the run begins (`needs`).
 
         Raises:
             ModelError: the folder lacks something.
@@ -225,41 +223,10 @@ class Guard:
         return desk
 
 
-def conversation(pair: Pair) -> Asked:
-    """Question and reply as a finished conversation, for guards with a template of their own."""
-    question, answer = shown(pair)
-    return Asked((Message("user", question), Message("assistant", answer)), "judged")
-
-
-def filled(form: str, pair: Pair, **more: str) -> Asked:
-    """A fixed text with ``{prompt}`` and ``{response}`` filled in, and what else it names."""
-    question, answer = shown(pair)
-    text = form.format(prompt=question, response=answer, **more)
-    return Asked((Message("user", text),), "text")
-
-
-def shown(pair: Pair) -> tuple[str, str]:
-    """Question and reply as a guard may see them."""
-    return plain(pair[0].question), plain(pair[1].text)
-
-
-def plain(text: str) -> str:
-    """A text that cannot speak a guard's control tokens, or end its own turn with them.
-
-    ``<|im_end|>`` becomes ``< |im_end|>``; other text stays as it is.
-    """
-    return _CONTROL.sub(lambda match: match[0] + " ", text)
-
-
-def spoken(text: str) -> str:
-    """What was said after thinking aloud; a thought that never ends takes all with it."""
-    return text.rpartition("</think>")[2].partition("<think>")[0]
-
-
-def share(chances: Sequence[float]) -> float | None:
-    """The first word's share of two; None where the guard would rather say something else."""
-    total = sum(chances)
-    return None if total < SURE else chances[0] / total
+def guards_of(judge: Judge) -> list[Guard]:
+    """The models that a judge needs: its own, those of its members, or none."""
+    every = [one for _, one in judge.seats()] if isinstance(judge, Panel) else [judge]
+    return [guard for one in every if isinstance(guard := getattr(one, "guard", None), Guard)]
 
 
 def _examples(pairs: Sequence[Pair], asked: Sequence[Asked], name: str) -> list[Example]:

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 from holdfast.judges import Desk, Pair
-from holdfast.judges.guards import Guard, GuardOptions, Seen, filled, spoken
+from holdfast.judges.guards import Guard, GuardOptions
 from holdfast.judges.keyed import END
+from holdfast.judges.showing import Seen, filled, spoken
 from holdfast.types import Verdict
 
 NAME: Final = "harmbench-2"
@@ -106,22 +107,22 @@ class HarmBench:
         if kind == "auto":
             kind = "llama2" if "llama-2" in self.options.model.lower() else "mistral"
         self._prompt = PROMPTS[kind]
-        self._guard = Guard(NAME, self.options, self._prompt, chats=False)
-        self.title = self._guard.title()
+        self.guard = Guard(NAME, self.options, self._prompt, chats=False)
+        self.title = self.guard.title()
 
     def identity(self) -> dict[str, Any]:
         """See `Judge.identity`."""
-        return self._guard.identity()
+        return self.guard.identity()
 
     def check(self) -> None:
         """See `Judge.check`."""
-        self._guard.check()
+        self.guard.check()
 
     def judge(self, pairs: Sequence[Pair], desk: Desk | None = None) -> list[Verdict]:
         """See `Judge.judge`."""
-        said = self._guard.said(pairs, [filled(self._prompt, pair) for pair in pairs], desk)
+        said = self.guard.said(pairs, [filled(self._prompt, pair) for pair in pairs], desk)
         return [
-            self._guard.verdict(pair, parse(text), text)
+            self.guard.verdict(pair, parse(text), text)
             for pair, text in zip(pairs, said, strict=True)
         ]
 

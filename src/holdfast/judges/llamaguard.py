@@ -20,7 +20,8 @@ from typing import Any, Final
 from pydantic import Field
 
 from holdfast.judges import Desk, Pair
-from holdfast.judges.guards import Guard, GuardOptions, Seen, conversation, share, spoken
+from holdfast.judges.guards import Guard, GuardOptions
+from holdfast.judges.showing import Seen, conversation, share, spoken
 from holdfast.types import Verdict
 
 NAME: Final = "llamaguard-1"
@@ -58,32 +59,32 @@ class LlamaGuard:
     def __init__(self, options: Options | None = None) -> None:
         """Take the settings."""
         self.options = options or self.Options()
-        self._guard = Guard(NAME, self.options, "", chats=True)
+        self.guard = Guard(NAME, self.options, "", chats=True)
         bar = self.options.threshold
-        self.title = self._guard.title("" if bar is None else f"P(unsafe) >= {bar:g}")
+        self.title = self.guard.title("" if bar is None else f"P(unsafe) >= {bar:g}")
 
     def identity(self) -> dict[str, Any]:
         """See `Judge.identity`."""
-        return self._guard.identity()
+        return self.guard.identity()
 
     def check(self) -> None:
         """See `Judge.check`."""
-        self._guard.check()
+        self.guard.check()
 
     def judge(self, pairs: Sequence[Pair], desk: Desk | None = None) -> list[Verdict]:
         """See `Judge.judge`; with a threshold every reply is read twice."""
         asked = [conversation(pair) for pair in pairs]
-        said = self._guard.said(pairs, asked, desk)
+        said = self.guard.said(pairs, asked, desk)
         seen = [parse(text) for text in said]
         if self.options.threshold is not None:
-            scores = self._guard.chances(pairs, asked, WORDS, desk)
+            scores = self.guard.chances(pairs, asked, WORDS, desk)
             seen = [self._scored(one, share(two)) for one, two in zip(seen, scores, strict=True)]
             said = [
                 f"P(unsafe) {two[0]:.3f}, P(safe) {two[1]:.3f}; {text}"
                 for text, two in zip(said, scores, strict=True)
             ]
         return [
-            self._guard.verdict(pair, one, text)
+            self.guard.verdict(pair, one, text)
             for pair, one, text in zip(pairs, seen, said, strict=True)
         ]
 

@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 from holdfast.judges import Desk, Pair
-from holdfast.judges.guards import Guard, GuardOptions, Seen, conversation, spoken
+from holdfast.judges.guards import Guard, GuardOptions
 from holdfast.judges.keyed import Key
+from holdfast.judges.showing import Seen, conversation, spoken
 from holdfast.types import Verdict
 
 NAME: Final = "qwen3guard-2"
@@ -61,23 +62,23 @@ class Qwen3Guard:
     def __init__(self, options: Options | None = None) -> None:
         """Take the settings."""
         self.options = options or self.Options()
-        self._guard = Guard(NAME, self.options, "", chats=True)
+        self.guard = Guard(NAME, self.options, "", chats=True)
         strict = "strict" if self.options.controversial == "unsafe" else "loose"
-        self.title = self._guard.title(strict)
+        self.title = self.guard.title(strict)
 
     def identity(self) -> dict[str, Any]:
         """See `Judge.identity`."""
-        return self._guard.identity()
+        return self.guard.identity()
 
     def check(self) -> None:
         """See `Judge.check`."""
-        self._guard.check()
+        self.guard.check()
 
     def judge(self, pairs: Sequence[Pair], desk: Desk | None = None) -> list[Verdict]:
         """See `Judge.judge`."""
-        said = self._guard.said(pairs, [conversation(pair) for pair in pairs], desk)
+        said = self.guard.said(pairs, [conversation(pair) for pair in pairs], desk)
         return [
-            self._guard.verdict(pair, parse(text, self.options.controversial), text)
+            self.guard.verdict(pair, parse(text, self.options.controversial), text)
             for pair, text in zip(pairs, said, strict=True)
         ]
 

@@ -19,7 +19,8 @@ from pydantic import Field, model_validator
 from holdfast import store
 from holdfast.endpoint import Answer, Endpoint, Server
 from holdfast.judges import Desk, Pair, llamaguard, qwen3guard, strongreject, yes_no
-from holdfast.judges.guards import CLIP, Seen, conversation, shown
+from holdfast.judges.guards import CLIP
+from holdfast.judges.showing import Seen, conversation, shown
 from holdfast.progress import Silent
 from holdfast.types import Message, Verdict
 

@@ -18,7 +18,8 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from holdfast.judges import Desk, Pair
-from holdfast.judges.guards import Guard, GuardOptions, Seen, filled, share
+from holdfast.judges.guards import Guard, GuardOptions
+from holdfast.judges.showing import Seen, filled, share
 from holdfast.types import Verdict
 
 NAME: Final = "shieldgemma-1"
@@ -87,28 +88,28 @@ class ShieldGemma:
     def __init__(self, options: Options | None = None) -> None:
         """Take the settings."""
         self.options = options or self.Options()
-        self._guard = Guard(NAME, self.options, PROMPT + "\n".join(GUIDELINES.values()), False)
+        self.guard = Guard(NAME, self.options, PROMPT + "\n".join(GUIDELINES.values()), False)
         policies = self.options.policies
         some = "" if len(policies) == len(GUIDELINES) else " and ".join(policies)
-        self.title = self._guard.title(f"P(Yes) >= {self.options.threshold:g}", some)
+        self.title = self.guard.title(f"P(Yes) >= {self.options.threshold:g}", some)
 
     def identity(self) -> dict[str, Any]:
         """See `Judge.identity`."""
-        return self._guard.identity()
+        return self.guard.identity()
 
     def check(self) -> None:
         """See `Judge.check`."""
-        self._guard.check()
+        self.guard.check()
 
     def judge(self, pairs: Sequence[Pair], desk: Desk | None = None) -> list[Verdict]:
         """See `Judge.judge`."""
         scores: dict[str, list[float | None]] = {}
         for policy in dict.fromkeys(self.options.policies):
             asked = [filled(PROMPT, pair, guideline=GUIDELINES[policy]) for pair in pairs]
-            found = self._guard.chances(pairs, asked, WORDS, desk, f"{policy}.jsonl")
+            found = self.guard.chances(pairs, asked, WORDS, desk, f"{policy}.jsonl")
             scores[policy] = [share(two) for two in found]
         return [
-            self._guard.verdict(pair, read(each, self.options.threshold), _words(each))
+            self.guard.verdict(pair, read(each, self.options.threshold), _words(each))
             for place, pair in enumerate(pairs)
             for each in [{policy: found[place] for policy, found in scores.items()}]
         ]

@@ -24,7 +24,8 @@ from typing import Any, Final
 from pydantic import Field
 
 from holdfast.judges import Desk, Pair
-from holdfast.judges.guards import Asked, Guard, GuardOptions, Seen, shown, spoken
+from holdfast.judges.guards import Guard, GuardOptions
+from holdfast.judges.showing import Asked, Seen, shown, spoken
 from holdfast.types import Message, Verdict
 
 NAME: Final = "strongreject-2"
@@ -124,23 +125,23 @@ class StrongREJECT:
     def __init__(self, options: Options) -> None:
         """Take the settings."""
         self.options = options
-        self._guard = Guard(NAME, options, SYSTEM + PROMPT, chats=True)
-        self.title = self._guard.title(f"score >= {options.threshold:g}")
+        self.guard = Guard(NAME, options, SYSTEM + PROMPT, chats=True)
+        self.title = self.guard.title(f"score >= {options.threshold:g}")
 
     def identity(self) -> dict[str, Any]:
         """See `Judge.identity`."""
-        return self._guard.identity()
+        return self.guard.identity()
 
     def check(self) -> None:
         """See `Judge.check`."""
-        self._guard.check()
+        self.guard.check()
 
     def judge(self, pairs: Sequence[Pair], desk: Desk | None = None) -> list[Verdict]:
         """See `Judge.judge`; ``raw`` begins with the three answers."""
         asked = [Asked(messages(*shown(pair)), "chat") for pair in pairs]
-        said = self._guard.said(pairs, asked, desk)
+        said = self.guard.said(pairs, asked, desk)
         return [
-            self._guard.verdict(pair, read(rubric, self.options.threshold), _words(rubric) + text)
+            self.guard.verdict(pair, read(rubric, self.options.threshold), _words(rubric) + text)
             for pair, text in zip(pairs, said, strict=True)
             for rubric in [parse(text)]
         ]

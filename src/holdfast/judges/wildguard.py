@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from holdfast.judges import Desk, Pair
-from holdfast.judges.guards import Guard, GuardOptions, Seen, filled, spoken
+from holdfast.judges.guards import Guard, GuardOptions
 from holdfast.judges.keyed import Key
+from holdfast.judges.showing import Seen, filled, spoken
 from holdfast.types import Verdict
 
 NAME: Final = "wildguard-2"
@@ -61,22 +62,22 @@ class WildGuard:
     def __init__(self, options: Options | None = None) -> None:
         """Take the settings."""
         self.options = options or self.Options()
-        self._guard = Guard(NAME, self.options, PROMPT, chats=False)
-        self.title = self._guard.title()
+        self.guard = Guard(NAME, self.options, PROMPT, chats=False)
+        self.title = self.guard.title()
 
     def identity(self) -> dict[str, Any]:
         """See `Judge.identity`."""
-        return self._guard.identity()
+        return self.guard.identity()
 
     def check(self) -> None:
         """See `Judge.check`."""
-        self._guard.check()
+        self.guard.check()
 
     def judge(self, pairs: Sequence[Pair], desk: Desk | None = None) -> list[Verdict]:
         """See `Judge.judge`."""
-        said = self._guard.said(pairs, [filled(PROMPT, pair) for pair in pairs], desk)
+        said = self.guard.said(pairs, [filled(PROMPT, pair) for pair in pairs], desk)
         return [
-            self._guard.verdict(pair, parse(text), text)
+            self.guard.verdict(pair, parse(text), text)
             for pair, text in zip(pairs, said, strict=True)
         ]
 

@@ -7,12 +7,13 @@ over the GPUs, as in training. The batch is halved when it does not fit (`holdfa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from holdfast.memory.activations import cache_bytes
 from holdfast.memory.candidate import GIB
 from holdfast.memory.devices import GPU
 from holdfast.memory.shape import Shape
-from holdfast.memory.states import states
+from holdfast.memory.states import States, states
 from holdfast.memory.strategies import Held, device_map, split
 from holdfast.memory.workload import Workload
 
@@ -33,9 +34,7 @@ def answering_map(
         bf16: dtype of what is not quantised.
     """
     whole = [one for one in gpus if not one.mig]
-    work = Workload(method="qlora" if quantized else "lora", seq_len=max(1, tokens), bf16=bf16)
-    held = states(shape, work, "qlora" if quantized else "lora")
-    cache = cache_bytes(shape, work, 1, tokens)
+    held, cache = _held(shape, quantized, tokens, bf16)
     if len(whole) < 2 or held.weights + cache + ROOM_BYTES <= whole[0].free_bytes:
         return None
 
@@ -43,3 +42,16 @@ def answering_map(
         return part.weights + cache * part.layers // shape.layers + ROOM_BYTES
 
     return device_map(shape, split(held, shape, whole, cost))
+
+
+def answering_bytes(shape: Shape, quantized: bool, tokens: int, bf16: bool = True) -> int:
+    """What a model takes while it answers one prompt; see `answering_map` for the arguments."""
+    held, cache = _held(shape, quantized, tokens, bf16)
+    return held.weights + cache + ROOM_BYTES
+
+
+def _held(shape: Shape, quantized: bool, tokens: int, bf16: bool) -> tuple[States, int]:
+    """The model's states, and the bytes of one sequence's keys and values."""
+    method: Literal["lora", "qlora"] = "qlora" if quantized else "lora"
+    work = Workload(method=method, seq_len=max(1, tokens), bf16=bf16)
+    return states(shape, work, method), cache_bytes(shape, work, 1, tokens)

@@ -38,6 +38,7 @@ from holdfast.study.measuring import (
     again_place,
     grading,
     judged_first,
+    judges_ready,
     made_weights,
     repeats,
     replies,
@@ -81,8 +82,8 @@ def lay_out(plan: Plan) -> list[Stage]:
     stats = _stats(plan, [one.name for one in graded if one.name.startswith("readings/")])
     report = Stage("report", {}, lambda f, p: _report(plan, f), ("stats",))
     return [
-        budget, *base, *repeated, *shared.values(), *data, *trained, *made.values(), *tuned,
-        *scored, *graded, stats, report,
+        *judges_ready(plan), budget, *base, *repeated, *shared.values(), *data, *trained,
+        *made.values(), *tuned, *scored, *graded, stats, report,
     ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from holdfast.coherence import NLL_MARGIN, NLL_QUANTILE
 from holdfast.errors import DataError
 from holdfast.judges import Judge, Panel
 from holdfast.judges.ensemble import MEMBERS
+from holdfast.judges.guards import guards_of
 from holdfast.methods.scale import interpolated_model
 from holdfast.plan import BASE, Plan, place
 from holdfast.progress import Progress
@@ -168,6 +169,21 @@ def scoring(plan: Plan, where: str, name: str) -> Stage:
         return evaluate.score(plan.pool, plan.ref, plan.asked[name], said, folder, progress)
 
     return Stage(f"surprise/{where}", identity, make, (replies,), True)
+
+
+def judges_ready(plan: Plan) -> list[Stage]:
+    """The stage that looks at judges which are models, before anything is asked.
+
+    One that is not there, is gated or does not fit must not be found out after hours of answering.
+    """
+    every = [guard for task in plan.tasks.values() if task.judge for guard in guards_of(task.judge)]
+    guards = {store.fingerprint(one.identity()): one for one in every}
+
+    def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
+        found = {one.title(): round(one.needs(plan.gpus), 2) for one in guards.values()}
+        return {"needs_gib": found}
+
+    return [Stage("judges", {"guards": sorted(guards)}, make)] if guards else []
 
 
 def judged_first(graded: Sequence[Stage]) -> list[Stage]:
