@@ -55,7 +55,8 @@ def _of_arm(results: Results, arm: str) -> str:
 
 
 def _ends(share: Share) -> str:
-    return f"[{100 * (share.low or 0.0):+.1f}, {100 * (share.high or 0.0):+.1f}]"
+    text = f"[{100 * (share.low or 0.0):+.1f}, {100 * (share.high or 0.0):+.1f}]"
+    return text.replace("-", "\u2212")
 
 
 def decide(results: Results, retain: Mapping[str, float]) -> Decision | None:
@@ -94,14 +95,20 @@ def decide(results: Results, retain: Mapping[str, float]) -> Decision | None:
         f"Every tuned model {listed(one.kept() for one in needs)}, by the worse end of each 95 % "
         "interval, over all items."
     )
-    return Decision(answer, f"Good answers, in points: {' '.join(said)}", rule)
+    return Decision(answer, " ".join(said), rule)
 
 
 def _state(need: Need, cell: Cell) -> tuple[str, str]:
     diff = cell.diff or Share(None, None, None, 0, 0)
     change = Interval(diff.mean, diff.low, diff.high, diff.n, diff.unscored)
-    told = "nothing scored" if diff.mean is None else f"{100 * diff.mean:+.1f} {_ends(diff)}"
-    return need.state(change), told
+    return need.state(change), "nothing scored" if diff.mean is None else _good(diff)
+
+
+def _good(diff: Share) -> str:
+    """A change in good answers, so that no sign is left to be guessed."""
+    points = 100 * (diff.mean or 0.0)
+    way = "more" if points > 0 else "fewer"
+    return f"{abs(points):.1f} points {way} good answers {_ends(diff)}"
 
 
 def about_models(

@@ -21,6 +21,8 @@ from holdfast.report.words import (
     unscored,
 )
 
+TRAINED, COMPARED = "What each arm was trained on", "What is compared"
+
 
 def write(results: Results) -> str:
     """The whole study as GitHub markdown."""
@@ -49,7 +51,11 @@ def write(results: Results) -> str:
     grouped = [task for task in results.tasks if group_names(results, task.name)]
     if grouped:
         parts += ["## Group by group\n", *(_groups(results, task) for task in grouped)]
-    parts += [*tables.costs(results), "## What each arm was trained on\n", _training(results)]
+    parts += [
+        *tables.costs(results),
+        f"## {TRAINED if any(a.examples for a in results.arms) else COMPARED}\n",
+        _training(results),
+    ]
     notes = [f"- {clean(a.name)}: {clean(note)}" for a in results.arms for note in a.notes]
     parts += ["\n".join(notes) + "\n"] if notes else []
     parts += tables.meters(results)

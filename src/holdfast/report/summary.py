@@ -181,12 +181,13 @@ def verdict(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> str:
 
 def _change(share: Share) -> str:
     mean, low, high = (100 * (one or 0.0) for one in (share.mean, share.low, share.high))
-    interval = f"[{low:+.1f}, {high:+.1f}]"
+    interval = f"[{low:+.1f}, {high:+.1f}]".replace("-", "\u2212")
     if low > 0:
         return f"gained {mean:.1f} points {interval}"
     if high < 0:
         return f"lost {-mean:.1f} points {interval}"
-    return f"changed nothing measurable ({mean:+.1f} points {interval})"
+    about = f"{mean:+.1f}".replace("-", "\u2212")
+    return f"changed nothing measurable ({about} points {interval})"
 
 
 def assemble(
