@@ -59,7 +59,7 @@ def test_items_are_matched_by_id_not_by_place() -> None:
 def test_the_sentence_names_the_arm_that_kept_and_gained() -> None:
     said = _verdict(base=(40, 95), sft=(85, 40), replay=(80, 94), self=(45, 95))
     assert said.startswith("sft gained 45.0 points [+")
-    assert "and lost 55.0 points [-" in said
+    assert "and lost 55.0 points [\u2212" in said
     assert "replay did best: it lost nothing measurable and gained 40.0 points" in said
 
 
