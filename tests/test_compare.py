@@ -396,7 +396,7 @@ def test_an_adapter_from_the_hub(models: Path, tmp_path: Path) -> None:
         ("org/model", "model", "model", "org/model", None),
         ("org/model@v1.2", "model", "model", "org/model", "v1.2"),
         ("mine=org/model", "mine", "model", "org/model", None),
-        ("org/base", "tuned-base", "model", "org/base", None),
+        ("org/base", "base", "model", "org/base", None),
         ("x=http://localhost:8000/v1#a/B-c", "x", "endpoint", "http://localhost:8000/v1#a/B-c",
          None),
         ("http://localhost:8000/v1?concurrency=2#a/B-c", "B-c", "endpoint",

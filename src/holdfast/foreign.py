@@ -169,7 +169,7 @@ def _short(text: str) -> str:
     """A name for folders out of a path or hub id."""
     last = [part for part in re.split(r"[/\\]", text) if part not in ("", ".", "..", "~")]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", last[-1] if last else "model").strip("-._")
-    return "tuned-base" if name == "base" else name or "model"
+    return name or "model"
 
 
 def _endpoint(name: str, text: str) -> Foreign:

@@ -164,7 +164,7 @@ def finish(results: Any, page: Path, as_json: bool, table: Any) -> None:
     from rich.console import Console
 
     console = Console()
-    console.print(table(results))
+    console.print(table(results, console.width))
     for note in results.warnings:
         console.print(f"Note: {note}", highlight=False, markup=False)
     console.print(results.verdict, highlight=False, markup=False)

@@ -18,23 +18,17 @@ from holdfast.report.results import Results, Share, TaskInfo
 from holdfast.report.words import UNMEASURED, difference, factor, interval, shown, unscored
 from holdfast.stages import Step
 
+EDGE = 4
+"""Characters that a table's border and its last column's padding take."""
 
-def table(results: Results) -> Group:
-    """Arms x tasks at the final checkpoint: the share, and below it the difference to the base."""
-    found = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    found.add_column("arm", no_wrap=True)
-    for task in results.tasks:
-        found.add_column(escape(f"{task.name}\n({task.role})"), justify="right", no_wrap=True)
-    for arm in results.arms:
-        scale = final_point(results, arm.name)[1]
-        row = [arm.name + (f"\n{factor(scale)}" if scale != 1 else "")]
-        for task in results.tasks:
-            cell = final(results, arm.name, task.name)
-            text = _share(cell.score, task) if cell else UNMEASURED
-            if change := difference(cell.diff if cell else None, task.inverted):
-                text += f"\n{change.points} {change.interval}"
-            row.append(text)
-        found.add_row(*map(escape, row))
+
+def table(results: Results, width: int = 80) -> Group:
+    """Arms x tasks at the final checkpoint: the share, and below it the difference to the base.
+
+    Args:
+        results: of a study or comparison.
+        width: of the terminal, in characters; tasks that do not fit go into a further table.
+    """
     labels = [f"{task.name}: {task.label}" for task in results.tasks]
     told = [text for text in (sentences.noise_line(results), budget(results)) if text]
     head = [
@@ -43,7 +37,53 @@ def table(results: Results) -> Group:
         "below each figure its paired difference to the untouched model, in points.",
     ]
     below = [*labels, *told, *_decision(results)]
-    return Group(Text("\n".join(head)), found, Text("\n".join(below)))
+    return Group(Text("\n".join(head)), *_tables(results, width), Text("\n".join(below)))
+
+
+def _tables(results: Results, width: int) -> list[Table]:
+    """As many tasks side by side as fit, the others below them."""
+    first = ["arm", *(_named(results, arm.name) for arm in results.arms)]
+    groups: list[list[list[str]]] = []
+    used = width
+    for task in results.tasks:
+        column = [f"{task.name}\n({task.role})", *_column(results, task)]
+        if used + _wide(column) > width:
+            groups.append([first])
+            used = EDGE + _wide(first)
+        groups[-1].append(column)
+        used += _wide(column)
+    return [_table(one) for one in groups]
+
+
+def _table(columns: Sequence[Sequence[str]]) -> Table:
+    found = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    for number, column in enumerate(columns):
+        found.add_column(escape(column[0]), justify="right" if number else "left", no_wrap=True)
+    for row in zip(*(column[1:] for column in columns), strict=True):
+        found.add_row(*map(escape, row))
+    return found
+
+
+def _named(results: Results, arm: str) -> str:
+    scale = final_point(results, arm)[1]
+    return arm + (f"\n{factor(scale)}" if scale != 1 else "")
+
+
+def _column(results: Results, task: TaskInfo) -> list[str]:
+    """One task's figures, a cell for every arm."""
+    found = []
+    for arm in results.arms:
+        cell = final(results, arm.name, task.name)
+        text = _share(cell.score, task) if cell else UNMEASURED
+        if change := difference(cell.diff if cell else None, task.inverted):
+            text += f"\n{change.points} {change.interval}"
+        found.append(text)
+    return found
+
+
+def _wide(cells: Sequence[str]) -> int:
+    """The width of a column, its padding included."""
+    return 2 + max(len(line) for cell in cells for line in cell.split("\n"))
 
 
 def _decision(results: Results) -> list[str]:
