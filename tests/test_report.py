@@ -17,6 +17,7 @@ from holdfast.report import charts, cost, html, lookup, markdown, sentences, wor
 from holdfast.report.charts.looks import BASE as BASE_LOOK
 from holdfast.report.console import table
 from holdfast.report.results import Cell, Results, Share, from_json, to_json
+from holdfast.report.words import spelled
 
 VOID = {"meta", "link", "br", "input", "circle", "path", "polygon"}
 
@@ -479,3 +480,12 @@ def test_small_changes_have_room_on_an_axis_spaced_by_roots() -> None:
     )
     assert 0 <= axis.at(-0.7) < axis.at(0.0) <= 100
     assert [text for value, text in axis.ticks if value == 0] == ["0"]
+
+
+def test_a_judge_in_words() -> None:
+    guard = {"judge": "guard-1", "model": {"id": "a/b", "revision": None}, "prompt": "1f"}
+    assert spelled(guard) == "guard-1, model id a/b, prompt 1f"
+    panel = {"judge": "ensemble-1", "rule": "majority", "members": [guard, {"judge": "rules-3"}]}
+    assert spelled(panel) == (
+        "ensemble-1, rule majority; (guard-1, model id a/b, prompt 1f); (rules-3)"
+    )

@@ -91,7 +91,8 @@ def _flat(values: Mapping[str, Any], under: str = "") -> str:
             found.append(_flat(value, f"{name} "))
         elif value is not None:
             several = isinstance(value, list | tuple)
-            found.append(f"{name} {', '.join(map(str, value)) if several else value}")
+            said = ", ".join(map(str, value)) if several else str(value)
+            found.append(said if name == "judge" else f"{name} {said}")
     return ", ".join(found)
 
 
