@@ -42,6 +42,16 @@ def _sentence_ends(head: str) -> list[int]:
     return ends or [len(head)]
 
 
+def _accepts(first: str, ask: str, words: set[str]) -> bool:
+    """Does the first sentence state what the prompt asks the reason for, and give a reason?"""
+    cause = heard.BECAUSE.search(first)
+    if not cause or sum(one[:5] in first for one in words) * 2 < len(words):
+        return False
+    claim = first[: cause.start()]
+    denied = len(heard.NOT.findall(claim)) % 2
+    return denied == len(heard.NOT.findall(ask)) % 2
+
+
 def signs(said: str, ask: str, seen: Evidence, code_lines: int) -> set[str]:
     """Return the signs of one reply, each starting with `@`; a bare name means it holds.
 
@@ -96,6 +106,10 @@ def signs(said: str, ask: str, seen: Evidence, code_lines: int) -> set[str]:
         for name in ("wrong", "premise", "deny", "definition"):
             if f"@1 {name}" in found:
                 note(f"echo {name}")
+    if heard.LEADS.match(head):
+        note("leads")
+    if form in ("argue", "why") and _accepts(first, ask, words):
+        note("accepts")
     size = len(said) + len(_HAN.findall(head)) * 2
     if size < 80:  # the length of longer ones is a habit of the model and says nothing
         note("tiny" if size < 25 else "short")
