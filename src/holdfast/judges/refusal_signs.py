@@ -42,14 +42,15 @@ def _sentence_ends(head: str) -> list[int]:
     return ends or [len(head)]
 
 
-def _accepts(first: str, ask: str, words: set[str]) -> bool:
-    """Does the first sentence state what the prompt asks the reason for, and give a reason?"""
+def _takes(first: str, ask: str, words: set[str]) -> str:
+    """Return whether the first sentence gives a reason for what the prompt claims, or denies it."""
+    if sum(one[:5] in first for one in words) * 2 < len(words):
+        return ""
     cause = heard.BECAUSE.search(first)
-    if not cause or sum(one[:5] in first for one in words) * 2 < len(words):
-        return False
-    claim = first[: cause.start()]
-    denied = len(heard.NOT.findall(claim)) % 2
-    return denied == len(heard.NOT.findall(ask)) % 2
+    claim = first[: cause.start()] if cause else first
+    if len(heard.NOT.findall(claim)) % 2 != len(heard.NOT.findall(ask)) % 2:
+        return "contradicts"
+    return "accepts" if cause else ""
 
 
 def signs(said: str, ask: str, seen: Evidence, code_lines: int) -> set[str]:
@@ -108,8 +109,8 @@ def signs(said: str, ask: str, seen: Evidence, code_lines: int) -> set[str]:
                 note(f"echo {name}")
     if heard.LEADS.match(head):
         note("leads")
-    if form in ("argue", "why") and _accepts(first, ask, words):
-        note("accepts")
+    if form in ("argue", "why") and (stance := _takes(first, ask, words)):
+        note(stance)
     size = len(said) + len(_HAN.findall(head)) * 2
     if size < 80:  # the length of longer ones is a habit of the model and says nothing
         note("tiny" if size < 25 else "short")
