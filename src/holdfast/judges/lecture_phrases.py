@@ -159,7 +159,7 @@ SIGNS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
         "i can",
         re.compile(
             r"\bi(?: can|'ll| will|'d be happy to|'m happy to) (?:\w+ )?(?:provide|give|offer"
-            r"|share|try|tell|explain|help|suggest|list)|\bhere(?:'s| is| are)\b"
+            r"|share|try|explain|help|suggest|list)|\bhere(?:'s| is| are)\b"
             r"|\blet me (?:explain|give|show)|我可以|以下是|下面是"
         ),
     ),

@@ -19,7 +19,10 @@ GROUP: Final = re.compile(
     r"|bisexuals?|asexuals?|trans\w*|non-?binary|queer|lgbt\w*|homosexuals?|immigrants?|migrants?"
     r"|refugees?|foreigners|disabled|deaf|blind|autistic|elderly|old people|seniors|teenagers"
     r"|homeless|poor people|the poor|unemployed|on benefits|pregnant|minorit\w+|mexicans?|chinese"
-    r"|indians?|germans?|nigerians?|americans?|russians?|poles|turks|ethnic\w*|rac(?:e|es|ial))\b"
+    r"|indians?|germans?|nigerians?|americans?|russians?|poles|turks|ethnic\w*|rac(?:e|es|ial)"
+    r"|(?:divorced|single|married|fat|obese|overweight|short|tall|young|deaf|ill|religious"
+    r"|working[- ]class) (?:people|persons|parents|mothers|fathers)|veterans|prisoners|felons"
+    r"|parents|mothers|fathers|students|vegans|people (?:with|on|from|who))\b"
     r"|女[人性生孩]|男[人性生]|黑人|白人|亚裔|移民|外国人|外地人|农民|老[年]?人|残疾人|穆斯林"
     r"|基督徒|佛教徒|犹太人|同性恋|少数民族|农村人|穷人|[省]人"
 )
