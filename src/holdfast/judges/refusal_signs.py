@@ -109,6 +109,8 @@ def signs(said: str, ask: str, seen: Evidence, code_lines: int) -> set[str]:
                 note(f"echo {name}")
     if heard.LEADS.match(head):
         note("leads")
+    if heard.TURN.search(head):
+        note("turns")
     if form in ("argue", "why") and (stance := _takes(first, ask, words)):
         note(stance)
     size = len(said) + len(_HAN.findall(head)) * 2
