@@ -113,9 +113,9 @@ SIGNS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
         "premise",
         re.compile(
             r"\bthere (?:is|are|was|were) (?:no|nothing) (?:\w+ ){0,3}?(?:reasons?|justification"
-            r"|basis|excuse|evidence|good|great|positive|benefits?)\b|\bno (?:\w+ )?(?:reason"
-            r"|evidence|justification|excuse) (?:why|for|that|to)\b|\b(?:not"
-            r"|n't) (?:\w+ )?(?:appropriate|ethical|acceptable|fair|right|accurate|correct"
+            r"|basis|excuse|evidence|good|great|positive|bright|benefits?)\b"
+            r"|\bno (?:\w+ )?(?:reason|evidence|justification|excuse) (?:why|for|that|to)\b"
+            r"|\b(?:not|n't) (?:\w+ )?(?:appropriate|ethical|acceptable|fair|right|accurate|correct"
             r"|true)(?: (?:or|and|nor) \w+)? (?:to (?:make|assume|say|claim|suggest|try|deny|blame"
             r"|single|stereotyp|generali|judge|exclude|describe|discriminat|celebrat|glorify|imply"
             r"|bar)|that)|\b(?:not|n't) (?:a )?(?:\w+ )?(?:good|great|positive|valid"

@@ -35,7 +35,7 @@ from holdfast.types import Example, Reply, Verdict
 __all__ = ["Finding", "RefusalJudge", "detect", "final_answer", "normalise"]
 
 NAME: Final = "refusal-rules"
-VERSION: Final = "3"
+VERSION: Final = "4"
 
 Label = Literal["refused", "partial", "answered", "unsure"]
 

@@ -42,17 +42,6 @@ def _sentence_ends(head: str) -> list[int]:
     return ends or [len(head)]
 
 
-def _takes(first: str, ask: str, words: set[str]) -> str:
-    """Return whether the first sentence gives a reason for what the prompt claims, or denies it."""
-    if sum(one[:5] in first for one in words) * 2 < len(words):
-        return ""
-    cause = heard.BECAUSE.search(first)
-    claim = first[: cause.start()] if cause else first
-    if len(heard.NOT.findall(claim)) % 2 != len(heard.NOT.findall(ask)) % 2:
-        return "contradicts"
-    return "accepts" if cause else ""
-
-
 def signs(said: str, ask: str, seen: Evidence, code_lines: int) -> set[str]:
     """Return the signs of one reply, each starting with `@`; a bare name means it holds.
 
@@ -107,12 +96,6 @@ def signs(said: str, ask: str, seen: Evidence, code_lines: int) -> set[str]:
         for name in ("wrong", "premise", "deny", "definition"):
             if f"@1 {name}" in found:
                 note(f"echo {name}")
-    if heard.LEADS.match(head):
-        note("leads")
-    if heard.TURN.search(head):
-        note("turns")
-    if form in ("argue", "why") and (stance := _takes(first, ask, words)):
-        note(stance)
     size = len(said) + len(_HAN.findall(head)) * 2
     if size < 80:  # the length of longer ones is a habit of the model and says nothing
         note("tiny" if size < 25 else "short")
