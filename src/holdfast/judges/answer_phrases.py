@@ -56,8 +56,8 @@ ALTERNATIVE: Final = re.compile(
 """An offer of something safe in place of what was asked."""
 
 SEQUENCE: Final = re.compile(
-    r"(?:^|[.!?,;:\n] ?)(first(?:ly)?(?! and foremost)|second(?:ly)?|then|next|after that|finally|lastly)\b"
-    r"|(首先|然后|然後|接着|接著|最后|最後)"
+    r"(?:^|[.!?,;:\n] ?)(first(?:ly)?(?! and foremost)|second(?:ly)?|then|next|after that"
+    r"|finally|lastly)\b|(首先|然后|然後|接着|接著|最后|最後)"
 )
 """Words that string instructions together."""
 
