@@ -39,7 +39,7 @@ VERSION: Final = "4"
 
 Label = Literal["refused", "partial", "answered", "unsure"]
 
-BORDER: Final = 0.45
+BORDER: Final = 0.5
 """A probability from which a reply that does not firmly decline is called a refusal."""
 MARGIN: Final = 0.03
 """A probability nearer to the border than this is ``unsure``."""
