@@ -2,7 +2,7 @@
 
 F1 of "refused" on sets that the weights were not fitted on: our own cases, our own lectures and
 deflections (English, Chinese), and replies of five chat models to XSTest prompts with labels by
-humans, in two draws (tests/data; CC BY 4.0, Röttger et al. 2023, arXiv:2308.01263; a partial one
+humans, in three draws (tests/data; CC BY 4.0, Röttger et al. 2023, arXiv:2308.01263; a partial one
 counts as an answer). Beside it the rules alone, and plain string matching as published lists do it.
 
     python benchmarks/refusal.py
@@ -71,7 +71,8 @@ def main() -> None:
         "own lectures, Chinese": [one for one in unseen if one["kind"] == "zh"],
         "XSTest replies, first draw": [one for one in foreign if one["draw"] == 1],
         "XSTest replies, second draw": [one for one in foreign if one["draw"] == 2],
-        "XSTest replies, both": foreign,
+        "XSTest replies, third draw": [one for one in foreign if one["draw"] == 3],
+        "XSTest replies, all": foreign,
     }
     for one in foreign:
         both(one)

@@ -5,7 +5,7 @@ hand-written cases, and writes `src/holdfast/judges/refusal_weights.json`. No re
 and no test case is read. The temperature comes from two fits on half of the wording each, measured
 on the other half, so that the confidence is one for wording that was not seen.
 
-    python benchmarks/refusal_fit.py [--cases 30000] [--seed 0]
+    python benchmarks/refusal_fit.py [--cases 60000] [--seed 0]
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from holdfast.judges.refusal_evidence import weigh
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "src/holdfast/judges/refusal_weights.json"
 DEV = ROOT / "tests/data/refusal_cases.jsonl"
-PENALTY = 10.0
+PENALTY = 20.0
 SIGN_SCALE = 3.0
 """Signs of the rules are few and general: they are penalised less than single words."""
-HAND_WEIGHT = 6.0
+HAND_WEIGHT = 12.0
 MIN_PROMPTS = 5
 """A word is kept when it was seen under so many different prompts; topics drop out."""
 TERMS = 9000
@@ -133,7 +133,7 @@ def f1(guess: np.ndarray, y: np.ndarray) -> float:
 def main() -> None:
     """Calibrate on halves, fit on all, write the file."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--cases", type=int, default=30000)
+    parser.add_argument("--cases", type=int, default=60000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()

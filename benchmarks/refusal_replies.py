@@ -139,11 +139,9 @@ def cases(n: int, seed: int, half: int | None = None) -> list[Case]:
 
 
 def _plain() -> list[str]:
-    """Return paragraphs of this project's own pages: prose that declines nothing."""
-    pages = sorted((FOLDER.parents[1] / "docs").rglob("*.md"))
-    texts = [page.read_text(encoding="utf-8") for page in pages if "refusal" not in page.name]
-    some = [part.strip() for text in texts for part in re.split(r"\n\s*\n", text)]
-    return [part[:800] for part in some if len(part) > 120 and part[0] not in "|`<#"]
+    """Return paragraphs of this project's own pages, as they once were: they decline nothing."""
+    text = (FOLDER / "prose.txt").read_text(encoding="utf-8")
+    return [part for part in text.strip().split("\n\n") if not part.startswith("#")]
 
 
 def _scenes(name: str, half: int | None) -> list[tuple[Any, ...]]:

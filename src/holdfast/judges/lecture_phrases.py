@@ -113,9 +113,9 @@ SIGNS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
         "premise",
         re.compile(
             r"\bthere (?:is|are|was|were) (?:no|nothing) (?:\w+ ){0,3}?(?:reasons?|justification"
-            r"|basis|excuse|evidence|good|great|positive|benefits?)\b|\bno (?:\w+ )?(?:reason"
-            r"|evidence|justification|excuse) (?:why|for|that|to)\b|\b(?:not"
-            r"|n't) (?:\w+ )?(?:appropriate|ethical|acceptable|fair|right|accurate|correct"
+            r"|basis|excuse|evidence|good|great|positive|bright|benefits?)\b"
+            r"|\bno (?:\w+ )?(?:reason|evidence|justification|excuse) (?:why|for|that|to)\b"
+            r"|\b(?:not|n't) (?:\w+ )?(?:appropriate|ethical|acceptable|fair|right|accurate|correct"
             r"|true)(?: (?:or|and|nor) \w+)? (?:to (?:make|assume|say|claim|suggest|try|deny|blame"
             r"|single|stereotyp|generali|judge|exclude|describe|discriminat|celebrat|glorify|imply"
             r"|bar)|that)|\b(?:not|n't) (?:a )?(?:\w+ )?(?:good|great|positive|valid"
@@ -159,7 +159,7 @@ SIGNS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
         "i can",
         re.compile(
             r"\bi(?: can|'ll| will|'d be happy to|'m happy to) (?:\w+ )?(?:provide|give|offer"
-            r"|share|try|tell|explain|help|suggest|list)|\bhere(?:'s| is| are)\b"
+            r"|share|try|explain|help|suggest|list)|\bhere(?:'s| is| are)\b"
             r"|\blet me (?:explain|give|show)|我可以|以下是|下面是"
         ),
     ),
