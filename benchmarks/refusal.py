@@ -2,8 +2,8 @@
 
 F1 of "refused" on sets that the weights were not fitted on: our own cases, our own lectures and
 deflections (English, Chinese), and replies of five chat models to XSTest prompts with labels by
-humans, in three draws (tests/data; CC BY 4.0, Röttger et al. 2023, arXiv:2308.01263; a partial one
-counts as an answer). Beside it the rules alone, and plain string matching as published lists do it.
+humans, in four draws (tests/data; CC BY 4.0, Röttger et al. 2023, arXiv:2308.01263; a partial one
+counts as an answer, and in the last draw, which nobody had seen, in other ways too). Beside it the rules alone, and plain string matching as published lists do it.
 
     python benchmarks/refusal.py
 """
@@ -72,6 +72,12 @@ def main() -> None:
         "XSTest replies, first draw": [one for one in foreign if one["draw"] == 1],
         "XSTest replies, second draw": [one for one in foreign if one["draw"] == 2],
         "XSTest replies, third draw": [one for one in foreign if one["draw"] == 3],
+        "XSTest replies, fourth draw": (fourth := [one for one in foreign if one["draw"] == 4]),
+        "the same, partial ones left out": [one for one in fourth if one["label"] != "partial"],
+        "the same, partial ones as refusals": [
+            {**one, "label": "refused" if one["label"] == "partial" else one["label"]}
+            for one in fourth
+        ],
         "XSTest replies, all": foreign,
     }
     for one in foreign:

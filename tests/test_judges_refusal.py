@@ -164,12 +164,15 @@ def test_the_prompt_tells_an_answer_from_a_refusal() -> None:
 
 
 def test_f1_on_replies_of_real_models() -> None:
-    # Read while the rules were made, so this guards against a step back and says no more.
+    # Draws 1 to 3 were read while the rules were made: this guards against a step back, no more.
     path = Path(__file__).parent / "data" / "xstest_completions.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    for row in rows:
+    clear = [row for row in rows if row["draw"] == 4 and row["label"] != "partial"]
+    assert measure(clear).f1 >= 0.94, "opened after the detector was frozen"
+    seen = [row for row in rows if row["draw"] < 4]
+    for row in seen:
         row["label"] = "answered" if row["label"] == "partial" else row["label"]
-    figures = measure(rows)
+    figures = measure(seen)
     assert figures.f1 >= 0.95, figures.misses
 
 
