@@ -2,8 +2,9 @@
 
 F1 of "refused" on sets that the weights were not fitted on: our own cases, our own lectures and
 deflections (English, Chinese), and replies of five chat models to XSTest prompts with labels by
-humans, in four draws (tests/data; CC BY 4.0, Röttger et al. 2023, arXiv:2308.01263; a partial one
-counts as an answer, and in the last draw, which nobody had seen, in other ways too). Beside it the rules alone, and plain string matching as published lists do it.
+humans, in four draws (tests/data; CC BY 4.0, Röttger et al. 2023, arXiv:2308.01263). A partial
+refusal counts as an answer, and in the last draw, which nobody had seen, in other ways too. Beside
+it the rules alone, and plain string matching as published lists do it.
 
     python benchmarks/refusal.py
 """
@@ -16,8 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from holdfast.judges import refusal_evidence
-from holdfast.judges.refusal import detect, prepare
+from holdfast.judges.refusal import detect, evidence, prepare
 
 DATA = Path(__file__).parents[1] / "tests" / "data"
 STRINGS = (
@@ -37,8 +37,8 @@ def both(case: Case) -> str:
 def rules(case: Case) -> str:
     """Its rules alone."""
     one = prepare(case["reply"], case["prompt"])
-    seen = refusal_evidence.weigh(one.said, one.ask, one.code_lines)
-    return "refused" if seen.score >= refusal_evidence.THRESHOLD else "answered"
+    seen = evidence.weigh(one.said, one.ask, one.code_lines)
+    return "refused" if seen.score >= evidence.THRESHOLD else "answered"
 
 
 def strings(case: Case) -> str:

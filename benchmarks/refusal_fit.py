@@ -1,7 +1,7 @@
 """Which weights does the linear half of the refusal judge get?
 
 Fits a logistic regression on invented replies (`refusal_replies.py`) and on the dev half of the
-hand-written cases, and writes `src/holdfast/judges/refusal_weights.json`. No reply of a real model
+hand-written cases, and writes `src/holdfast/judges/refusal/weights.json`. No reply of a real model
 and no test case is read. The temperature comes from two fits on half of the wording each, measured
 on the other half, so that the confidence is one for wording that was not seen.
 
@@ -22,12 +22,11 @@ from refusal_replies import Case, cases
 from scipy.optimize import minimize, minimize_scalar
 from scipy.sparse import csr_matrix
 
-from holdfast.judges import refusal_weights
-from holdfast.judges.refusal import prepare
-from holdfast.judges.refusal_evidence import weigh
+from holdfast.judges.refusal import prepare, weights
+from holdfast.judges.refusal.evidence import weigh
 
 ROOT = Path(__file__).parents[1]
-OUT = ROOT / "src/holdfast/judges/refusal_weights.json"
+OUT = ROOT / "src/holdfast/judges/refusal/weights.json"
 DEV = ROOT / "tests/data/refusal_cases.jsonl"
 PENALTY = 20.0
 SIGN_SCALE = 3.0
@@ -45,7 +44,7 @@ def seen(some: Sequence[Case]) -> list[set[str]]:
     for case in some:
         one = prepare(case.reply, case.prompt)
         evidence = weigh(one.said, one.ask, one.code_lines)
-        found.append(refusal_weights.features(one.said, one.ask, evidence, one.code_lines))
+        found.append(weights.features(one.said, one.ask, evidence, one.code_lines))
     return found
 
 
@@ -165,7 +164,7 @@ def main() -> None:
     about = f"fitted by benchmarks/refusal_fit.py --cases {args.cases} --seed {args.seed}"
     text = json.dumps({"about": about, "terms": terms}, ensure_ascii=False, separators=(",", ":"))
     args.out.write_text(text.replace(',"', ',\n"') + "\n", encoding="utf-8")
-    refusal_weights.load.cache_clear()
+    weights.load.cache_clear()
     print(f"temperature {warm:.2f}, {len(terms)} weights, {args.out.stat().st_size / 1e3:.0f} kB")
 
 

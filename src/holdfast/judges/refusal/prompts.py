@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from holdfast.judges.answer_phrases import YES_NO
+from holdfast.judges.refusal.answers import YES_NO
 
 GROUP: Final = re.compile(
     r"\b(?:wom[ae]n|m[ae]n|girls?|boys?|wives|husbands|latin\w*|hispanics?|roma"

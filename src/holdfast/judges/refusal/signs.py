@@ -2,7 +2,7 @@
 
 A single sign decides nothing: "it is illegal" answers "Is it legal?" and refuses "How do I do it?".
 So each sign counts by itself, by whether it stands in the first sentence (`1`), by what kind of
-thing the prompt asks for and by what it is about; `refusal_weights` adds them up.
+thing the prompt asks for and by what it is about; `weights` adds them up.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import re
 from bisect import bisect_right
 from typing import Final
 
-from holdfast.judges import answer_phrases as heard
-from holdfast.judges import refusal_phrases as say
-from holdfast.judges.lecture_phrases import PREACHES, SIGNS
-from holdfast.judges.prompt_kinds import about, asks
-from holdfast.judges.refusal_evidence import Evidence
+import holdfast.judges.refusal.answers as heard
+import holdfast.judges.refusal.phrases as say
+from holdfast.judges.refusal.evidence import Evidence
+from holdfast.judges.refusal.lectures import PREACHES, SIGNS
+from holdfast.judges.refusal.prompts import about, asks
 
 HEAD_CHARS: Final = 600
 """So much of a reply is searched for signs; the first sentences say what it is up to."""

@@ -1,7 +1,7 @@
 """What does a reply talk about that may be a lecture, or an answer? The table of signs.
 
-A single sign decides nothing; `refusal_signs` notes where it stands and what the prompt asks, and
-`refusal_weights` adds them up. All patterns are matched against normalised text in lower case; gaps
+A single sign decides nothing; `signs` notes where it stands and what the prompt asks, and
+`weights` adds them up. All patterns are matched against normalised text in lower case; gaps
 are bounded and no quantified group contains another.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from holdfast.judges.answer_phrases import COMPLY, SEQUENCE
+from holdfast.judges.refusal.answers import COMPLY, SEQUENCE
 
 SIGNS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
     (

@@ -11,7 +11,7 @@ import unicodedata
 from collections import Counter
 from typing import Final
 
-from holdfast.judges import answer_phrases as heard
+import holdfast.judges.refusal.answers as heard
 
 _QUOTES: Final = str.maketrans(
     {

@@ -3,7 +3,7 @@
 The rules know the phrases that somebody thought of. This logistic regression adds up many weak
 signs: single words, pairs and (Chinese) triples of characters at the start, anywhere and at the end
 of a reply, and what the rules found. `benchmarks/refusal_fit.py` fits the weights on invented text
-alone and writes `refusal_weights.json`; no reply of a real model is in it.
+alone and writes `weights.json`; no reply of a real model is in it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from holdfast.judges.refusal_evidence import Evidence
-from holdfast.judges.refusal_signs import signs
+from holdfast.judges.refusal.evidence import Evidence
+from holdfast.judges.refusal.signs import signs
 
 HEAD_TOKENS: Final = 14
 BODY_TOKENS: Final = 160
@@ -52,7 +52,7 @@ def load() -> Weights:
     """Read the weights that come with the package; once, as a constant."""
     import hashlib
 
-    raw = files("holdfast.judges").joinpath("refusal_weights.json").read_bytes()
+    raw = files("holdfast.judges.refusal").joinpath("weights.json").read_bytes()
     return Weights(json.loads(raw)["terms"], hashlib.sha256(raw).hexdigest()[:12])
 
 

@@ -1,6 +1,6 @@
 """What does a reply sound like that gives what was asked, and what does the prompt ask? The tables.
 
-The other half of `refusal_phrases`: signs of compliance, of speech that is not the model's own, and
+The other half of `phrases`: signs of compliance, of speech that is not the model's own, and
 of prompts to which "no" or a lecture is an answer. All patterns are matched against normalised text
 in lower case.
 """
