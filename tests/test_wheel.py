@@ -55,8 +55,8 @@ def test_the_wheel_holds_what_the_demo_needs(wheel: Path) -> None:
         names = set(archive.namelist())
         size = sum(one.file_size for one in archive.infolist() if "lab/model/" in one.filename)
     for name in ("lab/model/model.safetensors", "lab/model/README.md", "recipes/lab.yaml",
-                 "recipes/hw6.yaml", "judges/refusal/weights.json", "report/report.html.j2", "memory/catalogue.json",
-                 "memory/train_script.py.j2", "py.typed"):  # fmt: skip
+                 "recipes/hw6.yaml", "judges/refusal/weights.json", "report/report.html.j2",
+                 "memory/catalogue.json", "memory/train_script.py.j2", "py.typed"):  # fmt: skip
         assert f"holdfast/{name}" in names
     assert size <= 8 * 2**20
 
