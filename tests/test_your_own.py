@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import tasks
+from holdfast import store, tasks
 from holdfast.cli import call
-from holdfast.errors import StudyError
-from holdfast.evaluate import read_readings
+from holdfast.errors import DataError, StudyError
+from holdfast.evaluate import grade, read_readings
 from holdfast.spec import TaskSpec
+from holdfast.types import Reply
 
 PAGE = Path(__file__).parents[1] / "docs" / "tasks" / "your-own.md"
 FILES = {"train.jsonl", "test.jsonl", "brief.py", "study.yaml"}
@@ -107,3 +108,48 @@ def test_options_of_one_s_own_task_are_checked(written: Path) -> None:
     made.self_check()
     one = made.examples("test")[0]
     assert made.options.most_words == 20 and one.id == "cards"
+
+
+@pytest.mark.parametrize(
+    ("line", "missing"),
+    [
+        ("    inverted = False  # more is better\n", "inverted"),
+        ("    judge = None\n", "judge"),
+        ('        self.label = f"right, in at most {options.most_words} words"\n', "label"),
+        ("        self.options = options\n", "options"),
+    ],
+)
+def test_a_task_that_lacks_something_is_told_before_anything_is_asked(
+    written: Path, line: str, missing: str
+) -> None:
+    code = (written / "brief.py").read_text("utf-8")
+    assert code.count(line) == 1
+    (written / "brief.py").write_text(code.replace(line, ""), "utf-8")
+    spec = TaskSpec(kind="brief.py:Brief", path="test.jsonl", judge=None)  # type: ignore[call-arg]
+    with pytest.raises(StudyError, match=rf"Brief sets no {missing}\n") as caught:
+        tasks.build("brief", spec, "study.yaml")
+    assert caught.value.where == "study.yaml: tasks.brief"
+    assert "docs/tasks/your-own.md" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ('{}["hm"]', "fails on the reply to 'cards': KeyError: 'hm'"),
+        ("1.0", "it returned 1.0, which is no Reading"),
+    ],
+)
+def test_a_grader_that_fails_names_the_item(written: Path, returned: str, message: str) -> None:
+    code = (written / "brief.py").read_text("utf-8")
+    start = "    def grade(self, example, reply, verdict):\n"
+    (written / "brief.py").write_text(
+        code.replace(start, f"{start}        return {returned}\n"), "utf-8"
+    )
+    spec = TaskSpec(kind="brief.py:Brief", path="test.jsonl")  # type: ignore[call-arg]
+    task = tasks.build("brief", spec, "study.yaml")
+    store.write_jsonl(written / "said" / "replies.jsonl", [Reply("cards", 0, "10", "stop", 1)])
+    with pytest.raises(DataError, match=message) as caught:
+        grade(task, task.examples("test"), written / "said", None, written / "graded")
+    assert caught.value.where == "task Brief"
+    assert "brief.py" in caught.value.remedy
+    assert ("line" in caught.value.remedy) == ("KeyError" in message)

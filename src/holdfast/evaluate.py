@@ -7,16 +7,19 @@ readings); `score` says besides what the untouched model makes of the replies.
 
 from __future__ import annotations
 
+import inspect
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from holdfast import outcomes, store, surprise
 from holdfast.asking import CHUNK, REPLIES, ask
 from holdfast.enginepool import EnginePool
-from holdfast.errors import DataError
+from holdfast.errors import DataError, HoldfastError
 from holdfast.judges import Desk, Judge, Pair, Panel
 from holdfast.models import ModelRef
 from holdfast.progress import Progress
@@ -158,7 +161,11 @@ def grade(
         verdicts: folder of what the judge said of it.
         folder: of the stage.
         scored: folders of what `score` made of these replies and of the base's own.
+
+    Raises:
+        DataError: a reply to no item of the task, or a grader of the user's own that fails.
     """
+    mark = partial(_graded, task) if hasattr(task, "code") else task.grade
     count: Counter[str] = Counter()
     unscored = 0
 
@@ -167,13 +174,34 @@ def grade(
         found, with_loss = _verdicts(verdicts), _losses(scored)
         for example, reply in _paired(examples, replies):
             reading = outcomes.withheld(example, reply)
-            reading = reading or task.grade(example, reply, with_loss(found(reply)))
+            reading = reading or mark(example, reply, with_loss(found(reply)))
             count[reading.outcome] += 1
             unscored += reading.value is None
             yield reading
 
     store.write_jsonl(folder / READINGS, graded())
     return {"outcomes": dict(sorted(count.items())), "unscored": unscored}
+
+
+def _graded(task: Task, example: Example, reply: Reply, verdict: Verdict | None) -> Reading:
+    """One reading by a task from a user's file, whose mistakes are told as such."""
+    try:
+        reading = task.grade(example, reply, verdict)
+        if not isinstance(reading, Reading):
+            raise TypeError(f"it returned {reading!r}, which is no Reading")
+        return reading
+    except HoldfastError:
+        raise
+    except Exception as error:
+        file = inspect.getfile(type(task))
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [f", line {one.lineno}" for one in frames if one.filename == file]
+        raise DataError(
+            f"its grade fails on the reply to {example.id!r}: {type(error).__name__}: {error}",
+            where=f"task {type(task).__name__}",
+            remedy=f"mend {Path(file).name}{lines[-1] if lines else ''}, and run again: what was "
+            "answered is kept",
+        ) from error
 
 
 def _verdicts(folder: Path | None) -> Callable[[Reply], Verdict | None]:

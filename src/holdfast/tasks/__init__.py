@@ -38,6 +38,9 @@ TASKS = {
 MEMBERS = ("Options", "version", "examples", "grade", "self_check")
 """What a class must have to be a task; the others may be set when it is made."""
 
+ATTRIBUTES = ("label", "judge", "inverted", "options")
+"""What a task must have once it is made."""
+
 
 class Task(Protocol):
     """One ability.
@@ -105,7 +108,7 @@ def build(name: str, spec: TaskSpec, source: str) -> Task:
         source: the study file's name, for messages.
 
     Raises:
-        StudyError: no such task, or a key that it does not take.
+        StudyError: no such task, a key that it does not take, or a class that is no whole task.
     """
     task = kind(name, spec, f"{source}: tasks.{name}")
     own = set(known_keys(task.Options))
@@ -120,9 +123,21 @@ def build(name: str, spec: TaskSpec, source: str) -> Task:
     options = parse(task.Options, dict(spec.model_extra or {}), source, at=("tasks", name))
     where = f"{source}: tasks.{name}.judge"
     made = task(options, None if spec.judge is None else judges.build(spec.judge, where))
+    _whole(made, f"{source}: tasks.{name}")
     if spec.judge is not None and made.judge is None:
         raise StudyError("this task needs no judge", where=where, remedy="leave `judge` out")
     return made
+
+
+def _whole(made: Task, where: str) -> None:
+    """Refuse a task that lacks what is needed only after everything was asked."""
+    missing = [one for one in ATTRIBUTES if not hasattr(made, one)]
+    if missing:
+        raise StudyError(
+            f"{type(made).__name__} sets no {', no '.join(missing)}",
+            where=where,
+            remedy="set it in the class or in __init__; docs/tasks/your-own.md has a whole task",
+        )
 
 
 def sampling(
