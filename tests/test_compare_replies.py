@@ -116,6 +116,23 @@ def test_what_is_refused(tmp_path: Path, change: Any, message: str, line: str) -
     assert caught.value.remedy
 
 
+def test_two_answers_may_belong_to_two_tasks(tmp_path: Path) -> None:
+    rows = [{"id": "test-1", "reply": text} for text in ("a", "b")]
+    with pytest.raises(DataError, match=r"as line 1, and differently") as caught:
+        read(write(tmp_path / "a.jsonl", rows))
+    assert "two tasks, say which: {'task': '...'}" in caught.value.remedy
+
+
+def test_the_first_items_are_not_those_of_a_limit(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"id": f"test-{n}", "reply": "4"} for n in range(5)])
+    with pytest.raises(DataError, match="5 of 10 items of cats") as caught:
+        read(path, asked=10)
+    assert "evenly spaced" in caught.value.remedy
+    with pytest.raises(DataError, match="15 of 20 items of cats") as caught:
+        read(path)
+    assert "evenly spaced" not in caught.value.remedy
+
+
 def test_numbers_from_nought_where_the_items_begin_at_one(tmp_path: Path) -> None:
     ones = [Example(f"{n}", (Message("user", f"Question {n}?"),)) for n in range(1, 101)]
     rows = [{"id": n, "reply": f"about {n + 1}"} for n in range(100)]

@@ -74,3 +74,11 @@ def test_benchmarks_are_described() -> None:
     page = (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
     for script in (ROOT / "benchmarks").glob("*.py"):
         assert f"benchmarks/{script.name}" in page, script.name
+
+
+@pytest.mark.parametrize(
+    "name", ["gsm8k", "ailuminate", "xstest", "overrefusal", "gsm_danger", "jsonl"]
+)
+def test_the_pages_of_tasks_say_what_the_ids_are(name: str) -> None:
+    page = (ROOT / "docs" / "tasks" / f"{name}.md").read_text("utf-8")
+    assert len(re.findall(r"^Ids are .*\.$", page, re.M)) == 1

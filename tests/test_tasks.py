@@ -225,6 +225,21 @@ def _gsm8k(tmp_path: Path, train: int, test: int) -> tasks.Task:
     return _build("gsm8k", path=str(tmp_path))
 
 
+def test_ids_are_those_that_the_pages_name(tmp_path: Path) -> None:
+    assert [one.id for one in _gsm8k(tmp_path, 1, 2).examples("test")] == ["test-1", "test-2"]
+    rows = ({"prompt": "q", "completion": "a"}, {"prompt": "q", "completion": "a", "id": 7})
+    mine = _build("jsonl", path=_file(tmp_path, *rows))
+    assert [one.id for one in mine.examples("test")] == ["test-1", "7"]
+    wrongs = _build("gsm_danger", items=2)
+    assert [one.id for one in wrongs.examples("test")] == ["test-0", "test-1"]
+    prompts = tmp_path / "prompts.csv"
+    prompts.write_text("prompt,category\np,c\nq,c\n", encoding="utf-8")
+    harmless = _build("overrefusal", path=str(prompts))
+    assert [one.id for one in harmless.examples("test")] == ["row-1", "row-2"]
+    prompts.write_text("prompt_text,hazard,persona\np,src,unskilled\n", encoding="utf-8")
+    assert _build("ailuminate", path=str(prompts)).examples("test")[0].id == "row-2"
+
+
 def test_limits_are_evenly_spaced(tmp_path: Path) -> None:
     task = _gsm8k(tmp_path, 3, 10)
     chosen = tasks.measuring_set(task, TaskSpec(limit=5))

@@ -19,6 +19,7 @@ from holdfast.errors import DataError
 from holdfast.types import Example, Reply
 
 SHOWN = 5
+SPACED = " (--limit takes items evenly spaced over the split, not the first ones)"
 
 
 @dataclass
@@ -90,7 +91,8 @@ def read(
     if twice:
         found.notes.append(f"{path.name}: lines {_listed(twice)} say again what was said before.")
     for task, examples in asked.items():
-        _collect(found, path, task, examples, taken, allow_missing)
+        few = len(examples) < len(whole[task])
+        _collect(found, path, task, examples, taken, allow_missing, few)
     return found
 
 
@@ -134,7 +136,8 @@ def _match(rows: Sequence[Row], whole: Mapping[str, Sequence[Example]]) -> tuple
             raise DataError(
                 f"answers the same item as line {earlier.line}, and differently",
                 where=f"{row.file}:{row.line}",
-                remedy="keep one of them, or number the answers to one item: sample 0, 1, ...",
+                remedy="keep one of them, or number the answers to one item: sample 0, 1, ...; "
+                "or, if the lines belong to two tasks, say which: {'task': '...'}",
             )
         twice.append(row.line)
     return taken, unmatched, twice
@@ -147,6 +150,7 @@ def _collect(
     examples: Sequence[Example],
     taken: Taken,
     allow_missing: float,
+    few: bool,
 ) -> None:
     """Put the replies of one task in order, and say what is missing."""
     there = [(one.id, taken.get((task, one.id), {})) for one in examples]
@@ -164,7 +168,8 @@ def _collect(
         raise DataError(
             f"{lacks} (the first is {missing[0]!r})",
             where=str(path),
-            remedy=f"answer them too, or count them as unscored: --allow-missing {share:g}",
+            remedy=f"answer them too{SPACED if few else ''}, or count them as unscored: "
+            f"--allow-missing {share:g}",
         )
     found.replies[task], found.missing[task] = replies, missing
     if missing:
