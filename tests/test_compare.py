@@ -411,6 +411,48 @@ def test_how_models_are_named(
     assert "?" not in one.said
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("runs/x/train/self/seed1126/checkpoint-60", "self-seed1126-checkpoint-60"),
+        ("runs/x/train/sft/seed7/checkpoint-60/", "sft-seed7-checkpoint-60"),
+        ("out\\math run\\checkpoint-60", "math-run-checkpoint-60"),
+        ("checkpoint-60", "checkpoint-60"),
+        ("./seed1", "seed1"),
+        ("some/model", "model"),
+        ("..", "model"),
+    ],
+)
+def test_checkpoints_are_named_by_their_training(path: str, name: str) -> None:
+    assert foreign.answers(path).name == name
+
+
+def test_answers_are_no_model(tmp_path: Path) -> None:
+    file = tmp_path / "said.jsonl"
+    file.write_text("{}\n", encoding="utf-8")
+    with pytest.raises(ModelError, match="is a file of answers") as caught:
+        foreign.find(str(file))
+    assert "--replies" in caught.value.remedy
+
+
+def test_a_folder_of_checkpoints_names_one(models: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    training = run / "train" / "sft" / "seed1"
+    for step in (9, 10):
+        shutil.copytree(models / "lora", training / f"checkpoint-{step}")
+    (training / "checkpoint-11").mkdir()  # its weights were deleted
+    (training / "checkpoint-x").mkdir()
+    (run / "run.json").write_text("{}", encoding="utf-8")
+    for folder in (training, run, run / "train"):
+        with pytest.raises(ModelError, match="is a folder of checkpoints") as caught:
+            foreign.find(str(folder))
+        named = str(training / "checkpoint-10")
+        assert caught.value.remedy == f"name one: {named}"
+        assert foreign.find(named).form == "adapter"
+    with pytest.raises(ModelError, match="has no config"):
+        foreign.find(str(training / "checkpoint-11"))
+
+
 def test_a_gguf_file_needs_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.gguf").write_bytes(b"GGUF")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

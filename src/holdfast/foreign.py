@@ -22,6 +22,9 @@ from holdfast.spec import NAME, ModelSpec
 Form = Literal["model", "adapter", "gguf", "endpoint", "answers"]
 ELSEWHERE = ("endpoint", "answers")
 """Forms whose weights are not loaded here."""
+OF_MODELS = ("config.json", adapter.SETTINGS)
+NUMBERED = re.compile(r"(checkpoint-|seed)\d+")
+"""Parts of a path that say little without the part before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ def find(
         trust_remote_code: run the Python code that a whole model brings.
 
     Raises:
-        ModelError: it cannot be used, or is the adapter of another base.
+        ModelError: it cannot be used, is no model, or is the adapter of another base.
         StudyError: an address that names no model.
         MissingDependency: reading GGUF needs a package.
     """
@@ -96,6 +99,7 @@ def find(
     folder = Path(text).expanduser()
     if file := _gguf(folder, text):
         return _from_gguf(name, text, file, revision)
+    _no_other(folder, text)
     local = folder if folder.is_dir() else adapter.from_hub(text, revision)
     if text != models.LAB and local is not None and adapter.is_adapter(local):
         return _adapter(name, _said(text, revision), local, base, any_base)
@@ -166,10 +170,28 @@ def _said(text: str, revision: str | None) -> str:
 
 
 def _short(text: str) -> str:
-    """A name for folders out of a path or hub id."""
-    last = [part for part in re.split(r"[/\\]", text) if part not in ("", ".", "..", "~")]
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", last[-1] if last else "model").strip("-._")
+    """A name for folders out of a path or hub id; that of a checkpoint has its training in it."""
+    parts = [part for part in re.split(r"[/\\]", text) if part not in ("", ".", "..", "~")]
+    first = len(parts) - 1
+    while first > 0 and NUMBERED.fullmatch(parts[first]):
+        first -= 1
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts[max(first, 0) :])).strip("-._")
     return name or "model"
+
+
+def _no_other(folder: Path, text: str) -> None:
+    """Refuse answers, and a folder of trainings, where a model is meant."""
+    if folder.suffix == ".jsonl" and folder.is_file():
+        raise ModelError("is a file of answers", where=text, remedy="add --replies")
+    if not folder.is_dir() or any((folder / one).is_file() for one in OF_MODELS):
+        return
+    checkpoint = modelfiles.checkpoint_in(folder)
+    if checkpoint is not None:
+        raise ModelError(
+            "is a folder of checkpoints, and no model itself",
+            where=text,
+            remedy=f"name one: {checkpoint}",
+        )
 
 
 def _endpoint(name: str, text: str) -> Foreign:

@@ -52,6 +52,23 @@ def check_folder(folder: Path, chats: bool = True) -> None:
         )
 
 
+def checkpoint_in(folder: Path) -> Path | None:
+    """The last usable checkpoint of a training folder or run folder; None: it is neither.
+
+    Args:
+        folder: that holds no model itself.
+    """
+    levels = ("", "*/", "*/*/", "train/*/*/")  # a run's are train/ARM/SEED/checkpoint-N
+    found = [one for at in levels for one in folder.glob(f"{at}checkpoint-*") if _usable(one)]
+    return max(found, key=lambda one: int(one.name.rpartition("-")[2]), default=None)
+
+
+def _usable(checkpoint: Path) -> bool:
+    if not checkpoint.name.rpartition("-")[2].isdecimal():
+        return False
+    return any((checkpoint / name).is_file() for name in ("config.json", "adapter_config.json"))
+
+
 def _has_template(folder: Path) -> bool:
     if (folder / "chat_template.jinja").is_file():
         return True
