@@ -152,6 +152,12 @@ def test_doctor_tasks_and_schema(capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, json.loads(out)["versions"]["trl"]) == (0, "1.16.0")
     code, out, _ = _call(capsys, "tasks")
     assert "extraction" in out
+    common, _, others = out.partition("\ngsm8k\n")
+    assert common.startswith("every task\n    kind ")
+    assert "evenly spaced" in common
+    assert re.search(r"\njsonl\n    path +\(required\) The file that measures\.\n", others)
+    code, out, _ = _call(capsys, "tasks", "--json")
+    assert json.loads(out)["jsonl"]["path"].startswith("(required)")
     code, out, _ = _call(capsys, "methods")
     assert "token_mask (loss)" in out
     assert "max_perplexity" in out

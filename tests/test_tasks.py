@@ -209,6 +209,10 @@ def test_what_a_users_file_must_have(tmp_path: Path) -> None:
 def test_a_tasks_own_keys_are_checked() -> None:
     with pytest.raises(StudyError, match=r"unknown key \(did you mean 'extraction'\?\)"):
         _build("gsm8k", extration="strict")
+    with pytest.raises(StudyError, match=r"this task takes: .*; and every task: .*limit, .*shots"):
+        _build("gsm8k", limits=3)
+    with pytest.raises(StudyError, match=r"kind: jsonl with a path, or kind: FILE\.py:Class"):
+        _build("mine")
     with pytest.raises(StudyError, match=r"no task is called 'gsm9k' \(did you mean 'gsm8k'\?\)"):
         _build("gsm9k")
     with pytest.raises(StudyError, match=r"tasks\.t\.sampling\.max_tokens: unknown key"):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import typer
+from pydantic import BaseModel
 
 from holdfast.cli.front import Json, say
 
@@ -19,33 +20,43 @@ def schema() -> None:
 
 def tasks(as_json: Json = False) -> None:
     """List the tasks and the keys that each takes in a study file."""
+    from holdfast.spec import TaskSpec
     from holdfast.tasks import TASKS
 
-    _list("tasks", TASKS, as_json)
+    _list("tasks", TASKS, as_json, ["every task", *_lines(_keys(TaskSpec))])
 
 
 def methods(as_json: Json = False) -> None:
     """List the remedies, the list of an arm that each belongs to, and its settings."""
     from holdfast.methods import METHODS
 
-    _list("methods", METHODS, as_json)
+    _list("methods", METHODS, as_json, [])
 
 
-def _list(family: str, known: Mapping[str, str], as_json: bool) -> None:
+def _list(family: str, known: Mapping[str, str], as_json: bool, first: Sequence[str]) -> None:
     from holdfast.registry import resolve
 
     found: dict[str, dict[str, str]] = {}
-    lines: list[str] = []
+    lines = list(first)
     for name in known:
         made = resolve(family, known, name)
-        fields = made.Options.model_fields
-        found[name] = {
-            key: " ".join((one.description or "").split()) for key, one in fields.items()
-        }
+        found[name] = _keys(made.Options)
         entry = getattr(made, "entry", None)
         lines.append(f"{name} ({entry})" if entry else name)
-        lines += [f"    {key:<24} {text}" for key, text in found[name].items()]
+        lines += _lines(found[name])
     say(as_json, found, "\n".join(lines))
+
+
+def _keys(section: type[BaseModel]) -> dict[str, str]:
+    """The keys of a section and what they mean; those that have no default are marked."""
+    return {
+        key: " ".join([*["(required)"] * one.is_required(), *(one.description or "").split()])
+        for key, one in section.model_fields.items()
+    }
+
+
+def _lines(keys: Mapping[str, str]) -> list[str]:
+    return [f"    {key:<24} {text}" for key, text in keys.items()]
 
 
 def doctor(as_json: Json = False) -> None:

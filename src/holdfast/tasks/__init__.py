@@ -78,9 +78,9 @@ class Task(Protocol):
         """Prove that the gold answer grades 1.0 and a perturbed one does not."""
 
 
-HARNESS_HINT = (
+HINT = (
     "; a task of lm-evaluation-harness is {kind: harness, task: NAME}, and --tasks harness:NAME in "
-    "a comparison"
+    "a comparison; your own: kind: jsonl with a path, or kind: FILE.py:Class"
 )
 
 
@@ -94,7 +94,7 @@ def kind(name: str, spec: TaskSpec, where: str = "") -> type[Task]:
     found: type[Task] = (
         from_file(named, MEMBERS, where)
         if names_file(named)
-        else resolve("tasks", TASKS, named, where, HARNESS_HINT)
+        else resolve("tasks", TASKS, named, where, HINT)
     )
     return found
 
@@ -118,7 +118,8 @@ def build(name: str, spec: TaskSpec, source: str) -> Task:
             raise StudyError(
                 f"tasks.{name}.{key}: unknown key{near}",
                 where=source,
-                remedy=f"this task takes: {', '.join(sorted(own))}",
+                remedy=f"this task takes: {', '.join(sorted(own))}; and every task: "
+                f"{', '.join(sorted(known_keys(TaskSpec)))}",
             )
     options = parse(task.Options, dict(spec.model_extra or {}), source, at=("tasks", name))
     where = f"{source}: tasks.{name}.judge"
