@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from holdfast import engines, modelfiles, models, store, study, studyfile
+from holdfast.compare import REQUEST
 from holdfast.engines.hf import scale_adapter
 from holdfast.engines.scripted import ScriptedEngine
 from holdfast.errors import FolderError, HoldfastError, UsageError
@@ -235,6 +236,13 @@ def test_usage(run: Path, tmp_path: Path) -> None:
     with pytest.raises(FolderError, match="not a run folder"):
         ship(tmp_path, tmp_path / "x", Silent())
     assert (full / "mine").is_file()
+
+
+def test_a_comparison_has_nothing_to_ship(tmp_path: Path) -> None:
+    store.open_run(tmp_path / "c")
+    store.write_json(tmp_path / "c" / REQUEST, {})
+    with pytest.raises(UsageError, match="is a comparison: nothing is chosen to ship"):
+        ship(tmp_path / "c", None, Silent(), dry_run=True)
 
 
 def test_an_unfinished_study_is_not_shipped(run: Path, tmp_path: Path) -> None:

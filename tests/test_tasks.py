@@ -189,8 +189,15 @@ def test_the_graders_of_a_users_file(tmp_path: Path) -> None:
 
 
 def test_what_a_users_file_must_have(tmp_path: Path) -> None:
+    for row, lacks in (
+        ({"question": "q", "output": "a"}, "has no `answer` beside `question`, so it has no"),
+        ({"instruction": "q", "question": "?"}, "has no `output` beside `instruction`"),
+        ({"messages": [{"role": "user", "content": "q"}]}, "jsonl:1: has no answer"),
+    ):
+        with pytest.raises(DataError, match=lacks):
+            _build("jsonl", path=_file(tmp_path, row)).examples("test")
     path = _file(tmp_path, {"prompt": "q"})
-    with pytest.raises(DataError, match=r"mine\.jsonl:1: has no answer"):
+    with pytest.raises(DataError, match=r"mine\.jsonl:1: has no `completion` beside `prompt`"):
         _build("jsonl", path=path).examples("test")
     with pytest.raises(DataError, match="train_path"):
         _build("jsonl", path=path).examples("train")
@@ -319,6 +326,14 @@ def test_a_gsm8k_line_of_another_form_is_named(tmp_path: Path, row: Any) -> None
     (tmp_path / "test.jsonl").write_text(json.dumps(row), encoding="utf-8")
     with pytest.raises(DataError, match=r"test\.jsonl:1: an item needs the texts"):
         _build("gsm8k", path=str(tmp_path)).examples("test")
+
+
+def test_missing_gsm8k_data_names_the_key(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none.jsonl"):
+        with pytest.raises(DataError, match="no such file") as caught:
+            _build("gsm8k", path=str(path)).examples("test")
+        assert "tasks.NAME.path" in caught.value.remedy
+        assert "leave `path` out to read openai/gsm8k from the hub" in caught.value.remedy
 
 
 def test_several_samples_need_a_temperature() -> None:

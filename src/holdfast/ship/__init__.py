@@ -18,6 +18,7 @@ from typing import Any
 
 from holdfast import frontier, store, studyfile
 from holdfast import study as studies
+from holdfast.compare import REQUEST
 from holdfast.errors import FolderError, UsageError
 from holdfast.frontier import Candidate
 from holdfast.plan import Plan, place
@@ -103,7 +104,8 @@ def ship(
         What came of it; without ``anyway``, nothing is exported unless the answer is to ship.
 
     Raises:
-        UsageError: the study is not finished, or something was asked for that is not there.
+        UsageError: the study is not finished, or is a comparison; or something was asked for that
+            is not there.
         FolderError: no run folder, or `to` holds something already.
     """
     plan = _finished(run)
@@ -151,6 +153,12 @@ def ship(
 def _finished(run: Path) -> Plan:
     """The plan of a run folder in which nothing is left to do."""
     store.check_run(run, must_exist=True)
+    if (run / REQUEST).is_file():
+        raise UsageError(
+            "is a comparison: nothing is chosen to ship",
+            where=str(run),
+            remedy="name the run folder of a study",
+        )
     source = run / "study.yaml"
     if not source.is_file():
         raise UsageError("holds no study.yaml", where=str(run), remedy="start with `holdfast run`")

@@ -101,6 +101,13 @@ class GSM8K:
         if self.options.path is None:
             return self._hub_rows(split)
         file = self._file(split)
+        if not file.is_file():
+            raise DataError(
+                "no such file",
+                where=str(file),
+                remedy="correct the task's `path` (tasks.NAME.path), or leave `path` out to read "
+                f"{HUB_ID} from the hub",
+            )
         rows = list(store.read_objects(file))
         for number, row in rows:
             if not isinstance(row, dict) or not all(

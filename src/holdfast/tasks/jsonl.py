@@ -8,6 +8,7 @@ exact match, a regular expression, or numbers.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -27,6 +28,8 @@ SHAREGPT_ROLES = {
     "assistant": "assistant",
     "system": "system",
 }
+ANSWERS = {"instruction": "output", "prompt": "completion", "question": "answer"}
+"""By the key of the question, in the order in which forms are recognised: that of the answer."""
 FORMS = "messages, conversations, instruction/output, prompt/completion or question/answer"
 
 
@@ -83,11 +86,7 @@ class Jsonl:
         for number, row in store.read_objects(file):
             messages, target = conversation(row, f"{file}:{number}")
             if target is None and (split == "train" or self.options.grader in ("exact", "number")):
-                raise DataError(
-                    "has no answer to learn or to compare with",
-                    where=f"{file}:{number}",
-                    remedy="end the conversation with an assistant turn, or fill output/completion",
-                )
+                raise _unanswered(row, f"{file}:{number}")
             group = str(row.get(self.options.group, "")) if self.options.group else ""
             meta = {"group": group, "question": messages[-1].content}
             name = str(row.get("id", f"{split}-{number}"))
@@ -172,6 +171,18 @@ def conversation(row: Any, where: str) -> tuple[tuple[Message, ...], str | None]
     if not messages or messages[-1].role != "user":
         raise DataError("has no user turn to answer", where=where, remedy="end with one")
     return tuple(messages), target
+
+
+def _unanswered(row: Mapping[str, Any], where: str) -> DataError:
+    """The error for a line without an answer; it names the key in which this form has it."""
+    asked = next((one for one in ANSWERS if isinstance(row.get(one), str)), None)
+    lack = "has no answer to learn or to compare with"
+    if "messages" in row or "conversations" in row or asked is None:
+        return DataError(lack, where=where, remedy="end the conversation with an assistant turn")
+    key = ANSWERS[asked]
+    return DataError(
+        f"has no `{key}` beside `{asked}`, so it {lack}", where=where, remedy=f"fill `{key}`"
+    )
 
 
 def _turn(one: Any, role_key: str, text_key: str, where: str) -> Message:
