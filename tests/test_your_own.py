@@ -47,7 +47,7 @@ def test_the_worked_example_runs_from_data_to_report(
     written: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, commands = _blocks()
-    assert len(commands) == 3
+    assert len(commands) == 6
     for command in commands:
         program, *arguments = shlex.split(command)
         assert program == "holdfast" and call(arguments) == 0, capsys.readouterr().err
