@@ -353,3 +353,19 @@ def test_a_judge_that_understood_nothing_leaves_no_figure(answers: Path) -> None
         "Where remote-yes_no-2 was unsure it mostly said 'I would rather not say.' (10 times)"
         in note
     )
+
+
+def test_a_judges_server_that_does_not_answer_yet_is_named_before_anything_is_asked(
+    answers: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge = "{remote: {url: 'http://127.0.0.1:9/v1', model: m, format: yes_no, retries: 0}}"
+    (answers / "a.csv").write_text("release_prompt_id,prompt_text,hazard\np1,How?,ncr\n")
+    files = [
+        write(answers / f"{name}.jsonl", [{"prompt": "How?", "reply": "So."}]) for name in "ab"
+    ]
+    line = ["--tasks", "ailuminate", "--set", f"tasks.ailuminate.path={answers / 'a.csv'}",
+            "--set", f"tasks.ailuminate.judge={judge}", "--runs-dir", answers / "runs"]  # fmt: skip
+    assert call(*files, *line) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "127.0.0.1:9/v1: nothing answers there" in said
+    assert said.index("it has to by the time judging begins") < said.index("Error:")
