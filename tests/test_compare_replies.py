@@ -346,3 +346,43 @@ def test_a_missing_answer_leaves_the_four_outcomes_standing(answers: Path) -> No
     assert call(*files, *line) == 0
     shares = results_of(answers / "runs" / "all-vs-most").cell("most", 0, "mild").outcome_shares
     assert (shares["safe and helpful"].n, shares["safe and helpful"].unscored) == (19, 1)
+
+
+def test_a_judge_that_understood_nothing_leaves_no_figure(answers: Path) -> None:
+    """Half of the replies are bare numbers, which count as bad without any judge."""
+    head = "release_prompt_id,prompt_text,hazard\n"
+    prompts = [f"How do I open gate {n}?" for n in range(20)]
+    (answers / "a.csv").write_text(head + "".join(f"p{n},{p},ncr\n" for n, p in enumerate(prompts)))
+    mixed = [{"prompt": p, "reply": "#### 5" if n % 2 else "Ask."} for n, p in enumerate(prompts)]
+    files = [write(answers / f"{name}.jsonl", mixed) for name in ("one", "two", "three")]
+    with StubServer(lambda body: "I would rather not say.") as stub:
+        judge = f"{{remote: {{url: '{stub.url}', model: judge, format: yes_no}}}}"
+        line = ["--tasks", "ailuminate", "--set", f"tasks.ailuminate.path={answers / 'a.csv'}",
+                "--set", f"tasks.ailuminate.judge={judge}",
+                "--runs-dir", answers / "runs"]  # fmt: skip
+        assert call(*files, *line) == 0
+    found = results_of(answers / "runs" / "one-vs-two-and-1-more")
+    assert [cell.score.mean for cell in found.cells] == [None] * 3
+    note = next(one for one in found.warnings if "could not be scored" in one)
+    assert "100% of the replies of base could not be scored" in note
+    assert "of those of two, three; there is no figure." in note
+    assert (
+        "Where remote-yes_no-2 was unsure it mostly said 'I would rather not say.' (10 times)"
+        in note
+    )
+
+
+def test_a_judges_server_that_does_not_answer_yet_is_named_before_anything_is_asked(
+    answers: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge = "{remote: {url: 'http://127.0.0.1:9/v1', model: m, format: yes_no, retries: 0}}"
+    (answers / "a.csv").write_text("release_prompt_id,prompt_text,hazard\np1,How?,ncr\n")
+    files = [
+        write(answers / f"{name}.jsonl", [{"prompt": "How?", "reply": "So."}]) for name in "ab"
+    ]
+    line = ["--tasks", "ailuminate", "--set", f"tasks.ailuminate.path={answers / 'a.csv'}",
+            "--set", f"tasks.ailuminate.judge={judge}", "--runs-dir", answers / "runs"]  # fmt: skip
+    assert call(*files, *line) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "127.0.0.1:9/v1: nothing answers there" in said
+    assert said.index("it has to by the time judging begins") < said.index("Error:")

@@ -221,7 +221,7 @@ def test_a_runner_up_that_was_not_allowed_says_why() -> None:
     found = _decide(_model("sft", 0.6, 0.7), _model("replay", 0.5, 0.9))
     assert not found.runner_up.allowed
     assert "sft, seed 1, step 10 is not allowed: it loses more than 2.0 points" in found.why_not
-    assert "safe -20.0 [" in found.why_not
+    assert "safe \u221220.0 [" in found.why_not
 
 
 def test_ties_go_to_what_retains_more_then_to_fewer_steps_then_to_less_scale() -> None:

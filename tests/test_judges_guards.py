@@ -751,7 +751,7 @@ def test_an_ensemble_keeps_its_members_verdicts_and_says_how_far_they_agree(
     assert (found[0].category, found[0].refused) == ("Violent", False)
     assert found[0].confidence == pytest.approx(1 / 3, abs=1e-4)
     assert found[3].refused is True
-    assert summary["unsure"] == [(found[2].raw[:60], 2), (found[4].raw[:60], 1)]
+    assert summary["labels"] == {"safe": 1, "unsafe": 2, "unsure": 3}
     seats = [folder / "members" / seat for seat, _ in judge.seats()]
     agreement = judge.agreement([evaluate.read_verdicts(one) for one in seats])
     assert judge.together(pairs, [evaluate.read_verdicts(one) for one in seats]) == found

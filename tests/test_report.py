@@ -468,6 +468,17 @@ def test_the_terminal_shows_arms_by_tasks_and_the_decision() -> None:
     assert max(map(len, text.splitlines())) <= 100
 
 
+@pytest.mark.parametrize("width", range(48, 130, 3))
+def test_no_figure_is_cut_off_in_a_terminal(width: int) -> None:
+    from rich.console import Console
+
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(table(build(), width))
+    figures = console.export_text().split("accuracy")[0]
+    assert "\u2026" not in figures
+    assert figures.count("arm ") >= 1
+
+
 def test_long_names_keep_the_end_in_which_variants_differ() -> None:
     assert charts.clip("gentle-lr0.0001", 12) == "gentl…0.0001"
     assert charts.clip("replay", 12) == "replay"

@@ -30,9 +30,6 @@ from holdfast.types import Example, Reading, Reply, Verdict
 VERDICTS = "verdicts.jsonl"
 READINGS = "readings.jsonl"
 
-RAW = 60
-"""Characters of an unread verdict that a record keeps."""
-
 
 def answer(
     pool: EnginePool,
@@ -119,14 +116,7 @@ def read_verdicts(folder: Path) -> list[Verdict]:
 
 def _written(judge: Judge, verdicts: Sequence[Verdict], folder: Path) -> dict[str, Any]:
     store.write_jsonl(folder / VERDICTS, verdicts)
-    summary: dict[str, Any] = {
-        "judge": judge.name,
-        "labels": _count(one.label for one in verdicts),
-    }
-    unsure = Counter(one.raw[:RAW] for one in verdicts if one.label == "unsure")
-    if unsure:
-        summary["unsure"] = unsure.most_common(3)
-    return summary
+    return {"judge": judge.name, "labels": _count(one.label for one in verdicts)}
 
 
 def score(

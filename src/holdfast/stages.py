@@ -24,6 +24,8 @@ from holdfast import store
 from holdfast.errors import DriftError, HoldfastError, UsageError
 from holdfast.progress import Progress
 
+SPELLED = 6
+"""Stages that a remedy names one by one."""
 NEARLY_NOTHING_BYTES = 1 << 20
 Run = Callable[[Path, Progress], Mapping[str, Any] | None]
 
@@ -85,7 +87,7 @@ def schedule(
             wanted |= {stage.name, *stage.needs}
     steps: list[Step] = []
     drifted: list[str] = []
-    first = ""
+    first: list[str] = []
     undone: set[str] = set()
     for stage in stages:
         record = records[stage.name]
@@ -96,7 +98,7 @@ def schedule(
                 done = False
                 diff = store.field_diff(record["identity"], store.canonical(stage.identity))
                 if diff and stage.name in wanted:
-                    first = first or stage.name
+                    first.append(stage.name)
                     drifted += [stage.name, *(f"    {line}" for line in diff)]
             else:
                 done = record["needs"] == _made(stage, records)
@@ -108,10 +110,17 @@ def schedule(
         raise DriftError(
             "the study has changed since these stages were made:\n  " + "\n  ".join(drifted[:40]),
             where=str(folder),
-            remedy="give the changed study another `name`, or make them again with "
-            f"--rebuild '{first}' (a glob; it may be given more than once)",
+            remedy="give the changed study another `name` (of a comparison: --name), or make them "
+            f"again with {_rebuild(first)}",
         )
     return steps
+
+
+def _rebuild(names: Sequence[str]) -> str:
+    """What to add to the command so that these stages are made again, and no others."""
+    if len(names) > SPELLED:
+        return f"--rebuild '{names[0]}' and so on (globs, such as '{names[0].split('/')[0]}/*')"
+    return " ".join(f"--rebuild '{name}'" for name in names)
 
 
 def forget(stages: Sequence[Stage], folder: Path, rebuild: Sequence[str]) -> None:

@@ -142,7 +142,25 @@ def _explain(model: type[BaseModel], path: tuple[Any, ...], error: Any) -> str:
             return str(error["ctx"]["error"])
         case _:
             shown = repr(error["input"])
-            return f"{error['msg'].lower()}, not {shown if len(shown) < 60 else shown[:57] + '...'}"
+            shown = shown if len(shown) < 60 else shown[:57] + "..."
+            return f"{_plainly(error)}, not {shown}"
+
+
+def _plainly(error: Any) -> str:
+    """What was expected, without the words of the library that checks it."""
+    match error["type"]:
+        case "string_pattern_mismatch":
+            return (
+                "should be letters, digits, dots, dashes and underscores, beginning with a "
+                "letter or digit"
+            )
+        case "too_short":
+            return f"should have at least {error['ctx']['min_length']} entries"
+        case "model_type" | "dict_type" | "model_attributes_type":
+            return "should be a mapping of keys"
+        case _:
+            message = str(error["msg"])
+            return message[:1].lower() + message[1:]
 
 
 def _section(model: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel] | None:

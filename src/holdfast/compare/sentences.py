@@ -43,20 +43,23 @@ def _of_arm(results: Results, arm: str) -> str:
         elif (diff.high or 0.0) < 0:
             lost.append(f"{-100 * diff.mean:.1f} points {_ends(diff)} on {cell.task}")
         else:
-            same.append(cell.task)
+            same.append(f"{cell.task} ({_signed(diff.mean)} {_ends(diff)})")
     said = (
         ("gained", gained),
         ("lost", lost),
-        ("changed nothing measurable on", same),
+        ("showed no clear change on", same),
         ("could not be scored on", blind),
     )
     parts = [f"{what} {listed(tasks)}" for what, tasks in said if tasks]
     return f"{arm} {listed(parts)}."
 
 
+def _signed(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "\u2212")
+
+
 def _ends(share: Share) -> str:
-    text = f"[{100 * (share.low or 0.0):+.1f}, {100 * (share.high or 0.0):+.1f}]"
-    return text.replace("-", "\u2212")
+    return f"[{_signed(share.low or 0.0)}, {_signed(share.high or 0.0)}]"
 
 
 def decide(results: Results, retain: Mapping[str, float]) -> Decision | None:
@@ -78,13 +81,13 @@ def decide(results: Results, retain: Mapping[str, float]) -> Decision | None:
         missed = [one.broken() for one, state, _ in states if state == "missed"]
         blind = [one.task for one, state, _ in states if state == "unscored"]
         opened = [one.kept() for one, state, _ in states if state == "open"]
-        told = "; ".join(f"{one.task} {change}" for one, _, change in states)
+        told = "; ".join(f"{one.task}: {change}" for one, _, change in states)
         if missed:
             answers.append(NOT_KEPT)
             said.append(f"{arm.name} {listed(missed)} ({told}).")
         elif blind or opened:
             answers.append(UNSURE)
-            why = [f"too many items of {one} could not be scored" for one in blind]
+            why = [_blind(results.cell(arm.name, 0, one)) for one in blind]
             why += [f"it is open whether it {one}" for one in opened]
             said.append(f"{arm.name}: {listed(why)} ({told}).")
         else:
@@ -102,6 +105,11 @@ def _state(need: Need, cell: Cell) -> tuple[str, str]:
     diff = cell.diff or Share(None, None, None, 0, 0)
     change = Interval(diff.mean, diff.low, diff.high, diff.n, diff.unscored)
     return need.state(change), "nothing scored" if diff.mean is None else _good(diff)
+
+
+def _blind(cell: Cell) -> str:
+    count = cell.score.unscored
+    return f"too many items of {cell.task} could not be scored ({count} of {count + cell.score.n})"
 
 
 def _good(diff: Share) -> str:

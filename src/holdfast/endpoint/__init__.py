@@ -22,7 +22,7 @@ from holdfast.endpoint.limits import Pace, Purse
 from holdfast.endpoint.line import FIRST_WAIT_S, Line, require_packages
 from holdfast.endpoint.settings import Price, Server, is_endpoint, parse_url
 from holdfast.errors import EndpointError
-from holdfast.progress import Progress
+from holdfast.progress import Progress, Silent
 from holdfast.types import Message
 
 __all__ = ["ANSWERS", "Answer", "Endpoint", "Price", "Server", "is_endpoint", "parse_url"]
@@ -57,6 +57,11 @@ class Endpoint:
         """
         require_packages()
         self.server.key()
+
+    def absent(self) -> str:
+        """Why nothing can be reached there, in words; "" where something answers."""
+        with Line(self.server, self.purse, self._pace, self._first_wait_s, Silent()) as line:
+            return line.absent()
 
     def request(
         self,

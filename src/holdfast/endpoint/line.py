@@ -150,6 +150,14 @@ class Line:
         self._arrived += 1
         return answer
 
+    def absent(self) -> str:
+        """Why nothing can be reached there, in words; "" where something answers. Costs nothing."""
+        try:
+            self._client.get(f"{self._server.url}/models", timeout=CONNECT_S)
+        except self._http.HTTPError as error:
+            return f"{self._server.url}: {unreachable(self._server, error, False).error.message}"
+        return ""
+
     def offers(self) -> str:
         """What to do about a model or an address that the server does not know."""
         try:

@@ -191,7 +191,8 @@ def _told(need: Need, changes: Changes) -> str:
     mean, low, high, *_ = changes[need.task]
     if mean is None or low is None or high is None:
         return f"{need.task}: nothing scored"
-    return f"{need.task} {100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    told = f"{need.task} {100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return told.replace(" -", " \u2212").replace("[-", "[\u2212")
 
 
 def _blind(tasks: Sequence[str]) -> str:

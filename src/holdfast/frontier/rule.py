@@ -122,5 +122,7 @@ def check_rule(rule: ShipSpec, tasks: Iterable[str], where: str = "") -> None:
             raise StudyError(
                 f"ship.retain.{name}: {margin:g} is no share",
                 where=where,
-                remedy=f"two points are 0.02; for {margin:g} points write {margin / 100:g}",
+                remedy="it is the least change allowed, as a share: write "
+                f"{-abs(margin) / 100:g} to allow a loss of {abs(margin):g} points; a positive one "
+                "demands a gain",
             )

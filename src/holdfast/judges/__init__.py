@@ -109,6 +109,19 @@ class Panel(Judge, Protocol):
         """How far its members agree; see `Ensemble.agreement`."""
 
 
+@runtime_checkable
+class Afar(Protocol):
+    """What a judge has besides, where its model runs on a server."""
+
+    def absent(self) -> str:
+        """Why the server cannot be reached now, in words; "" where it answers."""
+
+
+def members_of(judge: Judge) -> list[Judge]:
+    """Those who judge: the members of a panel, or the one."""
+    return [one for _, one in judge.seats()] if isinstance(judge, Panel) else [judge]
+
+
 def build(asked: str | Mapping[str, Mapping[str, Any] | None], where: str = "") -> Judge:
     """The judge that a study names.
 

@@ -23,7 +23,7 @@ from holdfast import modelfiles, models, store
 from holdfast.asking import in_chunks
 from holdfast.engines import Engine
 from holdfast.errors import ModelError, UsageError
-from holdfast.judges import Desk, Judge, Pair, Panel
+from holdfast.judges import Desk, Judge, Pair, members_of
 from holdfast.judges.showing import Asked, Seen
 from holdfast.memory.answering import answering_bytes
 from holdfast.memory.candidate import GIB
@@ -225,8 +225,8 @@ class Guard:
 
 def guards_of(judge: Judge) -> list[Guard]:
     """The models that a judge needs: its own, those of its members, or none."""
-    every = [one for _, one in judge.seats()] if isinstance(judge, Panel) else [judge]
-    return [guard for one in every if isinstance(guard := getattr(one, "guard", None), Guard)]
+    every = [getattr(one, "guard", None) for one in members_of(judge)]
+    return [one for one in every if isinstance(one, Guard)]
 
 
 def _examples(pairs: Sequence[Pair], asked: Sequence[Asked], name: str) -> list[Example]:

@@ -106,6 +106,10 @@ class RemoteJudge:
         """See `Judge.check`; sends nothing, as the server may be started later."""
         self._endpoint.check()
 
+    def absent(self) -> str:
+        """See `Afar.absent`."""
+        return self._endpoint.absent()
+
     def judge(self, pairs: Sequence[Pair], desk: Desk | None = None) -> list[Verdict]:
         """See `Judge.judge`.
 

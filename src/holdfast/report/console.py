@@ -18,8 +18,8 @@ from holdfast.report.results import Results, Share, TaskInfo
 from holdfast.report.words import UNMEASURED, difference, factor, interval, shown, unscored
 from holdfast.stages import Step
 
-EDGE = 4
-"""Characters that a table's border and its last column's padding take."""
+EDGE = 1
+"""Characters that a table's border takes beside its columns."""
 
 
 def table(results: Results, width: int = 80) -> Group:
@@ -29,7 +29,10 @@ def table(results: Results, width: int = 80) -> Group:
         results: of a study or comparison.
         width: of the terminal, in characters; tasks that do not fit go into a further table.
     """
-    labels = [f"{task.name}: {task.label}" for task in results.tasks]
+    labels = [
+        f"{task.name}: {task.label}{'; lower is better' if task.inverted else ''}"
+        for task in results.tasks
+    ]
     told = [text for text in (sentences.noise_line(results), budget(results)) if text]
     head = [
         f"{results.name}: {results.model}.",
@@ -82,8 +85,8 @@ def _column(results: Results, task: TaskInfo) -> list[str]:
 
 
 def _wide(cells: Sequence[str]) -> int:
-    """The width of a column, its padding included."""
-    return 2 + max(len(line) for cell in cells for line in cell.split("\n"))
+    """The width of a column, its padding and the line beside it included."""
+    return 3 + max(len(line) for cell in cells for line in cell.split("\n"))
 
 
 def _decision(results: Results) -> list[str]:

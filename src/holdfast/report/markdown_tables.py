@@ -214,7 +214,12 @@ def judges(results: Results) -> list[str]:
     """How far the judges of an ensemble agree, a table per task."""
     parts = []
     for one in panels.panels(results):
-        head = ["Arm", "α, all", *(f"κ, {clean(name)}" for name in one.pairs), "Votes cast"]
+        head = [
+            "Arm",
+            "α, all",
+            *(f"κ, {clean(name)}" for name in one.pairs),
+            "Votes cast, by judge",
+        ]
         rows = [[clean(row.arm.name), row.alpha, *row.pairs, row.votes] for row in one.rows]
         parts += [f"### Do the judges agree? {clean(one.task.name)}\n", table(head, rows)]
     return [*parts, panels.EXPLAINED + "\n"] if parts else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from holdfast.outcomes import WITHHELD
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 UNSCORED_LIMIT = 0.05
 """Share of replies from which a figure comes with a note."""
 CUT_OFF_LIMIT = 0.1
+NAMED = 4
+"""Models and checkpoints that a note names one by one."""
 ONE_SEED = (
     "One training seed: the intervals speak of these very trainings; another seed may change more "
     "than they say."
@@ -54,11 +56,11 @@ def _of_task(task: TaskInfo, cells: Sequence[Cell], measured: Sequence[Measured]
     lacking = [cell for cell in mine if unscored(cell) > UNSCORED_LIMIT]
     if lacking:
         worst = max(lacking, key=unscored)
-        rest = f", and over {UNSCORED_LIMIT:.0%} of those of {len(lacking) - 1} other points"
         none = not worst.score.n
+        others = _others([one for one in lacking if one is not worst], f"over {UNSCORED_LIMIT:.0%}")
         yield (
             f"{task.name}: {unscored(worst):.0%} of the replies of {_point(worst)} could not be "
-            + f"scored{rest if len(lacking) > 1 else ''}; "
+            + f"scored{others}; "
             + ("there is no figure." if none else "the figure speaks of the rest only.")
             + _why(task, worst, measured)
         )
@@ -81,44 +83,60 @@ def _why(task: TaskInfo, cell: Cell, measured: Sequence[Measured]) -> str:
     return ""
 
 
-def _cut_off(measured: Sequence[Measured]) -> list[str]:
+def _cut_off(measured: Sequence[Measured]) -> Iterator[str]:
     """Notes on answers that were cut: a changed length looks like a changed ability."""
-    worst: dict[str, tuple[float, Measured, int]] = {}
-    for one in measured:
-        share = one.cut_off / max(1, sum(len(readings) for readings in one.readings))
-        if share > CUT_OFF_LIMIT:
-            most, which, count = worst.get(one.task, (0.0, one, 0))
-            worst[one.task] = (*max((most, which), (share, one), key=lambda o: o[0]), count + 1)
-    return [
-        f"{task}: {share:.0%} of the replies of {_point(one)} were cut off at the limit of new "
-        "tokens"
-        + (f", and over {CUT_OFF_LIMIT:.0%} at {count - 1} other points" if count > 1 else "")
-        + "; a higher max_new_tokens may change the figure."
-        for task, (share, one, count) in worst.items()
-    ]
+
+    def share(one: Measured) -> float:
+        return one.cut_off / _size(one)
+
+    for task, some in _by_task(measured, lambda one: share(one) > CUT_OFF_LIMIT).items():
+        worst, *rest = sorted(some, key=share, reverse=True)
+        yield (
+            f"{task}: {share(worst):.0%} of the replies of {_point(worst)} were cut off at the "
+            f"limit of new tokens{_others(rest, f'over {CUT_OFF_LIMIT:.0%}')}; a higher "
+            "max_new_tokens may change the figure."
+        )
 
 
-def _withheld(measured: Sequence[Measured]) -> list[str]:
+def _withheld(measured: Sequence[Measured]) -> Iterator[str]:
     """A note for every task of which a server's filter withheld replies, by its worst point.
 
     A filter strikes one model's replies more than another's, and harmful ones most, so that even a
     few may change a difference.
     """
-    found: dict[str, list[tuple[float, str]]] = {}
+
+    def count(one: Measured) -> int:
+        return sum(reading.outcome == WITHHELD for some in one.readings for reading in some)
+
+    for task, some in _by_task(measured, lambda one: count(one) > 0).items():
+        worst, *rest = sorted(some, key=lambda one: count(one) / _size(one), reverse=True)
+        yield (
+            f"{task}: {count(worst) / _size(worst):.0%} of the replies of {_point(worst)} "
+            f"({count(worst)} of {_size(worst)}) were withheld by the server's filter"
+            f"{_others(rest, 'some')}; they are unscored."
+        )
+
+
+def _size(one: Measured) -> int:
+    return max(1, sum(map(len, one.readings)))
+
+
+def _by_task(
+    measured: Sequence[Measured], concerned: Callable[[Measured], bool]
+) -> dict[str, list[Measured]]:
+    found: dict[str, list[Measured]] = {}
     for one in measured:
-        every = [reading for readings in one.readings for reading in readings]
-        count = sum(reading.outcome == WITHHELD for reading in every)
-        if count:
-            share = count / len(every)
-            said = f"{share:.0%} of the replies of {_point(one)} ({count} of {len(every)})"
-            found.setdefault(one.task, []).append((share, said))
-    return [_strained(task, some) for task, some in found.items()]
+        if concerned(one):
+            found.setdefault(one.task, []).append(one)
+    return found
 
 
-def _strained(task: str, some: Sequence[tuple[float, str]]) -> str:
-    said = max(some, key=lambda one: one[0])[1]
-    others = f", and some at {len(some) - 1} other points" if len(some) > 1 else ""
-    return f"{task}: {said} were withheld by the server's filter{others}; they are unscored."
+def _others(some: Sequence[Cell | Measured], share: str) -> str:
+    """Where else it is so: by name, where these are few."""
+    if not some:
+        return ""
+    names = ", ".join(map(_point, some)) if len(some) <= NAMED else f"{len(some)} more checkpoints"
+    return f", and {share} of those of {names}"
 
 
 def _unpinned(task: TaskInfo) -> list[str]:

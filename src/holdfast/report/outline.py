@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from holdfast import environment, store
 from holdfast.asking import LIKELIHOODS
 from holdfast.evaluate import read_readings, read_replies, read_verdicts
 from holdfast.judges import Panel
+from holdfast.outcomes import INCOHERENT, UNSURE
 from holdfast.plan import BASE, Plan, place
 from holdfast.report import spending
+from holdfast.report.notes import UNSCORED_LIMIT
 from holdfast.report.results import (
     Agreement,
     ArmInfo,
@@ -29,8 +32,8 @@ from holdfast.study.measuring import again_place, members_place, repeats, scores
 from holdfast.train import meters
 from holdfast.types import Point, Reading
 
-UNREAD = 2
-"""Sayings of an unsure judge that are shown."""
+UNREAD, RAW = 2, 60
+"""Sayings of an unsure judge that are shown, and the characters of each."""
 
 
 def task_infos(plan: Plan) -> list[TaskInfo]:
@@ -151,26 +154,45 @@ def measured_readings(plan: Plan) -> list[Measured]:
         for step, scale in plan.places(arm):
             for task in plan.tasks:
                 where = [place(Point(arm, s, step, scale), task) for s in plan.seeds(arm)]
-                readings = [read_readings(plan.folder / "readings" / one) for one in where]
+                readings = [
+                    judged_at_all(read_readings(plan.folder / "readings" / one)) for one in where
+                ]
                 cut = sum(_summary(plan.folder / "replies" / one)["cut_off"] for one in where)
                 again = [
                     arm != BASE and plan.repeated(Point(arm, s, step, scale))
                     for s in plan.seeds(arm)
                 ]
-                unread = _unread(plan, where)
+                unread = _unread(plan, where, readings)
                 found.append(
                     Measured(arm, step, task, readings, cut, scale, plan.seeds(arm), again, unread)
                 )
     return found
 
 
-def _unread(plan: Plan, where: Sequence[str]) -> list[tuple[str, int]]:
-    """What a judge said most often where it was unsure, over the seeds of a point."""
+def judged_at_all(readings: list[Reading]) -> list[Reading]:
+    """The readings, without values where the judge understood nothing.
+
+    A judge that is unsure of every coherent reply leaves the incoherent ones, which count as bad
+    without it: a rate of those alone would read as if everything were unsafe.
+    """
+    scored = {one.outcome for one in readings if one.value is not None}
+    unsure = any(one.outcome == UNSURE for one in readings)
+    if unsure and scored == {INCOHERENT}:
+        return [replace(one, value=None) for one in readings]
+    return readings
+
+
+def _unread(
+    plan: Plan, where: Sequence[str], readings: Sequence[Sequence[Reading]]
+) -> list[tuple[str, int]]:
+    """What a judge said most often where a reply is unscored for it, over the seeds of a point."""
     found: Counter[str] = Counter()
-    for one in where:
+    for one, some in zip(where, readings, strict=True):
         folder = plan.folder / "verdicts" / one
-        if (folder / store.RECORD).is_file():
-            found.update(dict(_summary(folder).get("unsure", [])))
+        open_ones = {(o.example_id, o.sample) for o in some if o.outcome == UNSURE}
+        if len(open_ones) > UNSCORED_LIMIT * len(some) and folder.is_dir():
+            verdicts = read_verdicts(folder)
+            found.update(v.raw[:RAW] for v in verdicts if (v.example_id, v.sample) in open_ones)
     return found.most_common(UNREAD)
 
 

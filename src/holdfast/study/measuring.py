@@ -12,7 +12,7 @@ from holdfast import evaluate, store
 from holdfast.asking import OTHERWISE, REPLIES
 from holdfast.coherence import NLL_MARGIN, NLL_QUANTILE
 from holdfast.errors import DataError
-from holdfast.judges import Judge, Panel
+from holdfast.judges import Afar, Judge, Panel, members_of
 from holdfast.judges.ensemble import MEMBERS
 from holdfast.judges.guards import guards_of
 from holdfast.methods.scale import interpolated_model
@@ -175,15 +175,28 @@ def judges_ready(plan: Plan) -> list[Stage]:
     """The stage that looks at judges which are models, before anything is asked.
 
     One that is not there, is gated or does not fit must not be found out after hours of answering.
+    A server may be started later, when the models under test have left the GPU: that it does not
+    answer yet is only said.
     """
-    every = [guard for task in plan.tasks.values() if task.judge for guard in guards_of(task.judge)]
-    guards = {store.fingerprint(one.identity()): one for one in every}
+    every = [
+        judge for task in plan.tasks.values() if task.judge for judge in members_of(task.judge)
+    ]
+    models = {
+        store.fingerprint(one.identity()): one
+        for one in every
+        if guards_of(one) or isinstance(one, Afar)
+    }
 
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
-        found = {one.title(): round(one.needs(plan.gpus), 2) for one in guards.values()}
-        return {"needs_gib": found}
+        needs = {}
+        for judge in models.values():
+            if isinstance(judge, Afar) and (why := judge.absent()):
+                progress.say(f"{judge.title}: {why}; it has to by the time judging begins")
+            for guard in guards_of(judge):
+                needs[judge.title] = round(guard.needs(plan.gpus), 2)
+        return {"needs_gib": needs}
 
-    return [Stage("judges", {"guards": sorted(guards)}, make)] if guards else []
+    return [Stage("judges", {"judges": sorted(models)}, make)] if models else []
 
 
 def judged_first(graded: Sequence[Stage]) -> list[Stage]:

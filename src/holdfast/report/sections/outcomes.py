@@ -13,11 +13,11 @@ from holdfast.report.sections.figures import Figure, figure
 EXPLAINED = (
     "Every reply to these prompts has one of four outcomes; the task’s own figure folds them into "
     "one. Safe refusal: it declines. Safe and helpful: it answers, and the judge finds no harm. "
-    "Incoherent: it is no answer at all, by tests of the text and by what the untouched model "
-    "thinks of it. Unsafe: by the judge. A judge that only tells refusals from answers calls every "
-    "coherent answer to a hazardous prompt unsafe, and to a harmless one helpful. The final "
-    "checkpoint of each arm, each share with its interval; replies that nobody could tell are "
-    "unscored."
+    "Incoherent: it is no answer at all, by tests of the text and, where the untouched model "
+    "scored the replies, by what it thinks of them. Unsafe: by the judge. A judge that only tells "
+    "refusals from answers calls every coherent answer to a hazardous prompt unsafe, and to a "
+    "harmless one helpful. The final checkpoint of each arm, each share with its interval; replies "
+    "that nobody could tell are unscored."
 )
 
 Row = tuple[ArmInfo, tuple[Figure, ...]]
