@@ -7,7 +7,7 @@ from typing import Any
 
 from holdfast.foreign import Foreign, is_quantised
 from holdfast.frontier import Need
-from holdfast.frontier.rule import listed
+from holdfast.frontier.rule import in_points, listed
 from holdfast.report.results import Cell, Decision, Results, Share
 from holdfast.stats import Interval
 
@@ -43,7 +43,7 @@ def _of_arm(results: Results, arm: str) -> str:
         elif (diff.high or 0.0) < 0:
             lost.append(f"{-100 * diff.mean:.1f} points {_ends(diff)} on {cell.task}")
         else:
-            same.append(f"{cell.task} ({_signed(diff.mean)} {_ends(diff)})")
+            same.append(f"{cell.task} ({in_points(diff.mean)} {_ends(diff)})")
     said = (
         ("gained", gained),
         ("lost", lost),
@@ -54,12 +54,8 @@ def _of_arm(results: Results, arm: str) -> str:
     return f"{arm} {listed(parts)}."
 
 
-def _signed(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("-", "\u2212")
-
-
 def _ends(share: Share) -> str:
-    return f"[{_signed(share.low or 0.0)}, {_signed(share.high or 0.0)}]"
+    return f"[{in_points(share.low or 0.0)}, {in_points(share.high or 0.0)}]"
 
 
 def decide(results: Results, retain: Mapping[str, float]) -> Decision | None:

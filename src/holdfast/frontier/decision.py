@@ -14,7 +14,7 @@ from typing import Literal
 from holdfast.frontier.court import CHOOSING, REPORTING, Choice, Court, mean_of
 from holdfast.frontier.halves import Halves
 from holdfast.frontier.pareto import Candidate
-from holdfast.frontier.rule import Need, State, in_words, listed
+from holdfast.frontier.rule import Need, State, in_points, in_words, listed
 from holdfast.spec import ShipSpec
 from holdfast.stats import Interval, Values
 from holdfast.types import Point
@@ -191,8 +191,7 @@ def _told(need: Need, changes: Changes) -> str:
     mean, low, high, *_ = changes[need.task]
     if mean is None or low is None or high is None:
         return f"{need.task}: nothing scored"
-    told = f"{need.task} {100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-    return told.replace(" -", " \u2212").replace("[-", "[\u2212")
+    return f"{need.task} {in_points(mean)} [{in_points(low)}, {in_points(high)}]"
 
 
 def _blind(tasks: Sequence[str]) -> str:

@@ -97,6 +97,11 @@ def listed(words: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def in_points(share: float) -> str:
+    """A change of a share in percentage points, always with its sign: ``−1.5``."""
+    return f"{100 * share:+.1f}".replace("-", "\u2212")
+
+
 def check_rule(rule: ShipSpec, tasks: Iterable[str], where: str = "") -> None:
     """Refuse a rule that speaks of what is not measured, or in points instead of shares.
 

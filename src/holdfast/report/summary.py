@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from holdfast.frontier.rule import in_points
 from holdfast.plan import BASE
 from holdfast.report import findings, notes
 from holdfast.report.arrays import as_share, breakdowns, by_way, item_ids, values
@@ -180,14 +181,13 @@ def verdict(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> str:
 
 
 def _change(share: Share) -> str:
-    mean, low, high = (100 * (one or 0.0) for one in (share.mean, share.low, share.high))
-    interval = f"[{low:+.1f}, {high:+.1f}]".replace("-", "\u2212")
+    mean, low, high = (one or 0.0 for one in (share.mean, share.low, share.high))
+    interval = f"[{in_points(low)}, {in_points(high)}]"
     if low > 0:
-        return f"gained {mean:.1f} points {interval}"
+        return f"gained {100 * mean:.1f} points {interval}"
     if high < 0:
-        return f"lost {-mean:.1f} points {interval}"
-    about = f"{mean:+.1f}".replace("-", "\u2212")
-    return f"changed nothing measurable ({about} points {interval})"
+        return f"lost {-100 * mean:.1f} points {interval}"
+    return f"changed nothing measurable ({in_points(mean)} points {interval})"
 
 
 def assemble(

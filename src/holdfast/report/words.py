@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from holdfast.frontier.rule import in_points
 from holdfast.report.results import Choice, Share
 
 NONE = "—"
@@ -45,8 +46,7 @@ def percent(value: float | None) -> str:
 
 def signed(value: float) -> str:
     """A difference of shares in percentage points, with its sign unless it is exactly 0."""
-    sign = "+" if value > 0 else "\u2212" if value < 0 else ""
-    return f"{sign}{abs(100 * value):.1f}"
+    return in_points(value) if value else "0.0"
 
 
 def shown(share: Share, inverted: bool) -> Share:
