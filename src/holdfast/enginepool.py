@@ -10,7 +10,7 @@ from pathlib import Path
 from holdfast import engines, store
 from holdfast.engines import Engine, Spent
 from holdfast.foreign import engine_of, has_shape
-from holdfast.memory.answering import answering_map
+from holdfast.memory.answering import answering_map, longest
 from holdfast.memory.devices import GPU
 from holdfast.memory.shape import read_shape
 from holdfast.models import ModelRef
@@ -18,8 +18,6 @@ from holdfast.registry import resolve
 from holdfast.spec import Study
 
 SPENT = "spent.json"
-PROMPT_TOKENS = 2048
-"""What a long prompt is taken to be when memory for answering is planned."""
 
 
 class EnginePool:
@@ -71,9 +69,7 @@ class EnginePool:
         if len(self._gpus) < 2 or not has_shape(ref):
             return None
         shape = read_shape(ref.base, ref.revision)
-        tokens = min(
-            shape.max_positions, PROMPT_TOKENS + self._study.answer.sampling.max_new_tokens
-        )
+        tokens = longest(shape, self._study.answer.sampling.max_new_tokens)
         return answering_map(shape, self._gpus, nf4, tokens, bf16 is not False)
 
     @contextmanager

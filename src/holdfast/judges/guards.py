@@ -23,9 +23,9 @@ from holdfast import modelfiles, models, store
 from holdfast.asking import in_chunks
 from holdfast.engines import Engine
 from holdfast.errors import ModelError, UsageError
-from holdfast.judges import Desk, Judge, Pair, members_of
+from holdfast.judges import Desk, Judge, Pair
 from holdfast.judges.showing import Asked, Seen
-from holdfast.memory.answering import answering_bytes
+from holdfast.memory.answering import answering_bytes, longest
 from holdfast.memory.candidate import GIB
 from holdfast.memory.devices import GPU
 from holdfast.memory.shape import read_shape
@@ -35,8 +35,6 @@ from holdfast.types import Example, Reply, Verdict
 
 CLIP: Final = 400
 """Characters of what a guard said that are kept for audit."""
-LONG: Final = 2048
-"""Tokens of a long question and reply, when its memory is reckoned."""
 
 
 class GuardOptions(Section):
@@ -119,7 +117,7 @@ class Guard:
         """
         models.load_tokenizer(self.ref, self._chats)
         shape = read_shape(self.ref.base, self.ref.revision)
-        tokens = min(shape.max_positions, LONG + self.options.max_new_tokens)
+        tokens = longest(shape, self.options.max_new_tokens)
         size = answering_bytes(shape, self.options.quantize == "nf4", tokens)
         free = sum(one.free_bytes for one in gpus if not one.mig)
         if gpus and size > free:
@@ -223,10 +221,10 @@ class Guard:
         return desk
 
 
-def guards_of(judge: Judge) -> list[Guard]:
-    """The models that a judge needs: its own, those of its members, or none."""
-    every = [getattr(one, "guard", None) for one in members_of(judge)]
-    return [one for one in every if isinstance(one, Guard)]
+def guard_of(judge: Judge) -> Guard | None:
+    """The model that one judge is; None for judges of another kind."""
+    found = getattr(judge, "guard", None)
+    return found if isinstance(found, Guard) else None
 
 
 def _examples(pairs: Sequence[Pair], asked: Sequence[Asked], name: str) -> list[Example]:

@@ -19,6 +19,8 @@ from holdfast.memory.workload import Workload
 
 ROOM_BYTES = 3 * GIB // 2
 """Context, workspace and one layer's activations."""
+PROMPT_TOKENS = 2048
+"""What a long prompt is taken to be."""
 
 
 def answering_map(
@@ -42,6 +44,11 @@ def answering_map(
         return part.weights + cache * part.layers // shape.layers + ROOM_BYTES
 
     return device_map(shape, split(held, shape, whole, cost))
+
+
+def longest(shape: Shape, new_tokens: int) -> int:
+    """Tokens of a long prompt and its answer together, as far as the model reads."""
+    return min(shape.max_positions, PROMPT_TOKENS + new_tokens)
 
 
 def answering_bytes(shape: Shape, quantized: bool, tokens: int, bf16: bool = True) -> int:

@@ -14,7 +14,7 @@ from holdfast.coherence import NLL_MARGIN, NLL_QUANTILE
 from holdfast.errors import DataError
 from holdfast.judges import Afar, Judge, Panel, members_of
 from holdfast.judges.ensemble import MEMBERS
-from holdfast.judges.guards import guards_of
+from holdfast.judges.guards import guard_of
 from holdfast.methods.scale import interpolated_model
 from holdfast.plan import BASE, Plan, place
 from holdfast.progress import Progress
@@ -184,7 +184,7 @@ def judges_ready(plan: Plan) -> list[Stage]:
     models = {
         store.fingerprint(one.identity()): one
         for one in every
-        if guards_of(one) or isinstance(one, Afar)
+        if guard_of(one) or isinstance(one, Afar)
     }
 
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
@@ -192,7 +192,7 @@ def judges_ready(plan: Plan) -> list[Stage]:
         for judge in models.values():
             if isinstance(judge, Afar) and (why := judge.absent()):
                 progress.say(f"{judge.title}: {why}; it has to by the time judging begins")
-            for guard in guards_of(judge):
+            if guard := guard_of(judge):
                 needs[judge.title] = round(guard.needs(plan.gpus), 2)
         return {"needs_gib": needs}
 
