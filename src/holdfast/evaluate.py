@@ -100,7 +100,7 @@ def combine(
         members: folders of what each judge said, in order.
         folder: of the stage.
     """
-    found = [store.read_jsonl(one / VERDICTS, Verdict) for one in members]
+    found = [read_verdicts(one) for one in members]
     verdicts = panel.together(_to_judge(examples, replies), found)
     return {**_written(panel, verdicts, folder), "agreement": panel.agreement(found)}
 

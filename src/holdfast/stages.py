@@ -87,7 +87,7 @@ def schedule(
             wanted |= {stage.name, *stage.needs}
     steps: list[Step] = []
     drifted: list[str] = []
-    first: list[str] = []
+    changed: list[str] = []
     undone: set[str] = set()
     for stage in stages:
         record = records[stage.name]
@@ -98,7 +98,7 @@ def schedule(
                 done = False
                 diff = store.field_diff(record["identity"], store.canonical(stage.identity))
                 if diff and stage.name in wanted:
-                    first.append(stage.name)
+                    changed.append(stage.name)
                     drifted += [stage.name, *(f"    {line}" for line in diff)]
             else:
                 done = record["needs"] == _made(stage, records)
@@ -111,7 +111,7 @@ def schedule(
             "the study has changed since these stages were made:\n  " + "\n  ".join(drifted[:40]),
             where=str(folder),
             remedy="give the changed study another `name` (of a comparison: --name), or make them "
-            f"again with {_rebuild(first)}",
+            f"again with {_rebuild(changed)}",
         )
     return steps
 
