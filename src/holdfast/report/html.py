@@ -84,7 +84,6 @@ def _measured(results: Results) -> dict[str, Any]:
     grouped = [task for task in results.tasks if group_names(results, task.name)]
     noise = {one.task: sentences.noise(one) for one in results.noise}
     return {
-        "trained": any(arm.examples for arm in results.arms),
         "finals": figures.finals(results),
         "scaled": figures.scaled(results),
         "before": {task.name: figures.before(results, task) for task in results.tasks},

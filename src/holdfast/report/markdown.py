@@ -53,7 +53,7 @@ def write(results: Results) -> str:
         parts += ["## Group by group\n", *(_groups(results, task) for task in grouped)]
     parts += [
         *tables.costs(results),
-        f"## {TRAINED if any(a.examples for a in results.arms) else COMPARED}\n",
+        f"## {TRAINED if results.trained else COMPARED}\n",
         _training(results),
     ]
     notes = [f"- {clean(a.name)}: {clean(note)}" for a in results.arms for note in a.notes]

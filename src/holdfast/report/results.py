@@ -219,6 +219,11 @@ class Results:
     decision: Decision | None = None
     agreements: tuple[Agreement, ...] = ()
 
+    @property
+    def trained(self) -> bool:
+        """Whether any arm was trained here; a comparison only measures."""
+        return any(arm.examples for arm in self.arms)
+
     def cell(self, arm: str, step: int, task: str, scale: float = 1.0) -> Cell:
         """The cell of one arm, step and task; KeyError where it was not measured."""
         for cell in self.cells:
