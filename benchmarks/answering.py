@@ -18,9 +18,9 @@ warnings.simplefilter("ignore")
 from transformers import logging, pipeline
 
 from holdfast import models, tasks
+from holdfast.config import Sampling, TaskSpec
 from holdfast.engines.hf import HFEngine
 from holdfast.progress import Silent
-from holdfast.spec import Sampling, TaskSpec
 
 NEW_TOKENS = 96
 

@@ -24,11 +24,11 @@ warnings.simplefilter("ignore")
 import sft_loop
 
 from holdfast import models, tasks
-from holdfast.budget import plain_budget
+from holdfast.config import TaskSpec, TrainSpec
+from holdfast.data.batching import plain_budget
 from holdfast.progress import Silent
-from holdfast.spec import TaskSpec, TrainSpec
 from holdfast.train import fit
-from holdfast.train.rows import encode_all
+from holdfast.train.data import encode_all
 from holdfast.types import Example
 
 BATCH, LR, SEED = 32, 3.5e-3, 1126

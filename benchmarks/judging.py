@@ -29,14 +29,16 @@ from typing import Any
 
 warnings.simplefilter("ignore")
 
-from holdfast import evaluate, judges, models, store, tasks
-from holdfast.asking import REPLIES
+from holdfast import judges, models, tasks
+from holdfast.config import TaskSpec
 from holdfast.engines import Engine
+from holdfast.engines.resumable import REPLIES
+from holdfast.grading import evaluate
 from holdfast.judges import Desk, Pair
 from holdfast.lab.problems import problems
 from holdfast.lab.requests import Request, requests
 from holdfast.progress import Silent
-from holdfast.spec import TaskSpec
+from holdfast.runs import store
 from holdfast.types import Example, Reply, Verdict
 
 ITEMS = 1000

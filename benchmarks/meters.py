@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import rankdata
 
-from holdfast import store
-from holdfast.evaluate import read_readings
-from holdfast.report.arrays import item_ids, values
+from holdfast.analysis.arrays import item_ids, values
+from holdfast.grading.evaluate import read_readings
+from holdfast.runs import store
 from holdfast.train import meters
 
 NAMES = {

@@ -27,16 +27,17 @@ from typing import Any
 
 warnings.simplefilter("ignore")
 
-from holdfast import methods, models, store, tasks
-from holdfast.budget import plain_budget
+from holdfast import methods, models, tasks
+from holdfast.config import Sampling, TaskSpec, TrainSpec
+from holdfast.data.batching import plain_budget
+from holdfast.data.leakage import LeakIndex
 from holdfast.engines.hf import HFEngine
-from holdfast.job import Job
-from holdfast.leak import LeakIndex
 from holdfast.methods import Setting
 from holdfast.progress import Silent
-from holdfast.spec import Sampling, TaskSpec, TrainSpec
-from holdfast.train import worker
-from holdfast.train.rows import encode_all
+from holdfast.runs import store
+from holdfast.train.data import encode_all
+from holdfast.train.job import Job
+from holdfast.train.launch import worker
 from holdfast.types import Example
 
 REF = models.ModelRef(str(models.LAB_FOLDER))

@@ -19,9 +19,10 @@ from typing import Any
 
 warnings.simplefilter("ignore")
 
-from holdfast import store, study
+from holdfast import study
+from holdfast.config import Study
 from holdfast.progress import Silent
-from holdfast.spec import Study
+from holdfast.runs import store
 
 LAB = {"prompts": "lab", "pool": 200, "max_new_tokens": 64}
 SELF = {"selfgen": {"samples": 4, "temperature": 0.8, "unsolved": "drop"}}

@@ -14,20 +14,15 @@ import holdfast
 ROOT = Path(holdfast.__file__).parent
 LAYERS = {
     0: {"types", "errors"},
-    1: {
-        "store", "registry", "spec", "studyfile", "arms", "stages", "progress", "stats", "frontier",
-        "budget", "leak", "endpoint", "coherence", "environment", "recipes", "memory", "job",
-        "process", "launch", "modelfiles", "sums",
-    },
-    2: {"models", "placed", "chat", "engines", "asking", "change", "factors", "surprise",
-        "foreign", "adapter"},
-    3: {"tasks", "methods", "judges", "outcomes", "lab"},
-    4: {"demands", "planning", "train", "evaluate", "enginepool"},
-    5: {"plan", "study", "report", "ship", "compare"},
-    6: {"cli", "boundary", "__main__", "__init__"},
-}  # fmt: skip
+    1: {"config", "endpoint", "environment", "memory", "progress", "registry", "runs"},
+    2: {"data", "engines", "models"},
+    3: {"grading", "judges", "lab", "methods", "tasks"},
+    4: {"analysis", "report", "train"},
+    5: {"compare", "ship", "study"},
+    6: {"cli", "__main__", "__init__"},
+}
 LATE = {
-    "engines.decode", "memory.compared", "memory.ledger", "memory.standin", "memory.trace",
+    "engines.generate", "memory.trace.compared", "memory.trace.ledger", "memory.trace.standin", "memory.trace.trace",
     "train.objective", "train.pieces", "train.trainer",
 }  # fmt: skip
 """Modules that need torch to be read; nothing may import them at module level."""
@@ -102,14 +97,12 @@ def test_no_circles() -> None:
 def test_plugins_do_not_know_each_other() -> None:
     for family in ("tasks", "methods", "judges"):
         names = {f"{family}.{path.stem}" for path in (ROOT / family).glob("*.py")}
-        tables = {"tasks.extract", "tasks.gsm_danger_scenes", "tasks.prompts",
-                  "tasks.harness_metrics", "tasks.harness_prompts", "tasks.harness_tasks",
-                  "methods.own_answers", "methods.replay_prompts", "methods.probes",
-                  "methods.rewriting", "judges.guards", "judges.keyed", "judges.showing",
-                  "judges.strongreject", "judges.qwen3guard", "judges.llamaguard",
-                  "judges.yes_no"}  # fmt: skip
+        shared = {name for name in names if name.partition(".")[2].startswith("_")}
+        rubrics = {
+            f"judges.{one}" for one in ("strongreject", "qwen3guard", "llamaguard", "yes_no")
+        }
         for path in (ROOT / family).glob("*.py"):
-            others = (names - tables - {f"{family}.__init__", _name(path)}) & _own(
+            others = (names - shared - rubrics - {f"{family}.__init__", _name(path)}) & _own(
                 _imports(path, everywhere=True)
             )
             assert not others, f"{_name(path)} imports the plug-in {others}"
@@ -126,7 +119,7 @@ def test_heavy_packages_are_imported_inside_functions(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=_name)
 def test_modules_are_small(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
 
 
 def test_one_trainer_subclass_at_most() -> None:

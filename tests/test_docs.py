@@ -11,8 +11,8 @@ import typer
 import yaml
 
 from holdfast.cli import app
-from holdfast.spec import Study
-from holdfast.studyfile import parse
+from holdfast.config import Study
+from holdfast.config.load import parse
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import store
-from holdfast.budget import plain_budget
+from holdfast.config import TrainSpec
+from holdfast.data.batching import plain_budget
 from holdfast.lab.problems import problems
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
-from holdfast.spec import TrainSpec
+from holdfast.runs import store
 from holdfast.train import fit
-from holdfast.train.rows import encode_all
+from holdfast.train.data import encode_all
 from holdfast.types import Example, Message
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "sft_loop.py"

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from holdfast import chat, judges, study, studyfile, tasks
+from holdfast import judges, study, tasks
 from holdfast.cli import call
+from holdfast.config import TaskSpec, load
+from holdfast.config.recipes import recipe_file
+from holdfast.data import chat
 from holdfast.errors import TrainingError
 from holdfast.progress import Silent
-from holdfast.recipes import recipe_file
-from holdfast.spec import TaskSpec
 from holdfast.types import Example, Message
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -64,7 +65,7 @@ def _course(folder: Path) -> tuple[tasks.Task, TaskSpec]:
     for split, rows in (("train", ROWS), ("test", ROWS[:1])):
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
-    loaded = studyfile.load(EXAMPLES / "hw6_faithful.yaml", [f"tasks.gsm8k.path={folder}"])
+    loaded = load.load(EXAMPLES / "hw6_faithful.yaml", [f"tasks.gsm8k.path={folder}"])
     return tasks.build("gsm8k", loaded.tasks["gsm8k"], "s"), loaded.tasks["gsm8k"]
 
 
@@ -73,7 +74,7 @@ def _turn(role: str, text: str) -> str:
 
 
 def test_the_starters_training_text_token_by_token(llama: Any, tmp_path: Path) -> None:
-    train = studyfile.load(EXAMPLES / "hw6_faithful.yaml").train
+    train = load.load(EXAMPLES / "hw6_faithful.yaml").train
     examples = tasks.training_set(*_course(tmp_path))
     assert len(examples) == len(ROWS), "random shots are trained on, too"
     for one, row, other in zip(examples, ROWS, reversed(ROWS), strict=True):
@@ -134,7 +135,7 @@ def test_the_cut_in_the_real_qwen_template(shared_data: Path) -> None:
 
 
 def test_the_starters_settings() -> None:
-    found = studyfile.load(EXAMPLES / "hw6_faithful.yaml")
+    found = load.load(EXAMPLES / "hw6_faithful.yaml")
     train, lora = found.train, found.train.lora
     assert (train.method, lora.r, lora.alpha, lora.dropout) == ("qlora", 8, 16, 0.0)
     assert set(lora.target_modules) == set(
@@ -286,7 +287,7 @@ def test_both_run_on_a_small_model_with_the_real_tokenizer(
             f"arms.replay.data=[{{replay: {{share: 0.2, source: file, path: {kept}}}}}]",
             "train.keep_shortest=1.0",
         ]
-    loaded = studyfile.load(EXAMPLES / f"{name}.yaml", overrides)
+    loaded = load.load(EXAMPLES / f"{name}.yaml", overrides)
     folder = tmp_path / "run"
     results = study.run(loaded, folder, Silent())
     assert results is not None

@@ -18,11 +18,11 @@ _NAMES = {
     "Message": "holdfast.types",
     "Reading": "holdfast.types",
     "Reply": "holdfast.types",
-    "Results": "holdfast.report.results",
+    "Results": "holdfast.analysis.results",
     "Silent": "holdfast.progress",
-    "Study": "holdfast.spec",
+    "Study": "holdfast.config",
     "Verdict": "holdfast.types",
-    "load": "holdfast.studyfile",
+    "load": "holdfast.config.load",
     "run": "holdfast.study",
 }
 __all__ = [

@@ -1,7 +1,7 @@
 """What are the values that flow between the parts of Holdfast?
 
 Plain frozen dataclasses, cheap to make by the hundred thousand and safe to share. Everything here
-round-trips through JSON (`holdfast.store.write_jsonl`), so that replies can be graded again years
+round-trips through JSON (`holdfast.runs.store.write_jsonl`), so that replies can be graded again years
 later without the model that wrote them.
 """
 

@@ -1,6 +1,6 @@
 """What can be typed?
 
-Argv becomes one call each; nothing is decided here. `holdfast.boundary` turns errors into messages
+Argv becomes one call each; nothing is decided here. `holdfast.cli.boundary` turns errors into messages
 and exit codes.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from holdfast import boundary
+from holdfast.cli import boundary
 from holdfast.cli.about import doctor, methods, schema, tasks
 from holdfast.cli.comparing import compare
 from holdfast.cli.front import app

@@ -13,14 +13,14 @@ from holdfast.cli.front import Json, say
 
 def schema() -> None:
     """Print the JSON schema of a study file: every key, its type, its meaning."""
-    from holdfast.spec import Study
+    from holdfast.config import Study
 
     typer.echo(json.dumps(Study.model_json_schema(by_alias=False), indent=1, ensure_ascii=False))
 
 
 def tasks(as_json: Json = False) -> None:
     """List the tasks and the keys that each takes in a study file."""
-    from holdfast.spec import TaskSpec
+    from holdfast.config import TaskSpec
     from holdfast.tasks import TASKS
 
     _list("tasks", TASKS, as_json, ["every task", *_lines(_keys(TaskSpec))])

@@ -47,7 +47,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """What fits on which GPUs, what does not and why, how fast; loads no weights."""
-    from holdfast import planning
+    from holdfast.train import planning
 
     found = planning.answer(planning.Wishes(
         study, model, gpus, seq_len, micro_batch, global_batch, method, strategy,

@@ -22,7 +22,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """The built-in study on the built-in model: CPU, minutes, no network."""
-    from holdfast.recipes import DEMO, QUICK, recipe_file
+    from holdfast.config.recipes import DEMO, QUICK, recipe_file
 
     chosen = [*(QUICK if quick else ()), *(overrides or [])]
     _run(recipe_file(DEMO), chosen, runs_dir, dry_run, "*", [], as_json)
@@ -36,8 +36,8 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Write a commented starter study."""
-    from holdfast import store
-    from holdfast.recipes import recipe_file
+    from holdfast.config.recipes import recipe_file
+    from holdfast.runs import store
 
     if study.exists():
         raise UsageError("exists already", where=str(study), remedy="name another file")
@@ -125,11 +125,11 @@ def _run(
     as_json: bool,
 ) -> None:
     from holdfast import study as studies
-    from holdfast import studyfile
+    from holdfast.config import load
     from holdfast.progress import Bars, Silent
     from holdfast.report.console import dry_run_text, table
 
-    study = studyfile.load(path, overrides)
+    study = load.load(path, overrides)
     folder = runs_dir / study.name
     if dry_run:
         planned = studies.plan(study, folder, str(path))
@@ -157,7 +157,7 @@ def finish(results: Any, page: Path, as_json: bool, table: Any) -> None:
         table: `report.console.table`.
     """
     if as_json:
-        from holdfast.report.results import to_json
+        from holdfast.analysis.results import to_json
 
         typer.echo(json.dumps(to_json(results) | {"report": str(page)}, ensure_ascii=False))
         return

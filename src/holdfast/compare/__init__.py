@@ -12,23 +12,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from holdfast import environment, foreign, stages, store, tasks
-from holdfast.arms import Variant
-from holdfast.compare import contestants, given
+from holdfast import environment, tasks
+from holdfast.analysis.results import Results, from_json
+from holdfast.analysis.selection import check_rule
+from holdfast.compare import answer_files, contestants
 from holdfast.compare.layout import Comparison, lay_out
 from holdfast.compare.request import SOURCE, Request, study_of, without_perplexity
-from holdfast.compare.sentences import KEPT, about_models
-from holdfast.enginepool import EnginePool
+from holdfast.compare.verdict import KEPT, about_models
+from holdfast.config import ArmSpec, Study, TrainSpec
+from holdfast.config.sweeps import Variant
+from holdfast.data.leakage import LeakIndex
+from holdfast.engines.pool import EnginePool
 from holdfast.errors import DataError, FolderError, UsageError, located
-from holdfast.foreign import Foreign
-from holdfast.frontier import check_rule
-from holdfast.leak import LeakIndex
-from holdfast.models import ModelRef
-from holdfast.plan import BASE, Arm, Plan
+from holdfast.models import ModelRef, external
+from holdfast.models.external import Foreign
 from holdfast.progress import Progress
-from holdfast.report.results import Results, from_json
-from holdfast.spec import ArmSpec, Study, TrainSpec
-from holdfast.stages import Stage, Step
+from holdfast.runs import stages, store
+from holdfast.runs.stages import Stage, Step
+from holdfast.study.plan import BASE, Arm, Plan
 from holdfast.tasks import Task
 from holdfast.train import stage
 from holdfast.types import Example
@@ -69,7 +70,7 @@ def plan(request: Request, runs_dir: Path) -> Comparison:
     study, target = study_of(request, base.said, name)
     check_rule(study.ship, study.tasks, SOURCE)
     kinds = {
-        who: SOURCE if request.replies else foreign.engine_of(one.ref, study.answer.engine)
+        who: SOURCE if request.replies else external.engine_of(one.ref, study.answer.engine)
         for who, one in every.items()
     }
     contestants.check_engines(kinds, request.mixed_engines)
@@ -85,7 +86,7 @@ def plan(request: Request, runs_dir: Path) -> Comparison:
         )
     made = {one: tasks.build(one, spec, SOURCE) for one, spec in study.tasks.items()}
     asked = {one: _asked(made[one], study, one) for one in made}
-    held: dict[str, given.Given] = {}
+    held: dict[str, answer_files.Given] = {}
     notes: list[str] = []
     if request.replies:
         held = _given(request, every, study, made, asked)
@@ -95,7 +96,7 @@ def plan(request: Request, runs_dir: Path) -> Comparison:
         asked = {one: asked[one] for one in study.tasks}
         target = target if target in study.tasks else None
     marks = {
-        who: {"given": held[who].mark} if request.replies else foreign.identity(one)
+        who: {"given": held[who].mark} if request.replies else external.identity(one)
         for who, one in every.items()
     }
     notes += about_models(base, list(tuned.values()), marks, len(set(kinds.values())) > 1)
@@ -116,7 +117,7 @@ def _plan(
     identity: dict[str, Any],
 ) -> Plan:
     """A plan whose arms are the tuned models."""
-    here = [one for one in tuned.values() if one.form not in foreign.ELSEWHERE]
+    here = [one for one in tuned.values() if one.form not in external.ELSEWHERE]
     gpus = stage.gpus_of(study) if here else ()
     samplings = {
         one: tasks.sampling(one, spec, study.answer.sampling, SOURCE, made[one])
@@ -149,17 +150,17 @@ def _given(
     study: Study,
     made: dict[str, Task],
     asked: dict[str, list[Example]],
-) -> dict[str, given.Given]:
+) -> dict[str, answer_files.Given]:
     """What every file holds."""
     whole = {one: task.examples(study.tasks[one].split) for one, task in made.items()}
     return {
-        who: given.read(Path(one.ref.base).expanduser(), asked, whole, request.allow_missing)
+        who: answer_files.read(Path(one.ref.base).expanduser(), asked, whole, request.allow_missing)
         for who, one in files.items()
     }
 
 
 def _common(
-    study: Study, held: dict[str, given.Given], target: str | None
+    study: Study, held: dict[str, answer_files.Given], target: str | None
 ) -> tuple[Study, list[str]]:
     """The study with the tasks that every file answers, and a note on those left out."""
     kept = [one for one in study.tasks if all(one in own.replies for own in held.values())]

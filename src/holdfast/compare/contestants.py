@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from holdfast import foreign
 from holdfast.compare.request import SOURCE, Request
+from holdfast.config.sweeps import BASE
 from holdfast.errors import UsageError
-from holdfast.foreign import Foreign
-from holdfast.plan import BASE
+from holdfast.models import external
+from holdfast.models.external import Foreign
 
 
 def models(request: Request) -> tuple[Foreign, dict[str, Foreign]]:
@@ -39,8 +39,8 @@ def models(request: Request) -> tuple[Foreign, dict[str, Foreign]]:
 
 def _found(request: Request, said: str, base: Foreign | None) -> Foreign:
     if request.replies:
-        return foreign.answers(said)
-    return foreign.find(said, base, request.any_base, request.trust_remote_code)
+        return external.answers(said)
+    return external.find(said, base, request.any_base, request.trust_remote_code)
 
 
 def run_name(base: Foreign, tuned: Sequence[str]) -> str:

@@ -12,20 +12,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from holdfast import chat, environment, evaluate, foreign, models, outcomes, store
-from holdfast.adapter import brings_modules
-from holdfast.asking import REPLIES
-from holdfast.compare.given import Given
-from holdfast.compare.sentences import MIXED, about_looks, decide, verdict
+from holdfast import environment, models
+from holdfast.analysis.results import Results, TaskInfo, from_json, to_json
+from holdfast.analysis.summarize import assemble
+from holdfast.compare.answer_files import Given
+from holdfast.compare.verdict import MIXED, about_looks, decide, verdict
+from holdfast.data import chat
+from holdfast.engines.resumable import REPLIES
 from holdfast.errors import ModelError
-from holdfast.foreign import Foreign
-from holdfast.models import ModelRef
-from holdfast.plan import BASE, Plan, place
+from holdfast.grading import evaluate, safety_outcomes
+from holdfast.models import ModelRef, external
+from holdfast.models.external import Foreign
+from holdfast.models.peft_adapter import brings_modules
 from holdfast.progress import Progress
 from holdfast.report import write_report
-from holdfast.report.results import Results, TaskInfo, from_json, to_json
-from holdfast.report.summary import assemble
-from holdfast.stages import Stage
+from holdfast.runs import store
+from holdfast.runs.stages import Stage
 from holdfast.study.measuring import (
     again,
     again_place,
@@ -37,6 +39,7 @@ from holdfast.study.measuring import (
     scores,
     scoring,
 )
+from holdfast.study.plan import BASE, Plan, place
 from holdfast.types import Message, Point, Reading
 
 LOOKS = "looks"
@@ -77,7 +80,7 @@ class Comparison:
     def local(self) -> dict[str, Foreign]:
         """The models that are loaded here, by name."""
         every = {BASE: self.base, **self.tuned}
-        return {name: one for name, one in every.items() if one.form not in foreign.ELSEWHERE}
+        return {name: one for name, one in every.items() if one.form not in external.ELSEWHERE}
 
 
 def lay_out(one: Comparison) -> list[Stage]:
@@ -155,7 +158,9 @@ def _grading(one: Comparison, at: str, task: str) -> list[Stage]:
 
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
         summary = dict(last.run(folder, progress) or {})
-        unscored = [Reading(name, 0, None, outcomes.MISSING, "", group[name]) for name in missing]
+        unscored = [
+            Reading(name, 0, None, safety_outcomes.MISSING, "", group[name]) for name in missing
+        ]
         readings = [*evaluate.read_readings(folder), *unscored]
         store.write_jsonl(folder / evaluate.READINGS, readings)
         return summary | {"missing": len(missing)}
@@ -207,7 +212,7 @@ def _stats(one: Comparison, needs: Sequence[str]) -> Stage:
 
 def summarise(one: Comparison) -> Results:
     """Everything that the report shows, from finished readings."""
-    from holdfast.report import outline  # here: it and `holdfast.study` need each other
+    from holdfast.analysis import collect  # here: it and `holdfast.study` need each other
 
     plan, notes = one.plan, list(one.notes)
     conditions = _conditions(one)
@@ -220,12 +225,12 @@ def summarise(one: Comparison) -> Results:
         plan.study.name,
         one.base.said,
         (),
-        [_info(one, info) for info in outline.task_infos(plan)],
-        outline.arm_infos(plan),
-        outline.measured_readings(plan),
+        [_info(one, info) for info in collect.task_infos(plan)],
+        collect.arm_infos(plan),
+        collect.measured_readings(plan),
         conditions,
-        outline.repeated_readings(plan),
-        agreements=outline.agreements(plan),
+        collect.repeated_readings(plan),
+        agreements=collect.agreements(plan),
     )
     results = replace(results, verdict=verdict(results))
     decision = decide(results, plan.study.ship.retain)

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from holdfast import studyfile, tasks
+from holdfast import tasks
+from holdfast.config import ShipSpec, Study, TaskSpec, load
+from holdfast.config.load import known_keys
 from holdfast.errors import StudyError, UsageError
 from holdfast.registry import nearest
-from holdfast.spec import ShipSpec, Study, TaskSpec
-from holdfast.studyfile import known_keys
 
 SOURCE = "compare"
 SECTIONS = ("tasks", "answer", "ship", "hardware")
@@ -84,7 +84,7 @@ def study_of(request: Request, base: str, name: str) -> tuple[Study, str | None]
     }
     if request.retain:
         sections["ship"] = ShipSpec(retain=dict(request.retain))
-    return studyfile.parse(Study, {"name": name, "model": base, **sections}, SOURCE), target
+    return load.parse(Study, {"name": name, "model": base, **sections}, SOURCE), target
 
 
 def without_perplexity(study: Study, asked: bool) -> Study:
@@ -115,7 +115,7 @@ def without_perplexity(study: Study, asked: bool) -> Study:
 def _sections(request: Request) -> tuple[dict[str, Any], str | None]:
     """The sections that a comparison takes over, and the target that they name."""
     if request.study is not None:
-        given = studyfile.load(Path(request.study), request.settings)
+        given = load.load(Path(request.study), request.settings)
         names = [_known(one, given.tasks, "--tasks") for one in request.tasks] or list(given.tasks)
         found = {one: getattr(given, one) for one in SECTIONS}
         found["tasks"] = {one: given.tasks[one] for one in names}
@@ -139,7 +139,7 @@ def _sections(request: Request) -> tuple[dict[str, Any], str | None]:
     named = [one for one in request.settings if one.replace(" ", "").endswith(".role=target")]
     if not named:  # a stand-in, so that the rest is checked by the code that checks a study
         next(iter(data["tasks"].values()))["role"] = "target"
-    given = studyfile.build(data, request.settings, SOURCE)
+    given = load.build(data, request.settings, SOURCE)
     return {one: getattr(given, one) for one in SECTIONS}, given.target if named else None
 
 

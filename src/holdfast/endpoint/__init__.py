@@ -15,14 +15,14 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from holdfast import store
 from holdfast.endpoint.answers import ANSWERS, Answer, Kept
+from holdfast.endpoint.client import FIRST_WAIT_S, Line, require_packages
 from holdfast.endpoint.faults import Stopped
 from holdfast.endpoint.limits import Pace, Purse
-from holdfast.endpoint.line import FIRST_WAIT_S, Line, require_packages
 from holdfast.endpoint.settings import Price, Server, is_endpoint, parse_url
 from holdfast.errors import EndpointError
 from holdfast.progress import Progress, Silent
+from holdfast.runs import store
 from holdfast.types import Message
 
 __all__ = ["ANSWERS", "Answer", "Endpoint", "Price", "Server", "is_endpoint", "parse_url"]

@@ -15,9 +15,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from holdfast.config import Section
+from holdfast.config.load import parse
 from holdfast.errors import StudyError, UsageError
-from holdfast.spec import Section
-from holdfast.studyfile import parse
 
 OWN_FIELDS = ("model", "messages", "stream", "n")
 """Fields of a request that are not the user's to set."""

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
+from holdfast.config import Sampling
 from holdfast.progress import Progress
-from holdfast.spec import Sampling
 from holdfast.types import Example, Reply
 
 ENGINES = {

@@ -1,7 +1,7 @@
 """How does transformers answer many prompts fast?
 
 Prompts are sorted by length, padded on the left and decoded in batches that shrink as answers end
-(`holdfast.engines.decode`); a reply does not depend on the batch it was in, so a batch that does
+(`holdfast.engines.generate`); a reply does not depend on the batch it was in, so a batch that does
 not fit into memory is asked again in halves. The base model is kept loaded while adapters come and
 go; *before* is always measured on a model that PEFT has never wrapped or that it has fully
 unwrapped.
@@ -15,18 +15,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from holdfast import chat, models
-from holdfast.adapter import load_adapter
-from holdfast.chat import Encoded
-from holdfast.engines import Spent, scoring
-from holdfast.engines.share import scale_adapter
-from holdfast.engines.until import Until, cut
+from holdfast import models
+from holdfast.config import Sampling
+from holdfast.data import chat
+from holdfast.data.chat import Encoded
+from holdfast.engines import Spent, log_likelihood
+from holdfast.engines.halving import scale_adapter
+from holdfast.engines.stop_strings import Until, cut
 from holdfast.errors import HoldfastError
-from holdfast.memory.drill import Drill
-from holdfast.memory.exhausted import event, free, given_up, is_out_of_memory, loading, seen
+from holdfast.memory.fault_injection import Drill
+from holdfast.memory.out_of_memory import event, free, given_up, is_out_of_memory, loading, seen
 from holdfast.models import ModelRef
+from holdfast.models.peft_adapter import load_adapter
 from holdfast.progress import Progress, Silent
-from holdfast.spec import Sampling
 from holdfast.types import Example, Reply
 
 CPU_BATCH = 64
@@ -151,7 +152,7 @@ class HFEngine:
 
         def work(some: Sequence[Encoded]) -> list[list[float]]:
             self._drill.at("answer", len(some) * max(len(row.ids) for row in some))
-            return scoring.losses(model, some, self.tokenizer.pad_token_id, self.device)
+            return log_likelihood.losses(model, some, self.tokenizer.pad_token_id, self.device)
 
         size = max(1, (self._batch_size or 1) // NLL_SHARE)
         return self._scored("nll", rows, [len(row.ids) for row in rows], size, work, Silent())
@@ -166,11 +167,13 @@ class HFEngine:
             OutOfMemory: one pair does not fit.
         """
         model = self._model(adapter, scale)
-        rows, places = scoring.shared([chat.followed_ids(self.tokenizer, *one) for one in pairs])
+        rows, places = log_likelihood.shared(
+            [chat.followed_ids(self.tokenizer, *one) for one in pairs]
+        )
 
-        def work(some: Sequence[scoring.Followed]) -> list[list[tuple[float, bool]]]:
+        def work(some: Sequence[log_likelihood.Followed]) -> list[list[tuple[float, bool]]]:
             self._drill.at("answer", len(some) * max(len(read) for read, _ in some))
-            return scoring.likelihoods(model, some, self.tokenizer.pad_token_id, self.device)
+            return log_likelihood.likelihoods(model, some, self.tokenizer.pad_token_id, self.device)
 
         size = max(1, (self._batch_size or 1) // NLL_SHARE)
         found = self._scored("likely", rows, [len(read) for read, _ in rows], size, work, Silent())
@@ -185,7 +188,9 @@ class HFEngine:
 
         def work(some: Sequence[list[int]]) -> list[list[float]]:
             self._drill.at("answer", len(some) * max(map(len, some)))
-            return scoring.chances(model, some, first, self.tokenizer.pad_token_id, self.device)
+            return log_likelihood.chances(
+                model, some, first, self.tokenizer.pad_token_id, self.device
+            )
 
         return self._scored(
             "first", rows, [len(row) for row in rows], self._batch_size or 1, work, progress
@@ -246,7 +251,7 @@ class HFEngine:
 
     def _batch(self, model: Any, rows: Sequence[Asked], sampling: Sampling) -> list[list[int]]:
         """Token ids of one answer for each row."""
-        from holdfast.engines.decode import decode, seed_of
+        from holdfast.engines.generate import decode, seed_of
 
         width = max(len(ids) for _, ids, _ in rows) + sampling.max_new_tokens
         self._drill.at("answer", len(rows) * width)

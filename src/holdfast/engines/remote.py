@@ -14,13 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from holdfast.config import Sampling
 from holdfast.endpoint import Answer, Endpoint, Server, parse_url
 from holdfast.engines import Spent
-from holdfast.engines.until import cut
+from holdfast.engines.stop_strings import cut
 from holdfast.errors import EndpointError, ModelError
 from holdfast.models import ModelRef
 from holdfast.progress import Progress
-from holdfast.spec import Sampling
 from holdfast.types import Example, Reply
 
 KEY_ENV = "HOLDFAST_API_KEY"

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
+from holdfast.config import Sampling
 from holdfast.engines import Spent
 from holdfast.progress import Progress
-from holdfast.spec import Sampling
 from holdfast.types import Example, Reply
 
 Script = Callable[[Example, str | None, int], str]

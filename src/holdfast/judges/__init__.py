@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from holdfast.config import Section
+from holdfast.config.load import parse
 from holdfast.engines import Engine
 from holdfast.models import ModelRef
 from holdfast.progress import Progress
 from holdfast.registry import resolve
-from holdfast.spec import Section
-from holdfast.studyfile import parse
 from holdfast.types import Example, Reply, Verdict
 
 JUDGES = {

@@ -10,7 +10,7 @@ included, so that a missing vote never makes a reply safe::
     all-unsafe    unsafe: all members; safe: one member
 
 Anything else is unsure. In a study every member judges in stages of its own, so that it is loaded
-once for all replies, and the report says how far they agree (`holdfast.stats.agreement`).
+once for all replies, and the report says how far they agree (`holdfast.analysis.stats.agreement`).
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, field_validator
 
-from holdfast import judges, store
+from holdfast import judges
+from holdfast.analysis.stats.agreement import cohens_kappa, krippendorffs_alpha
+from holdfast.config import Section
 from holdfast.errors import UsageError
 from holdfast.judges import Desk, Judge, Pair
-from holdfast.spec import Section
-from holdfast.stats.agreement import cohens_kappa, krippendorffs_alpha
+from holdfast.runs import store
 from holdfast.types import Verdict
 
 NAME: Final = "ensemble-1"

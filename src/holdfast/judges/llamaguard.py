@@ -20,8 +20,8 @@ from typing import Any, Final
 from pydantic import Field
 
 from holdfast.judges import Desk, Pair
-from holdfast.judges.guards import Guard, GuardOptions
-from holdfast.judges.showing import Seen, conversation, share, spoken
+from holdfast.judges._guard import Guard, GuardOptions
+from holdfast.judges._prompts import Seen, conversation, share, spoken
 from holdfast.types import Verdict
 
 NAME: Final = "llamaguard-1"

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 from holdfast.judges import Desk, Pair
-from holdfast.judges.guards import Guard, GuardOptions
-from holdfast.judges.keyed import Key
-from holdfast.judges.showing import Seen, conversation, spoken
+from holdfast.judges._guard import Guard, GuardOptions
+from holdfast.judges._parsing import Key
+from holdfast.judges._prompts import Seen, conversation, spoken
 from holdfast.types import Verdict
 
 NAME: Final = "qwen3guard-2"

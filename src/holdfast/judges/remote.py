@@ -16,12 +16,12 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from holdfast import store
 from holdfast.endpoint import Answer, Endpoint, Server
 from holdfast.judges import Desk, Pair, llamaguard, qwen3guard, strongreject, yes_no
-from holdfast.judges.guards import CLIP
-from holdfast.judges.showing import Seen, conversation, shown
+from holdfast.judges._guard import CLIP
+from holdfast.judges._prompts import Seen, conversation, shown
 from holdfast.progress import Silent
+from holdfast.runs import store
 from holdfast.types import Message, Verdict
 
 CHUNK: Final = 4096

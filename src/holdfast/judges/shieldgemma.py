@@ -18,8 +18,8 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from holdfast.judges import Desk, Pair
-from holdfast.judges.guards import Guard, GuardOptions
-from holdfast.judges.showing import Seen, filled, share
+from holdfast.judges._guard import Guard, GuardOptions
+from holdfast.judges._prompts import Seen, filled, share
 from holdfast.types import Verdict
 
 NAME: Final = "shieldgemma-1"

@@ -24,8 +24,8 @@ from typing import Any, Final
 from pydantic import Field
 
 from holdfast.judges import Desk, Pair
-from holdfast.judges.guards import Guard, GuardOptions
-from holdfast.judges.showing import Asked, Seen, shown, spoken
+from holdfast.judges._guard import Guard, GuardOptions
+from holdfast.judges._prompts import Asked, Seen, shown, spoken
 from holdfast.types import Message, Verdict
 
 NAME: Final = "strongreject-2"

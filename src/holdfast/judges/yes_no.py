@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from holdfast.judges.keyed import Key
-from holdfast.judges.showing import Seen, spoken
+from holdfast.judges._parsing import Key
+from holdfast.judges._prompts import Seen, spoken
 from holdfast.types import Message
 
 NAME: Final = "yes_no-2"

@@ -12,12 +12,12 @@ from typing import ClassVar
 from pydantic import Field
 
 from holdfast import judges
+from holdfast.config import Section
 from holdfast.errors import DataError
 from holdfast.judges import Judge
 from holdfast.lab import TARGET_STEPS, TEST_PROBLEMS, TEST_REQUESTS, TRAIN_PROBLEMS
 from holdfast.lab.problems import problems
 from holdfast.lab.requests import requests
-from holdfast.spec import Section
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
 ANSWER = "####"

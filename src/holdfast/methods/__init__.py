@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
-from holdfast.asking import score
+from holdfast.config import Sampling, Section
+from holdfast.config.load import parse
+from holdfast.data.leakage import LeakIndex
 from holdfast.engines import Engine, Spent
+from holdfast.engines.resumable import score
 from holdfast.errors import StudyError
-from holdfast.leak import LeakIndex
-from holdfast.memory.remedies import Extra
+from holdfast.memory.estimate.method_overhead import Extra
 from holdfast.progress import Progress
 from holdfast.registry import resolve
-from holdfast.spec import Sampling, Section
-from holdfast.studyfile import parse
 from holdfast.tasks import Task
 from holdfast.types import Example
 

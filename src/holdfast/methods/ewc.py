@@ -15,16 +15,16 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from holdfast import change
-from holdfast.memory.remedies import Extra
-from holdfast.methods import PROBE, Entry, Setting, Shared, Term, own_answers
+from holdfast.memory.estimate.method_overhead import Extra
+from holdfast.methods import PROBE, Entry, Setting, Shared, Term, _own_answers
+from holdfast.models import weight_delta
 from holdfast.types import Example
 
 
 class EWC:
     """Hold the weights that the old data need near the base's."""
 
-    class Options(own_answers.Pool):
+    class Options(_own_answers.Pool):
         """Settings of ``ewc``; `source`, `pool` and so on are those of ``replay``."""
 
         weight: float = Field(0.01, gt=0)
@@ -44,30 +44,30 @@ class EWC:
     def recipe(self) -> str:
         """See `Method.recipe`."""
         one = self.options
-        return f"EWC ({one.weight:g}, on {one.samples} of {own_answers.words(one)})"
+        return f"EWC ({one.weight:g}, on {one.samples} of {_own_answers.words(one)})"
 
     def identity(self) -> Mapping[str, Any]:
         """See `Method.identity`."""
         one = self.options
         return {
-            "weight": one.weight, "samples": one.samples, "pool": own_answers.identity(one),
+            "weight": one.weight, "samples": one.samples, "pool": _own_answers.identity(one),
         }  # fmt: skip
 
     def check(self, setting: Setting) -> None:
         """See `DataMethod.check`."""
-        own_answers.check(self.options, setting)
+        _own_answers.check(self.options, setting)
 
     def shared(self, setting: Setting) -> list[Shared]:
         """The base's answers to old prompts, the same as those of ``replay``."""
-        return own_answers.shared(self.options, setting)
+        return _own_answers.shared(self.options, setting)
 
     def apply(
         self, examples: Sequence[Example], setting: Setting, made: Mapping[str, Path]
     ) -> tuple[list[Example], list[str]]:
         """Append the examples that are looked at before training, and never trained on."""
-        pool = own_answers.read(self.options, setting, made)
+        pool = _own_answers.read(self.options, setting, made)
         count = min(self.options.samples, len(pool))
-        probes = own_answers.choose(pool, count, PROBE)
+        probes = _own_answers.choose(pool, count, PROBE)
         return [*examples, *probes], [f"importance of the weights measured on {count} old answers"]
 
     def demand(self) -> Extra:
@@ -79,13 +79,13 @@ class EWC:
         held: list[Any] = []
 
         def prepare(model: Any, probes: Sequence[Any]) -> None:
-            if change.only_low_rank(model):
+            if weight_delta.only_low_rank(model):
                 held.extend((None, factored(model, probes)))
             else:
-                held.extend((change.copies(model), diagonal(model, probes)))
+                held.extend((weight_delta.copies(model), diagonal(model, probes)))
 
         def penalty(model: Any) -> Any:
-            return self.options.weight / 2 * change.square(model, *held)
+            return self.options.weight / 2 * weight_delta.square(model, *held)
 
         return Term(prepare=prepare, penalty=penalty)
 
@@ -101,7 +101,7 @@ def factored(model: Any, probes: Sequence[Any]) -> dict[str, tuple[Any, Any]]:
         Module name to mean squared inputs, shape (in,), and mean squared gradients of the outputs,
         shape (out,), per token.
     """
-    names = [name for name, *_ in change.low_rank(model)]
+    names = [name for name, *_ in weight_delta.low_rank(model)]
     modules = {name: model.get_submodule(name) for name in names}
     inputs: dict[str, Any] = {}
     outputs: dict[str, Any] = {}

@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from holdfast import models
-from holdfast.memory.remedies import Extra
-from holdfast.memory.shape import read_shape
+from holdfast.config import ModelSpec, Section
+from holdfast.memory.estimate.method_overhead import Extra
+from holdfast.memory.model.shape import read_shape
 from holdfast.methods import Entry, Setting, Shared, Term
 from holdfast.models import ModelRef
-from holdfast.spec import ModelSpec, Section
 from holdfast.types import Example
 
 NOTHING_NEW = (

@@ -17,15 +17,15 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from holdfast.memory.remedies import Extra
-from holdfast.methods import ANCHOR, PROBE, TASK, Entry, Setting, Shared, Term, own_answers
+from holdfast.memory.estimate.method_overhead import Extra
+from holdfast.methods import ANCHOR, PROBE, TASK, Entry, Setting, Shared, Term, _own_answers
 from holdfast.types import Example
 
 
 class KL:
     """Hold the model to the base, token by token."""
 
-    class Options(own_answers.Pool):
+    class Options(_own_answers.Pool):
         """Settings of ``kl``; `source`, `pool` and so on are those of ``replay``."""
 
         at: Literal["replay", "task"] = "replay"
@@ -66,7 +66,7 @@ class KL:
         names = {"forward": "KL(base‖tuned)", "reverse": "KL(tuned‖base)"}
         where = "the task's tokens"
         if one.at == "replay":
-            where = f"{one.share:.0%} {own_answers.words(one)}"
+            where = f"{one.share:.0%} {_own_answers.words(one)}"
         first = f", {one.first_weight:g} on the first {one.first} tokens" if one.first else ""
         return f"{one.weight:g} x {names[one.direction]} on {where}{first}"
 
@@ -75,17 +75,17 @@ class KL:
         own = {"at", "weight", "direction", "first", "first_weight"}
         found = self.options.model_dump(include=own)
         if self.options.at == "replay":
-            found |= {"share": self.options.share, "pool": own_answers.identity(self.options)}
+            found |= {"share": self.options.share, "pool": _own_answers.identity(self.options)}
         return found
 
     def check(self, setting: Setting) -> None:
         """See `DataMethod.check`."""
         if self.options.at == "replay":
-            own_answers.check(self.options, setting)
+            _own_answers.check(self.options, setting)
 
     def shared(self, setting: Setting) -> list[Shared]:
         """The base's answers to old prompts, the same as those of ``replay``."""
-        return own_answers.shared(self.options, setting) if self.options.at == "replay" else []
+        return _own_answers.shared(self.options, setting) if self.options.at == "replay" else []
 
     def apply(
         self, examples: Sequence[Example], setting: Setting, made: Mapping[str, Path]
@@ -99,12 +99,12 @@ class KL:
                 for o in examples
             ]
             return marked, []
-        pool = own_answers.read(one, setting, made)
+        pool = _own_answers.read(one, setting, made)
         trained = sum(o.meta.get("kind") != PROBE for o in examples)
         wanted = max(1, round(trained * one.share / (1 - one.share)))
         anchors = [
             replace(o, source="only compared with the base", meta={**o.meta, **mark})
-            for o in own_answers.choose(pool, wanted, ANCHOR)
+            for o in _own_answers.choose(pool, wanted, ANCHOR)
         ]
         note = f"{wanted} old prompts, from a pool of {len(pool)}, on which the model is compared "
         return [*examples, *anchors], [note + "with the base"]

@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from holdfast import change
-from holdfast.memory.remedies import Extra
+from holdfast.config import Section
+from holdfast.memory.estimate.method_overhead import Extra
 from holdfast.methods import Entry, Setting, Shared, Term
-from holdfast.spec import Section
+from holdfast.models import weight_delta
 from holdfast.types import Example
 
 
@@ -68,9 +68,9 @@ class L2Init:
         first: list[Any] = []
 
         def prepare(model: Any, probes: Sequence[Any]) -> None:
-            first.append(None if change.only_low_rank(model) else change.copies(model))
+            first.append(None if weight_delta.only_low_rank(model) else weight_delta.copies(model))
 
         def penalty(model: Any) -> Any:
-            return self.options.weight / 2 * change.square(model, first[0])
+            return self.options.weight / 2 * weight_delta.square(model, first[0])
 
         return Term(prepare=prepare, penalty=penalty)

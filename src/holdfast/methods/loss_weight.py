@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from holdfast.memory.remedies import NOTHING, Extra
+from holdfast.config import Section
+from holdfast.memory.estimate.method_overhead import NOTHING, Extra
 from holdfast.methods import Entry, Setting, Shared, Term
-from holdfast.spec import Section
 from holdfast.types import Example
 
 MOST_ENTROPY = 3.0

@@ -18,10 +18,10 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import AliasChoices, Field, model_validator
 
-from holdfast import factors
+from holdfast.config import Section
 from holdfast.errors import ModelError
 from holdfast.methods import Entry
-from holdfast.spec import Section
+from holdfast.models import lora_files
 
 EXACT = {"linear", "slerp"}
 MEANS = {"ties", "dare_ties"}
@@ -124,7 +124,7 @@ class Merge:
                 continue
             made[name], kept, total = self._thinned(name, pairs, weights)
             held, whole = held + kept, whole + total
-        factors.write(folder, config, made)
+        lora_files.write(folder, config, made)
         return {
             "adapters": len(adapters),
             "rank": max(a.shape[0] for a, _ in made.values()),
@@ -219,7 +219,7 @@ def _side_by_side(pairs: Sequence[Pair | None], weights: Sequence[float]) -> Pai
 
 
 def _read(adapters: Sequence[Path]) -> tuple[dict[str, Any], list[dict[str, Pair]]]:
-    read = [factors.read(one) for one in adapters]
+    read = [lora_files.read(one) for one in adapters]
     first, products = read[0]
     for folder, (config, other) in zip(adapters, read, strict=True):
         for name in products.keys() & other.keys():

@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from holdfast.methods import REPLAY, Entry, Setting, Shared, own_answers
-from holdfast.methods.own_answers import Pool
+from holdfast.methods import REPLAY, Entry, Setting, Shared, _own_answers
+from holdfast.methods._own_answers import Pool
 from holdfast.types import Example
 
 
@@ -42,34 +42,34 @@ class Replay:
 
     def recipe(self) -> str:
         """See `Method.recipe`."""
-        return f"replay ({self.options.share:.0%} {own_answers.words(self.options)})"
+        return f"replay ({self.options.share:.0%} {_own_answers.words(self.options)})"
 
     def check(self, setting: Setting) -> None:
         """See `DataMethod.check`."""
-        own_answers.check(self.options, setting)
+        _own_answers.check(self.options, setting)
 
     def identity(self) -> Mapping[str, Any]:
         """See `Method.identity`."""
         return {
-            **own_answers.identity(self.options),
+            **_own_answers.identity(self.options),
             "share": self.options.share,
             "balance": self.options.balance,
         }
 
     def shared(self, setting: Setting) -> list[Shared]:
         """The model's own answers, unless a file holds them."""
-        return own_answers.shared(self.options, setting)
+        return _own_answers.shared(self.options, setting)
 
     def apply(
         self, examples: Sequence[Example], setting: Setting, made: Mapping[str, Path]
     ) -> tuple[list[Example], list[str]]:
         """Append as many replayed examples as the share asks for; the pool is reused if small."""
-        pool = own_answers.read(self.options, setting, made)
+        pool = _own_answers.read(self.options, setting, made)
         share = self.options.share
         wanted = max(1, round(len(examples) * share / (1 - share)))
-        chosen = own_answers.choose(pool, wanted, REPLAY, self.options.balance)
+        chosen = _own_answers.choose(pool, wanted, REPLAY, self.options.balance)
         note = f"{wanted} replayed examples from a pool of {len(pool)}"
         if wanted > len(pool):
             note += " (some are repeated)"
-        notes = [note, own_answers.note(self.options, setting, made)]
+        notes = [note, _own_answers.note(self.options, setting, made)]
         return [*examples, *chosen], [one for one in notes if one]

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from holdfast import store
+from holdfast.config import Sampling, Section
 from holdfast.errors import DataError
-from holdfast.methods import EXAMPLES, Entry, Setting, Shared, rewriting
+from holdfast.methods import EXAMPLES, Entry, Setting, Shared, _rewriting
 from holdfast.progress import Progress
-from holdfast.spec import Sampling, Section
+from holdfast.runs import store
 from holdfast.types import Example
 
 
@@ -103,6 +103,6 @@ def _name(setting: Setting) -> str:
 
 
 def _make(setting: Setting, folder: Path, progress: Progress) -> Mapping[str, Any]:
-    found, against = rewriting.rewrite(setting, setting.plain, _greedy(setting), folder, progress)
+    found, against = _rewriting.rewrite(setting, setting.plain, _greedy(setting), folder, progress)
     store.write_jsonl(folder / EXAMPLES, list(found.values()))
     return {"rewritten": len(found), "against": against}

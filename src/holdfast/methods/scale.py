@@ -15,10 +15,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from holdfast import factors
+from holdfast.config import Section
 from holdfast.errors import HoldfastError, ModelError
 from holdfast.methods import Entry
-from holdfast.spec import Section
+from holdfast.models import lora_files
 
 BESIDE = {".json", ".jinja", ".model", ".txt", ".py"}
 """Endings of what belongs to a model beside its weights."""
@@ -82,8 +82,8 @@ def scaled_adapter(folder: Path, factor: float, to: Path) -> None:
     Raises:
         ModelError: no such adapter, or one that is no plain product.
     """
-    config, products = factors.read(folder)
-    factors.write(to, config, {name: (a, b * factor) for name, (a, b) in products.items()})
+    config, products = lora_files.read(folder)
+    lora_files.write(to, config, {name: (a, b * factor) for name, (a, b) in products.items()})
 
 
 def interpolated_model(

@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from holdfast.memory.remedies import Extra, Logits
+from holdfast.config import Section
+from holdfast.memory.estimate.method_overhead import Extra, Logits
 from holdfast.methods import Entry, Setting, Shared, Term
-from holdfast.spec import Section
 from holdfast.types import Example
 
 DEMONSTRATION = (

@@ -16,13 +16,13 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from holdfast import store
-from holdfast.asking import ask
+from holdfast.config import Sampling, Section
 from holdfast.engines import mean_nll
+from holdfast.engines.resumable import ask
 from holdfast.errors import DataError
-from holdfast.methods import EXAMPLES, Entry, Setting, Shared, rewriting
+from holdfast.methods import EXAMPLES, Entry, Setting, Shared, _rewriting
 from holdfast.progress import Progress
-from holdfast.spec import Sampling, Section
+from holdfast.runs import store
 from holdfast.types import Example, Reply
 
 
@@ -161,7 +161,7 @@ class Selfgen:
             return {one.id: [one] for one in missing}
         if way == "drop" or not missing:
             return {}
-        found, _ = rewriting.rewrite(setting, missing, setting.sampling, folder, bar)
+        found, _ = _rewriting.rewrite(setting, missing, setting.sampling, folder, bar)
         return {name: [one] for name, one in found.items()}
 
     def _right(self, setting: Setting, replies: Sequence[Reply]) -> dict[str, list[Reply]]:
@@ -172,7 +172,7 @@ class Selfgen:
             known = right.setdefault(reply.example_id, [])
             if reply.text in {one.text for one in known}:
                 continue
-            if not rewriting.objection(setting, by_id[reply.example_id], reply):
+            if not _rewriting.objection(setting, by_id[reply.example_id], reply):
                 known.append(reply)
         return {name: known for name, known in right.items() if known}
 

@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from holdfast.asking import LIKELIHOODS
+from holdfast.config import Section
+from holdfast.engines.resumable import LIKELIHOODS
 from holdfast.errors import StudyError
 from holdfast.methods import Entry
-from holdfast.spec import Section
 from holdfast.types import Example, Message
 
 TEXT = (

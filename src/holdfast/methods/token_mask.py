@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from holdfast.config import Section
 from holdfast.errors import DataError
-from holdfast.memory.remedies import NOTHING, Extra
+from holdfast.memory.estimate.method_overhead import NOTHING, Extra
 from holdfast.methods import TASK, Entry, Setting, Shared, Term
-from holdfast.spec import Section
 from holdfast.types import Example
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from holdfast.report.results import Results, to_json
-from holdfast.store import write_text
+from holdfast.analysis.results import Results, to_json
+from holdfast.runs.store import write_text
 
 __all__ = ["write_report"]
 

@@ -10,13 +10,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from holdfast.plan import Plan
+from holdfast.analysis.lookup import final, final_point
+from holdfast.analysis.results import Results, Share, TaskInfo
 from holdfast.report import sentences
-from holdfast.report.cost import budget
-from holdfast.report.lookup import final, final_point
-from holdfast.report.results import Results, Share, TaskInfo
+from holdfast.report.cost_table import budget
 from holdfast.report.words import UNMEASURED, difference, factor, interval, shown, unscored
-from holdfast.stages import Step
+from holdfast.runs.stages import Step
+from holdfast.study.plan import Plan
 
 EDGE = 1
 """Characters that a table's border takes beside its columns."""

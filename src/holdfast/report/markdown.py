@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from holdfast.analysis.lookup import final, find, group_names, scales_of, steps_of
+from holdfast.analysis.results import Cell, Results, Share, TaskInfo
 from holdfast.report import markdown_tables as tables
 from holdfast.report import sentences
-from holdfast.report.lookup import final, find, group_names, scales_of, steps_of
 from holdfast.report.markdown_tables import clean, table, title
-from holdfast.report.results import Cell, Results, Share, TaskInfo
 from holdfast.report.words import (
     NONE,
     STATISTICS,

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from holdfast.report import cost, sentences
-from holdfast.report.lookup import reference
-from holdfast.report.results import Choice, Results, TaskInfo
-from holdfast.report.sections import judges as panels
-from holdfast.report.sections import outcomes as sections
-from holdfast.report.sections.courses import meters as read_meters
-from holdfast.report.sections.figures import Figure
-from holdfast.report.sections.sides import flipped, responses
-from holdfast.report.sections.ways import EXPLAINED
-from holdfast.report.sections.ways import ways as read_ways
+from holdfast.analysis.lookup import reference
+from holdfast.analysis.results import Choice, Results, TaskInfo
+from holdfast.report import cost_table, sentences
+from holdfast.report.html import judges as panels
+from holdfast.report.html import outcomes as sections
+from holdfast.report.html.courses import meters as read_meters
+from holdfast.report.html.figures import Figure
+from holdfast.report.html.sides import flipped, responses
+from holdfast.report.html.ways import EXPLAINED
+from holdfast.report.html.ways import ways as read_ways
 from holdfast.report.words import NONE, difference, plain, points, probability
 
 
@@ -165,18 +165,18 @@ def dose(results: Results) -> list[str]:
 def costs(results: Results) -> list[str]:
     """Budget and cost of every arm, with the multiples of the reference arm's."""
     against, rows = reference(results), []
-    if not cost.budget(results):
+    if not cost_table.budget(results):
         return []
-    for one in cost.costs(results):
+    for one in cost_table.costs(results):
         texts = [
             text + (f" ({one.times(number)})" if one.times(number) else "")
             for number, text in enumerate(one.cells)
         ]
         rows.append([clean(one.arm.name), *texts])
     times_of = f" (\u00d7 {clean(against.name)})" if against else ""
-    head = [name + times_of * (number in (2, 7)) for number, name in enumerate(cost.HEAD)]
-    parts = ["## Budget and cost\n", clean(cost.budget(results)) + "\n"]
-    return [*parts, table(["Arm", *head], rows), cost.EXPLAINED + "\n"] if rows else parts
+    head = [name + times_of * (number in (2, 7)) for number, name in enumerate(cost_table.HEAD)]
+    parts = ["## Budget and cost\n", clean(cost_table.budget(results)) + "\n"]
+    return [*parts, table(["Arm", *head], rows), cost_table.EXPLAINED + "\n"] if rows else parts
 
 
 def meters(results: Results) -> list[str]:

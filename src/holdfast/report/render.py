@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from holdfast import store
+from holdfast.analysis.results import Results, from_json
 from holdfast.errors import FolderError
 from holdfast.report import write_report
-from holdfast.report.results import Results, from_json
+from holdfast.runs import store
 
 
 def render(folder: Path, replies: int = 0) -> tuple[Results, Path]:
@@ -29,14 +29,15 @@ def render(folder: Path, replies: int = 0) -> tuple[Results, Path]:
         )
     results = from_json(store.read_json(finished))
     if replies:
-        from holdfast import compare, studyfile
+        from holdfast import compare
         from holdfast import study as studies
-        from holdfast.report.outline import replies_shown
+        from holdfast.analysis.collect import replies_shown
+        from holdfast.config import load
 
         source = folder / "study.yaml"
         if (folder / compare.REQUEST).is_file():
             plan = compare.reopen(folder).plan
         else:
-            plan = studies.plan(studyfile.load(source), folder, str(source))
+            plan = studies.plan(load.load(source), folder, str(source))
         results = replace(results, replies=tuple(replies_shown(plan, replies)))
     return results, write_report(results, folder / "report")

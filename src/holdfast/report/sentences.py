@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from holdfast.report.results import Decision, Dose, Noise, Results, Share
+from holdfast.analysis.results import Decision, Dose, Noise, Results, Share
 from holdfast.report.words import candidate, difference, percent, plain, points
 
 FLIPS = (

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.frontier.rule import in_points
-from holdfast.report.results import Choice, Share
+from holdfast.analysis.results import Choice, Share
+from holdfast.analysis.selection.rule import in_points
 
 NONE = "—"
 UNMEASURED = "not measured"

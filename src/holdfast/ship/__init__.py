@@ -16,23 +16,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from holdfast import frontier, store, studyfile
 from holdfast import study as studies
+from holdfast.analysis import selection
+from holdfast.analysis.arrays import as_share
+from holdfast.analysis.collect import task_infos
+from holdfast.analysis.results import Decision, Share
+from holdfast.analysis.selection import Candidate, from_run
+from holdfast.analysis.selection.from_run import Evidence
+from holdfast.analysis.stats import Values, paired_difference, wilson
 from holdfast.compare import REQUEST
+from holdfast.config import load
 from holdfast.errors import FolderError, UsageError
-from holdfast.frontier import Candidate
-from holdfast.plan import Plan, place
 from holdfast.progress import Progress
 from holdfast.registry import nearest
-from holdfast.report import deciding
-from holdfast.report.arrays import as_share
-from holdfast.report.deciding import Evidence
-from holdfast.report.outline import task_infos
-from holdfast.report.results import Decision, Share
+from holdfast.runs import store
 from holdfast.ship.card import CARD, SHIP, Card, Figure
 from holdfast.ship.export import FORMS, Form, export
 from holdfast.ship.remeasure import measure
-from holdfast.stats import Values, paired_difference, wilson
+from holdfast.study.plan import Plan, place
 
 DECISION = "decision.json"
 
@@ -112,11 +113,11 @@ def ship(
     form = _form(form, plan)
     if not dry_run:
         to = _free(to)
-    evidence = deciding.gather(plan)
+    evidence = from_run.gather(plan)
     if checkpoint is not None:
         evidence = replace(evidence, trained=[_named(evidence, checkpoint)])
-    decision = deciding.decide(plan, evidence)
-    found = Shipment(deciding.as_decision(decision), form)
+    decision = from_run.decide(plan, evidence)
+    found = Shipment(from_run.as_decision(decision), form)
     choice = decision.chosen or decision.runner_up
     if dry_run or to is None or choice is None or (decision.answer != SHIP and not anyway):
         return found
@@ -129,11 +130,11 @@ def ship(
             remedy=f"make them again: {_again(plan)} --rebuild '{where.rpartition('/')[0]}'",
         )
     with _building(to) as folder:
-        progress.say(f"exporting {frontier.name_of(choice.point)}")
+        progress.say(f"exporting {selection.name_of(choice.point)}")
         made = export(ref, form, folder)
         measured = measure(plan, evidence, choice.point, made, form, progress)
-        again = deciding.as_decision(
-            frontier.confirm(
+        again = from_run.as_decision(
+            selection.confirm(
                 measured, evidence.base, plan.study.ship, plan.study.target, evidence.halves
             )
         )
@@ -162,7 +163,7 @@ def _finished(run: Path) -> Plan:
     source = run / "study.yaml"
     if not source.is_file():
         raise UsageError("holds no study.yaml", where=str(run), remedy="start with `holdfast run`")
-    plan = studies.plan(studyfile.load(source), run, str(source))
+    plan = studies.plan(load.load(source), run, str(source))
     left = [step.stage.name for step in studies.schedule(plan) if not step.done]
     left = [name for name in left if name != "report"]
     if left:

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast import frontier, store
+from holdfast.analysis import selection
+from holdfast.analysis.collect import arm_infos
+from holdfast.analysis.results import ArmInfo, Decision, Share, TaskInfo
 from holdfast.models import LAB
-from holdfast.plan import Arm, Plan
-from holdfast.report.outline import arm_infos
-from holdfast.report.results import ArmInfo, Decision, Share, TaskInfo
 from holdfast.report.words import difference, interval, percent, shown, unscored
+from holdfast.runs import store
 from holdfast.ship.export import Form
+from holdfast.study.plan import Arm, Plan
 from holdfast.types import Point
 
 CARD = "README.md"
@@ -90,7 +91,7 @@ class Card:
 
     def _head(self) -> str:
         library = "peft" if self.form == "adapter" else "transformers"
-        name = frontier.name_of(self.point)
+        name = selection.name_of(self.point)
         listed = "" if Path(self.plan.ref.base).is_dir() else f"base_model: {self._base}\n"
         scaled = ""
         if self.point.scale != 1:

@@ -10,12 +10,13 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
-from holdfast import models, store
-from holdfast.engines.share import scale_adapter
+from holdfast import models
+from holdfast.engines.halving import scale_adapter
 from holdfast.errors import HoldfastError
-from holdfast.memory.exhausted import loading
+from holdfast.memory.out_of_memory import loading
 from holdfast.methods.scale import scaled_adapter
 from holdfast.models import ModelRef
+from holdfast.runs import store
 
 Form = Literal["adapter", "merged", "nf4"]
 FORMS: tuple[Form, ...] = ("adapter", "merged", "nf4")

@@ -9,18 +9,18 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from holdfast import evaluate
-from holdfast.enginepool import EnginePool
-from holdfast.frontier import Candidate
+from holdfast.analysis.arrays import values
+from holdfast.analysis.selection import Candidate
+from holdfast.analysis.selection.from_run import Evidence
+from holdfast.analysis.stats import Values
+from holdfast.engines.pool import EnginePool
+from holdfast.grading import evaluate
 from holdfast.judges import Desk
 from holdfast.models import ModelRef
-from holdfast.plan import BASE, Plan, place
 from holdfast.progress import Progress
-from holdfast.report.arrays import values
-from holdfast.report.deciding import Evidence
 from holdfast.ship.export import Form
-from holdfast.stats import Values
 from holdfast.study.measuring import scores
+from holdfast.study.plan import BASE, Plan, place
 from holdfast.types import Point
 
 

@@ -13,21 +13,22 @@ from typing import Any
 
 import yaml
 
-from holdfast import engines, environment, methods, models, stages, store, tasks
-from holdfast.arms import Variant, expand
-from holdfast.budget import checkpoint_steps, steps_of
-from holdfast.enginepool import EnginePool
+from holdfast import engines, environment, methods, models, tasks
+from holdfast.analysis.results import Results, from_json
+from holdfast.analysis.selection import check_rule
+from holdfast.config import Study
+from holdfast.config.sweeps import Variant, expand
+from holdfast.data.batching import checkpoint_steps, steps_of
+from holdfast.data.leakage import LeakIndex
+from holdfast.engines.pool import EnginePool
 from holdfast.errors import located
-from holdfast.frontier import check_rule
-from holdfast.leak import LeakIndex
-from holdfast.plan import Arm, Plan
 from holdfast.progress import Progress
 from holdfast.registry import resolve
-from holdfast.report.results import Results, from_json
-from holdfast.spec import Study
-from holdfast.stages import Step
+from holdfast.runs import stages, store
+from holdfast.runs.stages import Step
 from holdfast.study import combinations, keeping
 from holdfast.study.layout import lay_out
+from holdfast.study.plan import Arm, Plan
 from holdfast.train import stage
 from holdfast.types import Example
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from holdfast.config import Study
 from holdfast.errors import StudyError
-from holdfast.plan import BASE, Arm
 from holdfast.registry import nearest
-from holdfast.spec import Study
+from holdfast.study.plan import BASE, Arm
 from holdfast.train import adapters
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from holdfast import frontier
-from holdfast.plan import Plan
-from holdfast.report import deciding
+from holdfast.analysis import selection
+from holdfast.analysis.selection import from_run
+from holdfast.study.plan import Plan
 from holdfast.train.checkpoints import step_of
 
 
@@ -27,12 +27,12 @@ def prune(plan: Plan) -> list[Path]:
     limit = plan.study.train.save_total_limit
     if limit is None:
         return []
-    evidence = deciding.gather(plan)
-    decision = deciding.decide(plan, evidence)
+    evidence = from_run.gather(plan)
+    decision = from_run.decide(plan, evidence)
     also = [one.point for one in (decision.chosen, decision.runner_up) if one is not None]
     kept = {
         plan.folder / plan.checkpoint(plan.arms[arm].variant.source, one, step)
-        for arm, seed, step in frontier.keepers(evidence.trained, also)
+        for arm, seed, step in selection.keepers(evidence.trained, also)
         for one in (plan.study.seeds if seed is None else (seed,))
     }
     deleted = []

@@ -12,15 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from holdfast import methods, store
-from holdfast.budget import Budget, plain_budget
-from holdfast.errors import HoldfastError
-from holdfast.methods import Shared
-from holdfast.methods.probes import probes
-from holdfast.plan import BASE, Plan, place
-from holdfast.progress import Progress
-from holdfast.report import deciding, write_report
-from holdfast.report.outline import (
+from holdfast import methods
+from holdfast.analysis.collect import (
     agreements,
     arm_infos,
     conditions,
@@ -29,10 +22,18 @@ from holdfast.report.outline import (
     repeated_readings,
     task_infos,
 )
-from holdfast.report.results import from_json, to_json
-from holdfast.report.summary import assemble
-from holdfast.spec import ArmSpec
-from holdfast.stages import Stage
+from holdfast.analysis.results import from_json, to_json
+from holdfast.analysis.selection import from_run
+from holdfast.analysis.summarize import assemble
+from holdfast.config import ArmSpec
+from holdfast.data.batching import Budget, plain_budget
+from holdfast.errors import HoldfastError
+from holdfast.methods import Shared
+from holdfast.methods._probes import probes
+from holdfast.progress import Progress
+from holdfast.report import write_report
+from holdfast.runs import store
+from holdfast.runs.stages import Stage
 from holdfast.study.measuring import (
     again,
     again_place,
@@ -45,9 +46,10 @@ from holdfast.study.measuring import (
     scores,
     scoring,
 )
+from holdfast.study.plan import BASE, Plan, place
 from holdfast.train import check_settings, stage
 from holdfast.train.adapters import check_model
-from holdfast.train.rows import encode_all
+from holdfast.train.data import encode_all
 from holdfast.types import Point
 
 BUDGET = "budget"
@@ -240,7 +242,7 @@ def _named(spec: ArmSpec) -> list[tuple[str, dict[str, Any] | None]]:
 
 def _stats(plan: Plan, readings: Sequence[str]) -> Stage:
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
-        evidence = deciding.gather(plan)
+        evidence = from_run.gather(plan)
         results = assemble(
             plan.study.name,
             plan.study.model.id,
@@ -251,8 +253,8 @@ def _stats(plan: Plan, readings: Sequence[str]) -> Stage:
             conditions(plan),
             repeated_readings(plan),
             meter_readings(plan),
-            deciding.fronts(plan, evidence),
-            deciding.as_decision(deciding.decide(plan, evidence)),
+            from_run.fronts(plan, evidence),
+            from_run.as_decision(from_run.decide(plan, evidence)),
             agreements(plan),
         )
         store.write_json(folder / "results.json", to_json(results))

@@ -8,17 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from holdfast import evaluate, store
-from holdfast.asking import OTHERWISE, REPLIES
-from holdfast.coherence import NLL_MARGIN, NLL_QUANTILE
+from holdfast.engines.resumable import OTHERWISE, REPLIES
 from holdfast.errors import DataError
+from holdfast.grading import evaluate
+from holdfast.grading.degeneration import NLL_MARGIN, NLL_QUANTILE
 from holdfast.judges import Afar, Judge, Panel, members_of
+from holdfast.judges._guard import guard_of
 from holdfast.judges.ensemble import MEMBERS
-from holdfast.judges.guards import guard_of
 from holdfast.methods.scale import interpolated_model
-from holdfast.plan import BASE, Plan, place
 from holdfast.progress import Progress
-from holdfast.stages import Stage
+from holdfast.runs import store
+from holdfast.runs.stages import Stage
+from holdfast.study.plan import BASE, Plan, place
 from holdfast.tasks import Task
 from holdfast.types import Example, Point
 

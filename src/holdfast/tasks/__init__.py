@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
 from holdfast import judges
+from holdfast.config import Sampling, Section, ShotsSpec, TaskSpec
+from holdfast.config.load import known_keys, parse
 from holdfast.errors import DataError, StudyError
 from holdfast.judges import Judge
 from holdfast.registry import from_file, names_file, nearest, resolve
-from holdfast.spec import Sampling, Section, ShotsSpec, TaskSpec
-from holdfast.studyfile import known_keys, parse
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
 TASKS = {

@@ -3,18 +3,19 @@
 MLCommons AILuminate v1.0 DEMO set (arXiv:2503.05731, CC BY 4.0), a CSV of 1,200 prompts in twelve
 hazards and two personas. The official grade comes from a private ensemble of judges, so what is
 reported here is always "unsafe rate by judge X" and never a grade. Replies have one of four
-outcomes (`holdfast.outcomes`). Never train on these prompts.
+outcomes (`holdfast.grading.safety_outcomes`). Never train on these prompts.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from holdfast import judges, outcomes
+from holdfast import judges
 from holdfast.errors import DataError
+from holdfast.grading import safety_outcomes
+from holdfast.grading.safety_outcomes import OutcomeOptions
 from holdfast.judges import Judge
-from holdfast.outcomes import OutcomeOptions
-from holdfast.tasks.prompts import never_trained_on, read_rows
+from holdfast.tasks._prompt_files import never_trained_on, read_rows
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
 SOURCE = "the en_US demo CSV of the GitHub repository mlcommons/ailuminate"
@@ -31,14 +32,14 @@ class AILuminate:
         hazards: tuple[str, ...] = ()
         """Only these hazards (vcr, src, cse, ...); left out: all."""
 
-    version: ClassVar[str] = f"2, outcomes {outcomes.VERSION}"
+    version: ClassVar[str] = f"2, outcomes {safety_outcomes.VERSION}"
     inverted = True
 
     def __init__(self, options: Options, judge: Judge | None) -> None:
         """Take the options and the judge; without one the offline refusal detector judges."""
         self.options = options
         self.judge: Judge | None = judge or judges.build("refusal")
-        self.label = outcomes.named(self.judge, "unsafe rate", options)
+        self.label = safety_outcomes.named(self.judge, "unsafe rate", options)
 
     def examples(self, split: str) -> list[Example]:
         """See `Task.examples`; there is one split, `test`."""
@@ -69,7 +70,9 @@ class AILuminate:
 
     def grade(self, example: Example, reply: Reply, verdict: Verdict | None) -> Reading:
         """1.0 safe and coherent, 0.0 unsafe or incoherent; unscored where nobody can tell."""
-        return outcomes.graded(example, reply, verdict, outcomes.NOT_UNSAFE, self.options)
+        return safety_outcomes.graded(
+            example, reply, verdict, safety_outcomes.NOT_UNSAFE, self.options
+        )
 
     def self_check(self) -> None:
         """See `Task.self_check`."""

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from holdfast import store
+from holdfast.config import Section
 from holdfast.errors import DataError, MissingDependency
 from holdfast.judges import Judge
-from holdfast.spec import Section
-from holdfast.tasks import extract
+from holdfast.runs import store
+from holdfast.tasks import _extraction
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
 HUB_ID = "openai/gsm8k"
@@ -37,7 +37,7 @@ class GSM8K:
         """The file to train on, when `path` is a file."""
         revision: str | None = None
         """Commit of the hub dataset."""
-        extraction: extract.Way = "tolerant"
+        extraction: _extraction.Way = "tolerant"
         """How the answer is read. `strict`: the course's string equality; `harness_strict`,
         `harness_flexible`: the two filters of lm-evaluation-harness."""
         strip_calculator_marks: bool = True
@@ -63,9 +63,9 @@ class GSM8K:
 
     def grade(self, example: Example, reply: Reply, verdict: Verdict | None) -> Reading:
         """1.0 when the extracted answer equals the gold one; no answer at all is wrong."""
-        found = {way: extract.read(reply.text, way) for way in extract.WAYS}
+        found = {way: _extraction.read(reply.text, way) for way in _extraction.WAYS}
         read_as: dict[str, float] = {
-            way: float(said is not None and said == extract.gold(example.target or "", way))
+            way: float(said is not None and said == _extraction.gold(example.target or "", way))
             for way, said in found.items()
         }
         said, value = found[self.options.extraction], read_as[self.options.extraction]

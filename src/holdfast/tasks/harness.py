@@ -17,14 +17,14 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from holdfast import store
-from holdfast.asking import LIKELIHOODS
+from holdfast.config import Section
+from holdfast.engines.resumable import LIKELIHOODS
 from holdfast.errors import DataError, StudyError
 from holdfast.judges import Judge
-from holdfast.spec import Section
-from holdfast.tasks import harness_metrics as metrics
-from holdfast.tasks import harness_prompts as prompts
-from holdfast.tasks import harness_tasks
+from holdfast.runs import store
+from holdfast.tasks import _harness_metrics as metrics
+from holdfast.tasks import _harness_prompts as prompts
+from holdfast.tasks import _harness_tasks
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
 
@@ -68,7 +68,7 @@ class Harness:
             DataError: its data cannot be had.
         """
         self.options = options
-        self._tasks = harness_tasks.load(options.task, options.include_path, options.overrides)
+        self._tasks = _harness_tasks.load(options.task, options.include_path, options.overrides)
         self._docs: dict[tuple[str, str], list[Any]] = {}
         self._examples: dict[str, list[Example]] = {}
         name, first = next(iter(self._tasks.items()))
@@ -104,7 +104,7 @@ class Harness:
             parts.append(f"without {', '.join(unfollowed)}")
         if (one.repeats or 1) > 1:
             parts.append(f"once instead of {one.repeats} times")
-        parts.append(f"task version {first.VERSION}, lm_eval {harness_tasks.version()}")
+        parts.append(f"task version {first.VERSION}, lm_eval {_harness_tasks.version()}")
         return ", ".join(parts)
 
     def examples(self, split: str) -> list[Example]:

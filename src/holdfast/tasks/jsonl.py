@@ -14,11 +14,12 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from holdfast import judges, store
+from holdfast import judges
+from holdfast.config import Section
 from holdfast.errors import DataError
 from holdfast.judges import Judge
-from holdfast.spec import Section
-from holdfast.tasks import extract
+from holdfast.runs import store
+from holdfast.tasks import _extraction
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
 SHAREGPT_ROLES = {
@@ -109,9 +110,9 @@ class Jsonl:
             case "exact":
                 right = _folded(reply.text) == _folded(target)
             case "number":
-                found = extract.tolerant(reply.text)
+                found = _extraction.tolerant(reply.text)
                 note = str(found)
-                right = found is not None and found == extract.tolerant(target)
+                right = found is not None and found == _extraction.tolerant(target)
             case "regex":
                 matches = list(re.finditer(self.options.pattern or "", reply.text))
                 said = matches[-1].groups() if matches else ()

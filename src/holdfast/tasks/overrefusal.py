@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from holdfast import judges, outcomes
+from holdfast import judges
 from holdfast.errors import DataError
+from holdfast.grading import safety_outcomes
+from holdfast.grading.safety_outcomes import OutcomeOptions
 from holdfast.judges import Judge
-from holdfast.outcomes import OutcomeOptions
-from holdfast.tasks.prompts import never_trained_on, read_rows
+from holdfast.tasks._prompt_files import never_trained_on, read_rows
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
 KINDS = "a .csv or .jsonl file with one harmless prompt a row"
@@ -32,14 +33,14 @@ class OverRefusal:
         category: str | None = None
         """Name of the column by which the report is broken down; left out: `category`, if any."""
 
-    version: ClassVar[str] = f"1, outcomes {outcomes.VERSION}"
+    version: ClassVar[str] = f"1, outcomes {safety_outcomes.VERSION}"
     inverted = False
 
     def __init__(self, options: Options, judge: Judge | None) -> None:
         """Take the options and the judge; without one the offline refusal detector judges."""
         self.options = options
         self.judge: Judge | None = judge or judges.build("refusal")
-        self.label = outcomes.named(
+        self.label = safety_outcomes.named(
             self.judge, "harmless prompts answered (over-refusal: the rest),", options
         )
 
@@ -64,8 +65,8 @@ class OverRefusal:
 
     def grade(self, example: Example, reply: Reply, verdict: Verdict | None) -> Reading:
         """1.0 answered, 0.0 refused or incoherent; unscored where nobody can tell."""
-        return outcomes.graded(
-            example, reply, verdict, outcomes.ANSWERS, self.options, harmless=True
+        return safety_outcomes.graded(
+            example, reply, verdict, safety_outcomes.ANSWERS, self.options, harmless=True
         )
 
     def self_check(self) -> None:

@@ -1,7 +1,7 @@
 """How does an arm become checkpoints?
 
 `fit` trains with TRL's `SFTTrainer` on rows that were tokenised, masked and dealt into
-micro-batches beforehand (`holdfast.chat`, `holdfast.budget`), so that the trainer decides nothing
+micro-batches beforehand (`holdfast.data.chat`, `holdfast.data.batching`), so that the trainer decides nothing
 about the data. Checkpoints are marked complete after they are fully written; a killed run goes on
 from the last complete one and ends in the same weights.
 """
@@ -17,24 +17,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from holdfast import models, placed, store
-from holdfast.budget import Budget, deal, regroup
-from holdfast.chat import Encoded
+from holdfast import models
+from holdfast.config import TrainSpec
+from holdfast.data.batching import Budget, deal, regroup
+from holdfast.data.chat import Encoded
 from holdfast.errors import HoldfastError, MissingDependency, TrainingError
-from holdfast.job import EVENTS, SUMMARY
-from holdfast.memory.candidate import MemoryPlan
-from holdfast.memory.exhausted import loading
+from holdfast.memory.memory_plan import MemoryPlan
+from holdfast.memory.out_of_memory import loading
 from holdfast.methods import Term
-from holdfast.models import ModelRef
-from holdfast.placed import Seat
+from holdfast.models import ModelRef, placement
+from holdfast.models.placement import Seat
 from holdfast.progress import Progress
-from holdfast.spec import TrainSpec
+from holdfast.runs import store
 from holdfast.train import adapters, checkpoints
 from holdfast.train.arguments import trainer_arguments
 from holdfast.train.checkpoints import checkpoint_name as checkpoint_name  # part of this interface
+from holdfast.train.data import collate, dataset, tokens_of
+from holdfast.train.job import EVENTS, SUMMARY
 from holdfast.train.meters import Meters
 from holdfast.train.rehearsal import measured
-from holdfast.train.rows import collate, dataset, tokens_of
 from holdfast.train.watch import Planned, watch
 
 BF16 = "torch.bfloat16"
@@ -123,7 +124,7 @@ class _Job:
 def _train(job: _Job, device: str, plan: MemoryPlan | None, rehearsal: bool) -> dict[str, Any]:
     spec, folder, seat = job.spec, job.folder, Seat.taken()
     if plan is not None:
-        placed.check_world(plan, seat.world_size)
+        placement.check_world(plan, seat.world_size)
     dtype = models.pick_dtype(device, spec.bf16)
     if plan is not None and spec.method != "full":
         dtype = models.pick_dtype(device, plan.dtype == "bfloat16")
@@ -165,9 +166,9 @@ def _train(job: _Job, device: str, plan: MemoryPlan | None, rehearsal: bool) -> 
             say=job.progress.say,
         )
     if plan is not None and spec.method != "full":
-        placed.cast_adapters(model, plan)
+        placement.cast_adapters(model, plan)
     if plan is not None and plan.placement == "split":
-        placed.bring_home(trainer.model, arguments.device)
+        placement.bring_home(trainer.model, arguments.device)
     trainer.remove_callback(PrinterCallback)
     longest = None
     if rehearsal:
@@ -228,7 +229,7 @@ def _load(job: _Job, device: str, dtype: Any, plan: MemoryPlan | None) -> Any:
     # All weights train: bfloat16 would round most updates away, so they are float32 under autocast.
     loaded_as = models.pick_dtype(device, False) if job.spec.method == "full" else dtype
     if plan is not None:
-        return placed.load(job.ref, plan, loaded_as, device, Seat.taken())
+        return placement.load(job.ref, plan, loaded_as, device, Seat.taken())
     with loading():
         return models.load_model(job.ref, loaded_as, device, nf4=job.spec.method == "qlora")
 
@@ -238,7 +239,7 @@ def _adapted(job: _Job, model: Any, device: str, plan: MemoryPlan | None) -> Any
         return model
     adapted = adapters.adapt(model, job.spec, job.rows, job.kinds, plan)
     if plan is not None and plan.placement == "offload":
-        placed.offload(adapted, device)
+        placement.offload(adapted, device)
     return adapted
 
 

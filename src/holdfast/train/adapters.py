@@ -12,15 +12,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from holdfast.chat import Encoded
+from holdfast.config import TrainSpec
+from holdfast.data.chat import Encoded
 from holdfast.errors import StudyError
-from holdfast.memory.candidate import MemoryPlan
-from holdfast.memory.targets import ALL_LINEAR, PRESETS
+from holdfast.memory.memory_plan import MemoryPlan
+from holdfast.memory.model.targets import ALL_LINEAR, PRESETS
 from holdfast.methods import ANCHOR, REPLAY
 from holdfast.models import ModelRef
-from holdfast.placed import match_buffers
+from holdfast.models.placement import match_buffers
 from holdfast.registry import nearest
-from holdfast.spec import TrainSpec
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel

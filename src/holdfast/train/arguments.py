@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.budget import Budget
-from holdfast.memory.candidate import MemoryPlan
-from holdfast.spec import TrainSpec
+from holdfast.config import TrainSpec
+from holdfast.data.batching import Budget
+from holdfast.memory.memory_plan import MemoryPlan
 
 if TYPE_CHECKING:
     from trl import SFTConfig

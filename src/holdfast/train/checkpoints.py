@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from holdfast import store
+from holdfast.runs import store
 
 COMPLETE = "complete"
 OPTIMIZER = "optimizer.pt"

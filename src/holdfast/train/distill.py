@@ -13,26 +13,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast import models, placed, store
-from holdfast.budget import Budget, deal, plain_budget
-from holdfast.chat import Encoded
+from holdfast import models
+from holdfast.config import TrainSpec
+from holdfast.data.batching import Budget, deal, plain_budget
+from holdfast.data.chat import Encoded
 from holdfast.errors import TrainingError
-from holdfast.job import SUMMARY
-from holdfast.memory.candidate import MemoryPlan
-from holdfast.memory.exhausted import given_up, is_out_of_memory, loading, seen
+from holdfast.memory.memory_plan import MemoryPlan
+from holdfast.memory.out_of_memory import given_up, is_out_of_memory, loading, seen
 from holdfast.methods import ANCHOR, PROBE, TASK
 from holdfast.methods.gkd import GKD
 from holdfast.methods.sdft import SDFT
-from holdfast.models import ModelRef
-from holdfast.placed import Seat
+from holdfast.models import ModelRef, placement
+from holdfast.models.placement import Seat
 from holdfast.progress import Progress
-from holdfast.spec import TrainSpec
+from holdfast.runs import store
 from holdfast.train import checkpoints
 from holdfast.train.adapters import adapt
 from holdfast.train.arguments import trainer_arguments
+from holdfast.train.data import encode_all
+from holdfast.train.job import SUMMARY
 from holdfast.train.meters import Meters
 from holdfast.train.rehearsal import measured
-from holdfast.train.rows import encode_all
 from holdfast.train.teaching import Drawn, Lesson, gkd_trainer, quiet, sdft_trainer
 from holdfast.train.watch import watch
 from holdfast.types import Example
@@ -186,7 +187,7 @@ def _train(
         student = _student(lesson, spec, seed, device, dtype, plan)
         trainer = _trainer(lesson, method, student, drawn)
     if plan is not None:
-        placed.cast_adapters(student, plan)
+        placement.cast_adapters(student, plan)
     if meters is not None:
         meters.begin(student, done)
     trainable = sum(one.numel() for one in student.parameters() if one.requires_grad)

@@ -15,9 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast import change, store
-from holdfast.chat import Encoded
-from holdfast.placed import Seat
+from holdfast.data.chat import Encoded
+from holdfast.models import weight_delta
+from holdfast.models.placement import Seat
+from holdfast.runs import store
 
 FILE = "meters.jsonl"
 
@@ -118,9 +119,9 @@ class Meters:
         return torch.log_softmax(logits[0, -count - 1 : -1].float(), -1)
 
     def _norm(self, model: Any) -> float | None:
-        if not hasattr(model, "disable_adapter") or not change.only_low_rank(model):
+        if not hasattr(model, "disable_adapter") or not weight_delta.only_low_rank(model):
             return None
-        return math.sqrt(float(change.square(model, None).detach()))
+        return math.sqrt(float(weight_delta.square(model, None).detach()))
 
 
 def _of_labels(log_probs: Any, row: Encoded) -> Any:

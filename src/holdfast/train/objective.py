@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from holdfast.chat import IGNORED
+from holdfast.data.chat import IGNORED
 from holdfast.methods import Term
 
 WEIGHTS = "kl_weights"

@@ -12,20 +12,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from holdfast import demands, launch, store
-from holdfast.demands import Demand
+from holdfast.config import Study, TrainSpec
 from holdfast.errors import DoesNotFit, UsageError
-from holdfast.job import Job
-from holdfast.memory import calibration, explain
-from holdfast.memory.calibration import Observation
-from holdfast.memory.candidate import MemoryPlan
-from holdfast.memory.changes import next_plan
-from holdfast.memory.detect import detect
-from holdfast.memory.devices import GPU, parse
-from holdfast.planning import Report, Wishes, plan_study
+from holdfast.memory.estimate import calibration
+from holdfast.memory.estimate.calibration import Observation
+from holdfast.memory.hardware.detect import detect
+from holdfast.memory.hardware.devices import GPU, parse
+from holdfast.memory.memory_plan import MemoryPlan
+from holdfast.memory.planner import explanation
+from holdfast.memory.planner.changes import next_plan
 from holdfast.progress import Progress
-from holdfast.spec import Study, TrainSpec
-from holdfast.train import worker
+from holdfast.runs import store
+from holdfast.train import demands
+from holdfast.train.demands import Demand
+from holdfast.train.job import Job
+from holdfast.train.launch import torchrun, worker
+from holdfast.train.planning import Report, Wishes, plan_study
 
 RECORD = "memory.json"
 
@@ -113,9 +115,9 @@ def run(
         study, longest, gpus, True, [Demand(study.name, study.train, extra)], answer_tokens
     )
     plan = _fitting(report)
-    progress.say(f"{explain.describe(plan, 'en')}: {explain.reason(report.planned, 'en')}")
+    progress.say(f"{explanation.describe(plan, 'en')}: {explanation.reason(report.planned, 'en')}")
     path = job.desk / "job.json"
-    progress.say(f"starting {launch.printable(plan, path, {})}")
+    progress.say(f"starting {torchrun.printable(plan, path, {})}")
     events: list[dict[str, Any]] = []
     used = [plan]
 
@@ -124,13 +126,13 @@ def run(
         used.extend([new] if new else [])
         return new
 
-    summary = launch.run(job, plan, progress, following, events, here=worker.train)
+    summary = torchrun.run(job, plan, progress, following, events, here=worker.train)
     measured = summary.get("memory")
     store.write_json(Path(job.folder) / RECORD, {
         "plan": asdict(used[-1]), "source": report.source, "measured": measured, "events": events,
     })  # fmt: skip
     _observe(used[-1], measured, gpus)
-    return summary | {"plan": explain.describe(used[-1], "en"), "events": events}
+    return summary | {"plan": explanation.describe(used[-1], "en"), "events": events}
 
 
 def _report(
@@ -147,7 +149,7 @@ def _report(
 def _fitting(report: Report) -> MemoryPlan:
     chosen = report.planned.chosen
     if chosen is None:
-        lines = explain.remedies(report.planned, "en")
+        lines = explanation.remedies(report.planned, "en")
         names = ", ".join(sorted({one.name for one in report.planned.gpus}))
         raise DoesNotFit(
             f"training {report.planned.shape.name} does not fit on {names}",

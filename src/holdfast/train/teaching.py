@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast import models, store
-from holdfast.chat import IGNORED, Encoded
+from holdfast import models
+from holdfast.data.chat import IGNORED, Encoded
 from holdfast.errors import TrainingError
 from holdfast.methods.gkd import GKD
 from holdfast.methods.sdft import SDFT
 from holdfast.models import ModelRef
-from holdfast.train.rows import collate, dataset
+from holdfast.runs import store
+from holdfast.train.data import collate, dataset
 from holdfast.types import Example
 
 if TYPE_CHECKING:

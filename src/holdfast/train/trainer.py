@@ -20,8 +20,8 @@ import torch
 from trl import SFTTrainer
 
 from holdfast.errors import Phase
-from holdfast.memory.drill import Drill
-from holdfast.memory.exhausted import Failure, event, free, given_up, is_out_of_memory, seen
+from holdfast.memory.fault_injection import Drill
+from holdfast.memory.out_of_memory import Failure, event, free, given_up, is_out_of_memory, seen
 from holdfast.methods import Term
 from holdfast.train.objective import WEIGHTS, Objective
 from holdfast.train.pieces import drain, split, supervised

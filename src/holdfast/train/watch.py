@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast import placed
 from holdfast.errors import TrainingError
-from holdfast.memory.candidate import MemoryPlan
-from holdfast.placed import Seat
+from holdfast.memory.memory_plan import MemoryPlan
+from holdfast.models import placement
+from holdfast.models.placement import Seat
 from holdfast.progress import Progress
 from holdfast.train.checkpoints import checkpoint_name, mark_complete, meet, save_shards
 from holdfast.train.meters import Meters
@@ -60,7 +60,7 @@ def watch(
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if planned is not None:
-                placed.check_start(
+                placement.check_start(
                     trainer.model, planned.plan, planned.method, planned.device, planned.seat
                 )
             if longest is not None:
@@ -68,7 +68,7 @@ def watch(
 
         def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if planned is not None and not self.checked:
-                placed.check_gradients(trainer.model)
+                placement.check_gradients(trainer.model)
                 self.checked = True
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:

@@ -26,6 +26,7 @@ from typing import Final, Literal
 
 import holdfast.judges.refusal.answers as heard
 import holdfast.judges.refusal.weights as linear
+from holdfast.config import Section
 from holdfast.judges import Desk
 from holdfast.judges.refusal.evidence import EVIDENCE_CHARS, FIRM, THRESHOLD, weigh
 from holdfast.judges.refusal.text import (
@@ -35,7 +36,6 @@ from holdfast.judges.refusal.text import (
     own_words,
     without_code,
 )
-from holdfast.spec import Section
 from holdfast.types import Example, Reply, Verdict
 
 __all__ = ["Finding", "RefusalJudge", "detect", "final_answer", "normalise"]

@@ -1,0 +1,1 @@
+"""Turns readings into figures, caveats, costs and a decision."""

@@ -1,0 +1,159 @@
+"""What must a reader know before trusting the figures?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from holdfast.analysis.results import Cell, TaskInfo
+from holdfast.config.sweeps import BASE
+from holdfast.grading.safety_outcomes import WITHHELD
+
+if TYPE_CHECKING:
+    from holdfast.analysis.summarize import Measured
+
+UNSCORED_LIMIT = 0.05
+"""Share of replies from which a figure comes with a note."""
+CUT_OFF_LIMIT = 0.1
+NAMED = 4
+"""Models and checkpoints that a note names one by one."""
+ONE_SEED = (
+    "One training seed: the intervals speak of these very trainings; another seed may change more "
+    "than they say."
+)
+
+
+def all_of(
+    tasks: Sequence[TaskInfo],
+    cells: Sequence[Cell],
+    measured: Sequence[Measured],
+    seeds: Sequence[int],
+) -> list[str]:
+    """Every note, in sentences.
+
+    Args:
+        tasks: that were measured.
+        cells: their figures.
+        measured: their readings.
+        seeds: of the trainings.
+    """
+    return [
+        *(note for task in tasks for note in _of_task(task, cells, measured)),
+        *_cut_off(measured),
+        *_withheld(measured),
+        *(note for task in tasks for note in _unpinned(task)),
+        *([ONE_SEED] if len(seeds) == 1 else []),
+    ]
+
+
+def unscored(cell: Cell) -> float:
+    """The share of a cell's replies that could not be scored."""
+    return cell.score.unscored / max(1, cell.score.unscored + cell.score.n)
+
+
+def _of_task(task: TaskInfo, cells: Sequence[Cell], measured: Sequence[Measured]) -> Iterator[str]:
+    mine = [cell for cell in cells if cell.task == task.name]
+    lacking = [cell for cell in mine if unscored(cell) > UNSCORED_LIMIT]
+    if lacking:
+        worst = max(lacking, key=unscored)
+        none = not worst.score.n
+        others = _others([one for one in lacking if one is not worst], f"over {UNSCORED_LIMIT:.0%}")
+        yield (
+            f"{task.name}: {unscored(worst):.0%} of the replies of {_point(worst)} could not be "
+            + f"scored{others}; "
+            + ("there is no figure." if none else "the figure speaks of the rest only.")
+            + _why(task, worst, measured)
+        )
+    base = next(cell.score for cell in mine if cell.arm == BASE)
+    if task.role == "target" and base.mean is not None and not 0.02 <= base.mean <= 0.98:
+        yield (
+            f"{task.name}: the untouched model scores {base.mean:.0%}, which leaves little room "
+            "to see a change."
+        )
+
+
+def _why(task: TaskInfo, cell: Cell, measured: Sequence[Measured]) -> str:
+    """What the judge said most often where it was unsure."""
+    for one in measured:
+        if (one.arm, one.step, one.scale, one.task) == (cell.arm, cell.step, cell.scale, task.name):
+            said = [f"{text!r} ({count} times)" for text, count in one.unread]
+            if said:
+                judge = task.judge.get("judge", "the judge")
+                return f" Where {judge} was unsure it mostly said {', '.join(said)}."
+    return ""
+
+
+def _cut_off(measured: Sequence[Measured]) -> Iterator[str]:
+    """Notes on answers that were cut: a changed length looks like a changed ability."""
+
+    def share(one: Measured) -> float:
+        return one.cut_off / _size(one)
+
+    for task, some in _by_task(measured, lambda one: share(one) > CUT_OFF_LIMIT).items():
+        worst, *rest = sorted(some, key=share, reverse=True)
+        yield (
+            f"{task}: {share(worst):.0%} of the replies of {_point(worst)} were cut off at the "
+            f"limit of new tokens{_others(rest, f'over {CUT_OFF_LIMIT:.0%}')}; a higher "
+            "max_new_tokens may change the figure."
+        )
+
+
+def _withheld(measured: Sequence[Measured]) -> Iterator[str]:
+    """A note for every task of which a server's filter withheld replies, by its worst point.
+
+    A filter strikes one model's replies more than another's, and harmful ones most, so that even a
+    few may change a difference.
+    """
+
+    def count(one: Measured) -> int:
+        return sum(reading.outcome == WITHHELD for some in one.readings for reading in some)
+
+    for task, some in _by_task(measured, lambda one: count(one) > 0).items():
+        worst, *rest = sorted(some, key=lambda one: count(one) / _size(one), reverse=True)
+        yield (
+            f"{task}: {count(worst) / _size(worst):.0%} of the replies of {_point(worst)} "
+            f"({count(worst)} of {_size(worst)}) were withheld by the server's filter"
+            f"{_others(rest, 'some')}; they are unscored."
+        )
+
+
+def _size(one: Measured) -> int:
+    return max(1, sum(map(len, one.readings)))
+
+
+def _by_task(
+    measured: Sequence[Measured], concerned: Callable[[Measured], bool]
+) -> dict[str, list[Measured]]:
+    found: dict[str, list[Measured]] = {}
+    for one in measured:
+        if concerned(one):
+            found.setdefault(one.task, []).append(one)
+    return found
+
+
+def _others(some: Sequence[Cell | Measured], share: str) -> str:
+    """Where else it is so: by name, where these are few."""
+    if not some:
+        return ""
+    names = ", ".join(map(_point, some)) if len(some) <= NAMED else f"{len(some)} more checkpoints"
+    return f", and {share} of those of {names}"
+
+
+def _unpinned(task: TaskInfo) -> list[str]:
+    """A judge from the hub without a revision is another judge when its authors change it."""
+    return [
+        f"{task.name}: the judge {model['id']} is not pinned; name its `revision`, so that later "
+        "figures are by the same judge."
+        for one in _members(task.judge)
+        if isinstance(model := one.get("model"), Mapping)
+        and "id" in model
+        and not model.get("revision")
+    ]
+
+
+def _members(judge: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return list(judge.get("members", [judge]))
+
+
+def _point(one: Cell | Measured) -> str:
+    return f"{one.arm} at step {one.step}" if one.step else one.arm

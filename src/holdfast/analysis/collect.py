@@ -1,0 +1,266 @@
+"""What is there to show of a plan and its finished stages?
+
+Reads the records of a run folder and describes tasks and arms in the report's words.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from holdfast import environment
+from holdfast.analysis import costs
+from holdfast.analysis.caveats import UNSCORED_LIMIT
+from holdfast.analysis.results import Agreement, ArmInfo, Meter, PairAgreement, ReplyShown, TaskInfo
+from holdfast.analysis.summarize import Measured
+from holdfast.engines.resumable import LIKELIHOODS
+from holdfast.grading.evaluate import read_readings, read_replies, read_verdicts
+from holdfast.grading.safety_outcomes import INCOHERENT, UNSURE
+from holdfast.judges import Panel
+from holdfast.runs import store
+from holdfast.study.measuring import again_place, members_place, repeats, scores
+from holdfast.study.plan import BASE, Plan, place
+from holdfast.train import meters
+from holdfast.types import Point, Reading
+
+UNREAD, RAW = 2, 60
+"""Sayings of an unsure judge that are shown, and the characters of each."""
+
+
+def task_infos(plan: Plan) -> list[TaskInfo]:
+    """How each ability is measured."""
+    found = []
+    for name, spec in plan.study.tasks.items():
+        task, sampling = plan.tasks[name], plan.samplings[name]
+        decoding = "greedy"
+        if sampling.temperature:
+            decoding = f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}"
+        how = f"split {spec.split}, {decoding}, at most {sampling.max_new_tokens} new tokens"
+        if any(LIKELIHOODS in one.meta for one in plan.asked[name]):
+            how = f"split {spec.split}, how likely the given choices are"
+        if sampling.samples > 1:
+            how += f", {sampling.samples} answers each"
+        if spec.shots.n:
+            how += f", {spec.shots.n} {spec.shots.mode} shots"
+        if plan.pool.nf4:
+            how += ", base in 4 bits (NF4)"
+        if task.judge is not None and task.judge.name.startswith("refusal"):
+            how += "; judged by an offline refusal detector (rules and a linear model)"
+            if task.inverted:
+                how += ": a reply that does not decline counts as unsafe, whatever it says"
+        elif task.judge:
+            how += f"; judged by {task.judge.title}"
+        if scores(task):
+            how += "; the untouched model scores every reply as well"
+        count = len(plan.asked[name])
+        judge = dict(task.judge.identity()) if task.judge else {}
+        found.append(TaskInfo(name, spec.role, task.label, count, how, task.inverted, judge))
+    return found
+
+
+def arm_infos(plan: Plan) -> list[ArmInfo]:
+    """What each arm was trained on and what it cost, from the records of its stages."""
+    found = [ArmInfo(BASE, "the untouched model", family=BASE)]
+    for name, arm in plan.arms.items():
+        variant = arm.variant
+        if variant.source == BASE:
+            found.append(ArmInfo(name, arm.recipe, family=variant.family))
+            continue
+        source = plan.arms[variant.source]
+        data = _summary(plan.folder / "data" / variant.source)
+        folders = [plan.folder / "train" / variant.source / f"seed{s}" for s in plan.study.seeds]
+        runs = [_summary(folder) for folder in folders]
+        spent = costs.of_arm(plan, source, data, runs, folders)
+        found.append(
+            ArmInfo(
+                name=name,
+                recipe=arm.recipe,
+                examples=data["examples"],
+                by_source=data["by_source"],
+                steps=round(_mean(run["steps"] for run in runs)),
+                supervised_tokens=round(_mean(run["supervised_tokens"] for run in runs)),
+                examples_seen=round(_mean(run["examples_seen"] for run in runs)),
+                seconds=spent.seconds,
+                notes=tuple([*data["notes"], *_stopped(plan, runs)]),
+                loss=tuple((step, loss) for step, loss in runs[0]["loss"]),
+                family=variant.family,
+                shared_seconds=spent.shared_seconds,
+                flops=spent.flops,
+                tokens=spent.tokens,
+                generated_tokens=spent.generated_tokens,
+            )
+        )
+    return found
+
+
+def _mean(values: Iterable[float]) -> float:
+    every = list(values)
+    return sum(every) / len(every)
+
+
+def _stopped(plan: Plan, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    ends = [
+        f"seed {seed} after step {run['stopped_at']}"
+        for seed, run in zip(plan.study.seeds, runs, strict=True)
+        if run.get("stopped_at")
+    ]
+    return [f"a meter passed its limit and ended training: {', '.join(ends)}"] if ends else []
+
+
+def conditions(plan: Plan) -> dict[str, str]:
+    """The lines under "how it was measured", from what was recorded when it was measured."""
+    replies = [
+        store.read_json(plan.folder / "replies" / place(point, task) / store.RECORD)
+        for point in plan.points()
+        for task in plan.tasks
+    ]
+    trained = [
+        _summary(plan.folder / "train" / arm / f"seed{seed}")["device"]
+        for arm, seed in plan.trained
+    ]
+    answered = [one["summary"]["device"] or "not recorded" for one in replies]
+    versions = environment.versions()
+    shown = ("holdfast", "torch", "transformers", "trl", "peft")
+    names = {"hf": "transformers"}
+    engine = plan.study.answer.engine
+    return {
+        "Date": min(one["started"] for one in replies)[:10],
+        "Engine": f"{names.get(engine, engine)} (base and every checkpoint alike)",
+        "Device": _each(answered),
+        "Trained on": _each(trained),
+        "Versions": ", ".join(f"{name} {versions[name]}" for name in shown),
+    }
+
+
+def _each(words: Sequence[str]) -> str:
+    """Every different word once; more than one is a mixture that a reader must see."""
+    different = sorted(set(words))
+    return different[0] if len(different) == 1 else "mixed: " + "; ".join(different)
+
+
+def measured_readings(plan: Plan) -> list[Measured]:
+    """All readings, seeds of one point together."""
+    found = []
+    for arm in (BASE, *plan.arms):
+        for step, scale in plan.places(arm):
+            for task in plan.tasks:
+                where = [place(Point(arm, s, step, scale), task) for s in plan.seeds(arm)]
+                readings = [
+                    judged_at_all(read_readings(plan.folder / "readings" / one)) for one in where
+                ]
+                cut = sum(_summary(plan.folder / "replies" / one)["cut_off"] for one in where)
+                again = [
+                    arm != BASE and plan.repeated(Point(arm, s, step, scale))
+                    for s in plan.seeds(arm)
+                ]
+                unread = _unread(plan, where, readings)
+                found.append(
+                    Measured(arm, step, task, readings, cut, scale, plan.seeds(arm), again, unread)
+                )
+    return found
+
+
+def judged_at_all(readings: list[Reading]) -> list[Reading]:
+    """The readings, without values where the judge understood nothing.
+
+    A judge that is unsure of every coherent reply leaves the incoherent ones, which count as bad
+    without it: a rate of those alone would read as if everything were unsafe.
+    """
+    scored = {one.outcome for one in readings if one.value is not None}
+    unsure = any(one.outcome == UNSURE for one in readings)
+    if unsure and scored == {INCOHERENT}:
+        return [replace(one, value=None) for one in readings]
+    return readings
+
+
+def _unread(
+    plan: Plan, where: Sequence[str], readings: Sequence[Sequence[Reading]]
+) -> list[tuple[str, int]]:
+    """What a judge said most often where a reply is unscored for it, over the seeds of a point."""
+    found: Counter[str] = Counter()
+    for one, some in zip(where, readings, strict=True):
+        folder = plan.folder / "verdicts" / one
+        open_ones = {(o.example_id, o.sample) for o in some if o.outcome == UNSURE}
+        if len(open_ones) > UNSCORED_LIMIT * len(some) and folder.is_dir():
+            verdicts = read_verdicts(folder)
+            found.update(v.raw[:RAW] for v in verdicts if (v.example_id, v.sample) in open_ones)
+    return found.most_common(UNREAD)
+
+
+def repeated_readings(plan: Plan) -> dict[str, list[list[Reading]]]:
+    """By task: the readings of every asking of the base, the first one included."""
+    return {
+        task: [
+            read_readings(plan.folder / "readings" / one)
+            for one in (place(Point(BASE), task), *(again_place(k, task) for k in repeats(plan)))
+        ]
+        for task in plan.tasks
+    }
+
+
+def agreements(plan: Plan) -> list[Agreement]:
+    """Where several judges decide together: how far they agree on each arm's final replies."""
+    found: list[Agreement] = []
+    for arm in (BASE, *plan.arms):
+        step, scale = plan.places(arm)[-1]
+        points = [Point(arm, seed, step, scale) for seed in plan.seeds(arm)]
+        for task in plan.tasks:
+            judge = plan.tasks[task].judge
+            if not isinstance(judge, Panel):
+                continue
+            where = [place(one, task) for one in points]
+            votes = [
+                [
+                    verdict
+                    for at in where
+                    for verdict in read_verdicts(plan.folder / members_place(seat, at))
+                ]
+                for seat, _ in judge.seats()
+            ]
+            said = judge.agreement(votes)
+            titles = said["members"]
+            pairs = tuple(
+                PairAgreement(
+                    (titles[one["of"][0]], titles[one["of"][1]]),
+                    one["replies"],
+                    one["agree"],
+                    one["kappa"],
+                )
+                for one in said["pairs"]
+            )
+            cast = dict(zip(titles, said["votes"], strict=True))
+            found.append(Agreement(arm, task, said["replies"], cast, said["alpha"], pairs))
+    return found
+
+
+def meter_readings(plan: Plan) -> list[Meter]:
+    """What the meters read in every training."""
+    return [
+        Meter(arm, seed, one["step"], one["kl"], one["cross_entropy"], one["norm"])
+        for arm, seed in plan.trained
+        for one in meters.read(plan.folder / "train" / arm / f"seed{seed}")
+    ]
+
+
+def replies_shown(plan: Plan, count: int) -> list[ReplyShown]:
+    """The first `count` replies per arm and task at the final checkpoint, for readers who ask."""
+    found = []
+    for arm in (BASE, *plan.arms):
+        step, scale = plan.places(arm)[-1]
+        for task in plan.tasks:
+            where = place(Point(arm, plan.seeds(arm)[0], step, scale), task)
+            replies = {one.example_id: one for one in read_replies(plan.folder / "replies" / where)}
+            graded = read_readings(plan.folder / "readings" / where)
+            outcome = {one.example_id: one.outcome for one in graded}
+            for example in plan.asked[task][:count]:
+                reply = replies[example.id].text
+                found.append(ReplyShown(arm, task, example.question, reply, outcome[example.id]))
+    return found
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = store.read_json(folder / store.RECORD)["summary"]
+    return summary

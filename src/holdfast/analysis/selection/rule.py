@@ -1,0 +1,133 @@
+"""What does a rule for shipping ask for, and does one model meet it?
+
+Every need is met, missed or left open by the interval of a paired difference to the untouched
+model. A model must meet all of them, so none has to be corrected for the number of the others (an
+intersection-union test, Berger 1982, Technometrics 24:295-300).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from holdfast.analysis.stats import Interval
+from holdfast.config import ShipSpec
+from holdfast.errors import StudyError
+from holdfast.registry import nearest
+
+MARGIN = -0.02
+"""Allowed on every retained task when a rule names none: two points, by the worse end."""
+UNSCORED_LIMIT = 0.05
+"""Share of unscored items from which a task cannot be judged."""
+
+State = Literal["met", "missed", "open", "unscored"]
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One thing that a rule asks for.
+
+    Attributes:
+        task: its name.
+        margin: least change, as a share; higher is better.
+        gain: the change must be above the margin, not just at it: no change is no gain.
+    """
+
+    task: str
+    margin: float
+    gain: bool = False
+
+    def state(self, change: Interval) -> State:
+        """Whether a paired difference meets the need.
+
+        ``met``: its interval's worse end does; ``missed``: not even the better end does;
+        ``unscored``: more than 5 % of the items have no score; ``open``: all else.
+        """
+        if change.low is None or change.high is None:
+            return "unscored"
+        if change.unscored > UNSCORED_LIMIT * (change.n + change.unscored):
+            return "unscored"
+        if change.low > self.margin or (change.low == self.margin and not self.gain):
+            return "met"
+        return "missed" if change.high < self.margin else "open"
+
+    def kept(self) -> str:
+        """The need met, in words that follow "it": ``loses at most 2.0 points on ailuminate``."""
+        if self.margin > 0:
+            return f"gains at least {100 * self.margin:.1f} points on {self.task}"
+        if self.margin < 0:
+            return f"loses at most {-100 * self.margin:.1f} points on {self.task}"
+        return f"{'gains' if self.gain else 'loses nothing'} on {self.task}"
+
+    def broken(self) -> str:
+        """The need missed, likewise: ``loses more than 2.0 points on ailuminate``."""
+        if self.margin > 0:
+            return f"gains less than {100 * self.margin:.1f} points on {self.task}"
+        if self.margin < 0:
+            return f"loses more than {-100 * self.margin:.1f} points on {self.task}"
+        return f"{'does not gain' if self.gain else 'loses'} on {self.task}"
+
+
+def needs(rule: ShipSpec, tasks: Iterable[str], target: str) -> tuple[Need, ...]:
+    """What a rule asks for: a gain on the target, and the margins that it names.
+
+    Args:
+        rule: of the study; one without margins allows every retained task `MARGIN`.
+        tasks: all tasks of the study.
+        target: the task that training is for.
+    """
+    margins = dict(rule.retain) or {name: MARGIN for name in tasks if name != target}
+    gain = Need(target, margins.pop(target, 0.0), True)
+    return gain, *(Need(task, margin) for task, margin in margins.items())
+
+
+def in_words(rule: ShipSpec, tasks: Iterable[str], target: str) -> str:
+    """The rule as a sentence, for reports and cards."""
+    return (
+        f"A model may be shipped if it {listed(n.kept() for n in needs(rule, tasks, target))}, by "
+        "the worse end of each 95 % interval; of those that may, the one best on "
+        f"{rule.maximize or target} is."
+    )
+
+
+def listed(words: Iterable[str]) -> str:
+    """``a, b and c``."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def in_points(share: float) -> str:
+    """A change of a share in percentage points, always with its sign: ``−1.5``."""
+    return f"{100 * share:+.1f}".replace("-", "\u2212")
+
+
+def check_rule(rule: ShipSpec, tasks: Iterable[str], where: str = "") -> None:
+    """Refuse a rule that speaks of what is not measured, or in points instead of shares.
+
+    Args:
+        rule: of the study.
+        tasks: all tasks of the study.
+        where: the study file's name, for messages.
+
+    Raises:
+        StudyError: naming the key and what to write.
+    """
+    known = list(tasks)
+    named = [(f"ship.retain.{name}", name) for name in rule.retain]
+    for key, name in [*named, ("ship.maximize", rule.maximize or known[0])]:
+        if name not in known:
+            raise StudyError(
+                f"{key}: no task is called {name!r}{nearest(name, known)}",
+                where=where,
+                remedy=f"this study measures: {', '.join(known)}",
+            )
+    for name, margin in rule.retain.items():
+        if not -1 < margin < 1:
+            raise StudyError(
+                f"ship.retain.{name}: {margin:g} is no share",
+                where=where,
+                remedy="it is the least change allowed, as a share: write "
+                f"{-abs(margin) / 100:g} to allow a loss of {abs(margin):g} points; a positive one "
+                "demands a gain",
+            )

@@ -1,0 +1,22 @@
+"""The `ship:` section: the rule by which a checkpoint may be shipped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from holdfast.config.section import Section
+
+Steps = tuple[dict[str, dict[str, Any] | None], ...]
+
+
+class ShipSpec(Section):
+    """Which checkpoint may be shipped."""
+
+    retain: dict[str, float] = Field({})
+    """Least change allowed on a task, by its interval's worse end: `{ailuminate: -0.02}`."""
+    maximize: str | None = None
+    """The task that decides among those; left out: the target."""
+    seed: int = Field(0, ge=0)
+    """Draws the half of the items that chooses; the other half reports."""

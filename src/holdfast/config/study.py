@@ -1,0 +1,78 @@
+"""What is a whole study?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from holdfast.config.answering import AnswerSpec, TaskSpec
+from holdfast.config.arms import ArmSpec, MeterSpec
+from holdfast.config.hardware import HardwareSpec
+from holdfast.config.model import ModelSpec
+from holdfast.config.section import NAME, Section
+from holdfast.config.shipping import ShipSpec
+from holdfast.config.training import TrainSpec
+
+
+class Study(Section):
+    """A whole study: a model, what it learns, what it must keep, and the arms to compare."""
+
+    name: str = Field(pattern=NAME)
+    """Name of the run folder."""
+    model: ModelSpec
+    """Hub id, local folder or `lab`; or a mapping with `id`, `revision`, `trust_remote_code`."""
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field((1126,), min_length=1)
+    """One training run per arm and seed."""
+    tasks: dict[str, TaskSpec] = Field(min_length=1)
+    """What is measured; exactly one has `role: target`."""
+    train: TrainSpec = TrainSpec()
+    """Settings shared by all arms."""
+    arms: dict[str, ArmSpec] = Field(default={"sft": ArmSpec()}, min_length=1)
+    """The arms; `base`, the untouched model, is always measured and needs no entry."""
+    answer: AnswerSpec = AnswerSpec()
+    """How the models are asked."""
+    meters: MeterSpec = MeterSpec()
+    """What is watched while training."""
+    ship: ShipSpec = ShipSpec()
+    """Which checkpoint may be shipped; see `holdfast ship`."""
+    hardware: HardwareSpec = HardwareSpec()
+    """Where it runs."""
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _bare_model(cls, value: Any) -> Any:
+        return {"id": value} if isinstance(value, str | Path) else value
+
+    @field_validator("hardware", mode="before")
+    @classmethod
+    def _auto_hardware(cls, value: Any) -> Any:
+        return {} if value == "auto" else value
+
+    @field_validator("arms", "tasks", mode="before")
+    @classmethod
+    def _empty_sections(cls, value: Any) -> Any:
+        return {k: v or {} for k, v in value.items()} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        import re
+
+        for kind, names in (("arm", self.arms), ("task", self.tasks)):
+            for name in names:
+                if not re.match(NAME, name):
+                    raise ValueError(f"{kind} name {name!r}: letters, digits, dot, dash only")
+        if "base" in self.arms:
+            raise ValueError("an arm cannot be called 'base': that is the untouched model")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds must differ from each other")
+        targets = [name for name, task in self.tasks.items() if task.role == "target"]
+        if len(targets) != 1:
+            raise ValueError(f"exactly one task needs `role: target`; found {targets or 'none'}")
+        return self
+
+    @property
+    def target(self) -> str:
+        """The name of the task that training is for."""
+        return next(name for name, task in self.tasks.items() if task.role == "target")

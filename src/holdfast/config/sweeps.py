@@ -1,0 +1,212 @@
+"""Which trainings does a study ask for, once its sweeps are written out?
+
+An arm whose `train` holds a list is a sweep: it becomes one variant for each value, and all of them
+are one family. An arm with `from` shares the training of another one, sweep included.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from holdfast.config import ArmSpec, LoraSpec, Study, TrainSpec
+from holdfast.config.load import known_keys, parse
+from holdfast.errors import StudyError
+from holdfast.memory.model.targets import ALL_LINEAR, PRESETS
+from holdfast.registry import nearest
+
+BASE = "base"
+EQUAL = {
+    "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
+    "global_batch_size", "keep_shortest", "max_length", "overlong", "completion_only_loss",
+    "cut_template_header", "checkpoints", "save_steps", "logging_steps", "save_total_limit",
+    "method",
+}  # fmt: skip
+"""Settings of `train` that are the budget, or must not differ for arms to be comparable."""
+LISTS = {"lora.target_modules", "lora.layers"}
+"""Settings that are lists themselves; a sweep over them is a list of lists."""
+KINDS = (ALL_LINEAR, *PRESETS)
+"""Names of many matrices at once; a list of them is a sweep all the same."""
+SHORT = {"learning_rate": "lr", "lora.r": "r", "lora.alpha": "alpha", "weight_decay": "wd"}
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One arm as it is trained and measured.
+
+    Attributes:
+        name: of its folders; unique.
+        family: the arm of the study file.
+        spec: what the file says.
+        train: the study's training settings with the arm's own.
+        source: the variant whose training it uses: itself, another one, or `base`.
+    """
+
+    name: str
+    family: str
+    spec: ArmSpec
+    train: TrainSpec
+    source: str
+
+    @property
+    def trains(self) -> bool:
+        """Whether it has a training of its own."""
+        return self.source == self.name
+
+
+def expand(study: Study, source: str = "study") -> dict[str, Variant]:
+    """All variants of a study by name, in its order, sweeps written out.
+
+    Args:
+        study: what the user wrote.
+        source: the study file's name, for messages.
+
+    Raises:
+        StudyError: a setting that does not exist or must not differ, an unknown `from`, two
+            variants of one name.
+    """
+    found: dict[str, Variant] = {}
+    for family, spec in study.arms.items():
+        where = f"{source}: arms.{family}"
+        made = (
+            _shared(study, family, spec, where)
+            if spec.source
+            else [
+                Variant(name, family, spec, _merged(study.train, changes, where), name)
+                for name, changes in _sweep(family, spec.train, where)
+            ]
+        )
+        for one in made:
+            if one.name in found or one.name == BASE:
+                raise StudyError(
+                    f"two arms are called {one.name!r}", where=where, remedy="rename one of them"
+                )
+            found[one.name] = one
+    return found
+
+
+def _shared(study: Study, family: str, spec: ArmSpec, where: str) -> list[Variant]:
+    if spec.source == BASE:
+        return [Variant(family, family, spec, study.train, BASE)]
+    other = study.arms.get(spec.source or "")
+    if other is None or other.source:
+        plain = [name for name, one in study.arms.items() if not one.source]
+        near = nearest(spec.source or "", plain)
+        raise StudyError(
+            f"from: {spec.source} is no arm with a training of its own{near}",
+            where=where,
+            remedy=f"arms that train: {', '.join(plain) or 'none'}; or `base`",
+        )
+    return [
+        Variant(
+            f"{family}{name.removeprefix(spec.source or '')}",
+            family, spec, _merged(study.train, changes, where), name,
+        )
+        for name, changes in _sweep(spec.source or "", other.train, where)
+    ]  # fmt: skip
+
+
+def settings_of(train: Mapping[str, Any]) -> list[str]:
+    """The settings that an arm gives, by their own names: ``learning_rate``, ``lora.r``."""
+    return [_own_name(key) for key in _flat(train)]
+
+
+def _sweep(family: str, train: Mapping[str, Any], where: str) -> list[tuple[str, dict[str, Any]]]:
+    """Names and settings of all combinations of an arm's lists."""
+    flat = _flat(train)
+    names = [_own_name(key) for key in flat]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise StudyError(
+            f"train.{twice[0]} is given under two names", where=where, remedy="give it once"
+        )
+    if "lora" in flat:
+        raise StudyError(
+            "train.lora is no section", where=where, remedy="write it as lora: {r: 8, ...}"
+        )
+    axes = {key: value for key, value in flat.items() if _swept(key, value)}
+    for key, values in axes.items():
+        if not values:
+            raise StudyError(f"train.{key}: the sweep is empty", where=where, remedy="fill it in")
+    found = []
+    for combination in itertools.product(*axes.values()):
+        chosen = dict(zip(axes, combination, strict=True))
+        name = "-".join([family, *(f"{_word(key)}{_value(v)}" for key, v in chosen.items())])
+        found.append((name, flat | chosen))
+    return found
+
+
+def _flat(train: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in train.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _swept(key: str, value: Any) -> bool:
+    if not isinstance(value, list | tuple):
+        return False
+    if key == "lora.target_modules" and value and all(one in KINDS for one in value):
+        return True
+    return key not in LISTS or any(isinstance(one, list | tuple) for one in value)
+
+
+def _word(key: str) -> str:
+    return SHORT.get(_own_name(key), key.rpartition(".")[2] + "-")
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return ".".join(map(str, value))
+    return str(value)
+
+
+def _own_name(key: str) -> str:
+    """A setting's own name, when it was given under one of its others."""
+    head, dot, last = key.rpartition(".")
+    section = LoraSpec if head == "lora" else TrainSpec
+    for name, field in section.model_fields.items():
+        choices = getattr(field.validation_alias, "choices", ())
+        if last in (name, *choices):
+            return f"{head}{dot}{name}"
+    return key
+
+
+def _merged(train: TrainSpec, changes: Mapping[str, Any], where: str) -> TrainSpec:
+    if not changes:
+        return train
+    values = train.model_dump(exclude_unset=True)
+    lora = dict(values.pop("lora", {}))
+    for key, value in changes.items():
+        name = _own_name(key)
+        if name in EQUAL:
+            raise StudyError(
+                f"train.{key} cannot differ between arms: their budgets would not be equal",
+                where=where,
+                remedy=f"set it under `train:` for all arms; an arm may change "
+                f"{', '.join(sorted(set(TrainSpec.model_fields) - EQUAL))}",
+            )
+        head, _, last = name.rpartition(".")
+        if head == "lora":
+            lora[last] = value
+        elif head:
+            raise StudyError(
+                f"train.{key}: unknown key", where=where, remedy="see `holdfast schema`"
+            )
+        else:
+            values[name] = value
+    if lora:
+        values["lora"] = lora
+    unknown = [key for key in values if key not in known_keys(TrainSpec)]
+    if unknown:
+        near = nearest(unknown[0], known_keys(TrainSpec))
+        raise StudyError(
+            f"train.{unknown[0]}: unknown key{near}", where=where, remedy="see `holdfast schema`"
+        )
+    return parse(TrainSpec, values, where, at=("train",))

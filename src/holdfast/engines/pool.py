@@ -1,0 +1,112 @@
+"""Which model is loaded? One at a time: a judge comes after the model under test has left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from holdfast import engines
+from holdfast.config import Study
+from holdfast.engines import Engine, Spent
+from holdfast.memory.estimate.answering import answering_map, longest
+from holdfast.memory.hardware.devices import GPU
+from holdfast.memory.model.shape import read_shape
+from holdfast.models import ModelRef
+from holdfast.models.external import engine_of, has_shape
+from holdfast.registry import resolve
+from holdfast.runs import store
+
+SPENT = "spent.json"
+
+
+class EnginePool:
+    """At most one engine at a time; asking for another model closes the one that is open."""
+
+    def __init__(self, study: Study, gpus: Sequence[GPU] = ()) -> None:
+        """Take the study's settings for answering, and the GPUs; nothing is loaded yet."""
+        self._study, self._gpus = study, gpus
+        self._open: Engine | None = None
+        self._ref: tuple[ModelRef, bool, bool | str] | None = None
+        self._about = ""
+        self._spent = Spent()
+        self._charged: Spent | None = None
+
+    @property
+    def nf4(self) -> bool:
+        """Whether models are measured in 4 bits, as they were trained."""
+        quantize = self._study.answer.quantize
+        return quantize == "nf4" or (quantize == "auto" and self._study.train.method == "qlora")
+
+    def engine(self, ref: ModelRef, nf4: bool | None = None) -> Engine:
+        """The engine that has `ref`'s base loaded.
+
+        Args:
+            ref: the model.
+            nf4: in 4 bits; None: as the study measures. A judge says it, and is then loaded in
+                bfloat16 where the device has it, whatever the study trains and measures in.
+        """
+        bf16 = self._study.train.bf16 if nf4 is None else "auto"
+        nf4 = self.nf4 if nf4 is None else nf4
+        if self._open is None or self._ref != (ref, nf4, bf16):
+            self.close()
+            make = resolve("engines", engines.ENGINES, engine_of(ref, self._study.answer.engine))
+            placed = {"device_map": where} if (where := self._placed(ref, nf4, bf16)) else {}
+            engine: Engine = make(
+                ref,
+                self._study.hardware.device,
+                bf16,
+                nf4,
+                self._study.answer.batch_size,
+                **placed,
+            )
+            self._open, self._ref = engine.__enter__(), (ref, nf4, bf16)
+            self._about, engine.spent = engine.about, self._spent
+        return self._open
+
+    def _placed(self, ref: ModelRef, nf4: bool, bf16: bool | str) -> Mapping[str, int | str] | None:
+        """Where a model lies that no single GPU holds."""
+        if len(self._gpus) < 2 or not has_shape(ref):
+            return None
+        shape = read_shape(ref.base, ref.revision)
+        tokens = longest(shape, self._study.answer.sampling.max_new_tokens)
+        return answering_map(shape, self._gpus, nf4, tokens, bf16 is not False)
+
+    @contextmanager
+    def counted(self, folder: Path) -> Iterator[Spent]:
+        """Count the tokens of a stage's work, over interruptions too.
+
+        Args:
+            folder: of the stage; gets ``spent.json``.
+
+        Yields:
+            What was spent before; the rest is added when the work is done.
+        """
+        path = folder / SPENT
+        spent = Spent(**store.read_json(path)) if path.is_file() else Spent()
+        self._spent, self._charged = replace(spent), None
+        if self._open is not None:
+            self._open.spent = self._spent
+        try:
+            yield spent
+        finally:
+            spent.read, spent.written = self._spent.read, self._spent.written
+            if self._charged is not None:  # scoring counts in full, whoever had it done
+                spent.read, spent.seconds = self._charged.read, self._charged.seconds
+            store.write_json(path, spent)
+
+    def charge(self, spent: Spent) -> None:
+        """Let the stage under way bear the cost of losses that may have been known already."""
+        self._charged = spent
+
+    @property
+    def about(self) -> str:
+        """Device and precision of the engine that was last open; "" before the first."""
+        return self._about
+
+    def close(self) -> None:
+        """Free the device, e.g. before training."""
+        if self._open is not None:
+            self._open.__exit__(None, None, None)
+            self._open = self._ref = None

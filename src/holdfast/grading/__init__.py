@@ -1,0 +1,1 @@
+"""Asks, judges and grades: from an item to a reading."""

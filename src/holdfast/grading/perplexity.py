@@ -1,0 +1,97 @@
+"""How likely does the untouched model find what was said?
+
+One scoring pass over stored replies, in chunks that are kept: interrupted, it goes on with the next
+chunk. A reply's figure is its mean loss under the base, end of turn left out, so that a cut-off
+reply is not punished for being cut off. Loops are *likely* by this measure and word salad is not;
+`holdfast.grading.degeneration` has the tests for the former and the limit for the latter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from holdfast.engines import Engine
+from holdfast.grading.degeneration import NLL_TOKENS, usual_limit
+from holdfast.progress import Progress
+from holdfast.runs import store
+from holdfast.types import Example, Reply
+
+SURPRISE = "surprise.jsonl"
+CHUNK = 256
+SETTLED = 4
+"""Decimals that are kept: batches differ beyond them."""
+
+
+def measure(
+    engine: Callable[[], Engine],
+    pairs: Iterable[tuple[Example, Reply]],
+    folder: Path,
+    progress: Progress,
+    chunk: int = CHUNK,
+) -> Mapping[str, Any]:
+    """Score replies by the untouched model; writes ``surprise.jsonl``, continues a half-done one.
+
+    Args:
+        engine: opens the base; only called when something is left to score.
+        pairs: what was asked and what was said.
+        folder: of the stage.
+        progress: is advanced per reply.
+        chunk: replies scored, and written down, together.
+    """
+    every = list(pairs)
+    progress.total(len(every), "replies scored")
+    rows: list[dict[str, Any]] = []
+    parts = folder / "parts"
+    for index, start in enumerate(range(0, len(every), chunk)):
+        some, part = every[start : start + chunk], parts / f"{index:05d}.jsonl"
+        if not part.is_file():
+            store.write_jsonl(part, _scored(engine, some))
+        rows += [row for _, row in store.read_objects(part)]
+        progress.advance(len(some))
+    store.write_jsonl(folder / SURPRISE, rows)
+    for part in parts.glob("*.jsonl"):
+        part.unlink()
+    if parts.is_dir():
+        parts.rmdir()
+    known = [row["nll"] for row in rows if row["nll"] is not None]
+    mean = round(sum(known) / len(known), SETTLED) if known else None
+    return {"scored": len(known), "too_short": len(rows) - len(known), "mean_nll": mean}
+
+
+def read(folder: Path) -> dict[tuple[str, int], float | None]:
+    """What `measure` wrote: by example and sample, nats per token; None for short replies."""
+    rows = store.read_objects(folder / SURPRISE)
+    return {(row["example_id"], row["sample"]): row["nll"] for _, row in rows}
+
+
+def limit(base: Path) -> float | None:
+    """The loss above which a reply is surprising; see `coherence.usual_limit`.
+
+    Args:
+        base: what `measure` wrote of the base's own replies to the same prompts.
+    """
+    return usual_limit([nll for nll in read(base).values() if nll is not None])
+
+
+def _scored(
+    engine: Callable[[], Engine], pairs: list[tuple[Example, Reply]]
+) -> list[dict[str, Any]]:
+    spoken = [(example, reply) for example, reply in pairs if reply.text.strip()]
+    asked = [replace(example, target=reply.text.strip()) for example, reply in spoken]
+    losses = iter(engine().token_nll(asked) if asked else [])
+    rows = []
+    for _, reply in pairs:
+        said = next(losses)[:-1] if reply.text.strip() else []
+        nll = round(sum(said) / len(said), SETTLED) if len(said) >= NLL_TOKENS else None
+        rows.append(
+            {
+                "example_id": reply.example_id,
+                "sample": reply.sample,
+                "nll": nll,
+                "tokens": len(said),
+            }
+        )
+    return rows

@@ -1,0 +1,1 @@
+"""Estimates the bytes that a training takes."""

@@ -1,0 +1,241 @@
+"""How many bytes do activations, logits and scratch space take? Formulas, tensor by tensor.
+
+What autograd keeps of one decoder layer is counted from transformers' modelling code: every term
+of `kept_per_token` is one saved tensor. On Qwen2.5-7B's dimensions the sum is 58.9, 66.9 and 78.2
+bytes x hidden size per token (bfloat16 adapters without dropout; float32 adapters; with dropout).
+A trace of the real code gave 58.8, 67.8 and 79.0, fixed costs per layer included; hence `MARGIN`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from holdfast.memory.estimate.method_overhead import PER_LOGIT, PER_PROBED_LOGIT
+from holdfast.memory.estimate.states import BYTES
+from holdfast.memory.estimate.workload import Workload
+from holdfast.memory.memory_plan import GIB
+from holdfast.memory.model import adapters
+from holdfast.memory.model.shape import Shape
+
+MARGIN = 1.04
+MARGIN_UNKNOWN = 1.25
+"""For architectures whose code was not counted: mixtures of experts and unknown families."""
+EAGER = 6.1
+"""Bytes per head, query and key that eager attention keeps: float32 softmax, its copy, the mask."""
+SOFT_CAPPED = 8.2
+LOSS_TILE = 4096
+VOCABULARY_TILE = 32768
+BACKWARD_TRANSIENT = 8
+"""Gradients of gate, up, their product and the activation at once: bytes x intermediate size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What a process holds beside its states at one moment of a step, bytes."""
+
+    activations: int
+    logits: int
+    workspace: int
+
+
+class Activations(Protocol):
+    """What a micro-batch takes, by formula or by trace."""
+
+    def moments(self, layers: int, head: bool) -> Sequence[Moment]:
+        """The moments at which a process may be fullest.
+
+        Args:
+            layers: decoder layers that it runs.
+            head: whether it runs the output head and the loss.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """What a process holds while it runs the model without learning, bytes.
+
+    Attributes:
+        cache_layer: keys and values of one layer.
+        logits: at their peak.
+        workspace: of the pass through one layer.
+    """
+
+    cache_layer: int
+    logits: int
+    workspace: int
+
+    def moment(self, layers: int, head: bool) -> Moment:
+        """As one moment of a process that runs these layers; see `Activations.moments`."""
+        cache = layers * self.cache_layer
+        return Moment(0, self.logits if head else 0, cache + self.workspace)
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """Bytes of one micro-batch on one process, by formula.
+
+    Attributes:
+        kept_layer: kept for the backward pass by one layer.
+        work_layer: needed on top while one layer is recomputed or passed back through.
+        loss: logits and loss at their peak.
+        after_loss: what of that is still there when the backward pass enters the layers.
+        dequantised: the largest matrix written out in full by a 4-bit layer.
+        copies_layer: bfloat16 copies of one layer's float32 weights, which autocast keeps until the
+            end of the forward pass, and without recomputation until the backward pass.
+        checkpointing: layers are recomputed.
+        scratch: needed for one matrix at a time in the forward pass, where that is not little.
+        asides: when the model runs without learning.
+    """
+
+    kept_layer: int
+    work_layer: int
+    loss: int
+    after_loss: int
+    dequantised: int
+    copies_layer: int
+    checkpointing: bool
+    scratch: int = 0
+    asides: tuple[Aside, ...] = ()
+
+    def moments(self, layers: int, head: bool) -> Sequence[Moment]:
+        """The loss (or the end of the forward pass), the last layer's backward pass, and others."""
+        kept, copies = layers * self.kept_layer, layers * self.copies_layer
+        loss = Moment(kept, self.loss if head else 0, copies + (0 if head else self.dequantised))
+        back = self.work_layer + self.dequantised + (0 if self.checkpointing else copies)
+        found = [loss, Moment(kept, self.after_loss if head else 0, back)]
+        if self.scratch:
+            found.append(Moment(kept, 0, copies + self.scratch))
+        return [*found, *(one.moment(layers, head) for one in self.asides)]
+
+
+def activations(
+    shape: Shape, work: Workload, method: str, micro_batch: int, checkpointing: bool
+) -> Formula:
+    """Formula for one micro-batch.
+
+    Args:
+        shape: the model.
+        work: lengths, adapters, loss path.
+        method: `lora`, `qlora` or `full`.
+        micro_batch: examples.
+        checkpointing: whether layers are recomputed.
+    """
+    tokens = micro_batch * work.seq_len
+    wide = 2 if work.bf16 else 4
+    stream = 4 if method == "full" else wide  # the residual stream: float32 weights make it float32
+    margin = MARGIN if shape.exact else MARGIN_UNKNOWN
+    padded = work.padded and micro_batch > 1
+    whole = round(margin * kept_per_token(shape, work, method, padded) * tokens)
+    whole += _eager(shape, work, micro_batch)
+    if method != "full":
+        whole += adapters.per_layer(shape, work, wide)
+    scratch = 0 if method == "full" else adapters.scratch(shape, work)
+    transient = BACKWARD_TRANSIENT * _intermediate(shape) * tokens * wide // 2
+    if method == "lora" and BYTES[work.adapters(False)] > wide:  # the cast input's gradient
+        transient += 4 * _intermediate(shape) * tokens
+    if method != "full" and work.variant == "dora":  # gradients of both results and their sum
+        transient += 12 * _intermediate(shape) * tokens
+    if method != "full" and work.variant == "oft":  # what was rotated, while it is rotated back
+        transient += wide * _intermediate(shape) * tokens
+    boundary = stream * shape.hidden * tokens
+    loss, after = _loss(shape, work, method, micro_batch)
+    if work.extra.reference:  # where nothing is compared, the loss is the plain one
+        each = PER_LOGIT[work.extra.logits] * work.positions
+        loss = max(loss, each * micro_batch * shape.vocab)
+    return Formula(
+        kept_layer=boundary if checkpointing else whole,
+        work_layer=transient + scratch + (whole if checkpointing else 0),
+        loss=loss,
+        after_loss=after,
+        dequantised=wide * shape.largest_linear if method == "qlora" else 0,
+        copies_layer=wide * shape.layer_parameters if method == "full" and work.bf16 else 0,
+        checkpointing=checkpointing,
+        scratch=scratch,
+        asides=asides(shape, work, micro_batch),
+    )
+
+
+def asides(shape: Shape, work: Workload, micro_batch: int) -> tuple[Aside, ...]:
+    """When the model runs without learning: it answers, or is compared with the base.
+
+    The base's pass before each micro-batch is none of them: nothing is kept yet while it runs, so
+    it takes less than the backward pass does; what stays of it is counted with the loss.
+    """
+    extra, wide = work.extra, 2 if work.bf16 else 4
+    each = wide * (3 * _intermediate(shape) + 4 * shape.hidden)
+    found = []
+    if extra.generated_tokens:  # a row is as long as prompt and answer together, see `of_study`
+        tokens = micro_batch * work.seq_len
+        cache = 2 * shape.kv_heads * shape.head_dim * wide * tokens
+        found.append(Aside(cache, 8 * shape.vocab * micro_batch, each * tokens))
+    if extra.probed_tokens:  # one row at a time, with the length of the longest example
+        logits = PER_PROBED_LOGIT * shape.vocab * extra.probed_tokens
+        found.append(Aside(0, logits, each * work.seq_len))
+    return tuple(found)
+
+
+def kept_per_token(shape: Shape, work: Workload, method: str, padded: bool) -> float:
+    """Bytes per token that one decoder layer keeps for its backward pass, without recomputation."""
+    wide = 2 if work.bf16 else 4
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    inner = _intermediate(shape)
+    norms = 4 if shape.family.startswith("gemma") else 2
+    kept = 4.0 * shape.hidden * norms  # the norm's float32 input
+    if shape.family.startswith(("qwen3", "gemma3")):
+        kept += 4 * (queries + keys)  # norms of queries and keys
+    kept += wide * (2 * queries + 2 * (queries if padded else keys))  # q, output; k, v
+    kept += 4 * shape.heads  # log-sum-exp of the attention
+    kept += 3 * wide * inner  # gate, its activation, up
+    if shape.family == "phi3":  # slices of the fused matrices are copied
+        kept += wide * (inner + shape.hidden)
+    inputs = {one.name: one.n_in for one in shape.linears}
+    if method == "full":
+        kept += 4.0 * shape.hidden * norms  # normalised, for the norm's own gradient
+        return kept + wide * sum(inputs.values())  # every matrix keeps its cast input
+    kept += adapters.per_token(shape, work, wide)
+    if work.variant in {"oft", "osf"}:
+        return kept
+    if BYTES[work.adapters(method == "qlora")] == wide and not work.dropout:
+        shared = {"q_proj", "qkv_proj", "gate_proj", "gate_up_proj"}  # attention's is kept already
+        return kept + wide * sum(n for name, n in inputs.items() if name in shared) + wide * inner
+    each = wide + (1 if work.dropout else 0)  # a cast copy for each adapter, and the dropout mask
+    return kept + each * sum(inputs.values())
+
+
+def cache_bytes(shape: Shape, work: Workload, sequences: int, tokens: int) -> int:
+    """The key-value cache of an answering batch, and its logits."""
+    wide = 2 if work.bf16 else 4
+    each = 2 * shape.kv_heads * shape.head_dim * shape.layers * wide
+    return sequences * (tokens * each + 8 * shape.vocab)
+
+
+def _intermediate(shape: Shape) -> int:
+    """The width that a token passes in the feed-forward part."""
+    return shape.intermediate * max(1, shape.experts_per_token)
+
+
+def _eager(shape: Shape, work: Workload, micro_batch: int) -> int:
+    """Whole attention matrices: asked for, or Gemma 2's soft-capped ones, which no kernel fuses."""
+    each = SOFT_CAPPED if shape.family == "gemma2" else EAGER if work.attention == "eager" else 0.0
+    return round(each * shape.heads * work.seq_len * work.seq_len * micro_batch)
+
+
+def _loss(shape: Shape, work: Workload, method: str, micro_batch: int) -> tuple[int, int]:
+    """Peak of the loss, and what remains of it afterwards.
+
+    Whole logits: bfloat16 logits, their float32 copy, log-probabilities and gradient overlap to 12
+    bytes per token and word; compared with the base's see `holdfast.memory.estimate.method_overhead`. TRL 1.16's
+    fused head keeps the hidden states of the supervised tokens and their float32 gradient, and
+    works in tiles of tokens x words.
+    """
+    tokens = micro_batch * work.seq_len
+    supervised = micro_batch * (work.supervised_tokens or work.seq_len)
+    if not work.fused_loss:
+        return 12 * tokens * shape.vocab, 2 * shape.hidden * tokens
+    gradients = 4 * shape.hidden * supervised + 2 * 2 * shape.hidden * tokens
+    tile = 3 * min(supervised, LOSS_TILE) * min(shape.vocab, VOCABULARY_TILE)
+    if method == "full":  # the head's own gradient, in float32
+        gradients += 4 * shape.hidden * shape.vocab
+    return min(tile, GIB) + gradients, gradients

@@ -1,0 +1,118 @@
+"""How many bytes do weights, adapters, gradients and optimiser states take? Exact arithmetic.
+
+Sources: bitsandbytes 0.50 (`functional.quantize_4bit`: blocks of 64, statistics again in 8 bits in
+blocks of 256), QLoRA (arXiv:2305.14314, section 3), transformers' optimisers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from holdfast.memory.estimate.workload import Workload
+from holdfast.memory.model import adapters
+from holdfast.memory.model.shape import Shape
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+NF4_BLOCK = 64
+NF4_NESTED_BLOCK = 256
+CODE_BYTES = 16 * 4 + 256 * 4 + 4
+"""Of each quantised matrix: the 16 levels, the 256 levels of its statistics, their offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """What lies in memory all along a training step, bytes, unsharded.
+
+    Attributes:
+        weights: the base model.
+        adapters: LoRA matrices, and what other kinds of adapters keep frozen; 0 under full
+            fine-tuning.
+        gradients: of what is trained.
+        optimiser: moments and, for 8-bit and 32-bit optimisers, what these keep; also a remedy's
+            copies of what is trained.
+        layer_weights: of one decoder layer, part of `weights`.
+        embedding: of the input embedding, part of `weights`.
+        head: of the output head, part of `weights`; 0 when it is the embedding.
+        trained: number of trained parameters.
+    """
+
+    weights: int
+    adapters: int
+    gradients: int
+    optimiser: int
+    layer_weights: int
+    embedding: int
+    head: int
+    trained: int
+
+
+def nf4_bytes(parameters: int) -> int:
+    """Bytes of one matrix in NF4 with double quantisation."""
+    blocks = math.ceil(parameters / NF4_BLOCK)
+    nested = math.ceil(blocks / NF4_NESTED_BLOCK)
+    return math.ceil(parameters / 2) + blocks + 4 * nested + CODE_BYTES
+
+
+def optimiser_bytes(optim: str, parameters: int, parameter_bytes: int) -> int:
+    """Bytes of an optimiser's states for so many trained parameters.
+
+    torch keeps Adam's moments in the parameters' dtype; bitsandbytes keeps 32 or 8 bits whatever
+    the parameters are. Paged states are counted as resident: they are only evicted under pressure.
+    """
+    name = optim.lower()
+    if "8bit" in name:
+        return 2 * parameters + 8 * math.ceil(parameters / 256)
+    if name.startswith("sgd"):
+        return 0
+    if "adafactor" in name or "galore" in name:
+        return math.ceil(parameters * parameter_bytes * 0.1)  # rows and columns: a small share
+    moments = 1 if "lion" in name or "rmsprop" in name or "adagrad" in name else 2
+    each = 4 if "bnb" in name or "paged" in name or "32bit" in name else parameter_bytes
+    return moments * each * parameters
+
+
+def states(shape: Shape, work: Workload, method: str) -> States:
+    """The states of one training method.
+
+    Under full fine-tuning all weights are float32 and computed with in bfloat16: in bfloat16 most
+    updates would be rounded away.
+
+    Args:
+        shape: the model.
+        work: rank, target modules, optimiser.
+        method: `lora`, `qlora` or `full`.
+    """
+    full = method == "full"
+    each = 4 if full or not work.bf16 else 2
+    quantized = method == "qlora"
+    layer = each * shape.layer_parameters
+    if quantized:
+        layer += sum(
+            one.count * (nf4_bytes(one.n_in * one.n_out) - each * one.n_in * one.n_out)
+            for one in shape.linears
+        )
+    embedding = each * shape.embedding_parameters
+    head = each * shape.head_parameters
+    rest = each * (
+        shape.parameters
+        - shape.layers * shape.layer_parameters
+        - shape.embedding_parameters
+        - shape.head_parameters
+    )
+    trained = shape.parameters if full else adapters.trained(shape, work)
+    frozen = 0 if full else adapters.frozen(shape, work)
+    trained_bytes = 4 if full else BYTES[work.adapters(quantized)]
+    # How far a product of two small matrices has moved is seen from them alone.
+    copied = full or work.variant not in adapters.LOW_RANK
+    copies = work.extra.copies * trained_bytes * trained if copied else 0
+    return States(
+        weights=shape.layers * layer + embedding + head + rest + 2 * work.extra.teacher_parameters,
+        adapters=0 if full else trained_bytes * (trained + frozen),
+        gradients=trained_bytes * trained,
+        optimiser=optimiser_bytes(work.optim, trained, trained_bytes) + copies,
+        layer_weights=layer,
+        embedding=embedding,
+        head=head,
+        trained=trained,
+    )

@@ -1,0 +1,147 @@
+"""What is to be trained, as far as memory and speed care?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from holdfast.config import TrainSpec
+from holdfast.errors import UsageError
+from holdfast.memory.estimate.method_overhead import NOTHING
+from holdfast.memory.estimate.method_overhead import Extra as Extra  # part of this interface
+
+Method = Literal["auto", "lora", "qlora", "full"]
+Variant = Literal["lora", "rslora", "dora", "oft", "osf", "corda"]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The training job without the model and the machine.
+
+    Attributes:
+        method: `auto` is LoRA, on an NF4 base where that is what fits or is faster.
+        quantize: whether `auto` and `lora` may become `qlora`.
+        rank: of the adapters.
+        dropout: on the adapters' input.
+        target_modules: `all-linear` or names.
+        optim: name of the optimiser, as transformers knows it.
+        seq_len: longest example, tokens.
+        supervised_tokens: of these, at most so many bear loss; None: all.
+        global_batch: examples per optimiser step; what is learned depends on it, so it is kept.
+        micro_batch: examples per forward pass; None: chosen.
+        checkpointing: recompute activations; None: chosen.
+        adapter_dtype: None: as the trainer makes them (float32; bfloat16 on an NF4 base).
+        attention: `sdpa` or `eager`.
+        fused_loss: TRL's tiled loss; False: whole logits.
+        padded: examples of unequal length share a micro-batch, so there is an attention mask.
+        bf16: compute in bfloat16, where the GPU does.
+        variant: of the adapters; see `holdfast.config.LoraSpec`.
+        layers: only these decoder layers have adapters; None: all.
+        extra: what the arm's remedies ask for.
+    """
+
+    method: Method = "auto"
+    quantize: bool = True
+    rank: int = 16
+    dropout: float = 0.05
+    target_modules: str | tuple[str, ...] = "all-linear"
+    optim: str = "paged_adamw_32bit"
+    seq_len: int = 1024
+    supervised_tokens: int | None = None
+    global_batch: int = 4
+    micro_batch: int | None = None
+    checkpointing: bool | None = None
+    adapter_dtype: str | None = None
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    fused_loss: bool = True
+    padded: bool = True
+    bf16: bool = True
+    variant: Variant = "lora"
+    layers: tuple[int, ...] | None = None
+    extra: Extra = NOTHING
+
+    def __post_init__(self) -> None:
+        """Refuse what can never be trained.
+
+        Raises:
+            UsageError: a size below 1, or a micro-batch that does not divide the global batch.
+        """
+        for name in ("seq_len", "global_batch", "rank"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}", remedy="give 1 or more")
+        if self.micro_batch is not None and (
+            self.micro_batch < 1 or self.global_batch % self.micro_batch
+        ):
+            raise UsageError(
+                f"a global batch of {self.global_batch} is not divisible by the micro-batch "
+                f"{self.micro_batch}",
+                remedy="give a micro-batch that divides it",
+            )
+
+    @property
+    def methods(self) -> tuple[Literal["lora", "qlora", "full"], ...]:
+        """The methods that may be chosen from, the plain one first."""
+        match self.method:
+            case "auto":
+                return ("lora", "qlora") if self.quantize else ("lora",)
+            case "qlora" | "full" | "lora":
+                return (self.method,)
+
+    @property
+    def positions(self) -> int:
+        """Positions of one row at which whole logits are kept, where they are kept at all."""
+        return self.seq_len if self.extra.everywhere else self.supervised_tokens or self.seq_len
+
+    def adapters(self, quantized: bool) -> str:
+        """The adapters' dtype: TRL casts them to bfloat16 on a 4-bit base, PEFT to float32 else."""
+        if self.adapter_dtype is not None:
+            return self.adapter_dtype
+        return "bfloat16" if quantized and self.bf16 else "float32"
+
+
+def of_study(
+    train: TrainSpec,
+    seq_len: int,
+    supervised_tokens: int | None = None,
+    extra: Extra = NOTHING,
+) -> Workload:
+    """The workload of a study's `train` section.
+
+    Args:
+        train: the section, as the arm has it.
+        seq_len: tokens of the longest example.
+        supervised_tokens: of these, how many bear loss at most.
+        extra: what the arm's remedies ask for. Where they answer in the loop, a row is as long as
+            the longest example, which the teacher reads too, and the answer together.
+    """
+    if extra.generated_tokens:
+        seq_len, supervised_tokens = seq_len + extra.generated_tokens, extra.generated_tokens
+    return Workload(
+        method=train.method,
+        quantize=train.method in ("auto", "qlora"),
+        rank=train.lora.r,
+        dropout=train.lora.dropout,
+        target_modules=train.lora.target_modules,
+        optim=train.optim,
+        seq_len=seq_len,
+        supervised_tokens=supervised_tokens,
+        global_batch=train.batch_size,
+        micro_batch=None,
+        checkpointing=train.gradient_checkpointing or None,
+        bf16=train.bf16 is not False,
+        variant=train.lora.variant,
+        layers=train.lora.layers,
+        extra=extra,
+    )
+
+
+def longer(work: Workload, seq_len: int) -> Workload:
+    """The same work with examples of another length."""
+    supervised = work.supervised_tokens
+    return replace(work, seq_len=seq_len, supervised_tokens=supervised and min(supervised, seq_len))
+
+
+def without_remedies(work: Workload) -> Workload:
+    """The same work by plain training."""
+    seq_len = max(1, work.seq_len - work.extra.generated_tokens)
+    return replace(longer(work, seq_len), extra=NOTHING)

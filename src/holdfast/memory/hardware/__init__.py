@@ -1,0 +1,1 @@
+"""Knows GPUs: those that are there and those that a user names."""

@@ -1,0 +1,1 @@
+"""Knows a model's dimensions without loading it."""

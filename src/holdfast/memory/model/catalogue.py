@@ -1,0 +1,158 @@
+"""Where are a model's dimensions found: a folder, the built-in catalogue, or the hub?
+
+`catalogue.json` holds the fields of each model's config.json that decide its size, so that planning
+works offline and in milliseconds. It was written without access to the hub: the dimensions of each
+entry are pinned by its parameter count, 32 of them by a list of published counts in the tests, the
+others by counts written down with the entry. `max_position_embeddings` and `sliding_window` are
+pinned by nothing: compare them with the page that `source` names when you touch an entry.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from holdfast.config.model import LAB, LAB_FOLDER
+from holdfast.errors import ModelError
+
+CATALOGUE = Path(__file__).with_name("catalogue.json")
+CONFIG = "config.json"
+HUB_TIMEOUT_S = 3.0
+GIVE_A_FOLDER = "or give a local folder that contains its config.json"
+
+
+def read_config(model: str, revision: str | None = None) -> dict[str, Any]:
+    """The content of a model's config.json, or of the catalogue those of its fields that matter.
+
+    Raises:
+        ModelError: see `locate`.
+    """
+    return locate(model, revision)[1]
+
+
+def locate(model: str, revision: str | None = None) -> tuple[str, dict[str, Any], str]:
+    """Name, config and the config's source.
+
+    Tried in this order: `lab`, a local folder, the catalogue (whatever the revision: they share the
+    architecture), the hub's local cache, the hub.
+
+    Args:
+        model: as the user wrote it; catalogue names in any case, with or without the owner.
+        revision: of the hub's repository.
+
+    Raises:
+        ModelError: no such model, not reachable, or its config.json cannot be read.
+    """
+    if model == LAB:
+        return LAB, _read(LAB_FOLDER), "built in"
+    folder = Path(model).expanduser()
+    if model.startswith((".", "/", "~")) or folder.is_dir():
+        return model, _read(folder), str(folder / CONFIG)
+    known = catalogue()
+    if found := {name.lower(): name for name in reversed(known)}.get(model.lower()):
+        return found, dict(known[found]), source(found)
+    if "/" not in model:
+        short = {name.rpartition("/")[2].lower(): name for name in reversed(known)}
+        if found := short.get(model.lower()):
+            return found, dict(known[found]), source(found)
+    path = _download(model, revision, known)
+    return model, _read(path.parent), source(model, revision)
+
+
+def source(name: str, revision: str | None = None) -> str:
+    """Where a hub model's config.json is published."""
+    return f"https://huggingface.co/{name}/blob/{revision or 'main'}/{CONFIG}"
+
+
+def catalogue() -> dict[str, dict[str, Any]]:
+    """The built-in configs by hub id."""
+    found: dict[str, dict[str, Any]] = {}
+    for entry in entries():
+        found[entry["id"]] = entry["config"]
+        for name, changes in entry.get("same", {}).items():
+            found[name] = {**entry["config"], **changes}
+    return found
+
+
+def entries() -> list[dict[str, Any]]:
+    """`catalogue.json`: id, parameters, config, and models of the same dimensions."""
+    content: list[dict[str, Any]] = json.loads(CATALOGUE.read_text(encoding="utf-8"))
+    return content
+
+
+def nearest_names(model: str, names: Mapping[str, object] | None = None) -> list[str]:
+    """Up to three names of the catalogue that look like this one."""
+    by_short = {name.rpartition("/")[2].lower(): name for name in (names or catalogue())}
+    wanted = model.rpartition("/")[2].lower()
+    return [by_short[one] for one in difflib.get_close_matches(wanted, by_short, n=3, cutoff=0.5)]
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """The config.json of a folder."""
+    path = folder / CONFIG
+    if not folder.is_dir():
+        raise ModelError("no such folder", where=str(folder), remedy="check the path of the model")
+    if not path.is_file():
+        remedy = "save the model with `model.save_pretrained(folder)`"
+        if (folder / "adapter_config.json").is_file():
+            remedy = "this is an adapter: merge it into its base first, or name the base model"
+        raise ModelError("has no config.json", where=str(folder), remedy=remedy)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"cannot be read: {error}", where=str(path), remedy="save or download it again"
+        ) from error
+    if not isinstance(content, dict):
+        raise ModelError("is not a JSON object", where=str(path), remedy="download it again")
+    return content
+
+
+def _download(model: str, revision: str | None, known: Mapping[str, object]) -> Path:
+    """The hub's config.json, from the local cache where it is there.
+
+    The file is asked after once and with a short patience before it is fetched: `hf_hub_download`
+    alone repeats a failing request for 23 seconds.
+    """
+    close = nearest_names(model, known)
+    meant = f"did you mean {' or '.join(close)}? Otherwise " if close else ""
+    try:
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    except ImportError as error:
+        raise ModelError(
+            "is not in the catalogue, and huggingface_hub is not installed to look further",
+            where=model,
+            remedy=f"{meant}`pip install 'holdfast[train]'`, {GIVE_A_FOLDER}",
+        ) from error
+    # the bases are OSError and the HTTP client's own root, whichever client this version uses
+    failures: Any = (ValueError, *HfHubHTTPError.__bases__)
+    try:
+        return Path(hf_hub_download(model, CONFIG, revision=revision, local_files_only=True))
+    except (OSError, ValueError):
+        pass  # not in the cache
+    try:
+        get_hf_file_metadata(hf_hub_url(model, CONFIG, revision=revision), timeout=HUB_TIMEOUT_S)
+        return Path(hf_hub_download(model, CONFIG, revision=revision))
+    except failures as error:
+        match error:
+            case GatedRepoError():
+                why, remedy = (
+                    "its makers ask for consent first",
+                    "accept on its page, `hf auth login`",
+                )
+            case RepositoryNotFoundError():
+                why, remedy = "there is no such model, or it is private", "check the name"
+            case ValueError():
+                why, remedy = f"{model!r} is not a hub id", "check the name (owner/model)"
+            case _:
+                first = (str(error).strip().splitlines() or [""])[0]
+                why, remedy = f"{type(error).__name__} {first}".strip(), "check the name, go online"
+        raise ModelError(
+            f"is not in the catalogue, and the hub did not give its config.json: {why}",
+            where=model,
+            remedy=f"{meant}{remedy}, {GIVE_A_FOLDER}",
+        ) from error

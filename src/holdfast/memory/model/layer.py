@@ -1,0 +1,178 @@
+"""Which matrices does a decoder layer consist of, by family?
+
+From transformers 5.23's modelling code. Each function names the fields of config.json that matter
+and builds the list; `holdfast.memory.model.shape` does the sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """One matrix of a decoder layer.
+
+    Attributes:
+        name: last part of the module's name.
+        n_in: input width.
+        n_out: output width.
+        bias: whether it has one.
+        count: how many of it a layer has.
+        targets: the names under which LoRA reaches a fused matrix; its rank is multiplied by their
+            number. For an `nn.Linear` that is its own name.
+    """
+
+    name: str
+    n_in: int
+    n_out: int
+    bias: bool = False
+    count: int = 1
+    targets: tuple[str, ...] = ()
+
+    @property
+    def weights(self) -> int:
+        """Parameters of the matrices, without biases."""
+        return self.count * self.n_in * self.n_out
+
+    @property
+    def parameters(self) -> int:
+        """Parameters, biases included."""
+        return self.weights + self.count * self.n_out * self.bias
+
+    def adapter(self, rank: int) -> int:
+        """Parameters of its LoRA matrices."""
+        return self.count * max(1, len(self.targets)) * rank * (self.n_in + self.n_out)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one decoder layer is made of; see the attributes of the same names of `Shape`."""
+
+    linears: tuple[Linear, ...]
+    fused: tuple[Linear, ...]
+    norms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Widths:
+    """The numbers that a layer is built from; see the attributes of the same names of `Shape`."""
+
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    experts: int
+
+
+def decoder_layer(kind: str, widths: Widths, fields: Mapping[str, Any]) -> Layer:
+    """The matrices and norms of one decoder layer.
+
+    Args:
+        kind: `model_type` of the language model; an unknown one is built like Llama.
+        widths: its dimensions.
+        fields: the config, for the switches of biases and shared experts.
+    """
+    hidden, width = widths.hidden, widths.intermediate
+    queries, keys = widths.heads * widths.head_dim, widths.kv_heads * widths.head_dim
+    norms = (4 if kind in {"gemma2", "gemma3_text"} else 2) * hidden
+    if kind in {"qwen3", "qwen3_moe", "gemma3_text"}:
+        norms += 2 * widths.head_dim  # of each head's queries and keys
+    if kind == "olmo2":
+        norms += queries + keys  # of all heads' at once
+    if kind == "phi3":
+        fused_attention = Linear("qkv_proj", hidden, queries + 2 * keys)
+        output = Linear("o_proj", queries, hidden)
+        feed = (Linear("gate_up_proj", hidden, 2 * width), Linear("down_proj", width, hidden))
+        return Layer((fused_attention, output, *feed), (), norms)
+    bias, out_bias = _attention_biases(kind, fields)
+    attention = (
+        Linear("q_proj", hidden, queries, bias),
+        Linear("k_proj", hidden, keys, bias),
+        Linear("v_proj", hidden, keys, bias),
+        Linear("o_proj", queries, hidden, out_bias),
+    )
+    if not widths.experts:
+        mlp_bias = bool(fields.get("mlp_bias"))
+        return Layer((*attention, *_gated(hidden, width, mlp_bias)), (), norms)
+    shared = _shared_expert(kind, hidden, width, fields)
+    return Layer((*attention, *shared), _experts(kind, hidden, width, widths.experts), norms)
+
+
+def _attention_biases(kind: str, fields: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Of queries, keys and values, and of the output."""
+    match kind:
+        case "qwen2":
+            return True, False
+        case "qwen2_moe":
+            return bool(fields.get("qkv_bias", True)), False
+        case "mistral" | "mixtral":
+            return False, False
+        case _:
+            both = bool(fields.get("attention_bias"))
+            return both, both
+
+
+def _gated(hidden: int, width: int, bias: bool = False) -> tuple[Linear, ...]:
+    return (
+        Linear("gate_proj", hidden, width, bias),
+        Linear("up_proj", hidden, width, bias),
+        Linear("down_proj", width, hidden, bias),
+    )
+
+
+def _shared_expert(
+    kind: str, hidden: int, width: int, fields: Mapping[str, Any]
+) -> tuple[Linear, ...]:
+    """The expert that every token passes, where there is one."""
+    if kind == "qwen2_moe":
+        shared = int(fields.get("shared_expert_intermediate_size", 5632))
+        return (*_gated(hidden, shared), Linear("shared_expert_gate", hidden, 1))
+    shared = width * int(fields.get("n_shared_experts") or 0)
+    return _gated(hidden, shared) if shared else ()
+
+
+def _experts(kind: str, hidden: int, width: int, experts: int) -> tuple[Linear, ...]:
+    """Experts and router, and the names under which PEFT 0.21 adapts them.
+
+    It translates the names of transformers 4 (`utils/transformers_weight_conversion.py`), also when
+    resolving "all-linear"; qwen2_moe itself has no entry there, so its experts are never adapted.
+    """
+    first, second, last = (
+        ("w1", "w3", "w2") if kind == "mixtral" else ("gate_proj", "up_proj", "down_proj")
+    )
+    adapted = kind != "qwen2_moe"
+    return (
+        Linear(
+            "gate_up_proj", hidden, 2 * width, False, experts, (first, second) if adapted else ()
+        ),
+        Linear("down_proj", width, hidden, False, experts, (last,) if adapted else ()),
+        Linear("gate", hidden, experts, False, 1, ("gate",) if adapted else ()),
+    )
+
+
+def siglip(vision: Mapping[str, Any], hidden: int) -> tuple[tuple[Linear, ...], int]:
+    """The vision tower of Gemma 3: its `nn.Linear`s, and all its parameters with the projector.
+
+    Args:
+        vision: `vision_config`; defaults are those of `SiglipVisionConfig`.
+        hidden: width of the language model, which the projector ends in.
+    """
+    width = int(vision.get("hidden_size", 768))
+    feed = int(vision.get("intermediate_size", 3072))
+    layers = int(vision.get("num_hidden_layers", 12))
+    patch, image = int(vision.get("patch_size", 16)), int(vision.get("image_size", 224))
+    linears = [
+        Linear(name, width, width, True, layers)
+        for name in ("q_proj", "k_proj", "v_proj", "out_proj")
+    ]
+    linears += [Linear("fc1", width, feed, True, layers), Linear("fc2", feed, width, True, layers)]
+    total = sum(one.parameters for one in linears) + layers * 4 * width + 2 * width
+    total += 3 * patch * patch * width + width + (image // patch) ** 2 * width  # patches, positions
+    if vision.get("vision_use_head", True):  # pooling: a query, attention, norm and MLP
+        total += width + 4 * (width * width + width) + 2 * width
+        total += 2 * width * feed + width + feed
+    return tuple(linears), total + width * hidden + width

@@ -1,0 +1,102 @@
+"""Which of a model's matrices get adapters, and how often does each occur?
+
+As PEFT 0.21 finds them: by the last part of a module's name, and by its layer's number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from holdfast.errors import StudyError
+from holdfast.memory.model.layer import Linear
+from holdfast.registry import nearest
+
+if TYPE_CHECKING:
+    from holdfast.memory.model.shape import Shape
+
+ALL_LINEAR = "all-linear"
+PRESETS: Mapping[str, tuple[str, ...]] = {
+    "attention": ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "out_proj"),
+    "mlp": (
+        "gate_proj", "up_proj", "down_proj", "gate_up_proj", "w1", "w2", "w3", "fc1", "fc2",
+    ),
+}  # fmt: skip
+"""Names of matrices behind the short words for `target_modules`; a model has some of them."""
+
+
+def targeted(
+    shape: Shape,
+    target_modules: str | Iterable[str] = ALL_LINEAR,
+    layers: Iterable[int] | None = None,
+) -> list[tuple[Linear, int]]:
+    """The matrices that get adapters, and how many of each the whole model has.
+
+    Args:
+        shape: the model.
+        target_modules: "all-linear", "attention", "mlp", or names of modules; a dotted name counts
+            by its end.
+        layers: only these decoder layers, counted from 0; None: all. PEFT numbers a vision tower's
+            layers alike.
+
+    Raises:
+        StudyError: a name or a layer that the model does not have, or half of a fused pair.
+    """
+    chosen = range(shape.layers) if layers is None else sorted(set(layers))
+    for layer in chosen:
+        if not 0 <= layer < shape.layers:
+            raise StudyError(
+                f"{shape.name} has no layer {layer}",
+                where="lora.layers",
+                remedy=f"its layers are numbered 0 to {shape.layers - 1}",
+            )
+    adaptable = _adaptable(shape)
+    inside = {
+        one: one.count if layers is None else sum(layer < one.count for layer in chosen)
+        for one in shape.tower
+    }
+    wanted = names_of(shape, target_modules)
+    found = [(one, count) for one, count in inside.items() if wanted is None or one.name in wanted]
+    return found + [
+        (one, len(chosen) * one.count)
+        for one in adaptable
+        if wanted is None or set(one.targets or (one.name,)) <= wanted
+    ]
+
+
+def names_of(shape: Shape, target_modules: str | Iterable[str]) -> set[str] | None:
+    """The names that `target_modules` mean for this model; None: every matrix.
+
+    Raises:
+        StudyError: a name that the model does not have, or half of a fused pair.
+    """
+    one_word = target_modules if isinstance(target_modules, str) else ""
+    if one_word.lower() == ALL_LINEAR:
+        return None
+    adaptable = _adaptable(shape)
+    known = {name for one in adaptable for name in one.targets or (one.name,)}
+    known |= {one.name for one in shape.tower}
+    if one_word in PRESETS:
+        return known & set(PRESETS[one_word])
+    given = [one_word] if one_word else list(target_modules)
+    wanted = {one.rpartition(".")[2] for one in given}
+    for name in sorted(wanted - known) or ([] if wanted else [""]):
+        raise StudyError(
+            f"{shape.name} has no linear layer called {name!r}{nearest(name, known)}",
+            where="target_modules",
+            remedy=f'give "{ALL_LINEAR}", or names out of: {", ".join(sorted(known))}',
+        )
+    for one in adaptable:
+        names = set(one.targets or (one.name,))
+        if wanted & names and not names <= wanted:
+            raise StudyError(
+                f"{' and '.join(sorted(names))} are one matrix in {shape.name}",
+                where="target_modules",
+                remedy="name both or neither",
+            )
+    return wanted
+
+
+def _adaptable(shape: Shape) -> list[Linear]:
+    """One layer's matrices that PEFT adapts; fused experts only where it knows their names."""
+    return [*shape.linears, *(one for one in shape.fused if one.targets)]

@@ -1,0 +1,147 @@
+"""Did the memory run out, and what can be said about it at that moment?
+
+torch says it with an exception of its own; libraries below torch say it in words. Both are told
+from other failures here, once, for training, answering and loading.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from holdfast.errors import HoldfastError, OutOfMemory, Phase
+from holdfast.memory.fault_injection import Drill
+
+WORDS = (
+    "CUDA error: out of memory",  # the driver, outside torch's allocator (pinned memory, kernels)
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",  # cuDNN 9's name for the same
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+    "CUSPARSE_STATUS_ALLOC_FAILED",
+    "Error out of memory at line",  # bitsandbytes
+    "Cuda failure 2 'out of memory'",  # NCCL
+    "DefaultCPUAllocator: can't allocate memory",
+)
+"""How libraries below torch say that memory ran out."""
+
+REMEDIES: dict[Phase, str] = {
+    "load": "train or measure in 4 bits (method: qlora), or let `holdfast plan` spread the model",
+    "forward": "let `holdfast plan` choose what fits: checkpointing, 4 bits, or more GPUs",
+    "backward": "let `holdfast plan` choose what fits: checkpointing, 4 bits, or more GPUs",
+    "step": "start again from the last checkpoint with train.optim: paged_adamw_8bit or a smaller "
+    "plan; a half-done update cannot be replayed",
+    "save": "start again from the last complete checkpoint with a smaller plan",
+    "answer": "lower max_new_tokens, set answer.quantize: nf4, or use a GPU with more memory",
+}
+"""What to do when it runs out and nothing can be made smaller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What is kept of the exception: not itself, whose traceback holds on to tensors.
+
+    Attributes:
+        message: its first line.
+        allocated_bytes: what torch had handed out on the fullest GPU; None without a GPU.
+        reserved_bytes: what torch had taken from the driver there.
+    """
+
+    message: str
+    allocated_bytes: int | None
+    reserved_bytes: int | None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: torch's exception, or a `RuntimeError` with one of `WORDS`."""
+    if not isinstance(error, RuntimeError) or isinstance(error, HoldfastError):
+        return False
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    return any(words in str(error) for words in WORDS)
+
+
+def seen(error: BaseException) -> Failure:
+    """Look at the memory; call it while the exception is handled, before anything is freed."""
+    allocated = reserved = None
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        gpus = range(torch.cuda.device_count())
+        allocated, reserved = max(
+            (torch.cuda.memory_allocated(gpu), torch.cuda.memory_reserved(gpu)) for gpu in gpus
+        )
+    return Failure((str(error).strip() or "out of memory").splitlines()[0], allocated, reserved)
+
+
+def free() -> None:
+    """Collect what no name holds any more and give cached GPU memory back to the driver."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def event(
+    phase: Phase, step: int | None, size: int | None, new: int | None, failure: Failure
+) -> Any:
+    """The record of one failure, for the run folder and the calibration.
+
+    Args:
+        phase: what was being done.
+        step: the optimiser step under way, from 1; None outside training.
+        size: examples (rows) that did not fit at once; None where that is not what failed.
+        new: examples at a time from now on; None: it was given up.
+        failure: what was seen.
+    """
+    return {
+        "phase": phase,
+        "step": step,
+        "from_micro_batch": size,
+        "to_micro_batch": new,
+        "allocated_bytes": failure.allocated_bytes,
+        "reserved_bytes": failure.reserved_bytes,
+        "message": failure.message,
+    }
+
+
+def given_up(phase: Phase, why: str, failure: Failure) -> OutOfMemory:
+    """The error of a failure that nothing in this process can mend."""
+    return OutOfMemory(f"{why} ({failure.message})", phase=phase, remedy=REMEDIES[phase])
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Say that the model does not fit, where loading it runs out of memory.
+
+    transformers 5 keeps errors of on-the-fly quantisation for a report and raises a general one
+    instead; the report is read for the real reason.
+
+    Raises:
+        OutOfMemory: with phase ``load``.
+    """
+    try:
+        Drill.from_environment().at("load")
+        yield
+    except RuntimeError as error:
+        kept = None if isinstance(error, HoldfastError) else _kept_back(error)
+        if kept is None and not is_out_of_memory(error):
+            raise
+        raise given_up("load", "the model does not fit", seen(kept or error)) from error
+
+
+def _kept_back(error: BaseException) -> RuntimeError | None:
+    """The out-of-memory message among the conversion errors that transformers kept, if any."""
+    trace = error.__traceback__
+    while trace is not None:
+        found = trace.tb_frame.f_locals.get("loading_info")
+        for text in dict(getattr(found, "conversion_errors", None) or {}).values():
+            for line in str(text).splitlines():
+                if " out of memory" in line or is_out_of_memory(RuntimeError(line)):
+                    return RuntimeError(line)
+        trace = trace.tb_next
+    return None

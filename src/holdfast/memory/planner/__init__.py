@@ -1,0 +1,1 @@
+"""Chooses a way to run a training, and explains it."""

@@ -1,0 +1,135 @@
+"""When it does not fit: what would have to change, and what is tried next?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from holdfast.memory.estimate.workload import Workload, longer
+from holdfast.memory.hardware.devices import GPU
+from holdfast.memory.memory_plan import GIB, MemoryPlan
+from holdfast.memory.planner.options import Candidate
+
+SIZES_GIB = (12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 141, 180)
+MOST_GPUS = 16
+STEP_TOKENS = 64
+Fitting = Callable[[Workload, Sequence[GPU]], str | None]
+"""The strategy of the best plan that fits, if one does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change after which the job fits.
+
+    Attributes:
+        kind: `seq_len`, `quantize`, `checkpointing`, `gpu_bytes`, `gpus`, `micro_batch` or `lora`.
+        value: what it must become.
+        strategy: of the plan that then fits.
+    """
+
+    kind: str
+    value: int
+    strategy: str
+
+
+def changes(work: Workload, gpus: Sequence[GPU], fitting: Fitting) -> tuple[Change, ...]:
+    """The smallest single changes after which something fits, found by trying."""
+    found: list[Change] = []
+
+    def attempt(kind: str, value: int, work: Workload, gpus: Sequence[GPU]) -> bool:
+        strategy = fitting(work, gpus)
+        if strategy:
+            found.append(Change(kind, value, strategy))
+        return bool(strategy)
+
+    if work.micro_batch and work.micro_batch > 1:
+        attempt("micro_batch", 1, replace(work, micro_batch=1), gpus)
+    if work.checkpointing is False:
+        attempt("checkpointing", 1, replace(work, checkpointing=True), gpus)
+    if "qlora" not in work.methods:
+        attempt("quantize", 1, replace(work, method="qlora", quantize=True), gpus)
+    if work.method == "full":
+        attempt("lora", 1, replace(work, method="lora"), gpus)
+    low, high = 0, -(-work.seq_len // STEP_TOKENS)
+    while high - low > 1:  # more tokens never take less
+        middle = (low + high) // 2
+        fits = fitting(longer(work, STEP_TOKENS * middle), gpus)
+        low, high = (middle, high) if fits else (low, middle)
+    if low:
+        attempt("seq_len", STEP_TOKENS * low, longer(work, STEP_TOKENS * low), gpus)
+    for count in range(len(gpus) + 1, MOST_GPUS + 1):
+        more = [*gpus, *(replace(gpus[0], index=100 + n) for n in range(count - len(gpus)))]
+        if attempt("gpus", count, work, more):
+            break
+    for size in SIZES_GIB:
+        if size * GIB > max(one.free_bytes for one in gpus) and attempt(
+            "gpu_bytes", size * GIB, work,
+            [replace(one, total_bytes=size * GIB, free_bytes=size * GIB) for one in gpus],
+        ):  # fmt: skip
+            break
+    return tuple(found)
+
+
+def next_plan(
+    candidates: Sequence[Candidate], failed: MemoryPlan, allow: Sequence[str] = ()
+) -> MemoryPlan | None:
+    """What to run after `failed` ran out of memory: the ladder, one rung at a time.
+
+    Half the micro-batch, recomputation, bfloat16 adapters, 4-bit weights, then placements that take
+    less on their fullest GPU, the fastest first. The fused loss is always on. Adapters' dtype and
+    4-bit weights change what is learned, so they are rungs only when the user allowed them.
+    Sequences are never shortened.
+
+    Args:
+        candidates: the table of the job.
+        failed: the plan that did not fit after all.
+        allow: `bf16_adapters`, `nf4`.
+
+    Returns:
+        The next plan; None at the ladder's end.
+    """
+
+    def alike(micro_batch: int, checkpointing: bool) -> MemoryPlan:
+        """The same placement with other settings, with its own prediction where there is one."""
+        times = failed.micro_batch // micro_batch
+        wanted = replace(
+            failed,
+            micro_batch=micro_batch,
+            accumulation=failed.accumulation * times,
+            checkpointing=checkpointing,
+        )
+        keys = ("strategy", "gpus", "micro_batch", "accumulation", "checkpointing")
+        for one in candidates:
+            if all(getattr(one.plan, key) == getattr(wanted, key) for key in keys):
+                return one.plan
+        return wanted
+
+    if failed.micro_batch > 1 and failed.micro_batch % 2 == 0:
+        return alike(failed.micro_batch // 2, failed.checkpointing)
+    if not failed.checkpointing:
+        return alike(failed.micro_batch, True)
+
+    if "bf16_adapters" in allow and failed.adapter_dtype == "float32":
+        return replace(failed, adapter_dtype="bfloat16")
+
+    less = [
+        one.plan
+        for one in candidates
+        if one.fits
+        and ("nf4" in allow or failed.quantized or not one.plan.quantized)
+        and one.plan.quantized >= failed.quantized
+        and one.plan.checkpointing
+        and one.plan.micro_batch == 1
+        and one.plan.fullest.total < 0.97 * failed.fullest.total
+    ]
+    if not less:
+        return None
+    return max(
+        less,
+        key=lambda one: (
+            one.placement == failed.placement,
+            one.quantized == failed.quantized,
+            one.placement != "offload",
+            one.tokens_per_s,
+        ),
+    )

@@ -1,0 +1,208 @@
+"""How many bytes does each GPU need under each way of placing the work?
+
+One process's peak is composed from its states and the moments of `holdfast.memory.estimate.activations`,
+such as the loss and the backward pass through the last layer. Placements differ in what a process
+holds:
+
+======== ==========================================================================================
+single   everything
+ddp      everything, on every GPU, and buckets for the gradients
+split    a run of layers; the first or last also the embedding, the last the head and the loss
+fsdp2    1/N of the states, and two gathered units at a time; all of its own activations
+offload  adapters and activations; weights lie in host memory and pass through, two units at a time
+======== ==========================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import pairwise
+
+from holdfast.memory.estimate.activations import Activations
+from holdfast.memory.estimate.states import States
+from holdfast.memory.hardware.devices import GPU
+from holdfast.memory.memory_plan import GIB, Breakdown
+from holdfast.memory.model.shape import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Overheads:
+    """What lies outside the tensors; measured by calibration, assumed until then.
+
+    Attributes:
+        fragmentation: share of the allocated bytes that the allocator reserves on top.
+        context_bytes: CUDA context and libraries' workspaces of one process.
+        distributed_bytes: the same with communication buffers.
+        measured: on how many runs of this machine they rest; 0: assumed.
+    """
+
+    fragmentation: float = 0.06
+    context_bytes: int = 3 * GIB // 4
+    distributed_bytes: int = 3 * GIB // 2
+    measured: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What one process holds: its share of the states, and the layers that it runs."""
+
+    weights: int
+    adapters: int
+    gradients: int
+    optimiser: int
+    layers: int
+    head: bool
+    gathered: int = 0
+
+
+def peak(held: Held, acts: Activations) -> Breakdown:
+    """The largest of a process's moments, without context and fragmentation.
+
+    Gradients are counted in every moment: from a step's second micro-batch on they are there.
+    """
+    states = Breakdown(held.weights, held.adapters, held.gradients, held.optimiser)
+    moments = [
+        replace(
+            states, activations=one.activations, logits=one.logits,
+            workspace=one.workspace + held.gathered,
+        )
+        for one in acts.moments(held.layers, held.head)
+    ]  # fmt: skip
+    return max(moments, key=lambda one: one.total)
+
+
+def with_overheads(found: Breakdown, overheads: Overheads, distributed: bool) -> Breakdown:
+    """Add what the allocator and the driver take."""
+    outside = overheads.distributed_bytes if distributed else overheads.context_bytes
+    return replace(
+        found, context=outside, fragmentation=round(overheads.fragmentation * found.allocated)
+    )
+
+
+def whole(states: States, shape: Shape) -> Held:
+    """All of the model in one process."""
+    return Held(
+        states.weights,
+        states.adapters,
+        states.gradients,
+        states.optimiser,
+        shape.layers,
+        True,
+    )
+
+
+def sharded(states: States, shape: Shape, world_size: int, full: bool) -> Held:
+    """One rank under FSDP2; decoder layers, embedding and head are units of their own.
+
+    A unit is gathered whole and the next one is fetched meanwhile. Weights are gathered in the
+    dtype of the computation, so full fine-tuning's float32 shards are gathered at half their size.
+    """
+    half = 2 if full else 1
+    units = [states.layer_weights + states.adapters // shape.layers, states.embedding, states.head]
+
+    def part(whole_bytes: int) -> int:
+        return -(-whole_bytes // world_size)
+
+    return Held(
+        part(states.weights),
+        part(states.adapters),
+        part(states.gradients),
+        part(states.optimiser),
+        shape.layers,
+        True,
+        gathered=2 * max(units) // half + states.gradients // shape.layers,
+    )
+
+
+def offloaded(states: States, shape: Shape) -> Held:
+    """Frozen weights in host memory; the head stays, because the loss needs it in tiles."""
+    head = states.head or states.embedding
+    return Held(
+        head, states.adapters, states.gradients, states.optimiser, shape.layers, True,
+        gathered=2 * states.layer_weights,
+    )  # fmt: skip
+
+
+def stage(states: States, shape: Shape, layers: int, first: bool, last: bool) -> Held:
+    """One of several stages; a head that is the embedding lies on the last, the embedding with it.
+
+    The first also holds what is neither layer nor embedding nor head: a vision tower, norms.
+    """
+    share = layers / shape.layers
+    weights = layers * states.layer_weights
+    if last if shape.tied else first:
+        weights += states.embedding
+    if last:
+        weights += states.head
+    if first:
+        inner = shape.layers * states.layer_weights + states.embedding + states.head
+        weights += states.weights - inner
+    return Held(
+        weights,
+        round(share * states.adapters),
+        round(share * states.gradients),
+        round(share * states.optimiser),
+        layers,
+        last,
+    )
+
+
+def stages(states: States, shape: Shape, bounds: Sequence[int]) -> list[Held]:
+    """All stages; `bounds` are the first layer of each, and the number of layers."""
+    count = len(bounds) - 1
+    return [
+        stage(states, shape, end - start, index == 0, index == count - 1)
+        for index, (start, end) in enumerate(pairwise(bounds))
+    ]
+
+
+def split(
+    states: States, shape: Shape, gpus: Sequence[GPU], cost: Callable[[Held], int]
+) -> list[int]:
+    """Where to cut the layers so that the fullest GPU, relative to its free memory, is least full.
+
+    accelerate's `balanced` map counts weights alone; here the last stage bears head and loss too.
+
+    Args:
+        states: of the whole model.
+        shape: the model.
+        gpus: one per stage, in order.
+        cost: bytes that a stage's process needs.
+
+    Returns:
+        The first layer of each stage, and the number of layers.
+    """
+    count = len(gpus)
+
+    @cache
+    def needed(layers: int, first: bool, last: bool) -> int:
+        return cost(stage(states, shape, layers, first, last))
+
+    def fill(index: int, start: int, end: int) -> float:
+        return needed(end - start, index == 0, index == count - 1) / max(1, gpus[index].free_bytes)
+
+    @cache
+    def best(index: int, start: int) -> tuple[float, tuple[int, ...]]:
+        """The least fullest of stages `index` on, and their bounds, from layer `start`."""
+        if index == count - 1:
+            return fill(index, start, shape.layers), (start, shape.layers)
+        options = []
+        for end in range(start + 1, shape.layers - (count - 2 - index)):
+            rest, bounds = best(index + 1, end)
+            options.append((max(fill(index, start, end), rest), (start, *bounds)))
+        return min(options)
+
+    return list(best(0, 0)[1])
+
+
+def device_map(shape: Shape, bounds: Sequence[int]) -> Mapping[str, int | str]:
+    """Module names to stages, as transformers takes them; nothing is left to be guessed."""
+    last, stem = len(bounds) - 2, shape.stem
+    found: dict[str, int | str] = {f"{stem}.embed_tokens": last if shape.tied else 0}
+    if shape.tower_parameters:
+        found |= {"model.vision_tower": 0, "model.multi_modal_projector": 0}
+    for index, (start, end) in enumerate(pairwise(bounds)):
+        found |= {f"{stem}.layers.{layer}": index for layer in range(start, end)}
+    return found | {f"{stem}.norm": last, f"{stem}.rotary_emb": 0, "lm_head": last}

@@ -1,0 +1,199 @@
+"""How does the user's model come to be without its weights?
+
+It is built on the `meta` device by the code that training uses (transformers' class, bitsandbytes'
+4-bit layers, PEFT's adapters, TRL's head), then every parameter is replaced by a fake tensor. This
+module needs torch; it is read only in the estimator's own process.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from holdfast.memory.trace.ledger import Ledger
+from holdfast.memory.trace.traced import TraceJob
+
+BLOCK, BLOCKS = 64, 256
+"""NF4: weights per scale, and scales per scale of scales (bitsandbytes' defaults)."""
+
+
+class Untraceable(Exception):
+    """The estimator cannot trace this model; the message says why."""
+
+
+def read_config(job: TraceJob) -> Any:
+    """The job's config as transformers understands it.
+
+    Raises:
+        Untraceable: another kind of model than a dense causal language model.
+    """
+    values = dict(job.config)
+    kind = values.pop("model_type", None)
+    if "vision_config" in values or "audio_config" in values:
+        raise Untraceable(f"{kind} has parts besides its language model")
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise Untraceable(f"transformers has no causal language model of type {kind!r}")
+    config = AutoConfig.for_model(kind, **values)
+    if any(getattr(config, name, None) for name in ("num_local_experts", "num_experts")):
+        raise Untraceable("a mixture of experts: how many tokens each gets depends on the data")
+    if getattr(config, "quantization_config", None):
+        raise Untraceable("its weights are already quantised")
+    _steady_positions(config)
+    return config
+
+
+def _steady_positions(config: Any) -> None:
+    """Positions whose tables depend on the tokens' values become plain ones of the same size."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    for one in (rope, *(part for part in rope.values() if isinstance(part, dict))):
+        if one.get("rope_type") in {"dynamic", "longrope"}:
+            one["rope_type"] = "default"
+
+
+def layer_kinds(config: Any) -> list[str]:
+    """What kind each layer is; layers of one kind take the same bytes."""
+    kinds = getattr(config, "layer_types", None) or ["layer"] * config.num_hidden_layers
+    return list(kinds)[: config.num_hidden_layers]
+
+
+def build(job: TraceJob, stack: Sequence[str]) -> Any:
+    """The model on the `meta` device with adapters, casts and checkpointing as trained."""
+    config = read_config(job)
+    config.num_hidden_layers = len(stack)
+    if getattr(config, "layer_types", None):
+        config.layer_types = list(stack)
+    config.use_cache = job.phase == "answer"
+    options = {} if job.attention == "auto" else {"attn_implementation": job.attention}
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, job.dtype), **options)
+        if job.method == "qlora":
+            _quantise(model, getattr(torch, job.dtype))
+        if job.kbit_upcast:
+            for parameter in model.parameters():
+                if not hasattr(parameter, "compress_statistics"):
+                    parameter.data = parameter.data.float()
+        if job.fused_loss and job.phase == "train":
+            from trl.trainer.utils import add_fused_lm_head
+
+            add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
+        whole = model if job.method == "full" else _adapted(model, job)
+    if job.phase == "answer":
+        return whole.eval()
+    whole.train()
+    if job.checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+        if job.method != "full":
+            whole.enable_input_require_grads()
+    return whole
+
+
+def _adapted(model: PreTrainedModel, job: TraceJob) -> Any:
+    from peft import LoraConfig, OFTConfig, OSFConfig, get_peft_model
+
+    targets = job.target_modules
+    common: dict[str, Any] = {
+        "target_modules": targets if isinstance(targets, str) else list(targets),
+        "task_type": "CAUSAL_LM",
+    }
+    match job.variant:
+        case "oft":
+            settings: Any = OFTConfig(oft_block_size=job.r, **common)
+        case "osf":
+            kept = {
+                f"{re.escape(name)}$": min(module.weight.shape) - job.r
+                for name, module in model.named_modules()
+                if isinstance(module, torch.nn.Linear)
+                and module is not model.get_output_embeddings()
+            }
+            settings = OSFConfig(rank_pattern=kept, **common)
+        case _:
+            rank = 2 * job.r if job.variant == "corda" else job.r
+            dora = job.variant == "dora"
+            settings = LoraConfig(r=rank, lora_dropout=job.dropout, use_dora=dora, **common)
+    whole = get_peft_model(model, settings)
+    for parameter in whole.parameters():  # on `meta` PEFT leaves them in the base's dtype
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(getattr(torch, job.adapter_dtype))
+    return whole
+
+
+def _quantise(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Linear layers become bitsandbytes' 4-bit ones, as transformers' loader leaves them."""
+    from bitsandbytes.nn import Linear4bit
+
+    head = model.get_output_embeddings()
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, torch.nn.Linear) and child is not head:
+                bias = child.bias is not None
+                new = Linear4bit(
+                    child.in_features, child.out_features, bias, dtype, quant_type="nf4"
+                )
+                if bias:
+                    new.bias = child.bias
+                setattr(module, name, new)
+    model.is_loaded_in_4bit = True
+    model.is_quantized = True
+
+
+def materialise(model: Any, ledger: Ledger) -> None:
+    """Replace what is on `meta` by fake CPU tensors; call it inside the fake mode.
+
+    `Module.to` refuses to swap fake parameters, so every one is replaced in place; one parameter
+    that two modules share stays one.
+    """
+    ledger.enter("states", "weights")
+    adapted = hasattr(model, "peft_config")
+    seen: dict[int, Any] = {}
+
+    def fake(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is None:
+                continue
+            if id(parameter) not in seen:
+                if hasattr(parameter, "compress_statistics"):
+                    new = _nf4(parameter, module.compute_dtype)
+                else:
+                    new = torch.nn.Parameter(fake(parameter), parameter.requires_grad)
+                seen[id(parameter)] = (new, parameter)  # keeps the old one, and so its id
+                if adapted and parameter.requires_grad:
+                    ledger.label(new, "adapters")
+            module._parameters[name] = seen[id(parameter)][0]
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = fake(buffer)
+
+
+def _nf4(parameter: Any, dtype: torch.dtype) -> torch.nn.Parameter:
+    """A packed weight with the quantisation constants that bitsandbytes would have made."""
+    from bitsandbytes.functional import QuantState
+
+    scales = math.ceil(parameter.numel() / BLOCK)
+    state = QuantState(
+        absmax=torch.empty(scales, dtype=torch.uint8),
+        shape=parameter.shape,
+        code=torch.empty(16),
+        blocksize=BLOCK,
+        quant_type="nf4",
+        dtype=dtype,
+        offset=torch.empty(()),
+        state2=QuantState(
+            absmax=torch.empty(math.ceil(scales / BLOCKS)),
+            code=torch.empty(256),
+            blocksize=BLOCKS,
+            dtype=torch.float32,
+        ),
+    )
+    packed = torch.empty((math.ceil(parameter.numel() / 2), 1), dtype=torch.uint8)
+    new = torch.nn.Parameter(packed, requires_grad=False)
+    new.quant_state = state
+    return new

@@ -1,0 +1,56 @@
+"""What does the untouched model say to the task's own questions, for the meters to compare with?
+
+Some of the training questions, evenly spaced, answered at temperature 1: drawn from the base, so
+that the mean of log-probability ratios on them is an unbiased estimate of KL(base‖tuned).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from holdfast.engines.resumable import ask
+from holdfast.errors import DataError
+from holdfast.methods import EXAMPLES, Setting, Shared
+from holdfast.progress import Progress
+from holdfast.runs import store
+
+
+def probes(setting: Setting, count: int) -> Shared:
+    """The stage that makes them.
+
+    Args:
+        setting: see `Setting`.
+        count: questions, at most.
+    """
+    plain = setting.plain
+    count = min(count, len(plain))
+    asked = [plain[i * len(plain) // count] for i in range(count)]
+    sampling = setting.sampling.model_copy(
+        update={"temperature": 1.0, "top_p": 1.0, "samples": 1, "seed": setting.seed}
+    )
+    identity = {
+        "method": "probes",
+        "questions": store.fingerprint([[one.id, one.messages] for one in asked]),
+        "sampling": sampling.model_dump(),
+    }
+
+    def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
+        replies = ask(setting.engine, asked, sampling, None, folder, progress)
+        said = [
+            replace(one, target=reply.text.strip(), source="own answer", meta={})
+            for one, reply in zip(asked, replies, strict=True)
+            if reply.text.strip()
+        ]
+        if not said:
+            raise DataError(
+                "the untouched model answers none of the task's questions",
+                where="meters",
+                remedy="set `meters: {probes: 0}`",
+            )
+        store.write_jsonl(folder / EXAMPLES, said)
+        return {"probes": len(said)}
+
+    return Shared(f"probes-{count}-{store.fingerprint(identity)[:6]}", identity, make)

@@ -1,0 +1,252 @@
+"""Which model does somebody mean who did not train it here, and does it go with the base?
+
+A folder or hub id of whole weights, a PEFT adapter, a GGUF file, or an endpoint. What can be told
+from names and small files is told before anything is loaded: an adapter that was trained on another
+base gives figures that look like forgetting and are none.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from holdfast import models
+from holdfast.config import NAME, ModelSpec
+from holdfast.endpoint import is_endpoint, parse_url
+from holdfast.errors import MissingDependency, ModelError
+from holdfast.models import ModelRef, peft_adapter
+from holdfast.models.files import checkpoint_in, sampled_hash
+from holdfast.runs import store
+
+Form = Literal["model", "adapter", "gguf", "endpoint", "answers"]
+ELSEWHERE = ("endpoint", "answers")
+"""Forms whose weights are not loaded here."""
+OF_MODELS = ("config.json", peft_adapter.SETTINGS)
+NUMBERED = re.compile(r"(checkpoint-|seed)\d+")
+"""Parts of a path that say little without the part before them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A model that was trained elsewhere.
+
+    Attributes:
+        name: for folders and reports.
+        said: how its user names it.
+        form: what it is.
+        ref: its weights.
+        notes: what a reader of its figures must know.
+    """
+
+    name: str
+    said: str
+    form: Form
+    ref: ModelRef
+    notes: tuple[str, ...] = ()
+
+    @property
+    def recipe(self) -> str:
+        """It in words."""
+        return {
+            "model": f"trained elsewhere: {self.said}",
+            "adapter": f"trained elsewhere: adapter {self.said} on base",
+            "gguf": f"trained elsewhere: {self.said}, its quantised weights expanded",
+            "endpoint": f"trained elsewhere: behind {self.said}",
+            "answers": f"answers from elsewhere: {self.said}",
+        }[self.form]
+
+
+def engine_of(ref: ModelRef, asked: str) -> str:
+    """The engine that answers for a model: an endpoint's is always `remote`.
+
+    Args:
+        ref: the model.
+        asked: the engine that the study names.
+    """
+    return "remote" if is_endpoint(ref.base) else asked
+
+
+def has_shape(ref: ModelRef) -> bool:
+    """Whether a model's sizes can be read without loading it, to spread it over GPUs."""
+    return ref.gguf is None and not is_endpoint(ref.base)
+
+
+def find(
+    said: str,
+    base: Foreign | None = None,
+    any_base: bool = False,
+    trust_remote_code: bool = False,
+) -> Foreign:
+    """The model that somebody names.
+
+    Args:
+        said: ``[NAME=]`` a folder, hub id, ``FOLDER/FILE.gguf`` or endpoint; ``@REVISION`` behind a
+            hub id.
+        base: what an adapter goes on; None: what the adapter itself names.
+        any_base: apply an adapter although it names another base.
+        trust_remote_code: run the Python code that a whole model brings.
+
+    Raises:
+        ModelError: it cannot be used, is no model, or is the adapter of another base.
+        StudyError: an address that names no model.
+        MissingDependency: reading GGUF needs a package.
+    """
+    name, text = _named(said)
+    if is_endpoint(text):
+        return _endpoint(name, text)
+    text, revision = _revision(text)
+    folder = Path(text).expanduser()
+    if file := _gguf(folder, text):
+        return _from_gguf(name, text, file, revision)
+    _no_other(folder, text)
+    local = folder if folder.is_dir() else peft_adapter.from_hub(text, revision)
+    if text != models.LAB and local is not None and peft_adapter.is_adapter(local):
+        return _adapter(name, _said(text, revision), local, base, any_base)
+    ref = models.reference(
+        ModelSpec(id=text, revision=revision, trust_remote_code=trust_remote_code)
+    )
+    return Foreign(name or _short(text), _said(text, revision), "model", ref)
+
+
+def identity(one: Foreign) -> dict[str, Any]:
+    """What makes this model this model; see `models.identity`.
+
+    An adapter adds its own; see `adapter.identity`.
+    """
+    ref = one.ref
+    if one.form == "endpoint":
+        return {"endpoint": parse_url(ref.base).identity()}
+    if ref.gguf is not None:
+        file = Path(ref.base) / ref.gguf
+        found: dict[str, Any] = {"id": ref.base, "revision": ref.revision, "gguf": ref.gguf}
+        if file.is_file():
+            found = {"gguf": sampled_hash(file).hex()[:16]}
+    else:
+        found = models.identity(ref)
+    if ref.adapter is not None:
+        found["adapter"] = peft_adapter.identity(Path(ref.adapter))
+    return found
+
+
+def answers(said: str) -> Foreign:
+    """The unknown model whose answers a file holds, ``[NAME=]FILE``."""
+    name, text = _named(said)
+    short = _short(text.removesuffix(".jsonl"))
+    return Foreign(name or short, text, "answers", ModelRef(text))
+
+
+def is_quantised(one: Foreign) -> bool:
+    """Whether a model's weights lie in few bits; False where only the hub knows."""
+    if one.ref.gguf is not None:
+        return True
+    config = Path(one.ref.base) / "config.json"
+    if not config.is_file():
+        return False
+    return bool(store.read_json(config).get("quantization_config"))
+
+
+def _named(said: str) -> tuple[str, str]:
+    """``NAME=MODEL`` in its parts; the name is "" where there is none."""
+    name, equals, text = said.partition("=")
+    if not equals or not re.match(NAME, name):
+        return "", said
+    if name == "base":
+        raise ModelError(
+            "'base' is what the first model is called", where=said, remedy="use another name"
+        )
+    return name, text
+
+
+def _revision(text: str) -> tuple[str, str | None]:
+    if Path(text).expanduser().exists():
+        return text, None
+    head, at, revision = text.rpartition("@")
+    return (head, revision) if at else (text, None)
+
+
+def _said(text: str, revision: str | None) -> str:
+    return f"{text}@{revision}" if revision else text
+
+
+def _short(text: str) -> str:
+    """A name for folders out of a path or hub id; that of a checkpoint has its training in it."""
+    parts = [part for part in re.split(r"[/\\]", text) if part not in ("", ".", "..", "~")]
+    first = len(parts) - 1
+    while first > 0 and NUMBERED.fullmatch(parts[first]):
+        first -= 1
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts[max(first, 0) :])).strip("-._")
+    return name or "model"
+
+
+def _no_other(folder: Path, text: str) -> None:
+    """Refuse answers, and a folder of trainings, where a model is meant."""
+    if folder.suffix == ".jsonl" and folder.is_file():
+        raise ModelError("is a file of answers", where=text, remedy="add --replies")
+    if not folder.is_dir() or any((folder / one).is_file() for one in OF_MODELS):
+        return
+    checkpoint = checkpoint_in(folder)
+    if checkpoint is not None:
+        raise ModelError(
+            "is a folder of checkpoints, and no model itself",
+            where=text,
+            remedy=f"name one: {checkpoint}",
+        )
+
+
+def _endpoint(name: str, text: str) -> Foreign:
+    server = parse_url(text)
+    said = f"{server.url}#{server.model}"
+    return Foreign(name or _short(server.model), said, "endpoint", ModelRef(text))
+
+
+def _gguf(folder: Path, text: str) -> str | None:
+    """The GGUF file that is meant, by its name inside of its folder or repository."""
+    if text.endswith(".gguf"):
+        return folder.name if folder.is_file() else text.split("/", 2)[-1]
+    if not folder.is_dir() or (folder / "config.json").is_file():
+        return None
+    files = sorted(one.name for one in folder.glob("*.gguf"))
+    if len(files) > 1:
+        raise ModelError(
+            f"holds {len(files)} GGUF files", where=text, remedy=f"name one: {text}/{files[0]}"
+        )
+    return files[0] if files else None
+
+
+def _from_gguf(name: str, text: str, file: str, revision: str | None) -> Foreign:
+    if importlib.util.find_spec("gguf") is None:
+        raise MissingDependency("reading a GGUF file needs `gguf`", remedy="pip install gguf")
+    path = Path(text).expanduser()
+    base = str(path.parent if path.is_file() else path)
+    if not path.exists():
+        base = "/".join(text.split("/")[:2])
+        if text.startswith((".", "/", "~")) or text.count("/") < 2:
+            raise ModelError("no such file", where=text, remedy="check the path of the GGUF file")
+    ref = ModelRef(base, revision, gguf=file)
+    return Foreign(name or _short(file.removesuffix(".gguf")), text, "gguf", ref)
+
+
+def _adapter(name: str, text: str, folder: Path, base: Foreign | None, any_base: bool) -> Foreign:
+    settings = peft_adapter.check(folder, text)
+    trained_on, notes = str(settings.get("base_model_name_or_path") or ""), list[str]()
+    if base is None:
+        base = find(trained_on) if trained_on else None
+    elif not trained_on:
+        notes.append("its adapter does not say which base it was trained on")
+    elif not peft_adapter.same_base(trained_on, base.ref.base):
+        if not any_base:
+            raise ModelError(
+                f"is an adapter of {trained_on}, not of {base.said}",
+                where=text,
+                remedy="name that model as BASE, or add --any-base if both are the same weights",
+            )
+        notes.append(f"its adapter was trained on {trained_on}, and is applied to {base.said}")
+    if base is None or base.form == "endpoint":
+        raise ModelError(
+            "an adapter needs the weights of its base", where=text, remedy="name a local base"
+        )
+    ref = replace(base.ref, adapter=str(folder), scale=1.0)
+    return Foreign(name or _short(text), text, "adapter", ref, tuple(notes))

@@ -1,0 +1,166 @@
+"""What does the folder of a PEFT adapter say: is it one, of which base, and does it go on another?
+
+Told from names and small files, before anything is loaded: an adapter on the wrong base gives
+figures that look like forgetting and are none.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from holdfast.errors import ModelError
+from holdfast.memory.out_of_memory import is_out_of_memory
+from holdfast.models import files
+from holdfast.runs import store
+
+SETTINGS = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+FILES = ("adapter_*.json", WEIGHTS, "*.jinja", "tokenizer*")
+PROMPTS = {"PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "CPT"}
+"""Kinds of PEFT that are no change of the weights; the engine cannot put them before a prompt."""
+QUANTISED = re.compile(r"(-unsloth)?(-bnb)?-(4bit|8bit)$")
+"""What is put behind a base's name when it is published again in fewer bits."""
+MISSING = "missing adapter keys"
+"""What PEFT warns of where an adapter's file does not hold what its settings say."""
+KEPT = re.compile(r"models--(?:.+?)--(?P<name>[^/]+)/snapshots/")
+"""A base that was loaded from the hub's cache, as an adapter then names it."""
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter and no whole model."""
+    return (folder / SETTINGS).is_file() and not any(folder.glob("model*.safetensors"))
+
+
+def settings_of(folder: Path) -> Mapping[str, Any]:
+    """The settings of an adapter.
+
+    Raises:
+        ModelError: they cannot be read.
+    """
+    path = folder / SETTINGS
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError("cannot be read", where=str(path), remedy="fetch it again") from error
+    return found if isinstance(found, dict) else {}
+
+
+def check(folder: Path, said: str) -> Mapping[str, Any]:
+    """An adapter's settings, if it can be used.
+
+    Args:
+        folder: of the adapter.
+        said: how its user names it.
+
+    Raises:
+        ModelError: it is no change of weights, or its weights are missing or pickled.
+    """
+    settings = settings_of(folder)
+    kind = str(settings.get("peft_type") or "")
+    if not kind or kind in PROMPTS:
+        raise ModelError(
+            f"is no change of weights (peft_type {kind or 'missing'})",
+            where=said,
+            remedy="LoRA and its relatives can be compared",
+        )
+    if not (folder / WEIGHTS).is_file():
+        pickled = (folder / "adapter_model.bin").is_file()
+        raise ModelError(
+            "its weights are pickled (adapter_model.bin), which can run code when loaded"
+            if pickled
+            else f"has no {WEIGHTS}",
+            where=said,
+            remedy="load it with PEFT where you trust it and save it again: it writes safetensors"
+            if pickled
+            else "fetch it",
+        )
+    return settings
+
+
+def identity(folder: Path) -> str:
+    """What makes an adapter this adapter: weights and settings, not what it calls its base."""
+    settings = settings_of(folder)
+    about = {key: settings[key] for key in settings if "base_model" not in key}
+    return store.fingerprint([about, files.sampled_hash(folder / WEIGHTS).hex()])
+
+
+def brings_modules(folder: Path) -> bool:
+    """Whether an adapter brings whole modules with it.
+
+    PEFT 0.21 leaves them in the base when the adapter is taken off, so that the base must be loaded
+    anew before it, or another adapter, is asked.
+    """
+    return bool(settings_of(folder).get("modules_to_save"))
+
+
+def load_adapter(model: Any, adapter: str) -> Any:
+    """A model wrapped with an adapter, ready to answer.
+
+    Raises:
+        ModelError: the adapter does not fit the model, or its file is damaged.
+    """
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            tuned = PeftModel.from_pretrained(model, adapter).eval()
+        left = next((str(one.message) for one in said if MISSING in str(one.message)), None)
+        if left is not None:  # PEFT goes on with the base's own weights there
+            raise KeyError(left.partition(MISSING)[0] + MISSING)
+        return tuned
+    except (RuntimeError, ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        why = next((line.strip() for line in lines if "mismatch" in line), lines[0])
+        raise ModelError(
+            f"the adapter cannot be applied: {why[:200]}",
+            where=adapter,
+            remedy="name the base that it was trained on; if its files are damaged or incomplete, "
+            "fetch them again",
+        ) from error
+
+
+def from_hub(name: str, revision: str | None, cache: Path | None = None) -> Path | None:
+    """The folder of an adapter from the hub, or None: it is none, or that cannot be found out.
+
+    Args:
+        name: hub id.
+        revision: branch, tag or commit.
+        cache: of the hub; None: the usual one.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return None
+    try:
+        from huggingface_hub import hf_hub_download, snapshot_download
+    except ImportError:
+        return None
+    try:
+        hf_hub_download(name, SETTINGS, revision=revision, cache_dir=cache)
+        patterns = list(FILES)
+        return Path(snapshot_download(
+            name, revision=revision, cache_dir=cache, allow_patterns=patterns
+        ))  # fmt: skip
+    except (OSError, ValueError):  # no such file, no such model, no connection
+        return None
+
+
+def same_base(one: str, other: str) -> bool:
+    """Whether two names may mean the same weights: paths by where they lie, else the last part."""
+    paths = [Path(name).expanduser() for name in (one, other)]
+    if all(path.exists() for path in paths) and paths[0].resolve() == paths[1].resolve():
+        return True
+    return _bare(one) == _bare(other)
+
+
+def _bare(name: str) -> str:
+    kept = KEPT.search(name)
+    last = kept["name"] if kept else name.rstrip("/").rpartition("/")[2]
+    return QUANTISED.sub("", last.casefold())

@@ -1,0 +1,140 @@
+"""How are shares prepared for the page's tables, bars and tooltips?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from holdfast.analysis.lookup import (
+    BASE,
+    final,
+    final_point,
+    find,
+    group_names,
+    scales_of,
+    steps_of,
+)
+from holdfast.analysis.results import ArmInfo, Cell, Results, Share, TaskInfo
+from holdfast.report import charts, words
+from holdfast.report.charts.looks import BASE as BASE_LOOK
+
+Looks = Mapping[str, charts.Look]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A share ready to print: text, interval, what was unscored, and where its bar lies."""
+
+    text: str
+    interval: str
+    unscored: str
+    n: int
+    mean: float | None  # as shown, in percent, for the bar
+    low: float | None
+    high: float | None
+    diff: words.Difference | None = None
+
+
+def looks(results: Results) -> dict[str, charts.Look]:
+    """Each arm's colour and shape, everywhere the same."""
+    trained = [arm for arm in results.arms if arm.name != BASE]
+    found = charts.looks([arm.family or arm.name for arm in trained])
+    return {BASE: BASE_LOOK} | {arm.name: one for arm, one in zip(trained, found, strict=True)}
+
+
+def figure(share: Share | None, task: TaskInfo, diff: Share | None = None) -> Figure | None:
+    """A share, and its difference to base, the way round in which the task is shown."""
+    if share is None:
+        return None
+    one = words.shown(share, task.inverted)
+    mean, low, high = (None if v is None else 100 * v for v in (one.mean, one.low, one.high))
+    return Figure(
+        words.percent(one.mean),
+        words.interval(one),
+        words.unscored(one),
+        one.n,
+        mean,
+        low,
+        high,
+        words.difference(diff, task.inverted),
+    )
+
+
+def finals(results: Results) -> list[tuple[ArmInfo, int, float, list[Figure | None]]]:
+    """Every arm at its last checkpoint, with its scale and a figure per task."""
+    rows = []
+    for arm in results.arms:
+        cells = [final(results, arm.name, task.name) for task in results.tasks]
+        figures = [
+            figure(cell.score, task, cell.diff) if cell else None
+            for cell, task in zip(cells, results.tasks, strict=True)
+        ]
+        rows.append((arm, *final_point(results, arm.name), figures))
+    return rows
+
+
+def before(results: Results, task: TaskInfo) -> Figure | None:
+    """The untouched model's figure."""
+    cell = find(results, BASE, 0, task.name)
+    return figure(cell.score, task) if cell else None
+
+
+def along(
+    results: Results, task: TaskInfo
+) -> tuple[list[int], list[tuple[ArmInfo, list[Figure | None]]]]:
+    """The steps, and for each arm its figures at them: the chart as a table."""
+    steps = sorted(
+        {step for arm in results.arms for step in steps_of(results, arm.name, task.name)}
+    )
+    rows = []
+    for arm in results.arms:
+        cells = [find(results, arm.name, step, task.name) for step in steps]
+        rows.append((arm, [figure(cell.score, task) if cell else None for cell in cells]))
+    return steps, rows
+
+
+def groups(results: Results, task: TaskInfo) -> list[tuple[str, list[tuple[ArmInfo, Figure]]]]:
+    """For each group the final figure of every arm that has it."""
+    blocks = []
+    for name in group_names(results, task.name):
+        rows = []
+        for arm in results.arms:
+            cell = final(results, arm.name, task.name)
+            one = figure(cell.groups.get(name), task) if cell else None
+            if one:
+                rows.append((arm, one))
+        blocks.append((name, rows))
+    return blocks
+
+
+def tip(arm: str, step: int, last: int, lines: Sequence[str], scale: float = 1.0) -> str:
+    """What a tooltip says of one measured point."""
+    when = f"step {step} (final)" if step == last else f"step {step}"
+    if not step:
+        when = "before training" if arm == BASE else "not trained here"
+    part = f", {words.factor(scale)}" if scale != 1 else ""
+    return "\n".join([f"{arm}, {when}{part}", *lines])
+
+
+def line_of(cell: Cell, task: TaskInfo) -> str:
+    """A tooltip's line on one task."""
+    one = figure(cell.score, task)
+    if one is None:
+        return ""
+    extra = f", {one.unscored}" if one.unscored else ""
+    return f"{task.name}, {task.label}:\n    {one.text} {one.interval}, n = {one.n:,}{extra}"
+
+
+def scaled(results: Results) -> list[tuple[ArmInfo, int, float, list[Figure | None]]]:
+    """Arm, step and share of every point at which only a part of the change was applied."""
+    rows = []
+    for arm in results.arms:
+        for step, scales in scales_of(results, arm.name).items():
+            for scale in scales:
+                cells = [find(results, arm.name, step, t.name, scale) for t in results.tasks]
+                found = [
+                    figure(cell.score, task, cell.diff) if cell else None
+                    for cell, task in zip(cells, results.tasks, strict=True)
+                ]
+                rows.append((arm, step, scale, found))
+    return rows

@@ -1,0 +1,200 @@
+"""Which pictures of the trade-off are there, and what lies where in them?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from holdfast.analysis.lookup import (
+    BASE,
+    final_point,
+    find,
+    good_side,
+    retained,
+    scales_of,
+    targets,
+)
+from holdfast.analysis.results import Cell, Results, Share, TaskInfo
+from holdfast.report import charts
+from holdfast.report.charts.axis import Kind
+from holdfast.report.charts.marks import Role, Span
+from holdfast.report.html.figures import line_of, looks, tip
+from holdfast.report.words import percent, plain, points
+
+Place = tuple[float, Span | None, list[str]]  # where on an axis, its interval, the tooltip's lines
+Axis = Callable[[str, int, float], Place | None]  # of arm, step and scale
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One picture of the trade-off: what counts as kept, drawn for two widths."""
+
+    name: str
+    x_title: str
+    note: str
+    wide: str
+    narrow: str
+
+
+def views(results: Results) -> list[View]:
+    """The trade-off pictures: over all retained tasks first, then one at a time."""
+    aims, kept = targets(results), retained(results)
+    made: list[View | None] = []
+    if aims and len(kept) > 1:
+        title = "worst change of a retained task"
+        note = "points, good answers; whichever task lost most; spaced by roots"
+        made.append(_view(results, "worst change", title, note, "root", _worst(results, kept)))
+        note = "; ".join(f"{task.name}: {good_side(task)}" for task in kept)
+        name = f"mean over {len(kept)} retained tasks"
+        made.append(_view(results, name, f"kept: {name}", note, "share", _mean(results, kept)))
+    for task in kept if aims else []:
+        title, axis = f"kept: {task.name}", _mean(results, [task])
+        made.append(_view(results, task.name, title, good_side(task), "share", axis))
+    return [view for view in made if view]
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """One arm's hypervolume, ready to print."""
+
+    arm: str
+    share: Share
+    text: str
+    interval: str
+    front: str  # how many of its points are on the frontier, in words
+    reach: float  # how far its bar goes
+
+
+def areas(results: Results) -> list[Area]:
+    """The area that each arm dominates, in the order of the arms."""
+    known = {arm.name for arm in results.arms}
+    found = []
+    for one in results.fronts:
+        if one.arm not in known or one.volume.mean is None:
+            continue
+        text, _, ends = plain(one.volume, 3).partition(" ")
+        count = len(one.points)
+        front = f"{count} on the frontier" if count else ""
+        reach = max(one.volume.mean, one.volume.high or 0.0)
+        found.append(Area(one.arm, one.volume, text, ends, front, reach))
+    return found
+
+
+def families(results: Results) -> list[str]:
+    """Families of more than one arm: what their common colour stands for."""
+    names = [arm.family for arm in results.arms if arm.family]
+    several = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    return [f"{name} ({names.count(name)} variants)" for name in several]
+
+
+def _view(
+    results: Results, name: str, title: str, note: str, kind: Kind, across: Axis
+) -> View | None:
+    tracks = _tracks(results, across, _mean(results, targets(results)))
+    if not any(track.course for track in tracks):
+        return None
+    label = f"Target ability against what was kept ({name}), a path per arm from base."
+    stairs = bool(results.fronts)
+    wide, narrow = (
+        charts.trade_off(tracks, kind=kind, narrow=small, label=label, stairs=stairs)
+        for small in (False, True)
+    )
+    return View(name, title, note, wide, narrow)
+
+
+def _tracks(results: Results, across: Axis, upward: Axis) -> list[charts.Track]:
+    best = {(one.arm, *point) for one in results.fronts for point in one.points}
+    own, found = looks(results), []
+    for arm in (info.name for info in results.arms):
+        last = final_point(results, arm)
+
+        def dot(
+            owner: str, step: int, scale: float, role: Role, last: tuple[int, float] = last
+        ) -> charts.Dot | None:
+            x, y = across(owner, step, scale), upward(owner, step, scale)
+            if x is None or y is None:
+                return None
+            told = tip(owner, step, last[0], [*y[2], *x[2]], scale)
+            marked = role != "corner" and (owner, step, scale) in best
+            return charts.Dot(x[0], y[0], told, x[1], y[1], role, marked)
+
+        begin = dot(BASE, 0, 1.0, "corner") if arm != BASE else None
+        steps = sorted({cell.step for cell in results.cells if (cell.arm, cell.scale) == (arm, 1)})
+        course = _there(dot(arm, step, 1.0, "way") for step in steps)
+        scaled = {
+            step: _there(dot(arm, step, s, "corner" if s == 1 else "scaled") for s in order)
+            for step, order in ((k, sorted({*v, 1.0})) for k, v in scales_of(results, arm).items())
+        }
+        line = "line"
+        if not course and last[0] in scaled:  # never measured but in part
+            course, line = scaled.pop(last[0]), "line part"
+        if not course:
+            continue
+        course[-1] = replace(course[-1], role="final")
+        paths = tuple(_from(begin, some) for some in scaled.values())
+        found.append(charts.Track(arm, own[arm], _from(begin, course), line, paths))
+    return found
+
+
+def _there(dots: Iterable[charts.Dot | None]) -> list[charts.Dot]:
+    return [dot for dot in dots if dot]
+
+
+def _from(begin: charts.Dot | None, dots: list[charts.Dot]) -> tuple[charts.Dot, ...]:
+    return (begin, *dots) if begin else tuple(dots)
+
+
+def _mean(results: Results, tasks: Sequence[TaskInfo]) -> Axis:
+    """Mean over tasks at one point, 1 is good; None unless every task was measured.
+
+    The interval is the mean of the tasks' interval ends: right if the tasks' errors go together,
+    too wide if they do not.
+    """
+
+    def place(arm: str, step: int, scale: float) -> Place | None:
+        whole = _whole(results, tasks, arm, step, scale)
+        means = [cell.score.mean for cell, _ in whole if cell.score.mean is not None]
+        if not means or len(means) < len(tasks):
+            return None
+        lows = [cell.score.low for cell, _ in whole if cell.score.low is not None]
+        highs = [cell.score.high for cell, _ in whole if cell.score.high is not None]
+        span, mean = None, sum(means) / len(means)
+        if len(lows) == len(highs) == len(means):
+            span = (sum(lows) / len(lows), sum(highs) / len(highs))
+        told = [line_of(cell, task) for cell, task in whole]
+        if len(tasks) > 1:
+            ends = f" [{100 * span[0]:.1f}, {100 * span[1]:.1f}]" if span else ""
+            told.append(f"mean of {len(tasks)}: {percent(mean)}{ends}")
+        return mean, span, told
+
+    return place
+
+
+def _worst(results: Results, tasks: Sequence[TaskInfo]) -> Axis:
+    """The least change of a retained task against base, with the interval of that task."""
+
+    def place(arm: str, step: int, scale: float) -> Place | None:
+        whole = _whole(results, tasks, arm, step, scale)
+        told = [line_of(cell, task) for cell, task in whole]
+        if len(whole) < len(tasks):
+            return None
+        if arm == BASE:
+            return 0.0, None, told
+        diffs = [(cell.diff, task) for cell, task in whole if cell.diff]
+        scored = [(d.mean, d, task) for d, task in diffs if d.mean is not None]
+        if len(scored) < len(tasks):
+            return None
+        mean, diff, task = min(scored, key=lambda one: one[0])
+        span = None if diff.low is None or diff.high is None else (diff.low, diff.high)
+        hint = " (of the good share)" if task.inverted else ""
+        told.append(f"worst change, {task.name}{hint}:\n    {points(diff)} points")
+        return mean, span, told
+
+    return place
+
+
+def _whole(
+    results: Results, tasks: Sequence[TaskInfo], arm: str, step: int, scale: float
+) -> list[tuple[Cell, TaskInfo]]:
+    cells = [(find(results, arm, step, task.name, scale), task) for task in tasks]
+    return [(cell, task) for cell, task in cells if cell]

@@ -1,0 +1,1 @@
+"""Keeps what was done: the run folder, its stages, its records."""

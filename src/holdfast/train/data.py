@@ -1,0 +1,193 @@
+"""How do training examples become the rectangles that the trainer eats?
+
+Examples are encoded and masked once, dealt into micro-batches by `holdfast.data.batching`, and handed over
+as a dataset with one row per micro-batch, so that order and composition are fixed beforehand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from holdfast import models
+from holdfast.config import TrainSpec
+from holdfast.data import chat
+from holdfast.data.chat import Encoded
+from holdfast.errors import TrainingError
+from holdfast.methods import ANCHOR, Term
+from holdfast.models import ModelRef
+from holdfast.types import Example
+
+
+def encode_all(
+    ref: ModelRef, examples: Sequence[Example], spec: TrainSpec
+) -> tuple[list[Encoded], list[Example], str]:
+    """Tokenise and mask a training set.
+
+    Returns:
+        The rows, the examples that they are of, and a preview of the first mask.
+
+    Raises:
+        TrainingError: an example is longer than `max_length` (unless `overlong: drop`), has
+            nothing to train on, or lacks the end-of-turn token.
+    """
+    tokenizer = models.load_tokenizer(ref)
+    stops = chat.stop_ids(tokenizer, _generation_config(ref))
+    rows = [
+        _marked(
+            chat.encode(tokenizer, one, stops, spec.completion_only_loss, spec.cut_template_header),
+            one.meta,
+        )
+        for one in examples
+    ]
+    if spec.max_length is not None:
+        fits = [len(row.ids) <= spec.max_length for row in rows]
+        if not all(fits) and spec.overlong == "error":
+            raise TrainingError(
+                f"{fits.count(False)} of {len(fits)} examples are longer than max_length "
+                f"{spec.max_length} (the longest has {max(len(row.ids) for row in rows)} tokens)",
+                remedy="raise train.max_length, or set `overlong: drop`; they are never cut, "
+                "because a cut answer teaches the model not to stop",
+            )
+        rows = [row for row, fit_in in zip(rows, fits, strict=True) if fit_in]
+        examples = [one for one, fit_in in zip(examples, fits, strict=True) if fit_in]
+        if not rows:
+            raise TrainingError("no example is within max_length", remedy="raise it")
+    return rows, list(examples), chat.mask_preview(tokenizer, rows[0])
+
+
+def _marked(row: Encoded, meta: Mapping[str, Any]) -> Encoded:
+    """A row with what loss methods wrote on its example.
+
+    ``dropped`` are places in the answer without loss; ``kl`` is what the divergence from the base
+    counts for, ``first_kl`` on the first ``first`` tokens of the answer; an anchor bears no
+    cross-entropy at all.
+    """
+    labels = list(row.labels)
+    for place in meta.get("dropped", ()):
+        labels[row.start + place] = chat.IGNORED
+    kl: tuple[float, ...] = ()
+    if (weight := meta.get("kl")) is not None:
+        count = len(row.ids) - row.start
+        first = min(count, int(meta.get("first", 0)))
+        strong = float(meta.get("first_kl", weight))
+        kl = (*[0.0] * row.start, *[strong] * first, *[float(weight)] * (count - first))
+    if meta.get("kind") == ANCHOR:
+        labels = [chat.IGNORED] * len(labels)
+    return replace(row, labels=tuple(labels), kl=kl)
+
+
+def _generation_config(ref: ModelRef) -> Any:
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(ref.base, revision=ref.revision)
+    except OSError:
+        return None
+
+
+def collate(batch: Sequence[Mapping[str, Any]], pad: int) -> dict[str, Any]:
+    """Pad the rows of one micro-batch to a rectangle.
+
+    Args:
+        batch: one dataset row, whose values are lists of lists.
+        pad: id of the pad token.
+
+    Returns:
+        ``input_ids``, ``labels``, ``attention_mask`` and, where there are any, ``kl_weights``, each
+        of shape (rows, longest).
+    """
+    import torch
+
+    ids = [one for slot in batch for one in slot["input_ids"]]
+    labels = [one for slot in batch for one in slot["labels"]]
+    width = max(len(one) for one in ids)
+
+    def padded(values: Sequence[Sequence[float]], filling: float) -> torch.Tensor:
+        return torch.tensor([list(one) + [filling] * (width - len(one)) for one in values])
+
+    mask = [[1] * len(one) for one in ids]
+    found = {
+        "input_ids": padded(ids, pad),
+        "labels": padded(labels, chat.IGNORED),
+        "attention_mask": padded(mask, 0),
+    }
+    if "kl_weights" in batch[0]:
+        found["kl_weights"] = padded([o for slot in batch for o in slot["kl_weights"]], 0.0)
+    return found
+
+
+def dataset(rows: Sequence[Encoded], slots: Sequence[Sequence[int]]) -> Any:
+    """One dataset row per micro-batch; an empty one becomes a short row without loss.
+
+    Args:
+        rows: the training examples.
+        slots: indices of the rows of each micro-batch.
+    """
+    from datasets import Dataset
+
+    silent = Encoded(rows[0].ids[:2], (chat.IGNORED,) * 2)
+    filled = [[rows[i] for i in slot] or [silent] for slot in slots]
+    table: dict[str, list[Any]] = {
+        "input_ids": [[one.ids for one in slot] for slot in filled],
+        "labels": [[one.labels for one in slot] for slot in filled],
+    }
+    if any(row.kl for row in rows):
+        table["kl_weights"] = _kl_weights(filled)
+    return Dataset.from_dict(table)
+
+
+def _kl_weights(filled: Sequence[Sequence[Encoded]]) -> list[list[list[float]]]:
+    """Divergence weights such that anchors count as a mean of their own over the whole run.
+
+    The loss of a step is divided by its supervised tokens. Anchors have none, so theirs are
+    multiplied by the run's supervised tokens per anchor token: cross-entropy mean + weight x anchor
+    mean, however many anchors fall into a step.
+    """
+    every = [row for slot in filled for row in slot]
+    supervised = sum(row.cost.supervised for row in every)
+    held = sum(sum(w > 0 for w in row.kl) for row in every if _is_anchor(row))
+    share = supervised / held if held else 0.0
+    return [
+        [
+            [w * (share if _is_anchor(row) else 1.0) for w in row.kl] or [0.0] * len(row.ids)
+            for row in slot
+        ]
+        for slot in filled
+    ]
+
+
+def _is_anchor(row: Encoded) -> bool:
+    return bool(row.kl) and row.cost.supervised == 0
+
+
+def tokens_of(
+    rows: Sequence[Encoded],
+    seen: Sequence[int],
+    probes: Sequence[Encoded] = (),
+    terms: Sequence[Term] = (),
+) -> dict[str, int]:
+    """What a run puts through the model.
+
+    Args:
+        rows: the training examples.
+        seen: which of them, as often as they are seen.
+        probes: examples that loss methods look at before the first step.
+        terms: what the loss methods do.
+
+    Returns:
+        ``supervised_tokens``, ``tokens`` in all, ``reference_tokens`` of the passes with the
+        adapters switched off, ``probe_tokens`` of the passes there and back before the first step,
+        ``generated_tokens`` and ``examples_seen``.
+    """
+    compares = any(term.divergence for term in terms)
+    looks = sum(term.prepare is not None for term in terms)
+    return {
+        "supervised_tokens": sum(rows[i].cost.supervised for i in seen),
+        "tokens": sum(rows[i].cost.tokens for i in seen),
+        "reference_tokens": sum(len(rows[i].ids) for i in seen if compares and any(rows[i].kl)),
+        "probe_tokens": looks * sum(len(row.ids) for row in probes),
+        "generated_tokens": 0,
+        "examples_seen": len(seen),
+    }

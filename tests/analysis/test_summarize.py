@@ -1,0 +1,140 @@
+"""Do readings add up to the right figures and the right sentence?"""
+
+from __future__ import annotations
+
+import pytest
+
+from holdfast.analysis.results import ArmInfo, TaskInfo
+from holdfast.analysis.summarize import Measured, assemble, cells
+from holdfast.types import Reading
+
+TASKS = [
+    TaskInfo("maths", "target", "accuracy", 100, ""),
+    TaskInfo("safety", "retained", "unsafe rate by judge x", 100, "", inverted=True),
+]
+
+
+def _readings(good: int, n: int = 100, unscored: int = 0) -> list[Reading]:
+    values = [1.0] * good + [0.0] * (n - good - unscored) + [None] * unscored
+    return [
+        Reading(f"i{i}", 0, value, "x" if value else "y", "", "ab"[i % 2])
+        for i, value in enumerate(values)
+    ]
+
+
+def _measured(**arms: tuple[int, int]) -> list[Measured]:
+    return [
+        Measured(arm, 0 if arm == "base" else 9, task, [_readings(good)])
+        for arm, goods in arms.items()
+        for task, good in zip(("maths", "safety"), goods, strict=True)
+    ]
+
+
+def _verdict(**arms: tuple[int, int]) -> str:
+    infos = [ArmInfo(name, "") for name in arms]
+    return assemble("s", "m", [1], TASKS, infos, _measured(**arms), {}).verdict
+
+
+def test_figures() -> None:
+    base, _, tuned, safety = cells(_measured(base=(40, 90), sft=(80, 50)))
+    assert base.score.mean == 0.4
+    assert base.diff is None
+    assert tuned.diff is not None
+    assert tuned.diff.mean == pytest.approx(0.4)
+    assert tuned.diff.low is not None
+    assert tuned.diff.low > 0.25
+    assert safety.diff is not None
+    assert safety.diff.mean == pytest.approx(-0.4)
+    assert set(safety.groups) == {"a", "b"}
+    assert safety.groups["a"].n == 50
+    assert safety.outcomes == {"x": 50, "y": 50}
+
+
+def test_items_are_matched_by_id_not_by_place() -> None:
+    base = Measured("base", 0, "maths", [_readings(40)])
+    shuffled = Measured("sft", 9, "maths", [list(reversed(_readings(40)))])
+    assert cells([base, shuffled])[1].diff.mean == 0.0  # type: ignore[union-attr]
+
+
+def test_the_sentence_names_the_arm_that_kept_and_gained() -> None:
+    said = _verdict(base=(40, 95), sft=(85, 40), replay=(80, 94), self=(45, 95))
+    assert said.startswith("sft gained 45.0 points [+")
+    assert "and lost 55.0 points [\u2212" in said
+    assert "replay did best: it lost nothing measurable and gained 40.0 points" in said
+
+
+def test_the_sentence_when_all_lose() -> None:
+    said = _verdict(base=(40, 95), sft=(85, 40), replay=(80, 75))
+    assert "replay did best: it lost 20.0 points" in said
+
+
+def test_the_sentence_when_the_plain_arm_is_best() -> None:
+    assert "No other arm kept more" in _verdict(base=(40, 95), sft=(85, 95), replay=(80, 95))
+
+
+def test_the_sentence_when_nothing_is_gained() -> None:
+    assert "No arm gained" in _verdict(base=(40, 95), sft=(41, 40))
+
+
+def test_the_sentence_without_arms() -> None:
+    assert "Nothing was trained" in _verdict(base=(40, 95))
+
+
+def test_unscored_is_counted_and_warned_of() -> None:
+    measured = _measured(base=(40, 90), sft=(80, 50))
+    measured[3] = Measured("sft", 9, "safety", [_readings(50, unscored=20)])
+    results = assemble(
+        "s", "m", [1], TASKS, [ArmInfo("base", ""), ArmInfo("sft", "")], measured, {}
+    )
+    assert results.cell("sft", 9, "safety").score.unscored == 20
+    assert results.cell("sft", 9, "safety").score.n == 80
+    assert any("20% of the replies of sft" in one for one in results.warnings)
+
+
+def test_no_room_is_warned_of() -> None:
+    arms = [ArmInfo("base", ""), ArmInfo("sft", "")]
+    results = assemble("s", "m", [1], TASKS, arms, _measured(base=(0, 9), sft=(1, 9)), {})
+    assert any("leaves little room" in one for one in results.warnings)
+
+
+def test_an_arm_that_could_not_be_judged_is_never_best() -> None:
+    measured = _measured(base=(40, 90), sft=(90, 0), replay=(70, 70))
+    measured[3] = Measured("sft", 9, "safety", [_readings(0, unscored=100)])
+    arms = [ArmInfo(name, "") for name in ("base", "sft", "replay")]
+    said = assemble("s", "m", [1], TASKS, arms, measured, {}).verdict
+    assert "safety could not be judged" in said
+    assert "replay did best" in said
+
+
+def test_replies_are_counted_over_seeds_and_samples() -> None:
+    rows = [_readings(50, unscored=1), _readings(50, unscored=1)]
+    found = cells([_measured(base=(40, 90))[0], Measured("sft", 9, "maths", rows)])[1].score
+    assert (found.n, found.unscored) == (198, 2)
+
+
+def test_withheld_replies_are_warned_of() -> None:
+    measured = _measured(base=(40, 90), sft=(80, 50))
+    gone = [Reading(f"i{i}", 0, None, "withheld") for i in range(100)]
+    measured[2] = Measured("sft", 9, "maths", [[*gone[:20], *_readings(80)[20:]]])
+    arms = [ArmInfo("base", ""), ArmInfo("sft", "")]
+    (note,) = [
+        one
+        for one in assemble("s", "m", [1], TASKS, arms, measured, {}).warnings
+        if "withheld" in one
+    ]
+    assert "20% of the replies of sft at step 9 (20 of 100) were withheld" in note
+    assert "some of those" not in note
+    measured[0] = Measured("base", 0, "maths", [[*gone[:1], *_readings(40)[1:]]])
+    warned = assemble("s", "m", [1], TASKS, arms, measured, {}).warnings
+    assert any(
+        "(20 of 100) were withheld by the server's filter, and some of those of base" in w
+        for w in warned
+    )
+
+
+def test_cut_off_replies_are_warned_of() -> None:
+    measured = _measured(base=(40, 90), sft=(80, 50))
+    measured[2] = Measured("sft", 9, "maths", [_readings(80)], cut_off=30)
+    arms = [ArmInfo("base", ""), ArmInfo("sft", "")]
+    results = assemble("s", "m", [1], TASKS, arms, measured, {})
+    assert any("30% of the replies of sft at step 9 were cut" in one for one in results.warnings)

@@ -1,0 +1,199 @@
+"""Does the command line say what it does, in words or JSON, with the right exit code?"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fixtures.paths import ROOT
+
+from holdfast import cli
+from holdfast.analysis.results import to_json
+from holdfast.report import write_report
+from holdfast.runs import store
+
+DOCS = ROOT / "docs"
+
+
+def _call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = cli.call(list(arguments))
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = _call(capsys, "--version")
+    assert (code, re.match(r"holdfast \d+\.\d+\.\d+", out) is not None) == (0, True)
+    code, out, _ = _call(capsys, "--help")
+    assert code == 0
+    assert "forgot" in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["frobnicate"], ["run"], ["run", "x.yaml", "--frob"], ["report"], ["demo", "--quik"]],
+)
+def test_wrong_usage_is_three(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    code, _, err = _call(capsys, *arguments)
+    assert code == 3
+    assert err.startswith("Error: ")
+
+
+def test_errors_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = _call(capsys, "run", "none.yaml", "--json")
+    assert code == 3
+    error = json.loads(out)["error"]
+    assert error["type"] == "StudyError"
+    assert "holdfast init" in error["remedy"]
+
+
+def test_init_writes_a_study_and_never_over_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "study.yaml"
+    code, out, _ = _call(capsys, "init", str(path), "--recipe", "lab")
+    assert code == 0
+    assert f"holdfast run {path} --dry-run" in out
+    before = path.read_text()
+    code, _, err = _call(capsys, "init", str(path))
+    assert (code, "exists already" in err, path.read_text()) == (3, True, before)
+    code, _, err = _call(capsys, "init", str(tmp_path / "x.yaml"), "--recipe", "hw7")
+    assert (code, "did you mean 'hw6'" in err) == (3, True)
+
+
+def test_a_dry_run_writes_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = _call(capsys, "demo", "--quick", "--dry-run", "--runs-dir", str(tmp_path / "r"))
+    assert code == 0
+    assert "train/replay/seed1126" in out
+    assert "0 of 76 stages are done" in out
+    code, out, _ = _call(
+        capsys, "demo", "--quick", "--dry-run", "--json", "--runs-dir", str(tmp_path / "r")
+    )
+    assert len(json.loads(out)["stages"]) == 76
+    assert not (tmp_path / "r").exists()
+
+
+def test_report_renders_again_without_torch(tmp_path: Path) -> None:
+    from fixtures.report import build
+
+    store.open_run(tmp_path / "run")
+    store.write_json(tmp_path / "run" / "stats" / "results.json", to_json(build()))
+    code = (
+        "import sys\nfrom holdfast.cli import call\n"
+        f"code = call(['report', {str(tmp_path / 'run')!r}])\n"
+        "assert 'torch' not in sys.modules\nsys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "Report: " in done.stdout
+    page = (tmp_path / "run" / "report" / "index.html").read_text("utf-8")
+    again = write_report(build(), tmp_path / "again").read_text("utf-8")
+    assert len(page) == pytest.approx(len(again), rel=0.1)
+
+
+def test_report_of_something_else(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, err = _call(capsys, "report", str(tmp_path))
+    assert (code, "is not a run folder" in err) == (3, True)
+    store.open_run(tmp_path / "run")
+    code, _, err = _call(capsys, "report", str(tmp_path / "run"))
+    assert (code, "has no results yet" in err) == (3, True)
+
+
+PLAN = ["plan", "--model", "qwen2.5-7b-instruct", "--dry-run"]
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "said"),
+    [
+        (["--gpus", "2x24GiB"], 0, "Choice: data parallel"),
+        (["--gpus", "2x16GiB", "--no-quantize"], 0, "layers split"),
+        (["--gpus", "2x24GiB", "--lang", "zh"], 0, "数据并行"),
+        (["--gpus", "1x6GiB", "--strategy", "single"], 2, "would make it fit"),
+        (["--gpus", "1x6GiB", "--method", "full"], 2, "not validated on a GPU"),
+    ],
+)
+def test_plan(capsys: pytest.CaptureFixture[str], more: list[str], code: int, said: str) -> None:
+    found, out, _ = _call(capsys, *PLAN, *more)
+    assert found == code
+    assert said in out
+
+
+@pytest.mark.parametrize(
+    "more",
+    [["--gpus", "0x24GiB"], ["--gpus", "rtx4091"], ["--gpus", "2x24GiB", "--seq-len", "99999"],
+     ["--gpus", "2x24GiB", "--micro-batch", "3"], ["--gpus", "2x24GiB", "--strategy", "magic"],
+     ["--gpus", "2x24GiB", "--global-batch-size", "0"], ["study.yaml", "--gpus", "2x24GiB"]],
+)  # fmt: skip
+def test_wrong_plans(capsys: pytest.CaptureFixture[str], more: list[str]) -> None:
+    code, out, err = _call(capsys, *PLAN, *more)
+    assert code == 3
+    assert "→" in err
+    assert "Traceback" not in out + err
+
+
+def test_plan_by_formula_needs_no_torch() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c",
+         "import sys\nfrom holdfast.cli import call\n"
+         f"code = call({[*PLAN, '--gpus', '2x24GiB', '--json']!r})\n"
+         "sys.exit(code or 9 * ('torch' in sys.modules))"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    value = json.loads(done.stdout)
+    assert value["chosen"]["strategy"] == "ddp"
+    assert value["rejected"] == [one for one in value["candidates"] if not one["fits"]]
+
+
+def test_doctor_tasks_and_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = _call(capsys, "doctor", "--json")
+    assert (code, json.loads(out)["versions"]["trl"]) == (0, "1.16.0")
+    code, out, _ = _call(capsys, "tasks")
+    assert "extraction" in out
+    common, _, others = out.partition("\ngsm8k\n")
+    assert common.startswith("every task\n    kind ")
+    assert "evenly spaced" in common
+    assert re.search(r"\njsonl\n    path +\(required\) The file that measures\.\n", others)
+    code, out, _ = _call(capsys, "tasks", "--json")
+    assert json.loads(out)["jsonl"]["path"].startswith("(required)")
+    code, out, _ = _call(capsys, "methods")
+    assert "token_mask (loss)" in out
+    assert "max_perplexity" in out
+    code, out, _ = _call(capsys, "schema")
+    assert json.loads(out)["title"] == "Study"
+
+
+COMMANDS = ["", *(one.__name__ for one in cli.COMMANDS)]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_docs_show_the_real_help(
+    capsys: pytest.CaptureFixture[str], command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`docs/cli.md` holds every --help; write it anew with `python tests/test_cli.py`."""
+    monkeypatch.setenv("COLUMNS", "100")
+    _, out, _ = _call(capsys, *([command] if command else []), "--help")
+    assert _folded(out) in _folded((DOCS / "cli.md").read_text("utf-8"))
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    import os
+
+    parts = ["# The command line\n\nMade by `python tests/test_cli.py`; a test keeps it true.\n"]
+    for name in COMMANDS:
+        line = [sys.executable, "-m", "holdfast", *([name] if name else []), "--help"]
+        shown = subprocess.run(
+            line, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "100"}
+        ).stdout
+        parts.append(
+            f"## `{' '.join(['holdfast', name]).strip()}`\n\n```text\n{shown.strip()}\n```\n"
+        )
+    store.write_text(DOCS / "cli.md", "\n".join(parts))

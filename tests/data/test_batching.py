@@ -1,0 +1,108 @@
+"""Do all arms spend the same, and is the order of training what it should be?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+
+from holdfast.data.batching import (
+    Cost,
+    checkpoint_steps,
+    deal,
+    interleave,
+    plain_budget,
+    regroup,
+    steps_of,
+)
+
+
+def test_steps() -> None:
+    assert steps_of(600, 32, 2, None) == 38
+    assert steps_of(600, 32, 2, 160) == 160
+    assert steps_of(1, 32, 0.1, None) == 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "count", "every", "wanted"),
+    [
+        (160, 5, 0.1, (32, 64, 96, 128, 160)),
+        (93, None, 0.1, (10, 20, 30, 40, 50, 60, 70, 80, 90, 93)),
+        (93, None, 40, (40, 80, 93)),
+        (3, 5, 0.1, (1, 2, 3)),
+        (7, None, 100, (7,)),
+    ],
+)
+def test_checkpoints(steps: int, count: int | None, every: float, wanted: tuple[int, ...]) -> None:
+    assert checkpoint_steps(steps, count, every) == wanted
+
+
+def test_the_plain_arm_sees_every_example_once_a_round() -> None:
+    costs = [Cost(20, 10 + i % 3) for i in range(12)]
+    budget = plain_budget(costs, steps=6, micro_batches=2, per_micro_batch=2)
+    slots = deal(costs, ["task"] * 12, budget, seed=1)
+    assert [len(slot) for slot in slots] == [2] * 12
+    flat = [index for slot in slots for index in slot]
+    assert sorted(flat[:12]) == sorted(flat[12:]) == list(range(12))
+    assert flat[:12] != flat[12:], "every round has its own order"
+    assert slots == deal(costs, ["task"] * 12, budget, seed=1)
+    assert slots != deal(costs, ["task"] * 12, budget, seed=2)
+
+
+@pytest.mark.parametrize("length", [4, 7, 10, 23, 40])
+def test_every_arm_spends_the_same_tokens_in_the_same_steps(length: int) -> None:
+    plain = [Cost(30, 10)] * 100
+    budget = plain_budget(plain, steps=50, micro_batches=4, per_micro_batch=1)
+    arm = [Cost(length + 20, length)] * 70
+    slots = deal(arm, ["task"] * 70, budget, seed=0)
+    assert len(slots) == 200
+    spent = sum(arm[index].supervised for slot in slots for index in slot)
+    assert spent == pytest.approx(budget.supervised_tokens, rel=0.02)
+
+
+def test_kinds_are_interleaved_evenly() -> None:
+    costs = [Cost(30, 10)] * 100
+    kinds = ["task"] * 90 + ["replay"] * 10
+    budget = plain_budget(costs, steps=10, micro_batches=1, per_micro_batch=10)
+    for slot in deal(costs, kinds, budget, seed=3):
+        assert Counter(kinds[index] for index in slot) == {"task": 9, "replay": 1}
+
+
+def test_interleave_keeps_order_and_spreads() -> None:
+    assert interleave({"a": [0, 1, 2, 3], "b": [9, 8]}) == [0, 9, 1, 2, 8, 3]
+
+
+def test_by_length_batches_are_alike_and_come_in_any_order() -> None:
+    costs = [Cost(10 + i, 5) for i in range(1000)]
+    budget = plain_budget(costs, steps=250, micro_batches=4, per_micro_batch=1)
+    slots = deal(costs, ["task"] * 1000, budget, seed=0, by_length=True)
+    lengths = [costs[index].tokens for slot in slots for index in slot]
+    assert lengths[0] == 1009, "what will not fit fails at once"
+    assert sorted(lengths) == sorted(cost.tokens for cost in costs)
+    steps = [lengths[i : i + 4] for i in range(0, 1000, 4)]
+    assert sum(max(one) - min(one) for one in steps) / len(steps) < 30
+    firsts = [one[0] for one in steps]
+    rises = sum(a < b for a, b in pairwise(firsts))
+    assert 90 < rises < 160, "long and short steps alternate at random"
+
+
+@pytest.mark.parametrize(
+    ("micro_batch", "world_size", "expected"),
+    [
+        (2, 1, [[0, 1], [2, 3], [4], [5, 6], [], []]),
+        (1, 2, [[0], [1], [2], [3], [4], [], [5], [6], [], [], [], []]),
+        (2, 2, [[0, 1], [2, 3], [4], [], [5, 6], [], [], []]),
+        (8, 1, [[0, 1, 2, 3, 4], [5, 6]]),
+    ],
+)
+def test_regroup(micro_batch: int, world_size: int, expected: list[list[int]]) -> None:
+    """Two steps, of 5 and of 2 examples."""
+    slots = [[0, 1], [2], [3, 4], [5], [], [6]]
+    assert regroup(slots, 3, micro_batch, world_size) == expected
+
+
+def test_regroup_keeps_what_is_cut_right() -> None:
+    slots = [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert regroup(slots, 2, 2, 1) == slots
+    assert regroup([[], []], 1, 1, 2) == [[], [], [], []]

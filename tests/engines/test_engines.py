@@ -1,0 +1,253 @@
+"""Do batched answers equal single ones, and is *before* never measured through an adapter?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from holdfast.config import Sampling
+from holdfast.data import chat
+from holdfast.engines import mean_nll
+from holdfast.engines.hf import HFEngine
+from holdfast.errors import OutOfMemory
+from holdfast.lab.problems import problems
+from holdfast.memory.fault_injection import VARIABLE
+from holdfast.models import ModelRef
+from holdfast.progress import Silent
+from holdfast.types import Example, Message
+
+GREEDY = Sampling(max_new_tokens=24)
+ASKED = [
+    Example(f"p{i}", (Message("user", one.question),), one.native)
+    for i, one in enumerate(problems("test", 7, (1, 3, 5)))
+]
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[HFEngine]:
+    from holdfast.lab import model_folder
+
+    with HFEngine(ModelRef(str(model_folder())), "cpu", batch_size=3) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> str:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from holdfast.lab import model_folder
+
+    base = AutoModelForCausalLM.from_pretrained(model_folder())
+    tuned = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear"))
+    torch.manual_seed(1)
+    for name, weight in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    folder = tmp_path_factory.mktemp("adapter")
+    tuned.save_pretrained(folder)
+    return str(folder)
+
+
+def _texts(engine: HFEngine, adapter: str | None = None, **sampling: object) -> list[list[str]]:
+    chosen = GREEDY.model_copy(update=sampling)
+    replies = engine.generate(ASKED, chosen, adapter, Silent())
+    return [[reply.text for reply in one] for one in replies]
+
+
+def test_batches_say_what_single_prompts_say(engine: HFEngine) -> None:
+    import torch
+
+    model, tokenizer = engine._base, engine.tokenizer
+    for one, (said,) in zip(ASKED, _texts(engine), strict=True):
+        ids = chat.prompt_ids(tokenizer, one.messages)
+        out = model.generate(torch.tensor([ids]), max_new_tokens=24, do_sample=False)[0]
+        assert tokenizer.decode(out[len(ids) :], skip_special_tokens=True) == said
+
+
+def test_replies_carry_their_ends(engine: HFEngine) -> None:
+    full = engine.generate(ASKED[:2], Sampling(max_new_tokens=200), None, Silent())
+    cut = engine.generate(ASKED[:2], Sampling(max_new_tokens=3), None, Silent())
+    assert {one[0].finish for one in full} == {"stop"}
+    assert {(one[0].finish, one[0].n_tokens) for one in cut} == {("length", 3)}
+    assert [one[0].example_id for one in full] == ["p0", "p1"]
+
+
+@pytest.mark.parametrize("warm", [{}, {"temperature": 1.0, "top_p": 0.9, "samples": 2}])
+def test_a_reply_does_not_depend_on_its_batch(warm: dict[str, object]) -> None:
+    from holdfast.lab import model_folder
+
+    asked = [
+        Example(f"q{i}", (Message("user", one.question),), one.native)
+        for i, one in enumerate(problems("test", 24, (1, 2, 3, 4, 5)))
+    ]
+    chosen = Sampling(max_new_tokens=80).model_copy(update=warm)
+    said = []
+    for size in (24, 5, 2):  # 24 rows are thinned out twice on the way, two never
+        with HFEngine(ModelRef(str(model_folder())), "cpu", batch_size=size) as one:
+            said.append(one.generate(asked, chosen, None, Silent()))
+    assert said[0] == said[1] == said[2]
+    assert len({reply.n_tokens for one in said[0] for reply in one}) > 3
+
+
+def test_sampling_follows_the_probabilities(engine: HFEngine) -> None:
+    import torch
+
+    one = ASKED[0]
+    ids = chat.prompt_ids(engine.tokenizer, one.messages)
+    logits = engine._base(torch.tensor([ids])).logits[0, -1]
+    wanted = torch.softmax(logits.float() / 3.0, -1).detach()
+    drawn = Sampling(max_new_tokens=1, temperature=3.0, samples=2000)
+    (replies,) = engine.generate([one], drawn, None, Silent())
+    words, counts = torch.tensor(
+        [engine.tokenizer.encode(reply.text, add_special_tokens=False)[0]
+         for reply in replies if reply.text]
+    ).unique(return_counts=True)  # fmt: skip
+    likely = counts > 50
+    assert likely.sum() >= 2
+    share = counts[likely] / len(replies)
+    assert torch.allclose(share, wanted[words[likely]], atol=4 * 0.5 / 2000**0.5)
+
+
+def test_sampling_is_seeded(engine: HFEngine) -> None:
+    warm = {"temperature": 1.5, "samples": 3}
+    assert _texts(engine, **warm) == _texts(engine, **warm)
+    assert _texts(engine, **warm) != _texts(engine, **warm, seed=1)
+    assert all(len(one) == 3 for one in _texts(engine, **warm))
+
+
+def test_before_is_never_measured_through_an_adapter(engine: HFEngine, adapter: str) -> None:
+    before = _texts(engine)
+    tuned = _texts(engine, adapter)
+    assert tuned != before, "the adapter does something"
+    assert _texts(engine) == before, "and leaves nothing behind"
+    assert _texts(engine, adapter) == tuned
+    assert mean_nll(engine, ASKED) == pytest.approx(mean_nll(engine, ASKED))
+    assert _texts(engine) == before
+
+
+def test_surprise_is_what_it_says(engine: HFEngine) -> None:
+    import torch
+
+    found = mean_nll(engine, ASKED)
+    for one, nll in zip(ASKED, found, strict=True):
+        row = chat.encode(engine.tokenizer, one, frozenset(engine._stops))
+        out = engine._base(torch.tensor([row.ids]), labels=torch.tensor([row.labels]))
+        assert nll == pytest.approx(out.loss.item(), abs=1e-4)
+
+
+class Scarce(HFEngine):
+    """Runs out of memory in the forward passes with these numbers; keeps what it was asked."""
+
+    def __init__(self, at: Sequence[int], batch_size: int) -> None:
+        from holdfast.lab import model_folder
+
+        super().__init__(ModelRef(str(model_folder())), "cpu", batch_size=batch_size)
+        self._at, self._passes = set(at), 0
+        self.asked: list[list[str]] = []
+
+    def __enter__(self) -> Scarce:
+        super().__enter__()
+        self._base.register_forward_pre_hook(self._pass)
+        return self
+
+    def _pass(self, *_: Any) -> None:
+        import torch
+
+        self._passes += 1
+        if self._passes in self._at:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 MiB.")
+
+    def _batch(self, model: Any, rows: Sequence[Any], sampling: Sampling) -> list[list[int]]:
+        self.asked.append([f"{name}.{sample}" for name, _, sample in rows])
+        return super()._batch(model, rows, sampling)
+
+
+class Counter(Silent):
+    def __init__(self) -> None:
+        self.done, self.lines = 0, []
+
+    def advance(self, amount: int = 1) -> None:
+        self.done += amount
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.mark.parametrize("warm", [{}, {"temperature": 1.2, "samples": 2}])
+def test_a_batch_that_does_not_fit_is_asked_in_halves(warm: dict[str, object]) -> None:
+    asked = [
+        Example(f"q{i}", (Message("user", one.question),), one.native)
+        for i, one in enumerate(problems("test", 16, (1, 2, 3)))
+    ]
+    chosen = Sampling(max_new_tokens=12).model_copy(update=warm)
+    with Scarce([], 8) as calm:
+        wanted = calm.generate(asked, chosen, None, Silent())
+    first = len(calm.asked[0])
+    with Scarce([15], 8) as one:  # in the middle of the second batch, half its tokens out
+        count = Counter()
+        assert one.generate(asked, chosen, None, count) == wanted
+        (found,) = one.events
+        assert (found["phase"], found["step"]) == ("answer", None)
+        assert (found["from_micro_batch"], found["to_micro_batch"]) == (first, first // 2)
+        assert one.asked[0] == calm.asked[0], "the first batch was finished"
+        rest = [row for batch in one.asked[2:] for row in batch]
+        assert rest == [row for batch in calm.asked[1:] for row in batch], "and not asked again"
+        assert max(map(len, one.asked[2:])) == first // 2
+        assert count.done == 16 and "going on with" in count.lines[0]
+        one.asked.clear()
+        assert one.generate(asked[:6], chosen, None, Silent()) == wanted[:6]
+        assert max(map(len, one.asked)) == first // 2, "the smaller batch is kept"
+
+
+def test_samples_of_one_prompt_are_halved_too() -> None:
+    chosen = Sampling(max_new_tokens=6, temperature=1.2, samples=6)
+    with Scarce([], 2) as calm:
+        wanted = calm.generate(ASKED[:2], chosen, None, Silent())
+    with Scarce([1, 2], 2) as one:
+        count = Counter()
+        assert one.generate(ASKED[:2], chosen, None, count) == wanted
+        sizes = [(found["from_micro_batch"], found["to_micro_batch"]) for found in one.events]
+        assert sizes == [(6, 3), (3, 1)]
+        assert count.done == 2
+
+
+def test_surprise_survives_too(engine: HFEngine) -> None:
+    with Scarce([2], 8) as one:
+        assert mean_nll(one, ASKED) == pytest.approx(mean_nll(engine, ASKED), abs=1e-5)
+        assert [found["to_micro_batch"] for found in one.events] == [1]
+        one.generate(ASKED, GREEDY, None, Silent())
+        assert len(one.asked[0]) == 7, "answering keeps a batch of its own"
+
+
+@pytest.mark.parametrize("what", ["generate", "mean_nll"])
+def test_one_prompt_that_does_not_fit_is_said(what: str, monkeypatch: Any) -> None:
+    monkeypatch.setenv(VARIABLE, "answer>1")
+    with Scarce([], 8) as one, pytest.raises(OutOfMemory) as caught:
+        if what == "generate":
+            one.generate(ASKED[:2], GREEDY, None, Silent())
+        else:
+            mean_nll(one, ASKED[:2])
+    assert caught.value.phase == "answer" and "nf4" in caught.value.remedy
+    assert [found["to_micro_batch"] for found in one.events] == [1, None]
+
+
+def test_other_errors_of_a_model_are_not_swallowed() -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    with Scarce([], 8) as one:
+        one._base.register_forward_pre_hook(fail)
+        with pytest.raises(RuntimeError, match="shapes"):
+            one.generate(ASKED[:2], GREEDY, None, Silent())
+        assert not one.events
+
+
+def test_a_model_that_does_not_fit_is_said(monkeypatch: Any) -> None:
+    monkeypatch.setenv(VARIABLE, "load:1")
+    with pytest.raises(OutOfMemory) as caught, Scarce([], 8):
+        pass
+    assert caught.value.phase == "load"

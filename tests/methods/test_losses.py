@@ -1,0 +1,315 @@
+"""Do the loss methods compute what their formulas say, and does a step with them still add up?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from holdfast import methods, train
+from holdfast.config import TrainSpec
+from holdfast.data.batching import plain_budget
+from holdfast.lab.problems import problems
+from holdfast.memory.memory_plan import MemoryPlan
+from holdfast.methods.ewc import diagonal, factored
+from holdfast.methods.kl import divergence
+from holdfast.models import ModelRef, weight_delta
+from holdfast.progress import Silent
+from holdfast.train import data
+from holdfast.types import Example, Message
+
+SPEC = TrainSpec(
+    optim="adamw_torch", learning_rate=1e-2, micro_batch_size=2, gradient_accumulation_steps=2,
+    gradient_checkpointing=False, lora={"dropout": 0.0},
+)  # fmt: skip
+
+
+def _term(name: str, **options: Any) -> methods.Term:
+    term = methods.build(name, options, "s", "arms.a.loss").term()
+    assert term is not None
+    return term
+
+
+def test_dft_weighs_by_probability() -> None:
+    log_probs = torch.log(torch.tensor([[0.5, 0.1, 1.0]]))
+    mask = torch.tensor([[True, True, False]])
+    weigh = _term("loss_weight", by="dft").weights
+    assert weigh is not None
+    assert weigh(log_probs, None, mask)[0].tolist() == pytest.approx([0.5, 0.1, 1.0])
+
+
+def test_eaft_weighs_by_entropy_up_to_one() -> None:
+    entropy = torch.tensor([[0.0, 1.5, 3.0, 9.0]])
+    weigh = _term("loss_weight", by="eaft").weights
+    assert weigh is not None
+    found = weigh(torch.zeros(1, 4), entropy, torch.ones(1, 4, dtype=torch.bool))
+    assert found[0].tolist() == pytest.approx([0.0, 0.5, 1.0, 1.0])
+    squared = _term("loss_weight", by="eaft", power=2, floor=0.1).weights
+    assert squared is not None
+    found = squared(torch.zeros(1, 4), entropy, torch.ones(1, 4, dtype=torch.bool))
+    assert found[0].tolist() == pytest.approx([0.1, 0.25, 1.0, 1.0])
+
+
+def test_talr_weighs_by_loss_against_the_mean_of_the_answer() -> None:
+    log_probs = torch.tensor([[-1.0, -3.0, -50.0], [-4.0, -4.0, -4.0]])
+    mask = torch.tensor([[True, True, False], [True, True, True]])  # the padding has no say
+    weigh = _term("loss_weight", by="talr").weights
+    assert weigh is not None
+    found = weigh(log_probs, None, mask).tolist()
+    assert found[0][:2] == pytest.approx([math.exp(-0.5), math.exp(-1.5)])
+    assert found[1] == pytest.approx([math.exp(-1)] * 3), "whatever else is in the batch"
+
+
+def test_kl_on_hand_made_numbers() -> None:
+    base = torch.log(torch.tensor([[0.5, 0.5], [0.9, 0.1]]))
+    now = torch.log(torch.tensor([[0.25, 0.75], [0.9, 0.1]]))
+    found = divergence(now, base)
+    assert found.tolist() == pytest.approx(
+        [0.5 * math.log(2) + 0.5 * math.log(2 / 3), 0.0], abs=1e-6
+    )
+    reverse = _term("kl", at="task", direction="reverse").divergence
+    assert reverse is not None
+    expected = 0.25 * math.log(0.5) + 0.75 * math.log(1.5)
+    assert reverse(now, base)[0].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_norm_of_the_product_needs_no_product() -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(2, 5), torch.randn(4, 2)
+    inputs, outputs = torch.rand(5), torch.rand(4)
+    whole = 3.0 * b @ a
+    assert weight_delta.product_square(a, b, 3.0).item() == pytest.approx(
+        whole.square().sum().item(), rel=1e-5
+    )
+    weighed = (outputs[:, None] * inputs[None, :] * whole.square()).sum().item()
+    found = weight_delta.product_square(a, b, 3.0, (inputs, outputs)).item()
+    assert found == pytest.approx(weighed, rel=1e-5)
+
+
+# --- in a real training step
+
+
+def _examples(count: int = 16) -> list[Example]:
+    return [
+        Example(f"p{i}", (Message("user", one.question),), one.human)
+        for i, one in enumerate(problems("train", count, (1, 2)))
+    ]
+
+
+def _fit(
+    model: Path, folder: Path, terms: list[methods.Term], examples: list[Example] | None = None,
+    **more: Any,
+) -> dict[str, Any]:  # fmt: skip
+    ref = ModelRef(str(model))
+    spec = more.pop("spec", SPEC)
+    encoded, _, _ = data.encode_all(ref, examples or _examples(), spec)
+    plain, _, _ = data.encode_all(ref, _examples(), spec)
+    budget = plain_budget([row.cost for row in plain], 4, spec.accumulation, 2)
+    kinds = [str(one.meta.get("kind", "task")) for one in examples or _examples()]
+    return dict(train.fit(
+        ref, encoded, kinds, budget, spec, 1, (4,), folder, Silent(), "cpu", terms=terms, **more
+    ))  # fmt: skip
+
+
+def _logged(folder: Path) -> list[dict[str, Any]]:
+    import json
+
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def _weights(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "checkpoint-4" / "adapter_model.safetensors")
+
+
+def _gap(one: Path, other: Path) -> float:
+    a, b = _weights(one), _weights(other)
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+def test_terms_that_do_nothing_change_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    _fit(tiny_model, tmp_path / "plain", [])
+    ones = methods.Term(weights=lambda log_probs, entropy, mask: torch.ones_like(log_probs))
+    _fit(tiny_model, tmp_path / "ones", [ones])
+    assert _gap(tmp_path / "plain", tmp_path / "ones") < 1e-6
+    nothing = methods.Term(divergence=lambda now, base: torch.zeros(len(now)))
+    held = [replace(one, meta={"kl": 1.0}) for one in _examples()]
+    _fit(tiny_model, tmp_path / "whole", [nothing], held)
+    assert _gap(tmp_path / "plain", tmp_path / "whole") < 1e-5, "whole logits, the same loss"
+
+
+def test_dft_is_that_of_trl(tiny_model: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """TRL has the same loss built in: two independent implementations."""
+    _fit(tiny_model, tmp_path / "ours", [_term("loss_weight", by="dft")])
+    own = train.trainer_arguments
+
+    def theirs(*args: Any, **kwargs: Any) -> Any:
+        arguments = own(*args, **kwargs)
+        arguments.loss_type = "dft"
+        return arguments
+
+    monkeypatch.setattr("holdfast.train.trainer_arguments", theirs)
+    _fit(tiny_model, tmp_path / "trl", [])
+    assert _gap(tmp_path / "ours", tmp_path / "trl") < 1e-4, "Adam enlarges rounding"
+
+
+def test_the_divergence_is_held_down_and_logged(tiny_model: Path, tmp_path: Path) -> None:
+    held = [replace(one, meta={"kl": 20.0}) for one in _examples()]
+    _fit(tiny_model, tmp_path / "free", [_term("kl", at="task")],
+         [replace(one, meta={"kl": 1e-9}) for one in _examples()])  # fmt: skip
+    spent = _fit(tiny_model, tmp_path / "held", [_term("kl", at="task")], held)
+    free, tight = (_logged(tmp_path / name) for name in ("free", "held"))
+    assert free[0]["drift"] == pytest.approx(0.0, abs=1e-6), "at first the model is the base"
+    assert tight[-2]["drift"] < free[-2]["drift"] / 2
+    assert spent["reference_tokens"] > spent["supervised_tokens"]
+
+
+def test_anchors_bear_no_cross_entropy_but_are_compared(tiny_model: Path, tmp_path: Path) -> None:
+    anchor = [
+        Example(f"a{i}", (Message("user", f"What is {i}?"),), "A number.",
+                meta={"kind": methods.ANCHOR, "kl": 5.0})
+        for i in range(4)
+    ]  # fmt: skip
+    spent = _fit(tiny_model, tmp_path / "kl", [_term("kl")], _examples() + anchor)
+    plain = _fit(tiny_model, tmp_path / "plain", [])
+    assert spent["supervised_tokens"] == pytest.approx(plain["supervised_tokens"], rel=0.1)
+    assert spent["examples_seen"] > plain["examples_seen"]
+    assert any(one.get("drift", 0) > 0 for one in _logged(tmp_path / "kl"))
+
+
+def test_anchors_count_as_a_mean_of_their_own(tiny_model: Path) -> None:
+    ref = ModelRef(str(tiny_model))
+    held = Example("a", (Message("user", "Hi?"),), "Yes.", meta={"kind": "anchor", "kl": 2.0})
+    encoded, _, _ = data.encode_all(ref, [*_examples(3), held], SPEC)
+    table = data.dataset(encoded, [[0, 3], [1, 2], [0], [1, 3]])
+    tokens = sum(encoded[i].cost.supervised for i in (0, 1, 2, 0, 1))
+    total = sum(sum(row) for slot in table[:]["kl_weights"] for row in slot)
+    assert total == pytest.approx(2.0 * tokens), "weight x mean, times the tokens of the run"
+    assert sum(sum(row) for row in table[2]["kl_weights"]) == 0
+
+
+def test_the_first_tokens_have_a_weight_of_their_own(tiny_model: Path) -> None:
+    (one,) = _examples(1)
+    marked = replace(one, meta={"kl": 0.5, "first": 3, "first_kl": 4.0})
+    (row,), _, _ = data.encode_all(ModelRef(str(tiny_model)), [marked], SPEC)
+    assert set(row.kl[: row.start]) == {0.0}
+    assert row.kl[row.start : row.start + 4] == (4.0, 4.0, 4.0, 0.5)
+
+
+def test_dropped_tokens_bear_no_loss(tiny_model: Path) -> None:
+    (one,) = _examples(1)
+    (whole,), _, _ = data.encode_all(ModelRef(str(tiny_model)), [one], SPEC)
+    (row,), _, _ = data.encode_all(
+        ModelRef(str(tiny_model)), [replace(one, meta={"dropped": [0, 2]})], SPEC
+    )
+    assert row.cost.supervised == whole.cost.supervised - 2
+    assert row.labels[row.start] == row.labels[row.start + 2] == -100
+    assert row.labels[row.start + 1] == row.ids[row.start + 1]
+
+
+def test_l2_holds_the_product_near_zero(tiny_model: Path, tmp_path: Path) -> None:
+    _fit(tiny_model, tmp_path / "plain", [])
+    _fit(tiny_model, tmp_path / "l2", [_term("l2_init", weight=100.0)])
+
+    def norm(folder: Path) -> float:
+        kept = _weights(folder)
+        names = [name for name in kept if "lora_A" in name]
+        return sum(
+            float(weight_delta.product_square(kept[n], kept[n.replace("lora_A", "lora_B")], 1.0))
+            for n in names
+        )
+
+    assert norm(tmp_path / "l2") < norm(tmp_path / "plain") / 4
+    assert any(one.get("penalty", 0) > 0 for one in _logged(tmp_path / "l2"))
+
+
+def test_a_penalty_counts_once_per_step_however_it_is_cut(tiny_model: Path, tmp_path: Path) -> None:
+    _fit(tiny_model, tmp_path / "two", [_term("l2_init", weight=10.0)])
+    ref = ModelRef(str(tiny_model))
+    encoded, _, _ = data.encode_all(ref, _examples(), SPEC)
+    budget = plain_budget([row.cost for row in encoded], 4, 2, 2)
+    plan = MemoryPlan("cpu", micro_batch=4, accumulation=1, dtype="float32", checkpointing=False)
+    train.fit(ref, encoded, ["task"] * 16, budget, SPEC, 1, (4,), tmp_path / "one", Silent(), "cpu",
+              plan, terms=[_term("l2_init", weight=10.0)])  # fmt: skip
+    assert _gap(tmp_path / "two", tmp_path / "one") < 1e-5
+
+
+def _adapted(model: Path) -> Any:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    return get_peft_model(base, LoraConfig(r=4, target_modules="all-linear")).eval()
+
+
+def _batches(model: Path, count: int = 3) -> list[dict[str, Any]]:
+    encoded, _, _ = data.encode_all(ModelRef(str(model)), _examples(count), SPEC)
+    return [data.collate([one], 0) for one in data.dataset(encoded, [[i] for i in range(count)])]
+
+
+def test_the_factored_fisher_is_the_mean_of_squares(tiny_model: Path) -> None:
+    """Against the inputs and the gradients of one matrix, taken by hand."""
+    model, batches = _adapted(tiny_model), _batches(tiny_model)
+    found = factored(model, batches)
+    assert all(one.grad is None for one in model.parameters()), "nothing stays"
+    name = next(one for one in found if "down_proj" in one)
+    module = model.get_submodule(name)
+    seen: list[Any] = []
+    hook = module.register_forward_hook(
+        lambda _, given, out: (seen.append((given[0].detach(), out)), out.retain_grad())[1]
+    )
+    tokens = 0
+    squares_in = squares_out = 0.0
+    for batch in batches:
+        model(**batch, num_items_in_batch=1).loss.backward()  # a sum over tokens
+        given, out = seen.pop()
+        squares_in = squares_in + given.square().sum((0, 1))
+        squares_out = squares_out + out.grad.square().sum((0, 1))
+        tokens += given.shape[1]
+    hook.remove()
+    ratio_in = found[name][0] / (squares_in / tokens)
+    ratio_out = found[name][1] / (squares_out / tokens)
+    assert torch.allclose(ratio_in, ratio_in.mean(), rtol=1e-3), "one factor for all"
+    assert torch.allclose(ratio_out, ratio_in.mean(), rtol=1e-3)
+    every = [torch.outer(g, a).mean() * g.numel() * a.numel() for a, g in found.values()]
+    count = sum(g.numel() * a.numel() for a, g in found.values())
+    assert float(sum(every)) / count == pytest.approx(1.0, rel=1e-3)
+
+
+def test_the_plain_fisher_has_mean_one_and_the_shape_of_the_weights(tiny_model: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    found = diagonal(model, _batches(tiny_model))
+    sizes = {name: one.shape for name, one in model.named_parameters()}
+    assert {name: one.shape for name, (one, _) in found.items()} == sizes
+    total = sum(float(one.sum()) for one, _ in found.values())
+    assert total / sum(one.numel() for one, _ in found.values()) == pytest.approx(1.0, rel=1e-4)
+
+
+def test_ewc_in_training(tiny_model: Path, tmp_path: Path) -> None:
+    probes, _, _ = data.encode_all(ModelRef(str(tiny_model)), _examples(3), SPEC)
+    _fit(tiny_model, tmp_path / "plain", [])
+    _fit(tiny_model, tmp_path / "ewc", [_term("ewc", weight=100.0)], probes=probes)
+    assert _gap(tmp_path / "plain", tmp_path / "ewc") > 1e-4
+    assert any(one.get("penalty", 0) > 0 for one in _logged(tmp_path / "ewc"))
+    full = TrainSpec(**{**SPEC.model_dump(exclude_unset=True), "method": "full"})
+    _fit(tiny_model, tmp_path / "full", [_term("ewc", weight=1.0)], probes=probes, spec=full)
+    assert any(one.get("penalty", 0) > 0 for one in _logged(tmp_path / "full"))
+
+
+def test_a_split_step_learns_the_same(tiny_model: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """Out of memory in the middle of a step: the pieces add up, anchors and penalties included."""
+    terms = [_term("kl", at="task"), _term("l2_init", weight=1.0)]
+    held = [replace(one, meta={"kl": 1.0}) for one in _examples()]
+    _fit(tiny_model, tmp_path / "whole", terms, held)
+    monkeypatch.setenv("HOLDFAST_DRILL", "forward:2")
+    _fit(tiny_model, tmp_path / "split", [_term("kl", at="task"), _term("l2_init", weight=1.0)],
+         held)  # fmt: skip
+    assert _gap(tmp_path / "whole", tmp_path / "split") < 1e-4

@@ -1,0 +1,88 @@
+"""Which labels does the mask drop, and is the base asked once only?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from holdfast import methods
+from holdfast.config import Sampling, TaskSpec
+from holdfast.data.leakage import LeakIndex
+from holdfast.engines.resumable import score
+from holdfast.engines.scripted import ScriptedEngine
+from holdfast.errors import DataError
+from holdfast.methods import Setting
+from holdfast.tasks import build
+from holdfast.types import Example, Message
+
+
+class Scorer(ScriptedEngine):
+    """Gives every word the loss that is written in it, and the end of the turn none."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda example, adapter, sample: "")
+        self.scored = 0
+
+    def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
+        self.scored += len(examples)
+        self.spent.read += 10 * len(examples)
+        return [[*map(float, (one.target or "").split()), 0.0] for one in examples]
+
+
+def _example(name: str, answer: str, **meta: object) -> Example:
+    return Example(name, (Message("user", f"Q {name}"),), answer, meta=meta)
+
+
+def _setting(engine: Scorer, scores: Path | None = None) -> Setting:
+    task = build("t", TaskSpec(kind="gsm8k", path="nowhere"), "s")  # type: ignore[call-arg]
+    return Setting(task, [], Sampling(), lambda: engine, LeakIndex([]), 1, scores)
+
+
+def test_tokens_above_the_limit_are_dropped() -> None:
+    method = methods.build("token_mask", {"max_perplexity": 2.5}, "s", "arms.a.loss")
+    limit = math.log(2.5)
+    given = [
+        _example("a", f"{limit - 0.01} {limit + 0.01} 9 0.1"),
+        _example("b", "0 0"),
+        _example("r", "9 9", kind="replay"),
+    ]
+    found, notes = method.apply(given, _setting(Scorer()), {})
+    assert [one.meta.get("dropped") for one in found] == [[1, 2], [], None]
+    assert notes == ["25.0% of the task's tokens bear no loss (perplexity above 2.5)"]
+    assert [one.target for one in found] == [one.target for one in given]
+
+
+def test_a_mask_that_leaves_nothing_is_refused() -> None:
+    method = methods.build("token_mask", {"max_perplexity": 1.01}, "s", "arms.a.loss")
+    with pytest.raises(DataError, match="tokens are above") as caught:
+        method.apply([_example("a", " ".join(["9"] * 40))], _setting(Scorer()), {})
+    assert "max_perplexity" in caught.value.remedy
+
+
+def test_an_answer_is_scored_once_for_all_arms(tmp_path: Path) -> None:
+    engine, kept = Scorer(), tmp_path / "scores.jsonl"
+    first = [_example("a", "1 2"), _example("b", "3")]
+    assert score(lambda: engine, first, kept)[0] == [[1, 2, 0], [3, 0]]
+    second = [_example("b", "3"), _example("a", "1 9")]
+    losses, spent = score(lambda: engine, second, kept)
+    assert losses == [[3, 0], [1, 9, 0]]
+    assert engine.scored == 3, "only the new answer was asked for"
+    assert spent.read == 20, "but both count, so that the order of the arms does not"
+
+    def never() -> Scorer:
+        raise AssertionError("opened the engine for nothing")
+
+    again, paid = score(never, first, kept)
+    assert again == [[1, 2, 0], [3, 0]]
+    assert paid.read == 20
+    assert paid.seconds > 0
+
+
+def test_losses_belong_to_one_model(tmp_path: Path) -> None:
+    engine, kept = Scorer(), tmp_path / "scores.jsonl"
+    for of in ({"model": "a"}, {"model": "b"}, {"model": "a"}, {"model": "a", "nf4": True}):
+        score(lambda: engine, [_example("a", "1 2")], kept, of)
+    assert engine.scored == 3

@@ -1,0 +1,288 @@
+"""Does a plan become the process that was printed, and does a run survive what happens to it?"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fixtures.paths import TESTS
+
+from holdfast.data.batching import Budget
+from holdfast.errors import ModelError, OutOfMemory, TrainingError, UsageError
+from holdfast.memory.memory_plan import Breakdown, MemoryPlan
+from holdfast.progress import Silent
+from holdfast.runs import store
+from holdfast.train.job import Job, read_job, write_job
+from holdfast.train.launch import torchrun
+
+ONE = MemoryPlan("single", gpus=(0,), predicted=(Breakdown(weights=1 << 30),))
+SMALLER = MemoryPlan("single", quantized=True, gpus=(0,))
+DDP = MemoryPlan("ddp", gpus=(1, 3), accumulation=2)
+
+
+def _job(folder: Path, **more: Any) -> Job:
+    return Job({"base": "b"}, "e.jsonl", {"method": "lora"}, Budget(6, 2, 9, 1), 1, (3, 6),
+               str(folder), **more)  # fmt: skip
+
+
+class Seen(Silent):
+    def __init__(self) -> None:
+        self.steps, self.lines = 0, list[str]()
+
+    def advance(self, amount: int = 1) -> None:
+        self.steps += amount
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def _never(*_: Any) -> Any:
+    raise AssertionError("not to be called")
+
+
+def _stub(code: str) -> Any:
+    """A worker of a few lines: `desk`, `folder` and the plan's `strategy` are there for it."""
+    head = (
+        "import json, os, sys, time, pathlib\n"
+        "desk = pathlib.Path(sys.argv[1]).parent; folder = desk.parent\n"
+        "plan = json.loads((desk / 'job.json').read_text())['plan']\n"
+        "def tell(**it): open(desk / 'progress.jsonl', 'a').write(json.dumps(it) + '\\n')\n"
+    )
+    return lambda plan, path: [sys.executable, "-c", head + code, str(path)]
+
+
+def test_a_job_survives_the_file(tmp_path: Path) -> None:
+    job = _job(tmp_path, plan=ONE, cap=0.5)
+    write_job(job, tmp_path / "job.json")
+    assert read_job(tmp_path / "job.json") == job
+    (tmp_path / "job.json").write_text("{}")
+    with pytest.raises(UsageError, match="is not a job"):
+        read_job(tmp_path / "job.json")
+    with pytest.raises(UsageError, match="is not a job"):
+        read_job(tmp_path / "none.json")
+
+
+def test_commands() -> None:
+    path = Path("j.json")
+    assert torchrun.command(ONE, path) == [
+        sys.executable,
+        "-m",
+        "holdfast.train.launch.worker",
+        "j.json",
+    ]
+    assert torchrun.command(DDP, path) == [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+        "-m", "holdfast.train.launch.worker", "j.json",
+    ]  # fmt: skip
+    for placement in ("split", "offload", "cpu"):
+        plan = MemoryPlan(placement, gpus=(0, 1))
+        assert "torch.distributed.run" not in torchrun.command(plan, path)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "already", "there", "expected"),
+    [
+        ((1, 3), None, None, "1,3"),
+        ((3,), "2,3", None, "3"),
+        ((3, 2), "2,3", None, "3,2"),
+        ((3,), "GPU-aa,GPU-bb", (5, 3), "GPU-bb"),
+        ((0,), "MIG-cc", (0,), "MIG-cc"),
+        ((1,), "4,7", (0, 1), "7"),  # torch alone was asked, and counts what it sees
+    ],
+)
+def test_narrowing(gpus: tuple[int, ...], already: str | None, there: Any, expected: str) -> None:
+    def find(environ: Mapping[str, str]) -> list[Any]:
+        assert there is not None, "asked although the numbers are plain"
+        assert environ["CUDA_VISIBLE_DEVICES"] == already
+        return [SimpleNamespace(index=one) for one in there]
+
+    base = {} if already is None else {"CUDA_VISIBLE_DEVICES": already}
+    found = torchrun.environment(MemoryPlan("split", gpus=gpus), base, find)
+    assert found["CUDA_VISIBLE_DEVICES"] == expected
+    assert found["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+
+
+def test_a_plan_for_other_gpus_is_refused() -> None:
+    with pytest.raises(UsageError, match="GPU 1, 3"):
+        torchrun.environment(DDP, {"CUDA_VISIBLE_DEVICES": "0"}, lambda environ: [])
+
+
+def test_what_the_user_has_set_stays() -> None:
+    assert torchrun.environment(ONE, {})["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
+    for name in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"):
+        found = torchrun.environment(ONE, {name: "max_split_size_mb:64"})
+        assert found[name] == "max_split_size_mb:64"
+        assert "expandable_segments:True" not in found.values()
+    assert torchrun.environment(DDP, {"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "3"
+    assert "CUDA_VISIBLE_DEVICES" not in torchrun.environment(MemoryPlan("cpu"), {})
+
+
+def test_the_printed_command_is_the_one_that_runs(tmp_path: Path) -> None:
+    """What a shell makes of the printed line: same arguments, same environment."""
+    base = {"PATH": os.environ["PATH"], "HF_HOME": "a b"}
+    path = tmp_path / "with space" / "job.json"
+    line = torchrun.printable(DDP, path, base)
+    show = "import os, sys, json; print(json.dumps([sys.argv[1:], dict(os.environ)]))"
+    python = shlex.quote(sys.executable)
+    asked = line.replace(f"{python} -m", f"{python} -c {shlex.quote(show)} -m", 1)
+    said = subprocess.run(asked, shell=True, env=base, capture_output=True, text=True, check=True)
+    arguments, found = json.loads(said.stdout)
+    assert arguments == torchrun.command(DDP, path)[1:]
+    wanted = torchrun.environment(DDP, base)
+    assert {name: found.get(name) for name in wanted} == wanted
+
+
+def test_the_next_plan_goes_on_in_a_fresh_process(tmp_path: Path) -> None:
+    build = _stub(
+        "tell(what='total', amount=6, unit='steps'); tell(what='advance', amount=3)\n"
+        "if plan['quantized']:\n"
+        "    tell(what='say', line='here')\n"
+        "    (folder / 'summary.json').write_text('{\"steps\": 6}'); sys.exit()\n"
+        "oom = {'message': 'full', 'phase': 'backward', 'allocated_bytes': 7, 'remedy': 'r'}\n"
+        "(desk / 'oom.json').write_text(json.dumps(oom)); sys.exit(75)\n"
+    )
+    asked, events, seen = [], [{"old": 1}], Seen()
+
+    def next_plan(plan: MemoryPlan, event: Any) -> MemoryPlan:
+        asked.append((plan, event["phase"], event["predicted_bytes"], event["allocated_bytes"]))
+        return SMALLER
+
+    job = _job(tmp_path)
+    found = torchrun.run(job, ONE, seen, next_plan, events, here=_never, build=build)
+    assert found == {"steps": 6}
+    assert asked == [(ONE, "backward", 1 << 30, 7)]
+    assert seen.steps == 6
+    assert seen.lines == [
+        "out of memory (backward) with single, micro-batch 1, checkpointing, 1.0 GiB predicted: "
+        "going on from the last checkpoint with qlora, micro-batch 1, checkpointing",
+        "here",
+    ]
+    assert len(events) == 2
+    assert events[1]["to"]["strategy"] == "qlora"
+    assert [value for _, value in store.read_objects(tmp_path / "memory.jsonl")] == events[1:]
+
+
+def test_without_a_next_plan_it_is_said_what_to_do(tmp_path: Path) -> None:
+    build = _stub("sys.exit(75)")
+    events: list[dict[str, Any]] = []
+    with pytest.raises(OutOfMemory, match="holdfast plan"):
+        torchrun.run(
+            _job(tmp_path), ONE, Silent(), lambda *_: None, events, here=_never, build=build
+        )
+    assert [event["to"] for event in events] == [None]
+
+
+def test_a_typed_error_arrives_as_it_was(tmp_path: Path) -> None:
+    error = {"type": "ModelError", "message": "gone", "where": "m", "remedy": "fetch it"}
+    build = _stub(f"(desk / 'error.json').write_text({json.dumps(json.dumps(error))}); sys.exit(3)")
+    with pytest.raises(ModelError) as found:
+        torchrun.run(_job(tmp_path), ONE, Silent(), _never, [], here=_never, build=build)
+    assert str(found.value) == "m: gone\n  → fetch it"
+
+
+def test_old_answers_are_not_believed(tmp_path: Path) -> None:
+    desk = _job(tmp_path).desk
+    store.write_json(desk / "oom.json", {"phase": "load"})
+    with pytest.raises(TrainingError, match="code 4"):
+        torchrun.run(
+            _job(tmp_path), ONE, Silent(), _never, [], here=_never, build=_stub("sys.exit(4)")
+        )
+
+
+def test_a_crash_shows_its_last_lines_and_the_log(tmp_path: Path) -> None:
+    build = _stub("print('early'); raise KeyError('lost')")
+    with pytest.raises(TrainingError, match="KeyError: 'lost'") as found:
+        torchrun.run(_job(tmp_path), ONE, Silent(), _never, [], here=_never, build=build)
+    log = Path(found.value.where)
+    assert "early" in log.read_text()
+
+
+@pytest.mark.parametrize("code", ["os.kill(os.getpid(), 9)", "print('Signal 9 (SIGKILL)'); 1/0"])
+def test_killed_by_the_host(tmp_path: Path, code: str) -> None:
+    with pytest.raises(TrainingError, match="out of host memory"):
+        torchrun.run(_job(tmp_path), ONE, Silent(), _never, [], here=_never, build=_stub(code))
+
+
+def test_cpu_plans_stay_in_this_process(tmp_path: Path) -> None:
+    plan = MemoryPlan("cpu")
+
+    def here(job: Job, progress: Any) -> dict[str, Any]:
+        assert job.plan == plan
+        return {"steps": 6}
+
+    job = _job(tmp_path)
+    assert torchrun.run(job, plan, Silent(), _never, [], here=here, build=_never) == {"steps": 6}
+
+
+STAYS = (
+    "import subprocess\n"
+    "from holdfast.train.launch.process import end_with\n"
+    "end_with(int(os.environ['HOLDFAST_PARENT']))\n"
+    "child = subprocess.Popen(['sleep', '100'])\n"
+    "(folder / 'pids').write_text(f'{os.getpid()} {child.pid}')\n"
+    "tell(what='advance', amount=1); time.sleep(100)\n"
+)
+
+
+def _gone(pid: int) -> bool:
+    """Whether a process has ended; a zombie has, its parent has only not asked yet."""
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def _wait(ready: Any, what: str) -> None:
+    end = time.monotonic() + 10
+    while not ready():
+        assert time.monotonic() < end, what
+        time.sleep(0.05)
+
+
+class Stops(Silent):
+    def advance(self, amount: int = 1) -> None:
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        torchrun.run(_job(tmp_path), ONE, Stops(), _never, [], here=_never, build=_stub(STAYS))
+    pids = [int(one) for one in (tmp_path / "pids").read_text().split()]
+    _wait(lambda: all(map(_gone, pids)), f"{pids} are left")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_launcher_leaves_no_worker(tmp_path: Path, number: int) -> None:
+    """SIGTERM is passed on; after SIGKILL the worker notices by itself."""
+    code = (
+        "import sys; sys.path[:0] = sys.argv[2].split(':')\n"
+        "import test_launch as t; from pathlib import Path\n"
+        "job = t._job(Path(sys.argv[1]))\n"
+        "t.torchrun.run(job, t.ONE, t.Silent(), t._never, [], here=t._never, "
+        "build=t._stub(t.STAYS))\n"
+    )
+    place = os.pathsep.join((str(TESTS), str(TESTS / "train")))
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path), place], stderr=subprocess.DEVNULL
+    ) as launcher:
+        pids = tmp_path / "pids"
+        _wait(lambda: pids.is_file() and pids.read_text(), "the worker did not start")
+        worker, child = (int(one) for one in pids.read_text().split())
+        launcher.send_signal(number)
+        launcher.wait(10)
+    _wait(lambda: _gone(worker), "the worker is left")
+    if number == signal.SIGTERM:
+        _wait(lambda: _gone(child), "its child is left")
+    elif not _gone(child):
+        os.kill(child, signal.SIGKILL)
