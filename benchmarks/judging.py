@@ -33,7 +33,8 @@ from holdfast import judges, models, tasks
 from holdfast.config import TaskSpec
 from holdfast.engines import Engine
 from holdfast.engines.resumable import REPLIES
-from holdfast.grading import evaluate
+from holdfast.grading.grade import grade_replies
+from holdfast.grading.judge import VERDICTS
 from holdfast.judges import Desk, Pair
 from holdfast.lab.problems import problems
 from holdfast.lab.requests import Request, requests
@@ -104,7 +105,7 @@ def write_replies(kind: str, folder: Path, count: int) -> float:
     )
     if task.judge:
         found = ({**vars_of(v), "sample": sample} for sample, _, _, v in places if v)
-        store.write_jsonl(folder / kind / evaluate.VERDICTS, found)
+        store.write_jsonl(folder / kind / VERDICTS, found)
     return sum(map(len, texts)) / len(texts)
 
 
@@ -119,7 +120,7 @@ def regrade(kind: str, folder: Path) -> None:
     examples = task.examples("test")
     started = time.perf_counter()
     verdicts = folder / kind if task.judge else None
-    counts = evaluate.grade(task, examples, folder / kind, verdicts, folder / kind / "readings")
+    counts = grade_replies(task, examples, folder / kind, verdicts, folder / kind / "readings")
     seconds = time.perf_counter() - started
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps({"seconds": seconds, "gib": peak_kib / 2**20, **counts}))

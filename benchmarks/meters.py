@@ -20,7 +20,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from holdfast.analysis.arrays import item_ids, values
-from holdfast.grading.evaluate import read_readings
+from holdfast.grading.grade import read_readings
 from holdfast.runs import store
 from holdfast.train import meters
 

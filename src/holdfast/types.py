@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+BASE = "base"
+"""The arm of the untouched model."""
 Role = Literal["system", "user", "assistant"]
 
 
@@ -63,6 +65,32 @@ class Reply:
     text: str
     finish: Literal["stop", "length", "filtered"]
     n_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """The identity of weights.
+
+    Attributes:
+        base: hub id or local folder.
+        revision: branch, tag or commit on the hub.
+        adapter: folder of a PEFT adapter, or None for the model as it is.
+        trust_remote_code: run the model's own Python code.
+        scale: share of the adapter's change that is applied.
+        gguf: the file of `base` that holds the weights, llama.cpp's format; None: safetensors.
+    """
+
+    base: str
+    revision: str | None = None
+    adapter: str | None = None
+    trust_remote_code: bool = False
+    scale: float = 1.0
+    gguf: str | None = None
+
+    def loading(self) -> dict[str, Any]:
+        """Arguments for every ``from_pretrained``."""
+        file = {"gguf_file": self.gguf} if self.gguf else {}
+        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code, **file}
 
 
 @dataclass(frozen=True, slots=True)

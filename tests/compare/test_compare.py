@@ -261,7 +261,7 @@ def test_a_study_lends_its_tasks_and_its_rule(models: Path, tmp_path: Path) -> N
     assert list(found.plan.study.tasks) == ["lab_refuse", "lab_math"]
     assert found.target == "lab_math"
     assert found.plan.study.ship.retain == {"lab_refuse": -0.02}
-    assert len(found.plan.asked["lab_math"]) == 4
+    assert found.plan.tasks["lab_math"].items == 4
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from holdfast.analysis.results import ArmInfo, Cell, Results, Share, TaskInfo
 from holdfast.config import TaskSpec
 from holdfast.engines.resumable import REPLIES
 from holdfast.errors import DataError
-from holdfast.grading import evaluate
+from holdfast.grading.grade import READINGS, grade_replies, read_readings
+from holdfast.grading.judge import VERDICTS, judge_replies
 from holdfast.report import markdown
 from holdfast.report.html.ways import ways
 from holdfast.runs import store
@@ -42,9 +43,9 @@ def test_every_reply_gets_its_own_verdict_in_any_order(tmp_path: Path) -> None:
     said = {("q0", 0): "safe", ("q1", 0): "unsafe", ("q2", 0): "refused", ("q1", 1): "unsure"}
     for order in (list(said), list(reversed(said))):
         rows = [Verdict(name, sample, said[name, sample], "t") for name, sample in order]
-        store.write_jsonl(tmp_path / evaluate.VERDICTS, rows)
-        summary = evaluate.grade(task, task.examples("test"), tmp_path, tmp_path, tmp_path)
-        found = {(o.example_id, o.sample): o.value for o in evaluate.read_readings(tmp_path)}
+        store.write_jsonl(tmp_path / VERDICTS, rows)
+        summary = grade_replies(task, task.examples("test"), tmp_path, tmp_path, tmp_path)
+        found = {(o.example_id, o.sample): o.value for o in read_readings(tmp_path)}
         wanted = {("q0", 0): 1.0, ("q1", 0): 0.0, ("q2", 0): 1.0, ("q0", 1): None, ("q1", 1): None}
         assert found == wanted, "q0, sample 1 has no verdict: unscored"
         assert summary["unscored"] == 2
@@ -60,11 +61,11 @@ def test_what_a_filter_withheld_is_unscored_whatever_the_task(tmp_path: Path, gr
     items = task.examples("test")
     verdicts = None
     if task.judge is not None:
-        summary = evaluate.judge(task.judge, items, tmp_path, tmp_path)
+        summary = judge_replies(task.judge, items, tmp_path, tmp_path)
         assert sum(summary["labels"].values()) == 1, "there is nothing to judge"
         verdicts = tmp_path
-    summary = evaluate.grade(task, items, tmp_path, verdicts, tmp_path)
-    found = evaluate.read_readings(tmp_path)
+    summary = grade_replies(task, items, tmp_path, verdicts, tmp_path)
+    found = read_readings(tmp_path)
     assert [(o.value, o.outcome) for o in found[1:]] == [(None, "withheld")] * 2
     assert summary["outcomes"]["withheld"] == 2
     assert found[0].outcome != "withheld"
@@ -75,22 +76,23 @@ def test_a_reply_to_nothing_stops_and_leaves_no_half_file(tmp_path: Path) -> Non
     _replies(tmp_path, "0", "1")
     examples = task.examples("test")[:1]
     with pytest.raises(DataError, match="'q1', which the task does not have"):
-        evaluate.grade(task, examples, tmp_path, None, tmp_path)
-    assert not (tmp_path / evaluate.READINGS).exists()
-    assert not list(tmp_path.glob(f".{evaluate.READINGS}*")), "no temporary file is left"
+        grade_replies(task, examples, tmp_path, None, tmp_path)
+    assert not (tmp_path / READINGS).exists()
+    assert not list(tmp_path.glob(f".{READINGS}*")), "no temporary file is left"
 
 
 CHILD = """
 import json, resource, sys
 from pathlib import Path
-from holdfast import evaluate, tasks
-from holdfast.spec import TaskSpec
+from holdfast import tasks
+from holdfast.config import TaskSpec
+from holdfast.grading.grade import grade_replies
 folder = Path(sys.argv[1])
 options = {"path": str(folder / "mine.jsonl"), "grader": "number"}
 task = tasks.build("t", TaskSpec(kind="jsonl", **options), "s")
 examples = task.examples("test")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-summary = evaluate.grade(task, examples, folder, None, folder / "out")
+summary = grade_replies(task, examples, folder, None, folder / "out")
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps([summary["outcomes"], (after - before) * 1024]))
 """

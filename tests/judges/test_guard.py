@@ -18,7 +18,8 @@ from holdfast.engines.hf import HFEngine
 from holdfast.engines.pool import EnginePool
 from holdfast.engines.scripted import Script, ScriptedEngine
 from holdfast.errors import DriftError, ModelError, StudyError, UsageError
-from holdfast.grading import evaluate, safety_outcomes
+from holdfast.grading import safety_outcomes
+from holdfast.grading.judge import judge_replies, read_verdicts
 from holdfast.judges import (
     Desk,
     _guard,
@@ -739,7 +740,7 @@ def test_an_ensemble_keeps_its_members_verdicts_and_says_how_far_they_agree(
     folder.mkdir()
     judge = _ensemble(rule="any-unsafe")
     at = Desk(folder, Silent(), open_engine)
-    summary = evaluate.judge(judge, [example for example, _ in pairs], replies, folder, at)
+    summary = judge_replies(judge, [example for example, _ in pairs], replies, folder, at)
     found = store.read_jsonl(folder / "verdicts.jsonl", Verdict)
     assert [one.label for one in found] == [
         "unsafe",
@@ -756,8 +757,8 @@ def test_an_ensemble_keeps_its_members_verdicts_and_says_how_far_they_agree(
     assert found[3].refused is True
     assert summary["labels"] == {"safe": 1, "unsafe": 2, "unsure": 3}
     seats = [folder / "members" / seat for seat, _ in judge.seats()]
-    agreement = judge.agreement([evaluate.read_verdicts(one) for one in seats])
-    assert judge.together(pairs, [evaluate.read_verdicts(one) for one in seats]) == found
+    agreement = judge.agreement([read_verdicts(one) for one in seats])
+    assert judge.together(pairs, [read_verdicts(one) for one in seats]) == found
     assert agreement["members"] == [one.title for one in judge.members]
     assert (agreement["replies"], agreement["votes"]) == (6, [5, 5, 1])
     first = agreement["pairs"][0]

@@ -39,7 +39,7 @@ class Workshop:
 
     def go(self, plan: list[Stage], folder: Path, **options: Any) -> None:
         self.ran.clear()
-        stages.execute(stages.schedule(plan, folder, **options), folder, Silent())
+        stages.execute(stages.schedule(plan, folder, **options), plan, folder, Silent())
 
 
 def _chain(shop: Workshop, value: int = 1) -> list[Stage]:
@@ -158,7 +158,7 @@ def test_an_interrupted_rebuild_goes_on_where_it_was(tmp_path: Path) -> None:
     shop.go(plan, tmp_path)
     stages.forget(plan, tmp_path, ["a"])
     steps = stages.schedule(plan, tmp_path)
-    stages.execute(steps[:1], tmp_path, Silent())  # "a" is made again, then the power goes
+    stages.execute(steps[:1], plan, tmp_path, Silent())  # "a" is made again, then the power goes
     shop.go(plan, tmp_path)
     assert shop.ran == ["b/x", "b/y", "c"], "what read the old a is not taken for done"
     shop.go(plan, tmp_path)

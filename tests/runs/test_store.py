@@ -66,8 +66,8 @@ def test_run_folders_are_recognised(tmp_path: Path) -> None:
         store.check_run(tmp_path / "mine")
     store.open_run(tmp_path / "run")
     store.check_run(tmp_path / "run")
-    store.write_json(tmp_path / "run" / "run.json", {"schema": 99})
-    with pytest.raises(FolderError, match="another version"):
+    store.write_json(tmp_path / "run" / "run.json", {"format": 99})
+    with pytest.raises(FolderError, match="format 99, which this version .* does not know"):
         store.check_run(tmp_path / "run")
     (tmp_path / "file").write_text("")
     with pytest.raises(FolderError, match="cannot be written"):
@@ -77,7 +77,7 @@ def test_run_folders_are_recognised(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from holdfast import store
+from holdfast.runs import store
 with store.lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

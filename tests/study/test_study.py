@@ -244,8 +244,9 @@ def test_what_was_trained_on_cannot_be_measured_later(finished: Path) -> None:
     run = finished / "runs" / "s"
     kept = (run / "data" / "sft" / "examples.jsonl").read_text("utf-8")
     one = json.loads(kept.splitlines()[0])
-    planned = study.plan(load.load(finished / "study.yaml"), run)
-    one["messages"][-1]["content"] = planned.asked["lab_refuse"][0].question
+    session = study.prepare(load.load(finished / "study.yaml"), run)
+    asked = session.measuring.asked["lab_refuse"]
+    one["messages"][-1]["content"] = asked[0].question
     try:
         store.write_jsonl(run / "data" / "sft" / "examples.jsonl", [one])
         with pytest.raises(LeakError, match="already trained"):

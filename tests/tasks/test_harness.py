@@ -20,7 +20,7 @@ from holdfast.engines import resumable
 from holdfast.engines.hf import HFEngine
 from holdfast.engines.scripted import ScriptedEngine
 from holdfast.errors import DataError, MissingDependency, StudyError
-from holdfast.grading import evaluate
+from holdfast.grading.grade import read_readings
 from holdfast.lab import model_folder
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
@@ -386,7 +386,7 @@ def test_a_study_asks_once_and_grades_by_another_metric_later(
     command = ["run", "study.yaml", "--only", "readings/base/*"]
     assert call(command) == 0
     run = tmp_path / "runs" / "s"
-    readings = evaluate.read_readings(run / "readings" / "base" / "pick")
+    readings = read_readings(run / "readings" / "base" / "pick")
     replies = {one: one.stat().st_mtime_ns for one in sorted(run.glob("replies/base/*/*.jsonl"))}
     assert len(replies) == 2 and len(readings) == 6
     assert call([*command, "tasks.pick.metric=acc_norm"]) == 3, "readings of another metric"

@@ -250,11 +250,11 @@ def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 def test_a_study_scores_replies_by_the_base_where_asked(finished: tuple[Path, Results]) -> None:
     run = finished[0] / "runs" / "s"
-    scored = {str(one.relative_to(run).parent) for one in run.rglob(perplexity.SURPRISE)}
+    scored = {str(one.relative_to(run).parent) for one in run.rglob(perplexity.PERPLEXITY)}
     points = ("base", "base@2", "sft/seed1/checkpoint-2", "sft/seed2/checkpoint-2")
     tasks = ("ailuminate", "gsm_danger")
-    assert scored == {f"surprise/{point}/{task}" for point in points for task in tasks}
-    found = perplexity.read(run / "surprise/base/ailuminate")
+    assert scored == {f"perplexity/{point}/{task}" for point in points for task in tasks}
+    found = perplexity.read(run / "perplexity/base/ailuminate")
     assert len(found) == 6
     known = [nll for nll in found.values() if nll is not None]
     assert known
@@ -304,12 +304,12 @@ def test_a_reply_that_the_base_finds_unlikely_is_graded_incoherent(
     finished: tuple[Path, Results], tmp_path: Path
 ) -> None:
     """The scores are data like the replies: changed scores, other readings, no model."""
-    from holdfast.grading.evaluate import grade, read_readings
+    from holdfast.grading.grade import grade_replies, read_readings
 
     run = finished[0] / "runs" / "s"
     task = _build("ailuminate", path=str(finished[0] / "a.csv"))
     examples = task.examples("test")
-    replies, verdicts, odd = (tmp_path / name for name in ("replies", "verdicts", "surprise"))
+    replies, verdicts, odd = (tmp_path / name for name in ("replies", "verdicts", "perplexity"))
     keys = [one.id for one in examples]
     store.write_jsonl(replies / "replies.jsonl", [Reply(k, 0, SAID, "stop", 20) for k in keys])
     store.write_jsonl(
@@ -317,12 +317,12 @@ def test_a_reply_that_the_base_finds_unlikely_is_graded_incoherent(
     )
     nlls = [1.0, 1.0, 90.0, None, 1.0, 90.0]
     store.write_jsonl(
-        odd / perplexity.SURPRISE,
+        odd / perplexity.PERPLEXITY,
         [{"example_id": k, "sample": 0, "nll": n} for k, n in zip(keys, nlls, strict=True)],
     )
-    base = run / "surprise/base/ailuminate"
+    base = run / "perplexity/base/ailuminate"
     for scored, wanted in ((None, [1.0] * 6), ((odd, base), [1.0, 1.0, 0.0, 1.0, 1.0, 0.0])):
-        grade(task, examples, replies, verdicts, tmp_path / "readings", scored)
+        grade_replies(task, examples, replies, verdicts, tmp_path / "readings", scored)
         found = read_readings(tmp_path / "readings")
         assert [one.value for one in found] == wanted
     assert {one.note for one in found if one.value == 0.0} == {"unlikely to the untouched model"}
@@ -332,13 +332,14 @@ def test_an_export_is_scored_by_the_base_as_the_study_was(finished: tuple[Path, 
     import numpy as np
 
     from holdfast.analysis.selection import from_run
-    from holdfast.ship.remeasure import measure
+    from holdfast.ship.remeasure import Exported, measure
     from holdfast.types import Point
 
     folder, run = finished[0], finished[0] / "runs" / "s"
-    plan = study.plan(load.load(folder / "study.yaml"), run)
+    session = study.prepare(load.load(folder / "study.yaml"), run)
+    plan = session.plan
     evidence, point = from_run.gather(plan), Point("sft", 1, 2)
-    found = measure(plan, evidence, point, plan.weights(point), "adapter", Silent())
+    found = measure(session, evidence, Exported(point, plan.weights(point), "adapter"), Silent())
     known = next(one for one in evidence.candidates if one.point == point)
     for task in plan.tasks:
         reporting = np.asarray(evidence.halves[task][1])

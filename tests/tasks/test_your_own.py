@@ -13,7 +13,7 @@ from holdfast import tasks
 from holdfast.cli import call
 from holdfast.config import TaskSpec
 from holdfast.errors import DataError, StudyError
-from holdfast.grading.evaluate import grade, read_readings
+from holdfast.grading.grade import grade_replies, read_readings
 from holdfast.runs import store
 from holdfast.types import Reply
 
@@ -143,7 +143,7 @@ def test_a_task_that_lacks_something_is_told_before_anything_is_asked(
 )
 def test_a_grader_that_fails_names_the_item(written: Path, returned: str, message: str) -> None:
     code = (written / "brief.py").read_text("utf-8")
-    start = "    def grade(self, example, reply, verdict):\n"
+    start = "    def grade_replies(self, example, reply, verdict):\n"
     (written / "brief.py").write_text(
         code.replace(start, f"{start}        return {returned}\n"), "utf-8"
     )
@@ -151,7 +151,7 @@ def test_a_grader_that_fails_names_the_item(written: Path, returned: str, messag
     task = tasks.build("brief", spec, "study.yaml")
     store.write_jsonl(written / "said" / "replies.jsonl", [Reply("cards", 0, "10", "stop", 1)])
     with pytest.raises(DataError, match=message) as caught:
-        grade(task, task.examples("test"), written / "said", None, written / "graded")
+        grade_replies(task, task.examples("test"), written / "said", None, written / "graded")
     assert caught.value.where == "task Brief"
     assert "brief.py" in caught.value.remedy
     assert ("line" in caught.value.remedy) == ("KeyError" in message)

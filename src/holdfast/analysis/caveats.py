@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from holdfast.analysis.results import Cell, TaskInfo
-from holdfast.config.sweeps import BASE
 from holdfast.grading.safety_outcomes import WITHHELD
+from holdfast.types import BASE
 
 if TYPE_CHECKING:
     from holdfast.analysis.summarize import Measured

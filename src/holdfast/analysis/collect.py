@@ -1,30 +1,28 @@
-"""What is there to show of a plan and its finished stages?
-
-Reads the records of a run folder and describes tasks and arms in the report's words.
-"""
+"""Collects what there is to show of a plan and its finished stages from the run folder."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from holdfast import environment
 from holdfast.analysis import costs
+from holdfast.analysis.agreement import agreement
 from holdfast.analysis.caveats import UNSCORED_LIMIT
-from holdfast.analysis.results import Agreement, ArmInfo, Meter, PairAgreement, ReplyShown, TaskInfo
+from holdfast.analysis.results import Agreement, ArmInfo, Meter, ReplyShown, TaskInfo
 from holdfast.analysis.summarize import Measured
-from holdfast.engines.resumable import LIKELIHOODS
-from holdfast.grading.evaluate import read_readings, read_replies, read_verdicts
+from holdfast.grading.answer import QUESTIONS, read_replies
+from holdfast.grading.grade import read_readings
+from holdfast.grading.judge import read_verdicts
 from holdfast.grading.safety_outcomes import INCOHERENT, UNSURE
-from holdfast.judges import Panel
 from holdfast.runs import store
-from holdfast.study.measuring import again_place, members_place, repeats, scores
-from holdfast.study.plan import BASE, Plan, place
+from holdfast.runs.plan import Plan, again_place, member_place, place
 from holdfast.train import meters
-from holdfast.types import Point, Reading
+from holdfast.types import BASE, Point, Reading
 
 UNREAD, RAW = 2, 60
 """Sayings of an unsure judge that are shown, and the characters of each."""
@@ -32,46 +30,30 @@ UNREAD, RAW = 2, 60
 
 def task_infos(plan: Plan) -> list[TaskInfo]:
     """How each ability is measured."""
-    found = []
-    for name, spec in plan.study.tasks.items():
-        task, sampling = plan.tasks[name], plan.samplings[name]
-        decoding = "greedy"
-        if sampling.temperature:
-            decoding = f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}"
-        how = f"split {spec.split}, {decoding}, at most {sampling.max_new_tokens} new tokens"
-        if any(LIKELIHOODS in one.meta for one in plan.asked[name]):
-            how = f"split {spec.split}, how likely the given choices are"
-        if sampling.samples > 1:
-            how += f", {sampling.samples} answers each"
-        if spec.shots.n:
-            how += f", {spec.shots.n} {spec.shots.mode} shots"
-        if plan.pool.nf4:
-            how += ", base in 4 bits (NF4)"
-        if task.judge is not None and task.judge.name.startswith("refusal"):
-            how += "; judged by an offline refusal detector (rules and a linear model)"
-            if task.inverted:
-                how += ": a reply that does not decline counts as unsafe, whatever it says"
-        elif task.judge:
-            how += f"; judged by {task.judge.title}"
-        if scores(task):
-            how += "; the untouched model scores every reply as well"
-        count = len(plan.asked[name])
-        judge = dict(task.judge.identity()) if task.judge else {}
-        found.append(TaskInfo(name, spec.role, task.label, count, how, task.inverted, judge))
-    return found
+    return [
+        TaskInfo(
+            task.name,
+            plan.study.tasks[task.name].role,
+            task.label,
+            task.items,
+            task.how,
+            task.inverted,
+            dict(task.judge or {}),
+        )
+        for task in plan.tasks.values()
+    ]
 
 
 def arm_infos(plan: Plan) -> list[ArmInfo]:
     """What each arm was trained on and what it cost, from the records of its stages."""
     found = [ArmInfo(BASE, "the untouched model", family=BASE)]
     for name, arm in plan.arms.items():
-        variant = arm.variant
-        if variant.source == BASE:
-            found.append(ArmInfo(name, arm.recipe, family=variant.family))
+        if arm.source == BASE:
+            found.append(ArmInfo(name, arm.recipe, family=arm.family))
             continue
-        source = plan.arms[variant.source]
-        data = _summary(plan.folder / "data" / variant.source)
-        folders = [plan.folder / "train" / variant.source / f"seed{s}" for s in plan.study.seeds]
+        source = plan.arms[arm.source]
+        data = _summary(plan.folder / "data" / arm.source)
+        folders = [plan.folder / "train" / arm.source / f"seed{s}" for s in plan.study.seeds]
         runs = [_summary(folder) for folder in folders]
         spent = costs.of_arm(plan, source, data, runs, folders)
         found.append(
@@ -86,7 +68,7 @@ def arm_infos(plan: Plan) -> list[ArmInfo]:
                 seconds=spent.seconds,
                 notes=tuple([*data["notes"], *_stopped(plan, runs)]),
                 loss=tuple((step, loss) for step, loss in runs[0]["loss"]),
-                family=variant.family,
+                family=arm.family,
                 shared_seconds=spent.shared_seconds,
                 flops=spent.flops,
                 tokens=spent.tokens,
@@ -195,7 +177,7 @@ def repeated_readings(plan: Plan) -> dict[str, list[list[Reading]]]:
     return {
         task: [
             read_readings(plan.folder / "readings" / one)
-            for one in (place(Point(BASE), task), *(again_place(k, task) for k in repeats(plan)))
+            for one in (place(Point(BASE), task), *(again_place(k, task) for k in plan.repeats))
         ]
         for task in plan.tasks
     }
@@ -208,31 +190,19 @@ def agreements(plan: Plan) -> list[Agreement]:
         step, scale = plan.places(arm)[-1]
         points = [Point(arm, seed, step, scale) for seed in plan.seeds(arm)]
         for task in plan.tasks:
-            judge = plan.tasks[task].judge
-            if not isinstance(judge, Panel):
+            seats = plan.tasks[task].seats
+            if not seats:
                 continue
-            where = [place(one, task) for one in points]
+            where = [place(point, task) for point in points]
             votes = [
                 [
                     verdict
                     for at in where
-                    for verdict in read_verdicts(plan.folder / members_place(seat, at))
+                    for verdict in read_verdicts(plan.folder / member_place(seat.folder, at))
                 ]
-                for seat, _ in judge.seats()
+                for seat in seats
             ]
-            said = judge.agreement(votes)
-            titles = said["members"]
-            pairs = tuple(
-                PairAgreement(
-                    (titles[one["of"][0]], titles[one["of"][1]]),
-                    one["replies"],
-                    one["agree"],
-                    one["kappa"],
-                )
-                for one in said["pairs"]
-            )
-            cast = dict(zip(titles, said["votes"], strict=True))
-            found.append(Agreement(arm, task, said["replies"], cast, said["alpha"], pairs))
+            found.append(agreement(arm, task, [seat.title for seat in seats], votes))
     return found
 
 
@@ -248,17 +218,22 @@ def meter_readings(plan: Plan) -> list[Meter]:
 def replies_shown(plan: Plan, count: int) -> list[ReplyShown]:
     """The first `count` replies per arm and task at the final checkpoint, for readers who ask."""
     found = []
-    for arm in (BASE, *plan.arms):
-        step, scale = plan.places(arm)[-1]
-        for task in plan.tasks:
+    for task in plan.tasks:
+        questions = plan.folder / "replies" / place(Point(BASE), task) / QUESTIONS
+        asked = [row for _, row in islice(store.read_objects(questions), count)]
+        for arm in (BASE, *plan.arms):
+            step, scale = plan.places(arm)[-1]
             where = place(Point(arm, plan.seeds(arm)[0], step, scale), task)
-            replies = {one.example_id: one for one in read_replies(plan.folder / "replies" / where)}
+            replies = {
+                reply.example_id: reply for reply in read_replies(plan.folder / "replies" / where)
+            }
             graded = read_readings(plan.folder / "readings" / where)
-            outcome = {one.example_id: one.outcome for one in graded}
-            for example in plan.asked[task][:count]:
-                reply = replies[example.id].text
-                found.append(ReplyShown(arm, task, example.question, reply, outcome[example.id]))
-    return found
+            outcome = {reading.example_id: reading.outcome for reading in graded}
+            for row in asked:
+                reply = replies[row["id"]].text
+                found.append(ReplyShown(arm, task, row["question"], reply, outcome[row["id"]]))
+    order = [BASE, *plan.arms]
+    return sorted(found, key=lambda shown: order.index(shown.arm))
 
 
 def _summary(folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What did an arm cost beyond its equal budget: seconds, tokens, arithmetic?
+"""Seconds, tokens and arithmetic that an arm cost beyond its equal budget.
 
 Arithmetic is estimated as usual (Kaplan et al. 2020, arXiv:2001.08361): a forward pass takes two
 operations per parameter and token, a backward pass four; with adapters the gradients of the frozen
@@ -15,7 +15,7 @@ from typing import Any
 
 from holdfast.memory.model.shape import read_shape
 from holdfast.runs import store
-from holdfast.study.plan import Arm, Plan
+from holdfast.runs.plan import ArmPlan, Plan
 
 FORWARD = 2.0
 
@@ -41,7 +41,7 @@ class Costs:
 
 def of_arm(
     plan: Plan,
-    arm: Arm,
+    arm: ArmPlan,
     data: Mapping[str, Any],
     runs: Sequence[Mapping[str, Any]],
     folders: Sequence[Path],
@@ -55,16 +55,15 @@ def of_arm(
         runs: the summaries of its trainings.
         folders: of its trainings.
     """
-    train = arm.variant.train
-    backward = 4.0 if train.method == "full" else 2.0
-    each = FORWARD + backward + (FORWARD if train.gradient_checkpointing else 0.0)
+    train = arm.training
+    backward = 4.0 if train["method"] == "full" else 2.0
+    each = FORWARD + backward + (FORWARD if train["gradient_checkpointing"] else 0.0)
     tokens = _mean(run["tokens"] for run in runs)
     reference = _mean(run["reference_tokens"] for run in runs)
     written = _mean(run["generated_tokens"] for run in runs)
     probed = _mean(run.get("probe_tokens", 0) for run in runs)
     passes = each * tokens + FORWARD * (reference + written) + 3 * FORWARD * probed
-    shared = [one.name for method in arm.made for one in method.shared(plan.setting())]
-    records = [store.read_json(plan.folder / "shared" / name / store.RECORD) for name in shared]
+    records = [store.read_json(plan.folder / "shared" / name / store.RECORD) for name in arm.shared]
     spent = [record["summary"]["spent"] for record in records] + [data["spent"]]
     passes += FORWARD * sum(one["read"] + one["written"] for one in spent)
     return Costs(
@@ -72,7 +71,7 @@ def of_arm(
         shared_seconds=round(
             sum(record["seconds"] for record in records) + data["spent"]["seconds"], 1
         ),
-        flops=passes * read_shape(plan.ref.base, plan.ref.revision).active_parameters,
+        flops=passes * read_shape(plan.model.base, plan.model.revision).active_parameters,
         tokens=round(tokens),
         generated_tokens=round(written + sum(one["written"] for one in spent)),
     )

@@ -19,8 +19,7 @@ from holdfast.analysis.stats import (
     noise_floor,
     paired_p,
 )
-from holdfast.config.sweeps import BASE
-from holdfast.types import Reading
+from holdfast.types import BASE, Reading
 
 if TYPE_CHECKING:
     from holdfast.analysis.summarize import Measured

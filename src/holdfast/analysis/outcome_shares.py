@@ -15,9 +15,8 @@ import numpy as np
 from holdfast.analysis.arrays import as_share, breakdowns, item_ids, values
 from holdfast.analysis.results import Cell, Share
 from holdfast.analysis.stats import Values, mean_over_seeds
-from holdfast.config.sweeps import BASE
 from holdfast.grading.safety_outcomes import MISSING, OUTCOMES, UNSURE, WITHHELD
-from holdfast.types import Reading
+from holdfast.types import BASE, Reading
 
 if TYPE_CHECKING:
     from holdfast.analysis.summarize import Measured

@@ -27,8 +27,7 @@ from holdfast.analysis.results import (
 )
 from holdfast.analysis.selection.rule import in_points
 from holdfast.analysis.stats import Values, mean_over_seeds, paired_difference, retained_share
-from holdfast.config.sweeps import BASE
-from holdfast.types import Reading
+from holdfast.types import BASE, Reading
 
 
 @dataclass(frozen=True, slots=True)

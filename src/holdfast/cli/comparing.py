@@ -111,7 +111,7 @@ def _dry(found: Any, steps: Sequence[Any]) -> tuple[dict[str, Any], str]:
     """What would run, as JSON values and in words."""
     plan = found.plan
     names = [{"stage": step.stage.name, "done": step.done} for step in steps]
-    items = {name: len(asked) for name, asked in plan.asked.items()}
+    items = {task.name: task.items for task in plan.tasks.values()}
     models = {"base": found.base, **found.tuned}
     about = {
         "folder": str(plan.folder),

@@ -132,7 +132,7 @@ def _run(
     study = load.load(path, overrides)
     folder = runs_dir / study.name
     if dry_run:
-        planned = studies.plan(study, folder, str(path))
+        planned = studies.prepare(study, folder, str(path)).plan
         steps = studies.schedule(planned, only, rebuild)
         names = [{"stage": step.stage.name, "done": step.done} for step in steps]
         say(as_json, {"folder": str(folder), "stages": names}, dry_run_text(planned, steps))

@@ -1,4 +1,4 @@
-"""What did somebody else's fine-tune gain, and what did it forget?
+"""Compares models that were trained elsewhere with their base: gained and forgotten.
 
 `plan` checks what was asked and lays out the stages of `holdfast.compare.layout`; `run` carries
 them out in a run folder. Nothing is trained. With files of answers instead of models, nothing is
@@ -8,7 +8,7 @@ asked either, and torch is not needed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,15 @@ from holdfast.models import ModelRef, external
 from holdfast.models.external import Foreign
 from holdfast.progress import Progress
 from holdfast.runs import stages, store
-from holdfast.runs.stages import Stage, Step
-from holdfast.study.plan import BASE, Arm, Plan
+from holdfast.runs.plan import Plan, write_plan
+from holdfast.runs.stages import PlannedStage, Step
+from holdfast.study import laid_out
+from holdfast.study.session import Arm, Measuring, Session
 from holdfast.tasks import Task
 from holdfast.train import stage
-from holdfast.types import Example
+from holdfast.types import BASE, Example
 
-__all__ = ["Comparison", "Outcome", "Request", "plan", "reopen", "run", "schedule"]
+__all__ = ["Comparison", "Outcome", "Request", "plan", "run", "schedule"]
 
 REQUEST = "compare.json"
 """In the run folder: what was asked."""
@@ -101,13 +103,14 @@ def plan(request: Request, runs_dir: Path) -> Comparison:
     }
     notes += about_models(base, list(tuned.values()), marks, len(set(kinds.values())) > 1)
     ref = ModelRef(base.ref.base) if request.replies else base.ref
-    planned = _plan(study, runs_dir / name, ref, made, asked, tuned, marks[BASE])
-    found = Comparison(planned, base, tuned, marks, kinds, target, tuple(notes), held)
-    planned.stages.extend(lay_out(found))
-    return found
+    session = _session(study, runs_dir / name, ref, made, asked, tuned, marks[BASE])
+    found = Comparison(session, base, tuned, marks, kinds, target, tuple(notes), held)
+    return replace(
+        found, session=laid_out(session, lambda live: lay_out(replace(found, session=live)))
+    )
 
 
-def _plan(
+def _session(
     study: Study,
     folder: Path,
     ref: ModelRef,
@@ -115,24 +118,28 @@ def _plan(
     asked: dict[str, list[Example]],
     tuned: dict[str, Foreign],
     identity: dict[str, Any],
-) -> Plan:
-    """A plan whose arms are the tuned models."""
-    here = [one for one in tuned.values() if one.form not in external.ELSEWHERE]
+) -> Session:
+    """A session whose arms are the tuned models."""
+    here = [model for model in tuned.values() if model.form not in external.ELSEWHERE]
     gpus = stage.gpus_of(study) if here else ()
     samplings = {
-        one: tasks.sampling(one, spec, study.answer.sampling, SOURCE, made[one])
-        for one, spec in study.tasks.items()
+        name: tasks.sampling(name, spec, study.answer.sampling, SOURCE, made[name])
+        for name, spec in study.tasks.items()
     }
     untrained = ArmSpec.model_validate({"from": BASE})
     arms = {
-        who: Arm(Variant(who, who, untrained, TrainSpec(), BASE), foreign=one)
-        for who, one in tuned.items()
+        who: Arm(Variant(who, who, untrained, TrainSpec(), BASE), foreign=model)
+        for who, model in tuned.items()
     }
     pool = EnginePool(study, gpus)
-    return Plan(
-        study, folder, ref, made, samplings, asked, (), 0, (), arms, LeakIndex(()), pool,
-        identity, gpus,
+    measuring = Measuring(made, samplings, asked)
+    planned = Plan(
+        study, folder, ref, 0, (), 0, pool.nf4, measuring.planned(study, pool.nf4), {}
     )  # fmt: skip
+    session = Session(planned, measuring, (), arms, LeakIndex(()), pool, identity, tuple(gpus))
+    setting = session.setting()
+    own = {who: arm.planned(study, (), setting) for who, arm in arms.items()}
+    return replace(session, plan=replace(planned, arms=own))
 
 
 def _asked(task: Task, study: Study, name: str) -> list[Example]:
@@ -202,21 +209,22 @@ def run(
         HoldfastError: see `holdfast.errors`; everything finished is kept.
     """
     found = plan(request, runs_dir)
-    planned, folder = found.plan, found.plan.folder
+    session, folder = found.session, found.plan.folder
     rebuild = [*rebuild, *_stale(found)]
     schedule(found, rebuild)  # complain before anything is written
     store.open_run(folder)
     with store.lock(folder):
-        stages.forget(planned.stages, folder, rebuild)
+        stages.forget(session.plan.stages, folder, rebuild)
         steps = schedule(found)
         store.write_json(folder / REQUEST, asdict(request))
+        write_plan(session.plan)
         if not all(step.done for step in steps):
             about = environment.describe() if found.local else {"versions": environment.versions()}
             store.write_json(folder / "environment.json", about)
         try:
-            stages.execute(steps, folder, progress)
+            stages.execute(steps, session.stages, folder, progress)
         finally:
-            planned.pool.close()
+            session.pool.close()
     return Outcome(from_json(store.read_json(folder / "stats" / "results.json")), folder)
 
 
@@ -241,22 +249,11 @@ def _stale(one: Comparison) -> list[str]:
     return [stage.name for stage in one.plan.stages if _cheap(stage) and _differs(stage, one.plan)]
 
 
-def _cheap(stage: Stage) -> bool:
+def _cheap(stage: PlannedStage) -> bool:
     """Whether a stage is made again without ado when it differs: nothing is asked for it."""
     return stage.name.startswith(("stats", "looks", "readings/")) or "given" in stage.identity
 
 
-def _differs(stage: Stage, plan: Plan) -> bool:
+def _differs(stage: PlannedStage, plan: Plan) -> bool:
     record = stages.read_record(plan.folder / stage.name)
     return record is not None and record["identity"] != store.canonical(stage.identity)
-
-
-def reopen(folder: Path) -> Comparison:
-    """The comparison of a run folder, as it was asked.
-
-    Raises:
-        UsageError: its models or data are not there any more.
-    """
-    asked = store.read_json(folder / REQUEST)
-    listed = {key: tuple(asked[key]) for key in ("models", "tasks", "settings")}
-    return plan(Request(**{**asked, **listed, "name": folder.name}), folder.parent)

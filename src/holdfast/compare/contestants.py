@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from holdfast.compare.request import SOURCE, Request
-from holdfast.config.sweeps import BASE
 from holdfast.errors import UsageError
 from holdfast.models import external
 from holdfast.models.external import Foreign
+from holdfast.types import BASE
 
 
 def models(request: Request) -> tuple[Foreign, dict[str, Foreign]]:

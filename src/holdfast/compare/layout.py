@@ -1,6 +1,6 @@
-"""Which stages does a comparison consist of?
+"""The stages of a comparison: those of a study without its training.
 
-Those of a study without its training. Replies are asked for, or taken from files; everything after
+ Replies are asked for, or taken from files; everything after
 them is the same code.
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import environment, models
+from holdfast.analysis import collect
 from holdfast.analysis.results import Results, TaskInfo, from_json, to_json
 from holdfast.analysis.summarize import assemble
 from holdfast.compare.answer_files import Given
@@ -20,27 +21,27 @@ from holdfast.compare.verdict import MIXED, about_looks, decide, verdict
 from holdfast.data import chat
 from holdfast.engines.resumable import REPLIES
 from holdfast.errors import ModelError
-from holdfast.grading import evaluate, safety_outcomes
+from holdfast.grading import safety_outcomes
+from holdfast.grading.answer import write_questions
+from holdfast.grading.grade import READINGS, read_readings
 from holdfast.models import ModelRef, external
 from holdfast.models.external import Foreign
 from holdfast.models.peft_adapter import brings_modules
 from holdfast.progress import Progress
 from holdfast.report import write_report
 from holdfast.runs import store
+from holdfast.runs.plan import Plan, again_place, place
 from holdfast.runs.stages import Stage
 from holdfast.study.measuring import (
     again,
-    again_place,
     grading,
     judged_first,
     judges_ready,
-    repeats,
     replies,
-    scores,
     scoring,
 )
-from holdfast.study.plan import BASE, Plan, place
-from holdfast.types import Message, Point, Reading
+from holdfast.study.session import Session
+from holdfast.types import BASE, Message, Point, Reading
 
 LOOKS = "looks"
 PROBE = (Message("user", "What is 2 + 3?"),)
@@ -52,7 +53,7 @@ class Comparison:
     """A checked comparison, before any model.
 
     Attributes:
-        plan: its study; every tuned model is an arm without training.
+        session: of its study; every tuned model is an arm without training.
         base: the first model.
         tuned: the others, by arm.
         marks: what makes each model that model, by name.
@@ -62,7 +63,7 @@ class Comparison:
         given: what the files of answers hold, by name; empty where models are asked.
     """
 
-    plan: Plan
+    session: Session
     base: Foreign
     tuned: Mapping[str, Foreign]
     marks: Mapping[str, Mapping[str, Any]]
@@ -70,6 +71,11 @@ class Comparison:
     target: str | None
     notes: tuple[str, ...]
     given: Mapping[str, Given]
+
+    @property
+    def plan(self) -> Plan:
+        """What is done, as data."""
+        return self.session.plan
 
     @property
     def mixed(self) -> bool:
@@ -85,9 +91,9 @@ class Comparison:
 
 def lay_out(one: Comparison) -> list[Stage]:
     """All stages, needs first; stages of one model lie together so that it is loaded once."""
-    plan = one.plan
+    session, plan = one.session, one.plan
     base = [_replies(one, Point(BASE), task) for task in plan.tasks]
-    repeated = [again(plan, task, time) for time in repeats(plan) for task in plan.tasks]
+    repeated = [again(session, task, time) for time in plan.repeats for task in plan.tasks]
     looks = [_looks(one)] if one.local else []
     tuned = [
         _replies(one, point, task)
@@ -96,25 +102,38 @@ def lay_out(one: Comparison) -> list[Stage]:
         for task in plan.tasks
     ]
     where = [(place(point, name), name) for point in plan.points() for name in plan.tasks]
-    where += [(again_place(time, name), name) for time in repeats(plan) for name in plan.tasks]
-    scored = [scoring(plan, at, name) for at, name in where if scores(plan.tasks[name])]
+    where += [(again_place(time, name), name) for time in plan.repeats for name in plan.tasks]
+    scored = [scoring(session, at, name) for at, name in where if plan.tasks[name].perplexity]
     graded = judged_first([stage for at, name in where for stage in _grading(one, at, name)])
     readings = [stage.name for stage in graded if stage.name.startswith("readings/")]
     stats = _stats(one, [*readings, *(stage.name for stage in looks)])
     report = Stage("report", {}, lambda f, p: _report(plan, f), ("stats",))
-    return [*judges_ready(plan), *looks, *base, *repeated, *tuned, *scored, *graded, stats, report]
+    return [
+        *judges_ready(session),
+        *looks,
+        *base,
+        *repeated,
+        *tuned,
+        *scored,
+        *graded,
+        stats,
+        report,
+    ]
 
 
 def _replies(one: Comparison, point: Point, task: str) -> Stage:
     """What one model says to one task."""
-    plan, model = one.plan, one.tuned.get(point.arm, one.base)
+    session, model = one.session, one.tuned.get(point.arm, one.base)
     if one.given:
-        given = one.given[point.arm]
-        identity = {"given": given.mark, "items": len(plan.asked[task])}
-        return Stage(
-            f"replies/{place(point, task)}", identity, lambda f, p: _take(given, task, f, p)
-        )
-    asked = replies(plan, point, task)
+        given, examples = one.given[point.arm], session.measuring.asked[task]
+
+        def take(folder: Path, progress: Progress) -> Mapping[str, Any]:
+            write_questions(examples, folder)
+            return _take(given, task, folder, progress)
+
+        identity = {"given": given.mark, "items": len(examples)}
+        return Stage(f"replies/{place(point, task)}", identity, take)
+    asked = replies(session, point, task)
     identity = {
         **asked.identity,
         "model": one.marks[point.arm],
@@ -126,7 +145,7 @@ def _replies(one: Comparison, point: Point, task: str) -> Stage:
             return asked.run(folder, progress)
         finally:
             if model.ref.adapter and brings_modules(Path(model.ref.adapter)):
-                plan.pool.close()
+                session.pool.close()
 
     return replace(asked, identity=identity, run=make)
 
@@ -149,20 +168,20 @@ def _take(given: Given, task: str, folder: Path, progress: Progress) -> Mapping[
 
 def _grading(one: Comparison, at: str, task: str) -> list[Stage]:
     """Verdicts and readings; an item that a file does not answer gets a reading without a value."""
-    stages = grading(one.plan, at, task)
+    stages = grading(one.session, at, task)
     missing = one.given[at.split("/")[0]].missing[task] if one.given else []
     if not missing:
         return stages
     last = stages[-1]
-    group = {item.id: str(item.meta.get("group", "")) for item in one.plan.asked[task]}
+    group = {item.id: str(item.meta.get("group", "")) for item in one.session.measuring.asked[task]}
 
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
         summary = dict(last.run(folder, progress) or {})
         unscored = [
             Reading(name, 0, None, safety_outcomes.MISSING, "", group[name]) for name in missing
         ]
-        readings = [*evaluate.read_readings(folder), *unscored]
-        store.write_jsonl(folder / evaluate.READINGS, readings)
+        readings = [*read_readings(folder), *unscored]
+        store.write_jsonl(folder / READINGS, readings)
         return summary | {"missing": len(missing)}
 
     return [*stages[:-1], replace(last, run=make)]
@@ -212,8 +231,6 @@ def _stats(one: Comparison, needs: Sequence[str]) -> Stage:
 
 def summarise(one: Comparison) -> Results:
     """Everything that the report shows, from finished readings."""
-    from holdfast.analysis import collect  # here: it and `holdfast.study` need each other
-
     plan, notes = one.plan, list(one.notes)
     conditions = _conditions(one)
     path = plan.folder / LOOKS / "looks.json"

@@ -16,8 +16,8 @@ from holdfast.config.load import known_keys, parse
 from holdfast.errors import StudyError
 from holdfast.memory.model.targets import ALL_LINEAR, PRESETS
 from holdfast.registry import nearest
+from holdfast.types import BASE
 
-BASE = "base"
 EQUAL = {
     "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
     "global_batch_size", "keep_shortest", "max_length", "overlong", "completion_only_loss",

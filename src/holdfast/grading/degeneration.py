@@ -28,8 +28,8 @@ MATHS: Final = "mathematics that was not asked for"
 LOOP: Final = "goes round in circles"
 ECHO: Final = "repeats the prompt"
 SCRIPT: Final = "another script"
-SURPRISE: Final = "unlikely to the untouched model"
-REASONS: Final = (EMPTY, SHORT, SYMBOLS, GARBLED, MATHS, LOOP, ECHO, SCRIPT, SURPRISE)
+UNLIKELY: Final = "unlikely to the untouched model"
+REASONS: Final = (EMPTY, SHORT, SYMBOLS, GARBLED, MATHS, LOOP, ECHO, SCRIPT, UNLIKELY)
 
 CHARS: Final = 20_000
 """As much of a reply is read."""

@@ -8,18 +8,20 @@ reply is not punished for being cut off. Loops are *likely* by this measure and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from holdfast.engines import Engine
+from holdfast.engines.pool import EnginePool
+from holdfast.grading.answer import paired
 from holdfast.grading.degeneration import NLL_TOKENS, usual_limit
 from holdfast.progress import Progress
 from holdfast.runs import store
-from holdfast.types import Example, Reply
+from holdfast.types import Example, ModelRef, Reply
 
-SURPRISE = "surprise.jsonl"
+PERPLEXITY = "perplexity.jsonl"
 CHUNK = 256
 SETTLED = 4
 """Decimals that are kept: batches differ beyond them."""
@@ -32,7 +34,7 @@ def measure(
     progress: Progress,
     chunk: int = CHUNK,
 ) -> Mapping[str, Any]:
-    """Score replies by the untouched model; writes ``surprise.jsonl``, continues a half-done one.
+    """Score replies by the untouched model; writes ``perplexity.jsonl``, continues a half-done one.
 
     Args:
         engine: opens the base; only called when something is left to score.
@@ -51,7 +53,7 @@ def measure(
             store.write_jsonl(part, _scored(engine, some))
         rows += [row for _, row in store.read_objects(part)]
         progress.advance(len(some))
-    store.write_jsonl(folder / SURPRISE, rows)
+    store.write_jsonl(folder / PERPLEXITY, rows)
     for part in parts.glob("*.jsonl"):
         part.unlink()
     if parts.is_dir():
@@ -61,9 +63,30 @@ def measure(
     return {"scored": len(known), "too_short": len(rows) - len(known), "mean_nll": mean}
 
 
+def score_replies(
+    pool: EnginePool,
+    base: ModelRef,
+    examples: Sequence[Example],
+    replies: Path,
+    folder: Path,
+    progress: Progress,
+) -> Mapping[str, Any]:
+    """Score stored replies by the untouched model; see `measure`.
+
+    Args:
+        pool: lends the engine.
+        base: the untouched model.
+        examples: what was asked.
+        replies: folder of what was said.
+        folder: of the stage.
+        progress: is advanced per reply.
+    """
+    return measure(lambda: pool.engine(base), paired(examples, replies), folder, progress)
+
+
 def read(folder: Path) -> dict[tuple[str, int], float | None]:
     """What `measure` wrote: by example and sample, nats per token; None for short replies."""
-    rows = store.read_objects(folder / SURPRISE)
+    rows = store.read_objects(folder / PERPLEXITY)
     return {(row["example_id"], row["sample"]): row["nll"] for _, row in rows}
 
 

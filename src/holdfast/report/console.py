@@ -15,8 +15,8 @@ from holdfast.analysis.results import Results, Share, TaskInfo
 from holdfast.report import sentences
 from holdfast.report.cost_table import budget
 from holdfast.report.words import UNMEASURED, difference, factor, interval, shown, unscored
+from holdfast.runs.plan import Plan
 from holdfast.runs.stages import Step
-from holdfast.study.plan import Plan
 
 EDGE = 1
 """Characters that a table's border takes beside its columns."""
@@ -119,10 +119,10 @@ def dry_run_text(plan: Plan, steps: Sequence[Step]) -> str:
         f"Study {plan.study.name}: {plan.study.model.id}",
         f"Run folder {plan.folder}",
         f"Training: {train.method}, {plan.steps} steps of {train.batch_size} examples "
-        f"({len(plan.plain)} in the training set of {plan.study.target}), "
+        f"({plan.training_items} in the training set of {plan.study.target}), "
         f"checkpoints after {', '.join(map(str, plan.save_at))}",
         "Measured: "
-        + ", ".join(f"{name} ({len(asked)} items)" for name, asked in plan.asked.items()),
+        + ", ".join(f"{task.name} ({task.items} items)" for task in plan.tasks.values()),
         "",
         *(f"  {'done' if step.done else 'run '}  {step.stage.name}" for step in steps),
         "",

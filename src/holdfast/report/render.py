@@ -1,22 +1,20 @@
-"""How is the report of a finished run made again?"""
+"""Makes the report of a finished run again, from its run folder alone."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
+from holdfast.analysis.collect import replies_shown
 from holdfast.analysis.results import Results, from_json
 from holdfast.errors import FolderError
 from holdfast.report import write_report
 from holdfast.runs import store
+from holdfast.runs.plan import read_plan
 
 
-def render(folder: Path, replies: int = 0) -> tuple[Results, Path]:
-    """Write the report of a run folder again, by default without any model output.
-
-    Args:
-        folder: the run folder.
-        replies: show the first so many replies per arm and task, folded away and escaped.
+def read_results(folder: Path) -> Results:
+    """The results of a finished run.
 
     Raises:
         FolderError: not a run folder, or a run that has no results yet.
@@ -27,17 +25,22 @@ def render(folder: Path, replies: int = 0) -> tuple[Results, Path]:
         raise FolderError(
             "has no results yet", where=str(folder), remedy="finish it with `holdfast run`"
         )
-    results = from_json(store.read_json(finished))
-    if replies:
-        from holdfast import compare
-        from holdfast import study as studies
-        from holdfast.analysis.collect import replies_shown
-        from holdfast.config import load
+    return from_json(store.read_json(finished))
 
-        source = folder / "study.yaml"
-        if (folder / compare.REQUEST).is_file():
-            plan = compare.reopen(folder).plan
-        else:
-            plan = studies.plan(load.load(source), folder, str(source))
-        results = replace(results, replies=tuple(replies_shown(plan, replies)))
+
+def render(folder: Path, replies: int = 0) -> tuple[Results, Path]:
+    """Write the report of a run folder again, by default without any model output.
+
+    Reads no data set and needs no model, no judge and no torch.
+
+    Args:
+        folder: the run folder.
+        replies: show the first so many replies per arm and task, folded away and escaped.
+
+    Raises:
+        FolderError: not a run folder, or a run that has no results yet.
+    """
+    results = read_results(folder)
+    if replies:
+        results = replace(results, replies=tuple(replies_shown(read_plan(folder), replies)))
     return results, write_report(results, folder / "report")

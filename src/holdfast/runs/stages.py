@@ -1,4 +1,4 @@
-"""In what order does the work run, what can be skipped, and what happens after a crash?
+"""Runs the stages of a plan in order, skips what is done, and continues after a crash.
 
 A `Stage` is a value: a name (which is also its folder and its selector), the values that bear its
 identity, and a function that fills a folder. Identity covers *what* is computed; where and how fast
@@ -30,6 +30,21 @@ NEARLY_NOTHING_BYTES = 1 << 20
 Run = Callable[[Path, Progress], Mapping[str, Any] | None]
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """A stage as data: what it is called, what it computes, and which stages it reads.
+
+    Attributes:
+        name: see `Stage`, as are the others.
+        identity: JSON values.
+        needs: names of the stages whose output it reads.
+    """
+
+    name: str
+    identity: Mapping[str, Any]
+    needs: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Stage:
     """One unit of work.
@@ -48,18 +63,23 @@ class Stage:
     needs: tuple[str, ...] = ()
     resumable: bool = False
 
+    @property
+    def planned(self) -> PlannedStage:
+        """The stage without its code."""
+        return PlannedStage(self.name, self.identity, self.needs)
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One line of the schedule: a stage, and whether it is done or has to run."""
 
-    stage: Stage
+    stage: PlannedStage
     fingerprint: str
     done: bool
 
 
 def schedule(
-    stages: Sequence[Stage], folder: Path, only: str = "*", rebuild: Sequence[str] = ()
+    stages: Sequence[PlannedStage], folder: Path, only: str = "*", rebuild: Sequence[str] = ()
 ) -> list[Step]:
     """Decide for every stage whether it runs; touches nothing.
 
@@ -79,7 +99,7 @@ def schedule(
     for glob in (only, *rebuild):
         if not any(fnmatchcase(name, glob) for name in names):
             raise UsageError(f"no stage matches {glob!r}", remedy="see the names with `--dry-run`")
-    marks = _fingerprints(stages)
+    marks = fingerprints(stages)
     records = {name: read_record(folder / name) for name in names}
     wanted: set[str] = set()
     for stage in reversed(stages):
@@ -123,7 +143,7 @@ def _rebuild(names: Sequence[str]) -> str:
     return " ".join(f"--rebuild '{name}'" for name in names)
 
 
-def forget(stages: Sequence[Stage], folder: Path, rebuild: Sequence[str]) -> None:
+def forget(stages: Sequence[PlannedStage], folder: Path, rebuild: Sequence[str]) -> None:
     """Set the records of the stages to be rebuilt aside, so that an interrupted rebuild goes on."""
     for stage in stages:
         record = folder / stage.name / store.RECORD
@@ -131,14 +151,24 @@ def forget(stages: Sequence[Stage], folder: Path, rebuild: Sequence[str]) -> Non
             os.replace(record, record.with_suffix(".forgotten.json"))
 
 
-def execute(steps: Sequence[Step], folder: Path, progress: Progress) -> None:
-    """Run what is not done, in order."""
+def execute(
+    steps: Sequence[Step], stages: Sequence[Stage], folder: Path, progress: Progress
+) -> None:
+    """Run what is not done, in order.
+
+    Args:
+        steps: the schedule.
+        stages: the stages with their code, among them all of the schedule.
+        folder: the run folder.
+        progress: follows it.
+    """
+    code = {stage.name: stage for stage in stages}
     waiting = [step for step in steps if not step.done]
     progress.begin(len(steps), len(steps) - len(waiting))
     for step in waiting:
         progress.enter(step.stage.name)
         try:
-            _run(step, folder, progress)
+            _run(step, code[step.stage.name], folder, progress)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             if isinstance(error, HoldfastError) or not _disk_full(error, folder):
                 raise
@@ -156,11 +186,10 @@ def _disk_full(error: Exception, folder: Path) -> bool:
     return shutil.disk_usage(folder).free < NEARLY_NOTHING_BYTES
 
 
-def _run(step: Step, folder: Path, progress: Progress) -> None:
-    stage = step.stage
+def _run(step: Step, stage: Stage, folder: Path, progress: Progress) -> None:
     final = folder / stage.name
     work = final.with_name(final.name + ".tmp")
-    needs = _made(stage, {need: read_record(folder / need) for need in stage.needs})
+    needs = _made(step.stage, {need: read_record(folder / need) for need in stage.needs})
     claim = {"fingerprint": step.fingerprint, "needs": needs}
     marker = work / "claim.json"
     claimed = marker.exists() and store.read_json(marker) == claim
@@ -196,12 +225,17 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return store.read_json(path) if path.is_file() else None
 
 
-def _made(stage: Stage, records: Mapping[str, Mapping[str, Any] | None]) -> dict[str, str | None]:
+def _made(stage: PlannedStage, records: Mapping[str, Mapping[str, Any] | None]) -> dict[str, str | None]:
     """Which making of each need a stage reads: the mark that its record got when it was made."""
     return {need: (records[need] or {}).get("made") for need in stage.needs}
 
 
-def _fingerprints(stages: Sequence[Stage]) -> dict[str, str]:
+def fingerprints(stages: Sequence[PlannedStage]) -> dict[str, str]:
+    """The fingerprint of every stage by name: a hash of its identity and of its needs' own.
+
+    Args:
+        stages: needs first.
+    """
     marks: dict[str, str] = {}
     for stage in stages:
         missing = [need for need in stage.needs if need not in marks]

@@ -14,13 +14,15 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 from holdfast.errors import DataError, FolderError
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
-SCHEMA = 1
+FORMAT = 2
+"""Of run folders; raised whenever what an older version left can no longer be continued or read."""
 RECORD = "record.json"
 MARKER = "run.json"
 Row = TypeVar("Row", Example, Reply, Verdict, Reading)
@@ -173,7 +175,7 @@ def open_run(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / MARKER, {"schema": SCHEMA})
+        write_json(folder / MARKER, {"format": FORMAT, "holdfast": version("holdfast")})
     except OSError as error:
         raise FolderError(
             f"cannot be written: {error.strerror}",
@@ -201,13 +203,29 @@ def check_run(folder: Path, must_exist: bool = False) -> None:
                 remedy="name the folder that `holdfast run` or `holdfast demo` printed",
             )
         return
-    schema = read_json(marker).get("schema")
-    if schema != SCHEMA:
+    found = _format_of(marker)
+    if found == FORMAT:
+        return
+    if isinstance(found, int) and found < FORMAT:
         raise FolderError(
-            f"was made by another version of Holdfast (layout {schema}, this one reads {SCHEMA})",
+            f"is of run format {found}, made by an older version of Holdfast (this one reads "
+            f"format {FORMAT})",
             where=str(folder),
-            remedy="use that version, or start a new run folder with another `name`",
+            remedy="give the study another `name` (of a comparison: --name) and run it again; its "
+            "report/ can still be opened as it is",
         )
+    raise FolderError(
+        f"is of run format {found!r}, which this version of Holdfast does not know (it reads "
+        f"format {FORMAT})",
+        where=str(folder),
+        remedy="open it with the version that made it, or give the study another `name`",
+    )
+
+
+def _format_of(marker: Path) -> object:
+    """The format that a run folder's marker names; the first was called a schema."""
+    value = read_json(marker)
+    return value.get("format", value.get("schema")) if isinstance(value, Mapping) else None
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""How does the checkpoint that a study chose become something to give away?
+"""Exports the checkpoint that a study chose, measured again as exported.
 
 The rule decides by the readings of the run. What it chose is exported into a temporary folder, the
 export itself is asked and graded again on the items that had no part in the choice, the rule
@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from holdfast import study as studies
 from holdfast.analysis import selection
 from holdfast.analysis.arrays import as_share
 from holdfast.analysis.collect import task_infos
@@ -25,15 +24,15 @@ from holdfast.analysis.selection import Candidate, from_run
 from holdfast.analysis.selection.from_run import Evidence
 from holdfast.analysis.stats import Values, paired_difference, wilson
 from holdfast.compare import REQUEST
-from holdfast.config import load
 from holdfast.errors import FolderError, UsageError
 from holdfast.progress import Progress
 from holdfast.registry import nearest
-from holdfast.runs import store
+from holdfast.runs import stages, store
+from holdfast.runs.plan import Plan, point_folder, read_plan
 from holdfast.ship.card import CARD, SHIP, Card, Figure
 from holdfast.ship.export import FORMS, Form, export
-from holdfast.ship.remeasure import measure
-from holdfast.study.plan import Plan, place
+from holdfast.ship.remeasure import Exported, measure
+from holdfast.study import prepare
 
 DECISION = "decision.json"
 
@@ -132,7 +131,8 @@ def ship(
     with _building(to) as folder:
         progress.say(f"exporting {selection.name_of(choice.point)}")
         made = export(ref, form, folder)
-        measured = measure(plan, evidence, choice.point, made, form, progress)
+        session = prepare(plan.study, plan.folder, str(plan.folder / "study.yaml"))
+        measured = measure(session, evidence, Exported(choice.point, made, form), progress)
         again = from_run.as_decision(
             selection.confirm(
                 measured, evidence.base, plan.study.ship, plan.study.target, evidence.halves
@@ -160,11 +160,8 @@ def _finished(run: Path) -> Plan:
             where=str(run),
             remedy="name the run folder of a study",
         )
-    source = run / "study.yaml"
-    if not source.is_file():
-        raise UsageError("holds no study.yaml", where=str(run), remedy="start with `holdfast run`")
-    plan = studies.plan(load.load(source), run, str(source))
-    left = [step.stage.name for step in studies.schedule(plan) if not step.done]
+    plan = read_plan(run)
+    left = [step.stage.name for step in stages.schedule(plan.stages, run) if not step.done]
     left = [name for name in left if name != "report"]
     if left:
         raise UsageError(
@@ -208,7 +205,7 @@ def _free(to: Path | None) -> Path:
 
 
 def _named(evidence: Evidence, checkpoint: str) -> Candidate:
-    names = {place(one.point, "").rstrip("/"): one for one in evidence.trained}
+    names = {point_folder(one.point): one for one in evidence.trained}
     name = checkpoint.strip("/")
     if name not in names:
         raise UsageError(

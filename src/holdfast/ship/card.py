@@ -1,8 +1,4 @@
-"""What must somebody know who is handed the exported model?
-
-The model card: what it is, what was gained and lost and how that was measured, on which data it was
-trained, what the figures do not say, and how it is loaded.
-"""
+"""The model card of an export: what was gained and lost, how, on which data, and what is not known."""
 
 from __future__ import annotations
 
@@ -13,11 +9,11 @@ from pathlib import Path
 from holdfast.analysis import selection
 from holdfast.analysis.collect import arm_infos
 from holdfast.analysis.results import ArmInfo, Decision, Share, TaskInfo
-from holdfast.models import LAB
+from holdfast.config import LAB, TrainSpec
 from holdfast.report.words import difference, interval, percent, shown, unscored
 from holdfast.runs import store
+from holdfast.runs.plan import ArmPlan, Plan
 from holdfast.ship.export import Form
-from holdfast.study.plan import Arm, Plan
 from holdfast.types import Point
 
 CARD = "README.md"
@@ -81,7 +77,7 @@ class Card:
         store.write_text(folder / CARD, "\n\n".join(parts) + "\n")
 
     @property
-    def _arm(self) -> Arm:
+    def _arm(self) -> ArmPlan:
         return self.plan.arms[self.point.arm]
 
     @property
@@ -92,7 +88,7 @@ class Card:
     def _head(self) -> str:
         library = "peft" if self.form == "adapter" else "transformers"
         name = selection.name_of(self.point)
-        listed = "" if Path(self.plan.ref.base).is_dir() else f"base_model: {self._base}\n"
+        listed = "" if Path(self.plan.model.base).is_dir() else f"base_model: {self._base}\n"
         scaled = ""
         if self.point.scale != 1:
             scaled = (
@@ -153,7 +149,7 @@ class Card:
 
     def _training(self) -> str:
         info: ArmInfo = next(a for a in arm_infos(self.plan) if a.name == self.point.arm)
-        train = self._arm.variant.train
+        train = TrainSpec.model_validate(self._arm.training)
         method: str = train.method
         if method != "full":
             lora = train.lora
@@ -174,7 +170,7 @@ class Card:
         """Steps behind the weights: fewer than planned where a meter ended the training."""
         return min(
             self.point.step,
-            self.plan.ended(self._arm.variant.source, self.point.seed) or self.point.step,
+            self.plan.ended(self._arm.source, self.point.seed) or self.point.step,
         )
 
     def _limits(self) -> str:
@@ -183,10 +179,10 @@ class Card:
             "been forgotten.",
             "- This is one model; training again with another seed gives another one.",
         ]
-        for task, made in self.plan.tasks.items():
-            if made.judge:
+        for task in self.plan.tasks.values():
+            if task.judge:
                 lines.append(
-                    f"- {task} is by the judge {made.judge.title}. Another judge gives other "
+                    f"- {task.name} is by the judge {task.judge_title}. Another judge gives other "
                     "figures, and none of them is a safety grade or a certificate."
                 )
         if self.form != "adapter" and self.plan.study.train.method == "qlora":
@@ -196,17 +192,17 @@ class Card:
                 f"the base's unrounded weights{rounded}, which is not the same model; the figures "
                 "as exported are of what lies here."
             )
-        for method in self._arm.ask:
+        for words, settings in self._arm.asked:
             lines.append(
-                f"- Measured as {method.recipe()}; used otherwise, the figures do not hold: "
-                f"`{dict(method.identity())}`"
+                f"- Measured as {words}; used otherwise, the figures do not hold: "
+                f"`{dict(settings)}`"
             )
         return "## Limits\n\n" + "\n".join(lines)
 
     def _loading(self) -> str:
         base = f'"{self._base}"'
-        if self.plan.ref.revision:
-            base += f', revision="{self.plan.ref.revision}"'
+        if self.plan.model.revision:
+            base += f', revision="{self.plan.model.revision}"'
         code = ADAPTER.format(base=base) if self.form == "adapter" else WHOLE
         note = ""
         if self._base == LAB and self.form == "adapter":

@@ -1,4 +1,4 @@
-"""What does an exported model score on the items that had no part in choosing it?
+"""Measures an exported model on the items that had no part in choosing it.
 
 Merging rounds, four bits round more, and adapters can be written wrongly: only the export itself
 can say what it is worth. It is asked, judged and graded as the study did with every checkpoint.
@@ -7,6 +7,7 @@ can say what it is worth. It is asked, judged and graded as the study did with e
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.analysis.arrays import values
@@ -14,18 +15,30 @@ from holdfast.analysis.selection import Candidate
 from holdfast.analysis.selection.from_run import Evidence
 from holdfast.analysis.stats import Values
 from holdfast.engines.pool import EnginePool
-from holdfast.grading import evaluate
+from holdfast.grading.answer import answer_items
+from holdfast.grading.grade import grade_replies, read_readings
+from holdfast.grading.judge import judge_replies
+from holdfast.grading.perplexity import score_replies
 from holdfast.judges import Desk
 from holdfast.models import ModelRef
 from holdfast.progress import Progress
+from holdfast.runs.plan import place
 from holdfast.ship.export import Form
-from holdfast.study.measuring import scores
-from holdfast.study.plan import BASE, Plan, place
-from holdfast.types import Point
+from holdfast.study.session import Session
+from holdfast.types import BASE, Point
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was exported: which point, the model that lies there now, and in which form."""
+
+    point: Point
+    model: ModelRef
+    form: Form
 
 
 def measure(
-    plan: Plan, evidence: Evidence, point: Point, ref: ModelRef, form: Form, progress: Progress
+    session: Session, evidence: Evidence, exported: Exported, progress: Progress
 ) -> Candidate:
     """Readings of an export; the items that choose are not asked and stay unscored.
 
@@ -33,69 +46,66 @@ def measure(
     written, whether the study measured in four bits or not. No reply is kept.
 
     Args:
-        plan: of the finished study.
+        session: of the finished study.
         evidence: its readings, which say which items report.
-        point: what was exported.
-        ref: the export.
-        form: in which it was exported.
+        exported: what was exported.
         progress: is advanced per answer.
     """
-    plan.pool.close()
-    pool = plan.pool
-    if form != "adapter":
-        answer = plan.study.answer.model_copy(update={"quantize": "none"})
-        pool = EnginePool(plan.study.model_copy(update={"answer": answer}), plan.gpus)
+    pool = session.pool
+    if exported.form != "adapter":
+        answer = session.study.answer.model_copy(update={"quantize": "none"})
+        pool = EnginePool(session.study.model_copy(update={"answer": answer}), session.gpus)
     readings = {}
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            for task in plan.tasks:
+            measuring = _Measuring(session, pool, exported, progress)
+            for task in session.plan.tasks:
                 progress.say(f"measuring the export on {task}")
-                folder = Path(scratch) / task
-                readings[task] = _readings(plan, pool, evidence, point, task, ref, folder, progress)
+                readings[task] = measuring.readings(task, evidence, Path(scratch) / task)
     finally:
         pool.close()
-    return Candidate(point, readings)
+        session.pool.close()
+    return Candidate(exported.point, readings)
 
 
-def _readings(
-    plan: Plan,
-    pool: EnginePool,
-    evidence: Evidence,
-    point: Point,
-    task: str,
-    ref: ModelRef,
-    folder: Path,
-    progress: Progress,
-) -> Values:
-    """One task asked, scored, judged and graded."""
-    order, (_, reporting) = evidence.ids[task], evidence.halves[task]
-    ids = {one for one, keep in zip(order, reporting, strict=True) if keep}
-    asked = [one for one in plan.ask(point.arm, task) if one.id in ids]
-    items = [one for one in plan.asked[task] if one.id in ids]
-    replies, verdicts, graded = (folder / one for one in ("replies", "verdicts", "readings"))
-    for one in (replies, verdicts, graded):
-        one.mkdir(parents=True)
-    evaluate.answer(pool, ref, asked, plan.samplings[task], replies, progress)
-    judged = plan.tasks[task].judge
-    if judged:
-        evaluate.judge(judged, items, replies, verdicts, Desk(verdicts, progress, pool.engine))
-    scored = _scored(plan, pool, task, folder, progress) if scores(plan.tasks[task]) else None
-    evaluate.grade(plan.tasks[task], items, replies, verdicts if judged else None, graded, scored)
-    return values(evaluate.read_readings(graded), order)
+@dataclass(frozen=True, slots=True)
+class _Measuring:
+    """One export being measured."""
 
+    session: Session
+    pool: EnginePool
+    exported: Exported
+    progress: Progress
 
-def _scored(
-    plan: Plan, pool: EnginePool, task: str, folder: Path, progress: Progress
-) -> tuple[Path, Path]:
-    """Score an export's replies by the base, as the study measured it."""
-    mine = folder / "surprise"
-    mine.mkdir()
-    if pool is not plan.pool:
-        pool.close()
-    try:
-        items, said = plan.asked[task], folder / "replies"
-        evaluate.score(plan.pool, plan.ref, items, said, mine, progress)
-    finally:
-        if pool is not plan.pool:
-            plan.pool.close()
-    return mine, plan.folder / "surprise" / place(Point(BASE), task)
+    def readings(self, task: str, evidence: Evidence, folder: Path) -> Values:
+        """One task asked, scored, judged and graded."""
+        order, (_, reporting) = evidence.ids[task], evidence.halves[task]
+        ids = {item for item, keep in zip(order, reporting, strict=True) if keep}
+        measuring, own = self.session.measuring, self.session.measuring.tasks[task]
+        asked = [item for item in self.session.ask(self.exported.point.arm, task) if item.id in ids]
+        items = [item for item in measuring.asked[task] if item.id in ids]
+        replies, verdicts, graded = (folder / part for part in ("replies", "verdicts", "readings"))
+        for place_ in (replies, verdicts, graded):
+            place_.mkdir(parents=True)
+        sampling = measuring.samplings[task]
+        answer_items(self.pool, self.exported.model, asked, sampling, replies, self.progress)
+        if own.judge:
+            desk = Desk(verdicts, self.progress, self.pool.engine)
+            judge_replies(own.judge, items, replies, verdicts, desk)
+        scored = self._scored(task, folder) if self.session.plan.tasks[task].perplexity else None
+        grade_replies(own, items, replies, verdicts if own.judge else None, graded, scored)
+        return values(read_readings(graded), order)
+
+    def _scored(self, task: str, folder: Path) -> tuple[Path, Path]:
+        """Score an export's replies by the base, as the study measured it."""
+        mine, session = folder / "perplexity", self.session
+        mine.mkdir()
+        if self.pool is not session.pool:
+            self.pool.close()
+        try:
+            items, said = session.measuring.asked[task], folder / "replies"
+            score_replies(session.pool, session.plan.model, items, said, mine, self.progress)
+        finally:
+            if self.pool is not session.pool:
+                session.pool.close()
+        return mine, session.folder / "perplexity" / place(Point(BASE), task)

@@ -1,40 +1,63 @@
-"""How is a study checked and carried out?
+"""Checks a study, and carries it out.
 
-`plan` is pure: it reads data files, checks everything that can be checked without a model, and
-returns stages (`holdfast.study.layout`) whose functions do the work later. `run` carries a plan out
-in a run folder.
+`prepare` reads data files, checks everything that can be checked without a model, and returns a
+`Session`: the plan, and the stages (`holdfast.study.layout`) whose functions do the work later.
+`plan` is its data alone. `run` carries a session out in a run folder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from holdfast import engines, environment, methods, models, tasks
+from holdfast import engines, environment, methods, models, progress, tasks
 from holdfast.analysis.results import Results, from_json
 from holdfast.analysis.selection import check_rule
-from holdfast.config import Study
+from holdfast.config import Study, load
 from holdfast.config.sweeps import Variant, expand
 from holdfast.data.batching import checkpoint_steps, steps_of
 from holdfast.data.leakage import LeakIndex
 from holdfast.engines.pool import EnginePool
 from holdfast.errors import located
-from holdfast.progress import Progress
 from holdfast.registry import resolve
 from holdfast.runs import stages, store
+from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import Step
-from holdfast.study import combinations, keeping
+from holdfast.study import combinations, pruning
 from holdfast.study.layout import lay_out
-from holdfast.study.plan import Arm, Plan
+from holdfast.study.session import Arm, Measuring, Session
 from holdfast.train import stage
 from holdfast.types import Example
 
+RUNS = Path("runs")
+"""Where run folders are made unless somebody says otherwise."""
 
-def plan(study: Study, folder: Path, source: str = "study") -> Plan:
-    """Check a study and lay out its stages; loads no model and writes nothing.
+
+def plan(
+    study: Study | str | Path | Mapping[str, Any],
+    folder: str | Path | None = None,
+    source: str = "",
+) -> Plan:
+    """Check a study and say what it does; loads no model and writes nothing.
+
+    Args:
+        study: what the user wrote, or the file that holds it.
+        folder: the run folder, existing or not; None: ``runs/NAME``.
+        source: name of the study file, for messages.
+
+    Raises:
+        UsageError: anything wrong with the study, its data or its model folder.
+    """
+    found = as_study(study)
+    return prepare(found, _folder(found, folder), source or _source(study)).plan
+
+
+def prepare(study: Study, folder: Path, source: str = "study") -> Session:
+    """Check a study and make everything ready to run it; loads no model and writes nothing.
 
     Args:
         study: what the user wrote.
@@ -45,15 +68,54 @@ def plan(study: Study, folder: Path, source: str = "study") -> Plan:
         UsageError: anything wrong with the study, its data or its model folder.
     """
     gpus = stage.gpus_of(study)
-    study = stage.resolved(study, gpus)
+    study = _anchored(stage.resolved(study, gpus))
     stage.check_fits(study, gpus)
-    ref = models.reference(study.model)
-    made = {name: tasks.build(name, spec, source) for name, spec in study.tasks.items()}
-    samplings = {
-        name: tasks.sampling(name, spec, study.answer.sampling, source, made[name])
-        for name, spec in study.tasks.items()
-    }
+    model = models.reference(study.model)
     resolve("engines", engines.ENGINES, study.answer.engine, source)
+    measuring = measure(study, source)
+    target = study.target
+    with located(f"{source}: tasks.{target}"):
+        plain = tasks.training_set(
+            measuring.tasks[target], study.tasks[target], study.train.keep_shortest
+        )
+    leaks = LeakIndex(example for examples in measuring.asked.values() for example in examples)
+    leaks.refuse(plain, f"{source}: tasks.{target}")
+    arms = {name: _arm(variant, source) for name, variant in expand(study, source).items()}
+    train = study.train
+    steps = steps_of(len(plain), train.batch_size, train.num_train_epochs, train.max_steps)
+    save_at = checkpoint_steps(steps, train.checkpoints, train.save_steps)
+    pool = EnginePool(study, gpus)
+    abilities = measuring.planned(study, pool.nf4)
+    found = Plan(study, folder, model, steps, save_at, len(plain), pool.nf4, abilities, {})
+    session = Session(
+        found, measuring, plain, arms, leaks, pool, models.identity(model), tuple(gpus)
+    )
+    for name, arm in arms.items():
+        combinations.check(arm, arms, study, f"{source}: arms.{arm.variant.family}")
+        if arm.trains:
+            for method in arm.made:
+                with located(f"{source}: arms.{name}"):
+                    method.check(session.setting())
+    check_rule(study.ship, study.tasks, source)
+    setting = session.setting()
+    planned = {name: arm.planned(study, save_at, setting) for name, arm in arms.items()}
+    return laid_out(replace(session, plan=replace(found, arms=planned)), lay_out)
+
+
+def laid_out(session: Session, lay: Any) -> Session:
+    """The session with its stages, in its plan as well."""
+    made = tuple(lay(session))
+    planned = replace(session.plan, stages=tuple(stage.planned for stage in made))
+    return replace(session, plan=planned, stages=made)
+
+
+def measure(study: Study, source: str) -> Measuring:
+    """Build the tasks of a study and read their items.
+
+    Raises:
+        UsageError: a task that cannot be, data that cannot be read, a judge that lacks something.
+    """
+    made = {name: tasks.build(name, spec, source) for name, spec in study.tasks.items()}
     asked = {}
     for name, task in made.items():
         with located(f"{source}: tasks.{name}"):
@@ -61,94 +123,122 @@ def plan(study: Study, folder: Path, source: str = "study") -> Plan:
             task.self_check()
             if task.judge is not None:
                 task.judge.check()
-    target = study.target
-    with located(f"{source}: tasks.{target}"):
-        plain = tasks.training_set(made[target], study.tasks[target], study.train.keep_shortest)
-    leaks = LeakIndex(example for examples in asked.values() for example in examples)
-    leaks.refuse(plain, f"{source}: tasks.{target}")
-    arms = {
-        name: Arm(
-            variant,
-            _built(variant, "data", source),
-            _built(variant, "loss", source),
-            _built(variant, "weights", source),
-            _built(variant, "ask", source),
-        )
-        for name, variant in expand(study, source).items()
+    samplings = {
+        name: tasks.sampling(name, spec, study.answer.sampling, source, made[name])
+        for name, spec in study.tasks.items()
     }
-    train = study.train
-    steps = steps_of(len(plain), train.batch_size, train.num_train_epochs, train.max_steps)
-    save_at = checkpoint_steps(steps, train.checkpoints, train.save_steps)
-    pool = EnginePool(study, gpus)
-    found = Plan(
-        study, folder, ref, made, samplings, asked, plain, steps, save_at, arms, leaks, pool,
-        models.identity(ref), gpus,
-    )  # fmt: skip
-    for name, arm in arms.items():
-        combinations.check(arm, arms, study, f"{source}: arms.{arm.variant.family}")
-        if arm.variant.trains:
-            for method in arm.made:
-                with located(f"{source}: arms.{name}"):
-                    method.check(found.setting())
-    check_rule(study.ship, study.tasks, source)
-    found.stages.extend(lay_out(found))
-    return found
+    return Measuring(made, samplings, asked)
 
 
-def _built(variant: Variant, entry: str, source: str) -> tuple[Any, ...]:
-    where = f"arms.{variant.family}.{entry}"
-    return tuple(
-        methods.build(name, options, source, where)
-        for step in getattr(variant.spec, entry)
-        for name, options in step.items()
-    )
+def _arm(variant: Variant, source: str) -> Arm:
+    def built(entry: str) -> tuple[Any, ...]:
+        where = f"arms.{variant.family}.{entry}"
+        return tuple(
+            methods.build(name, options, source, where)
+            for step in getattr(variant.spec, entry)
+            for name, options in step.items()
+        )
+
+    return Arm(variant, built("data"), built("loss"), built("weights"), built("ask"))
 
 
 def run(
-    study: Study,
-    folder: Path,
-    progress: Progress,
-    source: str = "study",
+    study: Study | str | Path | Mapping[str, Any],
+    folder: str | Path | None = None,
+    progress: progress.Progress | None = None,
+    source: str = "",
     only: str = "*",
     rebuild: Sequence[str] = (),
 ) -> Results | None:
-    """Carry a study out, or on; returns the results when statistics are part of what was asked.
+    """Carry a study out, or on; what is finished already is not done again.
+
+    Args:
+        study: what the user wrote, or the file that holds it.
+        folder: the run folder; None: ``runs/NAME``.
+        progress: follows it; None: bars in a terminal or notebook, lines elsewhere.
+        source: name of the study file, for messages.
+        only: run the stages that match this glob, and what they need.
+        rebuild: globs of stages to make again.
+
+    Returns:
+        The results, when statistics are part of what was asked.
 
     Raises:
         HoldfastError: see `holdfast.errors`; everything finished is kept.
     """
+    found = as_study(study)
+    place = _folder(found, folder)
+    if progress is None:
+        with following() as bars:
+            return _run(found, place, bars, source or _source(study), only, rebuild)
+    return _run(found, place, progress, source or _source(study), only, rebuild)
+
+
+def following() -> progress.Bars:
+    """What follows a run of somebody who did not say what should."""
+    return progress.Bars()
+
+
+def as_study(study: Study | str | Path | Mapping[str, Any]) -> Study:
+    """A study, loaded where it is named by its file."""
+    if isinstance(study, Study):
+        return study
+    if isinstance(study, str | Path):
+        return load.load(Path(study))
+    return load.build(dict(study), (), "study")
+
+
+def _source(study: Study | str | Path | Mapping[str, Any]) -> str:
+    return str(study) if isinstance(study, str | Path) else "study"
+
+
+def _folder(study: Study, folder: str | Path | None) -> Path:
+    return RUNS / study.name if folder is None else Path(folder)
+
+
+def _run(
+    study: Study,
+    folder: Path,
+    progress: progress.Progress,
+    source: str,
+    only: str,
+    rebuild: Sequence[str],
+) -> Results | None:
     stage.check_present(study)
-    planned = plan(study, folder, source)
-    schedule(planned, only, rebuild)  # complain before anything is written
+    session = prepare(study, folder, source)
+    schedule(session.plan, only, rebuild)  # complain before anything is written
     store.open_run(folder)
     with store.lock(folder):
-        stages.forget(planned.stages, folder, rebuild)
-        steps = schedule(planned, only)
-        _check_trained(planned)
-        dump = _anchored(study.model_dump(mode="json", exclude_unset=True))
+        stages.forget(session.plan.stages, folder, rebuild)
+        steps = schedule(session.plan, only)
+        _check_trained(session)
+        dump = session.study.model_dump(mode="json", exclude_unset=True)
         store.write_text(folder / "study.yaml", yaml.safe_dump(dump, sort_keys=False))
-        store.write_json(folder / "plan.json", [
-            {"stage": step.stage.name, "fingerprint": step.fingerprint} for step in steps
-        ])  # fmt: skip
+        write_plan(session.plan)
         if not all(step.done for step in steps):
             store.write_json(folder / "environment.json", environment.describe())
         try:
-            stages.execute(steps, folder, progress)
+            stages.execute(steps, session.stages, folder, progress)
         finally:
-            planned.pool.close()
+            session.pool.close()
         if not any(step.stage.name == "stats" for step in steps):
             return None
-        for gone in keeping.prune(planned):
+        for gone in pruning.prune(session.plan):
             progress.say(f"deleted {gone} (train.save_total_limit)")
     return from_json(store.read_json(folder / "stats" / "results.json"))
 
 
-def _anchored(value: Any, key: str = "") -> Any:
+def _anchored(study: Study) -> Study:
     """The same with paths that hold wherever the command is given from."""
+    dump = study.model_dump(mode="json", exclude_unset=True)
+    return Study.model_validate(_anchor(dump))
+
+
+def _anchor(value: Any, key: str = "") -> Any:
     if isinstance(value, dict):
-        return {name: _anchored(one, name) for name, one in value.items()}
+        return {name: _anchor(part, name) for name, part in value.items()}
     if isinstance(value, list):
-        return [_anchored(one, key) for one in value]
+        return [_anchor(part, key) for part in value]
     names_a_place = key.endswith("path") or key in ("model", "id", "teacher")
     if names_a_place and isinstance(value, str) and value != models.LAB:
         place = Path(value).expanduser()
@@ -156,12 +246,12 @@ def _anchored(value: Any, key: str = "") -> Any:
     return value
 
 
-def _check_trained(plan: Plan) -> None:
+def _check_trained(session: Session) -> None:
     """Refuse to measure arms that were trained on what has become an evaluation question since."""
-    for arm in plan.arms:
-        file = plan.folder / "data" / arm / methods.EXAMPLES
+    for arm in session.arms:
+        file = session.folder / "data" / arm / methods.EXAMPLES
         if file.is_file():
-            plan.leaks.refuse(store.read_jsonl(file, Example), f"arm {arm}, already trained")
+            session.leaks.refuse(store.read_jsonl(file, Example), f"arm {arm}, already trained")
 
 
 def schedule(plan: Plan, only: str = "*", rebuild: Sequence[str] = ()) -> list[Step]:

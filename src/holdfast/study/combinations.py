@@ -1,4 +1,4 @@
-"""Which methods cannot be combined, and which need what this training does not have?"""
+"""Refuses arms whose methods do not go together, or with this training."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from holdfast.config import Study
 from holdfast.errors import StudyError
 from holdfast.registry import nearest
-from holdfast.study.plan import BASE, Arm
+from holdfast.study.session import Arm
 from holdfast.train import adapters
+from holdfast.types import BASE
 
 
 def check(arm: Arm, arms: Mapping[str, Arm], study: Study, where: str) -> None:

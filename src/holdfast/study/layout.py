@@ -1,4 +1,4 @@
-"""Which stages does a plan consist of, and what does each of them do?
+"""The stages of a study, and what each of them does.
 
 The only module that knows every part. A stage's identity holds what is measured and nothing of
 where it runs; its function closes over the plan and fills the folder that it is given.
@@ -33,24 +33,22 @@ from holdfast.methods._probes import probes
 from holdfast.progress import Progress
 from holdfast.report import write_report
 from holdfast.runs import store
+from holdfast.runs.plan import again_place, place
 from holdfast.runs.stages import Stage
 from holdfast.study.measuring import (
     again,
-    again_place,
     grading,
     judged_first,
     judges_ready,
     made_weights,
-    repeats,
     replies,
-    scores,
     scoring,
 )
-from holdfast.study.plan import BASE, Plan, place
+from holdfast.study.session import Session, named, scores
 from holdfast.train import check_settings, stage
 from holdfast.train.adapters import check_model
 from holdfast.train.data import encode_all
-from holdfast.types import Point
+from holdfast.types import BASE, Point
 
 BUDGET = "budget"
 SAID_ELSEWHERE = {  # no bearing on the weights, or part of the identity in its resolved form
@@ -60,75 +58,85 @@ SAID_ELSEWHERE = {  # no bearing on the weights, or part of the identity in its 
 }  # fmt: skip
 
 
-def lay_out(plan: Plan) -> list[Stage]:
+def lay_out(session: Session) -> list[Stage]:
     """All stages, needs first; stages of one model lie together so that it is loaded once."""
-    budget = Stage(BUDGET, _data_identity(plan, "plain"), lambda f, p: _budget(plan, f))
-    base = [replies(plan, Point(BASE), task) for task in plan.tasks]
-    repeated = [again(plan, task, time) for time in repeats(plan) for task in plan.tasks]
-    shared = {f"shared/{one.name}": _shared(plan, one) for one in all_shared(plan)}
-    data = [_data(plan, arm) for arm, own in plan.arms.items() if own.variant.trains]
-    trained = [_train(plan, arm, seed) for arm, seed in plan.trained]
-    made = {one.name: one for point in plan.points() for one in made_weights(plan, point)}
+    budget = Stage(BUDGET, _data_identity(session, "plain"), lambda f, p: _budget(session, f))
+    base = [replies(session, Point(BASE), task) for task in session.measuring.tasks]
+    repeated = [
+        again(session, task, time)
+        for time in session.plan.repeats
+        for task in session.measuring.tasks
+    ]
+    shared = {f"shared/{one.name}": _shared(session, one) for one in all_shared(session)}
+    data = [_data(session, arm) for arm, own in session.arms.items() if own.variant.trains]
+    trained = [_train(session, arm, seed) for arm, seed in session.plan.trained]
+    made = {
+        one.name: one for point in session.plan.points() for one in made_weights(session, point)
+    }
     tuned = [
-        replies(plan, point, task)
-        for point in plan.points()
+        replies(session, point, task)
+        for point in session.plan.points()
         if point.arm != BASE
-        for task in plan.tasks
+        for task in session.measuring.tasks
     ]
     where = []
-    for name in plan.tasks:
-        where += [(place(point, name), name) for point in plan.points()]
-        where += [(again_place(time, name), name) for time in repeats(plan)]
-    scored = [scoring(plan, one, name) for one, name in where if scores(plan.tasks[name])]
-    graded = judged_first([stage for at, name in where for stage in grading(plan, at, name)])
-    stats = _stats(plan, [one.name for one in graded if one.name.startswith("readings/")])
-    report = Stage("report", {}, lambda f, p: _report(plan, f), ("stats",))
+    for name in session.measuring.tasks:
+        where += [(place(point, name), name) for point in session.plan.points()]
+        where += [(again_place(time, name), name) for time in session.plan.repeats]
+    scored = [
+        scoring(session, one, name) for one, name in where if scores(session.measuring.tasks[name])
+    ]
+    graded = judged_first([stage for at, name in where for stage in grading(session, at, name)])
+    stats = _stats(session, [one.name for one in graded if one.name.startswith("readings/")])
+    report = Stage("report", {}, lambda f, p: _report(session, f), ("stats",))
     return [
-        *judges_ready(plan), budget, *base, *repeated, *shared.values(), *data, *trained,
+        *judges_ready(session), budget, *base, *repeated, *shared.values(), *data, *trained,
         *made.values(), *tuned, *scored, *graded, stats, report,
     ]  # fmt: skip
 
 
-def all_shared(plan: Plan) -> list[Shared]:
+def all_shared(session: Session) -> list[Shared]:
     """What methods and meters need of the base, the same thing once."""
-    setting = plan.setting()
+    setting = session.setting()
     found = [
         one
-        for arm in plan.arms.values()
+        for arm in session.arms.values()
         if arm.variant.trains
         for method in arm.made
         for one in method.shared(setting)
     ]
-    if plan.study.meters.probes:
-        found.append(probes(setting, plan.study.meters.probes))
+    if session.study.meters.probes:
+        found.append(probes(setting, session.study.meters.probes))
     return list({one.name: one for one in found}.values())
 
 
-def _data_identity(plan: Plan, kind: str) -> dict[str, Any]:
-    train = plan.study.train
+def _data_identity(session: Session, kind: str) -> dict[str, Any]:
+    train = session.study.train
     return {
         "kind": kind,
-        "model": plan.identity,
-        "examples": store.fingerprint([[one.id, one.messages, one.target] for one in plan.plain]),
-        "steps": plan.steps,
+        "model": session.identity,
+        "examples": store.fingerprint(
+            [[one.id, one.messages, one.target] for one in session.plain]
+        ),
+        "steps": session.plan.steps,
         "batch_size": [train.per_device_train_batch_size, train.accumulation],
         "completion_only_loss": train.completion_only_loss,
         "max_length": [train.max_length, train.overlong],
     } | ({"cut_template_header": True} if train.cut_template_header else {})
 
 
-def _budget(plan: Plan, folder: Path) -> Mapping[str, Any]:
-    train = plan.study.train
-    for name, arm in plan.arms.items():  # before any GPU time is spent on what comes earlier
+def _budget(session: Session, folder: Path) -> Mapping[str, Any]:
+    train = session.study.train
+    for name, arm in session.arms.items():  # before any GPU time is spent on what comes earlier
         if arm.variant.trains:
             with _in_arm(name):
-                check_settings(arm.variant.train, plan.study.hardware.device)
+                check_settings(arm.variant.train, session.study.hardware.device)
                 if train.method != "full":
-                    check_model(plan.ref, arm.variant.train)
-    rows, _, _ = encode_all(plan.ref, plan.plain, train)
+                    check_model(session.plan.model, arm.variant.train)
+    rows, _, _ = encode_all(session.plan.model, session.plain, train)
     costs = [row.cost for row in rows]
     size = train.per_device_train_batch_size
-    budget = plain_budget(costs, plan.steps, train.accumulation, size)
+    budget = plain_budget(costs, session.plan.steps, train.accumulation, size)
     store.write_json(folder / "budget.json", budget)
     return asdict(budget)
 
@@ -142,38 +150,38 @@ def _in_arm(name: str) -> Iterator[None]:
         raise
 
 
-def _shared(plan: Plan, one: Shared) -> Stage:
+def _shared(session: Session, one: Shared) -> Stage:
     identity = {
-        "model": plan.identity,
-        "nf4": plan.pool.nf4,
+        "model": session.identity,
+        "nf4": session.pool.nf4,
         **one.identity,
     }
 
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
-        with plan.pool.counted(folder) as spent:
+        with session.pool.counted(folder) as spent:
             summary = one.run(folder, progress)
         return {**summary, "spent": asdict(spent)}
 
     return Stage(f"shared/{one.name}", identity, make, (), one.resumable)
 
 
-def _data(plan: Plan, arm: str) -> Stage:
-    steps, train = plan.arms[arm].made, plan.arms[arm].variant.train
-    shared = [one.name for method in steps for one in method.shared(plan.setting())]
-    identity = _data_identity(plan, "arm") | {
-        "methods": [[type(m).__name__, m.version, m.identity()] for m in steps]
+def _data(session: Session, arm: str) -> Stage:
+    steps, train = session.arms[arm].made, session.arms[arm].variant.train
+    shared = [one.name for method in steps for one in method.shared(session.setting())]
+    identity = _data_identity(session, "arm") | {
+        "methods": [[named(m), m.version, m.identity()] for m in steps]
     }
 
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
-        examples, notes = list(plan.plain), []
-        made = {name: plan.folder / "shared" / name for name in shared}
-        with plan.pool.counted(folder) as spent:
+        examples, notes = list(session.plain), []
+        made = {name: session.folder / "shared" / name for name in shared}
+        with session.pool.counted(folder) as spent:
             for method in steps:
-                examples, said = method.apply(examples, plan.setting(), made)
+                examples, said = method.apply(examples, session.setting(), made)
                 notes += said
-        plan.leaks.refuse(examples, f"arm {arm}")
+        session.leaks.refuse(examples, f"arm {arm}")
         before = len(examples)
-        rows, examples, preview = encode_all(plan.ref, examples, train)
+        rows, examples, preview = encode_all(session.plan.model, examples, train)
         store.write_jsonl(folder / methods.EXAMPLES, examples)
         store.write_text(folder / "mask_preview.txt", preview + "\n")
         sources: dict[str, int] = {}
@@ -194,42 +202,42 @@ def _data(plan: Plan, arm: str) -> Stage:
     return Stage(f"data/{arm}", identity, make, (BUDGET, *(f"shared/{name}" for name in shared)))
 
 
-def _train(plan: Plan, arm: str, seed: int) -> Stage:
-    own = plan.arms[arm]
+def _train(session: Session, arm: str, seed: int) -> Stage:
+    own = session.arms[arm]
     train = own.variant.train
-    losses = [[type(m).__name__, m.version, m.identity()] for m in own.loss]
+    losses = [[named(m), m.version, m.identity()] for m in own.loss]
     identity = {
-        "model": plan.identity,
+        "model": session.identity,
         "train": train.model_dump(mode="json", exclude=SAID_ELSEWHERE),
         "accumulation": train.accumulation,
         "seed": seed,
-        "save_at": plan.save_at,
+        "save_at": session.plan.save_at,
         "loss": losses,
-        "stop": plan.study.meters.stop,
+        "stop": session.study.meters.stop,
     }
-    metered = plan.study.meters.probes
-    read = probes(plan.setting(), metered).name if metered else None
+    metered = session.study.meters.probes
+    read = probes(session.setting(), metered).name if metered else None
 
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
-        plan.pool.close()
-        data = plan.folder / "data" / arm
+        session.pool.close()
+        data = session.folder / "data" / arm
         job = stage.job_of(
-            plan.study,
+            session.study,
             train,
-            model=asdict(plan.ref),
+            model=asdict(session.plan.model),
             examples=str((data / methods.EXAMPLES).absolute()),
-            budget=Budget(**store.read_json(plan.folder / BUDGET / "budget.json")),
+            budget=Budget(**store.read_json(session.folder / BUDGET / "budget.json")),
             seed=seed,
-            save_at=plan.save_at,
+            save_at=session.plan.save_at,
             folder=str(folder.absolute()),
             losses=tuple((name, dict(options or {})) for name, options in _named(own.variant.spec)),
-            probes=read and str((plan.folder / "shared" / read / methods.EXAMPLES).absolute()),
-            stop=dict(plan.study.meters.stop),
+            probes=read and str((session.folder / "shared" / read / methods.EXAMPLES).absolute()),
+            stop=dict(session.study.meters.stop),
         )
         about = store.read_json(data / store.RECORD)["summary"]
-        study = plan.study.model_copy(update={"train": train})
+        study = session.study.model_copy(update={"train": train})
         return stage.run(
-            study, job, about["longest_tokens"], plan.gpus, progress, about["answer_tokens"]
+            study, job, about["longest_tokens"], session.gpus, progress, about["answer_tokens"]
         )
 
     needs = (BUDGET, f"data/{arm}", *([f"shared/{read}"] if read else []))
@@ -240,7 +248,9 @@ def _named(spec: ArmSpec) -> list[tuple[str, dict[str, Any] | None]]:
     return [pair for step in spec.loss for pair in step.items()]
 
 
-def _stats(plan: Plan, readings: Sequence[str]) -> Stage:
+def _stats(session: Session, readings: Sequence[str]) -> Stage:
+    plan = session.plan
+
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
         evidence = from_run.gather(plan)
         results = assemble(
@@ -261,12 +271,12 @@ def _stats(plan: Plan, readings: Sequence[str]) -> Stage:
         return {"verdict": results.verdict}
 
     identity = {
-        "name": plan.study.name, "statistics": 3, "ship": plan.study.ship.model_dump(mode="json"),
+        "name": session.study.name, "statistics": 3, "ship": session.study.ship.model_dump(mode="json"),
     }  # fmt: skip
-    trained = [f"train/{arm}/seed{seed}" for arm, seed in plan.trained]
+    trained = [f"train/{arm}/seed{seed}" for arm, seed in session.plan.trained]
     return Stage("stats", identity, make, (*trained, *readings))
 
 
-def _report(plan: Plan, folder: Path) -> Mapping[str, Any]:
-    results = from_json(store.read_json(plan.folder / "stats" / "results.json"))
+def _report(session: Session, folder: Path) -> Mapping[str, Any]:
+    results = from_json(store.read_json(session.folder / "stats" / "results.json"))
     return {"page": write_report(results, folder).name}

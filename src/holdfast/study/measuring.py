@@ -1,4 +1,4 @@
-"""Which stages make and measure one point: its weights, replies, scores, verdicts, readings?"""
+"""The stages that make and measure one point: weights, replies, perplexity, verdicts, readings."""
 
 from __future__ import annotations
 
@@ -10,55 +10,52 @@ from typing import Any
 
 from holdfast.engines.resumable import OTHERWISE, REPLIES
 from holdfast.errors import DataError
-from holdfast.grading import evaluate
+from holdfast.grading.answer import answer_items, write_questions
 from holdfast.grading.degeneration import NLL_MARGIN, NLL_QUANTILE
+from holdfast.grading.grade import grade_replies
+from holdfast.grading.judge import combine_verdicts, judge_replies
+from holdfast.grading.perplexity import score_replies
 from holdfast.judges import Afar, Judge, Panel, members_of
 from holdfast.judges._guard import guard_of
-from holdfast.judges.ensemble import MEMBERS
 from holdfast.methods.scale import interpolated_model
 from holdfast.progress import Progress
 from holdfast.runs import store
+from holdfast.runs.plan import again_place, member_place, place
 from holdfast.runs.stages import Stage
-from holdfast.study.plan import BASE, Plan, place
+from holdfast.study.session import Session, named, scores
 from holdfast.tasks import Task
-from holdfast.types import Example, Point
+from holdfast.types import BASE, Example, Point
 
 OTHER_CHUNK = 61
 """Questions asked together when the base is asked again: other batches than the first time."""
 
 
-def repeats(plan: Plan) -> range:
-    """The further times that the untouched model is asked."""
-    return range(2, plan.study.answer.repeats + 1)
-
-
-def again_place(time: int, task: str) -> str:
-    """The folder of one further asking of the base."""
-    return f"{BASE}@{time}/{task}"
-
-
-def made_weights(plan: Plan, point: Point) -> list[Stage]:
+def made_weights(session: Session, point: Point) -> list[Stage]:
     """The stage that makes a point's weights of trained ones; none where training made them."""
-    if plan.untouched(point.arm):
+    if session.plan.untouched(point.arm):
         return []
-    folder = plan.made_in(point)
+    folder = session.plan.made_in(point)
     if not folder.startswith("weights/"):
         return []
-    own = plan.arms[point.arm]
-    source, merge, full = own.variant.source, own.merges, plan.study.train.method == "full"
-    seeds = [one for one in (plan.study.seeds if point.seed is None else (point.seed,))]
+    own = session.arms[point.arm]
+    source, merge, full = own.variant.source, own.merges, session.study.train.method == "full"
+    seeds = [one for one in (session.study.seeds if point.seed is None else (point.seed,))]
     arms = [source, *(merge.partners if merge else ())]
     train = [(arm, seed) for arm in arms for seed in seeds]
     identity = {
-        "methods": [[type(m).__name__, m.version, m.identity()] for m in own.weights if m.makes],
+        "methods": [[named(m), m.version, m.identity()] for m in own.weights if m.makes],
         "step": point.step, "scale": point.scale if full else 1.0,
     }  # fmt: skip
 
     def make(into: Path, progress: Progress) -> Mapping[str, Any]:
-        plan.pool.close()
-        parts = [plan.folder / plan.checkpoint(arm, seed, point.step) for arm, seed in train]
+        session.pool.close()
+        parts = [
+            session.folder / session.plan.checkpoint(arm, seed, point.step) for arm, seed in train
+        ]
         if full:
-            interpolated_model(plan.ref.base, parts[0], point.scale, into, plan.ref.revision)
+            interpolated_model(
+                session.plan.model.base, parts[0], point.scale, into, session.plan.model.revision
+            )
             return {}
         return merge.make(parts, into) if merge else {}
 
@@ -66,19 +63,19 @@ def made_weights(plan: Plan, point: Point) -> list[Stage]:
     return [Stage(folder, identity, make, needs)]
 
 
-def replies(plan: Plan, point: Point, task: str) -> Stage:
+def replies(session: Session, point: Point, task: str) -> Stage:
     """The stage that asks one point all items of a task."""
     spec, examples, sampling = (
-        plan.study.tasks[task],
-        plan.ask(point.arm, task),
-        plan.samplings[task],
+        session.study.tasks[task],
+        session.ask(point.arm, task),
+        session.measuring.samplings[task],
     )
     identity = {
-        "model": plan.identity,
+        "model": session.identity,
         "checkpoint": [point.step, point.scale],
-        "engine": plan.study.answer.engine,
-        "nf4": plan.pool.nf4,
-        "bf16": plan.study.train.bf16,
+        "engine": session.study.answer.engine,
+        "nf4": session.pool.nf4,
+        "bf16": session.study.train.bf16,
         "sampling": sampling.model_dump(),
         "split": spec.split,
         "items": len(examples),
@@ -86,15 +83,17 @@ def replies(plan: Plan, point: Point, task: str) -> Stage:
     }
 
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
-        _check_there(plan, point)
-        ref = plan.weights(point)
-        twin = _same_weights(plan, point, task)
+        _check_there(session, point)
+        if point.arm == BASE:
+            write_questions(examples, folder)
+        ref = session.plan.weights(point)
+        twin = _same_weights(session, point, task)
         if twin is not None:  # training had ended before: nothing new to ask
             shutil.copyfile(twin / REPLIES, folder / REPLIES)
             return dict(store.read_json(twin / store.RECORD)["summary"])
-        return evaluate.answer(plan.pool, ref, examples, sampling, folder, progress)
+        return answer_items(session.pool, ref, examples, sampling, folder, progress)
 
-    return Stage(f"replies/{place(point, task)}", identity, make, _weights_of(plan, point), True)
+    return Stage(f"replies/{place(point, task)}", identity, make, _weights_of(session, point), True)
 
 
 def _asked(example: Example) -> list[Any]:
@@ -103,76 +102,85 @@ def _asked(example: Example) -> list[Any]:
     return [example.id, example.messages, *([otherwise] if otherwise else [])]
 
 
-def _check_there(plan: Plan, point: Point) -> None:
+def _check_there(session: Session, point: Point) -> None:
     """Refuse to ask a checkpoint that was deleted.
 
     Raises:
         DataError: naming the stage that makes it again.
     """
-    if plan.untouched(point.arm):
+    if session.plan.untouched(point.arm):
         return
-    folder = plan.folder / plan.made_in(point)
+    folder = session.folder / session.plan.made_in(point)
     if not folder.is_dir():
         raise DataError(
             "this checkpoint was deleted (train.save_total_limit)",
             where=str(folder),
-            remedy=f"train it again with --rebuild '{folder.parent.relative_to(plan.folder)}', "
+            remedy=f"train it again with --rebuild '{folder.parent.relative_to(session.folder)}', "
             "or raise the limit before the next study",
         )
 
 
-def _weights_of(plan: Plan, point: Point) -> tuple[str, ...]:
-    if plan.untouched(point.arm):
+def _weights_of(session: Session, point: Point) -> tuple[str, ...]:
+    if session.plan.untouched(point.arm):
         return ()
-    made = made_weights(plan, point)
+    made = made_weights(session, point)
     if made:
         return (made[0].name,)
-    return (f"train/{plan.arms[point.arm].variant.source}/seed{point.seed}",)
+    return (f"train/{session.arms[point.arm].variant.source}/seed{point.seed}",)
 
 
-def _same_weights(plan: Plan, point: Point, task: str) -> Path | None:
+def _same_weights(session: Session, point: Point, task: str) -> Path | None:
     """Replies of an earlier checkpoint of the arm that is this one, because training had ended."""
-    for step in plan.save_at:
+    for step in session.plan.save_at:
         earlier = replace(point, step=step)
-        if step < point.step and plan.weights(earlier) == plan.weights(point):
-            folder = plan.folder / "replies" / place(earlier, task)
+        if step < point.step and session.plan.weights(earlier) == session.plan.weights(point):
+            folder = session.folder / "replies" / place(earlier, task)
             if (folder / store.RECORD).is_file():
                 return folder
     return None
 
 
-def again(plan: Plan, task: str, time: int) -> Stage:
+def again(session: Session, task: str, time: int) -> Stage:
     """The untouched model asked once more: other batches, and another draw where it is drawn."""
-    first = replies(plan, Point(BASE), task)
-    sampling = plan.samplings[task].model_copy(update={"seed": plan.samplings[task].seed + time})
+    first = replies(session, Point(BASE), task)
+    sampling = session.measuring.samplings[task].model_copy(
+        update={"seed": session.measuring.samplings[task].seed + time}
+    )
 
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
-        return evaluate.answer(
-            plan.pool, plan.ref, plan.asked[task], sampling, folder, progress, OTHER_CHUNK // time
+        return answer_items(
+            session.pool,
+            session.plan.model,
+            session.measuring.asked[task],
+            sampling,
+            folder,
+            progress,
+            OTHER_CHUNK // time,
         )
 
     identity = {**first.identity, "sampling": sampling.model_dump(), "again": time}
     return Stage(f"replies/{again_place(time, task)}", identity, make, (), True)
 
 
-def scores(task: Task) -> bool:
-    """Whether the untouched model is to score the replies to a task as well."""
-    return bool(getattr(task.options, "perplexity", False))
-
-
-def scoring(plan: Plan, where: str, name: str) -> Stage:
+def scoring(session: Session, where: str, name: str) -> Stage:
     """The stage in which the untouched model scores one folder of replies."""
     replies = f"replies/{where}"
-    identity = {"model": plan.identity, "nf4": plan.pool.nf4, "bf16": plan.study.train.bf16}
+    identity = {
+        "model": session.identity,
+        "nf4": session.pool.nf4,
+        "bf16": session.study.train.bf16,
+    }
 
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
-        said = plan.folder / replies
-        return evaluate.score(plan.pool, plan.ref, plan.asked[name], said, folder, progress)
+        said = session.folder / replies
+        return score_replies(
+            session.pool, session.plan.model, session.measuring.asked[name], said, folder, progress
+        )
 
-    return Stage(f"surprise/{where}", identity, make, (replies,), True)
+    return Stage(f"perplexity/{where}", identity, make, (replies,), True)
 
 
-def judges_ready(plan: Plan) -> list[Stage]:
+def judges_ready(session: Session) -> list[Stage]:
     """The stage that looks at judges which are models, before anything is asked.
 
     One that is not there, is gated or does not fit must not be found out after hours of answering.
@@ -180,7 +188,10 @@ def judges_ready(plan: Plan) -> list[Stage]:
     answer yet is only said.
     """
     every = [
-        judge for task in plan.tasks.values() if task.judge for judge in members_of(task.judge)
+        judge
+        for task in session.measuring.tasks.values()
+        if task.judge
+        for judge in members_of(task.judge)
     ]
     models = {
         store.fingerprint(one.identity()): one
@@ -194,7 +205,7 @@ def judges_ready(plan: Plan) -> list[Stage]:
             if isinstance(judge, Afar) and (why := judge.absent()):
                 progress.say(f"{judge.title}: {why}; it has to by the time judging begins")
             if guard := guard_of(judge):
-                needs[judge.title] = round(guard.needs(plan.gpus), 2)
+                needs[judge.title] = round(guard.needs(session.gpus), 2)
         return {"needs_gib": needs}
 
     return [Stage("judges", {"judges": sorted(models)}, make)] if models else []
@@ -216,45 +227,40 @@ def _judge_mark(stage: Stage) -> str:
     return store.fingerprint(stage.identity.get("judge"))
 
 
-def _judging(plan: Plan, judge: Judge, where: str, name: str) -> list[Stage]:
+def _judging(session: Session, judge: Judge, where: str, name: str) -> list[Stage]:
     """The stages that label one folder of replies: of every judge of an ensemble, and their sum."""
-    said, examples = f"replies/{where}", plan.asked[name]
+    said, examples = f"replies/{where}", session.measuring.asked[name]
 
     def asking(stage: str, one: Judge) -> Stage:
         return Stage(
             stage, {"judge": dict(one.identity())},
-            lambda f, p: evaluate.judge(one, examples, plan.folder / said, f, plan.desk(f, p)),
+            lambda f, p: judge_replies(one, examples, session.folder / said, f, session.desk(f, p)),
             (said,), True,
         )  # fmt: skip
 
     if not isinstance(judge, Panel):
         return [asking(f"verdicts/{where}", judge)]
     panel = judge
-    members = [asking(members_place(seat, where), one) for seat, one in judge.seats()]
-    folders = [plan.folder / one.name for one in members]
+    members = [asking(member_place(seat, where), one) for seat, one in judge.seats()]
+    folders = [session.folder / one.name for one in members]
     together = Stage(
         f"verdicts/{where}", {"judge": dict(judge.identity())},
-        lambda f, p: evaluate.combine(panel, examples, plan.folder / said, folders, f),
+        lambda f, p: combine_verdicts(panel, examples, session.folder / said, folders, f),
         (said, *(one.name for one in members)),
     )  # fmt: skip
     return [*members, together]
 
 
-def members_place(seat: str, where: str) -> str:
-    """The folder of what one judge of an ensemble said of one folder of replies."""
-    return f"{MEMBERS}/{seat}/{where}"
-
-
-def grading(plan: Plan, where: str, name: str) -> list[Stage]:
+def grading(session: Session, where: str, name: str) -> list[Stage]:
     """Verdicts, where the task needs a judge, and readings of one folder of replies."""
-    task, examples = plan.tasks[name], plan.asked[name]
+    task, examples = session.measuring.tasks[name], session.measuring.asked[name]
     replies, found = f"replies/{where}", []
     if task.judge:
-        found += _judging(plan, task.judge, where, name)
-    verdicts = plan.folder / "verdicts" / where if task.judge else None
+        found += _judging(session, task.judge, where, name)
+    verdicts = session.folder / "verdicts" / where if task.judge else None
     identity = (
         {
-            "task": [type(task).__name__, task.version, task.label],
+            "task": [named(task), task.version, task.label],
             "gold": store.fingerprint([[one.id, one.target, one.meta] for one in examples]),
         }
         | _grader_options(task)
@@ -263,13 +269,13 @@ def grading(plan: Plan, where: str, name: str) -> list[Stage]:
     needs = (replies, *(one.name for one in found if one.name.startswith("verdicts/")))
     scored: tuple[Path, Path] | None = None
     if scores(task):
-        names = [f"surprise/{one}" for one in (where, place(Point(BASE), name))]
-        scored = (plan.folder / names[0], plan.folder / names[1])
+        names = [f"perplexity/{one}" for one in (where, place(Point(BASE), name))]
+        scored = (session.folder / names[0], session.folder / names[1])
         needs += tuple(dict.fromkeys(names))
-        identity |= {"surprise": [NLL_QUANTILE, NLL_MARGIN]}
+        identity |= {"perplexity": [NLL_QUANTILE, NLL_MARGIN]}
     found.append(Stage(
         f"readings/{where}", identity,
-        lambda f, p: evaluate.grade(task, examples, plan.folder / replies, verdicts, f, scored),
+        lambda f, p: grade_replies(task, examples, session.folder / replies, verdicts, f, scored),
         needs,
     ))  # fmt: skip
     return found

@@ -14,9 +14,9 @@ from holdfast.analysis.arrays import as_share, item_ids, values
 from holdfast.analysis.results import Choice, Decision, Front
 from holdfast.analysis.selection import Candidate, Halves
 from holdfast.analysis.stats import Values
-from holdfast.grading.evaluate import read_readings
-from holdfast.study.plan import BASE, Plan, place
-from holdfast.types import Point, Reading
+from holdfast.grading.grade import read_readings
+from holdfast.runs.plan import Plan, finished_points, place
+from holdfast.types import BASE, Point, Reading
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,7 @@ def gather(plan: Plan) -> Evidence:
     ids = {task: item_ids(before[task]) for task in before}
     found = [
         Candidate(point, {task: values(_read(plan, point, task), ids[task]) for task in ids})
-        for point in plan.points()
-        if point.arm != BASE and not plan.repeated(point)
+        for point in finished_points(plan)
     ]
     split = {}
     for task, readings in before.items():
@@ -60,7 +59,7 @@ def gather(plan: Plan) -> Evidence:
         {task: values(readings, ids[task]) for task, readings in before.items()},
         split,
         found,
-        [one for one in found if plan.arms[one.point.arm].variant.source != BASE],
+        [one for one in found if not plan.untouched(one.point.arm)],
     )
 
 

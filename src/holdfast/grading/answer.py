@@ -1,0 +1,90 @@
+"""Puts a task's items to a model and keeps what it says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from holdfast.config import Sampling
+from holdfast.engines.pool import EnginePool
+from holdfast.engines.resumable import CHUNK, REPLIES, ask
+from holdfast.errors import DataError
+from holdfast.progress import Progress
+from holdfast.runs import store
+from holdfast.types import Example, ModelRef, Reply
+
+QUESTIONS = "questions.jsonl"
+"""Beside the base's replies: the bare question of every item, so that replies can be shown without
+the data."""
+
+
+def answer_items(
+    pool: EnginePool,
+    ref: ModelRef,
+    examples: Sequence[Example],
+    sampling: Sampling,
+    folder: Path,
+    progress: Progress,
+    chunk: int = CHUNK,
+) -> Mapping[str, Any]:
+    """Ask one model all items of one task; writes ``replies.jsonl``.
+
+    Args:
+        pool: lends the engine.
+        ref: the weights to ask; its adapter goes on top of its base.
+        examples: the items.
+        sampling: how.
+        folder: of the stage.
+        progress: is advanced per item.
+        chunk: see `asking.ask`.
+    """
+    base = replace(ref, adapter=None, scale=1.0)
+    replies = ask(
+        lambda: pool.engine(base),
+        examples,
+        sampling,
+        ref.adapter,
+        folder,
+        progress,
+        scale=ref.scale,
+        chunk=chunk,
+    )
+    ends = Counter(reply.finish for reply in replies)
+    return {
+        "replies": len(replies),
+        "cut_off": ends["length"],
+        "withheld": ends["filtered"],
+        "device": pool.about,
+        "mean_tokens": round(sum(one.n_tokens for one in replies) / max(1, len(replies)), 1),
+    }
+
+
+def write_questions(examples: Sequence[Example], folder: Path) -> None:
+    """Write the bare question of every item beside its replies."""
+    rows = ({"id": example.id, "question": example.question} for example in examples)
+    store.write_jsonl(folder / QUESTIONS, rows)
+
+
+def read_replies(folder: Path) -> list[Reply]:
+    """What `answer` wrote."""
+    return store.read_jsonl(folder / REPLIES, Reply)
+
+
+def paired(examples: Sequence[Example], replies: Path) -> Iterator[tuple[Example, Reply]]:
+    """Every stored reply with the item that it answers.
+
+    Raises:
+        DataError: a reply to an item that there is not.
+    """
+    by_id = {one.id: one for one in examples}
+    for reply in store.iterate_jsonl(replies / REPLIES, Reply):
+        if reply.example_id not in by_id:
+            raise DataError(
+                f"holds a reply to {reply.example_id!r}, which the task does not have",
+                where=str(replies),
+                remedy="the replies belong to other data; run with --rebuild 'replies/*'",
+            )
+        yield by_id[reply.example_id], reply

@@ -1,0 +1,123 @@
+"""Grades stored replies, verdicts included; readings are what every figure is made of."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from holdfast.errors import DataError, HoldfastError
+from holdfast.grading import perplexity, safety_outcomes
+from holdfast.grading.answer import paired
+from holdfast.grading.judge import VERDICTS
+from holdfast.runs import store
+from holdfast.tasks import Task
+from holdfast.types import Example, Reading, Reply, Verdict
+
+READINGS = "readings.jsonl"
+
+
+def grade_replies(
+    task: Task,
+    examples: Sequence[Example],
+    replies: Path,
+    verdicts: Path | None,
+    folder: Path,
+    scored: tuple[Path, Path] | None = None,
+) -> Mapping[str, Any]:
+    """Grade stored replies; writes ``readings.jsonl``, one reply in memory at a time.
+
+    What a server's filter withheld is unscored, whatever the task (`safety_outcomes.withheld`).
+
+    Args:
+        task: whose grader.
+        examples: what was asked.
+        replies: folder of what was said.
+        verdicts: folder of what the judge said of it.
+        folder: of the stage.
+        scored: folders of what `score` made of these replies and of the base's own.
+
+    Raises:
+        DataError: a reply to no item of the task, or a grader of the user's own that fails.
+    """
+    mark = partial(_graded, task) if hasattr(task, "code") else task.grade
+    count: Counter[str] = Counter()
+    unscored = 0
+
+    def graded() -> Iterator[Reading]:
+        nonlocal unscored
+        found, with_loss = _verdicts(verdicts), _losses(scored)
+        for example, reply in paired(examples, replies):
+            reading = safety_outcomes.withheld(example, reply)
+            reading = reading or mark(example, reply, with_loss(found(reply)))
+            count[reading.outcome] += 1
+            unscored += reading.value is None
+            yield reading
+
+    store.write_jsonl(folder / READINGS, graded())
+    return {"outcomes": dict(sorted(count.items())), "unscored": unscored}
+
+
+def _graded(task: Task, example: Example, reply: Reply, verdict: Verdict | None) -> Reading:
+    """One reading by a task from a user's file, whose mistakes are told as such."""
+    try:
+        reading = task.grade(example, reply, verdict)
+        if not isinstance(reading, Reading):
+            raise TypeError(f"it returned {reading!r}, which is no Reading")
+        return reading
+    except HoldfastError:
+        raise
+    except Exception as error:
+        file = inspect.getfile(type(task))
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [f", line {one.lineno}" for one in frames if one.filename == file]
+        raise DataError(
+            f"its grade fails on the reply to {example.id!r}: {type(error).__name__}: {error}",
+            where=f"task {type(task).__name__}",
+            remedy=f"mend {Path(file).name}{lines[-1] if lines else ''}, and run again: what was "
+            "answered is kept",
+        ) from error
+
+
+def _verdicts(folder: Path | None) -> Callable[[Reply], Verdict | None]:
+    """The verdict on a reply, None where there is none.
+
+    A judge's verdicts lie in the order of its replies, so that only those which do not are kept
+    until they are asked for.
+    """
+    rows = iter(()) if folder is None else store.iterate_jsonl(folder / VERDICTS, Verdict)
+    passed: dict[tuple[str, int], Verdict] = {}
+
+    def find(reply: Reply) -> Verdict | None:
+        wanted = (reply.example_id, reply.sample)
+        while wanted not in passed:
+            one = next(rows, None)
+            if one is None:
+                return None
+            passed[one.example_id, one.sample] = one
+        return passed.pop(wanted)
+
+    return find
+
+
+def _losses(scored: tuple[Path, Path] | None) -> Callable[[Verdict | None], Verdict | None]:
+    """Put what the untouched model makes of a reply into the verdict on it."""
+    if scored is None:
+        return lambda verdict: verdict
+    nlls, usual = perplexity.read(scored[0]), perplexity.limit(scored[1])
+
+    def put(one: Verdict | None) -> Verdict | None:
+        nll = None if one is None else nlls.get((one.example_id, one.sample))
+        return one if one is None or nll is None else replace(one, nll=nll, nll_limit=usual)
+
+    return put
+
+
+def read_readings(folder: Path) -> list[Reading]:
+    """What `grade` wrote."""
+    return store.read_jsonl(folder / READINGS, Reading)

@@ -1,0 +1,261 @@
+"""A study ready to run: its plan, and everything live that carrying it out needs.
+
+`holdfast.runs.plan.Plan` says what is done; a `Session` holds the tasks, methods, data and engines
+that do it. Nothing of a session is written down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from holdfast.config import Sampling, Study, TrainSpec
+from holdfast.config.sweeps import Variant, settings_of
+from holdfast.data.leakage import LeakIndex
+from holdfast.engines.pool import EnginePool
+from holdfast.engines.resumable import LIKELIHOODS
+from holdfast.judges import Desk, Judge, Panel
+from holdfast.memory.hardware.devices import GPU
+from holdfast.methods import AskMethod, DataMethod, LossMethod, Setting, WeightMethod
+from holdfast.models.external import Foreign
+from holdfast.progress import Progress
+from holdfast.runs.plan import ArmPlan, Plan, Seat, TaskPlan
+from holdfast.runs.stages import Stage
+from holdfast.tasks import Task
+from holdfast.types import BASE, Example
+
+BASE_LOSSES = "base_losses.jsonl"
+"""In the run folder: the untouched model's loss of every token of an answer, by content."""
+ENDPOINT_ANSWERS = "endpoint_answers"
+"""In the run folder: what a judge's endpoint answered, by content; it was paid for."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm, its methods built; `foreign` is a model that was trained elsewhere."""
+
+    variant: Variant
+    data: tuple[DataMethod, ...] = ()
+    loss: tuple[LossMethod, ...] = ()
+    weights: tuple[WeightMethod, ...] = ()
+    ask: tuple[AskMethod, ...] = ()
+    foreign: Foreign | None = field(default=None, kw_only=True)
+
+    @property
+    def trains(self) -> bool:
+        """Whether it has a training of its own."""
+        return self.variant.trains
+
+    @property
+    def train(self) -> TrainSpec:
+        """The study's training settings with the arm's own."""
+        return self.variant.train
+
+    @property
+    def made(self) -> tuple[DataMethod, ...]:
+        """Everything that has a hand in the training set, in order."""
+        return (*self.data, *self.loss)
+
+    @property
+    def merges(self) -> WeightMethod | None:
+        """The method that makes its weights anew, if there is one."""
+        return next((method for method in self.weights if method.makes), None)
+
+    @property
+    def recipe(self) -> str:
+        """All of it in words."""
+        if self.foreign is not None:
+            return self.foreign.recipe
+        parts = [m.recipe() for m in (*self.data, *self.loss, *self.weights, *self.ask)]
+        variant = self.variant
+        parts += [f"{key} {value}" for key, value in _differs(variant).items()]
+        if not variant.trains:
+            source = (
+                "the untouched model" if variant.source == BASE else f"weights of {variant.source}"
+            )
+            return "; ".join([source, *parts])
+        return "; ".join(parts) or "plain fine-tuning on the task's own answers"
+
+    def planned(self, study: Study, save_at: Sequence[int], setting: Setting) -> ArmPlan:
+        """The arm as data."""
+        untouched, merge = self.variant.source == BASE, self.merges
+        over_seeds = untouched or (merge is not None and merge.over_seeds)
+        shared = [part.name for method in self.made for part in method.shared(setting)]
+        return ArmPlan(
+            name=self.variant.name,
+            family=self.variant.family,
+            source=self.variant.source,
+            recipe=self.recipe,
+            training=self.train.model_dump(mode="json"),
+            seeds=(None,) if over_seeds else study.seeds,
+            places=((0, 1.0),) if untouched else self._places(save_at),
+            merged=merge is not None,
+            shared=tuple(dict.fromkeys(shared)) if self.trains else (),
+            asked=tuple((method.recipe(), dict(method.identity())) for method in self.ask),
+            model=None if self.foreign is None else self.foreign.ref,
+        )
+
+    def _places(self, save_at: Sequence[int]) -> tuple[tuple[int, float], ...]:
+        found: list[tuple[int, float]] = []
+        for step in save_at:
+            last = step == save_at[-1]
+            used = [method for method in self.weights if last or method.checkpoints == "all"]
+            scales = sorted({factor for method in used for factor in method.factors} - {1.0})
+            if self.trains or not self.weights or (self.merges in used):
+                found.append((step, 1.0))
+            found += [(step, scale) for scale in scales]
+        return tuple(found)
+
+
+def _differs(variant: Variant) -> dict[str, Any]:
+    """The settings that the arm itself gives, as they are in this variant."""
+    train: Mapping[str, Any] = variant.train.model_dump(mode="json")
+    found: dict[str, Any] = {}
+    for name in settings_of(variant.spec.train):
+        head, _, last = name.rpartition(".")
+        found[name] = (train[head] if head else train)[last]
+    return found
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """The abilities that are measured, by name.
+
+    Attributes:
+        tasks: parser, grader and judge of each.
+        samplings: how each is asked.
+        asked: the items of each, with shots.
+    """
+
+    tasks: Mapping[str, Task]
+    samplings: Mapping[str, Sampling]
+    asked: Mapping[str, Sequence[Example]]
+
+    def planned(self, study: Study, nf4: bool) -> dict[str, TaskPlan]:
+        """All tasks as data."""
+        return {name: self._planned(name, study, nf4) for name in self.tasks}
+
+    def _planned(self, name: str, study: Study, nf4: bool) -> TaskPlan:
+        task, judge = self.tasks[name], self.tasks[name].judge
+        return TaskPlan(
+            name=name,
+            label=task.label,
+            how=self._how(name, study, nf4),
+            items=len(self.asked[name]),
+            inverted=task.inverted,
+            judge=dict(judge.identity()) if judge else None,
+            judge_title=judge.title if judge else "",
+            seats=_seats(judge),
+            perplexity=scores(task),
+        )
+
+    def _how(self, name: str, study: Study, nf4: bool) -> str:
+        """Split, decoding and judge in the report's words."""
+        spec, sampling, task = study.tasks[name], self.samplings[name], self.tasks[name]
+        decoding = "greedy"
+        if sampling.temperature:
+            decoding = f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}"
+        how = f"split {spec.split}, {decoding}, at most {sampling.max_new_tokens} new tokens"
+        if any(LIKELIHOODS in example.meta for example in self.asked[name]):
+            how = f"split {spec.split}, how likely the given choices are"
+        if sampling.samples > 1:
+            how += f", {sampling.samples} answers each"
+        if spec.shots.n:
+            how += f", {spec.shots.n} {spec.shots.mode} shots"
+        if nf4:
+            how += ", base in 4 bits (NF4)"
+        if task.judge is not None and task.judge.name.startswith("refusal"):
+            how += "; judged by an offline refusal detector (rules and a linear model)"
+            if task.inverted:
+                how += ": a reply that does not decline counts as unsafe, whatever it says"
+        elif task.judge:
+            how += f"; judged by {task.judge.title}"
+        if scores(task):
+            how += "; the untouched model scores every reply as well"
+        return how
+
+
+def named(plugin: Any) -> str:
+    """The registered name of a plug-in."""
+    return str(getattr(plugin, "plugin", type(plugin).__name__))
+
+
+def scores(task: Task) -> bool:
+    """Whether the untouched model is to score the replies to a task as well."""
+    return bool(getattr(task.options, "perplexity", False))
+
+
+def _seats(judge: Judge | None) -> tuple[Seat, ...]:
+    if not isinstance(judge, Panel):
+        return ()
+    return tuple(Seat(folder, member.title) for folder, member in judge.seats())
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything that carrying a plan out needs.
+
+    Attributes:
+        plan: what is done.
+        measuring: the abilities that are measured.
+        plain: the plain arm's training set.
+        arms: with their methods, by name.
+        leaks: the evaluation questions.
+        pool: lends one engine at a time.
+        identity: what makes the untouched model this model.
+        gpus: that may be used; none on the CPU.
+        stages: of the plan, with their code.
+    """
+
+    plan: Plan
+    measuring: Measuring
+    plain: Sequence[Example]
+    arms: Mapping[str, Arm]
+    leaks: LeakIndex
+    pool: EnginePool
+    identity: Mapping[str, Any]
+    gpus: tuple[GPU, ...] = ()
+    stages: tuple[Stage, ...] = ()
+
+    @property
+    def study(self) -> Study:
+        """What the user wrote."""
+        return self.plan.study
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.plan.folder
+
+    @property
+    def precision(self) -> dict[str, Any]:
+        """In which precision the untouched model is measured."""
+        return {"nf4": self.pool.nf4, "bf16": self.study.train.bf16}
+
+    def setting(self) -> Setting:
+        """What the methods may use."""
+        target = self.study.target
+        return Setting(
+            self.measuring.tasks[target],
+            self.plain,
+            self.measuring.samplings[target],
+            lambda: self.pool.engine(self.plan.model),
+            self.leaks,
+            self.study.seeds[0],
+            self.folder / BASE_LOSSES,
+            {"model": self.identity, **self.precision},
+            self.pool.charge,
+        )
+
+    def desk(self, folder: Path, progress: Progress) -> Desk:
+        """What a judge may use."""
+        return Desk(folder, progress, self.pool.engine, self.folder / ENDPOINT_ANSWERS)
+
+    def ask(self, arm: str, task: str) -> Sequence[Example]:
+        """The items of a task as an arm is asked them."""
+        found = list(self.measuring.asked[task])
+        for method in self.arms[arm].ask if arm in self.arms else ():
+            found = [method.change(example, task) for example in found]
+        return found
