@@ -13,9 +13,9 @@ from typing import Any
 
 from holdfast import environment
 from holdfast.analysis import costs
+from holdfast.analysis.arrays import Measured
 from holdfast.analysis.caveats import UNSCORED_LIMIT
 from holdfast.analysis.results import Agreement, ArmInfo, Meter, PairAgreement, ReplyShown, TaskInfo
-from holdfast.analysis.summarize import Measured
 from holdfast.engines.resumable import LIKELIHOODS
 from holdfast.grading.evaluate import read_readings, read_replies, read_verdicts
 from holdfast.grading.safety_outcomes import INCOHERENT, UNSURE

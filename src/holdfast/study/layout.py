@@ -24,7 +24,7 @@ from holdfast.analysis.collect import (
 )
 from holdfast.analysis.results import from_json, to_json
 from holdfast.analysis.selection import from_run
-from holdfast.analysis.summarize import assemble
+from holdfast.analysis.summarize import RunData, assemble
 from holdfast.config import ArmSpec
 from holdfast.data.batching import Budget, plain_budget
 from holdfast.errors import HoldfastError
@@ -244,18 +244,20 @@ def _stats(plan: Plan, readings: Sequence[str]) -> Stage:
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
         evidence = from_run.gather(plan)
         results = assemble(
-            plan.study.name,
-            plan.study.model.id,
-            plan.study.seeds,
-            task_infos(plan),
-            arm_infos(plan),
-            measured_readings(plan),
-            conditions(plan),
-            repeated_readings(plan),
-            meter_readings(plan),
-            from_run.fronts(plan, evidence),
-            from_run.as_decision(from_run.decide(plan, evidence)),
-            agreements(plan),
+            RunData(
+                plan.study.name,
+                plan.study.model.id,
+                plan.study.seeds,
+                task_infos(plan),
+                arm_infos(plan),
+                measured_readings(plan),
+                conditions(plan),
+                repeated_readings(plan),
+                meter_readings(plan),
+                from_run.fronts(plan, evidence),
+                from_run.as_decision(from_run.decide(plan, evidence)),
+                agreements(plan),
+            )
         )
         store.write_json(folder / "results.json", to_json(results))
         return {"verdict": results.verdict}
