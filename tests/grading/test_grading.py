@@ -19,7 +19,7 @@ from holdfast.engines.resumable import REPLIES
 from holdfast.errors import DataError
 from holdfast.grading import evaluate
 from holdfast.report import markdown
-from holdfast.report.html.ways import ways
+from holdfast.report.tables import ways
 from holdfast.runs import store
 from holdfast.types import Reading, Reply, Verdict
 

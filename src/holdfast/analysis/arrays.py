@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from holdfast.analysis.results import Share
+from holdfast.analysis.findings import Share
 from holdfast.analysis.stats import Interval, Values, mean_over_seeds
 from holdfast.types import Reading
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from holdfast.analysis.arrays import Measured
-from holdfast.analysis.results import Cell, TaskInfo
+from holdfast.analysis.findings import Cell, TaskInfo
 from holdfast.config.sweeps import BASE
 from holdfast.grading.safety_outcomes import WITHHELD
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from holdfast.analysis.arrays import Measured, as_share, breakdowns, by_way, item_ids, values
-from holdfast.analysis.results import Cell, Flips, Share
+from holdfast.analysis.findings import Cell, Flips, Share
 from holdfast.analysis.stats import (
     Values,
     flips,

@@ -14,7 +14,7 @@ import numpy as np
 from holdfast.analysis import caveats
 from holdfast.analysis.arrays import Measured, as_share, item_ids, values
 from holdfast.analysis.cells import all_cells
-from holdfast.analysis.results import (
+from holdfast.analysis.findings import (
     Agreement,
     ArmInfo,
     Cell,
@@ -23,10 +23,10 @@ from holdfast.analysis.results import (
     Front,
     Meter,
     Noise,
-    Results,
     Share,
     TaskInfo,
 )
+from holdfast.analysis.results import Results
 from holdfast.analysis.selection.rule import in_points
 from holdfast.analysis.stats import DosePoint, Values, dose_response, noise_floor
 from holdfast.config.sweeps import BASE

@@ -25,7 +25,7 @@ from holdfast.models import ModelRef, external
 from holdfast.models.external import Foreign
 from holdfast.models.peft_adapter import brings_modules
 from holdfast.progress import Progress
-from holdfast.report import write_report
+from holdfast.report.write import write_report
 from holdfast.runs import store
 from holdfast.runs.stages import Stage
 from holdfast.study.measuring import (

@@ -1,4 +1,4 @@
-"""What does a terminal show of a plan and of a result?"""
+"""Results as tables in a terminal."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from holdfast.analysis.lookup import final, final_point
+from holdfast.analysis import budget
+from holdfast.analysis.lookup import final
 from holdfast.analysis.results import Results, Share, TaskInfo
-from holdfast.report import sentences
-from holdfast.report.cost_table import budget
+from holdfast.report import words
 from holdfast.report.words import UNMEASURED, difference, factor, interval, shown, unscored
-from holdfast.runs.stages import Step
-from holdfast.study.plan import Plan
 
 EDGE = 1
 """Characters that a table's border takes beside its columns."""
@@ -33,7 +31,7 @@ def table(results: Results, width: int = 80) -> Group:
         f"{task.name}: {task.label}{'; lower is better' if task.inverted else ''}"
         for task in results.tasks
     ]
-    told = [text for text in (sentences.noise_line(results), budget(results)) if text]
+    told = [text for text in (words.noise_line(results), budget.sentence(results)) if text]
     head = [
         f"{results.name}: {results.model}.",
         "Final checkpoints, in %, with 95 % intervals;",
@@ -68,7 +66,7 @@ def _table(columns: Sequence[Sequence[str]]) -> Table:
 
 
 def _named(results: Results, arm: str) -> str:
-    scale = final_point(results, arm)[1]
+    scale = results.final_point(arm)[1]
     return arm + (f"\n{factor(scale)}" if scale != 1 else "")
 
 
@@ -94,38 +92,19 @@ def _decision(results: Results) -> list[str]:
     made = results.decision
     if made is None:
         return []
-    second = f"{sentences.second(made).capitalize()}: {sentences.runner_up(made)}"
+    second = f"{words.second(made).capitalize()}: {words.runner_up(made)}"
     return [
         "",
-        f"Decision: {sentences.headline(made)}.",
-        f"{made.reason} {sentences.more(made)}".strip(),
+        f"Decision: {words.headline(made)}.",
+        f"{made.reason} {words.more(made)}".strip(),
         f"Rule: {made.rule}",
         *([second] if made.runner_up else []),
     ]
 
 
 def _share(share: Share, task: TaskInfo) -> str:
-    one = shown(share, task.inverted)
-    if one.mean is None:
-        return unscored(one)
-    text = f"{100 * one.mean:.1f} {interval(one)}"
-    return f"{text}\n{unscored(one)}" if one.unscored else text
-
-
-def dry_run_text(plan: Plan, steps: Sequence[Step]) -> str:
-    """What would run, and what is done already."""
-    train = plan.study.train
-    lines = [
-        f"Study {plan.study.name}: {plan.study.model.id}",
-        f"Run folder {plan.folder}",
-        f"Training: {train.method}, {plan.steps} steps of {train.batch_size} examples "
-        f"({len(plan.plain)} in the training set of {plan.study.target}), "
-        f"checkpoints after {', '.join(map(str, plan.save_at))}",
-        "Measured: "
-        + ", ".join(f"{name} ({len(asked)} items)" for name, asked in plan.asked.items()),
-        "",
-        *(f"  {'done' if step.done else 'run '}  {step.stage.name}" for step in steps),
-        "",
-        f"{sum(step.done for step in steps)} of {len(steps)} stages are done.",
-    ]
-    return "\n".join(lines)
+    turned = shown(share, task.inverted)
+    if turned.mean is None:
+        return unscored(turned)
+    text = f"{100 * turned.mean:.1f} {interval(turned)}"
+    return f"{text}\n{unscored(turned)}" if turned.unscored else text

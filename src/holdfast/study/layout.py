@@ -31,7 +31,7 @@ from holdfast.errors import HoldfastError
 from holdfast.methods import Shared
 from holdfast.methods._probes import probes
 from holdfast.progress import Progress
-from holdfast.report import write_report
+from holdfast.report.write import write_report
 from holdfast.runs import store
 from holdfast.runs.stages import Stage
 from holdfast.study.measuring import (

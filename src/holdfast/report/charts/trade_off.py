@@ -1,4 +1,4 @@
-"""What was gained against what was kept: how is the picture of the trade-off drawn?"""
+"""The large chart of what was gained against what was kept, a path per arm."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from html import escape
 
 from holdfast.report.charts.axis import Axis, Kind, fit_axis
 from holdfast.report.charts.labels import GLYPH, Box, along, clip, free_place
-from holdfast.report.charts.looks import Look, marker
-from holdfast.report.charts.marks import Dot, arm, grid, hit, path, svg
+from holdfast.report.charts.marks import Dot, Look, arm, grid, hit, marker, path, svg
 
 Spots = list[tuple[float, float]]
 
