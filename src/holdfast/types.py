@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+BASE = "base"
+"""The arm of the untouched model."""
 Role = Literal["system", "user", "assistant"]
 
 

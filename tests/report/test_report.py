@@ -15,7 +15,7 @@ from fixtures.report import LABEL, SCRIPT, Page, build
 from holdfast.analysis import budget
 from holdfast.analysis.results import Cell, Results, Share, from_json, to_json
 from holdfast.report import markdown, tables, words
-from holdfast.report.charts import axis, labels, marks, trade_off
+from holdfast.report.charts import axis, labels, marks, plots
 from holdfast.report.console import table
 from holdfast.report.html import page as html
 from holdfast.report.words import spelled
@@ -375,12 +375,12 @@ def test_points_on_the_frontier_bear_a_ring(page: str) -> None:
 
 
 def test_the_stairs_of_a_picture_pass_only_through_what_nothing_beats() -> None:
-    def track(number: int, x: float, y: float) -> trade_off.Track:
+    def track(number: int, x: float, y: float) -> plots.Track:
         look = marks.looks(["a", "b", "c"])[number]
-        return trade_off.Track(f"arm{number}", look, (marks.Dot(x, y, "", role="final"),))
+        return plots.Track(f"arm{number}", look, (marks.Dot(x, y, "", role="final"),))
 
     tracks = [track(0, 0.2, 0.9), track(1, 0.5, 0.5), track(2, 0.4, 0.4)]
-    picture = trade_off.trade_off(tracks, kind="share", narrow=False, label="", stairs=True)
+    picture = plots.trade_off(tracks, kind="share", narrow=False, label="", stairs=True)
     stairs = re.findall(r'class="front" d="([^"]*)"', picture)
     assert len(stairs) == 1 and stairs[0].count("H") == 2
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from holdfast.analysis.arrays import Measured
 from holdfast.analysis.findings import Cell, TaskInfo
-from holdfast.config.sweeps import BASE
 from holdfast.grading.safety_outcomes import WITHHELD
+from holdfast.types import BASE
 
 UNSCORED_LIMIT = 0.05
 """Share of replies from which a figure comes with a note."""

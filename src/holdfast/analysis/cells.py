@@ -23,9 +23,8 @@ from holdfast.analysis.stats import (
     paired_p,
     retained_share,
 )
-from holdfast.config.sweeps import BASE
 from holdfast.grading.safety_outcomes import MISSING, OUTCOMES, UNSURE, WITHHELD
-from holdfast.types import Reading
+from holdfast.types import BASE, Reading
 
 
 def all_cells(measured: Sequence[Measured], target: str) -> list[Cell]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from holdfast.analysis.findings import Cell, Meter, Share, TaskInfo
 from holdfast.analysis.results import Results
-from holdfast.config.sweeps import BASE
+from holdfast.types import BASE
 
 
 def find(results: Results, arm: str, step: int, task: str, scale: float = 1.0) -> Cell | None:

@@ -33,9 +33,9 @@ from holdfast.analysis.findings import (
     Share,
     TaskInfo,
 )
-from holdfast.config.sweeps import BASE
 from holdfast.errors import DataError, UsageError
 from holdfast.registry import nearest
+from holdfast.types import BASE
 
 if TYPE_CHECKING:
     import pandas

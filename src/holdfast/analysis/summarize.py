@@ -29,8 +29,7 @@ from holdfast.analysis.findings import (
 from holdfast.analysis.results import Results
 from holdfast.analysis.selection.rule import in_points
 from holdfast.analysis.stats import DosePoint, Values, dose_response, noise_floor
-from holdfast.config.sweeps import BASE
-from holdfast.types import Reading
+from holdfast.types import BASE, Reading
 
 ALPHA = 0.05
 """"Forgets" is said below this p, after Holm's correction."""

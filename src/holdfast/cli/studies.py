@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from holdfast.cli.front import DryRun, Json, Only, Overrides, Rebuild, RunsDir, say
 from holdfast.errors import FolderError, UsageError
-
-if TYPE_CHECKING:
-    from holdfast.runs.stages import Step
-    from holdfast.study.plan import Plan
 
 
 def demo(
@@ -132,7 +127,7 @@ def _run(
     from holdfast import study as studies
     from holdfast.config import load
     from holdfast.progress import Bars, Silent
-    from holdfast.report.console import table
+    from holdfast.report.console import dry_run_text, table
 
     study = load.load(path, overrides)
     folder = runs_dir / study.name
@@ -140,7 +135,7 @@ def _run(
         planned = studies.plan(study, folder, str(path))
         steps = studies.schedule(planned, only, rebuild)
         names = [{"stage": step.stage.name, "done": step.done} for step in steps]
-        say(as_json, {"folder": str(folder), "stages": names}, _dry_run_text(planned, steps))
+        say(as_json, {"folder": str(folder), "stages": names}, dry_run_text(planned, steps))
         return
     if as_json:
         results = studies.run(study, folder, Silent(), str(path), only, rebuild)
@@ -150,25 +145,6 @@ def _run(
             results = studies.run(study, folder, bars, str(path), only, rebuild)
     if results is not None:
         finish(results, folder / "report" / "index.html", as_json, table)
-
-
-def _dry_run_text(plan: Plan, steps: Sequence[Step]) -> str:
-    """What would run, and what is done already."""
-    train = plan.study.train
-    lines = [
-        f"Study {plan.study.name}: {plan.study.model.id}",
-        f"Run folder {plan.folder}",
-        f"Training: {train.method}, {plan.steps} steps of {train.batch_size} examples "
-        f"({len(plan.plain)} in the training set of {plan.study.target}), "
-        f"checkpoints after {', '.join(map(str, plan.save_at))}",
-        "Measured: "
-        + ", ".join(f"{name} ({len(asked)} items)" for name, asked in plan.asked.items()),
-        "",
-        *(f"  {'done' if step.done else 'run '}  {step.stage.name}" for step in steps),
-        "",
-        f"{sum(step.done for step in steps)} of {len(steps)} stages are done.",
-    ]
-    return "\n".join(lines)
 
 
 def finish(results: Any, page: Path, as_json: bool, table: Any) -> None:

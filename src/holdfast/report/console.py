@@ -1,4 +1,4 @@
-"""Results as tables in a terminal."""
+"""Results and plans as a terminal shows them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from holdfast.analysis.lookup import final
 from holdfast.analysis.results import Results, Share, TaskInfo
 from holdfast.report import words
 from holdfast.report.words import UNMEASURED, difference, factor, interval, shown, unscored
+from holdfast.runs.stages import Step
+from holdfast.study.plan import Plan
 
 EDGE = 1
 """Characters that a table's border takes beside its columns."""
@@ -108,3 +110,22 @@ def _share(share: Share, task: TaskInfo) -> str:
         return unscored(turned)
     text = f"{100 * turned.mean:.1f} {interval(turned)}"
     return f"{text}\n{unscored(turned)}" if turned.unscored else text
+
+
+def dry_run_text(plan: Plan, steps: Sequence[Step]) -> str:
+    """What would run, and what is done already."""
+    train = plan.study.train
+    lines = [
+        f"Study {plan.study.name}: {plan.study.model.id}",
+        f"Run folder {plan.folder}",
+        f"Training: {train.method}, {plan.steps} steps of {train.batch_size} examples "
+        f"({len(plan.plain)} in the training set of {plan.study.target}), "
+        f"checkpoints after {', '.join(map(str, plan.save_at))}",
+        "Measured: "
+        + ", ".join(f"{name} ({len(asked)} items)" for name, asked in plan.asked.items()),
+        "",
+        *(f"  {'done' if step.done else 'run '}  {step.stage.name}" for step in steps),
+        "",
+        f"{sum(step.done for step in steps)} of {len(steps)} stages are done.",
+    ]
+    return "\n".join(lines)

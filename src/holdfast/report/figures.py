@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from holdfast.analysis.lookup import final, find, group_names, scales_of, steps_of
 from holdfast.analysis.results import ArmInfo, Results, Share, TaskInfo
-from holdfast.config.sweeps import BASE
 from holdfast.report import words
+from holdfast.types import BASE
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,15 @@ def figure(share: Share | None, task: TaskInfo, diff: Share | None = None) -> Fi
     """A share, and its difference to base, the way round in which the task is shown."""
     if share is None:
         return None
-    one = words.shown(share, task.inverted)
-    mean, low, high = (None if v is None else 100 * v for v in (one.mean, one.low, one.high))
+    turned = words.shown(share, task.inverted)
+    mean, low, high = (
+        None if v is None else 100 * v for v in (turned.mean, turned.low, turned.high)
+    )
     return Figure(
-        words.percent(one.mean),
-        words.interval(one),
-        words.unscored(one),
-        one.n,
+        words.percent(turned.mean),
+        words.interval(turned),
+        words.unscored(turned),
+        turned.n,
         mean,
         low,
         high,
@@ -82,9 +84,9 @@ def groups(results: Results, task: TaskInfo) -> list[tuple[str, list[tuple[ArmIn
         rows = []
         for arm in results.arms:
             cell = final(results, arm.name, task.name)
-            one = figure(cell.groups.get(name), task) if cell else None
-            if one:
-                rows.append((arm, one))
+            found = figure(cell.groups.get(name), task) if cell else None
+            if found:
+                rows.append((arm, found))
         blocks.append((name, rows))
     return blocks
 

@@ -76,9 +76,9 @@ def write(results: Results) -> str:
 def _figure(share: Share | None, task: TaskInfo) -> str:
     if share is None:
         return UNMEASURED
-    one = shown(share, task.inverted)
-    text = f"{percent(one.mean)} {interval(one)}".strip()
-    return f"{text}<br>{unscored(one)}" if one.unscored else text
+    turned = shown(share, task.inverted)
+    text = f"{percent(turned.mean)} {interval(turned)}".strip()
+    return f"{text}<br>{unscored(turned)}" if turned.unscored else text
 
 
 def _changed(cell: Cell | None, task: TaskInfo) -> str:
@@ -141,10 +141,10 @@ def _training(results: Results) -> str:
 
 def _measured(results: Results) -> str:
     rows = []
-    for one in results.tasks:
-        judge = f"<br>Judge: {clean(spelled(one.judge))}" if one.judge else ""
+    for task in results.tasks:
+        judge = f"<br>Judge: {clean(spelled(task.judge))}" if task.judge else ""
         rows.append(
-            [clean(one.name), one.role, f"{one.n:,}", clean(one.label), clean(one.how) + judge]
+            [clean(task.name), task.role, f"{task.n:,}", clean(task.label), clean(task.how) + judge]
         )
     return table(["Task", "Role", "Items", "Figure", "How"], rows)
 
@@ -196,12 +196,13 @@ def _decision(results: Results) -> list[str]:
 
 
 def _effect(choice: Choice, task: TaskInfo) -> str:
-    one = difference(choice.reported_on.get(task.name), task.inverted)
-    other = difference(choice.chosen_on.get(task.name), task.inverted)
-    if one is None:
+    reported = difference(choice.reported_on.get(task.name), task.inverted)
+    chosen = difference(choice.chosen_on.get(task.name), task.inverted)
+    if reported is None:
         return NONE
-    text = f"{one.arrow} {one.points} pts {one.interval} {one.verdict}, n = {one.n:,}"
-    return text + (f"<br>half that chose: {other.points} {other.interval}" if other else "")
+    text = f"{reported.arrow} {reported.points} pts {reported.interval} {reported.verdict}"
+    text += f", n = {reported.n:,}"
+    return text + (f"<br>half that chose: {chosen.points} {chosen.interval}" if chosen else "")
 
 
 def _fronts(results: Results) -> list[str]:
@@ -209,12 +210,12 @@ def _fronts(results: Results) -> list[str]:
     if not results.fronts:
         return []
     rows = []
-    for one in results.fronts:
+    for front in results.fronts:
         on = [
             f"step {step:,}" + (f" λ = {scale:g}" if scale != 1 else "") if step else "untrained"
-            for step, scale in one.points
+            for step, scale in front.points
         ]
-        rows.append([clean(one.arm), plain(one.volume, 3), "; ".join(on) or NONE])
+        rows.append([clean(front.arm), plain(front.volume, 3), "; ".join(on) or NONE])
     head = ["Arm", "Area dominated (more is better)", "On the frontier"]
     return ["## The frontier\n", words.FRONT + "\n", table(head, rows)]
 
@@ -222,15 +223,15 @@ def _fronts(results: Results) -> list[str]:
 def _outcomes(results: Results) -> list[str]:
     """The four outcomes of every arm, and of every group."""
     parts = []
-    for one in tables.four(results):
-        cells = [[clean(arm.name), *map(_figure_text, row)] for arm, row in one.rows]
-        parts += [f"{title(one.task)}\n", table(["Arm", *one.names], cells)]
+    for four in tables.four(results):
+        cells = [[clean(arm.name), *map(_figure_text, row)] for arm, row in four.rows]
+        parts += [f"{title(four.task)}\n", table(["Arm", *four.names], cells)]
         rows = [
             [clean(group), clean(arm.name), *map(_figure_text, row)]
-            for group, several in one.groups
+            for group, several in four.groups
             for arm, row in several
         ]
-        parts += [table(["Group", "Arm", *one.names], rows)] if rows else []
+        parts += [table(["Group", "Arm", *four.names], rows)] if rows else []
     return ["## Four outcomes\n", tables.OUTCOMES_EXPLAINED + "\n", *parts] if parts else []
 
 
@@ -242,7 +243,7 @@ def _figure_text(figure: Figure) -> str:
 def _sides(results: Results) -> list[str]:
     """Items that changed sides, a table per retained task and one per breakdown."""
     parts = []
-    for one in tables.flipped(results):
+    for flipped in tables.flipped(results):
         rows = [
             [
                 clean(arm.name),
@@ -251,16 +252,16 @@ def _sides(results: Results) -> list[str]:
                 _weighed(found.p_holm),
                 kept,
             ]
-            for arm, found, kept in one.rows
+            for arm, found, kept in flipped.rows
         ]
         head = ["Arm", "Lost (1 → 0)", "Won (0 → 1)", "Items", "p, exact", "p, Holm"]
-        parts += [f"{title(one.task)}\n", table([*head, "Kept, after ÷ before"], rows)]
-        if one.groups:
-            names = [clean(arm.name) for arm, _, _ in one.rows]
+        parts += [f"{title(flipped.task)}\n", table([*head, "Kept, after ÷ before"], rows)]
+        if flipped.groups:
+            names = [clean(arm.name) for arm, _, _ in flipped.rows]
             cells = [
                 [clean(group), *(_both(found.lost, found.won, found.p_holm) if found else NONE
                                  for found in row)]
-                for group, row in one.groups
+                for group, row in flipped.groups
             ]  # fmt: skip
             parts += [words.GROUP_FLIPS + "\n", table(["Group", *names], cells)]
     return ["## What changed sides\n", words.FLIPS + "\n", *parts] if parts else []
@@ -272,9 +273,9 @@ def _dose(results: Results) -> list[str]:
     if not found:
         return []
     parts = ["## Gain and forgetting\n", words.DOSE + "\n"]
-    for one in found:
-        said = f": all arms together, {one.sentence}." if one.sentence else "."
-        parts.append(f"{title(one.task)}{said}\n")
+    for response in found:
+        said = f": all arms together, {response.sentence}." if response.sentence else "."
+        parts.append(f"{title(response.task)}{said}\n")
         rows = [
             [
                 clean(dose.arm),
@@ -283,7 +284,7 @@ def _dose(results: Results) -> list[str]:
                 points(dose.rise) if dose.rise else NONE,
                 clean(dose.words),
             ]
-            for dose in one.rows
+            for dose in response.rows
         ]
         parts += [table(["Arm", "Points", "ρ", "Fitted rise, points", "In words"], rows)] * bool(
             rows
@@ -296,12 +297,12 @@ def _costs(results: Results) -> list[str]:
     against, rows = budget.reference(results), []
     if not budget.sentence(results):
         return []
-    for one in tables.costs(results):
+    for cost in tables.costs(results):
         texts = [
-            text + (f" ({one.times(number)})" if one.times(number) else "")
-            for number, text in enumerate(one.cells)
+            text + (f" ({cost.times(number)})" if cost.times(number) else "")
+            for number, text in enumerate(cost.cells)
         ]
-        rows.append([clean(one.arm.name), *texts])
+        rows.append([clean(cost.arm.name), *texts])
     times_of = f" (\u00d7 {clean(against.name)})" if against else ""
     head = [name + times_of * (number in (2, 7)) for number, name in enumerate(tables.COST_HEAD)]
     parts = ["## Budget and cost\n", clean(budget.sentence(results)) + "\n"]
@@ -324,32 +325,32 @@ def _meters(results: Results) -> list[str]:
 def _ways(results: Results) -> list[str]:
     """The same replies under every way of reading them; a way's name is the task's own."""
     parts = []
-    for one in tables.ways(results):
+    for ways in tables.ways(results):
         rows = [
             [
                 clean(arm.name),
                 *(_figure_text(figure) if figure else NONE for figure in row),
                 spread,
             ]
-            for arm, row, spread in one.rows
+            for arm, row, spread in ways.rows
         ]
-        head = ["Arm", *map(clean, one.names), "Spread"]
-        parts += [f"### {one.title}\n", f"{title(one.task)}\n", table(head, rows)]
+        head = ["Arm", *map(clean, ways.names), "Spread"]
+        parts += [f"### {ways.title}\n", f"{title(ways.task)}\n", table(head, rows)]
     return [*parts, tables.WAYS_EXPLAINED + "\n"] if parts else []
 
 
 def _judges(results: Results) -> list[str]:
     """How far the judges of an ensemble agree, a table per task."""
     parts = []
-    for one in tables.panels(results):
+    for panel in tables.panels(results):
         head = [
             "Arm",
             "α, all",
-            *(f"κ, {clean(name)}" for name in one.pairs),
+            *(f"κ, {clean(name)}" for name in panel.pairs),
             "Votes cast, by judge",
         ]
-        rows = [[clean(row.arm.name), row.alpha, *row.pairs, row.votes] for row in one.rows]
-        parts += [f"### Do the judges agree? {clean(one.task.name)}\n", table(head, rows)]
+        rows = [[clean(row.arm.name), row.alpha, *row.pairs, row.votes] for row in panel.rows]
+        parts += [f"### Do the judges agree? {clean(panel.task.name)}\n", table(head, rows)]
     return [*parts, tables.JUDGES_EXPLAINED + "\n"] if parts else []
 
 

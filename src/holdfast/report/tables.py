@@ -220,11 +220,15 @@ def panels(results: Results) -> list[Panel]:
     arms = {arm.name: arm for arm in results.arms}
     found = []
     for task in results.tasks:
-        mine = [one for one in results.agreements if one.task == task.name]
+        mine = [agreement for agreement in results.agreements if agreement.task == task.name]
         if mine:
             names = tuple(" × ".join(pair.judges) for pair in mine[0].pairs)
             found.append(
-                Panel(task, names, tuple(_agreement_row(arms[one.arm], one) for one in mine))
+                Panel(
+                    task,
+                    names,
+                    tuple(_agreement_row(arms[agreement.arm], agreement) for agreement in mine),
+                )
             )
     return found
 

@@ -1,4 +1,4 @@
-"""Agreement of judges beyond chance: Cohen's kappa and Krippendorff's alpha.
+"""How far do judges agree, beyond what chance would give?
 
 Agreement alone flatters: two judges that each call nine replies in ten safe agree on four in five
 without looking. Both measures here are 1 for full agreement and 0 for what chance gives, and may be

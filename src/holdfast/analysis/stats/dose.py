@@ -224,11 +224,11 @@ def rank_correlation(x: Sequence[Values], y: Sequence[Values], weights: Sequence
         Shape (draws,); NaN where in every arm all of `x` or all of `y` are alike.
     """
     sums, counts = np.zeros(1), np.zeros(1)
-    for one, other, weight in zip(x, y, weights, strict=True):
-        rho = _correlation(_ranks(one, weight), _ranks(other, weight), weight)
+    for across, other, weight in zip(x, y, weights, strict=True):
+        rho = _correlation(_ranks(across, weight), _ranks(other, weight), weight)
         known = ~np.isnan(rho)
-        sums = sums + np.where(known, rho, 0.0) * one.shape[1]
-        counts = counts + known * one.shape[1]
+        sums = sums + np.where(known, rho, 0.0) * across.shape[1]
+        counts = counts + known * across.shape[1]
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(counts > 0, sums / counts, np.nan), dtype=np.float64)
 

@@ -13,15 +13,15 @@ from holdfast.analysis.lookup import (
     targets,
 )
 from holdfast.analysis.results import Cell, Dose, Meter, Results, TaskInfo
-from holdfast.config.sweeps import BASE
 from holdfast.report import words
 from holdfast.report.charts.marks import BASE as BASE_LOOK
 from holdfast.report.charts.marks import Dot, Line, Look
 from holdfast.report.charts.marks import looks as choose_looks
-from holdfast.report.charts.small_multiples import course as draw_course
-from holdfast.report.charts.small_multiples import scatter
+from holdfast.report.charts.plots import course as draw_course
+from holdfast.report.charts.plots import scatter
 from holdfast.report.figures import figure
 from holdfast.report.tables import responses
+from holdfast.types import BASE
 
 METERS = (("KL, base against tuned", "kl"), ("Cross-entropy on base’s answers", "cross_entropy"))
 
@@ -44,11 +44,11 @@ def tip(arm: str, step: int, last: int, lines: Sequence[str], scale: float = 1.0
 
 def line_of(cell: Cell, task: TaskInfo) -> str:
     """A tooltip's line on one task."""
-    one = figure(cell.score, task)
-    if one is None:
+    found = figure(cell.score, task)
+    if found is None:
         return ""
-    extra = f", {one.unscored}" if one.unscored else ""
-    return f"{task.name}, {task.label}:\n    {one.text} {one.interval}, n = {one.n:,}{extra}"
+    extra = f", {found.unscored}" if found.unscored else ""
+    return f"{task.name}, {task.label}:\n    {found.text} {found.interval}, n = {found.n:,}{extra}"
 
 
 def course(results: Results, task: TaskInfo) -> str:
@@ -60,11 +60,11 @@ def course(results: Results, task: TaskInfo) -> str:
         start = [(BASE, 0)] if steps and name != BASE else []
         for owner, step in [*start, *((name, step) for step in steps)]:
             cell = find(results, owner, step, task.name)
-            one = words.shown(cell.score, task.inverted) if cell else None
-            if cell and one and one.mean is not None:
-                span = None if one.low is None or one.high is None else (one.low, one.high)
+            score = words.shown(cell.score, task.inverted) if cell else None
+            if cell and score and score.mean is not None:
+                span = None if score.low is None or score.high is None else (score.low, score.high)
                 told = tip(owner, step, last, [line_of(cell, task)])
-                dots.append(Dot(step, one.mean, told, None, span))
+                dots.append(Dot(step, score.mean, told, None, span))
         lines.append(Line(name, look, tuple(dots)))
     if not any(line.dots for line in lines):
         return ""

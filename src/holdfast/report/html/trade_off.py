@@ -14,12 +14,12 @@ from holdfast.analysis.lookup import (
     worst_change,
 )
 from holdfast.analysis.results import Results, Share, TaskInfo
-from holdfast.config.sweeps import BASE
 from holdfast.report.charts.axis import Kind
 from holdfast.report.charts.marks import Dot, Role, Span
-from holdfast.report.charts.trade_off import Track, trade_off
+from holdfast.report.charts.plots import Track, trade_off
 from holdfast.report.html.pictures import line_of, looks, tip
 from holdfast.report.words import percent, plain, points
+from holdfast.types import BASE
 
 Place = tuple[float, Span | None, list[str]]  # where on an axis, its interval, the tooltip's lines
 Axis = Callable[[str, int, float], Place | None]  # of arm, step and scale
@@ -69,14 +69,14 @@ def areas(results: Results) -> list[Area]:
     """The area that each arm dominates, in the order of the arms."""
     known = {arm.name for arm in results.arms}
     found = []
-    for one in results.fronts:
-        if one.arm not in known or one.volume.mean is None:
+    for front in results.fronts:
+        if front.arm not in known or front.volume.mean is None:
             continue
-        text, _, ends = plain(one.volume, 3).partition(" ")
-        count = len(one.points)
-        front = f"{count} on the frontier" if count else ""
-        reach = max(one.volume.mean, one.volume.high or 0.0)
-        found.append(Area(one.arm, one.volume, text, ends, front, reach))
+        text, _, ends = plain(front.volume, 3).partition(" ")
+        count = len(front.points)
+        told = f"{count} on the frontier" if count else ""
+        reach = max(front.volume.mean, front.volume.high or 0.0)
+        found.append(Area(front.arm, front.volume, text, ends, told, reach))
     return found
 
 
