@@ -277,6 +277,11 @@ def from_json(data: Mapping[str, object]) -> Results:
     """
     from pydantic import TypeAdapter, ValidationError
 
+    if not isinstance(data, Mapping):
+        raise DataError(
+            "the results cannot be read: not a JSON object",
+            remedy="make them again with --rebuild stats",
+        )
     try:
         return TypeAdapter(Results).validate_python(
             {key: value for key, value in data.items() if key != "schema"}
