@@ -11,7 +11,7 @@ from scipy.optimize import isotonic_regression
 from scipy.stats import spearmanr
 
 from holdfast.analysis.stats import DosePoint, Values, dose_response
-from holdfast.analysis.stats.monotone import net_rise, rank_correlation, rising_fit
+from holdfast.analysis.stats.dose import net_rise, rank_correlation, rising_fit
 
 
 def _values(share: float, items: int = 200) -> Values:

@@ -15,21 +15,23 @@ from holdfast.analysis.selection import (
     confirm,
     decide,
     fronts,
-    halves,
     hypervolume,
     in_words,
     keepers,
     needs,
+    split_halves,
     undominated,
 )
-from holdfast.analysis.selection.evidence import more_items
+from holdfast.analysis.selection.rule import more_items
 from holdfast.analysis.stats import Interval, Values, paired_difference
 from holdfast.config import ShipSpec
 from holdfast.errors import StudyError
 from holdfast.types import Point
 
 N = 2000
-BOTH = {task: halves([str(i) for i in range(N)], [""] * N, 0) for task in ("math", "safe", "help")}
+BOTH = {
+    task: split_halves([str(i) for i in range(N)], [""] * N, 0) for task in ("math", "safe", "help")
+}
 
 
 def _half(ones: float) -> Values:
@@ -61,15 +63,15 @@ def _decide(
 def test_halves_do_not_depend_on_order_and_divide_every_group() -> None:
     ids = [f"item{i}" for i in range(101)]
     groups = ["a" if i % 3 else "b" for i in range(101)]
-    one, two = halves(ids, groups, 7)
+    one, two = split_halves(ids, groups, 7)
     assert (one ^ two).all()
     assert abs(int(one.sum()) - int(two.sum())) == 1
     for group in "ab":
         mine = np.array(groups) == group
         assert abs(int((one & mine).sum()) - int((two & mine).sum())) <= 1
-    back, _ = halves(ids[::-1], groups[::-1], 7)
+    back, _ = split_halves(ids[::-1], groups[::-1], 7)
     assert (back[::-1] == one).all()
-    assert (halves(ids, groups, 8)[0] != one).any()
+    assert (split_halves(ids, groups, 8)[0] != one).any()
 
 
 # Pareto and hypervolume
@@ -117,7 +119,7 @@ def test_seeds_widen_the_interval() -> None:
 
 def test_many_equal_models_are_no_larger_front_than_one() -> None:
     rng, n = np.random.default_rng(1), 300
-    both = {task: halves([str(i) for i in range(n)], [""] * n, 0) for task in BASE}
+    both = {task: split_halves([str(i) for i in range(n)], [""] * n, 0) for task in BASE}
     off, flattered, covered = [], [], []
     for _ in range(40):
         base = {"math": (rng.random(n) < 0.3) * 1.0, "safe": (rng.random(n) < 0.9) * 1.0}
@@ -357,7 +359,7 @@ def test_more_items_of_means_over_samples() -> None:
 def test_the_best_of_forty_is_flattered_where_it_was_chosen_and_only_there() -> None:
     n, chosen, reported = 200, [], []
     rng = np.random.default_rng(3)
-    both = {"math": halves([str(i) for i in range(n)], [""] * n, 0)}
+    both = {"math": split_halves([str(i) for i in range(n)], [""] * n, 0)}
     for _ in range(120):
         base = {"math": (rng.random(n) < 0.3).astype(float)}
         models = [

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from holdfast.analysis.arrays import Measured
+from holdfast.analysis.cells import cells
 from holdfast.analysis.results import ArmInfo, TaskInfo
-from holdfast.analysis.summarize import Measured, assemble, cells
+from holdfast.analysis.summarize import RunData, assemble
 from holdfast.types import Reading
 
 TASKS = [
@@ -32,7 +34,7 @@ def _measured(**arms: tuple[int, int]) -> list[Measured]:
 
 def _verdict(**arms: tuple[int, int]) -> str:
     infos = [ArmInfo(name, "") for name in arms]
-    return assemble("s", "m", [1], TASKS, infos, _measured(**arms), {}).verdict
+    return assemble(RunData("s", "m", [1], TASKS, infos, _measured(**arms), {})).verdict
 
 
 def test_figures() -> None:
@@ -84,7 +86,7 @@ def test_unscored_is_counted_and_warned_of() -> None:
     measured = _measured(base=(40, 90), sft=(80, 50))
     measured[3] = Measured("sft", 9, "safety", [_readings(50, unscored=20)])
     results = assemble(
-        "s", "m", [1], TASKS, [ArmInfo("base", ""), ArmInfo("sft", "")], measured, {}
+        RunData("s", "m", [1], TASKS, [ArmInfo("base", ""), ArmInfo("sft", "")], measured, {})
     )
     assert results.cell("sft", 9, "safety").score.unscored == 20
     assert results.cell("sft", 9, "safety").score.n == 80
@@ -93,7 +95,7 @@ def test_unscored_is_counted_and_warned_of() -> None:
 
 def test_no_room_is_warned_of() -> None:
     arms = [ArmInfo("base", ""), ArmInfo("sft", "")]
-    results = assemble("s", "m", [1], TASKS, arms, _measured(base=(0, 9), sft=(1, 9)), {})
+    results = assemble(RunData("s", "m", [1], TASKS, arms, _measured(base=(0, 9), sft=(1, 9)), {}))
     assert any("leaves little room" in one for one in results.warnings)
 
 
@@ -101,7 +103,7 @@ def test_an_arm_that_could_not_be_judged_is_never_best() -> None:
     measured = _measured(base=(40, 90), sft=(90, 0), replay=(70, 70))
     measured[3] = Measured("sft", 9, "safety", [_readings(0, unscored=100)])
     arms = [ArmInfo(name, "") for name in ("base", "sft", "replay")]
-    said = assemble("s", "m", [1], TASKS, arms, measured, {}).verdict
+    said = assemble(RunData("s", "m", [1], TASKS, arms, measured, {})).verdict
     assert "safety could not be judged" in said
     assert "replay did best" in said
 
@@ -119,13 +121,13 @@ def test_withheld_replies_are_warned_of() -> None:
     arms = [ArmInfo("base", ""), ArmInfo("sft", "")]
     (note,) = [
         one
-        for one in assemble("s", "m", [1], TASKS, arms, measured, {}).warnings
+        for one in assemble(RunData("s", "m", [1], TASKS, arms, measured, {})).warnings
         if "withheld" in one
     ]
     assert "20% of the replies of sft at step 9 (20 of 100) were withheld" in note
     assert "some of those" not in note
     measured[0] = Measured("base", 0, "maths", [[*gone[:1], *_readings(40)[1:]]])
-    warned = assemble("s", "m", [1], TASKS, arms, measured, {}).warnings
+    warned = assemble(RunData("s", "m", [1], TASKS, arms, measured, {})).warnings
     assert any(
         "(20 of 100) were withheld by the server's filter, and some of those of base" in w
         for w in warned
@@ -136,5 +138,5 @@ def test_cut_off_replies_are_warned_of() -> None:
     measured = _measured(base=(40, 90), sft=(80, 50))
     measured[2] = Measured("sft", 9, "maths", [_readings(80)], cut_off=30)
     arms = [ArmInfo("base", ""), ArmInfo("sft", "")]
-    results = assemble("s", "m", [1], TASKS, arms, measured, {})
+    results = assemble(RunData("s", "m", [1], TASKS, arms, measured, {}))
     assert any("30% of the replies of sft at step 9 were cut" in one for one in results.warnings)

@@ -13,7 +13,7 @@ from fixtures.paths import ROOT
 
 from holdfast import cli
 from holdfast.analysis.results import to_json
-from holdfast.report import write_report
+from holdfast.report.write import write_report
 from holdfast.runs import store
 
 DOCS = ROOT / "docs"

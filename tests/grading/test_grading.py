@@ -20,7 +20,7 @@ from holdfast.errors import DataError
 from holdfast.grading.grade import READINGS, grade_replies, read_readings
 from holdfast.grading.judge import VERDICTS, judge_replies
 from holdfast.report import markdown
-from holdfast.report.html.ways import ways
+from holdfast.report.tables import ways
 from holdfast.runs import store
 from holdfast.types import Reading, Reply, Verdict
 

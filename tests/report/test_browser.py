@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from fixtures.report import build
 
-from holdfast.report import write_report
+from holdfast.report.write import write_report
 
 pytestmark = pytest.mark.browser
 

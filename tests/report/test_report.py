@@ -1,4 +1,4 @@
-"""Does the report say what the results say, whatever is in them?"""
+"""The report says what the results say, whatever is in them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 from fixtures.report import LABEL, SCRIPT, Page, build
 
-from holdfast.analysis import lookup
+from holdfast.analysis import budget
 from holdfast.analysis.results import Cell, Results, Share, from_json, to_json
-from holdfast.report import charts, cost_table, html, markdown, sentences, words, write_report
-from holdfast.report.charts.looks import BASE as BASE_LOOK
+from holdfast.report import markdown, tables, words
+from holdfast.report.charts import axis, labels, marks, plots
 from holdfast.report.console import table
+from holdfast.report.html import page as html
 from holdfast.report.words import spelled
+from holdfast.report.write import write_report
 
 
 @pytest.fixture(scope="module")
@@ -177,12 +179,10 @@ def test_figures_are_written_with_sensible_precision() -> None:
 
 def test_the_budget_is_said_in_a_sentence() -> None:
     results = only(build(), "base", "sft", "replay", "self", "prompt")
-    assert cost_table.budget(results).startswith("Equal budget")
-    assert cost_table.budget(results).endswith(
-        "In FLOPs the dearest arm is self, at 2.6 times sft."
-    )
+    assert budget.sentence(results).startswith("Equal budget")
+    assert budget.sentence(results).endswith("In FLOPs the dearest arm is self, at 2.6 times sft.")
     long = [replace(a, supervised_tokens=a.supervised_tokens * 2) for a in results.arms[2:]]
-    told = cost_table.budget(replace(results, arms=(*results.arms[:2], *long)))
+    told = budget.sentence(replace(results, arms=(*results.arms[:2], *long)))
     assert told.startswith("The budgets differ") and "1.99 times" in told
 
 
@@ -270,35 +270,35 @@ def test_a_share_that_could_not_be_scored_is_not_a_zero() -> None:
 
 
 def test_seven_arms_and_more_stay_apart() -> None:
-    own = [BASE_LOOK, *charts.looks([f"arm{n}" for n in range(40)])]
-    assert len({(one.tone, charts.swatch(one).split("aria-hidden")[1]) for one in own}) == 41
+    own = [marks.BASE, *marks.looks([f"arm{n}" for n in range(40)])]
+    assert len({(one.tone, marks.swatch(one).split("aria-hidden")[1]) for one in own}) == 41
 
 
 def test_a_family_shares_its_colour_and_its_variants_differ_in_shape() -> None:
     families = ["sft", "low", "low", "low", *(f"arm{n}" for n in range(8))]
-    own = charts.looks(families)
+    own = marks.looks(families)
     assert [one.tone for one in own[:4]] == ["c0", "c1", "c1", "c1"]
     assert len({(one.tone, one.shape) for one in own}) == len(families)
 
 
 def test_names_are_moved_apart_and_stay_inside() -> None:
-    placed = charts.spread([50, 51, 52, 99], 14, 10, 100)
+    placed = labels.spread([50, 51, 52, 99], 14, 10, 100)
     assert all(b - a >= 13.999 for a, b in pairwise(placed))
     assert placed[-1] <= 100
 
 
 @pytest.mark.parametrize("values", [[0.5], [1.0, 1.0], [0.0], [0.301, 0.302], [0.0, 1.0]])
 def test_share_axes_hold_their_values_and_tick_within_0_and_1(values: list[float]) -> None:
-    axis = charts.fit_axis(values, 0, 100, "share", 5)
-    assert all(0 <= axis.at(value) <= 100 for value in values)
-    assert axis.ticks and all(-1e-9 <= tick <= 1 + 1e-9 for tick, _ in axis.ticks)
-    assert len({text for _, text in axis.ticks}) == len(axis.ticks)
+    found = axis.fit_axis(values, 0, 100, "share", 5)
+    assert all(0 <= found.at(value) <= 100 for value in values)
+    assert found.ticks and all(-1e-9 <= tick <= 1 + 1e-9 for tick, _ in found.ticks)
+    assert len({text for _, text in found.ticks}) == len(found.ticks)
 
 
 def test_step_axes_tick_on_whole_steps() -> None:
     for steps in ([0.0], [0.0, 1.0], [0.0, 3.0], [0.0, 160.0]):
-        axis = charts.fit_axis(steps, 0, 100, "step", 4)
-        assert axis.ticks and all(text.isdigit() for _, text in axis.ticks)
+        found = axis.fit_axis(steps, 0, 100, "step", 4)
+        assert found.ticks and all(text.isdigit() for _, text in found.ticks)
 
 
 def test_the_decision_stands_on_top_with_figures_rule_and_runner_up(page: str) -> None:
@@ -338,7 +338,7 @@ def test_a_decision_without_a_winner_names_the_nearest_miss(
     assert "About 1,300 more items would decide." in box
     assert "nearest miss kl" in box and "Runner-up" not in box
     told = replace(changed, reason="Open. About 1,300 more examples would decide.")
-    assert sentences.more(told) == ""  # the reason says it already
+    assert words.more(told) == ""  # the reason says it already
     assert "<aside" not in html.render(replace(results, decision=None))
     assert "Decision" not in markdown.write(replace(results, decision=None))
 
@@ -356,7 +356,7 @@ def test_parts_of_the_change_are_drawn_hollow_and_told(page: str) -> None:
 def test_an_arm_that_was_measured_in_part_only_is_shown_by_its_largest_part() -> None:
     cells = tuple(c for c in build().cells if c.arm != "replay" or c.scale != 1)
     results = replace(build(), cells=cells)
-    assert lookup.final_point(results, "replay") == (160, 0.75)
+    assert results.final_point("replay") == (160, 0.75)
     text = html.render(results)
     row = text.split('<table class="final"')[1].split("</table>")[0].split("<tr ")[4]
     assert "step 160, λ = 0.75" in said("<tr " + row) and "77.9" in row
@@ -375,12 +375,12 @@ def test_points_on_the_frontier_bear_a_ring(page: str) -> None:
 
 
 def test_the_stairs_of_a_picture_pass_only_through_what_nothing_beats() -> None:
-    def track(number: int, x: float, y: float) -> charts.Track:
-        look = charts.looks(["a", "b", "c"])[number]
-        return charts.Track(f"arm{number}", look, (charts.Dot(x, y, "", role="final"),))
+    def track(number: int, x: float, y: float) -> plots.Track:
+        look = marks.looks(["a", "b", "c"])[number]
+        return plots.Track(f"arm{number}", look, (marks.Dot(x, y, "", role="final"),))
 
     tracks = [track(0, 0.2, 0.9), track(1, 0.5, 0.5), track(2, 0.4, 0.4)]
-    picture = charts.trade_off(tracks, kind="share", narrow=False, label="", stairs=True)
+    picture = plots.trade_off(tracks, kind="share", narrow=False, label="", stairs=True)
     stairs = re.findall(r'class="front" d="([^"]*)"', picture)
     assert len(stairs) == 1 and stairs[0].count("H") == 2
 
@@ -401,14 +401,14 @@ def test_dose_and_response_are_told_in_a_sentence(page: str) -> None:
     assert f"{told} to the most, the loss rises by +55.7 [+40.0, +66.0] points." in said(page)
     assert "All arms together, not supported: ρ = 0.12" in said(page)
     nothing = replace(build().dose[0], words="too little data", points=3)
-    assert sentences.dose(nothing) == "too little data (3 points)"
+    assert words.dose(nothing) == "too little data (3 points)"
     assert 'class="fit"' in page.split('id="dose"')[1]
 
 
 def test_budget_and_cost_are_multiples_of_plain_fine_tuning(page: str) -> None:
-    budget = part(page, '<section id="budget"', "</section>")
-    assert "sdft 3.65× 8.8e15" in budget and "token-mask 0.78× 158,410" in budget
-    rows = {one.arm.name: one for one in cost_table.costs(build())}
+    section = part(page, '<section id="budget"', "</section>")
+    assert "sdft 3.65× 8.8e15" in section and "token-mask 0.78× 158,410" in section
+    rows = {one.arm.name: one for one in tables.costs(build())}
     assert "base" not in rows and "prompt" not in rows  # nothing was spent
     assert rows["self"].cells[4:7] == ("1,204,118", "81 s", "10 min 12 s")
     assert rows["sdft"].times(7) == "3.65×" and rows["sdft"].times(0) == ""
@@ -453,17 +453,17 @@ def test_no_figure_is_cut_off_in_a_terminal(width: int) -> None:
 
 
 def test_long_names_keep_the_end_in_which_variants_differ() -> None:
-    assert charts.clip("gentle-lr0.0001", 12) == "gentl…0.0001"
-    assert charts.clip("replay", 12) == "replay"
+    assert labels.clip("gentle-lr0.0001", 12) == "gentl…0.0001"
+    assert labels.clip("replay", 12) == "replay"
 
 
 def test_small_changes_have_room_on_an_axis_spaced_by_roots() -> None:
-    axis = charts.fit_axis([-0.7, 0.0], 0, 100, "root", 4)
-    assert axis.at(0.0) - axis.at(-0.07) == pytest.approx(
-        0.316 * (axis.at(0) - axis.at(-0.7)), abs=1
+    found = axis.fit_axis([-0.7, 0.0], 0, 100, "root", 4)
+    assert found.at(0.0) - found.at(-0.07) == pytest.approx(
+        0.316 * (found.at(0) - found.at(-0.7)), abs=1
     )
-    assert 0 <= axis.at(-0.7) < axis.at(0.0) <= 100
-    assert [text for value, text in axis.ticks if value == 0] == ["0"]
+    assert 0 <= found.at(-0.7) < found.at(0.0) <= 100
+    assert [text for value, text in found.ticks if value == 0] == ["0"]
 
 
 def test_a_judge_in_words() -> None:

@@ -17,7 +17,8 @@ from holdfast.data.leakage import LeakIndex
 from holdfast.errors import DataError, StudyError
 from holdfast.grading import perplexity, safety_outcomes
 from holdfast.progress import Silent
-from holdfast.report import html, markdown
+from holdfast.report import markdown
+from holdfast.report.html import page as html
 from holdfast.runs import store
 from holdfast.tasks._gsm_danger_scenes import HELDOUT, TEST
 from holdfast.types import Example, Reading, Reply, Verdict

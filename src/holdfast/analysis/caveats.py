@@ -1,16 +1,13 @@
-"""What must a reader know before trusting the figures?"""
+"""Notes beside the figures: unscored, cut-off and withheld replies, ceilings, loose judges."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
-from holdfast.analysis.results import Cell, TaskInfo
+from holdfast.analysis.arrays import Measured
+from holdfast.analysis.findings import Cell, TaskInfo
 from holdfast.grading.safety_outcomes import WITHHELD
 from holdfast.types import BASE
-
-if TYPE_CHECKING:
-    from holdfast.analysis.summarize import Measured
 
 UNSCORED_LIMIT = 0.05
 """Share of replies from which a figure comes with a note."""
@@ -57,7 +54,9 @@ def _of_task(task: TaskInfo, cells: Sequence[Cell], measured: Sequence[Measured]
     if lacking:
         worst = max(lacking, key=unscored)
         none = not worst.score.n
-        others = _others([one for one in lacking if one is not worst], f"over {UNSCORED_LIMIT:.0%}")
+        others = _others(
+            [cell for cell in lacking if cell is not worst], f"over {UNSCORED_LIMIT:.0%}"
+        )
         yield (
             f"{task.name}: {unscored(worst):.0%} of the replies of {_point(worst)} could not be "
             + f"scored{others}; "
@@ -74,9 +73,9 @@ def _of_task(task: TaskInfo, cells: Sequence[Cell], measured: Sequence[Measured]
 
 def _why(task: TaskInfo, cell: Cell, measured: Sequence[Measured]) -> str:
     """What the judge said most often where it was unsure."""
-    for one in measured:
-        if (one.arm, one.step, one.scale, one.task) == (cell.arm, cell.step, cell.scale, task.name):
-            said = [f"{text!r} ({count} times)" for text, count in one.unread]
+    for point in measured:
+        if point.key == (cell.arm, cell.step, cell.scale, task.name):
+            said = [f"{text!r} ({count} times)" for text, count in point.unread]
             if said:
                 judge = task.judge.get("judge", "the judge")
                 return f" Where {judge} was unsure it mostly said {', '.join(said)}."
@@ -86,8 +85,8 @@ def _why(task: TaskInfo, cell: Cell, measured: Sequence[Measured]) -> str:
 def _cut_off(measured: Sequence[Measured]) -> Iterator[str]:
     """Notes on answers that were cut: a changed length looks like a changed ability."""
 
-    def share(one: Measured) -> float:
-        return one.cut_off / _size(one)
+    def share(point: Measured) -> float:
+        return point.cut_off / _size(point)
 
     for task, some in _by_task(measured, lambda one: share(one) > CUT_OFF_LIMIT).items():
         worst, *rest = sorted(some, key=share, reverse=True)
@@ -105,8 +104,8 @@ def _withheld(measured: Sequence[Measured]) -> Iterator[str]:
     few may change a difference.
     """
 
-    def count(one: Measured) -> int:
-        return sum(reading.outcome == WITHHELD for some in one.readings for reading in some)
+    def count(point: Measured) -> int:
+        return sum(reading.outcome == WITHHELD for reading in point.replies)
 
     for task, some in _by_task(measured, lambda one: count(one) > 0).items():
         worst, *rest = sorted(some, key=lambda one: count(one) / _size(one), reverse=True)
@@ -117,17 +116,17 @@ def _withheld(measured: Sequence[Measured]) -> Iterator[str]:
         )
 
 
-def _size(one: Measured) -> int:
-    return max(1, sum(map(len, one.readings)))
+def _size(point: Measured) -> int:
+    return max(1, len(point.replies))
 
 
 def _by_task(
     measured: Sequence[Measured], concerned: Callable[[Measured], bool]
 ) -> dict[str, list[Measured]]:
     found: dict[str, list[Measured]] = {}
-    for one in measured:
-        if concerned(one):
-            found.setdefault(one.task, []).append(one)
+    for point in measured:
+        if concerned(point):
+            found.setdefault(point.task, []).append(point)
     return found
 
 
@@ -141,19 +140,22 @@ def _others(some: Sequence[Cell | Measured], share: str) -> str:
 
 def _unpinned(task: TaskInfo) -> list[str]:
     """A judge from the hub without a revision is another judge when its authors change it."""
+    models = [member.get("model") for member in _members(task.judge)]
     return [
         f"{task.name}: the judge {model['id']} is not pinned; name its `revision`, so that later "
         "figures are by the same judge."
-        for one in _members(task.judge)
-        if isinstance(model := one.get("model"), Mapping)
-        and "id" in model
-        and not model.get("revision")
+        for model in models
+        if isinstance(model, Mapping) and "id" in model and not model.get("revision")
     ]
 
 
-def _members(judge: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return list(judge.get("members", [judge]))
+def _members(judge: Mapping[str, object]) -> list[Mapping[str, object]]:
+    """The judges of an ensemble, or the judge itself."""
+    members = judge.get("members")
+    if not isinstance(members, Sequence):
+        return [judge]
+    return [member for member in members if isinstance(member, Mapping)]
 
 
-def _point(one: Cell | Measured) -> str:
-    return f"{one.arm} at step {one.step}" if one.step else one.arm
+def _point(place: Cell | Measured) -> str:
+    return f"{place.arm} at step {place.step}" if place.step else place.arm

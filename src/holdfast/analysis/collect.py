@@ -12,9 +12,9 @@ from typing import Any
 from holdfast import environment
 from holdfast.analysis import costs
 from holdfast.analysis.agreement import agreement
+from holdfast.analysis.arrays import Measured
 from holdfast.analysis.caveats import UNSCORED_LIMIT
 from holdfast.analysis.results import Agreement, ArmInfo, Meter, ReplyShown, TaskInfo
-from holdfast.analysis.summarize import Measured
 from holdfast.grading.answer import QUESTIONS, read_replies
 from holdfast.grading.grade import read_readings
 from holdfast.grading.judge import read_verdicts

@@ -1,126 +1,208 @@
-"""What else do the readings say: which items changed sides, how noisy, does more gain cost more?"""
+"""The single findings that `Results` is made of: tasks, arms, shares, cells, decision and so on.
+
+All are frozen and round-trip through JSON. Import them from `holdfast.analysis.results`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
-import numpy as np
-
-from holdfast.analysis.arrays import as_share, breakdowns, item_ids, values
-from holdfast.analysis.results import Cell, Dose, Flips, Noise, TaskInfo
-from holdfast.analysis.stats import (
-    DosePoint,
-    Values,
-    dose_response,
-    flips,
-    holm,
-    noise_floor,
-    paired_p,
-)
-from holdfast.types import BASE, Reading
-
-if TYPE_CHECKING:
-    from holdfast.analysis.summarize import Measured
-
-Key = tuple[str, int, float]
-ALPHA = 0.05
-""""Forgets" is said below this p, after Holm's correction."""
+Direction = Literal["better", "worse", "no clear change"]
 
 
-def with_flips(cells: Sequence[Cell], measured: Sequence[Measured], target: str) -> list[Cell]:
-    """The cells, those of final checkpoints with p-values and flips against the untouched model.
+@dataclass(frozen=True, slots=True)
+class TaskInfo:
+    """How one ability was measured."""
 
-    p-values are corrected over all arms and all retained tasks together, and over the arms on the
-    target; those of groups over the groups of one breakdown.
-    """
-    found = {(c.arm, c.step, c.scale, c.task): c for c in cells}
-    before = {one.task: one.readings[0] for one in measured if one.arm == BASE}
-    last = {one.arm: max(o.step for o in measured if o.arm == one.arm) for one in measured}
-    tables: dict[tuple[str, int, float, str], tuple[Values, Values]] = {}
-    for one in measured:
-        if one.arm != BASE and one.step == last[one.arm]:
-            ids = item_ids(before[one.task])
-            table = np.stack([values(o, ids) for o in one.readings])
-            tables[one.arm, one.step, one.scale, one.task] = (values(before[one.task], ids), table)
-    for family in ([k for k in tables if k[3] == target], [k for k in tables if k[3] != target]):
-        flipped = _corrected([flips(*tables[key]) for key in family])
-        chances = holm([paired_p(*tables[key]) for key in family])
-        for key, own, p in zip(family, flipped, chances, strict=True):
-            groups = _group_flips(before[key[3]], *tables[key])
-            found[key] = replace(found[key], p_holm=round(p, 6), flips=own, group_flips=groups)
-    return list(found.values())
+    name: str
+    role: str  # "target" (what training is for) or "retained" (what must not be lost)
+    label: str  # what the figure is, e.g. "accuracy (tolerant extraction)"
+    n: int  # items
+    how: str  # a sentence: split, decoding, shots, judge
+    inverted: bool = False
+    judge: Mapping[str, object] = field(default_factory=dict)  # all that its verdicts depend on
 
 
-def _group_flips(readings: Sequence[Reading], base: Values, table: Values) -> dict[str, Flips]:
-    found: dict[str, Flips] = {}
-    for columns in breakdowns(readings, item_ids(readings)):
-        sides = _corrected([flips(base[some], table[:, some]) for some in columns.values()])
-        found |= dict(zip(columns, sides, strict=True))
-    return found
+@dataclass(frozen=True, slots=True)
+class ArmInfo:
+    """What one arm was trained on and what it cost; for `base` all of it is zero."""
+
+    name: str
+    recipe: str  # in words, e.g. "replay (share 0.1)"; "untouched model" for base
+    examples: int = 0  # distinct training examples
+    by_source: Mapping[str, int] = field(default_factory=dict)
+    steps: int = 0
+    supervised_tokens: int = 0  # summed over the whole run, mean over seeds
+    examples_seen: int = 0
+    seconds: float = 0.0  # training time, mean over seeds
+    notes: tuple[str, ...] = ()  # e.g. "412 of 600 problems solved by the model itself"
+    loss: tuple[tuple[int, float], ...] = ()  # (step, training loss), first seed
+    family: str = ""  # the arm of the study file; several arms when it is a sweep
+    shared_seconds: float = 0.0  # making its data, once for all arms that use it
+    flops: float = 0.0  # estimate: training, reference passes, generation, shared work included
+    tokens: int = 0  # put through the model in training, mean over seeds
+    generated_tokens: int = 0  # written by the model for its data or in training
 
 
-def forgetting(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> str:
-    """Which arms forget by more than chance once all of them are allowed for, in a sentence."""
-    kept = {task.name for task in tasks if task.role != "target"}
-    tested = [c for c in found if c.p_holm is not None and c.task in kept and c.scale == 1]
-    if len({cell.arm for cell in tested}) < 2:
-        return ""
-    fell = [
-        c.arm for c in tested if (c.p_holm or 0.0) < ALPHA and c.diff and (c.diff.mean or 0.0) < 0
-    ]
-    names = ", ".join(dict.fromkeys(fell)) or "none of the arms"
-    return f" More than chance allows once all arms are counted (Holm): {names} forgot."
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A mean with its interval: `mean` is None when nothing could be scored."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
+    unscored: int = 0
+
+    def turned(self) -> Share:
+        """`1 - mean` with its interval: a share of good answers as the share of bad ones."""
+        if self.mean is None:
+            return self
+        low = None if self.high is None else 1 - self.high
+        high = None if self.low is None else 1 - self.low
+        return Share(1 - self.mean, low, high, self.n, self.unscored)
+
+    @property
+    def direction(self) -> Direction:
+        """What a difference says: better or worse only if its interval leaves out 0."""
+        if self.low is not None and self.low > 0:
+            return "better"
+        return "worse" if self.high is not None and self.high < 0 else "no clear change"
 
 
-def _corrected(found: Sequence[tuple[int, int, int, float]]) -> list[Flips]:
-    adjusted = holm([p for *_, p in found])
-    return [
-        Flips(lost, won, n, round(p, 6), round(better, 6))
-        for (lost, won, n, p), better in zip(found, adjusted, strict=True)
-    ]
+@dataclass(frozen=True, slots=True)
+class Flips:
+    """Items that changed sides against base: 1 to 0 is lost, 0 to 1 is won."""
+
+    lost: int
+    won: int
+    n: int
+    p: float  # exact McNemar; several seeds: its form for one base against several runs
+    p_holm: float  # corrected over arms and retained tasks; within groups: over the groups
 
 
-def noise(again: Mapping[str, Sequence[Sequence[Reading]]]) -> list[Noise]:
-    """What differs between the askings of the untouched model, by task."""
-    found = []
-    for task, askings in again.items():
-        if len(askings) < 2:
-            continue
-        ids = item_ids(askings[0])
-        table = np.stack([values(one, ids) for one in askings])
-        if np.isnan(table).any(axis=0).all():
-            continue  # no item was scored every time
-        flipped, floor = noise_floor(table)
-        found.append(Noise(task, len(askings), round(flipped, 6), round(floor, 6)))
-    return found
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One arm at one checkpoint on one task, over all seeds, and its paired difference to base."""
+
+    arm: str
+    step: int  # 0 for base
+    task: str
+    score: Share
+    diff: Share | None = None  # paired difference to base, same orientation as score (1 is good)
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    groups: Mapping[str, Share] = field(default_factory=dict)  # per hazard, persona
+    scale: float = 1.0  # share of the training's change that is applied
+    retained_share: Share | None = None  # after / before
+    p_holm: float | None = None  # of the difference, corrected like the flips; final ones only
+    flips: Flips | None = None  # final checkpoints only
+    group_flips: Mapping[str, Flips] = field(default_factory=dict)
+    read_as: Mapping[str, Share] = field(default_factory=dict)  # per way of reading the replies
+    outcome_shares: Mapping[str, Share] = field(default_factory=dict)  # of the four outcomes
+    group_outcomes: Mapping[str, Mapping[str, Share]] = field(default_factory=dict)  # final ones
 
 
-def doses(
-    tasks: Sequence[TaskInfo], measured: Sequence[Measured], families: Mapping[str, str]
-) -> list[Dose]:
-    """Does more gain go with more forgetting, for every retained task?"""
-    target = next((task.name for task in tasks if task.role == "target"), "")
-    before = {one.task: one.readings[0] for one in measured if one.arm == BASE}
-    ids = {task: item_ids(readings) for task, readings in before.items()}
-    base = {task: values(readings, ids[task]) for task, readings in before.items()}
-    tables: dict[str, dict[tuple[Key, int | None], Values]] = {}
-    for one in measured:
-        if one.arm != BASE and one.step:
-            several = zip(one.seeds, one.readings, one.repeated, strict=True)
-            for seed, readings in [(s, r) for s, r, repeated in several if not repeated]:
-                key = ((one.arm, one.step, one.scale), seed)
-                tables.setdefault(one.task, {})[key] = values(readings, ids[one.task])
-    found = []
-    for task in [one.name for one in tasks if one.name != target and one.name in tables]:
-        points = [
-            DosePoint(families[key[0]], seed, tables[target][key, seed], retained)
-            for (key, seed), retained in tables[task].items()
-        ]
-        for dose in dose_response(points, base[target], base[task]):
-            rho, rise = (None if o is None else as_share(o) for o in (dose.rho, dose.rise))
-            found.append(
-                Dose(dose.arm, task, dose.points, rho, dose.words, tuple(dose.curve), rise)
-            )
-    return found
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """What differs when the untouched model is asked again."""
+
+    task: str
+    repeats: int
+    flipped: float  # share of items whose value differs between two askings
+    floor: float  # largest difference between two means
+
+
+@dataclass(frozen=True, slots=True)
+class Dose:
+    """Does more gain go with more forgetting? Of one arm, or pooled within arms (arm "")."""
+
+    arm: str
+    task: str  # retained
+    points: int
+    rho: Share | None  # Spearman's, gain against loss; n counts points
+    words: str  # supported | not supported | too little data
+    curve: tuple[tuple[float, float], ...] = ()  # monotone fit: (gain, loss), shares
+    rise: Share | None = None  # loss at the largest gain less that at the smallest, by the fit
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """One reading of the drift meters in training."""
+
+    arm: str
+    seed: int
+    step: int
+    kl: float  # nats per token, base against tuned, on the task's prompts
+    cross_entropy: float  # nats per token, of the tuned model on the base's answers
+    norm: float | None  # Frobenius norm of the change of the weights; None where unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One candidate for shipping, with its figures on both halves of the items."""
+
+    arm: str
+    seed: int | None
+    step: int
+    scale: float
+    chosen_on: Mapping[str, Share]  # paired differences to base by task, validation half
+    reported_on: Mapping[str, Share]  # the same on the untouched half
+    allowed: bool  # by the rule, on the validation half
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Which checkpoint may be shipped."""
+
+    answer: str  # ship | do not ship | not enough evidence; of a comparison kept | not kept
+    reason: str  # a sentence or two
+    rule: str  # in words
+    chosen: Choice | None = None
+    runner_up: Choice | None = None
+    why_not: str = ""  # why the runner-up lost
+    more_items: int | None = None  # about so many more items would decide
+    items: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # of each half, by task
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """One arm's hypervolume: area dominated over target score and worst retained change."""
+
+    arm: str
+    volume: Share
+    points: tuple[tuple[int, float], ...] = ()  # (step, scale) on the frontier of all arms
+
+
+@dataclass(frozen=True, slots=True)
+class PairAgreement:
+    """How far two judges agree on the replies that both voted on."""
+
+    judges: tuple[str, str]
+    replies: int
+    agree: float | None  # share of replies
+    kappa: float | None  # Cohen's; None where it is not defined
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far an ensemble's judges agree on one arm's replies, final checkpoint, all seeds."""
+
+    arm: str
+    task: str
+    replies: int
+    votes: Mapping[str, int]  # cast by each judge
+    alpha: float | None  # Krippendorff's, over all judges; None where it is not defined
+    pairs: tuple[PairAgreement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyShown:
+    """One reply, kept for the folded-away part of the report (only on request)."""
+
+    arm: str
+    task: str
+    prompt: str
+    reply: str
+    outcome: str

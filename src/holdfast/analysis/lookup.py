@@ -1,10 +1,14 @@
-"""Which cells, arms and points of the results does a part of the report need?"""
+"""Figures looked up in results, or put together from several of them, for tables and charts."""
 
 from __future__ import annotations
 
-from holdfast.analysis.results import ArmInfo, Cell, Results, TaskInfo
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
-BASE = "base"
+from holdfast.analysis.findings import Cell, Meter, Share, TaskInfo
+from holdfast.analysis.results import Results
+from holdfast.types import BASE
 
 
 def find(results: Results, arm: str, step: int, task: str, scale: float = 1.0) -> Cell | None:
@@ -15,16 +19,9 @@ def find(results: Results, arm: str, step: int, task: str, scale: float = 1.0) -
         return None
 
 
-def final_point(results: Results, arm: str) -> tuple[int, float]:
-    """Step and scale by which an arm is shown: the last, with all of the change, else the most."""
-    step = results.last_step(arm)
-    scales = {cell.scale for cell in results.cells if (cell.arm, cell.step) == (arm, step)}
-    return step, 1.0 if 1.0 in scales else max(scales, default=1.0)
-
-
 def final(results: Results, arm: str, task: str) -> Cell | None:
     """An arm's cell at the point by which it is shown."""
-    step, scale = final_point(results, arm)
+    step, scale = results.final_point(arm)
     return find(results, arm, step, task, scale)
 
 
@@ -58,12 +55,124 @@ def retained(results: Results) -> list[TaskInfo]:
     return [task for task in results.tasks if task.role != "target"]
 
 
-def good_side(task: TaskInfo) -> str:
-    """A task's label, said so that more is better."""
-    return f"100\u202f% minus {task.label}" if task.inverted else task.label
+def cells_at(
+    results: Results, tasks: Sequence[TaskInfo], arm: str, step: int, scale: float
+) -> list[tuple[Cell, TaskInfo]]:
+    """What was measured at one point, in the order of the tasks; others are left out."""
+    cells = [(find(results, arm, step, task.name, scale), task) for task in tasks]
+    return [(cell, task) for cell, task in cells if cell]
 
 
-def reference(results: Results) -> ArmInfo | None:
-    """The arm whose budget the others are held against: `sft`, or else the first trained one."""
-    trained = [arm for arm in results.arms if arm.supervised_tokens > 0]
-    return next((arm for arm in trained if arm.name == "sft"), trained[0] if trained else None)
+def mean_score(cells: Sequence[Cell]) -> Share | None:
+    """Mean over tasks at one point; None where a task could not be scored, or there is none.
+
+    The interval is the mean of the tasks' interval ends: right if the tasks' errors go together,
+    too wide if they do not.
+    """
+    scores = [cell.score for cell in cells]
+    means = [score.mean for score in scores if score.mean is not None]
+    if not means or len(means) < len(cells):
+        return None
+    lows = [score.low for score in scores if score.low is not None]
+    highs = [score.high for score in scores if score.high is not None]
+    low = high = None
+    if len(lows) == len(highs) == len(means):
+        low, high = sum(lows) / len(lows), sum(highs) / len(highs)
+    return Share(sum(means) / len(means), low, high, sum(score.n for score in scores))
+
+
+def worst_change(cells: Sequence[tuple[Cell, TaskInfo]]) -> tuple[Share, TaskInfo] | None:
+    """The least paired difference to base, and of which task; None unless all were scored."""
+    diffs = [(cell.diff, task) for cell, task in cells if cell.diff]
+    scored = [(diff.mean, diff, task) for diff, task in diffs if diff.mean is not None]
+    if not scored or len(scored) < len(cells):
+        return None
+    _, diff, task = min(scored, key=lambda change: change[0])
+    return diff, task
+
+
+class GainAndLoss(NamedTuple):
+    """What one trained model gained on the target and lost on a retained task, as shares."""
+
+    step: int
+    scale: float
+    gain: float
+    loss: float
+
+
+def gains_and_losses(results: Results, arm: str, target: str, task: str) -> list[GainAndLoss]:
+    """Every checkpoint of one arm, in the order of the cells; none of the untouched model."""
+    gains = {
+        (cell.step, cell.scale): cell.diff.mean
+        for cell in results.cells
+        if (cell.arm, cell.task) == (arm, target) and cell.diff
+    }
+    found = []
+    for cell in results.cells:
+        if (cell.arm, cell.task) != (arm, task) or arm == BASE or not cell.step:
+            continue
+        gain = gains.get((cell.step, cell.scale))
+        if gain is not None and cell.diff is not None and cell.diff.mean is not None:
+            found.append(GainAndLoss(cell.step, cell.scale, gain, -cell.diff.mean))
+    return found
+
+
+def reading_spread(shares: Sequence[Share | None]) -> float | None:
+    """Largest less smallest share of the same replies read in several ways; None without any."""
+    means = [share.mean for share in shares if share is not None and share.mean is not None]
+    return max(means) - min(means) if means else None
+
+
+@dataclass(frozen=True, slots=True)
+class MeterMean:
+    """One drift meter at one step: the mean over seeds, and their range where there are several."""
+
+    step: int
+    mean: float
+    ends: tuple[float, float] | None
+
+
+def meter_course(readings: Sequence[Meter], meter: str) -> list[MeterMean]:
+    """One arm's meter over training steps; readings that are not a number are left out.
+
+    Args:
+        readings: of one arm, all seeds.
+        meter: ``kl``, ``cross_entropy`` or ``norm``.
+    """
+    by_step: dict[int, list[float]] = {}
+    for reading in readings:
+        value: float | None = getattr(reading, meter)
+        if value is not None and value == value:
+            by_step.setdefault(reading.step, []).append(value)
+    return [
+        MeterMean(
+            step,
+            sum(found) / len(found),
+            (min(found), max(found)) if len(found) > 1 else None,
+        )
+        for step, found in sorted(by_step.items())
+    ]
+
+
+class LastMeters(NamedTuple):
+    """The drift meters of one arm at its last reading, means over seeds."""
+
+    step: int
+    kl: float
+    cross_entropy: float
+    norm: float | None
+
+
+def last_meters(readings: Sequence[Meter]) -> LastMeters | None:
+    """Where the meters of one arm ended; None where none were read."""
+    if not readings:
+        return None
+    last = max(reading.step for reading in readings)
+    ends = [reading for reading in readings if reading.step == last]
+    norms = [reading.norm for reading in ends if reading.norm is not None]
+    return LastMeters(
+        last,
+        sum(reading.kl for reading in ends) / len(ends),
+        sum(reading.cross_entropy for reading in ends) / len(ends),
+        sum(norms) / len(norms) if norms else None,
+    )

@@ -1,206 +1,109 @@
-"""What does a finished study say, as data?
+"""The results of a finished study as data: every figure, interval and finding.
 
 `Results` is the contract between the statistics and everything that shows them: it is written to
 `results.json`, and `report.md` and `index.html` are made from it and from nothing else. Means are
 shares between 0 and 1 in which **1 is good**; a task with `inverted=True` is shown as `1 - mean`
 (an unsafe rate). All intervals are 95 %.
+
+For analyses of your own, `Results.to_frame` has all figures as rows, `Results.curve` one arm over
+training steps, and `Results.frontier` what every model gained and lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from typing import TYPE_CHECKING, NamedTuple
 
-from holdfast.errors import DataError
+from holdfast.analysis.findings import (
+    Agreement,
+    ArmInfo,
+    Cell,
+    Choice,
+    Decision,
+    Direction,
+    Dose,
+    Flips,
+    Front,
+    Meter,
+    Noise,
+    PairAgreement,
+    ReplyShown,
+    Share,
+    TaskInfo,
+)
+from holdfast.errors import DataError, UsageError
+from holdfast.registry import nearest
+from holdfast.types import BASE
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = [
+    "SCHEMA",
+    "Agreement",
+    "ArmInfo",
+    "Cell",
+    "Choice",
+    "CurvePoint",
+    "Decision",
+    "Direction",
+    "Dose",
+    "Flips",
+    "Front",
+    "FrontierPoint",
+    "Meter",
+    "Noise",
+    "PairAgreement",
+    "ReplyShown",
+    "Results",
+    "Row",
+    "Share",
+    "TaskInfo",
+    "from_json",
+    "to_json",
+]
 
 SCHEMA = 2
 
-
-@dataclass(frozen=True, slots=True)
-class TaskInfo:
-    """How one ability was measured."""
-
-    name: str
-    role: str  # "target" (what training is for) or "retained" (what must not be lost)
-    label: str  # what the figure is, e.g. "accuracy (tolerant extraction)"
-    n: int  # items
-    how: str  # a sentence: split, decoding, shots, judge
-    inverted: bool = False
-    judge: Mapping[str, Any] = field(default_factory=dict)  # all that its verdicts depend on
+Row = dict[str, str | int | float | bool | None]
+"""One row of `Results.to_frame`, by column."""
 
 
-@dataclass(frozen=True, slots=True)
-class ArmInfo:
-    """What one arm was trained on and what it cost; for `base` all of it is zero."""
+class CurvePoint(NamedTuple):
+    """An arm's share on one task after `step` optimiser steps; 1 is good."""
 
-    name: str
-    recipe: str  # in words, e.g. "replay (share 0.1)"; "untouched model" for base
-    examples: int = 0  # distinct training examples
-    by_source: Mapping[str, int] = field(default_factory=dict)
-    steps: int = 0
-    supervised_tokens: int = 0  # summed over the whole run, mean over seeds
-    examples_seen: int = 0
-    seconds: float = 0.0  # training time, mean over seeds
-    notes: tuple[str, ...] = ()  # e.g. "412 of 600 problems solved by the model itself"
-    loss: tuple[tuple[int, float], ...] = ()  # (step, training loss), first seed
-    family: str = ""  # the arm of the study file; several arms when it is a sweep
-    shared_seconds: float = 0.0  # making its data, once for all arms that use it
-    flops: float = 0.0  # estimate: training, reference passes, generation, shared work included
-    tokens: int = 0  # put through the model in training, mean over seeds
-    generated_tokens: int = 0  # written by the model for its data or in training
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A mean with its interval: `mean` is None when nothing could be scored."""
-
-    mean: float | None
+    step: int
+    value: float | None
     low: float | None
     high: float | None
-    n: int
-    unscored: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Flips:
-    """Items that changed sides against base: 1 to 0 is lost, 0 to 1 is won."""
+class FrontierPoint(NamedTuple):
+    """What one model gained on the target and lost on the retained tasks, means over seeds.
 
-    lost: int
-    won: int
-    n: int
-    p: float  # exact McNemar; several seeds: its form for one base against several runs
-    p_holm: float  # corrected over arms and retained tasks; within groups: over the groups
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One arm at one checkpoint on one task, over all seeds, and its paired difference to base."""
+    Attributes:
+        arm: whose training it is from.
+        step: of the checkpoint.
+        scale: share of the training's change that is applied.
+        gain: mean difference to the untouched model on the target.
+        worst_change: least mean difference on a retained task; None without one that was scored.
+        on_frontier: no other model, the untouched one included, is at least as good on every task
+            and better on one.
+    """
 
     arm: str
-    step: int  # 0 for base
-    task: str
-    score: Share
-    diff: Share | None = None  # paired difference to base, same orientation as score (1 is good)
-    outcomes: Mapping[str, int] = field(default_factory=dict)
-    groups: Mapping[str, Share] = field(default_factory=dict)  # per hazard, persona
-    scale: float = 1.0  # share of the training's change that is applied
-    retained_share: Share | None = None  # after / before
-    p_holm: float | None = None  # of the difference, corrected like the flips; final ones only
-    flips: Flips | None = None  # final checkpoints only
-    group_flips: Mapping[str, Flips] = field(default_factory=dict)
-    read_as: Mapping[str, Share] = field(default_factory=dict)  # per way of reading the replies
-    outcome_shares: Mapping[str, Share] = field(default_factory=dict)  # of the four outcomes
-    group_outcomes: Mapping[str, Mapping[str, Share]] = field(default_factory=dict)  # final ones
-
-
-@dataclass(frozen=True, slots=True)
-class Noise:
-    """What differs when the untouched model is asked again."""
-
-    task: str
-    repeats: int
-    flipped: float  # share of items whose value differs between two askings
-    floor: float  # largest difference between two means
-
-
-@dataclass(frozen=True, slots=True)
-class Dose:
-    """Does more gain go with more forgetting? Of one arm, or pooled within arms (arm "")."""
-
-    arm: str
-    task: str  # retained
-    points: int
-    rho: Share | None  # Spearman's, gain against loss; n counts points
-    words: str  # supported | not supported | too little data
-    curve: tuple[tuple[float, float], ...] = ()  # monotone fit: (gain, loss), shares
-    rise: Share | None = None  # loss at the largest gain less that at the smallest, by the fit
-
-
-@dataclass(frozen=True, slots=True)
-class Meter:
-    """One reading of the drift meters in training."""
-
-    arm: str
-    seed: int
-    step: int
-    kl: float  # nats per token, base against tuned, on the task's prompts
-    cross_entropy: float  # nats per token, of the tuned model on the base's answers
-    norm: float | None  # Frobenius norm of the change of the weights; None where unknown
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One candidate for shipping, with its figures on both halves of the items."""
-
-    arm: str
-    seed: int | None
     step: int
     scale: float
-    chosen_on: Mapping[str, Share]  # paired differences to base by task, validation half
-    reported_on: Mapping[str, Share]  # the same on the untouched half
-    allowed: bool  # by the rule, on the validation half
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Which checkpoint may be shipped."""
-
-    answer: str  # ship | do not ship | not enough evidence; of a comparison kept | not kept
-    reason: str  # a sentence or two
-    rule: str  # in words
-    chosen: Choice | None = None
-    runner_up: Choice | None = None
-    why_not: str = ""  # why the runner-up lost
-    more_items: int | None = None  # about so many more items would decide
-    items: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # of each half, by task
-
-
-@dataclass(frozen=True, slots=True)
-class Front:
-    """One arm's hypervolume: area dominated over target score and worst retained change."""
-
-    arm: str
-    volume: Share
-    points: tuple[tuple[int, float], ...] = ()  # (step, scale) on the frontier of all arms
-
-
-@dataclass(frozen=True, slots=True)
-class PairAgreement:
-    """How far two judges agree on the replies that both voted on."""
-
-    judges: tuple[str, str]
-    replies: int
-    agree: float | None  # share of replies
-    kappa: float | None  # Cohen's; None where it is not defined
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """How far an ensemble's judges agree on one arm's replies, final checkpoint, all seeds."""
-
-    arm: str
-    task: str
-    replies: int
-    votes: Mapping[str, int]  # cast by each judge
-    alpha: float | None  # Krippendorff's, over all judges; None where it is not defined
-    pairs: tuple[PairAgreement, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ReplyShown:
-    """One reply, kept for the folded-away part of the report (only on request)."""
-
-    arm: str
-    task: str
-    prompt: str
-    reply: str
-    outcome: str
+    gain: float
+    worst_change: float | None
+    on_frontier: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Everything the report shows."""
+    """Everything that a report shows; a notebook shows it as a table."""
 
     name: str
     model: str
@@ -231,23 +134,142 @@ class Results:
                 return cell
         raise KeyError((arm, step, task, scale))
 
-    def finals(self) -> list[tuple[str, int, float]]:
-        """(arm, step, scale) of every final checkpoint, in the order of the arms."""
-        found = {(c.arm, c.step, c.scale) for c in self.cells if c.step == self.last_step(c.arm)}
-        order = [arm.name for arm in self.arms]
-        return sorted(found, key=lambda one: (order.index(one[0]), -one[2]))
-
     def last_step(self, arm: str) -> int:
         """The final checkpoint of an arm that was measured (0 for base)."""
         return max((c.step for c in self.cells if c.arm == arm), default=0)
 
+    def final_point(self, arm: str) -> tuple[int, float]:
+        """Step and scale that an arm is shown by: the last, with all of the change or the most."""
+        step = self.last_step(arm)
+        scales = {cell.scale for cell in self.cells if (cell.arm, cell.step) == (arm, step)}
+        return step, 1.0 if 1.0 in scales else max(scales, default=1.0)
 
-def to_json(results: Results) -> dict[str, Any]:
+    def rows(self) -> list[Row]:
+        """All figures, a row per arm, step, scale and task; seeds are aggregated.
+
+        Columns: ``arm``, ``family`` (the arm of the study file), ``step``, ``scale``, ``final``
+        (the point by which the arm is shown), ``task``, ``role`` (target or retained), ``value``
+        with ``low`` and ``high`` (share of good answers), ``diff`` with ``diff_low`` and
+        ``diff_high`` (paired difference to the untouched model), ``p_holm`` (final points only),
+        ``n`` and ``unscored`` (replies), ``judge`` (its name and version; "" without one).
+        """
+        tasks = {task.name: task for task in self.tasks}
+        families = {arm.name: arm.family or arm.name for arm in self.arms}
+        finals = {arm.name: self.final_point(arm.name) for arm in self.arms}
+        nothing = Share(None, None, None, 0)
+        found: list[Row] = []
+        for cell in self.cells:
+            task, diff = tasks[cell.task], cell.diff or nothing
+            row: Row = {
+                "arm": cell.arm,
+                "family": families[cell.arm],
+                "step": cell.step,
+                "scale": cell.scale,
+                "final": finals[cell.arm] == (cell.step, cell.scale),
+                "task": cell.task,
+                "role": task.role,
+                "value": cell.score.mean,
+                "low": cell.score.low,
+                "high": cell.score.high,
+                "diff": diff.mean,
+                "diff_low": diff.low,
+                "diff_high": diff.high,
+                "p_holm": cell.p_holm,
+                "n": cell.score.n,
+                "unscored": cell.score.unscored,
+                "judge": str(task.judge.get("judge", "")),
+            }
+            found.append(row)
+        return found
+
+    def to_frame(self) -> pandas.DataFrame | list[Row]:
+        """`rows` as a pandas DataFrame; as a list of dictionaries where pandas is not installed."""
+        try:
+            import pandas
+        except ImportError:
+            return self.rows()
+        return pandas.DataFrame(self.rows())
+
+    def curve(self, arm: str, task: str) -> list[CurvePoint]:
+        """One arm on one task over training steps, all of its change applied, sorted by step.
+
+        A trained arm starts at step 0 with the untouched model.
+
+        Raises:
+            UsageError: there is no such arm or task.
+        """
+        self._known(arm, [info.name for info in self.arms], "arm")
+        self._known(task, [info.name for info in self.tasks], "task")
+        mine = {c.step: c.score for c in self.cells if (c.arm, c.task, c.scale) == (arm, task, 1.0)}
+        start = {c.step: c.score for c in self.cells if (c.arm, c.task) == (BASE, task)}
+        scores = start | mine if any(mine) else mine  # an arm without training is one point
+        return [
+            CurvePoint(k, scores[k].mean, scores[k].low, scores[k].high) for k in sorted(scores)
+        ]
+
+    def frontier(self) -> list[FrontierPoint]:
+        """Gain on the target and worst change of a retained task for every model measured.
+
+        Only models whose gain could be scored; the untouched one is not among them. In a
+        comparison, and in a study without a target, the list is empty.
+        """
+        roles = {task.name: task.role for task in self.tasks}
+        best = {(front.arm, *point) for front in self.fronts for point in front.points}
+        changes: dict[tuple[str, int, float], dict[str, list[float]]] = {}
+        for cell in self.cells:
+            if cell.diff is not None and cell.diff.mean is not None:
+                by_role = changes.setdefault((cell.arm, cell.step, cell.scale), {})
+                by_role.setdefault(roles[cell.task], []).append(cell.diff.mean)
+        return [
+            FrontierPoint(
+                *key,
+                gain=sum(by_role["target"]) / len(by_role["target"]),
+                worst_change=min(by_role.get("retained", ()), default=None),
+                on_frontier=key in best,
+            )
+            for key, by_role in changes.items()
+            if "target" in by_role
+        ]
+
+    def _repr_html_(self) -> str:
+        """The final checkpoints as a table, for notebooks; everything in it is escaped."""
+        head = ["arm", *(f"{t.name} ({t.role}): {t.label}" for t in self.tasks)]
+        rows = [[a.name, *(self._shown(a.name, t) for t in self.tasks)] for a in self.arms]
+        notes = [*self.warnings]
+        if self.decision is not None:
+            notes.insert(0, f"{self.decision.answer.capitalize()}. {self.decision.reason}")
+        return _html_table(f"{self.name}: {self.verdict}", head, rows, notes)
+
+    def _shown(self, arm: str, task: TaskInfo) -> str:
+        """An arm's final figure in percent, and its difference to base in points."""
+        try:
+            step, scale = self.final_point(arm)
+            cell = self.cell(arm, step, task.name, scale)
+        except KeyError:
+            return "not measured"
+        score = cell.score.turned() if task.inverted else cell.score
+        text = _percent(score)
+        if cell.diff is None or cell.diff.mean is None:
+            return text
+        turn = -1.0 if task.inverted else 1.0
+        return f"{text}, {100 * turn * cell.diff.mean:+.1f} points ({cell.diff.direction})"
+
+    @staticmethod
+    def _known(name: str, names: Iterable[str], kind: str) -> None:
+        known = list(names)
+        if name not in known:
+            raise UsageError(
+                f"no {kind} is called {name!r}{nearest(name, known)}",
+                remedy=f"these results have: {', '.join(known)}",
+            )
+
+
+def to_json(results: Results) -> dict[str, object]:
     """`results` as plain JSON values, with the schema's version."""
     return {"schema": SCHEMA, **asdict(results)}
 
 
-def from_json(data: Mapping[str, Any]) -> Results:
+def from_json(data: Mapping[str, object]) -> Results:
     """Inverse of `to_json`.
 
     Raises:
@@ -255,6 +277,11 @@ def from_json(data: Mapping[str, Any]) -> Results:
     """
     from pydantic import TypeAdapter, ValidationError
 
+    if not isinstance(data, Mapping):
+        raise DataError(
+            "the results cannot be read: not a JSON object",
+            remedy="make them again with --rebuild stats",
+        )
     try:
         return TypeAdapter(Results).validate_python(
             {key: value for key, value in data.items() if key != "schema"}
@@ -264,3 +291,25 @@ def from_json(data: Mapping[str, Any]) -> Results:
             f"the results cannot be read: {error.error_count()} fields are not as they should be",
             remedy="make them again with --rebuild stats",
         ) from error
+
+
+def _html_table(
+    title: str, head: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]
+) -> str:
+    """A title, a table and notes below it; every text is escaped."""
+    top = "".join(f"<th>{escape(text)}</th>" for text in head)
+    cells = ["".join(f"<td>{escape(text)}</td>" for text in row) for row in rows]
+    body = "".join(f"<tr>{row}</tr>" for row in cells)
+    below = "".join(f"<p>{escape(note)}</p>" for note in notes)
+    table = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<div><p><b>{escape(title)}</b></p>{table}{below}</div>"
+
+
+def _percent(share: Share) -> str:
+    """A share in percent with its interval: ``81.7 % [77.6, 85.2]``."""
+    if share.mean is None:
+        return "nothing could be scored"
+    text = f"{100 * share.mean:.1f} %"
+    if share.low is None or share.high is None:
+        return text
+    return f"{text} [{100 * share.low:.1f}, {100 * share.high:.1f}]"

@@ -1,99 +1,94 @@
-"""What do the readings of a whole study add up to?
+"""Readings to results: what the measurements of a whole study add up to.
 
-Turns readings (arm x seed x checkpoint x task) into `Results`: shares with intervals, paired
-differences to the untouched model, breakdowns, and the verdict in a sentence.
+`assemble` turns readings (arm x seed x checkpoint x task) into `Results`: cells with intervals and
+paired differences, noise, dose and response, and the verdict in a sentence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from holdfast.analysis import caveats, findings
-from holdfast.analysis.arrays import as_share, breakdowns, by_way, item_ids, values
-from holdfast.analysis.outcome_shares import with_outcomes
-from holdfast.analysis.results import (
+from holdfast.analysis import caveats
+from holdfast.analysis.arrays import Measured, as_share, item_ids, values
+from holdfast.analysis.cells import all_cells
+from holdfast.analysis.findings import (
     Agreement,
     ArmInfo,
     Cell,
     Decision,
+    Dose,
     Front,
     Meter,
-    Results,
+    Noise,
     Share,
     TaskInfo,
 )
+from holdfast.analysis.results import Results
 from holdfast.analysis.selection.rule import in_points
-from holdfast.analysis.stats import Values, mean_over_seeds, paired_difference, retained_share
+from holdfast.analysis.stats import DosePoint, Values, dose_response, noise_floor
 from holdfast.types import BASE, Reading
+
+ALPHA = 0.05
+""""Forgets" is said below this p, after Holm's correction."""
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """All readings of one arm at one checkpoint on one task, a list per training seed."""
+class RunData:
+    """What was read of a finished run; `assemble` makes `Results` of it.
 
-    arm: str
-    step: int
-    task: str
-    readings: Sequence[Sequence[Reading]]
-    cut_off: int = 0  # replies that reached the limit of new tokens
-    scale: float = 1.0  # share of the training's change that is applied
-    seeds: Sequence[int | None] = (None,)  # one for each list of readings
-    repeated: Sequence[bool] = (False,)  # the same model as at an earlier step, one for each seed
-    unread: Sequence[tuple[str, int]] = ()  # what the judge said where it was unsure, most often
+    Attributes:
+        name: of the study.
+        model: that it starts from.
+        seeds: of its trainings.
+        tasks: that were measured.
+        arms: that were trained, the untouched model first.
+        measured: all readings.
+        conditions: under which they were taken.
+        again: by task, the readings of every asking of the untouched model.
+        meters: what was read in training.
+        fronts: of every arm.
+        decision: which checkpoint may be shipped.
+        agreements: of the judges of an ensemble.
+    """
 
-
-def cells(measured: Sequence[Measured]) -> list[Cell]:
-    """Figures for everything measured; the base is what differences are taken to."""
-    before = {
-        one.task: values(one.readings[0], item_ids(one.readings[0]))
-        for one in measured
-        if one.arm == BASE
-    }
-    order = {one.task: item_ids(one.readings[0]) for one in measured if one.arm == BASE}
-    found = []
-    for one in measured:
-        ids = order[one.task]
-        table = np.stack([values(readings, ids) for readings in one.readings])
-        diff = kept = None
-        if one.arm != BASE:
-            diff = as_share(paired_difference(before[one.task], table))
-            kept = as_share(retained_share(before[one.task], table))
-        outcomes: dict[str, int] = {}
-        for reading in (reading for readings in one.readings for reading in readings):
-            outcomes[reading.outcome] = outcomes.get(reading.outcome, 0) + 1
-        found.append(
-            Cell(
-                arm=one.arm,
-                step=one.step,
-                task=one.task,
-                score=_counted(as_share(mean_over_seeds(table)), one.readings),
-                diff=diff,
-                outcomes=dict(sorted(outcomes.items())),
-                groups=_groups(one.readings[0], ids, table),
-                scale=one.scale,
-                retained_share=kept,
-                read_as=by_way(one.readings, ids),
-            )
-        )
-    return found
+    name: str
+    model: str
+    seeds: Sequence[int]
+    tasks: Sequence[TaskInfo]
+    arms: Sequence[ArmInfo]
+    measured: Sequence[Measured]
+    conditions: Mapping[str, str]
+    again: Mapping[str, Sequence[Sequence[Reading]]] = field(default_factory=dict)
+    meters: Sequence[Meter] = ()
+    fronts: Sequence[Front] = ()
+    decision: Decision | None = None
+    agreements: Sequence[Agreement] = ()
 
 
-def _groups(readings: Sequence[Reading], ids: Sequence[str], table: Values) -> dict[str, Share]:
-    return {
-        name: as_share(mean_over_seeds(table[:, columns]))
-        for parts in breakdowns(readings, ids)
-        for name, columns in parts.items()
-    }
-
-
-def _counted(share: Share, readings: Sequence[Sequence[Reading]]) -> Share:
-    """`share` with replies counted rather than items: all seeds, all samples."""
-    values = [reading.value for one in readings for reading in one]
-    unscored = sum(value is None for value in values)
-    return replace(share, n=len(values) - unscored, unscored=unscored)
+def assemble(run: RunData) -> Results:
+    """Everything that a report shows, computed from what was read of a run."""
+    found = all_cells(run.measured, _target(run.tasks))
+    families = {arm.name: arm.family or arm.name for arm in run.arms}
+    return Results(
+        name=run.name,
+        model=run.model,
+        seeds=tuple(run.seeds),
+        verdict=verdict(run.tasks, found) + forgetting(run.tasks, found),
+        tasks=tuple(run.tasks),
+        arms=tuple(run.arms),
+        cells=tuple(found),
+        conditions=dict(run.conditions),
+        warnings=tuple(caveats.all_of(run.tasks, found, run.measured, run.seeds)),
+        noise=tuple(noise(run.again)),
+        dose=tuple(doses(run.tasks, run.measured, families)),
+        meters=tuple(run.meters),
+        fronts=tuple(run.fronts),
+        decision=run.decision,
+        agreements=tuple(run.agreements),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +122,7 @@ class Standing:
 def standings(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> list[Standing]:
     """Every trained arm whose gain could be scored, in the study's order."""
     last = {cell.arm: max(c.step for c in found if c.arm == cell.arm) for cell in found}
-    target = next((task.name for task in tasks if task.role == "target"), "")
+    target = _target(tasks)
     standing = []
     for arm in [name for name in last if name != BASE]:
         whole = max(c.scale for c in found if c.arm == arm and c.step == last[arm])
@@ -191,53 +186,65 @@ def _change(share: Share) -> str:
     return f"changed nothing measurable ({in_points(mean)} points {interval})"
 
 
-def assemble(
-    name: str,
-    model: str,
-    seeds: Sequence[int],
-    tasks: Sequence[TaskInfo],
-    arms: Sequence[ArmInfo],
-    measured: Sequence[Measured],
-    conditions: Mapping[str, str],
-    again: Mapping[str, Sequence[Sequence[Reading]]] | None = None,
-    meters: Sequence[Meter] = (),
-    fronts: Sequence[Front] = (),
-    decision: Decision | None = None,
-    agreements: Sequence[Agreement] = (),
-) -> Results:
-    """Everything the report shows.
+def forgetting(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> str:
+    """Which arms forget by more than chance once all of them are allowed for, in a sentence."""
+    kept = {task.name for task in tasks if task.role != "target"}
+    tested = [c for c in found if c.p_holm is not None and c.task in kept and c.scale == 1]
+    if len({cell.arm for cell in tested}) < 2:
+        return ""
+    fell = [
+        c.arm for c in tested if (c.p_holm or 0.0) < ALPHA and c.diff and (c.diff.mean or 0.0) < 0
+    ]
+    names = ", ".join(dict.fromkeys(fell)) or "none of the arms"
+    return f" More than chance allows once all arms are counted (Holm): {names} forgot."
+
+
+def noise(again: Mapping[str, Sequence[Sequence[Reading]]]) -> list[Noise]:
+    """What differs between the askings of the untouched model, by task."""
+    found = []
+    for task, askings in again.items():
+        if len(askings) < 2:
+            continue
+        ids = item_ids(askings[0])
+        table = np.stack([values(readings, ids) for readings in askings])
+        if np.isnan(table).any(axis=0).all():
+            continue  # no item was scored every time
+        flipped, floor = noise_floor(table)
+        found.append(Noise(task, len(askings), round(flipped, 6), round(floor, 6)))
+    return found
+
+
+def doses(
+    tasks: Sequence[TaskInfo], measured: Sequence[Measured], families: Mapping[str, str]
+) -> list[Dose]:
+    """Whether more gain goes with more forgetting, for every retained task.
 
     Args:
-        name: of the study.
-        model: that it starts from.
-        seeds: of its trainings.
         tasks: that were measured.
-        arms: that were trained, the untouched model first.
-        measured: all readings.
-        conditions: under which they were taken.
-        again: by task, the readings of every asking of the untouched model.
-        meters: what was read in training.
-        fronts: of every arm.
-        decision: which checkpoint may be shipped.
-        agreements: of the judges of an ensemble.
+        measured: all readings; only trained models that differ from an earlier one take part.
+        families: by arm, the arm of the study file that it is a variant of.
     """
-    flipped = findings.with_flips(cells(measured), measured, _target(tasks))
-    found = with_outcomes(flipped, measured)
-    families = {arm.name: arm.family or arm.name for arm in arms}
-    return Results(
-        name=name,
-        model=model,
-        seeds=tuple(seeds),
-        verdict=verdict(tasks, found) + findings.forgetting(tasks, found),
-        tasks=tuple(tasks),
-        arms=tuple(arms),
-        cells=tuple(found),
-        conditions=dict(conditions),
-        warnings=tuple(caveats.all_of(tasks, found, measured, seeds)),
-        noise=tuple(findings.noise(again or {})),
-        dose=tuple(findings.doses(tasks, measured, families)),
-        meters=tuple(meters),
-        fronts=tuple(fronts),
-        decision=decision,
-        agreements=tuple(agreements),
-    )
+    target = _target(tasks)
+    before = {point.task: point.readings[0] for point in measured if point.arm == BASE}
+    ids = {task: item_ids(readings) for task, readings in before.items()}
+    base = {task: values(readings, ids[task]) for task, readings in before.items()}
+    tables: dict[str, dict[tuple[str, int, float, int | None], Values]] = {}
+    for point in measured:
+        if point.arm == BASE or not point.step:
+            continue
+        runs = zip(point.seeds, point.readings, point.repeated, strict=True)
+        for seed, readings in [(s, r) for s, r, repeated in runs if not repeated]:
+            key = (point.arm, point.step, point.scale, seed)
+            tables.setdefault(point.task, {})[key] = values(readings, ids[point.task])
+    found = []
+    for task in [info.name for info in tasks if info.name != target and info.name in tables]:
+        points = [
+            DosePoint(families[key[0]], key[3], tables[target][key], retained)
+            for key, retained in tables[task].items()
+        ]
+        for dose in dose_response(points, base[target], base[task]):
+            rho, rise = (None if o is None else as_share(o) for o in (dose.rho, dose.rise))
+            found.append(
+                Dose(dose.arm, task, dose.points, rho, dose.words, tuple(dose.curve), rise)
+            )
+    return found

@@ -15,7 +15,7 @@ from typing import Any
 from holdfast import environment, models
 from holdfast.analysis import collect
 from holdfast.analysis.results import Results, TaskInfo, from_json, to_json
-from holdfast.analysis.summarize import assemble
+from holdfast.analysis.summarize import RunData, assemble
 from holdfast.compare.answer_files import Given
 from holdfast.compare.verdict import MIXED, about_looks, decide, verdict
 from holdfast.data import chat
@@ -28,7 +28,7 @@ from holdfast.models import ModelRef, external
 from holdfast.models.external import Foreign
 from holdfast.models.peft_adapter import brings_modules
 from holdfast.progress import Progress
-from holdfast.report import write_report
+from holdfast.report.write import write_report
 from holdfast.runs import store
 from holdfast.runs.plan import Plan, again_place, place
 from holdfast.runs.stages import Stage
@@ -239,15 +239,17 @@ def summarise(one: Comparison) -> Results:
         conditions["Chat template"] = alike
         notes = more + notes
     results = assemble(
-        plan.study.name,
-        one.base.said,
-        (),
-        [_info(one, info) for info in collect.task_infos(plan)],
-        collect.arm_infos(plan),
-        collect.measured_readings(plan),
-        conditions,
-        collect.repeated_readings(plan),
-        agreements=collect.agreements(plan),
+        RunData(
+            plan.study.name,
+            one.base.said,
+            (),
+            [_info(one, info) for info in collect.task_infos(plan)],
+            collect.arm_infos(plan),
+            collect.measured_readings(plan),
+            conditions,
+            collect.repeated_readings(plan),
+            agreements=collect.agreements(plan),
+        )
     )
     results = replace(results, verdict=verdict(results))
     decision = decide(results, plan.study.ship.retain)

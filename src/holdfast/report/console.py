@@ -1,4 +1,4 @@
-"""What does a terminal show of a plan and of a result?"""
+"""Results and plans as a terminal shows them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from holdfast.analysis.lookup import final, final_point
+from holdfast.analysis import budget
+from holdfast.analysis.lookup import final
 from holdfast.analysis.results import Results, Share, TaskInfo
-from holdfast.report import sentences
-from holdfast.report.cost_table import budget
+from holdfast.report import words
 from holdfast.report.words import UNMEASURED, difference, factor, interval, shown, unscored
 from holdfast.runs.plan import Plan
 from holdfast.runs.stages import Step
@@ -33,7 +33,7 @@ def table(results: Results, width: int = 80) -> Group:
         f"{task.name}: {task.label}{'; lower is better' if task.inverted else ''}"
         for task in results.tasks
     ]
-    told = [text for text in (sentences.noise_line(results), budget(results)) if text]
+    told = [text for text in (words.noise_line(results), budget.sentence(results)) if text]
     head = [
         f"{results.name}: {results.model}.",
         "Final checkpoints, in %, with 95 % intervals;",
@@ -68,7 +68,7 @@ def _table(columns: Sequence[Sequence[str]]) -> Table:
 
 
 def _named(results: Results, arm: str) -> str:
-    scale = final_point(results, arm)[1]
+    scale = results.final_point(arm)[1]
     return arm + (f"\n{factor(scale)}" if scale != 1 else "")
 
 
@@ -94,22 +94,22 @@ def _decision(results: Results) -> list[str]:
     made = results.decision
     if made is None:
         return []
-    second = f"{sentences.second(made).capitalize()}: {sentences.runner_up(made)}"
+    second = f"{words.second(made).capitalize()}: {words.runner_up(made)}"
     return [
         "",
-        f"Decision: {sentences.headline(made)}.",
-        f"{made.reason} {sentences.more(made)}".strip(),
+        f"Decision: {words.headline(made)}.",
+        f"{made.reason} {words.more(made)}".strip(),
         f"Rule: {made.rule}",
         *([second] if made.runner_up else []),
     ]
 
 
 def _share(share: Share, task: TaskInfo) -> str:
-    one = shown(share, task.inverted)
-    if one.mean is None:
-        return unscored(one)
-    text = f"{100 * one.mean:.1f} {interval(one)}"
-    return f"{text}\n{unscored(one)}" if one.unscored else text
+    turned = shown(share, task.inverted)
+    if turned.mean is None:
+        return unscored(turned)
+    text = f"{100 * turned.mean:.1f} {interval(turned)}"
+    return f"{text}\n{unscored(turned)}" if turned.unscored else text
 
 
 def dry_run_text(plan: Plan, steps: Sequence[Step]) -> str:

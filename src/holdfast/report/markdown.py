@@ -1,21 +1,28 @@
-"""How does a study read as GitHub markdown?"""
+"""Results as GitHub markdown.
+
+Names and texts of the user's are made harmless by `clean`; every other cell is ours.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from holdfast.analysis import budget
 from holdfast.analysis.lookup import final, find, group_names, scales_of, steps_of
-from holdfast.analysis.results import Cell, Results, Share, TaskInfo
-from holdfast.report import markdown_tables as tables
-from holdfast.report import sentences
-from holdfast.report.markdown_tables import clean, table, title
+from holdfast.analysis.results import Cell, Choice, Results, Share, TaskInfo
+from holdfast.report import tables, words
+from holdfast.report.figures import Figure
 from holdfast.report.words import (
     NONE,
     STATISTICS,
     UNMEASURED,
     difference,
     interval,
+    noise_line,
     percent,
+    plain,
+    points,
+    probability,
     shown,
     spelled,
     unscored,
@@ -28,13 +35,13 @@ def write(results: Results) -> str:
     """The whole study as GitHub markdown."""
     seeds = ", ".join(map(str, results.seeds))
     seeds = f", seed{'s' if len(results.seeds) != 1 else ''} {seeds}" if seeds else ""
-    noise = sentences.noise_line(results)
+    noise = noise_line(results)
     scaled, stepped = _scaled(results), any(cell.step for cell in results.cells)
     parts = [
         f"# {clean(results.name)}\n",
         f"**{clean(results.verdict)}**\n",
         f"Model {clean(results.model)}{seeds}.\n",
-        *tables.decision(results),
+        *_decision(results),
         *(f"> [!WARNING]\n> {clean(one)}\n" for one in results.warnings),
         f"## {'At the final checkpoint' if stepped else 'Before and after'}\n",
         _finals(results),
@@ -42,25 +49,25 @@ def write(results: Results) -> str:
         "percentage points.\n",
         *([clean(noise) + "\n"] if noise else []),
         *(["With only a part λ of the training's change applied:\n", scaled] if scaled else []),
-        *tables.fronts(results),
+        *_fronts(results),
         *(["## Along the way\n", *(_along(results, t) for t in results.tasks)] if stepped else []),
-        *tables.outcomes(results),
-        *tables.sides(results),
-        *tables.dose(results),
+        *_outcomes(results),
+        *_sides(results),
+        *_dose(results),
     ]
     grouped = [task for task in results.tasks if group_names(results, task.name)]
     if grouped:
         parts += ["## Group by group\n", *(_groups(results, task) for task in grouped)]
     parts += [
-        *tables.costs(results),
+        *_costs(results),
         f"## {TRAINED if results.trained else COMPARED}\n",
         _training(results),
     ]
     notes = [f"- {clean(a.name)}: {clean(note)}" for a in results.arms for note in a.notes]
     parts += ["\n".join(notes) + "\n"] if notes else []
-    parts += tables.meters(results)
+    parts += _meters(results)
     parts += ["## How it was measured\n", _measured(results), STATISTICS + "\n"]
-    parts += tables.ways(results) + tables.judges(results)
+    parts += _ways(results) + _judges(results)
     conditions = [[clean(k), clean(v)] for k, v in results.conditions.items()]
     parts += [table(["Condition", "Value"], conditions)] if conditions else []
     return "\n".join(parts)
@@ -69,9 +76,9 @@ def write(results: Results) -> str:
 def _figure(share: Share | None, task: TaskInfo) -> str:
     if share is None:
         return UNMEASURED
-    one = shown(share, task.inverted)
-    text = f"{percent(one.mean)} {interval(one)}".strip()
-    return f"{text}<br>{unscored(one)}" if one.unscored else text
+    turned = shown(share, task.inverted)
+    text = f"{percent(turned.mean)} {interval(turned)}".strip()
+    return f"{text}<br>{unscored(turned)}" if turned.unscored else text
 
 
 def _changed(cell: Cell | None, task: TaskInfo) -> str:
@@ -134,9 +141,223 @@ def _training(results: Results) -> str:
 
 def _measured(results: Results) -> str:
     rows = []
-    for one in results.tasks:
-        judge = f"<br>Judge: {clean(spelled(one.judge))}" if one.judge else ""
+    for task in results.tasks:
+        judge = f"<br>Judge: {clean(spelled(task.judge))}" if task.judge else ""
         rows.append(
-            [clean(one.name), one.role, f"{one.n:,}", clean(one.label), clean(one.how) + judge]
+            [clean(task.name), task.role, f"{task.n:,}", clean(task.label), clean(task.how) + judge]
         )
     return table(["Task", "Role", "Items", "Figure", "How"], rows)
+
+
+def clean(text: str) -> str:
+    """`text` fit for one cell of a markdown table: no pipe, no line break, no live HTML."""
+    flat = " ".join(text.split())
+    for mark, harmless in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
+        flat = flat.replace(mark, harmless)
+    return flat
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A GitHub markdown table; cells must be `clean` already."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def title(task: TaskInfo) -> str:
+    """A task's name, role and literal label, for the head of a table column."""
+    hint = "; lower is better" if task.inverted else ""
+    return f"{clean(task.name)} ({task.role}): {clean(task.label)}{hint}"
+
+
+def _decision(results: Results) -> list[str]:
+    """Which checkpoint to ship, and why; nothing if it was not asked."""
+    made = results.decision
+    if made is None:
+        return []
+    candidates = [one for one in (made.chosen, made.runner_up) if one is not None]
+    named = [one.arm for one in candidates]
+    if made.runner_up is not None:
+        named[-1] = f"{words.second(made)} {named[-1]}"
+    parts = [
+        f"## Decision: {clean(words.headline(made))}\n",
+        clean(f"{made.reason} {words.more(made)}".strip()) + "\n",
+    ]
+    if candidates:
+        head = ["Change against base, on the untouched half", *map(clean, named)]
+        rows = [[title(t), *(_effect(c, t) for c in candidates)] for t in results.tasks]
+        parts.append(table(head, rows))
+    told = (
+        ("Rule", made.rule),
+        (words.second(made).capitalize(), words.runner_up(made)),
+        ("Items", words.halves(made)),
+    )
+    parts.append("\n".join(f"- {name}: {clean(text)}" for name, text in told if text) + "\n")
+    return parts
+
+
+def _effect(choice: Choice, task: TaskInfo) -> str:
+    reported = difference(choice.reported_on.get(task.name), task.inverted)
+    chosen = difference(choice.chosen_on.get(task.name), task.inverted)
+    if reported is None:
+        return NONE
+    text = f"{reported.arrow} {reported.points} pts {reported.interval} {reported.verdict}"
+    text += f", n = {reported.n:,}"
+    return text + (f"<br>half that chose: {chosen.points} {chosen.interval}" if chosen else "")
+
+
+def _fronts(results: Results) -> list[str]:
+    """The area that each arm dominates, and which of its points lie on the frontier."""
+    if not results.fronts:
+        return []
+    rows = []
+    for front in results.fronts:
+        on = [
+            f"step {step:,}" + (f" λ = {scale:g}" if scale != 1 else "") if step else "untrained"
+            for step, scale in front.points
+        ]
+        rows.append([clean(front.arm), plain(front.volume, 3), "; ".join(on) or NONE])
+    head = ["Arm", "Area dominated (more is better)", "On the frontier"]
+    return ["## The frontier\n", words.FRONT + "\n", table(head, rows)]
+
+
+def _outcomes(results: Results) -> list[str]:
+    """The four outcomes of every arm, and of every group."""
+    parts = []
+    for four in tables.four(results):
+        cells = [[clean(arm.name), *map(_figure_text, row)] for arm, row in four.rows]
+        parts += [f"{title(four.task)}\n", table(["Arm", *four.names], cells)]
+        rows = [
+            [clean(group), clean(arm.name), *map(_figure_text, row)]
+            for group, several in four.groups
+            for arm, row in several
+        ]
+        parts += [table(["Group", "Arm", *four.names], rows)] if rows else []
+    return ["## Four outcomes\n", tables.OUTCOMES_EXPLAINED + "\n", *parts] if parts else []
+
+
+def _figure_text(figure: Figure) -> str:
+    text = f"{figure.text} {figure.interval}".strip()
+    return f"{text}<br>{figure.unscored}" if figure.unscored else text
+
+
+def _sides(results: Results) -> list[str]:
+    """Items that changed sides, a table per retained task and one per breakdown."""
+    parts = []
+    for flipped in tables.flipped(results):
+        rows = [
+            [
+                clean(arm.name),
+                *(f"{count:,}" for count in (found.lost, found.won, found.n)),
+                clean(probability(found.p)),
+                _weighed(found.p_holm),
+                kept,
+            ]
+            for arm, found, kept in flipped.rows
+        ]
+        head = ["Arm", "Lost (1 → 0)", "Won (0 → 1)", "Items", "p, exact", "p, Holm"]
+        parts += [f"{title(flipped.task)}\n", table([*head, "Kept, after ÷ before"], rows)]
+        if flipped.groups:
+            names = [clean(arm.name) for arm, _, _ in flipped.rows]
+            cells = [
+                [clean(group), *(_both(found.lost, found.won, found.p_holm) if found else NONE
+                                 for found in row)]
+                for group, row in flipped.groups
+            ]  # fmt: skip
+            parts += [words.GROUP_FLIPS + "\n", table(["Group", *names], cells)]
+    return ["## What changed sides\n", words.FLIPS + "\n", *parts] if parts else []
+
+
+def _dose(results: Results) -> list[str]:
+    """Whether more gain goes with more forgetting, a sentence and a table per retained task."""
+    found = tables.responses(results)
+    if not found:
+        return []
+    parts = ["## Gain and forgetting\n", words.DOSE + "\n"]
+    for response in found:
+        said = f": all arms together, {response.sentence}." if response.sentence else "."
+        parts.append(f"{title(response.task)}{said}\n")
+        rows = [
+            [
+                clean(dose.arm),
+                f"{dose.points}",
+                plain(dose.rho),
+                points(dose.rise) if dose.rise else NONE,
+                clean(dose.words),
+            ]
+            for dose in response.rows
+        ]
+        parts += [table(["Arm", "Points", "ρ", "Fitted rise, points", "In words"], rows)] * bool(
+            rows
+        )
+    return parts
+
+
+def _costs(results: Results) -> list[str]:
+    """Budget and cost of every arm, with the multiples of the reference arm's."""
+    against, rows = budget.reference(results), []
+    if not budget.sentence(results):
+        return []
+    for cost in tables.costs(results):
+        texts = [
+            text + (f" ({cost.times(number)})" if cost.times(number) else "")
+            for number, text in enumerate(cost.cells)
+        ]
+        rows.append([clean(cost.arm.name), *texts])
+    times_of = f" (\u00d7 {clean(against.name)})" if against else ""
+    head = [name + times_of * (number in (2, 7)) for number, name in enumerate(tables.COST_HEAD)]
+    parts = ["## Budget and cost\n", clean(budget.sentence(results)) + "\n"]
+    return [*parts, table(["Arm", *head], rows), tables.COSTS_EXPLAINED + "\n"] if rows else parts
+
+
+def _meters(results: Results) -> list[str]:
+    """The last readings of the drift meters."""
+    if not results.meters:
+        return []
+    rows = [[clean(arm), f"{step:,}", *rest] for arm, step, *rest in tables.meters(results)]
+    units = ["KL, nats per token", "Cross-entropy, nats per token", "Norm of the weights' change"]
+    return [
+        "## Drift meters\n",
+        words.METERS.removesuffix("; the band spans the seeds.") + ". The last readings:\n",
+        table(["Arm", "Step", *units], rows),
+    ]
+
+
+def _ways(results: Results) -> list[str]:
+    """The same replies under every way of reading them; a way's name is the task's own."""
+    parts = []
+    for ways in tables.ways(results):
+        rows = [
+            [
+                clean(arm.name),
+                *(_figure_text(figure) if figure else NONE for figure in row),
+                spread,
+            ]
+            for arm, row, spread in ways.rows
+        ]
+        head = ["Arm", *map(clean, ways.names), "Spread"]
+        parts += [f"### {ways.title}\n", f"{title(ways.task)}\n", table(head, rows)]
+    return [*parts, tables.WAYS_EXPLAINED + "\n"] if parts else []
+
+
+def _judges(results: Results) -> list[str]:
+    """How far the judges of an ensemble agree, a table per task."""
+    parts = []
+    for panel in tables.panels(results):
+        head = [
+            "Arm",
+            "α, all",
+            *(f"κ, {clean(name)}" for name in panel.pairs),
+            "Votes cast, by judge",
+        ]
+        rows = [[clean(row.arm.name), row.alpha, *row.pairs, row.votes] for row in panel.rows]
+        parts += [f"### Do the judges agree? {clean(panel.task.name)}\n", table(head, rows)]
+    return [*parts, tables.JUDGES_EXPLAINED + "\n"] if parts else []
+
+
+def _weighed(p: float) -> str:
+    text = clean(probability(p))
+    return f"**{text}**" if p < words.SIGNIFICANT else text
+
+
+def _both(lost: int, won: int, p: float) -> str:
+    return f"\u2212{lost} / +{won} ({_weighed(p)})" if lost or won else "none"

@@ -8,7 +8,7 @@ from pathlib import Path
 from holdfast.analysis.collect import replies_shown
 from holdfast.analysis.results import Results, from_json
 from holdfast.errors import FolderError
-from holdfast.report import write_report
+from holdfast.report.write import write_report
 from holdfast.runs import store
 from holdfast.runs.plan import read_plan
 

@@ -1,16 +1,15 @@
-"""How are single figures put into words, the same way on the page, in markdown and in a terminal?
+"""Figures and findings in words, the same on the page, in markdown and in a terminal.
 
 One place decides how a share, an interval, a difference, a probability or a duration is written,
-and which way round an `inverted` task is shown.
+which way round an `inverted` task is shown, and how decision, noise and dose-response are told.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from holdfast.analysis.results import Choice, Share
+from holdfast.analysis.results import Choice, Decision, Dose, Noise, Results, Share
 from holdfast.analysis.selection.rule import in_points
 
 NONE = "—"
@@ -26,6 +25,38 @@ STATISTICS = (
     "for the number of comparisons; p-values named so are (Holm). Unscored items are neither right "
     "nor wrong: they take no part in a share and are counted beside it."
 )
+FLIPS = (
+    "Lost: good before, bad after (1 → 0); won: bad before, good after (0 → 1); with several seeds "
+    "an item counts by its net change. p is exact and two-sided (McNemar’s test; with several "
+    "seeds its form for one base against these very runs), Holm’s correction is over all arms and "
+    "all retained tasks. Kept is the good share after training over the one before."
+)
+GROUP_FLIPS = (
+    "Lost / won per group, with Holm’s p over the groups of one breakdown in brackets; bold where "
+    "it is below 0.05."
+)
+DOSE = (
+    "Does more gain go with more forgetting? Every model measured, "
+    "checkpoints and parts λ of their change, is a point: what it gained "
+    "on the target, and what it lost on a retained task, both against base. ρ is Spearman's rank "
+    "correlation within arms (1: the more gain, the more loss), the fit is the best line that "
+    "never falls. Each seed is a point of the test; the picture shows means over seeds. "
+    "Supported: the intervals of ρ and of the rise both lie above 0."
+)
+METERS = (
+    "Drift from base while training, read on the target’s own prompts, so that it needs no data of "
+    "the retained tasks. KL: how far the model’s next-token predictions moved. Cross-entropy: how "
+    "unlikely base’s own answers became. Both in nats per token, the mean over seeds; the band "
+    "spans the seeds."
+)
+FRONT = (
+    "The part of the plane (gain on the target, worst change of a retained task) that an arm’s "
+    "points reach, counted from no gain and everything lost: 1 would be everything gained and "
+    "nothing lost, more is better. It grows with every point measured, so compare arms with "
+    "equally many. A point is on the frontier if no other, base included, is at least as good on "
+    "every task and better on one."
+)
+SIGNIFICANT = 0.05  # a Holm-corrected p below this is set in bold
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +82,7 @@ def signed(value: float) -> str:
 
 def shown(share: Share, inverted: bool) -> Share:
     """The share as it is shown: `1 - mean` for an inverted task, with its interval turned too."""
-    if not inverted or share.mean is None:
-        return share
-    low = None if share.high is None else 1 - share.high
-    high = None if share.low is None else 1 - share.low
-    return Share(1 - share.mean, low, high, share.n, share.unscored)
+    return share.turned() if inverted else share
 
 
 def interval(share: Share) -> str:
@@ -74,24 +101,23 @@ def points(share: Share) -> str:
     return f"{signed(share.mean)} [{signed(share.low)}, {signed(share.high)}]"
 
 
-def spelled(judge: Mapping[str, Any]) -> str:
+def spelled(judge: Mapping[str, object]) -> str:
     """All that a judge's verdicts depend on, in words; members of an ensemble one after another."""
     several = judge.get("members")
-    if several:
+    if isinstance(several, list | tuple) and several:
         own = {key: value for key, value in judge.items() if key != "members"}
-        return "; ".join([_flat(own), *(f"({spelled(one)})" for one in several)])
+        return "; ".join([_flat(own), *(f"({spelled(member)})" for member in several)])
     return _flat(judge)
 
 
-def _flat(values: Mapping[str, Any], under: str = "") -> str:
+def _flat(values: Mapping[str, object], under: str = "") -> str:
     found = []
     for key, value in values.items():
         name = f"{under}{key}"
         if isinstance(value, Mapping):
             found.append(_flat(value, f"{name} "))
         elif value is not None:
-            several = isinstance(value, list | tuple)
-            said = ", ".join(map(str, value)) if several else str(value)
+            said = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
             found.append(said if name == "judge" else f"{name} {said}")
     return ", ".join(found)
 
@@ -101,12 +127,12 @@ def plain(share: Share | None, digits: int = 2) -> str:
     if share is None or share.mean is None:
         return NONE
 
-    def one(value: float) -> str:
+    def text(value: float) -> str:
         return f"{value:.{digits}f}".replace("-", "\u2212")
 
     if share.low is None or share.high is None:
-        return one(share.mean)
-    return f"{one(share.mean)} [{one(share.low)}, {one(share.high)}]"
+        return text(share.mean)
+    return f"{text(share.mean)} [{text(share.low)}, {text(share.high)}]"
 
 
 def difference(diff: Share | None, inverted: bool) -> Difference | None:
@@ -118,11 +144,7 @@ def difference(diff: Share | None, inverted: bool) -> Difference | None:
     ends = "" if low is None or high is None else f"[{signed(low)}, {signed(high)}]"
     if ends and inverted:
         ends = f"[{signed(-(high or 0.0))}, {signed(-(low or 0.0))}]"
-    verdict = "no clear change"
-    if low is not None and low > 0:
-        verdict = "better"
-    elif high is not None and high < 0:
-        verdict = "worse"
+    verdict = diff.direction
     arrow = "≈" if verdict == "no clear change" else "▲" if turn * diff.mean > 0 else "▼"
     return Difference(signed(turn * diff.mean), ends, verdict, arrow, diff.n)
 
@@ -162,3 +184,72 @@ def candidate(choice: Choice) -> str:
     seed = "" if choice.seed is None else f"seed {choice.seed}"
     step = f"step {choice.step:,}" if choice.step else ""
     return ", ".join(filter(None, (choice.arm, seed, step, factor(choice.scale))))
+
+
+def headline(decision: Decision) -> str:
+    """The answer, and which checkpoint it is about: ``Ship replay, seed 1127, step 160``."""
+    answer = decision.answer.capitalize()
+    if decision.chosen is None:
+        return answer
+    between = " " if decision.answer == "ship" else ": "
+    return f"{answer}{between}{candidate(decision.chosen)}"
+
+
+def halves(decision: Decision) -> str:
+    """How the items were halved."""
+    parts = [f"{task}: {a:,} and {b:,}" for task, (a, b) in decision.items.items()]
+    if not parts:
+        return ""
+    return (
+        "Chosen on one half of the items, reported on the other, which played no part in the "
+        f"choice ({'; '.join(parts)} items)."
+    )
+
+
+def more(decision: Decision) -> str:
+    """How many more items would decide, where that is known."""
+    if decision.more_items is None or "would decide" in decision.reason:
+        return ""
+    return f"About {decision.more_items:,} more items would decide."
+
+
+def runner_up(decision: Decision) -> str:
+    """Who came second, or next to being allowed, and why it lost."""
+    if decision.runner_up is None:
+        return ""
+    name, why = candidate(decision.runner_up), decision.why_not
+    if not why or why.startswith(name):
+        return why or f"{name}."
+    return f"{name}: {why}"
+
+
+def second(decision: Decision) -> str:
+    """What the second candidate is called: there is no runner-up where nothing won."""
+    return "runner-up" if decision.chosen else "nearest miss"
+
+
+def noise(found: Noise) -> str:
+    """What asking again changes on one task."""
+    if not found.flipped:
+        return "asked again, no item changed"
+    moved = f"means moved by up to {100 * found.floor:.1f} points"
+    return f"asked again, {percent(found.flipped)} of items changed, {moved}"
+
+
+def noise_line(results: Results) -> str:
+    """The noise floor of every task that has one, in a sentence."""
+    if not results.noise:
+        return ""
+    repeats = ", ".join(sorted({str(one.repeats) for one in results.noise}))
+    told = "; ".join(f"{one.task}: {noise(one)}" for one in results.noise)
+    return f"Noise floor, the untouched model asked {repeats} times: {told}."
+
+
+def dose(found: Dose) -> str:
+    """One dose-response in words, the sign of the finding first."""
+    if found.words == "too little data" or found.rho is None:
+        return f"{found.words} ({found.points} points)"
+    text = f"{found.words}: ρ = {plain(found.rho)} over {found.points} points"
+    if found.rise is not None and found.rise.mean is not None:
+        text += f"; from the least gain to the most, the loss rises by {points(found.rise)} points"
+    return text

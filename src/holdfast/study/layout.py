@@ -24,14 +24,14 @@ from holdfast.analysis.collect import (
 )
 from holdfast.analysis.results import from_json, to_json
 from holdfast.analysis.selection import from_run
-from holdfast.analysis.summarize import assemble
+from holdfast.analysis.summarize import RunData, assemble
 from holdfast.config import ArmSpec
 from holdfast.data.batching import Budget, plain_budget
 from holdfast.errors import HoldfastError
 from holdfast.methods import Shared
 from holdfast.methods._probes import probes
 from holdfast.progress import Progress
-from holdfast.report import write_report
+from holdfast.report.write import write_report
 from holdfast.runs import store
 from holdfast.runs.plan import again_place, place
 from holdfast.runs.stages import Stage
@@ -254,18 +254,20 @@ def _stats(session: Session, readings: Sequence[str]) -> Stage:
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
         evidence = from_run.gather(plan)
         results = assemble(
-            plan.study.name,
-            plan.study.model.id,
-            plan.study.seeds,
-            task_infos(plan),
-            arm_infos(plan),
-            measured_readings(plan),
-            conditions(plan),
-            repeated_readings(plan),
-            meter_readings(plan),
-            from_run.fronts(plan, evidence),
-            from_run.as_decision(from_run.decide(plan, evidence)),
-            agreements(plan),
+            RunData(
+                plan.study.name,
+                plan.study.model.id,
+                plan.study.seeds,
+                task_infos(plan),
+                arm_infos(plan),
+                measured_readings(plan),
+                conditions(plan),
+                repeated_readings(plan),
+                meter_readings(plan),
+                from_run.fronts(plan, evidence),
+                from_run.as_decision(from_run.decide(plan, evidence)),
+                agreements(plan),
+            )
         )
         store.write_json(folder / "results.json", to_json(results))
         return {"verdict": results.verdict}

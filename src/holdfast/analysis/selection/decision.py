@@ -1,8 +1,8 @@
-"""Which model may be shipped: one, none, or is there too little to say?
+"""The decision: which model may be shipped, that none may, or that there is too little to say.
 
-One half of the items chooses, the other reports (`holdfast.analysis.selection.halves`). Every model is
-judged on the first half alone; the rule is then put to the chosen one again, on the second. It is
-shipped when it meets the rule there too, by the worse end of every interval.
+One half of the items chooses, the other reports (`split_halves`). Every model is judged on the
+first half alone; the rule is then put to the chosen one again, on the second. It is shipped when it
+meets the rule there too, by the worse end of every interval.
 """
 
 from __future__ import annotations
@@ -11,10 +11,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from holdfast.analysis.selection.court import CHOOSING, REPORTING, Choice, Court, mean_of
-from holdfast.analysis.selection.frontier import Candidate
-from holdfast.analysis.selection.halves import Halves
-from holdfast.analysis.selection.rule import Need, State, in_points, in_words, listed
+from holdfast.analysis.selection.frontier import Candidate, Halves
+from holdfast.analysis.selection.rule import (
+    CHOOSING,
+    REPORTING,
+    Choice,
+    Need,
+    RuleEvaluator,
+    State,
+    in_points,
+    in_words,
+    listed,
+    mean_of,
+)
 from holdfast.analysis.stats import Interval, Values
 from holdfast.config import ShipSpec
 from holdfast.types import Point
@@ -68,29 +77,29 @@ def decide(
         base: the untouched model's readings by task.
         rule: of the study, checked by `check_rule`.
         target: the task that training is for; a model must gain on it.
-        halves: of every task, from `holdfast.analysis.selection.halves`.
+        halves: of every task, from `split_halves`.
     """
-    court = Court(base, rule, target, halves)
+    evaluator = RuleEvaluator(base, rule, target, halves)
     words = in_words(rule, base, target)
     if not candidates:
-        return Decision(NO, "Nothing was trained.", words, items=court.sizes)
-    judged = [(one, court.changes(one, CHOOSING)) for one in candidates]
-    allowed = [pair for pair in judged if court.allows(pair[1])]
+        return Decision(NO, "Nothing was trained.", words, items=evaluator.sizes)
+    judged = [(model, evaluator.changes(model, CHOOSING)) for model in candidates]
+    allowed = [pair for pair in judged if evaluator.allows(pair[1])]
     if not allowed:
-        return _none_allowed(court, judged, words)
-    allowed.sort(key=lambda pair: court.rank(*pair), reverse=True)
+        return _none_allowed(evaluator, judged, words)
+    allowed.sort(key=lambda pair: evaluator.rank(*pair), reverse=True)
     best = allowed[0][0]
-    chosen = court.choice(*allowed[0])
-    answer, reason, more = _verdict(court, best, chosen.reported_on, REPORTING)
+    chosen = evaluator.choice(*allowed[0])
+    answer, reason, more = _verdict(evaluator, best, chosen.reported_on, REPORTING)
     second, why = None, ""
     if len(allowed) > 1:
-        second = court.choice(*allowed[1])
-        why = _lost(court, chosen, second)
+        second = evaluator.choice(*allowed[1])
+        why = _lost(evaluator, chosen, second)
     elif others := [pair for pair in judged if pair[0] is not best]:
-        second = court.choice(*max(others, key=lambda pair: court.slack(pair[1])))
-        why = _not_allowed(court, second)
+        second = evaluator.choice(*max(others, key=lambda pair: evaluator.slack(pair[1])))
+        why = _not_allowed(evaluator, second)
     reason = f"{name_of(best.point)}, on items that had no part in choosing it: {reason}"
-    return Decision(answer, reason, words, chosen, second, why, more, court.sizes)
+    return Decision(answer, reason, words, chosen, second, why, more, evaluator.sizes)
 
 
 def confirm(
@@ -109,12 +118,12 @@ def confirm(
         target: see `decide`.
         halves: see `decide`.
     """
-    court = Court(base, rule, target, halves)
-    reported_on = court.changes(candidate, REPORTING)
-    answer, reason, more = _verdict(court, candidate, reported_on, REPORTING)
+    evaluator = RuleEvaluator(base, rule, target, halves)
+    reported_on = evaluator.changes(candidate, REPORTING)
+    answer, reason, more = _verdict(evaluator, candidate, reported_on, REPORTING)
     chosen = Choice(candidate.point, {}, reported_on, True)
     words = in_words(rule, base, target)
-    return Decision(answer, _capital(reason), words, chosen, more_items=more, items=court.sizes)
+    return Decision(answer, _capital(reason), words, chosen, more_items=more, items=evaluator.sizes)
 
 
 def name_of(point: Point) -> str:
@@ -127,10 +136,10 @@ def name_of(point: Point) -> str:
 
 
 def _verdict(
-    court: Court, candidate: Candidate, changes: Changes, half: int
+    evaluator: RuleEvaluator, candidate: Candidate, changes: Changes, half: int
 ) -> tuple[Answer, str, int | None]:
     """The answer for one model by one half's intervals, why, and how many more items would do."""
-    states = court.states(changes)
+    states = evaluator.states(changes)
     told = "; ".join(_told(need, changes) for need, _ in states)
     told = f"good answers, in points: {told}"
     if missed := [need for need, state in states if state == "missed"]:
@@ -138,7 +147,7 @@ def _verdict(
     if blind := [need.task for need, state in states if state == "unscored"]:
         return UNSURE, f"{_blind(blind)} ({told}).", None
     if opened := [need for need, state in states if state == "open"]:
-        wanted = court.wanted(candidate, changes, half)
+        wanted = evaluator.wanted(candidate, changes, half)
         more = f" {_about(*wanted)}" if wanted else ""
         text = f"it is open whether it {listed(need.kept() for need in opened)} ({told}).{more}"
         return UNSURE, text, wanted[0] if wanted else None
@@ -146,36 +155,38 @@ def _verdict(
 
 
 def _none_allowed(
-    court: Court, judged: Sequence[tuple[Candidate, Changes]], words: str
+    evaluator: RuleEvaluator, judged: Sequence[tuple[Candidate, Changes]], words: str
 ) -> Decision:
     """The decision when no model meets the rule on the items that choose."""
-    hopeful = [one for one in judged if all(state != "missed" for _, state in court.states(one[1]))]
-    nearest, changes = max(hopeful or judged, key=lambda pair: court.slack(pair[1]))
-    _, why, more = _verdict(court, nearest, changes, CHOOSING)
-    miss = court.choice(nearest, changes)  # the reason says why it is none
+    hopeful = [
+        one for one in judged if all(state != "missed" for _, state in evaluator.states(one[1]))
+    ]
+    nearest, changes = max(hopeful or judged, key=lambda pair: evaluator.slack(pair[1]))
+    _, why, more = _verdict(evaluator, nearest, changes, CHOOSING)
+    miss = evaluator.choice(nearest, changes)  # the reason says why it is none
     head = "On the items that choose, every model breaks the rule."
     if hopeful:
         head = "On the items that choose, no model surely meets the rule."
     reason = f"{head} The nearest is {name_of(nearest.point)}: {why}"
     answer = UNSURE if hopeful else NO
-    return Decision(answer, reason, words, None, miss, "", more, court.sizes)
+    return Decision(answer, reason, words, None, miss, "", more, evaluator.sizes)
 
 
-def _lost(court: Court, chosen: Choice, second: Choice) -> str:
+def _lost(evaluator: RuleEvaluator, chosen: Choice, second: Choice) -> str:
     """Why the second of two allowed models is not the first."""
-    behind = mean_of(chosen.chosen_on[court.aim]) - mean_of(second.chosen_on[court.aim])
+    behind = mean_of(chosen.chosen_on[evaluator.aim]) - mean_of(second.chosen_on[evaluator.aim])
     name = name_of(second.point)
     if round(behind, 9) > 0:
         return (
-            f"{name} meets the rule too, but is {100 * behind:.1f} points behind on {court.aim} "
-            "(on the items that choose)."
+            f"{name} meets the rule too, but is {100 * behind:.1f} points behind on "
+            f"{evaluator.aim} (on the items that choose)."
         )
-    return f"{name} is as good on {court.aim}, but retains less, or needs more steps or scale."
+    return f"{name} is as good on {evaluator.aim}, but retains less, or needs more steps or scale."
 
 
-def _not_allowed(court: Court, choice: Choice) -> str:
+def _not_allowed(evaluator: RuleEvaluator, choice: Choice) -> str:
     """Why a model is not allowed."""
-    failed = [(need, state) for need, state in court.states(choice.chosen_on) if state != "met"]
+    failed = [(need, state) for need, state in evaluator.states(choice.chosen_on) if state != "met"]
     order: list[State] = ["missed", "unscored", "open"]
     need, state = min(failed, key=lambda pair: order.index(pair[1]))
     why = {

@@ -1,7 +1,7 @@
-"""Which checkpoint may be shipped, by the readings of a run folder?
+"""Puts the readings of a run folder to the rule for shipping.
 
-Reads what was measured into the arrays of `holdfast.analysis.selection`, and writes its answers in the words
-of `holdfast.analysis.results`.
+Reads what was measured into the arrays of `holdfast.analysis.selection`, and writes its answers in
+the words of `holdfast.analysis.results`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def gather(plan: Plan) -> Evidence:
     split = {}
     for task, readings in before.items():
         group = {one.example_id: one.group for one in readings}
-        split[task] = selection.halves(ids[task], [group[i] for i in ids[task]], _seed(plan))
+        split[task] = selection.split_halves(ids[task], [group[i] for i in ids[task]], _seed(plan))
     return Evidence(
         ids,
         {task: values(readings, ids[task]) for task, readings in before.items()},

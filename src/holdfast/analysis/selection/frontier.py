@@ -1,27 +1,32 @@
-"""Which models are better at nothing without being worse at something, and whose are they?
+"""The candidates, the two halves of the items, the Pareto frontier and each arm's hypervolume.
 
 A model is on the frontier when no other is at least as good on every task and better on one. Arms
 are compared by the area that their models dominate (the hypervolume of Zitzler and Thiele 1998,
 PPSN V:292-301). The area of many noisy points is flattered, and the more so the more points there
 are: an arm of 20 equal checkpoints looks better than one of 5. The models at the edge are therefore
-picked on one half of the items and their area is taken on the other, both ways round.
+picked on one half of the items and their area is taken on the other, both ways round. The same
+halves serve the decision: the best of many models is also the luckiest on the items that chose it,
+so its figures are taken on items that had no part in the choice.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.analysis.selection.halves import Halves
 from holdfast.analysis.stats import Interval, Values
 from holdfast.types import Point
 
 REFERENCE = (0.0, -1.0)
 """No gain on the target, everything lost of a retained task: from here areas are measured."""
 DRAWS = 1000
+
+Halves = tuple[NDArray[np.bool_], NDArray[np.bool_]]
+"""Two masks over a task's items: those that choose, those that report; no item is in both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,30 @@ class Front:
     arm: str
     volume: Interval
     points: tuple[tuple[int, float], ...]
+
+
+def split_halves(ids: Sequence[str], groups: Sequence[str], seed: int) -> Halves:
+    """Split a task's items in two, the same way whatever their order.
+
+    Every group is halved too: its items, sorted by a hash, go to the two halves in turn. Halves
+    differ by one item at most, in all and within each group.
+
+    Args:
+        ids: of the items.
+        groups: of the same items, e.g. their hazard; "" where a task has none.
+        seed: another seed, another split.
+
+    Returns:
+        The items that choose and those that report, two masks of shape (items,).
+    """
+
+    def place(index: int) -> tuple[str, str]:
+        text = f"{seed}:{ids[index]}"
+        return groups[index], hashlib.sha256(text.encode()).hexdigest()
+
+    choosing = np.zeros(len(ids), dtype=np.bool_)
+    choosing[sorted(range(len(ids)), key=place)[::2]] = True
+    return choosing, ~choosing
 
 
 def undominated(scores: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -110,7 +139,7 @@ def fronts(
         candidates: all models.
         base: the untouched model's readings by task; their order is the order of the items.
         target: the task that training is for; all others are retained.
-        halves: of every task, from `holdfast.analysis.selection.halves`.
+        halves: of every task, from `split_halves`.
         reference: (gain, change) from which the area is measured.
         seed: of the bootstrap.
         draws: of the bootstrap.

@@ -1,4 +1,4 @@
-"""How sure are we of what a study found?
+"""Intervals, tests and effect sizes for shares measured on the same items.
 
 Values are shares of ones: 1 is good, 0 is bad, NaN is unscored and takes no part. All intervals are
 95 % unless `level` says otherwise; where anything is drawn at random, the seed is an argument.
@@ -6,7 +6,7 @@ Values are shares of ones: 1 is good, 0 is bad, NaN is unscored and takes no par
 
 from holdfast.analysis.stats.crossed import Values
 from holdfast.analysis.stats.dose import DosePoint, DoseResponse, dose_response
-from holdfast.analysis.stats.flips import Flips, flips, holm
+from holdfast.analysis.stats.flips import Flips, NoiseFloor, flips, holm, noise_floor
 from holdfast.analysis.stats.forgetting import (
     backward_transfer,
     forgetting,
@@ -21,7 +21,6 @@ from holdfast.analysis.stats.intervals import (
     paired_p,
     wilson,
 )
-from holdfast.analysis.stats.noise import NoiseFloor, noise_floor
 
 __all__ = [
     "DosePoint",

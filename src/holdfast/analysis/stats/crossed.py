@@ -1,4 +1,4 @@
-"""How far would a mean move if other items were asked and the training were run again?
+"""Variance of a mean over items and training seeds, both of which might have been others.
 
 A table has a row per training seed and a column per item: two samples that are *crossed*. The
 variance below is the one that resampling rows and columns has (the pigeonhole bootstrap: Owen 2007,

@@ -1,4 +1,4 @@
-"""How much was forgotten, and how much of what was known is still there?
+"""Measures of forgetting: share lost, share retained, backward transfer, lost and won items.
 
 Every measure compares the untouched model with runs of one training, on the same items.
 """

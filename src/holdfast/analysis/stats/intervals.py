@@ -1,7 +1,7 @@
-"""How sure are we of a share, and of a paired difference?
+"""95 % intervals of shares and of paired differences, with p-values.
 
 One training seed: score intervals for ones and zeros. Several: the variance of a crossed table of
-seeds and items (`holdfast.analysis.stats.crossed`). What they cover is measured by `benchmarks/coverage.py`.
+seeds and items (`crossed`). What they cover is measured by `benchmarks/coverage.py`.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def paired_difference(base: Values, tuned: Values, level: float = 0.95) -> Inter
 def paired_p(base: Values, tuned: Values) -> float:
     """Two-sided p-value for "the mean difference is 0".
 
-    One training seed: exact McNemar (`holdfast.analysis.stats.flips`), which speaks of this one run: where
+    One training seed: exact McNemar (`flips`), which speaks of this one run: where
     runs differ by their seeds by 4 points and training does nothing on average, one of six such
     runs is said to forget in 63 % of simulated studies of 1,000 items, Holm's correction included.
     Several: the t statistic of `paired_difference` with a quantile that is never too small, so that

@@ -1,4 +1,4 @@
-"""Where on a picture does a value lie, and where are the ticks?"""
+"""Axes: the pixel of a value, and round ticks."""
 
 from __future__ import annotations
 

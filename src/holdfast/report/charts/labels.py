@@ -1,4 +1,4 @@
-"""Where does a name stand so that it hides nothing and is not hidden?"""
+"""Places for names in a chart, so that they hide nothing and are not hidden."""
 
 from __future__ import annotations
 

@@ -1,24 +1,13 @@
-"""How are shares prepared for the page's tables, bars and tooltips?"""
+"""Figures ready to print, alone and as the tables that the page and the markdown share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from holdfast.analysis.lookup import (
-    BASE,
-    final,
-    final_point,
-    find,
-    group_names,
-    scales_of,
-    steps_of,
-)
-from holdfast.analysis.results import ArmInfo, Cell, Results, Share, TaskInfo
-from holdfast.report import charts, words
-from holdfast.report.charts.looks import BASE as BASE_LOOK
-
-Looks = Mapping[str, charts.Look]
+from holdfast.analysis.lookup import final, find, group_names, scales_of, steps_of
+from holdfast.analysis.results import ArmInfo, Results, Share, TaskInfo
+from holdfast.report import words
+from holdfast.types import BASE
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +24,19 @@ class Figure:
     diff: words.Difference | None = None
 
 
-def looks(results: Results) -> dict[str, charts.Look]:
-    """Each arm's colour and shape, everywhere the same."""
-    trained = [arm for arm in results.arms if arm.name != BASE]
-    found = charts.looks([arm.family or arm.name for arm in trained])
-    return {BASE: BASE_LOOK} | {arm.name: one for arm, one in zip(trained, found, strict=True)}
-
-
 def figure(share: Share | None, task: TaskInfo, diff: Share | None = None) -> Figure | None:
     """A share, and its difference to base, the way round in which the task is shown."""
     if share is None:
         return None
-    one = words.shown(share, task.inverted)
-    mean, low, high = (None if v is None else 100 * v for v in (one.mean, one.low, one.high))
+    turned = words.shown(share, task.inverted)
+    mean, low, high = (
+        None if v is None else 100 * v for v in (turned.mean, turned.low, turned.high)
+    )
     return Figure(
-        words.percent(one.mean),
-        words.interval(one),
-        words.unscored(one),
-        one.n,
+        words.percent(turned.mean),
+        words.interval(turned),
+        words.unscored(turned),
+        turned.n,
         mean,
         low,
         high,
@@ -69,7 +53,7 @@ def finals(results: Results) -> list[tuple[ArmInfo, int, float, list[Figure | No
             figure(cell.score, task, cell.diff) if cell else None
             for cell, task in zip(cells, results.tasks, strict=True)
         ]
-        rows.append((arm, *final_point(results, arm.name), figures))
+        rows.append((arm, *results.final_point(arm.name), figures))
     return rows
 
 
@@ -100,29 +84,11 @@ def groups(results: Results, task: TaskInfo) -> list[tuple[str, list[tuple[ArmIn
         rows = []
         for arm in results.arms:
             cell = final(results, arm.name, task.name)
-            one = figure(cell.groups.get(name), task) if cell else None
-            if one:
-                rows.append((arm, one))
+            found = figure(cell.groups.get(name), task) if cell else None
+            if found:
+                rows.append((arm, found))
         blocks.append((name, rows))
     return blocks
-
-
-def tip(arm: str, step: int, last: int, lines: Sequence[str], scale: float = 1.0) -> str:
-    """What a tooltip says of one measured point."""
-    when = f"step {step} (final)" if step == last else f"step {step}"
-    if not step:
-        when = "before training" if arm == BASE else "not trained here"
-    part = f", {words.factor(scale)}" if scale != 1 else ""
-    return "\n".join([f"{arm}, {when}{part}", *lines])
-
-
-def line_of(cell: Cell, task: TaskInfo) -> str:
-    """A tooltip's line on one task."""
-    one = figure(cell.score, task)
-    if one is None:
-        return ""
-    extra = f", {one.unscored}" if one.unscored else ""
-    return f"{task.name}, {task.label}:\n    {one.text} {one.interval}, n = {one.n:,}{extra}"
 
 
 def scaled(results: Results) -> list[tuple[ArmInfo, int, float, list[Figure | None]]]:

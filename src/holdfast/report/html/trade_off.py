@@ -1,4 +1,4 @@
-"""Which pictures of the trade-off are there, and what lies where in them?"""
+"""The page's trade-off charts: which there are, and what lies where in them."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from holdfast.analysis.lookup import (
-    BASE,
-    final_point,
-    find,
-    good_side,
+    cells_at,
+    mean_score,
     retained,
     scales_of,
     targets,
+    worst_change,
 )
-from holdfast.analysis.results import Cell, Results, Share, TaskInfo
-from holdfast.report import charts
+from holdfast.analysis.results import Results, Share, TaskInfo
 from holdfast.report.charts.axis import Kind
-from holdfast.report.charts.marks import Role, Span
-from holdfast.report.html.figures import line_of, looks, tip
+from holdfast.report.charts.marks import Dot, Role, Span
+from holdfast.report.charts.plots import Track, trade_off
+from holdfast.report.html.pictures import line_of, looks, tip
 from holdfast.report.words import percent, plain, points
+from holdfast.types import BASE
 
 Place = tuple[float, Span | None, list[str]]  # where on an axis, its interval, the tooltip's lines
 Axis = Callable[[str, int, float], Place | None]  # of arm, step and scale
@@ -44,12 +44,12 @@ def views(results: Results) -> list[View]:
         title = "worst change of a retained task"
         note = "points, good answers; whichever task lost most; spaced by roots"
         made.append(_view(results, "worst change", title, note, "root", _worst(results, kept)))
-        note = "; ".join(f"{task.name}: {good_side(task)}" for task in kept)
+        note = "; ".join(f"{task.name}: {_good_side(task)}" for task in kept)
         name = f"mean over {len(kept)} retained tasks"
         made.append(_view(results, name, f"kept: {name}", note, "share", _mean(results, kept)))
     for task in kept if aims else []:
         title, axis = f"kept: {task.name}", _mean(results, [task])
-        made.append(_view(results, task.name, title, good_side(task), "share", axis))
+        made.append(_view(results, task.name, title, _good_side(task), "share", axis))
     return [view for view in made if view]
 
 
@@ -69,14 +69,14 @@ def areas(results: Results) -> list[Area]:
     """The area that each arm dominates, in the order of the arms."""
     known = {arm.name for arm in results.arms}
     found = []
-    for one in results.fronts:
-        if one.arm not in known or one.volume.mean is None:
+    for front in results.fronts:
+        if front.arm not in known or front.volume.mean is None:
             continue
-        text, _, ends = plain(one.volume, 3).partition(" ")
-        count = len(one.points)
-        front = f"{count} on the frontier" if count else ""
-        reach = max(one.volume.mean, one.volume.high or 0.0)
-        found.append(Area(one.arm, one.volume, text, ends, front, reach))
+        text, _, ends = plain(front.volume, 3).partition(" ")
+        count = len(front.points)
+        told = f"{count} on the frontier" if count else ""
+        reach = max(front.volume.mean, front.volume.high or 0.0)
+        found.append(Area(front.arm, front.volume, text, ends, told, reach))
     return found
 
 
@@ -96,27 +96,27 @@ def _view(
     label = f"Target ability against what was kept ({name}), a path per arm from base."
     stairs = bool(results.fronts)
     wide, narrow = (
-        charts.trade_off(tracks, kind=kind, narrow=small, label=label, stairs=stairs)
+        trade_off(tracks, kind=kind, narrow=small, label=label, stairs=stairs)
         for small in (False, True)
     )
     return View(name, title, note, wide, narrow)
 
 
-def _tracks(results: Results, across: Axis, upward: Axis) -> list[charts.Track]:
+def _tracks(results: Results, across: Axis, upward: Axis) -> list[Track]:
     best = {(one.arm, *point) for one in results.fronts for point in one.points}
     own, found = looks(results), []
     for arm in (info.name for info in results.arms):
-        last = final_point(results, arm)
+        last = results.final_point(arm)
 
         def dot(
             owner: str, step: int, scale: float, role: Role, last: tuple[int, float] = last
-        ) -> charts.Dot | None:
+        ) -> Dot | None:
             x, y = across(owner, step, scale), upward(owner, step, scale)
             if x is None or y is None:
                 return None
             told = tip(owner, step, last[0], [*y[2], *x[2]], scale)
             marked = role != "corner" and (owner, step, scale) in best
-            return charts.Dot(x[0], y[0], told, x[1], y[1], role, marked)
+            return Dot(x[0], y[0], told, x[1], y[1], role, marked)
 
         begin = dot(BASE, 0, 1.0, "corner") if arm != BASE else None
         steps = sorted({cell.step for cell in results.cells if (cell.arm, cell.scale) == (arm, 1)})
@@ -132,40 +132,32 @@ def _tracks(results: Results, across: Axis, upward: Axis) -> list[charts.Track]:
             continue
         course[-1] = replace(course[-1], role="final")
         paths = tuple(_from(begin, some) for some in scaled.values())
-        found.append(charts.Track(arm, own[arm], _from(begin, course), line, paths))
+        found.append(Track(arm, own[arm], _from(begin, course), line, paths))
     return found
 
 
-def _there(dots: Iterable[charts.Dot | None]) -> list[charts.Dot]:
+def _there(dots: Iterable[Dot | None]) -> list[Dot]:
     return [dot for dot in dots if dot]
 
 
-def _from(begin: charts.Dot | None, dots: list[charts.Dot]) -> tuple[charts.Dot, ...]:
+def _from(begin: Dot | None, dots: list[Dot]) -> tuple[Dot, ...]:
     return (begin, *dots) if begin else tuple(dots)
 
 
 def _mean(results: Results, tasks: Sequence[TaskInfo]) -> Axis:
-    """Mean over tasks at one point, 1 is good; None unless every task was measured.
-
-    The interval is the mean of the tasks' interval ends: right if the tasks' errors go together,
-    too wide if they do not.
-    """
+    """Mean over tasks at one point, 1 is good; None unless every task was measured."""
 
     def place(arm: str, step: int, scale: float) -> Place | None:
-        whole = _whole(results, tasks, arm, step, scale)
-        means = [cell.score.mean for cell, _ in whole if cell.score.mean is not None]
-        if not means or len(means) < len(tasks):
+        whole = cells_at(results, tasks, arm, step, scale)
+        mean = mean_score([cell for cell, _ in whole]) if len(whole) == len(tasks) else None
+        if mean is None or mean.mean is None:
             return None
-        lows = [cell.score.low for cell, _ in whole if cell.score.low is not None]
-        highs = [cell.score.high for cell, _ in whole if cell.score.high is not None]
-        span, mean = None, sum(means) / len(means)
-        if len(lows) == len(highs) == len(means):
-            span = (sum(lows) / len(lows), sum(highs) / len(highs))
+        span = None if mean.low is None or mean.high is None else (mean.low, mean.high)
         told = [line_of(cell, task) for cell, task in whole]
         if len(tasks) > 1:
             ends = f" [{100 * span[0]:.1f}, {100 * span[1]:.1f}]" if span else ""
-            told.append(f"mean of {len(tasks)}: {percent(mean)}{ends}")
-        return mean, span, told
+            told.append(f"mean of {len(tasks)}: {percent(mean.mean)}{ends}")
+        return mean.mean, span, told
 
     return place
 
@@ -174,27 +166,24 @@ def _worst(results: Results, tasks: Sequence[TaskInfo]) -> Axis:
     """The least change of a retained task against base, with the interval of that task."""
 
     def place(arm: str, step: int, scale: float) -> Place | None:
-        whole = _whole(results, tasks, arm, step, scale)
+        whole = cells_at(results, tasks, arm, step, scale)
         told = [line_of(cell, task) for cell, task in whole]
         if len(whole) < len(tasks):
             return None
         if arm == BASE:
             return 0.0, None, told
-        diffs = [(cell.diff, task) for cell, task in whole if cell.diff]
-        scored = [(d.mean, d, task) for d, task in diffs if d.mean is not None]
-        if len(scored) < len(tasks):
+        worst = worst_change(whole)
+        if worst is None or worst[0].mean is None:
             return None
-        mean, diff, task = min(scored, key=lambda one: one[0])
+        diff, task = worst
         span = None if diff.low is None or diff.high is None else (diff.low, diff.high)
         hint = " (of the good share)" if task.inverted else ""
         told.append(f"worst change, {task.name}{hint}:\n    {points(diff)} points")
-        return mean, span, told
+        return worst[0].mean, span, told
 
     return place
 
 
-def _whole(
-    results: Results, tasks: Sequence[TaskInfo], arm: str, step: int, scale: float
-) -> list[tuple[Cell, TaskInfo]]:
-    cells = [(find(results, arm, step, task.name, scale), task) for task in tasks]
-    return [(cell, task) for cell, task in cells if cell]
+def _good_side(task: TaskInfo) -> str:
+    """A task's label, said so that more is better."""
+    return f"100\u202f% minus {task.label}" if task.inverted else task.label
