@@ -32,7 +32,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
-from holdfast.memory.trace.traced import TraceFailed, TraceJob, measure
+from holdfast.memory.trace.trace_job import TraceFailed, TraceJob, measure
 
 MIB = 1 << 20
 LAYERS = 6

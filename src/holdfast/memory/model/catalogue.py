@@ -1,4 +1,4 @@
-"""Where are a model's dimensions found: a folder, the built-in catalogue, or the hub?
+"""Finds a model's config.json: in a folder, in the built-in catalogue, or on the hub.
 
 `catalogue.json` holds the fields of each model's config.json that decide its size, so that planning
 works offline and in milliseconds. It was written without access to the hub: the dimensions of each

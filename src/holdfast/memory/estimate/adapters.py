@@ -1,4 +1,4 @@
-"""How large are adapters of each kind, and what do they keep while they train?
+"""Counts the parameters of each kind of adapter, and the bytes that it keeps while it trains.
 
 Counted from PEFT 0.21's layers, as `holdfast.train.adapters` sets them up. Rank-stabilised LoRA
 differs from LoRA in its scale alone; CorDA is a LoRA of twice the rank. DoRA has one magnitude per
