@@ -1,4 +1,4 @@
-"""Does the arithmetic on a config agree with the model that transformers and PEFT build from it?"""
+"""The arithmetic on a config agrees with the model that transformers and PEFT build from it."""
 
 from __future__ import annotations
 

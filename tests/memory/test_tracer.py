@@ -1,4 +1,4 @@
-"""Does the fake trace agree with the allocator, and does it avoid the traps of memory estimates?"""
+"""The fake trace agrees with the allocator and avoids the traps of memory estimates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from holdfast.memory.trace import fake_model, tracer
 from holdfast.memory.trace.allocation_tracker import AllocationTracker
-from holdfast.memory.trace.trace_job import Point, Traced, TraceFailed, TraceJob, measure
+from holdfast.memory.trace.estimates import measure
+from holdfast.memory.trace.trace_job import Point, Traced, TraceFailed, TraceJob
 
 GIB = 1 << 30
 H, F, HEADS, KV, V, LAYERS, SEQ = 128, 384, 8, 2, 2048, 6, 256
@@ -127,28 +128,28 @@ def test_gradients_of_the_micro_batch_before_lie_there_in_the_next_forward_pass(
 
 def test_everything_becomes_fake_and_what_is_shared_stays_shared() -> None:
     tied = replace(JOB, config=CONFIG | {"tie_word_embeddings": True}, method="full")
-    model, ledger = fake_model.build(tied, ["full_attention"] * 2), AllocationTracker(cuda=True)
-    with FakeTensorMode(), ledger:
-        fake_model.materialise(model, ledger)
+    model, tracker = fake_model.build(tied, ["full_attention"] * 2), AllocationTracker(cuda=True)
+    with FakeTensorMode(), tracker:
+        fake_model.materialise(model, tracker)
     tensors = [*model.parameters(), *model.buffers()]
     assert all(isinstance(one, FakeTensor) and one.device.type == "cpu" for one in tensors)
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    assert sum(ledger.live.values()) >= sum(p.numel() * 2 for p in model.parameters())
+    assert sum(tracker.live.values()) >= sum(p.numel() * 2 for p in model.parameters())
 
 
 def test_the_ledger_strikes_out_what_has_died() -> None:
-    ledger = AllocationTracker(cuda=True)
-    with FakeTensorMode(), ledger:
-        ledger.enter("one", "workspace")
+    tracker = AllocationTracker(cuda=True)
+    with FakeTensorMode(), tracker:
+        tracker.enter("one", "workspace")
         kept = torch.empty(1000, dtype=torch.uint8)
         view = kept[:10]
         gone = torch.empty(5000, dtype=torch.uint8)
         del gone
-        ledger.enter("two", "workspace")
-        ledger.label(view, "weights")
-    assert sum(ledger.peaks["one"].values()) == 1024 + 5120
-    assert sum(ledger.peaks["two"].values()) == 1024
-    assert ledger.live["weights"] == 1024, "a view has its base's storage"
+        tracker.enter("two", "workspace")
+        tracker.label(view, "weights")
+    assert sum(tracker.peaks["one"].values()) == 1024 + 5120
+    assert sum(tracker.peaks["two"].values()) == 1024
+    assert tracker.live["weights"] == 1024, "a view has its base's storage"
 
 
 # From few layers to many

@@ -82,17 +82,18 @@ def answer(
     Raises:
         UsageError: neither a study nor a model, an unknown method, a script that exists already.
     """
-    from holdfast.config import load
+    from holdfast.memory.planner import planner
     from holdfast.memory.planner.memory_report import DEFAULT_SEED, check_new
-    from holdfast.memory.planner.planner import plan
-    from holdfast.train.planning import plan_study
 
     if export:
         check_new(export)
     train, seed = None, DEFAULT_SEED
     if study_file is None:
-        report = plan(asked)
+        report = planner.plan(asked)
     else:
+        from holdfast.config import load
+        from holdfast.train.planning import plan_study
+
         other = [f"model={asked.model}"] if asked.model else []
         study = load.load(study_file, other)
         train, seed = study.train, study.seeds[0]

@@ -148,7 +148,7 @@ def _on(study: Study, gpus: Sequence[GPU]) -> PlanRequest:
 def _fitting(report: MemoryReport) -> MemoryPlan:
     if report.plan is None:
         compared = report.comparison
-        lines = explanation.remedies(compared, "en")
+        lines = explanation.changes(compared, "en")
         names = ", ".join(sorted({gpu.name for gpu in compared.gpus}))
         raise DoesNotFit(
             f"training {compared.shape.name} does not fit on {names}",

@@ -192,9 +192,9 @@ def _linked(gpus: Sequence[GPU], topology: str) -> tuple[GPU, ...]:
     return tuple(replace(one, link="nvlink", link_bytes_s=slowest) for one in gpus)
 
 
-def _pcie(one: GPU) -> float:
+def _pcie(found: GPU) -> float:
     """PCIe's speed where the card's own figure is NVLink's."""
-    return PCIE4 * 1e9 if one.link == "nvlink" else one.link_bytes_s
+    return PCIE4 * 1e9 if found.link == "nvlink" else found.link_bytes_s
 
 
 def _torch() -> Any:

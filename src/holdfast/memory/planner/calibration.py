@@ -53,13 +53,13 @@ def file() -> Path:
     return cache_folder().parent / "memory.jsonl"
 
 
-def observe(one: Observation, path: Path | None = None) -> None:
+def observe(observation: Observation, path: Path | None = None) -> None:
     """Add an observation; a home that cannot be written is done without."""
     path = path or file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(asdict(one)) + "\n")
+            lines.write(json.dumps(asdict(observation)) + "\n")
     except OSError:
         return
 

@@ -170,7 +170,7 @@ def _sentence(parts: Sequence[str], language: Language) -> str:
     return "；".join(parts) + "。" if language == "zh" else "; ".join(parts) + "."
 
 
-def remedies(comparison: Comparison, language: Language) -> list[str]:
+def changes(comparison: Comparison, language: Language) -> list[str]:
     """What would have to change, one line each; empty when something fits."""
     if comparison.chosen:
         return []

@@ -93,7 +93,7 @@ class MemoryReport:
         return output.getvalue()
 
     def write_script(
-        self, path: Path, train: TrainSpec | None = None, seed: int = DEFAULT_SEED
+        self, path: str | Path, train: TrainSpec | None = None, seed: int = DEFAULT_SEED
     ) -> MemoryReport:
         """Write a plain training script that runs the chosen plan without Holdfast.
 
@@ -108,6 +108,7 @@ class MemoryReport:
         Raises:
             UsageError: the file exists, nothing fits, or weights would lie in host memory.
         """
+        path = Path(path)
         check_new(path)
         text = train_script.script(
             self.comparison, self.source, self.model, train or TrainSpec(), seed, path.name
@@ -145,7 +146,7 @@ class MemoryReport:
                 yield explanation.runner_up(plan, found.runner_up.plan, language)
         if methods := explanation.method_overhead(found, language):
             yield methods
-        yield from explanation.remedies(found, language)
+        yield from explanation.changes(found, language)
         yield "\n" + explanation.grounds(found, self.source, language)
         yield from self.notes
         if self.launch:

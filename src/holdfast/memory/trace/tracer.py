@@ -136,7 +136,7 @@ def _triton_head(replace: Callable[[str, object], None]) -> None:
 
     class Gathered:
         @staticmethod
-        def apply(hidden: torch.Tensor, *rest: Any) -> Any:
+        def apply(hidden: torch.Tensor, *rest: object) -> object:
             return function.apply(hidden.clone(), *rest)
 
     place = "trl.kernels.chunked_logprob."
@@ -162,7 +162,7 @@ def _step(
             parameter.grad = torch.empty_like(parameter)
             tracker.label(parameter.grad, "gradients")
         parameter.register_post_accumulate_grad_hook(
-            lambda one: tracker.label(one.grad, "gradients")
+            lambda weight: tracker.label(weight.grad, "gradients")
         )
     for place, layer in enumerate(_layers(model, len(stack))):
         name = _name(stack, place)
@@ -263,7 +263,7 @@ def _of_base(run: Callable[[], torch.Tensor], model: torch.nn.Module) -> torch.T
         return run()
 
 
-def _gathered(logits: Any) -> torch.Tensor:
+def _gathered(logits: torch.Tensor) -> torch.Tensor:
     """All positions as `logits[mask]` picks them: a copy, shape (rows x positions, words)."""
     rows, positions = logits.shape[:2]
     places = torch.zeros(rows * positions, dtype=torch.int64)
