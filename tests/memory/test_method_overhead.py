@@ -336,9 +336,8 @@ def test_a_plan_says_what_remedies_add() -> None:
         explanation.method_overhead(found, "en"),
         explanation.method_overhead(found, "zh"),
     )
-    assert english == (
-        f"Remedies: kl: whole logits of model and reference are kept: + {explanation.gib(more)} GiB."
-    )
+    kept = "Remedies: kl: whole logits of model and reference are kept"
+    assert english == f"{kept}: + {explanation.gib(more)} GiB."
     assert "完整 logits" in chinese and explanation.gib(more) in chinese
     value = json.loads(json.dumps(explanation.to_json(found, "formula")))
     assert value["extra_bytes"] == more
