@@ -1,4 +1,4 @@
-"""Does the predicted peak agree with the allocator's, for real training of small models on the CPU?
+"""Compares predicted peaks with the allocator's, for real training of small models on the CPU.
 
 Each case trains a small model with random weights for two optimiser steps of two micro-batches, in
 a process of its own, with TRL's `SFTTrainer` set up as `holdfast.train` does (or with transformers'
@@ -32,7 +32,8 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
-from holdfast.memory.trace.traced import TraceFailed, TraceJob, measure
+from holdfast.memory.trace.estimates import measure
+from holdfast.memory.trace.trace_job import TraceFailed, TraceJob
 
 MIB = 1 << 20
 LAYERS = 6

@@ -1,4 +1,4 @@
-"""Does the predicted peak agree with a real GPU's? Twelve configurations, a fresh process each.
+"""Compares predicted peaks with a real GPU's: twelve configurations, a fresh process each.
 
 The models have random weights and the true dimensions of Qwen2.5. Three warm steps, then the peak
 of five: what torch handed out, what it reserved, what else the GPU lost. The overheads
@@ -24,14 +24,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from holdfast.memory.estimate.calibration import Observation, fitted
-from holdfast.memory.estimate.source import estimates
 from holdfast.memory.estimate.states import states
 from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.memory_plan import GIB, Breakdown
 from holdfast.memory.model.catalogue import read_config
 from holdfast.memory.model.shape import from_config
+from holdfast.memory.planner.calibration import Observation, fitted
 from holdfast.memory.planner.strategies import peak, whole, with_overheads
+from holdfast.memory.trace.estimates import estimates
 
 FITTED = (1, 2, 4, 8)
 SMALL = {

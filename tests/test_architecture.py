@@ -22,7 +22,8 @@ LAYERS = {
     6: {"cli", "__main__", "__init__"},
 }
 LATE = {
-    "engines.generate", "memory.trace.compared", "memory.trace.ledger", "memory.trace.standin", "memory.trace.trace",
+    "engines.generate", "memory.trace.allocation_tracker", "memory.trace.fake_model",
+    "memory.trace.tracer",
     "train.objective", "train.pieces", "train.trainer",
 }  # fmt: skip
 """Modules that need torch to be read; nothing may import them at module level."""

@@ -1,4 +1,4 @@
-"""Are GPUs understood as users write them, and as answers in nvidia-smi's format show them?"""
+"""GPUs are understood as users write them, and as answers in nvidia-smi's format show them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a plan know what remedies and other adapters take, as the allocator and PEFT have it?"""
+"""A plan knows what methods and other adapters take, as the allocator and PEFT have it."""
 
 from __future__ import annotations
 
@@ -9,27 +9,24 @@ from typing import Any, get_args
 
 import pytest
 
-from holdfast import methods
-from holdfast.config import Study, TrainSpec
+from holdfast.config import TrainSpec
 from holdfast.errors import StudyError, UsageError
+from holdfast.memory.estimate import adapters
 from holdfast.memory.estimate.activations import activations, asides
-from holdfast.memory.estimate.method_overhead import NOTHING, PER_LOGIT, Extra, together
+from holdfast.memory.estimate.method_overhead import NOTHING, PER_LOGIT, MethodOverhead, combined
 from holdfast.memory.estimate.states import states
-from holdfast.memory.estimate.workload import Variant, Workload, of_study, without_remedies
+from holdfast.memory.estimate.workload import Variant, Workload, from_training, plain_training
 from holdfast.memory.hardware.devices import parse
 from holdfast.memory.memory_plan import GIB
-from holdfast.memory.model import adapters
 from holdfast.memory.model.shape import from_config, read_shape
-from holdfast.memory.model.targets import targeted
+from holdfast.memory.model.targets import lora_parameters, targeted
 from holdfast.memory.planner import explanation
-from holdfast.memory.planner.choice import Planned, make_plan
+from holdfast.memory.planner.choice import Comparison, make_plan
 from holdfast.memory.planner.strategies import peak, whole
-from holdfast.train import demands, planning
-from holdfast.train.planning import Wishes
 
 QWEN = read_shape("Qwen/Qwen2.5-7B-Instruct")
 ROOMY = 512 * GIB
-KL = Extra(names=("kl",), logits="policy+reference")
+KL = MethodOverhead(names=("kl",), logits="policy+reference")
 H, F, V, LAYERS, SEQ = 128, 384, 32768, 4, 64
 TINY: dict[str, Any] = {
     "model_type": "llama", "hidden_size": H, "intermediate_size": F, "num_attention_heads": 8,
@@ -39,20 +36,22 @@ TINY: dict[str, Any] = {
 SHAPE = from_config(TINY, "tiny", "test")
 
 
-def _plan(gpus: str, only: str | None = None, **work: Any) -> Planned:
+def _plan(gpus: str, only: str | None = None, **work: Any) -> Comparison:
     return make_plan(QWEN, replace(Workload(), **work), parse(gpus), ROOMY, only=only)
 
 
-# Several remedies together
+# Several methods together
 
 
 def test_remedies_share_a_pass_and_keep_copies_of_their_own() -> None:
-    l2, ewc = Extra(names=("l2_init",), copies=1), Extra(names=("ewc",), copies=2)
-    found = together([KL, NOTHING, l2, ewc, Extra(names=("token_mask",))])
-    assert found == Extra(names=("kl", "l2_init", "ewc"), logits="policy+reference", copies=3)
-    assert together([]) == NOTHING
-    assert not NOTHING.asks and not Extra(names=("eaft",)).asks and KL.asks
-    harder = together([KL, Extra(names=("gkd",), logits="divergence")])
+    l2, ewc = MethodOverhead(names=("l2_init",), copies=1), MethodOverhead(names=("ewc",), copies=2)
+    found = combined([KL, NOTHING, l2, ewc, MethodOverhead(names=("token_mask",))])
+    assert found == MethodOverhead(
+        names=("kl", "l2_init", "ewc"), logits="policy+reference", copies=3
+    )
+    assert combined([]) == NOTHING
+    assert not NOTHING.asks and not MethodOverhead(names=("eaft",)).asks and KL.asks
+    harder = combined([KL, MethodOverhead(names=("gkd",), logits="divergence")])
     assert harder.logits == "divergence"
 
 
@@ -122,20 +121,20 @@ def _allocated(terms: list[Any], rows: int, answer: int) -> int:
     return _highest(model, step)
 
 
-def _predicted(extra: Extra, rows: int, answer: int) -> tuple[int, int]:
+def _predicted(overhead: MethodOverhead, rows: int, answer: int) -> tuple[int, int]:
     """The same by trace and by formula."""
-    from holdfast.memory.trace import trace
-    from holdfast.memory.trace.traced import TraceJob
+    from holdfast.memory.trace import tracer
+    from holdfast.memory.trace.trace_job import TraceJob
 
     work = Workload(
         method="lora", dropout=0.0, optim="adamw_torch_fused", seq_len=SEQ, bf16=False,
-        supervised_tokens=answer, extra=extra,
+        supervised_tokens=answer, method_overhead=overhead,
     )  # fmt: skip
     job = TraceJob(
         TINY, SEQ, device="cpu", dropout=0.0, dtype="float32", autocast=False,
-        logits=extra.logits, positions=answer if extra.reference else 0,
+        logits=overhead.logits, positions=answer if overhead.reference else 0,
     )  # fmt: skip
-    phases = trace.trace_stack(job, ["layer"] * LAYERS, rows).values()
+    phases = tracer.trace_stack(job, ["layer"] * LAYERS, rows).values()
     by_formula = peak(
         whole(states(SHAPE, work, "lora"), SHAPE), activations(SHAPE, work, "lora", rows, True)
     )
@@ -163,12 +162,12 @@ def test_token_weights_take_nothing() -> None:
 
 
 def test_a_divergence_is_traced_with_trls_own_function() -> None:
-    from holdfast.memory.trace import trace
-    from holdfast.memory.trace.traced import TraceJob
+    from holdfast.memory.trace import tracer
+    from holdfast.memory.trace.trace_job import TraceJob
 
     for logits in set(PER_LOGIT) - {"none"}:
         job = TraceJob(TINY | {"vocab_size": 32768}, SEQ, logits=logits, positions=32)
-        loss = trace.trace_stack(job, ["layer"] * 2, 2)["loss"]
+        loss = tracer.trace_stack(job, ["layer"] * 2, 2)["loss"]
         each = loss["logits"] / (2 * 32 * 32768)
         assert each == pytest.approx(PER_LOGIT[logits], rel=0.05), logits
 
@@ -180,20 +179,20 @@ def test_whole_logits_count_where_they_are_compared() -> None:
     def loss(work: Workload) -> int:
         return activations(QWEN, work, "lora", 2, True).loss
 
-    assert loss(replace(plain, extra=KL)) == 2 * 200 * each
-    assert loss(replace(plain, extra=replace(KL, everywhere=True))) == 2 * 1024 * each
-    assert loss(replace(plain, extra=KL, supervised_tokens=None)) == 2 * 1024 * each
+    assert loss(replace(plain, method_overhead=KL)) == 2 * 200 * each
+    assert loss(replace(plain, method_overhead=replace(KL, everywhere=True))) == 2 * 1024 * each
+    assert loss(replace(plain, method_overhead=KL, supervised_tokens=None)) == 2 * 1024 * each
 
 
 # Copies, answers, meters, teachers
 
 
 def test_copies_count_where_no_small_product_tells_the_change() -> None:
-    ewc = Extra(names=("ewc",), copies=2)
+    ewc = MethodOverhead(names=("ewc",), copies=2)
 
     def more(method: str, variant: Variant = "lora") -> int:
         work = Workload(optim="adamw_torch", variant=variant, bf16=False)
-        found = states(QWEN, replace(work, extra=ewc), method)
+        found = states(QWEN, replace(work, method_overhead=ewc), method)
         return found.optimiser - states(QWEN, work, method).optimiser
 
     assert more("lora") == more("lora", "corda") == 0
@@ -203,24 +202,24 @@ def test_copies_count_where_no_small_product_tells_the_change() -> None:
 
 
 def test_answering_in_the_loop_needs_its_cache_and_one_gpu() -> None:
-    drawing = Extra(names=("sdft",), logits="policy+reference", generated_tokens=256)
-    work = of_study(TrainSpec(), 700, extra=drawing)
+    drawing = MethodOverhead(names=("sdft",), logits="policy+reference", generated_tokens=256)
+    work = from_training(TrainSpec(), 700, overhead=drawing)
     assert (work.seq_len, work.positions) == (956, 256)
     (aside,) = asides(QWEN, work, 4)
     moment = aside.moment(28, True)
     cache = 28 * 2 * 4 * 128 * 2 * 4 * 956  # layers, keys and values, heads, width, bf16, tokens
     assert moment.workspace > cache and moment.logits == 4 * 8 * QWEN.vocab
     assert aside.moment(14, False).logits == 0
-    assert without_remedies(work).seq_len == 700
-    found = _plan("2x24GiB", extra=drawing)
+    assert plain_training(work).seq_len == 700
+    found = _plan("2x24GiB", method_overhead=drawing)
     for one in found.candidates:
         assert bool(one.refused) == (one.plan.placement != "single")
     with pytest.raises(UsageError, match="runs on one GPU"):
-        _plan("2x24GiB", only="ddp", extra=drawing)
+        _plan("2x24GiB", only="ddp", method_overhead=drawing)
 
 
 def test_meters_are_read_between_steps() -> None:
-    work = Workload(extra=Extra(names=("meters",), probed_tokens=300))
+    work = Workload(method_overhead=MethodOverhead(names=("meters",), probed_tokens=300))
     acts = activations(QWEN, work, "lora", 8, True)
     *learning, meters = acts.moments(28, True)
     assert meters.activations == 0 and meters.logits == 20 * 300 * QWEN.vocab
@@ -229,7 +228,7 @@ def test_meters_are_read_between_steps() -> None:
 
 def test_a_teacher_lies_beside_the_student() -> None:
     small = read_shape("Qwen/Qwen2.5-0.5B-Instruct").parameters
-    taught = Workload(extra=Extra(names=("gkd",), teacher_parameters=small))
+    taught = Workload(method_overhead=MethodOverhead(names=("gkd",), teacher_parameters=small))
     more = states(QWEN, taught, "qlora").weights - states(QWEN, Workload(), "qlora").weights
     assert more == 2 * small
 
@@ -279,7 +278,7 @@ def test_adapters_are_as_large_as_peft_makes_them(
 def test_corda_is_a_lora_of_twice_the_rank() -> None:
     lora, corda = (Workload(rank=16, variant=one) for one in ("rslora", "corda"))
     assert adapters.trained(QWEN, corda) == 2 * adapters.trained(QWEN, lora)
-    assert adapters.trained(QWEN, lora) == QWEN.lora_parameters(16)
+    assert adapters.trained(QWEN, lora) == lora_parameters(QWEN, 16)
 
 
 @pytest.mark.parametrize("variant", ["dora", "oft", "osf"])
@@ -287,14 +286,14 @@ def test_corda_is_a_lora_of_twice_the_rank() -> None:
 def test_what_other_adapters_keep_by_formula_and_by_trace(
     variant: Variant, checkpointing: bool
 ) -> None:
-    from holdfast.memory.trace import trace
-    from holdfast.memory.trace.traced import TraceJob
+    from holdfast.memory.trace import tracer
+    from holdfast.memory.trace.trace_job import TraceJob
 
     config = TINY | {"hidden_size": 256, "intermediate_size": 704, "vocab_size": 1024}
     shape = from_config(config, "small", "test")
     job = TraceJob(config, 256, variant=variant, checkpointing=checkpointing, fused_loss=False)
     work = Workload(seq_len=256, variant=variant, optim="adamw_torch_fused", fused_loss=False)
-    peaks = trace.trace_stack(job, ["layer"] * LAYERS, 2).values()
+    peaks = tracer.trace_stack(job, ["layer"] * LAYERS, 2).values()
     traced = max(sum(parts.values()) for parts in peaks)
     acts = activations(shape, work, "lora", 2, checkpointing)
     formula = peak(whole(states(shape, work, "lora"), shape), acts).total
@@ -314,13 +313,13 @@ def test_kinds_that_were_not_tried_everywhere_are_not_planned_there() -> None:
 
 def test_layers_and_short_words() -> None:
     half = tuple(range(14))
-    assert QWEN.lora_parameters(16, layers=half) * 2 == QWEN.lora_parameters(16)
-    both = QWEN.lora_parameters(16, "attention") + QWEN.lora_parameters(16, "mlp")
-    assert both == QWEN.lora_parameters(16)
+    assert lora_parameters(QWEN, 16, layers=half) * 2 == lora_parameters(QWEN, 16)
+    both = lora_parameters(QWEN, 16, "attention") + lora_parameters(QWEN, 16, "mlp")
+    assert both == lora_parameters(QWEN, 16)
     names = {one.name for one, _ in targeted(read_shape("microsoft/phi-4"), "attention")}
     assert names == {"qkv_proj", "o_proj"}
     with pytest.raises(StudyError, match="has no layer 28") as caught:
-        QWEN.lora_parameters(16, layers=(3, 28))
+        lora_parameters(QWEN, 16, layers=(3, 28))
     assert "0 to 27" in caught.value.remedy
 
 
@@ -328,15 +327,17 @@ def test_layers_and_short_words() -> None:
 
 
 def test_a_plan_says_what_remedies_add() -> None:
-    found = _plan("1x80GiB", extra=KL, micro_batch=1, checkpointing=True, quantize=False)
+    found = _plan("1x80GiB", method_overhead=KL, micro_batch=1, checkpointing=True, quantize=False)
     plain = _plan("1x80GiB", micro_batch=1, checkpointing=True, quantize=False)
     assert found.chosen is not None and plain.chosen is not None
     more = found.chosen.plan.fullest.total - plain.chosen.plan.fullest.total
-    assert found.extra_bytes == more > 4 * GIB
-    english, chinese = explanation.extra(found, "en"), explanation.extra(found, "zh")
-    assert english == (
-        f"Remedies: kl: whole logits of model and reference are kept: + {explanation.gib(more)} GiB."
+    assert found.method_bytes == more > 4 * GIB
+    english, chinese = (
+        explanation.method_overhead(found, "en"),
+        explanation.method_overhead(found, "zh"),
     )
+    kept = "Remedies: kl: whole logits of model and reference are kept"
+    assert english == f"{kept}: + {explanation.gib(more)} GiB."
     assert "完整 logits" in chinese and explanation.gib(more) in chinese
     value = json.loads(json.dumps(explanation.to_json(found, "formula")))
     assert value["extra_bytes"] == more
@@ -344,66 +345,15 @@ def test_a_plan_says_what_remedies_add() -> None:
     assert found.chosen.plan.tokens_per_s < plain.chosen.plan.tokens_per_s
 
 
-def test_a_plan_without_remedies_says_nothing_of_them() -> None:
+def test_a_plan_without_methods_says_nothing_of_them() -> None:
     found = _plan("1x80GiB")
-    assert explanation.extra(found, "en") == ""
+    assert explanation.method_overhead(found, "en") == ""
     value = explanation.to_json(found, "formula")
     assert not {"extra", "variant", "layers"} & set(value["workload"])
     assert "extra_bytes" not in value
 
 
 def test_a_plan_that_does_not_fit_says_it_too() -> None:
-    found = _plan("1x16GiB", only="single", extra=KL, method="lora", quantize=False)
+    found = _plan("1x16GiB", only="single", method_overhead=KL, method="lora", quantize=False)
     assert found.chosen is None
-    assert "kl" in explanation.extra(found, "en")
-
-
-STUDY = {
-    "name": "arms", "model": "Qwen/Qwen2.5-7B-Instruct", "tasks": {"gsm8k": {"role": "target"}},
-    "train": {"max_length": 1024}, "hardware": {"gpus": "1x24GiB"},
-}  # fmt: skip
-
-
-def test_a_study_is_planned_for_the_arm_that_takes_most() -> None:
-    plain = Study.model_validate(STUDY)
-    wide = {"lora": {"r": 256}}
-    study = Study.model_validate(STUDY | {"arms": {"sft": {}, "wide": {"train": wide}}})
-    found = planning.plan_study(study)
-    assert found.planned.work.rank == 256
-    assert any("planned for the arm wide" in note for note in found.notes)
-    alone = planning.plan_study(plain)
-    assert alone.planned.work == replace(of_study(plain.train, 1024), quantize=True)
-    assert not any("planned for" in note for note in alone.notes)
-    held = demands.Demand("kl", plain.train, KL)
-    each = [demands.Demand("sft", plain.train), held]
-    assert planning.plan_study(plain, each=each).planned.work.extra == KL
-    fast = {"learning_rate": [1e-5, 1e-4]}
-    swept = Study.model_validate(STUDY | {"arms": {"sft": {"train": fast}}})
-    assert planning.plan_study(swept).notes == alone.notes
-
-
-def test_methods_say_what_they_ask_for() -> None:
-    def asked(*names: str) -> Extra:
-        made = [methods.build(name, None, "s", "arms.a.loss") for name in names]
-        return demands.of_methods(made)
-
-    assert asked() == asked("token_mask") == asked("loss_weight") == NOTHING
-    assert asked("kl") == KL
-    assert asked("l2_init", "ewc").copies == 3
-    assert asked("kl", "l2_init").names == ("kl", "l2_init")
-    assert asked("sdft").generated_tokens == asked("gkd").generated_tokens == 256
-    assert asked("gkd").everywhere
-    arms = {"sft": {}, "again": {"from": "sft", "weights": []}, "held": {"loss": ["kl"]}}
-    study = Study.model_validate(STUDY | {"arms": arms})
-    assert demands.of_study(study) == [
-        demands.Demand("sft", study.train), demands.Demand("held", study.train, KL),
-    ]  # fmt: skip
-
-
-def test_the_study_without_a_length_names_what_it_assumed() -> None:
-    study = Study.model_validate({**STUDY, "train": {}})
-    drawing = Extra(names=("sdft",), generated_tokens=64)
-    each = [demands.Demand("sdft", study.train, drawing)]
-    found = planning.plan_study(study, wishes=Wishes(trace=False), each=each)
-    assert found.planned.work.seq_len == 1024 + 64
-    assert any("at most 1,024 tokens" in note for note in found.notes)
+    assert "kl" in explanation.method_overhead(found, "en")

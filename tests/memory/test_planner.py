@@ -1,37 +1,39 @@
-"""Does the arithmetic give what was measured, and does the planner arrive at what people know?"""
+"""The arithmetic gives what was measured, and the planner arrives at what people know."""
 
 from __future__ import annotations
 
 import json
 import string
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from fixtures.paths import ROOT
 
+from holdfast import memory
 from holdfast.errors import UsageError
-from holdfast.memory.estimate import calibration
 from holdfast.memory.estimate.activations import activations, kept_per_token
-from holdfast.memory.estimate.calibration import Observation
 from holdfast.memory.estimate.states import nf4_bytes, optimiser_bytes, states
 from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.hardware.devices import parse
 from holdfast.memory.memory_plan import GIB, Breakdown, MemoryPlan, plan_from_json
 from holdfast.memory.model.shape import read_shape
-from holdfast.memory.planner import explanation
-from holdfast.memory.planner.changes import next_plan
-from holdfast.memory.planner.choice import SIMPLEST, Planned, make_plan
+from holdfast.memory.planner import calibration, explanation
+from holdfast.memory.planner.alternatives import next_plan
+from holdfast.memory.planner.calibration import Observation
+from holdfast.memory.planner.choice import SIMPLEST, Comparison, make_plan
+from holdfast.memory.planner.planner import plan, plan_memory
+from holdfast.memory.planner.request import PlanRequest
 from holdfast.memory.planner.strategies import peak, split, stages, whole
-from holdfast.memory.planner.wording import WORDS
-from holdfast.train import planning
-from holdfast.train.planning import Wishes, answer
+from holdfast.memory.planner.translations import WORDS
 
 QWEN = read_shape("Qwen/Qwen2.5-7B-Instruct")
 ROOMY = 512 * GIB
 
 
-def _plan(gpus: str, only: str | None = None, **work: object) -> Planned:
+def _plan(gpus: str, only: str | None = None, **work: object) -> Comparison:
     asked = replace(Workload(seq_len=1024), **work)  # type: ignore[arg-type]
     return make_plan(QWEN, asked, parse(gpus), ROOMY, only=only)
 
@@ -308,54 +310,82 @@ def test_calibration_replaces_assumptions_and_never_flatters(tmp_path: Path) -> 
     calibration.observe(_observed(1)[0], Path("/proc/nowhere/memory.jsonl"))  # not an error
 
 
-def test_answer_as_the_command_line_gets_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    wishes = Wishes(model="qwen2.5-7b-instruct", gpus="2x24GiB", trace=False)
-    found = answer(wishes)
-    value = found.to_json()
-    assert value["chosen"]["strategy"] == "ddp"
+def test_a_report_shows_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    found = plan_memory("qwen2.5-7b-instruct", "2x24GiB", trace=False)
+    assert found.fits
+    assert found.plan is not None and found.chosen is not None
+    assert found.plan is found.chosen.plan
+    value: dict[str, Any] = json.loads(json.dumps(found.to_json()))
+    assert value["chosen"]["strategy"] == found.plan.strategy == "ddp"
     assert value["source"] == "formula"
     assert "not validated on a GPU" in value["grounds"]
-    assert len(value["candidates"]) == len(found.planned.candidates)
+    assert len(value["candidates"]) == len(found.candidates)
     assert all(one["verdict"].startswith("no") for one in value["rejected"])
     found.show()
     english = capsys.readouterr().out
     assert "each GPU holds the whole model" in english
-    replace(found, language="zh").show()
+    found.show(language="zh")
     assert "数据并行" in capsys.readouterr().out
+    assert "each GPU holds the whole model" in repr(found)
+    assert found._repr_html_().startswith("<pre>") and "\x1b" not in found._repr_html_()
 
 
-def test_the_example_plans_as_it_says() -> None:
-    file = ROOT / "examples" / "qwen2.5-7b-2x24g.yaml"
-    found = answer(Wishes(study=file, trace=False))
-    assert found.planned.chosen is not None
-    assert found.planned.chosen.plan.strategy == "ddp"
-    assert found.planned.work.seq_len == 1024
-    assert found.launch.startswith("holdfast run")
+def test_a_report_of_what_does_not_fit() -> None:
+    found = plan_memory("qwen2.5-7b-instruct", "1x4GiB", method="lora", strategy="single",
+                        trace=False)  # fmt: skip
+    assert not found.fits and found.plan is None and found.chosen is None
+    assert "Nothing fits" in repr(found)
+    assert found.to_json()["chosen"] is None
+
+
+def test_arguments_win_over_the_request_they_come_with() -> None:
+    asked = PlanRequest("qwen2.5-7b-instruct", "1x24GiB", micro_batch=2, trace=False)
+    found = plan_memory(asked, "2x24GiB", seq_len=512, batch_size=8, method="lora")
+    work = found.comparison.work
+    assert (work.seq_len, work.global_batch, work.micro_batch, work.method) == (512, 8, 2, "lora")
+    assert len(found.comparison.gpus) == 2
+    assert found.source == "formula"
+
+
+def test_a_model_that_reads_less_than_the_usual_length() -> None:
+    found = plan_memory("lab", "rtx4090", trace=False)
+    assert found.comparison.work.seq_len == found.comparison.shape.max_positions < 1024
+    assert any("the most this model reads" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(
-    ("wishes", "said"),
+    ("asked", "said"),
     [
-        (Wishes(), "study file or --model"),
-        (Wishes(model="qwen2.5-7b", gpus="2x24GiB", method="lorra"), "did you mean 'lora'"),
-        (Wishes(model="qwen2.5-7b", gpus="2x24GiB", language="fr"), "no language"),
-        (Wishes(model="qwen2.5-7b", gpus="2x24GiB", method="qlora", quantize=False), "QLoRA"),
-        (Wishes(model="qwen2.5-7b", gpus="0x24GiB"), "0x24GiB"),
-        (Wishes(model="qwen2.5-7b", gpus="rtx4091"), "rtx4091"),
-        (Wishes(model="qwen2.5-77b", gpus="h200"), "qwen2.5-77b"),
+        (PlanRequest(), "study file or --model"),
+        (PlanRequest("qwen2.5-7b", "2x24GiB", method="lorra"), "did you mean 'lora'"),
+        (PlanRequest("qwen2.5-7b", "2x24GiB", method="qlora", quantize=False), "QLoRA"),
+        (PlanRequest("qwen2.5-7b", "0x24GiB"), "0x24GiB"),
+        (PlanRequest("qwen2.5-7b", "rtx4091"), "rtx4091"),
+        (PlanRequest("qwen2.5-77b", "h200"), "qwen2.5-77b"),
     ],
 )
-def test_wrong_wishes(wishes: Wishes, said: str) -> None:
+def test_wrong_requests(asked: PlanRequest, said: str) -> None:
     with pytest.raises(UsageError, match=said) as caught:
-        answer(replace(wishes, trace=False))
+        plan(replace(asked, trace=False))
     assert caught.value.remedy
 
 
 def test_no_gpu_at_all() -> None:
     with pytest.raises(UsageError, match="no GPU"):
-        planning.plan_model("lab", Workload(seq_len=64), find=lambda: ())
+        plan_memory("lab", (), seq_len=64, trace=False)
+
+
+def test_the_package_offers_its_names_without_loading_the_planner() -> None:
+    code = (
+        "import sys, holdfast.memory as memory\n"
+        "assert not [name for name in sys.modules if name.startswith('holdfast.memory.')]\n"
+        "assert 'holdfast.config' not in sys.modules\n"
+        "assert all(getattr(memory, name) for name in memory.__all__)\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    with pytest.raises(AttributeError):
+        memory.nothing  # noqa: B018
 
 
 def test_verdicts_name_what_takes_most() -> None:

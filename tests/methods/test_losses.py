@@ -309,7 +309,7 @@ def test_a_split_step_learns_the_same(tiny_model: Path, tmp_path: Path, monkeypa
     terms = [_term("kl", at="task"), _term("l2_init", weight=1.0)]
     held = [replace(one, meta={"kl": 1.0}) for one in _examples()]
     _fit(tiny_model, tmp_path / "whole", terms, held)
-    monkeypatch.setenv("HOLDFAST_DRILL", "forward:2")
+    monkeypatch.setenv("HOLDFAST_FAULTS", "forward:2")
     _fit(tiny_model, tmp_path / "split", [_term("kl", at="task"), _term("l2_init", weight=1.0)],
          held)  # fmt: skip
     assert _gap(tmp_path / "whole", tmp_path / "split") < 1e-4

@@ -90,7 +90,7 @@ def test_ddp_runs_out_of_memory_and_fsdp2_goes_on(
     alone: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Steps 1-3 by two data-parallel processes, 4-6 by two that share out the weights."""
-    monkeypatch.setenv("HOLDFAST_DRILL", "forward:5")
+    monkeypatch.setenv("HOLDFAST_FAULTS", "forward:5")
     found = _run(_job(tmp_path), DDP, FSDP2)
     assert found["loss"] == alone[1]["loss"]
     assert _differ(alone[0], tmp_path) == 0
@@ -121,15 +121,15 @@ def test_another_cut_learns_the_same(
 def test_any_plan_goes_on_from_any_other(
     alone: tuple[Path, Any], tmp_path: Path, monkeypatch: Any, chain: tuple[MemoryPlan, MemoryPlan]
 ) -> None:
-    monkeypatch.setenv("HOLDFAST_DRILL", "save:2")  # after step 6's weights were written
+    monkeypatch.setenv("HOLDFAST_FAULTS", "save:2")  # after step 6's weights were written
     job = _job(tmp_path)
 
     def here(job: Job, progress: Any) -> Any:
-        monkeypatch.delenv("HOLDFAST_DRILL")
+        monkeypatch.delenv("HOLDFAST_FAULTS")
         return worker.train(job, progress)
 
-    if chain[0].placement == "fsdp2":  # its checkpoints do not pass the drill's place
-        monkeypatch.setenv("HOLDFAST_DRILL", "forward:5")
+    if chain[0].placement == "fsdp2":  # its checkpoints do not pass the injected fault
+        monkeypatch.setenv("HOLDFAST_FAULTS", "forward:5")
     found = _run(job, *chain, here=here)
     assert found["loss"] == alone[1]["loss"]
     assert _differ(alone[0], tmp_path) == 0
@@ -138,7 +138,7 @@ def test_any_plan_goes_on_from_any_other(
 @pytest.mark.slow
 def test_all_weights_under_fsdp2_stop_and_go_on(tmp_path: Path, monkeypatch: Any) -> None:
     _run(_job(tmp_path / "one", "full"), ALONE)
-    monkeypatch.setenv("HOLDFAST_DRILL", "forward:5")
+    monkeypatch.setenv("HOLDFAST_FAULTS", "forward:5")
     _run(_job(tmp_path / "two", "full"), FSDP2, FSDP2)
     assert _differ(tmp_path / "one", tmp_path / "two") == 0
 
@@ -187,7 +187,7 @@ def test_errors_of_workers_arrive_typed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_out_of_memory_while_loading(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setenv("HOLDFAST_DRILL", "load:1")
+    monkeypatch.setenv("HOLDFAST_FAULTS", "load:1")
     with pytest.raises(OutOfMemory, match="the model does not fit") as found:
         _run(_job(tmp_path), DDP)
     assert found.value.phase == "load"

@@ -179,7 +179,7 @@ def test_what_does_not_fit_fails_before_the_first_step(
     plan = replace(PLAN, micro_batch=1, accumulation=4)
     encoded, _, _ = data.encode_all(ref, _examples(), SPEC)
     longest = max(len(row.ids) for row in encoded)
-    monkeypatch.setenv("HOLDFAST_DRILL", f"forward>{longest - 1}")
+    monkeypatch.setenv("HOLDFAST_FAULTS", f"forward>{longest - 1}")
     seen = DiesAt(1000)
     with pytest.raises(OutOfMemory, match=f"one example of {longest} tokens"):
         _fit(ref, tmp_path, plan=plan, rehearsal=True, progress=seen)

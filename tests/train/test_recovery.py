@@ -17,7 +17,7 @@ from holdfast.config import TrainSpec
 from holdfast.errors import OutOfMemory, TrainingError, UsageError, located
 from holdfast.lab.problems import problems
 from holdfast.memory import out_of_memory
-from holdfast.memory.fault_injection import VARIABLE, Drill, capped
+from holdfast.memory.fault_injection import VARIABLE, FaultInjector, capped
 from holdfast.models import LAB_FOLDER, ModelRef
 from holdfast.train import data
 from holdfast.types import Example, Message
@@ -353,7 +353,7 @@ def test_loading_says_that_the_model_does_not_fit(monkeypatch: Any) -> None:
     with pytest.raises(TrainingError), out_of_memory.loading():
         raise TrainingError("of ours")
     monkeypatch.setenv(VARIABLE, "load:1")
-    with pytest.raises(OutOfMemory, match="drill"), out_of_memory.loading():
+    with pytest.raises(OutOfMemory, match="injected fault"), out_of_memory.loading():
         pass
 
 
@@ -380,26 +380,26 @@ def test_the_place_of_an_error_is_added_and_its_phase_is_kept() -> None:
 
 
 @pytest.mark.parametrize("text", ["forward", "sideways:1", "forward:x", "forward<3", "load:-1"])
-def test_a_drill_that_cannot_be_read(text: str, monkeypatch: Any) -> None:
+def test_a_fault_that_cannot_be_read(text: str, monkeypatch: Any) -> None:
     monkeypatch.setenv(VARIABLE, text)
-    with pytest.raises(UsageError, match="is not a drill"):
-        Drill.from_environment()
+    with pytest.raises(UsageError, match="is not a fault"):
+        FaultInjector.from_environment()
 
 
-def test_a_drill_fails_where_it_was_told_to(monkeypatch: Any) -> None:
+def test_a_fault_comes_where_it_was_told_to(monkeypatch: Any) -> None:
     import torch
 
     monkeypatch.setenv(VARIABLE, "answer>10, save:2")
-    drill = Drill.from_environment()
-    drill.at("answer", 10)
-    drill.at("save")
-    drill.at("load")
+    faults = FaultInjector.from_environment()
+    faults.at("answer", 10)
+    faults.at("save")
+    faults.at("load")
     with pytest.raises(torch.OutOfMemoryError):
-        drill.at("save")
-    drill.at("save")
+        faults.at("save")
+    faults.at("save")
     for _ in range(2):
         with pytest.raises(torch.OutOfMemoryError):
-            drill.at("answer", 11)
+            faults.at("answer", 11)
 
 
 RANK = """

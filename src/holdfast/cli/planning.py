@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from holdfast.cli.front import Json
+from holdfast.errors import UsageError
+
+if TYPE_CHECKING:
+    from holdfast.memory.planner.memory_report import MemoryReport
+    from holdfast.memory.planner.request import PlanRequest
+    from holdfast.memory.planner.translations import Language
 
 
 def plan(
@@ -47,14 +54,59 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """What fits on which GPUs, what does not and why, how fast; loads no weights."""
-    from holdfast.train import planning
+    from holdfast.memory.planner.request import PlanRequest
 
-    found = planning.answer(planning.Wishes(
-        study, model, gpus, seq_len, micro_batch, global_batch, method, strategy,
-        not no_quantize, not dry_run, lang, export,
-    ))  # fmt: skip
+    asked = PlanRequest(
+        model or "", gpus, seq_len, method, micro_batch, global_batch, strategy,
+        not no_quantize, not dry_run,
+    )  # fmt: skip
+    language = _language(lang)
+    report = answer(asked, study, export)
     if as_json:
-        typer.echo(json.dumps(found.to_json(), ensure_ascii=False))
+        typer.echo(json.dumps(report.to_json(), ensure_ascii=False))
     else:
-        found.show(every)
-    raise typer.Exit(0 if found.planned.chosen else 2)
+        report.show(every, language)
+    raise typer.Exit(0 if report.fits else 2)
+
+
+def answer(
+    asked: PlanRequest, study_file: Path | None = None, export: Path | None = None
+) -> MemoryReport:
+    """Plan a study, or a model alone; write the script when one is wanted and something fits.
+
+    Args:
+        asked: what the command line says, which wins over the study.
+        study_file: of the study.
+        export: where the script goes.
+
+    Raises:
+        UsageError: neither a study nor a model, an unknown method, a script that exists already.
+    """
+    from holdfast.memory.planner import planner
+    from holdfast.memory.planner.memory_report import DEFAULT_SEED, check_new
+
+    if export:
+        check_new(export)
+    train, seed = None, DEFAULT_SEED
+    if study_file is None:
+        report = planner.plan(asked)
+    else:
+        from holdfast.config import load
+        from holdfast.train.planning import plan_study
+
+        other = [f"model={asked.model}"] if asked.model else []
+        study = load.load(study_file, other)
+        train, seed = study.train, study.seeds[0]
+        launch = " ".join(["holdfast run", str(study_file), *other])
+        report = plan_study(study, asked)
+        report = replace(report, launch=launch if report.fits else "")
+    return report.write_script(export, train, seed) if export and report.fits else report
+
+
+def _language(text: str) -> Language:
+    from holdfast.memory.planner.translations import LANGUAGES
+
+    language = LANGUAGES.get(text)
+    if language is None:
+        raise UsageError(f"no language {text!r}", remedy="--lang en or --lang zh")
+    return language

@@ -23,8 +23,15 @@ from holdfast.engines import Spent, log_likelihood
 from holdfast.engines.halving import scale_adapter
 from holdfast.engines.stop_strings import Until, cut
 from holdfast.errors import HoldfastError
-from holdfast.memory.fault_injection import Drill
-from holdfast.memory.out_of_memory import event, free, given_up, is_out_of_memory, loading, seen
+from holdfast.memory.fault_injection import FaultInjector
+from holdfast.memory.out_of_memory import (
+    event,
+    failure_of,
+    free,
+    is_out_of_memory,
+    loading,
+    unrecoverable,
+)
 from holdfast.models import ModelRef
 from holdfast.models.peft_adapter import load_adapter
 from holdfast.progress import Progress, Silent
@@ -73,7 +80,7 @@ class HFEngine:
         self.events: list[dict[str, Any]] = []
         self.spent = Spent()
         self._most: dict[str, int] = {}  # rows at a time since the last failure, by kind of work
-        self._drill = Drill.from_environment()
+        self._faults = FaultInjector.from_environment()
         self._base: Any = None
         self._adapter: tuple[str, float] | None = None
         self._tuned: Any = None
@@ -151,7 +158,7 @@ class HFEngine:
         rows = [chat.encode(self.tokenizer, one, stops) for one in examples]
 
         def work(some: Sequence[Encoded]) -> list[list[float]]:
-            self._drill.at("answer", len(some) * max(len(row.ids) for row in some))
+            self._faults.at("answer", len(some) * max(len(row.ids) for row in some))
             return log_likelihood.losses(model, some, self.tokenizer.pad_token_id, self.device)
 
         size = max(1, (self._batch_size or 1) // NLL_SHARE)
@@ -172,7 +179,7 @@ class HFEngine:
         )
 
         def work(some: Sequence[log_likelihood.Followed]) -> list[list[tuple[float, bool]]]:
-            self._drill.at("answer", len(some) * max(len(read) for read, _ in some))
+            self._faults.at("answer", len(some) * max(len(read) for read, _ in some))
             return log_likelihood.likelihoods(model, some, self.tokenizer.pad_token_id, self.device)
 
         size = max(1, (self._batch_size or 1) // NLL_SHARE)
@@ -187,7 +194,7 @@ class HFEngine:
         rows = [chat.asked_ids(self.tokenizer, one) for one in examples]
 
         def work(some: Sequence[list[int]]) -> list[list[float]]:
-            self._drill.at("answer", len(some) * max(map(len, some)))
+            self._faults.at("answer", len(some) * max(map(len, some)))
             return log_likelihood.chances(
                 model, some, first, self.tokenizer.pad_token_id, self.device
             )
@@ -236,7 +243,7 @@ class HFEngine:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                done, failure = None, seen(error)
+                done, failure = None, failure_of(error)
             if failure is None:
                 yield done
                 start += len(batch)
@@ -245,7 +252,7 @@ class HFEngine:
             half = len(batch) // 2 or None
             self.events.append(event("answer", None, len(batch), half, failure))
             if half is None:
-                raise given_up("answer", "one prompt does not fit", failure)
+                raise unrecoverable("answer", "one prompt does not fit", failure)
             self._most[kind] = half
             say(f"out of memory with {len(batch)} prompts at a time; going on with {half}")
 
@@ -254,7 +261,7 @@ class HFEngine:
         from holdfast.engines.generate import decode, seed_of
 
         width = max(len(ids) for _, ids, _ in rows) + sampling.max_new_tokens
-        self._drill.at("answer", len(rows) * width)
+        self._faults.at("answer", len(rows) * width)
         return decode(
             model,
             [ids for _, ids, _ in rows],

@@ -10,9 +10,9 @@ from pathlib import Path
 from holdfast import engines
 from holdfast.config import Study
 from holdfast.engines import Engine, Spent
-from holdfast.memory.estimate.answering import answering_map, longest
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.model.shape import read_shape
+from holdfast.memory.planner.inference import answering_map, longest
 from holdfast.models import ModelRef
 from holdfast.models.external import engine_of, has_shape
 from holdfast.registry import resolve

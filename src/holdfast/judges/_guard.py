@@ -26,10 +26,10 @@ from holdfast.engines.resumable import in_chunks
 from holdfast.errors import ModelError, UsageError
 from holdfast.judges import Desk, Judge, Pair
 from holdfast.judges._prompts import Asked, Seen
-from holdfast.memory.estimate.answering import answering_bytes, longest
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.memory_plan import GIB
 from holdfast.memory.model.shape import read_shape
+from holdfast.memory.planner.inference import answering_bytes, longest
 from holdfast.models import ModelRef, files
 from holdfast.runs import store
 from holdfast.types import Example, Reply, Verdict

@@ -1,6 +1,36 @@
-"""What fits on which GPU, how fast, and how is it launched?
+"""Plans the memory of a training before a byte of it is loaded: what fits, where, and how fast.
 
-Answers without loading a weight: `shape` (the model's dimensions), `devices` (the GPUs), `states`
-and `activations` (arithmetic), `trace` (the user's real code under fake tensors), `strategies`
-(what each placement takes), `options` (all of them), `planner` (the choice), `changes` (what else).
+`plan_memory` is the entry point. `hardware` describes GPUs, `model` counts a model's dimensions,
+`estimate` holds the formulas, `trace` runs the model's own code under fake tensors, and `planner`
+compares the possible placements and chooses one. `out_of_memory` and `fault_injection` are for the
+moment when memory runs out all the same.
+
+The public names are loaded when first used, so that importing the package stays cheap.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from holdfast.memory.estimate.method_overhead import MethodOverhead
+    from holdfast.memory.memory_plan import MemoryPlan
+    from holdfast.memory.planner.memory_report import MemoryReport
+    from holdfast.memory.planner.planner import plan_memory
+    from holdfast.memory.planner.request import PlanRequest
+
+__all__ = ["MemoryPlan", "MemoryReport", "MethodOverhead", "PlanRequest", "plan_memory"]
+_PLACES = {
+    "MemoryPlan": "holdfast.memory.memory_plan",
+    "MemoryReport": "holdfast.memory.planner.memory_report",
+    "MethodOverhead": "holdfast.memory.estimate.method_overhead",
+    "PlanRequest": "holdfast.memory.planner.request",
+    "plan_memory": "holdfast.memory.planner.planner",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'holdfast.memory' has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)

@@ -1,78 +1,82 @@
-"""How is it practised that memory runs out, without filling a GPU?
+"""Injects out-of-memory errors at named phases, so that recovery can be tested without a full GPU.
 
-Recovery that was never exercised does not work. `HOLDFAST_DRILL` names places and when they fail::
+`HOLDFAST_FAULTS` names phases and when they fail::
 
-    HOLDFAST_DRILL=backward:3               the third time that a backward pass is half done
-    HOLDFAST_DRILL="forward>512"            whenever more than 512 padded tokens go in at once
-    HOLDFAST_DRILL="answer>2000,save:1"     several, comma-separated
+    HOLDFAST_FAULTS=backward:3              the third time that a backward pass is half done
+    HOLDFAST_FAULTS="forward>512"           whenever more than 512 padded tokens go in at once
+    HOLDFAST_FAULTS="answer>2000,save:1"     several, comma-separated
 
-Trainer, engine and loader pass their places; without the variable that does nothing. The error is
-torch's own, so that what handles it cannot tell. On a real GPU, `capped` makes memory scarce.
+Trainer, engine and loader call `FaultInjector.at`; without the variable that does nothing. The
+error is torch's own, so that what handles it cannot tell. On a real GPU, `capped` makes memory
+scarce.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 from holdfast.errors import Phase, UsageError
 
-VARIABLE = "HOLDFAST_DRILL"
+if TYPE_CHECKING:
+    import torch
+
+VARIABLE = "HOLDFAST_FAULTS"
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One place that fails: at its `nth` passing, or whenever more than `above` tokens pass."""
+    """One phase that fails: the `nth` time, or whenever more than `above` tokens are under way."""
 
-    place: Phase
+    phase: Phase
     nth: int | None = None
     above: int | None = None
 
 
 @dataclass(slots=True)
-class Drill:
-    """Counts how often each place was passed and fails where it was told to.
+class FaultInjector:
+    """Counts how often each phase was entered and fails where it was told to.
 
     Attributes:
         faults: where and when.
-        passed: how often each place was passed so far.
+        passed: how often each phase was entered so far.
     """
 
     faults: Sequence[Fault] = ()
     passed: dict[Phase, int] = field(default_factory=dict)
 
     @classmethod
-    def from_environment(cls) -> Drill:
-        """The drill that `HOLDFAST_DRILL` asks for; an idle one without it.
+    def from_environment(cls) -> FaultInjector:
+        """The faults that `HOLDFAST_FAULTS` asks for; none without it.
 
         Raises:
             UsageError: the variable cannot be read.
         """
         return cls([_fault(one) for one in os.environ.get(VARIABLE, "").split(",") if one.strip()])
 
-    def at(self, place: Phase, tokens: int = 0) -> None:
-        """Pass a place with so many padded tokens (rows times width) at once.
+    def at(self, phase: Phase, tokens: int = 0) -> None:
+        """Enter a phase with so many padded tokens (rows times width) at once.
 
         Raises:
             torch.OutOfMemoryError: when a fault is due.
         """
-        self.passed[place] = count = self.passed.get(place, 0) + 1
+        self.passed[phase] = count = self.passed.get(phase, 0) + 1
         for fault in self.faults:
             too_many = fault.above is not None and tokens > fault.above
-            if fault.place == place and (too_many or fault.nth == count):
+            if fault.phase == phase and (too_many or fault.nth == count):
                 import torch
 
                 raise torch.OutOfMemoryError(
-                    f"CUDA out of memory. Tried to allocate 20.00 MiB. (drill: {place}, pass "
-                    f"{count}, {tokens} tokens)"
+                    f"CUDA out of memory. Tried to allocate 20.00 MiB. (injected fault: {phase}, "
+                    f"time {count}, {tokens} tokens)"
                 )
 
-    def half_way_back(self, model: Any, tokens: Any) -> None:
-        """Pass ``backward`` when the gradient of the middle trained weight arrives.
+    def halfway_backward(self, model: torch.nn.Module, tokens: Callable[[], int]) -> None:
+        """Enter ``backward`` when the gradient of the middle trained weight arrives.
 
         By then the layers after it have their gradients: what a real failure leaves behind.
 
@@ -80,9 +84,9 @@ class Drill:
             model: whose weights are trained.
             tokens: called for the padded tokens under way.
         """
-        if not any(fault.place == "backward" for fault in self.faults):
+        if not any(fault.phase == "backward" for fault in self.faults):
             return
-        trained = [one for one in model.parameters() if one.requires_grad]
+        trained = [weight for weight in model.parameters() if weight.requires_grad]
         trained[len(trained) // 2].register_hook(lambda _: self.at("backward", tokens()))
 
 
@@ -90,13 +94,12 @@ def _fault(text: str) -> Fault:
     found = re.fullmatch(r"\s*(\w+)([:>])(\d+)\s*", text)
     if found is None or found[1] not in get_args(Phase):
         raise UsageError(
-            f"{text!r} is not a drill",
+            f"{text!r} is not a fault",
             where=VARIABLE,
-            remedy=f"write PLACE:N or PLACE>TOKENS, PLACE one of {', '.join(get_args(Phase))}",
+            remedy=f"write PHASE:N or PHASE>TOKENS, PHASE one of {', '.join(get_args(Phase))}",
         )
-    place: Any = found[1]
-    number = int(found[3])
-    return Fault(place, nth=number) if found[2] == ":" else Fault(place, above=number)
+    phase, number = cast(Phase, found[1]), int(found[3])
+    return Fault(phase, nth=number) if found[2] == ":" else Fault(phase, above=number)
 
 
 @contextmanager

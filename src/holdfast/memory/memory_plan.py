@@ -1,4 +1,4 @@
-"""What is a plan for memory: how is the work placed, and how many bytes does that take?"""
+"""The value `MemoryPlan`: how the training is placed on GPUs, with its predicted peaks."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Did the memory run out, and what can be said about it at that moment?
+"""Recognises that memory ran out, and records what was allocated at that moment.
 
-torch says it with an exception of its own; libraries below torch say it in words. Both are told
-from other failures here, once, for training, answering and loading.
+torch raises an exception of its own; libraries below torch say it in words. Both are told from
+other failures here, for training, answering and loading.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from holdfast.errors import HoldfastError, OutOfMemory, Phase
-from holdfast.memory.fault_injection import Drill
+from holdfast.memory.fault_injection import FaultInjector
 
-WORDS = (
+MESSAGES = (
     "CUDA error: out of memory",  # the driver, outside torch's allocator (pinned memory, kernels)
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
@@ -57,16 +56,16 @@ class Failure:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: torch's exception, or a `RuntimeError` with one of `WORDS`."""
+    """Whether memory ran out: torch's exception, or a `RuntimeError` with one of `MESSAGES`."""
     if not isinstance(error, RuntimeError) or isinstance(error, HoldfastError):
         return False
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return True
-    return any(words in str(error) for words in WORDS)
+    return any(words in str(error) for words in MESSAGES)
 
 
-def seen(error: BaseException) -> Failure:
+def failure_of(error: BaseException) -> Failure:
     """Look at the memory; call it while the exception is handled, before anything is freed."""
     allocated = reserved = None
     torch = sys.modules.get("torch")
@@ -88,7 +87,7 @@ def free() -> None:
 
 def event(
     phase: Phase, step: int | None, size: int | None, new: int | None, failure: Failure
-) -> Any:
+) -> dict[str, object]:
     """The record of one failure, for the run folder and the calibration.
 
     Args:
@@ -109,7 +108,7 @@ def event(
     }
 
 
-def given_up(phase: Phase, why: str, failure: Failure) -> OutOfMemory:
+def unrecoverable(phase: Phase, why: str, failure: Failure) -> OutOfMemory:
     """The error of a failure that nothing in this process can mend."""
     return OutOfMemory(f"{why} ({failure.message})", phase=phase, remedy=REMEDIES[phase])
 
@@ -125,13 +124,13 @@ def loading() -> Iterator[None]:
         OutOfMemory: with phase ``load``.
     """
     try:
-        Drill.from_environment().at("load")
+        FaultInjector.from_environment().at("load")
         yield
     except RuntimeError as error:
         kept = None if isinstance(error, HoldfastError) else _kept_back(error)
         if kept is None and not is_out_of_memory(error):
             raise
-        raise given_up("load", "the model does not fit", seen(kept or error)) from error
+        raise unrecoverable("load", "the model does not fit", failure_of(kept or error)) from error
 
 
 def _kept_back(error: BaseException) -> RuntimeError | None:

@@ -20,7 +20,7 @@ from holdfast.data.leakage import LeakIndex
 from holdfast.engines import Engine, Spent
 from holdfast.engines.resumable import score
 from holdfast.errors import StudyError
-from holdfast.memory.estimate.method_overhead import Extra
+from holdfast.memory.estimate.method_overhead import MethodOverhead
 from holdfast.progress import Progress
 from holdfast.registry import resolve
 from holdfast.tasks import Task
@@ -157,7 +157,7 @@ class LossMethod(DataMethod, Protocol):
     trainer: ClassVar[str | None]
     """``sdft`` or ``gkd``: trained by TRL's trainer of this name; None: by ours."""
 
-    def demand(self) -> Extra:
+    def demand(self) -> MethodOverhead:
         """What it takes of memory in training, beyond plain training."""
 
     def term(self) -> Term | None:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from holdfast.memory.estimate.method_overhead import Extra
+from holdfast.memory.estimate.method_overhead import MethodOverhead
 from holdfast.methods import PROBE, Entry, Setting, Shared, Term, _own_answers
 from holdfast.models import weight_delta
 from holdfast.types import Example
@@ -70,9 +70,9 @@ class EWC:
         probes = _own_answers.choose(pool, count, PROBE)
         return [*examples, *probes], [f"importance of the weights measured on {count} old answers"]
 
-    def demand(self) -> Extra:
+    def demand(self) -> MethodOverhead:
         """See `LossMethod.demand`."""
-        return Extra(("ewc",), copies=2)
+        return MethodOverhead(("ewc",), copies=2)
 
     def term(self) -> Term:
         """See `LossMethod.term`."""

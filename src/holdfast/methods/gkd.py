@@ -16,7 +16,7 @@ from pydantic import Field
 
 from holdfast import models
 from holdfast.config import ModelSpec, Section
-from holdfast.memory.estimate.method_overhead import Extra
+from holdfast.memory.estimate.method_overhead import MethodOverhead
 from holdfast.memory.model.shape import read_shape
 from holdfast.methods import Entry, Setting, Shared, Term
 from holdfast.models import ModelRef
@@ -86,10 +86,10 @@ class GKD:
         """The examples as they are, and a warning where there is nothing to learn."""
         return list(examples), [] if self.options.teacher else [NOTHING_NEW]
 
-    def demand(self) -> Extra:
+    def demand(self) -> MethodOverhead:
         """See `LossMethod.demand`."""
         other = self.teacher()
-        return Extra(
+        return MethodOverhead(
             ("gkd",), "divergence", everywhere=True, generated_tokens=self.options.max_new_tokens,
             teacher_parameters=read_shape(other.base, other.revision).parameters if other else 0,
         )  # fmt: skip

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from holdfast.memory.estimate.method_overhead import Extra
+from holdfast.memory.estimate.method_overhead import MethodOverhead
 from holdfast.methods import ANCHOR, PROBE, TASK, Entry, Setting, Shared, Term, _own_answers
 from holdfast.types import Example
 
@@ -109,9 +109,9 @@ class KL:
         note = f"{wanted} old prompts, from a pool of {len(pool)}, on which the model is compared "
         return [*examples, *anchors], [note + "with the base"]
 
-    def demand(self) -> Extra:
+    def demand(self) -> MethodOverhead:
         """See `LossMethod.demand`."""
-        return Extra(("kl",), logits="policy+reference")
+        return MethodOverhead(("kl",), logits="policy+reference")
 
     def term(self) -> Term:
         """See `LossMethod.term`."""

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from holdfast.config import Section
-from holdfast.memory.estimate.method_overhead import Extra
+from holdfast.memory.estimate.method_overhead import MethodOverhead
 from holdfast.methods import Entry, Setting, Shared, Term
 from holdfast.models import weight_delta
 from holdfast.types import Example
@@ -59,9 +59,9 @@ class L2Init:
         """See `DataMethod.apply`; the examples stay as they are."""
         return list(examples), []
 
-    def demand(self) -> Extra:
+    def demand(self) -> MethodOverhead:
         """See `LossMethod.demand`."""
-        return Extra(("l2_init",), copies=1)
+        return MethodOverhead(("l2_init",), copies=1)
 
     def term(self) -> Term:
         """See `LossMethod.term`."""

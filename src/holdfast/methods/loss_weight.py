@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from holdfast.config import Section
-from holdfast.memory.estimate.method_overhead import NOTHING, Extra
+from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead
 from holdfast.methods import Entry, Setting, Shared, Term
 from holdfast.types import Example
 
@@ -73,7 +73,7 @@ class LossWeight:
         """See `DataMethod.apply`; the examples stay as they are."""
         return list(examples), []
 
-    def demand(self) -> Extra:
+    def demand(self) -> MethodOverhead:
         """See `LossMethod.demand`."""
         return NOTHING
 

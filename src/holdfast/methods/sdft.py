@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from pydantic import Field, field_validator
 
 from holdfast.config import Section
-from holdfast.memory.estimate.method_overhead import Extra, Logits
+from holdfast.memory.estimate.method_overhead import Logits, MethodOverhead
 from holdfast.methods import Entry, Setting, Shared, Term
 from holdfast.types import Example
 
@@ -93,10 +93,10 @@ class SDFT:
         """The examples as they are: their prompts are asked, their targets shown to the teacher."""
         return list(examples), []
 
-    def demand(self) -> Extra:
+    def demand(self) -> MethodOverhead:
         """See `LossMethod.demand`."""
         logits: Logits = "policy+reference" if self.options.top_k else "divergence"
-        return Extra(("sdft",), logits, generated_tokens=self.options.max_new_tokens)
+        return MethodOverhead(("sdft",), logits, generated_tokens=self.options.max_new_tokens)
 
     def term(self) -> Term | None:
         """Nothing in our own trainer's steps."""

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from holdfast.config import Section
 from holdfast.errors import DataError
-from holdfast.memory.estimate.method_overhead import NOTHING, Extra
+from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead
 from holdfast.methods import TASK, Entry, Setting, Shared, Term
 from holdfast.types import Example
 
@@ -83,7 +83,7 @@ class TokenMask:
         note += f"{self.options.max_perplexity:g})"
         return [marked.get(id(one), one) for one in examples], [note]
 
-    def demand(self) -> Extra:
+    def demand(self) -> MethodOverhead:
         """See `LossMethod.demand`."""
         return NOTHING
 

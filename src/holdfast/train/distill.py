@@ -19,7 +19,7 @@ from holdfast.data.batching import Budget, deal, plain_budget
 from holdfast.data.chat import Encoded
 from holdfast.errors import TrainingError
 from holdfast.memory.memory_plan import MemoryPlan
-from holdfast.memory.out_of_memory import given_up, is_out_of_memory, loading, seen
+from holdfast.memory.out_of_memory import failure_of, is_out_of_memory, loading, unrecoverable
 from holdfast.methods import ANCHOR, PROBE, TASK
 from holdfast.methods.gkd import GKD
 from holdfast.methods.sdft import SDFT
@@ -199,7 +199,9 @@ def _train(
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise given_up("forward", "a step of distillation does not fit", seen(error)) from error
+        raise unrecoverable(
+            "forward", "a step of distillation does not fit", failure_of(error)
+        ) from error
     drawn.write()
     log = trainer.state.log_history
     store.write_jsonl(folder / "log.jsonl", log)

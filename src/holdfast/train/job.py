@@ -32,7 +32,7 @@ class Job:
         folder: of the run: checkpoints, log, summary.
         device: `auto`, `cpu` or `cuda`.
         plan: how it is placed; `run` fills it in.
-        cap: share of each GPU that torch may take, for drills.
+        cap: share of each GPU that torch may take, to emulate smaller ones.
         rehearsal: run the longest micro-batch first; None: on a GPU.
         losses: names and settings of the arm's loss methods.
         probes: path of the questions that the meters read, with the base's answers; None: none.

@@ -1,7 +1,7 @@
-"""How does a train stage get its memory plan, run under it, and leave what it learnt of it?
+"""Runs a train stage under a memory plan, and records what it took beside what was predicted.
 
-Without a GPU training runs in this process. With one it is planned for the examples that there are,
-launched as a process of its own, and what it took is recorded beside what was predicted.
+Without a GPU training runs in this process. With one it is planned for the examples that there are
+and launched as a process of its own.
 """
 
 from __future__ import annotations
@@ -14,20 +14,19 @@ from typing import Any
 
 from holdfast.config import Study, TrainSpec
 from holdfast.errors import DoesNotFit, UsageError
-from holdfast.memory.estimate import calibration
-from holdfast.memory.estimate.calibration import Observation
 from holdfast.memory.hardware.detect import detect
 from holdfast.memory.hardware.devices import GPU, parse
 from holdfast.memory.memory_plan import MemoryPlan
-from holdfast.memory.planner import explanation
-from holdfast.memory.planner.changes import next_plan
+from holdfast.memory.planner import calibration, explanation
+from holdfast.memory.planner.alternatives import next_plan
+from holdfast.memory.planner.calibration import Observation
+from holdfast.memory.planner.memory_report import MemoryReport
+from holdfast.memory.planner.request import PlanRequest
 from holdfast.progress import Progress
 from holdfast.runs import store
-from holdfast.train import demands
-from holdfast.train.demands import Demand
 from holdfast.train.job import Job
 from holdfast.train.launch import torchrun, worker
-from holdfast.train.planning import Report, Wishes, plan_study
+from holdfast.train.planning import overhead_of, plan_study
 
 RECORD = "memory.json"
 
@@ -49,7 +48,7 @@ def resolved(study: Study, gpus: Sequence[GPU]) -> Study:
         return study
     method = "lora"
     if gpus:
-        method = "qlora" if _fitting(_report(study, None, gpus, False)).quantized else "lora"
+        method = "qlora" if _fitting(plan_study(study, _on(study, gpus))).quantized else "lora"
     return study.model_copy(update={"train": study.train.model_copy(update={"method": method})})
 
 
@@ -60,7 +59,7 @@ def check_fits(study: Study, gpus: Sequence[GPU]) -> None:
         DoesNotFit: naming the changes after which it would.
     """
     if gpus and study.train.max_length:
-        _fitting(_report(study, None, gpus, False))
+        _fitting(plan_study(study, _on(study, gpus)))
 
 
 def check_present(study: Study, find: Callable[[], Sequence[GPU]] = detect) -> None:
@@ -107,22 +106,28 @@ def run(
     """
     if not gpus:
         return worker.train(job, progress)
-    extra = demands.of_methods(worker.losses_of(job))
+    overhead = overhead_of(worker.losses_of(job))
     if job.probes:
-        names = (*extra.names, "meters")
-        extra = replace(extra, names=names, probed_tokens=answer_tokens or longest)
-    report = _report(
-        study, longest, gpus, True, [Demand(study.name, study.train, extra)], answer_tokens
+        names = (*overhead.names, "meters")
+        overhead = replace(overhead, names=names, probed_tokens=answer_tokens or longest)
+    report = plan_study(
+        study,
+        replace(_on(study, gpus), trace=True),
+        arms={study.name: PlanRequest(train=study.train, overhead=overhead)},
+        longest=longest,
+        answer_tokens=answer_tokens,
     )
     plan = _fitting(report)
-    progress.say(f"{explanation.describe(plan, 'en')}: {explanation.reason(report.planned, 'en')}")
+    progress.say(
+        f"{explanation.describe(plan, 'en')}: {explanation.reason(report.comparison, 'en')}"
+    )
     path = job.desk / "job.json"
     progress.say(f"starting {torchrun.printable(plan, path, {})}")
     events: list[dict[str, Any]] = []
     used = [plan]
 
     def following(failed: MemoryPlan, event: Mapping[str, Any]) -> MemoryPlan | None:
-        new = next_plan(report.planned.candidates, failed, study.hardware.allow)
+        new = next_plan(report.candidates, failed, study.hardware.allow)
         used.extend([new] if new else [])
         return new
 
@@ -135,27 +140,21 @@ def run(
     return summary | {"plan": explanation.describe(used[-1], "en"), "events": events}
 
 
-def _report(
-    study: Study,
-    longest: int | None,
-    gpus: Sequence[GPU],
-    trace: bool,
-    each: Sequence[Demand] | None = None,
-    answer_tokens: int | None = None,
-) -> Report:
-    return plan_study(study, longest, Wishes(trace=trace), lambda: tuple(gpus), each, answer_tokens)
+def _on(study: Study, gpus: Sequence[GPU]) -> PlanRequest:
+    """A request for these GPUs, or for those that the study names."""
+    return PlanRequest(gpus=study.hardware.gpus or tuple(gpus), trace=False)
 
 
-def _fitting(report: Report) -> MemoryPlan:
-    chosen = report.planned.chosen
-    if chosen is None:
-        lines = explanation.remedies(report.planned, "en")
-        names = ", ".join(sorted({one.name for one in report.planned.gpus}))
+def _fitting(report: MemoryReport) -> MemoryPlan:
+    if report.plan is None:
+        compared = report.comparison
+        lines = explanation.changes(compared, "en")
+        names = ", ".join(sorted({gpu.name for gpu in compared.gpus}))
         raise DoesNotFit(
-            f"training {report.planned.shape.name} does not fit on {names}",
+            f"training {compared.shape.name} does not fit on {names}",
             remedy="\n    ".join([*lines, "`holdfast plan` shows the whole table"]),
         )
-    return chosen.plan
+    return report.plan
 
 
 def _observe(

@@ -20,8 +20,15 @@ import torch
 from trl import SFTTrainer
 
 from holdfast.errors import Phase
-from holdfast.memory.fault_injection import Drill
-from holdfast.memory.out_of_memory import Failure, event, free, given_up, is_out_of_memory, seen
+from holdfast.memory.fault_injection import FaultInjector
+from holdfast.memory.out_of_memory import (
+    Failure,
+    event,
+    failure_of,
+    free,
+    is_out_of_memory,
+    unrecoverable,
+)
 from holdfast.methods import Term
 from holdfast.train.objective import WEIGHTS, Objective
 from holdfast.train.pieces import drain, split, supervised
@@ -79,8 +86,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
         self._phase: Phase = "load"
         self._step: _Step | None = None
         self._size, self._tokens = 0, 0  # of the forward pass under way
-        self._drill = Drill.from_environment()
-        self._drill.half_way_back(self.model, lambda: self._tokens)
+        self._faults = FaultInjector.from_environment()
+        self._faults.halfway_backward(self.model, lambda: self._tokens)
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Train; see `SFTTrainer.train`.
@@ -97,7 +104,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            failure = seen(error)
+            failure = failure_of(error)
         raise self._give_up(f"{self._phase} ran out of memory", failure)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
@@ -133,7 +140,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
     ) -> Any:
         """See `SFTTrainer.compute_loss`; what follows it is the backward pass."""
         self._phase = "forward"
-        self._drill.at("forward", self._tokens)
+        self._faults.at("forward", self._tokens)
         if self._objective is None:
             found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         else:
@@ -165,13 +172,13 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """See `SFTTrainer.create_optimizer`."""
         optimizer = super().create_optimizer(*args, **kwargs)
-        optimizer.register_step_post_hook(lambda *_: self._drill.at("step"))
+        optimizer.register_step_post_hook(lambda *_: self._faults.at("step"))
         return optimizer
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         self._phase = "save"
         super()._save_checkpoint(*args, **kwargs)
-        self._drill.at("save")
+        self._faults.at("save")
         if self.most_examples is not None:
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
             text = json.dumps({"most_examples": self.most_examples})
@@ -185,7 +192,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            return seen(error)
+            return failure_of(error)
         self._phase = "step"
         return losses
 
@@ -259,7 +266,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
         self.events.append(event(self._phase, step, size, None, failure))
         for path in Path(self.args.output_dir).glob(f"checkpoint-*/{SPLIT}"):
             path.unlink()  # the next plan has a micro-batch of its own
-        return given_up(self._phase, why, failure)
+        return unrecoverable(self._phase, why, failure)
 
     def _lengths(self) -> dict[str, int]:
         return {key: len(values) for key, values in self._metrics["train"].items()}

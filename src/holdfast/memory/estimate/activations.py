@@ -1,4 +1,4 @@
-"""How many bytes do activations, logits and scratch space take? Formulas, tensor by tensor.
+"""Bytes of activations, logits and scratch space, by formulas that count tensor by tensor.
 
 What autograd keeps of one decoder layer is counted from transformers' modelling code: every term
 of `kept_per_token` is one saved tensor. On Qwen2.5-7B's dimensions the sum is 58.9, 66.9 and 78.2
@@ -8,15 +8,15 @@ A trace of the real code gave 58.8, 67.8 and 79.0, fixed costs per layer include
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from holdfast.memory.estimate import adapters
 from holdfast.memory.estimate.method_overhead import PER_LOGIT, PER_PROBED_LOGIT
 from holdfast.memory.estimate.states import BYTES
 from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.memory_plan import GIB
-from holdfast.memory.model import adapters
 from holdfast.memory.model.shape import Shape
 
 MARGIN = 1.04
@@ -50,6 +50,10 @@ class Activations(Protocol):
             layers: decoder layers that it runs.
             head: whether it runs the output head and the loss.
         """
+
+
+Estimate = Callable[[Shape, Workload, str, int, bool], Activations]
+"""Model, job, method, micro-batch and recomputation to what a micro-batch takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +145,8 @@ def activations(
         transient += wide * _intermediate(shape) * tokens
     boundary = stream * shape.hidden * tokens
     loss, after = _loss(shape, work, method, micro_batch)
-    if work.extra.reference:  # where nothing is compared, the loss is the plain one
-        each = PER_LOGIT[work.extra.logits] * work.positions
+    if work.method_overhead.reference:  # where nothing is compared, the loss is the plain one
+        each = PER_LOGIT[work.method_overhead.logits] * work.positions
         loss = max(loss, each * micro_batch * shape.vocab)
     return Formula(
         kept_layer=boundary if checkpointing else whole,
@@ -163,15 +167,17 @@ def asides(shape: Shape, work: Workload, micro_batch: int) -> tuple[Aside, ...]:
     The base's pass before each micro-batch is none of them: nothing is kept yet while it runs, so
     it takes less than the backward pass does; what stays of it is counted with the loss.
     """
-    extra, wide = work.extra, 2 if work.bf16 else 4
+    overhead, wide = work.method_overhead, 2 if work.bf16 else 4
     each = wide * (3 * _intermediate(shape) + 4 * shape.hidden)
     found = []
-    if extra.generated_tokens:  # a row is as long as prompt and answer together, see `of_study`
+    if (
+        overhead.generated_tokens
+    ):  # a row is as long as prompt and answer together, see `from_training`
         tokens = micro_batch * work.seq_len
         cache = 2 * shape.kv_heads * shape.head_dim * wide * tokens
         found.append(Aside(cache, 8 * shape.vocab * micro_batch, each * tokens))
-    if extra.probed_tokens:  # one row at a time, with the length of the longest example
-        logits = PER_PROBED_LOGIT * shape.vocab * extra.probed_tokens
+    if overhead.probed_tokens:  # one row at a time, with the length of the longest example
+        logits = PER_PROBED_LOGIT * shape.vocab * overhead.probed_tokens
         found.append(Aside(0, logits, each * work.seq_len))
     return tuple(found)
 
@@ -226,9 +232,9 @@ def _loss(shape: Shape, work: Workload, method: str, micro_batch: int) -> tuple[
     """Peak of the loss, and what remains of it afterwards.
 
     Whole logits: bfloat16 logits, their float32 copy, log-probabilities and gradient overlap to 12
-    bytes per token and word; compared with the base's see `holdfast.memory.estimate.method_overhead`. TRL 1.16's
-    fused head keeps the hidden states of the supervised tokens and their float32 gradient, and
-    works in tiles of tokens x words.
+    bytes per token and word; compared with the base's see
+    `holdfast.memory.estimate.method_overhead`. TRL 1.16's fused head keeps the hidden states of the
+    supervised tokens and their float32 gradient, and works in tiles of tokens x words.
     """
     tokens = micro_batch * work.seq_len
     supervised = micro_batch * (work.supervised_tokens or work.seq_len)

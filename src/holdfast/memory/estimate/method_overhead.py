@@ -1,6 +1,6 @@
-"""What does a remedy take in a training step, beyond what plain training takes?
+"""Declares the memory that a method takes in a training step beyond plain training.
 
-Remedies that compare the model with the untouched base keep whole logits of both, where plain
+Methods that compare the model with the untouched base keep whole logits of both, where plain
 training works in tiles. Under LoRA the base is the model with its adapters switched off, so its
 pass costs no second copy of the weights, and it is over before the model's own pass begins: of it
 only the logits stay.
@@ -20,16 +20,16 @@ PER_LOGIT: dict[Logits, int] = {"none": 0, "policy+reference": 36, "divergence":
 exponentials and differences, forward and backward. From traces of `holdfast.train.objective` and of
 TRL 1.16's generalised Jensen-Shannon divergence (`GKDTrainer.generalized_jsd_loss`)."""
 PER_PROBED_LOGIT = 20
-"""The same of a pass that learns nothing and compares the two."""
+"""The same for a pass without gradients that compares the two."""
 
 
 @dataclass(frozen=True, slots=True)
-class Extra:
-    """What remedies ask for; the default is plain training.
+class MethodOverhead:
+    """The memory that methods take on top of plain training; the default is none.
 
     Attributes:
-        names: of the remedies that ask for something, for the plan's words.
-        logits: of whom whole logits are kept. `none`: of nobody, TRL's tiled head does.
+        names: of the methods that take something, for the plan's explanation.
+        logits: whose whole logits are kept. `none`: nobody's, TRL's tiled head is used.
             `policy+reference`: the model's and the base's, for a divergence token by token.
             `divergence`: the same in TRL's generalised Jensen-Shannon divergence.
         everywhere: whole logits of every position, not only of supervised ones.
@@ -56,21 +56,21 @@ class Extra:
 
     @property
     def asks(self) -> bool:
-        """Whether anything is asked for."""
+        """Whether anything is taken at all."""
         return replace(self, names=()) != NOTHING
 
 
-NOTHING = Extra()
+NOTHING = MethodOverhead()
 """Plain training."""
 
 
-def together(extras: Iterable[Extra]) -> Extra:
-    """What several remedies of one arm ask for.
+def combined(overheads: Iterable[MethodOverhead]) -> MethodOverhead:
+    """The overhead of several methods of one arm.
 
     They share one forward pass, so of logits and answers the largest counts; their copies add up.
     """
-    given = [one for one in extras if one.asks]
-    return Extra(
+    given = [one for one in overheads if one.asks]
+    return MethodOverhead(
         names=tuple(dict.fromkeys(name for one in given for name in one.names)),
         logits=max((one.logits for one in given), key=ORDER.index, default="none"),
         everywhere=any(one.everywhere for one in given),

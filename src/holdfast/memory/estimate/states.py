@@ -1,4 +1,4 @@
-"""How many bytes do weights, adapters, gradients and optimiser states take? Exact arithmetic.
+"""Bytes of weights, adapters, gradients and optimiser states, by exact arithmetic.
 
 Sources: bitsandbytes 0.50 (`functional.quantize_4bit`: blocks of 64, statistics again in 8 bits in
 blocks of 256), QLoRA (arXiv:2305.14314, section 3), transformers' optimisers.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from holdfast.memory.estimate import adapters
 from holdfast.memory.estimate.workload import Workload
-from holdfast.memory.model import adapters
 from holdfast.memory.model.shape import Shape
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -29,7 +29,7 @@ class States:
         adapters: LoRA matrices, and what other kinds of adapters keep frozen; 0 under full
             fine-tuning.
         gradients: of what is trained.
-        optimiser: moments and, for 8-bit and 32-bit optimisers, what these keep; also a remedy's
+        optimiser: moments and, for 8-bit and 32-bit optimisers, what these keep; also a method's
             copies of what is trained.
         layer_weights: of one decoder layer, part of `weights`.
         embedding: of the input embedding, part of `weights`.
@@ -105,9 +105,13 @@ def states(shape: Shape, work: Workload, method: str) -> States:
     trained_bytes = 4 if full else BYTES[work.adapters(quantized)]
     # How far a product of two small matrices has moved is seen from them alone.
     copied = full or work.variant not in adapters.LOW_RANK
-    copies = work.extra.copies * trained_bytes * trained if copied else 0
+    copies = work.method_overhead.copies * trained_bytes * trained if copied else 0
     return States(
-        weights=shape.layers * layer + embedding + head + rest + 2 * work.extra.teacher_parameters,
+        weights=shape.layers * layer
+        + embedding
+        + head
+        + rest
+        + 2 * work.method_overhead.teacher_parameters,
         adapters=0 if full else trained_bytes * (trained + frozen),
         gradients=trained_bytes * trained,
         optimiser=optimiser_bytes(work.optim, trained, trained_bytes) + copies,

@@ -1,4 +1,7 @@
-"""What is to be trained, as far as memory and speed care?"""
+"""The training job as the memory formulas see it: adapters, lengths, batch, loss.
+
+It names no model and no machine; `holdfast.memory.planner.request` adds those.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,7 @@ from typing import Literal
 
 from holdfast.config import TrainSpec
 from holdfast.errors import UsageError
-from holdfast.memory.estimate.method_overhead import NOTHING
-from holdfast.memory.estimate.method_overhead import Extra as Extra  # part of this interface
+from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead
 
 Method = Literal["auto", "lora", "qlora", "full"]
 Variant = Literal["lora", "rslora", "dora", "oft", "osf", "corda"]
@@ -26,7 +28,7 @@ class Workload:
         target_modules: `all-linear` or names.
         optim: name of the optimiser, as transformers knows it.
         seq_len: longest example, tokens.
-        supervised_tokens: of these, at most so many bear loss; None: all.
+        supervised_tokens: tokens of it that are trained on, at most; None: all.
         global_batch: examples per optimiser step; what is learned depends on it, so it is kept.
         micro_batch: examples per forward pass; None: chosen.
         checkpointing: recompute activations; None: chosen.
@@ -37,7 +39,7 @@ class Workload:
         bf16: compute in bfloat16, where the GPU does.
         variant: of the adapters; see `holdfast.config.LoraSpec`.
         layers: only these decoder layers have adapters; None: all.
-        extra: what the arm's remedies ask for.
+        method_overhead: what the arm's methods take on top.
     """
 
     method: Method = "auto"
@@ -58,7 +60,7 @@ class Workload:
     bf16: bool = True
     variant: Variant = "lora"
     layers: tuple[int, ...] | None = None
-    extra: Extra = NOTHING
+    method_overhead: MethodOverhead = NOTHING
 
     def __post_init__(self) -> None:
         """Refuse what can never be trained.
@@ -90,7 +92,11 @@ class Workload:
     @property
     def positions(self) -> int:
         """Positions of one row at which whole logits are kept, where they are kept at all."""
-        return self.seq_len if self.extra.everywhere else self.supervised_tokens or self.seq_len
+        return (
+            self.seq_len
+            if self.method_overhead.everywhere
+            else self.supervised_tokens or self.seq_len
+        )
 
     def adapters(self, quantized: bool) -> str:
         """The adapters' dtype: TRL casts them to bfloat16 on a 4-bit base, PEFT to float32 else."""
@@ -99,23 +105,24 @@ class Workload:
         return "bfloat16" if quantized and self.bf16 else "float32"
 
 
-def of_study(
+def from_training(
     train: TrainSpec,
     seq_len: int,
     supervised_tokens: int | None = None,
-    extra: Extra = NOTHING,
+    overhead: MethodOverhead = NOTHING,
 ) -> Workload:
     """The workload of a study's `train` section.
 
     Args:
         train: the section, as the arm has it.
         seq_len: tokens of the longest example.
-        supervised_tokens: of these, how many bear loss at most.
-        extra: what the arm's remedies ask for. Where they answer in the loop, a row is as long as
-            the longest example, which the teacher reads too, and the answer together.
+        supervised_tokens: tokens of it that are trained on, at most.
+        overhead: what the arm's methods take on top. Where they generate in the loop, a row is as
+            long as the longest example, which the teacher reads too, and the answer together.
     """
-    if extra.generated_tokens:
-        seq_len, supervised_tokens = seq_len + extra.generated_tokens, extra.generated_tokens
+    if overhead.generated_tokens:
+        supervised_tokens = overhead.generated_tokens
+        seq_len += overhead.generated_tokens
     return Workload(
         method=train.method,
         quantize=train.method in ("auto", "qlora"),
@@ -131,7 +138,7 @@ def of_study(
         bf16=train.bf16 is not False,
         variant=train.lora.variant,
         layers=train.lora.layers,
-        extra=extra,
+        method_overhead=overhead,
     )
 
 
@@ -141,7 +148,7 @@ def longer(work: Workload, seq_len: int) -> Workload:
     return replace(work, seq_len=seq_len, supervised_tokens=supervised and min(supervised, seq_len))
 
 
-def without_remedies(work: Workload) -> Workload:
-    """The same work by plain training."""
-    seq_len = max(1, work.seq_len - work.extra.generated_tokens)
-    return replace(longer(work, seq_len), extra=NOTHING)
+def plain_training(work: Workload) -> Workload:
+    """The same work without any method overhead."""
+    seq_len = max(1, work.seq_len - work.method_overhead.generated_tokens)
+    return replace(longer(work, seq_len), method_overhead=NOTHING)

@@ -1,4 +1,4 @@
-"""Which GPUs does this machine have, what of their and the host's memory is free?
+"""Finds the GPUs of this machine, and how much of their and the host's memory is free.
 
 Asks `nvidia-smi`, which needs no torch. CUDA_VISIBLE_DEVICES is read as nvidia-smi numbers the GPUs
 (CUDA_DEVICE_ORDER=PCI_BUS_ID, which the launcher sets). Where there is no nvidia-smi but there is a
@@ -91,7 +91,7 @@ def _from_row(row: Sequence[str]) -> GPU:
     index, name, total, free, capability, _, uuid = row
     known = card(name)
     total_bytes = _number(total) * MIB or host_ram_bytes()
-    return gpu(
+    found = gpu(
         known or like_size(total_bytes),
         int(index),
         name=name,
@@ -99,8 +99,8 @@ def _from_row(row: Sequence[str]) -> GPU:
         free_bytes=_number(free) * MIB if free.isdigit() else total_bytes,
         known=known is not None,
         capability=float(capability) if re.fullmatch(r"\d+\.\d+", capability) else None,
-        uuid=uuid,
     )
+    return replace(found, uuid=uuid)
 
 
 def _number(text: str) -> int:
@@ -138,8 +138,8 @@ def _with_slices(gpus: Sequence[GPU], rows: Sequence[Sequence[str]], listing: st
                 )
             )
     found: list[GPU] = []
-    for one, row in zip(gpus, rows, strict=True):
-        found += slices.get(one.index, []) if row[5].lower() == "enabled" else [one]
+    for parent, row in zip(gpus, rows, strict=True):
+        found += slices.get(parent.index, []) if row[5].lower() == "enabled" else [parent]
     return found
 
 
@@ -192,9 +192,9 @@ def _linked(gpus: Sequence[GPU], topology: str) -> tuple[GPU, ...]:
     return tuple(replace(one, link="nvlink", link_bytes_s=slowest) for one in gpus)
 
 
-def _pcie(one: GPU) -> float:
+def _pcie(found: GPU) -> float:
     """PCIe's speed where the card's own figure is NVLink's."""
-    return PCIE4 * 1e9 if one.link == "nvlink" else one.link_bytes_s
+    return PCIE4 * 1e9 if found.link == "nvlink" else found.link_bytes_s
 
 
 def _torch() -> Any:

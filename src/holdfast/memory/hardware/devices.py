@@ -1,8 +1,8 @@
-"""What is a GPU to the planner, and which GPUs does a user mean by `2x24GiB` or `rtx4090,rtx3090`?
+"""The value `GPU`, and the parser of what users write: `2x24GiB`, or `rtx4090,rtx3090`.
 
-`holdfast.memory.hardware.detect` finds those that are there. Sizes in GB are 10^9 bytes, in GiB 2^30; a
-card's name stands for what CUDA reports of it (`holdfast.memory.hardware.gpu_catalogue`), a little less than the
-nameplate.
+`holdfast.memory.hardware.detect` finds those that are there. Sizes in GB are 10^9 bytes, in GiB
+2^30; a card's name stands for what CUDA reports of it, a little less than the nameplate
+(`holdfast.memory.hardware.gpu_catalogue`).
 """
 
 from __future__ import annotations
@@ -102,8 +102,6 @@ def gpu(
     free_bytes: int | None = None,
     known: bool = True,
     capability: float | None = None,
-    mig: bool = False,
-    uuid: str = "",
 ) -> GPU:
     """A GPU with the speed of a card; sizes and capability where they are known better."""
     total = round(model.gib * GIB) if total_bytes is None else total_bytes
@@ -120,8 +118,6 @@ def gpu(
         bf16=not cuda or cuda >= BF16_CAPABILITY,
         nf4=cuda >= NF4_CAPABILITY,
         known=known,
-        mig=mig,
-        uuid=uuid,
         like=model.name,
     )
 
@@ -146,7 +142,7 @@ def parse(text: str) -> tuple[GPU, ...]:
             raise _wrong(text, f"{count} GPUs cannot be used")
         if len(found) + int(count) > MOST_GPUS:
             raise _wrong(text, f"more than {MOST_GPUS} GPUs; a plan is for one machine")
-        made = _one(what, text)
+        made = _named(what, text)
         found += [replace(made, index=len(found) + n) for n in range(int(count))]
     return joined(found)
 
@@ -160,7 +156,7 @@ def joined(gpus: Iterable[GPU]) -> tuple[GPU, ...]:
     return tuple(replace(one, link="pcie", link_bytes_s=slowest) for one in every)
 
 
-def _one(what: str, text: str) -> GPU:
+def _named(what: str, text: str) -> GPU:
     size = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*([a-z]+)", what.lower())
     if size and size[2] in UNITS:
         total = round(float(size[1]) * UNITS[size[2]])

@@ -1,4 +1,4 @@
-"""Which GPUs are known by name, and what do their data sheets say?
+"""The GPUs that are known by name, with the figures of their data sheets.
 
 Speeds are the makers' figures for dense 16-bit matrix products with 32-bit accumulation (half of
 the "with sparsity" figure, and on GeForce half of the 16-bit-accumulation one), and memory
@@ -49,7 +49,7 @@ GEFORCE = (
     Card("RTX 3090 Ti", 23.6, 1008, 80.0, 8.6),
     Card(
         "RTX 4060 Ti 16GB", 15.5, 288, 44.1, 8.9, PCIE4 / 2
-    ),  # x8; the 8 GB card bears the same name
+    ),  # x8; the 8 GB card has the same name
     Card("RTX 4070", 11.6, 504, 58.3, 8.9),
     Card("RTX 4070 Ti SUPER", 15.5, 672, 88.2, 8.9),
     Card("RTX 4080", 15.5, 717, 97.5, 8.9),

@@ -1,4 +1,4 @@
-"""Where are a model's dimensions found: a folder, the built-in catalogue, or the hub?
+"""Finds a model's config.json: in a folder, in the built-in catalogue, or on the hub.
 
 `catalogue.json` holds the fields of each model's config.json that decide its size, so that planning
 works offline and in milliseconds. It was written without access to the hub: the dimensions of each
@@ -20,11 +20,13 @@ from holdfast.errors import ModelError
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
 CONFIG = "config.json"
+Config = dict[str, Any]
+"""Content of a config.json."""
 HUB_TIMEOUT_S = 3.0
 GIVE_A_FOLDER = "or give a local folder that contains its config.json"
 
 
-def read_config(model: str, revision: str | None = None) -> dict[str, Any]:
+def read_config(model: str, revision: str | None = None) -> Config:
     """The content of a model's config.json, or of the catalogue those of its fields that matter.
 
     Raises:
@@ -33,7 +35,7 @@ def read_config(model: str, revision: str | None = None) -> dict[str, Any]:
     return locate(model, revision)[1]
 
 
-def locate(model: str, revision: str | None = None) -> tuple[str, dict[str, Any], str]:
+def locate(model: str, revision: str | None = None) -> tuple[str, Config, str]:
     """Name, config and the config's source.
 
     Tried in this order: `lab`, a local folder, the catalogue (whatever the revision: they share the
@@ -67,9 +69,9 @@ def source(name: str, revision: str | None = None) -> str:
     return f"https://huggingface.co/{name}/blob/{revision or 'main'}/{CONFIG}"
 
 
-def catalogue() -> dict[str, dict[str, Any]]:
+def catalogue() -> dict[str, Config]:
     """The built-in configs by hub id."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Config] = {}
     for entry in entries():
         found[entry["id"]] = entry["config"]
         for name, changes in entry.get("same", {}).items():
@@ -77,9 +79,9 @@ def catalogue() -> dict[str, dict[str, Any]]:
     return found
 
 
-def entries() -> list[dict[str, Any]]:
+def entries() -> list[Config]:
     """`catalogue.json`: id, parameters, config, and models of the same dimensions."""
-    content: list[dict[str, Any]] = json.loads(CATALOGUE.read_text(encoding="utf-8"))
+    content: list[Config] = json.loads(CATALOGUE.read_text(encoding="utf-8"))
     return content
 
 
@@ -90,7 +92,7 @@ def nearest_names(model: str, names: Mapping[str, object] | None = None) -> list
     return [by_short[one] for one in difflib.get_close_matches(wanted, by_short, n=3, cutoff=0.5)]
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def _read(folder: Path) -> Config:
     """The config.json of a folder."""
     path = folder / CONFIG
     if not folder.is_dir():
@@ -126,7 +128,7 @@ def _download(model: str, revision: str | None, known: Mapping[str, object]) -> 
         raise ModelError(
             "is not in the catalogue, and huggingface_hub is not installed to look further",
             where=model,
-            remedy=f"{meant}`pip install 'holdfast[train]'`, {GIVE_A_FOLDER}",
+            remedy=f"{meant}`pip install huggingface_hub`, {GIVE_A_FOLDER}",
         ) from error
     # the bases are OSError and the HTTP client's own root, whichever client this version uses
     failures: Any = (ValueError, *HfHubHTTPError.__bases__)

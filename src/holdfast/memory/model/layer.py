@@ -1,14 +1,13 @@
-"""Which matrices does a decoder layer consist of, by family?
+"""Lists the matrices of a decoder layer for each model family.
 
-From transformers 5.23's modelling code. Each function names the fields of config.json that matter
-and builds the list; `holdfast.memory.model.shape` does the sums.
+Taken from transformers 5.23's modelling code. Each function reads the fields of config.json that
+matter and builds the list; `holdfast.memory.model.shape` adds the parameters up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class Widths:
     experts: int
 
 
-def decoder_layer(kind: str, widths: Widths, fields: Mapping[str, Any]) -> Layer:
+def decoder_layer(kind: str, widths: Widths, fields: Mapping[str, object]) -> Layer:
     """The matrices and norms of one decoder layer.
 
     Args:
@@ -102,7 +101,7 @@ def decoder_layer(kind: str, widths: Widths, fields: Mapping[str, Any]) -> Layer
     return Layer((*attention, *shared), _experts(kind, hidden, width, widths.experts), norms)
 
 
-def _attention_biases(kind: str, fields: Mapping[str, Any]) -> tuple[bool, bool]:
+def _attention_biases(kind: str, fields: Mapping[str, object]) -> tuple[bool, bool]:
     """Of queries, keys and values, and of the output."""
     match kind:
         case "qwen2":
@@ -125,13 +124,13 @@ def _gated(hidden: int, width: int, bias: bool = False) -> tuple[Linear, ...]:
 
 
 def _shared_expert(
-    kind: str, hidden: int, width: int, fields: Mapping[str, Any]
+    kind: str, hidden: int, width: int, fields: Mapping[str, object]
 ) -> tuple[Linear, ...]:
     """The expert that every token passes, where there is one."""
     if kind == "qwen2_moe":
-        shared = int(fields.get("shared_expert_intermediate_size", 5632))
+        shared = _number(fields, "shared_expert_intermediate_size", 5632)
         return (*_gated(hidden, shared), Linear("shared_expert_gate", hidden, 1))
-    shared = width * int(fields.get("n_shared_experts") or 0)
+    shared = width * _number(fields, "n_shared_experts", 0)
     return _gated(hidden, shared) if shared else ()
 
 
@@ -154,25 +153,31 @@ def _experts(kind: str, hidden: int, width: int, experts: int) -> tuple[Linear, 
     )
 
 
-def siglip(vision: Mapping[str, Any], hidden: int) -> tuple[tuple[Linear, ...], int]:
+def siglip(vision: Mapping[str, object], hidden: int) -> tuple[tuple[Linear, ...], int]:
     """The vision tower of Gemma 3: its `nn.Linear`s, and all its parameters with the projector.
 
     Args:
         vision: `vision_config`; defaults are those of `SiglipVisionConfig`.
         hidden: width of the language model, which the projector ends in.
     """
-    width = int(vision.get("hidden_size", 768))
-    feed = int(vision.get("intermediate_size", 3072))
-    layers = int(vision.get("num_hidden_layers", 12))
-    patch, image = int(vision.get("patch_size", 16)), int(vision.get("image_size", 224))
+    width = _number(vision, "hidden_size", 768)
+    feed = _number(vision, "intermediate_size", 3072)
+    layers = _number(vision, "num_hidden_layers", 12)
+    patch, image = _number(vision, "patch_size", 16), _number(vision, "image_size", 224)
     linears = [
         Linear(name, width, width, True, layers)
         for name in ("q_proj", "k_proj", "v_proj", "out_proj")
     ]
     linears += [Linear("fc1", width, feed, True, layers), Linear("fc2", feed, width, True, layers)]
-    total = sum(one.parameters for one in linears) + layers * 4 * width + 2 * width
+    total = sum(matrix.parameters for matrix in linears) + layers * 4 * width + 2 * width
     total += 3 * patch * patch * width + width + (image // patch) ** 2 * width  # patches, positions
     if vision.get("vision_use_head", True):  # pooling: a query, attention, norm and MLP
         total += width + 4 * (width * width + width) + 2 * width
         total += 2 * width * feed + width + feed
     return tuple(linears), total + width * hidden + width
+
+
+def _number(fields: Mapping[str, object], key: str, default: int) -> int:
+    """A whole number of a config; the default where it is missing."""
+    value = fields.get(key)
+    return int(value) if isinstance(value, int | float | str) else default

@@ -1,4 +1,4 @@
-"""How large is each part of a model? Arithmetic on its config.json; reads no weights.
+"""Counts the parameters of each part of a model from its config.json; reads no weights.
 
 Counted from transformers 5.23's modelling code, and checked against it tensor by tensor in the
 tests. Mixtures of experts keep each layer's experts in two three-dimensional parameters instead of
@@ -8,18 +8,16 @@ router, under "all-linear" (`Shape.fused`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from holdfast.errors import ModelError
 from holdfast.memory.model.catalogue import locate
 from holdfast.memory.model.layer import Linear, Widths, decoder_layer, siglip
-from holdfast.memory.model.targets import ALL_LINEAR, targeted
 
 EXACT = {"qwen2", "qwen3", "llama", "mistral", "gemma2", "gemma3", "gemma3_text", "phi3"}
 """Families whose activations were counted from the code, not only their parameters."""
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "gemma": {"head_dim": 256, "tie_word_embeddings": True},
     "gemma2": {"head_dim": 256, "vocab_size": 256_000, "tie_word_embeddings": True},
     "gemma3_text": {
@@ -93,7 +91,7 @@ class Shape:
     @property
     def layer_parameters(self) -> int:
         """Parameters of one decoder layer."""
-        return sum(one.parameters for one in (*self.linears, *self.fused)) + self.norms
+        return sum(matrix.parameters for matrix in (*self.linears, *self.fused)) + self.norms
 
     @property
     def linear_parameters(self) -> int:
@@ -119,35 +117,16 @@ class Shape:
     @property
     def active_parameters(self) -> int:
         """Parameters in matrices that one token is multiplied with, the output head included."""
-        layer = sum(one.weights for one in self.linears)
-        for one in self.fused:  # of the experts only a few; the router whole
-            share = self.experts_per_token if one.count > 1 else 1
-            layer += share * one.n_in * one.n_out
+        layer = sum(matrix.weights for matrix in self.linears)
+        for matrix in self.fused:  # of the experts only a few; the router whole
+            share = self.experts_per_token if matrix.count > 1 else 1
+            layer += share * matrix.n_in * matrix.n_out
         return self.layers * layer + self.vocab * self.hidden
 
     @property
     def largest_linear(self) -> int:
         """Parameters of the largest matrix that a 4-bit base quantises."""
         return max(one.n_in * one.n_out for one in self.linears)
-
-    def lora_parameters(
-        self,
-        r: int,
-        target_modules: str | Iterable[str] = ALL_LINEAR,
-        layers: Iterable[int] | None = None,
-    ) -> int:
-        """Parameters of the LoRA matrices, as PEFT 0.21 creates them.
-
-        Args:
-            r: rank.
-            target_modules: see `holdfast.memory.model.targets.targeted`.
-            layers: only these decoder layers, counted from 0; None: all.
-
-        Raises:
-            StudyError: a name that no layer has, half of a fused pair, or no such layer.
-        """
-        found = targeted(self, target_modules, layers)
-        return sum(count * one.adapter(r) // one.count for one, count in found)
 
 
 def read_shape(model: str, revision: str | None = None) -> Shape:
@@ -164,7 +143,7 @@ def read_shape(model: str, revision: str | None = None) -> Shape:
     return from_config(config, name, source)
 
 
-def from_config(config: Mapping[str, Any], name: str, source: str) -> Shape:
+def from_config(config: Mapping[str, object], name: str, source: str) -> Shape:
     """The shape that a config.json describes.
 
     An unknown `model_type` is counted like Llama, with `exact=False`.
@@ -174,8 +153,8 @@ def from_config(config: Mapping[str, Any], name: str, source: str) -> Shape:
     """
     family = str(config.get("model_type", ""))
     text, note = config, ""
-    if isinstance(config.get("text_config"), Mapping):
-        text = {"model_type": family, **config["text_config"]}
+    if isinstance(inner := config.get("text_config"), Mapping):
+        text = {"model_type": family, **inner}
         note = "it also has a vision tower, which is not counted"
     kind = str(text.get("model_type", family))
     fields = {**DEFAULTS.get(kind, {}), **{k: v for k, v in text.items() if v is not None}}
@@ -232,7 +211,7 @@ def from_config(config: Mapping[str, Any], name: str, source: str) -> Shape:
     )
 
 
-def _number(fields: Mapping[str, Any], key: str, name: str) -> int:
+def _number(fields: Mapping[str, object], key: str, name: str) -> int:
     value = fields[key]
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ModelError(
@@ -241,6 +220,6 @@ def _number(fields: Mapping[str, Any], key: str, name: str) -> int:
     return value
 
 
-def _first(fields: Mapping[str, Any], name: str, *keys: str) -> int:
+def _first(fields: Mapping[str, object], name: str, *keys: str) -> int:
     """The first of these fields that is there, or 0."""
     return next((_number(fields, key, name) for key in keys if fields.get(key)), 0)

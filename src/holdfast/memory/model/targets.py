@@ -1,19 +1,17 @@
-"""Which of a model's matrices get adapters, and how often does each occur?
+"""Resolves `target_modules` and `layers` to the matrices of a model that get LoRA adapters.
 
-As PEFT 0.21 finds them: by the last part of a module's name, and by its layer's number.
+Matrices are found as PEFT 0.21 finds them: by the last part of a module's name, and by the number
+of its layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from holdfast.errors import StudyError
 from holdfast.memory.model.layer import Linear
+from holdfast.memory.model.shape import Shape
 from holdfast.registry import nearest
-
-if TYPE_CHECKING:
-    from holdfast.memory.model.shape import Shape
 
 ALL_LINEAR = "all-linear"
 PRESETS: Mapping[str, tuple[str, ...]] = {
@@ -64,21 +62,42 @@ def targeted(
     ]
 
 
+def lora_parameters(
+    shape: Shape,
+    r: int,
+    target_modules: str | Iterable[str] = ALL_LINEAR,
+    layers: Iterable[int] | None = None,
+) -> int:
+    """Parameters of the LoRA matrices, as PEFT 0.21 creates them.
+
+    Args:
+        shape: the model.
+        r: rank.
+        target_modules: see `targeted`.
+        layers: only these decoder layers, counted from 0; None: all.
+
+    Raises:
+        StudyError: a name that no layer has, half of a fused pair, or no such layer.
+    """
+    found = targeted(shape, target_modules, layers)
+    return sum(count * matrix.adapter(r) // matrix.count for matrix, count in found)
+
+
 def names_of(shape: Shape, target_modules: str | Iterable[str]) -> set[str] | None:
     """The names that `target_modules` mean for this model; None: every matrix.
 
     Raises:
         StudyError: a name that the model does not have, or half of a fused pair.
     """
-    one_word = target_modules if isinstance(target_modules, str) else ""
-    if one_word.lower() == ALL_LINEAR:
+    word = target_modules if isinstance(target_modules, str) else ""
+    if word.lower() == ALL_LINEAR:
         return None
     adaptable = _adaptable(shape)
     known = {name for one in adaptable for name in one.targets or (one.name,)}
     known |= {one.name for one in shape.tower}
-    if one_word in PRESETS:
-        return known & set(PRESETS[one_word])
-    given = [one_word] if one_word else list(target_modules)
+    if word in PRESETS:
+        return known & set(PRESETS[word])
+    given = [word] if word else list(target_modules)
     wanted = {one.rpartition(".")[2] for one in given}
     for name in sorted(wanted - known) or ([] if wanted else [""]):
         raise StudyError(
@@ -86,8 +105,8 @@ def names_of(shape: Shape, target_modules: str | Iterable[str]) -> set[str] | No
             where="target_modules",
             remedy=f'give "{ALL_LINEAR}", or names out of: {", ".join(sorted(known))}',
         )
-    for one in adaptable:
-        names = set(one.targets or (one.name,))
+    for matrix in adaptable:
+        names = set(matrix.targets or (matrix.name,))
         if wanted & names and not names <= wanted:
             raise StudyError(
                 f"{' and '.join(sorted(names))} are one matrix in {shape.name}",

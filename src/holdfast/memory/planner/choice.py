@@ -1,4 +1,4 @@
-"""Which way of running the job fits these GPUs, which is fastest, and why not the others?
+"""Compares every way of running a job on these GPUs and chooses one.
 
 The choice is the fastest that fits, by the model of speed; of those nearly as fast, the simplest.
 """
@@ -6,16 +6,16 @@ The choice is the fastest that fits, by the model of speed; of those nearly as f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from holdfast.errors import UsageError
-from holdfast.memory.estimate.activations import activations
-from holdfast.memory.estimate.workload import Workload, without_remedies
+from holdfast.memory.estimate.activations import Estimate, activations
+from holdfast.memory.estimate.workload import Workload, plain_training
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.model.shape import Shape
-from holdfast.memory.planner.changes import Change, changes
-from holdfast.memory.planner.options import Candidate, Estimate, options
-from holdfast.memory.planner.strategies import Overheads
+from holdfast.memory.planner.alternatives import Change, changes
+from holdfast.memory.planner.candidates import Candidate, Problem, candidates
+from holdfast.memory.planner.strategies import RuntimeOverheads
 
 NEAR = 0.10
 """Speeds within this share of the best count as equal; the simpler way is taken."""
@@ -33,27 +33,31 @@ SIMPLEST: tuple[str, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """The whole table and the choice.
+class Comparison:
+    """Every candidate for a job, and the one that was chosen.
 
     Attributes:
+        shape: the model.
+        work: the job.
+        gpus: what it is planned for.
+        overheads: that were counted.
         candidates: every one, in the order of `SIMPLEST`, then by speed.
         chosen: what to run; None when nothing fits.
         runner_up: the best of another strategy that fits.
         changes: when nothing fits, the single changes that would make it fit.
-        extra_bytes: what the remedies add on the fullest GPU of the choice, or of what comes
+        method_bytes: what the methods add on the fullest GPU of the choice, or of what comes
             nearest to fitting; by formula.
     """
 
     shape: Shape
     work: Workload
     gpus: tuple[GPU, ...]
-    overheads: Overheads
+    overheads: RuntimeOverheads
     candidates: tuple[Candidate, ...]
     chosen: Candidate | None
     runner_up: Candidate | None
     changes: tuple[Change, ...] = ()
-    extra_bytes: int = 0
+    method_bytes: int = 0
 
 
 def make_plan(
@@ -61,10 +65,10 @@ def make_plan(
     work: Workload,
     gpus: Sequence[GPU],
     host_bytes: int,
-    overheads: Overheads | None = None,
+    overheads: RuntimeOverheads | None = None,
     estimate: Estimate = activations,
     only: str | None = None,
-) -> Planned:
+) -> Comparison:
     """Compare every way of running the job and choose one.
 
     Args:
@@ -80,52 +84,44 @@ def make_plan(
         UsageError: no GPU, examples longer than the model reads, an unknown strategy, or a request
             that cannot be run whatever the memory.
     """
-    overheads = overheads or Overheads()
-    _check(shape, work, gpus, only)
+    problem = Problem(
+        shape, work, tuple(gpus), host_bytes, overheads or RuntimeOverheads(), estimate
+    )
+    _check(problem, only)
 
-    def compare(work: Workload, gpus: Sequence[GPU]) -> list[Candidate]:
-        found = [
-            one
-            for one in options(shape, work, gpus, host_bytes, overheads, estimate)
-            if only in (None, one.plan.strategy)
-        ]
+    def compare(problem: Problem) -> list[Candidate]:
+        found = [one for one in candidates(problem) if only in (None, one.plan.strategy)]
         return sorted(
             found, key=lambda one: (SIMPLEST.index(one.plan.strategy), -one.plan.tokens_per_s)
         )
 
     def fitting(work: Workload, gpus: Sequence[GPU]) -> str | None:
-        best = choose([one for one in compare(work, gpus) if one.fits])
+        changed = replace(problem, work=work, gpus=tuple(gpus))
+        best = choose([one for one in compare(changed) if one.fits])
         return best.plan.strategy if best else None
 
-    found = compare(work, gpus)
+    found = compare(problem)
     _check_any(found)
     chosen = choose([one for one in found if one.fits])
     others = [
         one for one in found if one.fits and chosen and one.plan.strategy != chosen.plan.strategy
     ]
-    extra = 0
-    if work.extra.asks:
+    added = 0
+    if work.method_overhead.asks:
         nearest = chosen or min(found, key=lambda one: (bool(one.refused), one.short_bytes))
-        extra = _extra_bytes(shape, work, gpus, host_bytes, overheads, nearest)
-    return Planned(
-        shape, work, tuple(gpus), overheads, tuple(found), chosen, choose(others),
-        () if chosen else changes(work, gpus, fitting), extra,
+        added = _method_bytes(problem, nearest)
+    return Comparison(
+        shape, work, problem.gpus, problem.overheads, tuple(found), chosen, choose(others),
+        () if chosen else changes(work, problem.gpus, fitting), added,
     )  # fmt: skip
 
 
-def _extra_bytes(
-    shape: Shape,
-    work: Workload,
-    gpus: Sequence[GPU],
-    host_bytes: int,
-    overheads: Overheads,
-    way: Candidate,
-) -> int:
-    """What remedies add to one way of running the job, on its fullest GPU."""
+def _method_bytes(problem: Problem, way: Candidate) -> int:
+    """What the methods add to one way of running the job, on its fullest GPU."""
     keys = ("strategy", "gpus", "micro_batch", "checkpointing")
 
     def peak(work: Workload) -> int:
-        every = options(shape, work, gpus, host_bytes, overheads, activations)
+        every = candidates(replace(problem, work=work, estimate=activations))
         same = (
             one.plan
             for one in every
@@ -133,7 +129,7 @@ def _extra_bytes(
         )
         return next(same).fullest.total
 
-    return peak(work) - peak(without_remedies(work))
+    return peak(problem.work) - peak(plain_training(problem.work))
 
 
 def choose(fitting: Sequence[Candidate]) -> Candidate | None:
@@ -149,9 +145,10 @@ def choose(fitting: Sequence[Candidate]) -> Candidate | None:
     )
 
 
-def _rate(one: Candidate) -> float:
-    worth = UNPROVEN if one.plan.placement == "fsdp2" else 1.0
-    return one.plan.tokens_per_s * worth * (QUANTIZED if one.plan.quantized else 1.0)
+def _rate(candidate: Candidate) -> float:
+    plan = candidate.plan
+    worth = UNPROVEN if plan.placement == "fsdp2" else 1.0
+    return plan.tokens_per_s * worth * (QUANTIZED if plan.quantized else 1.0)
 
 
 def _check_any(found: Sequence[Candidate]) -> None:
@@ -170,8 +167,9 @@ def _check_any(found: Sequence[Candidate]) -> None:
         )
 
 
-def _check(shape: Shape, work: Workload, gpus: Sequence[GPU], only: str | None) -> None:
-    if not gpus:
+def _check(problem: Problem, only: str | None) -> None:
+    shape, work = problem.shape, problem.work
+    if not problem.gpus:
         raise UsageError(
             "no GPU was found, and none was named",
             remedy="say what there will be: --gpus 2x24GiB; training on the CPU needs no plan",

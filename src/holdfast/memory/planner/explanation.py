@@ -1,17 +1,17 @@
-"""How does a plan read: as a table, a sentence for the choice, and JSON?"""
+"""Explains a comparison of candidates: as a table, as sentences, and as JSON."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.memory_plan import GIB, MemoryPlan
-from holdfast.memory.planner.choice import SIMPLEST, Planned
-from holdfast.memory.planner.options import Candidate
-from holdfast.memory.planner.wording import PARTS, Language, say
+from holdfast.memory.planner.candidates import Candidate
+from holdfast.memory.planner.choice import SIMPLEST, Comparison
+from holdfast.memory.planner.translations import PARTS, Language, say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,14 +22,14 @@ def gib(size_bytes: float) -> str:
     return f"{size_bytes / GIB:.1f}"
 
 
-def best_of_each(planned: Planned) -> list[Candidate]:
+def best_of_each(comparison: Comparison) -> list[Candidate]:
     """One candidate per strategy: the fastest that fits, or the one that comes nearest."""
     found = []
     for name in SIMPLEST:
-        same = [one for one in planned.candidates if one.plan.strategy == name]
+        same = [one for one in comparison.candidates if one.plan.strategy == name]
         fitting = [one for one in same if one.fits]
-        if planned.chosen and planned.chosen.plan.strategy == name:
-            found.append(planned.chosen)
+        if comparison.chosen and comparison.chosen.plan.strategy == name:
+            found.append(comparison.chosen)
         elif fitting:
             found.append(max(fitting, key=lambda one: one.plan.tokens_per_s))
         elif same:
@@ -37,20 +37,22 @@ def best_of_each(planned: Planned) -> list[Candidate]:
     return found
 
 
-def title(planned: Planned, language: Language) -> str:
+def title(comparison: Comparison, language: Language) -> str:
     """What is planned for: model, method, lengths, GPUs."""
-    work = planned.work
+    work = comparison.work
     lines = [say(
-        language, "title", model=planned.shape.name, method=work.method,
+        language, "title", model=comparison.shape.name, method=work.method,
         seq=f"{work.seq_len:,}", batch=work.global_batch,
     )]  # fmt: skip
-    alike = Counter((gpu.name, gib(gpu.free_bytes), gib(gpu.total_bytes)) for gpu in planned.gpus)
+    alike = Counter(
+        (gpu.name, gib(gpu.free_bytes), gib(gpu.total_bytes)) for gpu in comparison.gpus
+    )
     for (name, free, total), count in alike.items():
         lines.append(say(language, "gpu", count=count, name=name, free=free, total=total))
     return "\n".join(lines)
 
 
-def table(planned: Planned, language: Language, every: bool = False) -> Table:
+def table(comparison: Comparison, language: Language, every: bool = False) -> Table:
     """The candidates as a table: the best of each strategy, or every one."""
     from rich.table import Table
 
@@ -61,8 +63,8 @@ def table(planned: Planned, language: Language, every: bool = False) -> Table:
     found.add_column(say(language, "per_gpu"), justify="right")
     found.add_column(say(language, "speed"), justify="right")
     found.add_column(say(language, "verdict"))
-    for one in planned.candidates if every else best_of_each(planned):
-        plan = one.plan
+    for candidate in comparison.candidates if every else best_of_each(comparison):
+        plan = candidate.plan
         sizes = sorted({gib(part.total) for part in plan.predicted}, key=float)
         found.add_row(
             say(language, f"s_{plan.strategy}"),
@@ -70,23 +72,30 @@ def table(planned: Planned, language: Language, every: bool = False) -> Table:
             f"{plan.micro_batch} x {plan.accumulation}",
             sizes[0] if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}",
             f"{plan.tokens_per_s:,.0f}",
-            verdict(one, language),
-            style="bold green" if one is planned.chosen else None if one.fits else "dim",
+            verdict(candidate, language),
+            style=_style(candidate, comparison),
         )
     return found
 
 
-def verdict(one: Candidate, language: Language) -> str:
+def _style(candidate: Candidate, comparison: Comparison) -> str | None:
+    """How a row of the table is set off."""
+    if candidate is comparison.chosen:
+        return "bold green"
+    return None if candidate.fits else "dim"
+
+
+def verdict(candidate: Candidate, language: Language) -> str:
     """Fits, or what takes most and by how much it is too much."""
-    if one.refused:
-        return say(language, "refused", why=one.refused.words(language))
-    if one.fits:
+    if candidate.refused:
+        return say(language, "refused", why=candidate.refused.words(language))
+    if candidate.fits:
         return say(language, "yes")
-    part = one.plan.fullest
+    part = candidate.plan.fullest
     largest = max(PARTS, key=lambda name: getattr(part, name))
     return say(
         language, "no", part=say(language, largest), part_gib=gib(getattr(part, largest)),
-        short=gib(one.short_bytes),
+        short=gib(candidate.short_bytes),
     )  # fmt: skip
 
 
@@ -99,8 +108,8 @@ def breakdown(plan: MemoryPlan, language: Language) -> Table:
     found = Table(box=None, pad_edge=False, header_style="bold")
     found.add_column(say(language, "breakdown"))
     for index in plan.gpus[: len(shown)]:
-        one = alike and len(plan.gpus) > 1
-        found.add_column(say(language, "each") if one else f"GPU {index}", justify="right")
+        every = alike and len(plan.gpus) > 1
+        found.add_column(say(language, "each") if every else f"GPU {index}", justify="right")
     for name in PARTS:
         found.add_row(say(language, name), *(f"{getattr(one, name) / GIB:.2f}" for one in shown))
     found.add_row(
@@ -118,25 +127,25 @@ def describe(plan: MemoryPlan, language: Language) -> str:
     )  # fmt: skip
 
 
-def reason(planned: Planned, language: Language) -> str:
+def reason(comparison: Comparison, language: Language) -> str:
     """Why the choice was made, in a sentence."""
-    if planned.chosen is None:
+    if comparison.chosen is None:
         return ""
-    plan = planned.chosen.plan
+    plan = comparison.chosen.plan
     key = "why_" + ("single" if plan.strategy == "qlora" else plan.placement)
     parts = [say(language, key)]
     if plan.quantized:
         plain = next(
-            (one.plan for one in planned.candidates
+            (one.plan for one in comparison.candidates
              if one.plan.placement == plan.placement and not one.plan.quantized), None,
         )  # fmt: skip
         if plain:
             saved = plain.fullest.weights - plan.fullest.weights
             parts.append(say(language, "why_qlora", saved=gib(saved)))
-    if planned.runner_up is None:
+    if comparison.runner_up is None:
         parts.append(say(language, "why_only"))
     else:
-        other = planned.runner_up.plan
+        other = comparison.runner_up.plan
         ratio = plan.tokens_per_s / other.tokens_per_s
         name = say(language, f"s_{other.strategy}")
         if ratio >= 1.1:
@@ -148,30 +157,39 @@ def reason(planned: Planned, language: Language) -> str:
     return _sentence(parts, language)
 
 
+def runner_up(chosen: MemoryPlan, other: MemoryPlan, language: Language) -> str:
+    """The best plan of another strategy, with its speed beside the choice's."""
+    share = other.tokens_per_s / chosen.tokens_per_s
+    return say(
+        language, "runner_up", what=describe(other, language), gib=gib(other.fullest.total),
+        speed=f"{share:.0%}",
+    )  # fmt: skip
+
+
 def _sentence(parts: Sequence[str], language: Language) -> str:
     return "；".join(parts) + "。" if language == "zh" else "; ".join(parts) + "."
 
 
-def remedies(planned: Planned, language: Language) -> list[str]:
+def changes(comparison: Comparison, language: Language) -> list[str]:
     """What would have to change, one line each; empty when something fits."""
-    if planned.chosen:
+    if comparison.chosen:
         return []
-    if not planned.changes:
+    if not comparison.changes:
         return [say(language, "nothing_helps")]
     lines = [say(language, "nothing")]
-    now = {"seq_len": planned.work.seq_len, "gpus": len(planned.gpus)}
-    for one in planned.changes:
-        value = one.value // GIB if one.kind == "gpu_bytes" else one.value
+    now = {"seq_len": comparison.work.seq_len, "gpus": len(comparison.gpus)}
+    for change in comparison.changes:
+        value = change.value // GIB if change.kind == "gpu_bytes" else change.value
         lines.append("  - " + say(
-            language, one.kind, value=f"{value:,}", now=f"{now.get(one.kind, 0):,}",
-            strategy=say(language, f"s_{one.strategy}"),
+            language, change.kind, value=f"{value:,}", now=f"{now.get(change.kind, 0):,}",
+            strategy=say(language, f"s_{change.strategy}"),
         ))  # fmt: skip
     return lines
 
 
-def extra(planned: Planned, language: Language) -> str:
-    """What the remedies keep that plain training does not, and how much that is; "" for none."""
-    asked = planned.work.extra
+def method_overhead(comparison: Comparison, language: Language) -> str:
+    """What the methods keep that plain training does not, and how much that is; "" for none."""
+    asked = comparison.work.method_overhead
     if not asked.asks:
         return ""
     parts = []
@@ -187,60 +205,64 @@ def extra(planned: Planned, language: Language) -> str:
         parts.append(say(language, "x_probed"))
     return say(
         language, "extra", names=say(language, "comma").join(asked.names),
-        what=say(language, "comma").join(parts), gib=gib(planned.extra_bytes),
+        what=say(language, "comma").join(parts), gib=gib(comparison.method_bytes),
     )  # fmt: skip
 
 
-def grounds(planned: Planned, source: str, language: Language) -> str:
+def grounds(comparison: Comparison, source: str, language: Language) -> str:
     """Where the figures are from, and what they have been held against."""
     parts = [say(language, source)]
-    if not planned.shape.exact:
-        parts.append(say(language, "wide", family=planned.shape.family))
-    if planned.overheads.measured:
+    if not comparison.shape.exact:
+        parts.append(say(language, "wide", family=comparison.shape.family))
+    if comparison.overheads.measured:
         parts.append(say(language, "calibrated"))
     else:
         parts.append(say(language, "unvalidated"))
     return _sentence(parts, language)
 
 
-def to_json(planned: Planned, source: str, commands: Sequence[str] = ()) -> dict[str, Any]:
+def to_json(comparison: Comparison, source: str, commands: Sequence[str] = ()) -> dict[str, object]:
     """Everything, for programs: the table, the choice, the rejected and why."""
-
-    def one(candidate: Candidate | None) -> dict[str, Any] | None:
-        if candidate is None:
-            return None
-        plan = candidate.plan
-        peaks = [asdict(part) | {"total": part.total} for part in plan.predicted]
-        return asdict(plan) | {
-            "strategy": plan.strategy, "predicted_bytes": peaks, "fits": candidate.fits,
-            "short_bytes": max(0, candidate.short_bytes),
-            "refused": candidate.refused and candidate.refused.words("en"),
-            "verdict": verdict(candidate, "en"),
-        }  # fmt: skip
-
-    rows = [one(candidate) for candidate in planned.candidates]
-    for row in rows:
-        assert row is not None
-        del row["predicted"]
-    chosen = one(planned.chosen)
+    rows = [_row(candidate) for candidate in comparison.candidates]
+    chosen = comparison.chosen and _peaks(comparison.chosen) | {
+        "reason": reason(comparison, "en"), "launch": list(commands),
+    }  # fmt: skip
     return {
-        "model": planned.shape.name,
-        "model_source": planned.shape.source,
-        "parameters": planned.shape.parameters,
-        "workload": _workload(planned),
-        "gpus": [asdict(gpu) for gpu in planned.gpus],
+        "model": comparison.shape.name,
+        "model_source": comparison.shape.source,
+        "parameters": comparison.shape.parameters,
+        "workload": _workload(comparison),
+        "gpus": [asdict(gpu) for gpu in comparison.gpus],
         "source": source,
-        "grounds": grounds(planned, source, "en"),
+        "grounds": grounds(comparison, source, "en"),
         "candidates": rows,
-        "rejected": [row for row in rows if row and not row["fits"]],
-        "chosen": chosen and chosen | {"reason": reason(planned, "en"), "launch": list(commands)},
-        "runner_up": one(planned.runner_up),
-        "changes": [asdict(change) for change in planned.changes],
-    } | ({"extra_bytes": planned.extra_bytes} if planned.work.extra.asks else {})
+        "rejected": [row for row in rows if not row["fits"]],
+        "chosen": chosen,
+        "runner_up": comparison.runner_up and _peaks(comparison.runner_up),
+        "changes": [asdict(change) for change in comparison.changes],
+    } | ({"extra_bytes": comparison.method_bytes} if comparison.work.method_overhead.asks else {})
 
 
-def _workload(planned: Planned) -> dict[str, Any]:
-    """The job; what only studies with remedies or other adapters say is left out of the others."""
-    found, plain = asdict(planned.work), asdict(Workload())
-    unsaid = [key for key in ("variant", "layers", "extra") if found[key] == plain[key]]
-    return {key: value for key, value in found.items() if key not in unsaid}
+def _peaks(candidate: Candidate) -> dict[str, object]:
+    """A candidate with its plan, its peaks and the verdict."""
+    plan = candidate.plan
+    peaks = [asdict(part) | {"total": part.total} for part in plan.predicted]
+    return asdict(plan) | {
+        "strategy": plan.strategy, "predicted_bytes": peaks, "fits": candidate.fits,
+        "short_bytes": max(0, candidate.short_bytes),
+        "refused": candidate.refused and candidate.refused.words("en"),
+        "verdict": verdict(candidate, "en"),
+    }  # fmt: skip
+
+
+def _row(candidate: Candidate) -> dict[str, object]:
+    """The same for the table, where the peaks stand once."""
+    return {key: value for key, value in _peaks(candidate).items() if key != "predicted"}
+
+
+def _workload(comparison: Comparison) -> dict[str, object]:
+    """The job; adapters and overheads that differ from the plain ones only where they do."""
+    found, plain = asdict(comparison.work), asdict(Workload())
+    unsaid = [key for key in ("variant", "layers", "method_overhead") if found[key] == plain[key]]
+    names = {"method_overhead": "extra"}
+    return {names.get(key, key): found[key] for key in found if key not in unsaid}

@@ -1,8 +1,8 @@
-"""How many bytes does each GPU need under each way of placing the work?
+"""Bytes that each GPU needs under each placement of the work.
 
-One process's peak is composed from its states and the moments of `holdfast.memory.estimate.activations`,
-such as the loss and the backward pass through the last layer. Placements differ in what a process
-holds:
+The peak of a process is composed from its states and the moments of
+`holdfast.memory.estimate.activations`, such as the loss and the backward pass through the last
+layer. Placements differ in what a process holds:
 
 ======== ==========================================================================================
 single   everything
@@ -28,7 +28,7 @@ from holdfast.memory.model.shape import Shape
 
 
 @dataclass(frozen=True, slots=True)
-class Overheads:
+class RuntimeOverheads:
     """What lies outside the tensors; measured by calibration, assumed until then.
 
     Attributes:
@@ -73,7 +73,7 @@ def peak(held: Held, acts: Activations) -> Breakdown:
     return max(moments, key=lambda one: one.total)
 
 
-def with_overheads(found: Breakdown, overheads: Overheads, distributed: bool) -> Breakdown:
+def with_overheads(found: Breakdown, overheads: RuntimeOverheads, distributed: bool) -> Breakdown:
     """Add what the allocator and the driver take."""
     outside = overheads.distributed_bytes if distributed else overheads.context_bytes
     return replace(
@@ -163,7 +163,7 @@ def split(
 ) -> list[int]:
     """Where to cut the layers so that the fullest GPU, relative to its free memory, is least full.
 
-    accelerate's `balanced` map counts weights alone; here the last stage bears head and loss too.
+    accelerate's `balanced` map counts weights alone; here the last stage's head and loss count too.
 
     Args:
         states: of the whole model.

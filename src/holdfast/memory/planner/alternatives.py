@@ -1,4 +1,4 @@
-"""When it does not fit: what would have to change, and what is tried next?"""
+"""What to do when a job does not fit: the smallest changes to it, and the next plan to try."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from holdfast.memory.estimate.workload import Workload, longer
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.memory_plan import GIB, MemoryPlan
-from holdfast.memory.planner.options import Candidate
+from holdfast.memory.planner.candidates import Candidate
 
 SIZES_GIB = (12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 141, 180)
 MOST_GPUS = 16
 STEP_TOKENS = 64
 Fitting = Callable[[Workload, Sequence[GPU]], str | None]
-"""The strategy of the best plan that fits, if one does."""
+"""Job and GPUs to the strategy of the best plan that fits, if one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +73,11 @@ def changes(work: Workload, gpus: Sequence[GPU], fitting: Fitting) -> tuple[Chan
 def next_plan(
     candidates: Sequence[Candidate], failed: MemoryPlan, allow: Sequence[str] = ()
 ) -> MemoryPlan | None:
-    """What to run after `failed` ran out of memory: the ladder, one rung at a time.
+    """What to run after `failed` ran out of memory: the next smaller plan.
 
     Half the micro-batch, recomputation, bfloat16 adapters, 4-bit weights, then placements that take
     less on their fullest GPU, the fastest first. The fused loss is always on. Adapters' dtype and
-    4-bit weights change what is learned, so they are rungs only when the user allowed them.
+    4-bit weights change what is learned, so they are tried only when the user allowed them.
     Sequences are never shortened.
 
     Args:
@@ -86,7 +86,7 @@ def next_plan(
         allow: `bf16_adapters`, `nf4`.
 
     Returns:
-        The next plan; None at the ladder's end.
+        The next plan; None when no smaller one is left.
     """
 
     def alike(micro_batch: int, checkpointing: bool) -> MemoryPlan:
@@ -99,9 +99,9 @@ def next_plan(
             checkpointing=checkpointing,
         )
         keys = ("strategy", "gpus", "micro_batch", "accumulation", "checkpointing")
-        for one in candidates:
-            if all(getattr(one.plan, key) == getattr(wanted, key) for key in keys):
-                return one.plan
+        for candidate in candidates:
+            if all(getattr(candidate.plan, key) == getattr(wanted, key) for key in keys):
+                return candidate.plan
         return wanted
 
     if failed.micro_batch > 1 and failed.micro_batch % 2 == 0:

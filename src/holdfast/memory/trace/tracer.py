@@ -1,10 +1,10 @@
-"""How many bytes does one training step of the user's own code keep alive, phase by phase?
+"""Traces one training step of the user's own code: the bytes that are alive, phase by phase.
 
 The model class, PEFT's layers, the checkpointing and TRL's loss are the real ones; only the tensors
 are fake, so nothing is computed and nothing is allocated. Two layers of each kind are traced at
-several batches, and stacks with one more tell what a layer adds. `holdfast.memory.trace.traced` starts
-this module as a process of its own, gives it jobs as JSON on standard input and reads one line of
-JSON for each from standard output.
+several batches, and stacks with one more tell what a layer adds. `holdfast.memory.trace.estimates`
+starts this module as a process of its own, gives it jobs as JSON on standard input and reads one
+line of JSON for each from standard output.
 
 What differs between the CPU, whose operators the fake tensors run, and CUDA is replaced when the
 job is for CUDA: dropout's mask is bool there, and TRL's fused head folds its tiles in a Triton
@@ -20,17 +20,24 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 from unittest import mock
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from holdfast.memory.trace.compared import compared
-from holdfast.memory.trace.ledger import Ledger
-from holdfast.memory.trace.standin import Untraceable, build, layer_kinds, materialise, read_config
-from holdfast.memory.trace.traced import TraceJob
+from holdfast.memory.trace.allocation_tracker import AllocationTracker
+from holdfast.memory.trace.fake_model import (
+    Untraceable,
+    build,
+    layer_kinds,
+    materialise,
+    read_config,
+)
+from holdfast.memory.trace.trace_job import TraceJob
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 """Of the smallest stack: as the batch grows another moment of a phase can become its highest, and
@@ -48,8 +55,8 @@ EIGHT_BIT_FROM = 4096
 """Parameters smaller than this keep 32-bit states in bitsandbytes' 8-bit optimisers."""
 
 
-def trace(job: TraceJob) -> dict[str, Any]:
-    """All stacks that a job needs, as `holdfast.memory.trace.traced.Traced` takes them.
+def trace(job: TraceJob) -> dict[str, object]:
+    """All stacks that a job needs, as `holdfast.memory.trace.trace_job.Traced` takes them.
 
     Raises:
         Untraceable: a model that the trace does not cover.
@@ -68,29 +75,29 @@ def trace(job: TraceJob) -> dict[str, Any]:
     ]
     points = [
         {
-            "kinds": {kind: one.count(kind) for kind in kinds},
+            "kinds": {kind: layers.count(kind) for kind in kinds},
             "batch": batch,
-            "peaks": trace_stack(job, one, batch),
+            "peaks": trace_stack(job, layers, batch),
         }
-        for one in stacks
-        for batch in (batches if one is smallest else LAYER_BATCHES)
+        for layers in stacks
+        for batch in (batches if layers is smallest else LAYER_BATCHES)
     ]
     return {"stack": stack, "points": points, "seconds": time.perf_counter() - started}
 
 
 def trace_stack(job: TraceJob, stack: Sequence[str], batch: int) -> dict[str, dict[str, int]]:
     """Peak bytes by category of each phase, for a model of exactly these layers."""
-    ledger = Ledger(cuda=job.device == "cuda")
+    tracker = AllocationTracker(cuda=job.device == "cuda")
     with _as_trained(job):
         model = build(job, stack)
         fake = FakeTensorMode()
-        with fake, ledger:
-            materialise(model, ledger)
+        with fake, tracker:
+            materialise(model, tracker)
             if job.phase == "answer":
-                _answer(model, job, stack, batch, ledger)
+                _answer(model, job, stack, batch, tracker)
             else:
-                _step(model, job, stack, batch, ledger)
-    return {phase: dict(parts) for phase, parts in ledger.peaks.items() if phase}
+                _step(model, job, stack, batch, tracker)
+    return {phase: dict(parts) for phase, parts in tracker.peaks.items() if phase}
 
 
 @contextlib.contextmanager
@@ -98,7 +105,7 @@ def _as_trained(job: TraceJob) -> Iterator[None]:
     """Replace what cannot be decided without data, and what only the CPU does."""
     with contextlib.ExitStack() as stack:
 
-        def replace(place: str, new: Any) -> None:
+        def replace(place: str, new: object) -> None:
             stack.enter_context(mock.patch(place, new))
 
         # Reads the positions' values; without packing its answer is None.
@@ -117,7 +124,7 @@ def _bool_mask_dropout(
     return torch.native_dropout(input, p, True)[0] if training and p > 0 else input
 
 
-def _triton_head(replace: Any) -> None:
+def _triton_head(replace: Callable[[str, object], None]) -> None:
     """TRL's fused head as it allocates on CUDA.
 
     Its Triton kernels work in place on the tile of logits, cuBLAS adds to fp32 sums without a
@@ -129,7 +136,7 @@ def _triton_head(replace: Any) -> None:
 
     class Gathered:
         @staticmethod
-        def apply(hidden: torch.Tensor, *rest: Any) -> Any:
+        def apply(hidden: torch.Tensor, *rest: object) -> object:
             return function.apply(hidden.clone(), *rest)
 
     place = "trl.kernels.chunked_logprob."
@@ -139,43 +146,51 @@ def _triton_head(replace: Any) -> None:
     replace(place + "_addmm_fp32", lambda *_: None)
 
 
-def _step(model: Any, job: TraceJob, stack: Sequence[str], batch: int, ledger: Ledger) -> None:
+def _step(
+    model: torch.nn.Module,
+    job: TraceJob,
+    stack: Sequence[str],
+    batch: int,
+    tracker: AllocationTracker,
+) -> None:
     """One micro-batch and one optimiser step, in the state that they find after the first step."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    ledger.enter("states", "optimiser")
+    tracker.enter("states", "optimiser")
     states = [_adam_states(parameter, job.optimizer) for parameter in trained]
     for parameter in trained:
         if job.accumulate:
             parameter.grad = torch.empty_like(parameter)
-            ledger.label(parameter.grad, "gradients")
+            tracker.label(parameter.grad, "gradients")
         parameter.register_post_accumulate_grad_hook(
-            lambda one: ledger.label(one.grad, "gradients")
+            lambda weight: tracker.label(weight.grad, "gradients")
         )
     for place, layer in enumerate(_layers(model, len(stack))):
         name = _name(stack, place)
-        layer.register_forward_pre_hook(_entering(ledger, f"forward {name}", "activations"))
-        layer.register_forward_hook(_left(ledger, f"backward {name}", place == len(stack) - 1))
-    ledger.enter("embedding", "activations")
+        layer.register_forward_pre_hook(_entering(tracker, f"forward {name}", "activations"))
+        layer.register_forward_hook(_left(tracker, f"backward {name}", place == len(stack) - 1))
+    tracker.enter("embedding", "activations")
     inputs = _inputs(job, batch)
     inputs["labels"] = torch.zeros_like(inputs["input_ids"])
-    losses: list[Callable[[], Any]] = []
+    losses: list[Callable[[], torch.Tensor]] = []
     if job.logits != "divergence":  # micro-batches in which nothing is compared are plain
         losses.append(lambda: _loss(model, job, inputs))
     if job.logits != "none":
         run = functools.partial(_whole_logits, model, job, inputs)
-        losses.append(lambda: compared(job, run, model, ledger))
+        losses.append(lambda: _compared(job, run, model, tracker))
     for compute in losses:
-        ledger.enter("embedding", "activations")
+        tracker.enter("embedding", "activations")
         loss = compute()
-        ledger.enter("head", "logits")
+        tracker.enter("head", "logits")
         loss.backward()
-    ledger.enter("step", "workspace")
+    tracker.enter("step", "workspace")
     del loss
     extra = torch.empty(_step_bytes(trained, job), dtype=torch.uint8)
     del extra, states
 
 
-def _loss(model: Any, job: TraceJob, inputs: Mapping[str, Any]) -> torch.Tensor:
+def _loss(
+    model: torch.nn.Module, job: TraceJob, inputs: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
     """As the trainer computes it; what the model returned is dropped before the backward pass."""
     more = {"fused_lm_head": True} if job.fused_loss else {}
     count = torch.ones((), dtype=torch.int64)
@@ -188,7 +203,9 @@ def _loss(model: Any, job: TraceJob, inputs: Mapping[str, Any]) -> torch.Tensor:
     return (-outputs.log_probs).sum() / count if job.fused_loss else outputs.loss
 
 
-def _whole_logits(model: Any, job: TraceJob, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def _whole_logits(
+    model: torch.nn.Module, job: TraceJob, inputs: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
     """Whole logits of a row's last positions, as accelerate hands them out."""
     given = {key: value for key, value in inputs.items() if key != "labels"}
     with _autocast(job):
@@ -197,22 +214,84 @@ def _whole_logits(model: Any, job: TraceJob, inputs: Mapping[str, torch.Tensor])
     return logits.float() if job.autocast else logits
 
 
-def _answer(model: Any, job: TraceJob, stack: Sequence[str], batch: int, ledger: Ledger) -> None:
+def _compared(
+    job: TraceJob,
+    run: Callable[[], torch.Tensor],
+    model: torch.nn.Module,
+    tracker: AllocationTracker,
+) -> torch.Tensor:
+    """The loss that compares the model with the base, of one micro-batch; a scalar.
+
+    The tensors are those of `holdfast.train.objective` and of TRL's `GKDTrainer`. The trace has no
+    data, so every position that was asked for is gathered.
+
+    Args:
+        job: says which loss.
+        run: the model's whole logits, shape (rows, positions, words), float32.
+        model: its adapters are switched off for the base's pass.
+        tracker: told when the model's own pass begins.
+    """
+    if job.logits == "divergence":
+        return _divergence(run, model)
+    before = _gathered(_of_base(run, model))
+    tracker.enter("embedding", "activations")
+    logits = run()
+    log_probs = torch.log_softmax(_gathered(logits), -1)
+    own = log_probs[:, 0]
+    with torch.no_grad():
+        entropy = -(log_probs.exp() * log_probs).sum(-1)
+    now = _gathered(logits)
+    base, after = torch.log_softmax(before, -1), torch.log_softmax(now, -1)
+    return -own.sum() + (base.exp() * (base - after)).sum() + 0 * entropy.sum()
+
+
+def _divergence(run: Callable[[], torch.Tensor], model: torch.nn.Module) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is experimental
+        from trl.experimental.gkd import GKDTrainer
+
+    student = run()
+    teacher = _of_base(run, model)
+    return GKDTrainer.generalized_jsd_loss(student[:, :-1], teacher[:, :-1], beta=0.5)
+
+
+def _of_base(run: Callable[[], torch.Tensor], model: torch.nn.Module) -> torch.Tensor:
+    switch = (
+        model.disable_adapter() if hasattr(model, "disable_adapter") else contextlib.nullcontext()
+    )
+    with torch.no_grad(), switch:
+        return run()
+
+
+def _gathered(logits: torch.Tensor) -> torch.Tensor:
+    """All positions as `logits[mask]` picks them: a copy, shape (rows x positions, words)."""
+    rows, positions = logits.shape[:2]
+    places = torch.zeros(rows * positions, dtype=torch.int64)
+    return logits[places, places]
+
+
+def _answer(
+    model: torch.nn.Module,
+    job: TraceJob,
+    stack: Sequence[str],
+    batch: int,
+    tracker: AllocationTracker,
+) -> None:
     """Read the prompt, then one more token with the cache grown to `seq` tokens."""
     for place, layer in enumerate(_layers(model, len(stack))):
         name = f"forward {_name(stack, place)}"
-        layer.register_forward_pre_hook(_entering(ledger, name, "activations"))
-    ledger.enter("embedding", "activations")
+        layer.register_forward_pre_hook(_entering(tracker, name, "activations"))
+    tracker.enter("embedding", "activations")
     inputs = _inputs(job, batch)
     with torch.no_grad():
         output = model(**inputs, use_cache=True, logits_to_keep=1)
-        ledger.enter("head", "logits")
+        tracker.enter("head", "logits")
         scores = output.logits[:, -1].float()
         cache, ids = output.past_key_values, inputs["input_ids"][:, :1]
         del output, scores
         for layer in _layers(model, len(stack)):
             layer._forward_pre_hooks.clear()
-        ledger.enter("decode", "activations")
+        tracker.enter("decode", "activations")
         output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         output.logits[:, -1].float()
 
@@ -224,11 +303,11 @@ def _inputs(job: TraceJob, batch: int) -> dict[str, torch.Tensor]:
     return {"input_ids": ids} | ({"attention_mask": torch.ones_like(ids)} if masked else {})
 
 
-def _autocast(job: TraceJob) -> Any:
+def _autocast(job: TraceJob) -> AbstractContextManager[None]:
     return torch.autocast("cpu", torch.bfloat16) if job.autocast else contextlib.nullcontext()
 
 
-def _layers(model: Any, count: int) -> list[Any]:
+def _layers(model: torch.nn.Module, count: int) -> list[torch.nn.Module]:
     for module in model.modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == count:
             return list(module)
@@ -241,19 +320,19 @@ def _name(stack: Sequence[str], place: int) -> str:
     return f"{kind} {'first' if place == alike[0] else 'last' if place == alike[-1] else 'middle'}"
 
 
-def _entering(ledger: Ledger, phase: str, category: str) -> Any:
-    return lambda *_: ledger.enter(phase, category)
+def _entering(tracker: AllocationTracker, phase: str, category: str) -> Callable[..., None]:
+    return lambda *_: tracker.enter(phase, category)
 
 
-def _left(ledger: Ledger, backward: str, last: bool) -> Any:
+def _left(tracker: AllocationTracker, backward: str, last: bool) -> Callable[..., None]:
     """After a layer: the loss follows the last one; its backward begins with its own gradient."""
 
-    def hook(module: Any, args: Any, output: Any) -> None:
+    def hook(module: object, args: object, output: Any) -> None:
         hidden = output if isinstance(output, torch.Tensor) else output[0]
         if hidden.requires_grad:  # the base's own pass has no way back
-            hidden.register_hook(lambda _: ledger.enter(backward, "workspace"))
+            hidden.register_hook(lambda _: tracker.enter(backward, "workspace"))
         if last:
-            ledger.enter("loss", "logits")
+            tracker.enter("loss", "logits")
 
     return hook
 

@@ -1,4 +1,4 @@
-"""How large are adapters of each kind, and what do they keep while they train?
+"""Counts the parameters of each kind of adapter, and the bytes that it keeps while it trains.
 
 Counted from PEFT 0.21's layers, as `holdfast.train.adapters` sets them up. Rank-stabilised LoRA
 differs from LoRA in its scale alone; CorDA is a LoRA of twice the rank. DoRA has one magnitude per
@@ -110,16 +110,16 @@ def _adapted(shape: Shape, work: Workload) -> list[Linear]:
     return [one for one, count in _matrices(shape, work) if count and one in shape.linears]
 
 
-def _trained(one: Linear, work: Workload) -> int:
+def _trained(matrix: Linear, work: Workload) -> int:
     """Parameters of one matrix's adapter."""
-    low_rank = one.adapter(work.rank) // one.count
+    low_rank = matrix.adapter(work.rank) // matrix.count
     match work.variant:
         case "dora":
-            return low_rank + one.n_out
+            return low_rank + matrix.n_out
         case "oft":  # a skew matrix for each block
-            return one.n_in // work.rank * (work.rank * (work.rank - 1) // 2)
+            return matrix.n_in // work.rank * (work.rank * (work.rank - 1) // 2)
         case "osf":  # and a singular value for each direction
-            return work.rank * (one.n_in + one.n_out + 1)
+            return work.rank * (matrix.n_in + matrix.n_out + 1)
         case "corda":
             return 2 * low_rank
         case _:

@@ -1,4 +1,4 @@
-"""Does the fake trace agree with the allocator, and does it avoid the traps of memory estimates?"""
+"""The fake trace agrees with the allocator and avoids the traps of memory estimates."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from holdfast.memory.trace import standin, trace
-from holdfast.memory.trace.ledger import Ledger
-from holdfast.memory.trace.traced import Point, Traced, TraceFailed, TraceJob, measure
+from holdfast.memory.trace import fake_model, tracer
+from holdfast.memory.trace.allocation_tracker import AllocationTracker
+from holdfast.memory.trace.estimates import measure
+from holdfast.memory.trace.trace_job import Point, Traced, TraceFailed, TraceJob
 
 GIB = 1 << 30
 H, F, HEADS, KV, V, LAYERS, SEQ = 128, 384, 8, 2, 2048, 6, 256
@@ -31,14 +32,14 @@ QWEN_7B = CONFIG | {
 
 
 def _traced(job: TraceJob) -> Traced:
-    value = trace.trace(job)
+    value = tracer.trace(job)
     points = tuple(Point(**one) for one in value["points"])
     return Traced(job, tuple(value["stack"]), points)
 
 
 def _layer(job: TraceJob, phase: str = "head") -> int:
     """Bytes of activations that one layer keeps until the backward pass, at batch 2."""
-    less, more = (trace.trace_stack(job, ["full_attention"] * n, 2) for n in (2, 3))
+    less, more = (tracer.trace_stack(job, ["full_attention"] * n, 2) for n in (2, 3))
     return more[phase]["activations"] - less[phase]["activations"]
 
 
@@ -53,7 +54,7 @@ def test_dropouts_mask_is_bool_on_cuda_and_as_wide_as_its_input_on_the_cpu() -> 
 
 def test_adapters_are_of_the_dtype_that_was_asked_for() -> None:
     wide, narrow = (
-        trace.trace_stack(replace(JOB, adapter_dtype=dtype), ["full_attention"] * 2, 1)["head"]
+        tracer.trace_stack(replace(JOB, adapter_dtype=dtype), ["full_attention"] * 2, 1)["head"]
         for dtype in ("float32", "bfloat16")
     )
     per_layer = 16 * (2 * (H + H) + 2 * (H + H * KV // HEADS) + 3 * (H + F))
@@ -84,7 +85,7 @@ def test_eager_attention_keeps_its_square() -> None:
 def test_kbit_preparation_doubles_what_is_not_quantised() -> None:
     job = replace(JOB, method="qlora", device="cpu")
     plain, upcast = (
-        trace.trace_stack(replace(job, kbit_upcast=on), ["full_attention"] * 2, 1)["states"]
+        tracer.trace_stack(replace(job, kbit_upcast=on), ["full_attention"] * 2, 1)["states"]
         for on in (False, True)
     )
     biases = 2 * (H + 2 * H * KV // HEADS)
@@ -93,7 +94,7 @@ def test_kbit_preparation_doubles_what_is_not_quantised() -> None:
 
 def test_nf4_with_double_quantisation_is_half_a_byte_and_its_constants() -> None:
     job = replace(JOB, method="qlora", device="cpu")
-    less, more = (trace.trace_stack(job, ["full_attention"] * n, 1)["states"] for n in (2, 3))
+    less, more = (tracer.trace_stack(job, ["full_attention"] * n, 1)["states"] for n in (2, 3))
     linear = H * (2 * H + 2 * H * KV // HEADS + 3 * F)
     other = 2 * (2 * H + H + 2 * H * KV // HEADS)  # norms and biases, bfloat16
     tables = 7 * 4 * (16 + 256 + 1)
@@ -103,22 +104,22 @@ def test_nf4_with_double_quantisation_is_half_a_byte_and_its_constants() -> None
 
 def test_full_logits_cost_twelve_bytes_each_because_outputs_are_dropped() -> None:
     wide = replace(JOB, config=CONFIG | {"vocab_size": 32768}, fused_loss=False)
-    head = trace.trace_stack(wide, ["full_attention"] * 2, 2)["head"]
+    head = tracer.trace_stack(wide, ["full_attention"] * 2, 2)["head"]
     assert head["logits"] / (2 * SEQ * 32768) == pytest.approx(12, abs=0.1)
 
 
 def test_the_fused_head_on_cuda_is_one_tile_and_an_fp32_gradient() -> None:
     tokens = 2 * (SEQ - 1)
-    head = trace.trace_stack(JOB, ["full_attention"] * 2, 2)["head"]
+    head = tracer.trace_stack(JOB, ["full_attention"] * 2, 2)["head"]
     expected = tokens * (2 * 32768 + 4 * H + 2 * H)  # tile, sum of gradients, gathered inputs
     assert head["logits"] == pytest.approx(expected, rel=0.02)
-    cpu = trace.trace_stack(replace(JOB, device="cpu"), ["full_attention"] * 2, 2)["head"]
+    cpu = tracer.trace_stack(replace(JOB, device="cpu"), ["full_attention"] * 2, 2)["head"]
     assert cpu["logits"] != head["logits"], "the CPU folds its tiles with torch's own operators"
 
 
 def test_gradients_of_the_micro_batch_before_lie_there_in_the_next_forward_pass() -> None:
     before, first = (
-        trace.trace_stack(replace(JOB, accumulate=on), ["full_attention"] * 2, 1)["loss"]
+        tracer.trace_stack(replace(JOB, accumulate=on), ["full_attention"] * 2, 1)["loss"]
         for on in (True, False)
     )
     assert before["gradients"] == before["adapters"]
@@ -127,28 +128,28 @@ def test_gradients_of_the_micro_batch_before_lie_there_in_the_next_forward_pass(
 
 def test_everything_becomes_fake_and_what_is_shared_stays_shared() -> None:
     tied = replace(JOB, config=CONFIG | {"tie_word_embeddings": True}, method="full")
-    model, ledger = standin.build(tied, ["full_attention"] * 2), Ledger(cuda=True)
-    with FakeTensorMode(), ledger:
-        standin.materialise(model, ledger)
+    model, tracker = fake_model.build(tied, ["full_attention"] * 2), AllocationTracker(cuda=True)
+    with FakeTensorMode(), tracker:
+        fake_model.materialise(model, tracker)
     tensors = [*model.parameters(), *model.buffers()]
     assert all(isinstance(one, FakeTensor) and one.device.type == "cpu" for one in tensors)
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    assert sum(ledger.live.values()) >= sum(p.numel() * 2 for p in model.parameters())
+    assert sum(tracker.live.values()) >= sum(p.numel() * 2 for p in model.parameters())
 
 
 def test_the_ledger_strikes_out_what_has_died() -> None:
-    ledger = Ledger(cuda=True)
-    with FakeTensorMode(), ledger:
-        ledger.enter("one", "workspace")
+    tracker = AllocationTracker(cuda=True)
+    with FakeTensorMode(), tracker:
+        tracker.enter("one", "workspace")
         kept = torch.empty(1000, dtype=torch.uint8)
         view = kept[:10]
         gone = torch.empty(5000, dtype=torch.uint8)
         del gone
-        ledger.enter("two", "workspace")
-        ledger.label(view, "weights")
-    assert sum(ledger.peaks["one"].values()) == 1024 + 5120
-    assert sum(ledger.peaks["two"].values()) == 1024
-    assert ledger.live["weights"] == 1024, "a view has its base's storage"
+        tracker.enter("two", "workspace")
+        tracker.label(view, "weights")
+    assert sum(tracker.peaks["one"].values()) == 1024 + 5120
+    assert sum(tracker.peaks["two"].values()) == 1024
+    assert tracker.live["weights"] == 1024, "a view has its base's storage"
 
 
 # From few layers to many
@@ -179,7 +180,7 @@ def test_the_extrapolation_is_what_all_layers_take(options: dict[str, Any]) -> N
     job = replace(JOB, **options)
     traced = _traced(job)
     for batch in (1, 8):
-        peaks = trace.trace_stack(job, ["full_attention"] * LAYERS, batch).values()
+        peaks = tracer.trace_stack(job, ["full_attention"] * LAYERS, batch).values()
         really = max(sum(parts.values()) for parts in peaks)
         assert traced.predict(batch=batch).total == pytest.approx(really, rel=0.002)
 
@@ -190,7 +191,7 @@ def test_layers_of_two_kinds_are_counted_apart() -> None:
     job = replace(JOB, config=config | {"head_dim": 16}, checkpointing=False)
     traced = _traced(job)
     assert sorted(set(traced.stack)) == ["full_attention", "sliding_attention"]
-    peaks = trace.trace_stack(job, traced.stack, 2).values()
+    peaks = tracer.trace_stack(job, traced.stack, 2).values()
     really = max(sum(parts.values()) for parts in peaks)
     assert traced.predict(batch=2).total == pytest.approx(really, rel=0.002)
 
@@ -242,7 +243,7 @@ def _allocated(job: TraceJob, batch: int) -> int:
         for _ in range(2):
             for _ in range(2):
                 inputs = {"input_ids": ids, "labels": ids, "attention_mask": ones}
-                trace._loss(model, job, inputs).backward()
+                tracer._loss(model, job, inputs).backward()
             optimizer.step()
             optimizer.zero_grad()
     total = highest = 0

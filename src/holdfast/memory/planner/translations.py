@@ -1,10 +1,11 @@
-"""The sentences of a plan, in English and in Chinese."""
+"""The sentences in which a plan is explained, in English and in Chinese."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 Language = Literal["en", "zh"]
+LANGUAGES: dict[str, Language] = {"en": "en", "zh": "zh"}
 
 PARTS = ("weights", "adapters", "gradients", "optimiser", "activations", "logits", "workspace",
          "context", "fragmentation")  # fmt: skip

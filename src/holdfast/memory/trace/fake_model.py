@@ -1,8 +1,8 @@
-"""How does the user's model come to be without its weights?
+"""Builds the user's model without its weights, as training sets it up.
 
 It is built on the `meta` device by the code that training uses (transformers' class, bitsandbytes'
 4-bit layers, PEFT's adapters, TRL's head), then every parameter is replaced by a fake tensor. This
-module needs torch; it is read only in the estimator's own process.
+module needs torch; it is imported only in the tracer's own process.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from holdfast.memory.trace.ledger import Ledger
-from holdfast.memory.trace.traced import TraceJob
+from holdfast.memory.trace.allocation_tracker import AllocationTracker
+from holdfast.memory.trace.trace_job import TraceJob
 
 BLOCK, BLOCKS = 64, 256
 """NF4: weights per scale, and scales per scale of scales (bitsandbytes' defaults)."""
@@ -27,7 +26,7 @@ class Untraceable(Exception):
     """The estimator cannot trace this model; the message says why."""
 
 
-def read_config(job: TraceJob) -> Any:
+def read_config(job: TraceJob) -> PretrainedConfig:
     """The job's config as transformers understands it.
 
     Raises:
@@ -48,21 +47,21 @@ def read_config(job: TraceJob) -> Any:
     return config
 
 
-def _steady_positions(config: Any) -> None:
+def _steady_positions(config: PretrainedConfig) -> None:
     """Positions whose tables depend on the tokens' values become plain ones of the same size."""
     rope = getattr(config, "rope_parameters", None) or {}
-    for one in (rope, *(part for part in rope.values() if isinstance(part, dict))):
-        if one.get("rope_type") in {"dynamic", "longrope"}:
-            one["rope_type"] = "default"
+    for table in (rope, *(part for part in rope.values() if isinstance(part, dict))):
+        if table.get("rope_type") in {"dynamic", "longrope"}:
+            table["rope_type"] = "default"
 
 
-def layer_kinds(config: Any) -> list[str]:
+def layer_kinds(config: PretrainedConfig) -> list[str]:
     """What kind each layer is; layers of one kind take the same bytes."""
     kinds = getattr(config, "layer_types", None) or ["layer"] * config.num_hidden_layers
     return list(kinds)[: config.num_hidden_layers]
 
 
-def build(job: TraceJob, stack: Sequence[str]) -> Any:
+def build(job: TraceJob, stack: Sequence[str]) -> torch.nn.Module:
     """The model on the `meta` device with adapters, casts and checkpointing as trained."""
     config = read_config(job)
     config.num_hidden_layers = len(stack)
@@ -93,17 +92,17 @@ def build(job: TraceJob, stack: Sequence[str]) -> Any:
     return whole
 
 
-def _adapted(model: PreTrainedModel, job: TraceJob) -> Any:
-    from peft import LoraConfig, OFTConfig, OSFConfig, get_peft_model
+def _adapted(model: PreTrainedModel, job: TraceJob) -> torch.nn.Module:
+    from peft import LoraConfig, OFTConfig, OSFConfig, PeftConfig, get_peft_model
 
     targets = job.target_modules
-    common: dict[str, Any] = {
+    common: dict[str, object] = {
         "target_modules": targets if isinstance(targets, str) else list(targets),
         "task_type": "CAUSAL_LM",
     }
     match job.variant:
         case "oft":
-            settings: Any = OFTConfig(oft_block_size=job.r, **common)
+            settings: PeftConfig = OFTConfig(oft_block_size=job.r, **common)
         case "osf":
             kept = {
                 f"{re.escape(name)}$": min(module.weight.shape) - job.r
@@ -142,15 +141,15 @@ def _quantise(model: PreTrainedModel, dtype: torch.dtype) -> None:
     model.is_quantized = True
 
 
-def materialise(model: Any, ledger: Ledger) -> None:
+def materialise(model: torch.nn.Module, tracker: AllocationTracker) -> None:
     """Replace what is on `meta` by fake CPU tensors; call it inside the fake mode.
 
     `Module.to` refuses to swap fake parameters, so every one is replaced in place; one parameter
     that two modules share stays one.
     """
-    ledger.enter("states", "weights")
+    tracker.enter("states", "weights")
     adapted = hasattr(model, "peft_config")
-    seen: dict[int, Any] = {}
+    seen: dict[int, tuple[torch.nn.Parameter, torch.nn.Parameter]] = {}
 
     def fake(tensor: torch.Tensor) -> torch.Tensor:
         return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
@@ -166,14 +165,14 @@ def materialise(model: Any, ledger: Ledger) -> None:
                     new = torch.nn.Parameter(fake(parameter), parameter.requires_grad)
                 seen[id(parameter)] = (new, parameter)  # keeps the old one, and so its id
                 if adapted and parameter.requires_grad:
-                    ledger.label(new, "adapters")
+                    tracker.label(new, "adapters")
             module._parameters[name] = seen[id(parameter)][0]
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = fake(buffer)
 
 
-def _nf4(parameter: Any, dtype: torch.dtype) -> torch.nn.Parameter:
+def _nf4(parameter: torch.nn.Parameter, dtype: torch.dtype) -> torch.nn.Parameter:
     """A packed weight with the quantisation constants that bitsandbytes would have made."""
     from bitsandbytes.functional import QuantState
 

@@ -1,17 +1,16 @@
-"""How does a plan look as a plain script that needs no Holdfast?"""
+"""Writes a plan as a plain training script that needs no Holdfast."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from holdfast.config import TrainSpec
 from holdfast.errors import UsageError
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.memory.planner import explanation
-from holdfast.memory.planner.choice import Planned
+from holdfast.memory.planner.choice import Comparison
 
 TEMPLATE = Path(__file__).parent / "train_script.py.j2"
 ALLOCATOR = "PYTORCH_ALLOC_CONF"
@@ -27,12 +26,12 @@ def launch_line(plan: MemoryPlan, script: str) -> str:
 
 
 def script(
-    planned: Planned, source: str, model: str, train: TrainSpec, seed: int, name: str
+    comparison: Comparison, source: str, model: str, train: TrainSpec, seed: int, name: str
 ) -> str:
     """The text of the script.
 
     Args:
-        planned: with a choice.
+        comparison: with a choice.
         source: `traced` or `formula`.
         model: hub id or folder.
         train: learning rate, schedule and so on.
@@ -44,12 +43,12 @@ def script(
     """
     import jinja2
 
-    if planned.chosen is None:
+    if comparison.chosen is None:
         raise UsageError(
             "nothing fits, so there is no script to write",
             remedy="apply one of the changes that `holdfast plan` names",
         )
-    plan, work = planned.chosen.plan, planned.work
+    plan, work = comparison.chosen.plan, comparison.work
     if plan.placement == "offload":
         raise UsageError(
             "weights in host memory need more than a plain script",
@@ -57,13 +56,13 @@ def script(
         )
     full = work.method == "full"
     settings = {
-        "model": planned.shape.name,
+        "model": comparison.shape.name,
         "model_literal": json.dumps(model),
         "what": explanation.describe(plan, "en"),
-        "why": explanation.reason(planned, "en").capitalize(),
+        "why": explanation.reason(comparison, "en").capitalize(),
         "launch": launch_line(plan, name),
         "peak": " + ".join(f"{explanation.gib(one.total)} GiB" for one in plan.predicted),
-        "grounds": explanation.grounds(planned, source, "en").rstrip(".").lower(),
+        "grounds": explanation.grounds(comparison, source, "en").rstrip(".").lower(),
         "bitsandbytes": plan.quantized or "paged" in train.optim or "8bit" in train.optim,
         "sharded": plan.placement == "fsdp2",
         "placement": plan.placement,
@@ -71,8 +70,8 @@ def script(
         "adapters": not full,
         "quantized": plan.quantized,
         "load_dtype": plan.dtype,
-        "stem": planned.shape.stem,
-        **_device_map(plan.device_map or {}, planned.shape.stem),
+        "stem": comparison.shape.stem,
+        **_device_map(plan.device_map or {}, comparison.shape.stem),
         "rank": work.rank,
         "alpha": train.lora.alpha,
         "dropout": work.dropout,
@@ -99,7 +98,7 @@ def script(
     return template.render(settings)
 
 
-FSDP_CONFIG: Mapping[str, Any] = {
+FSDP_CONFIG: Mapping[str, object] = {
     "version": 2,
     "reshard_after_forward": True,
     "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
@@ -107,7 +106,7 @@ FSDP_CONFIG: Mapping[str, Any] = {
 }
 
 
-def _device_map(where: Mapping[str, int | str], stem: str) -> dict[str, Any]:
+def _device_map(where: Mapping[str, int | str], stem: str) -> dict[str, object]:
     """A device map as single modules and runs of layers."""
     named = [(name, stage) for name, stage in where.items() if f"{stem}.layers." not in name]
     runs: list[list[int]] = []
@@ -121,7 +120,7 @@ def _device_map(where: Mapping[str, int | str], stem: str) -> dict[str, Any]:
     return {"named": named, "runs": runs}
 
 
-def _literal(value: str | Sequence[str] | Mapping[str, Any]) -> str:
+def _literal(value: str | Sequence[str] | Mapping[str, object]) -> str:
     """A value as Python source, in double quotes."""
     if isinstance(value, str):
         return json.dumps(value)

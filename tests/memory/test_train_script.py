@@ -1,4 +1,4 @@
-"""Does the plain script run without Holdfast, and does it say what the plan says?"""
+"""The plain script runs without Holdfast and says what the plan says."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from holdfast.errors import UsageError
 from holdfast.lab import model_folder
 from holdfast.lab.problems import problems
-from holdfast.train.planning import Report, Wishes, answer
+from holdfast.memory.planner.memory_report import MemoryReport
+from holdfast.memory.planner.planner import plan_memory
 
 
-def _export(folder: Path, **wishes: object) -> tuple[Report, str]:
-    asked = {"model": "qwen2.5-7b-instruct", "gpus": "2x24GiB", "trace": False} | wishes
-    report = answer(Wishes(export=folder / "train.py", **asked))  # type: ignore[arg-type]
-    return report, (folder / "train.py").read_text("utf-8")
+def _export(
+    folder: Path, model: str = "qwen2.5-7b-instruct", **asked: Any
+) -> tuple[MemoryReport, str]:
+    found = plan_memory(model, **({"gpus": "2x24GiB", "trace": False} | asked))
+    report = found.write_script(folder / "train.py")
+    assert report.script == folder / "train.py"
+    return report, report.script.read_text("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -39,9 +44,8 @@ def test_a_script_for_every_strategy(tmp_path: Path, strategy: str, said: str) -
     ast.parse(text)
     assert said in text
     assert "holdfast" not in text.lower()
-    plan = report.planned.chosen
-    assert plan is not None
-    assert f"per_device_train_batch_size={plan.plan.micro_batch}," in text
+    assert report.plan is not None
+    assert f"per_device_train_batch_size={report.plan.micro_batch}," in text
     assert "dtype=torch.bfloat16" in text
     assert "train.py\n" in report.launch + "\n"
 
@@ -62,6 +66,12 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="exists already"):
         _export(tmp_path)
     assert (tmp_path / "train.py").read_text() == "mine"
+
+
+def test_no_script_where_nothing_fits(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nothing fits"):
+        _export(tmp_path, gpus="1x4GiB", method="lora", strategy="single")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("strategy", ["single", "split", "qlora"])

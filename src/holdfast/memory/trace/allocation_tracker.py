@@ -1,16 +1,16 @@
-"""Which bytes are alive at once while torch runs, and what are they for?
+"""Tracks which bytes are alive at once while torch runs, and what they are for.
 
-A `Ledger` is a dispatch mode: it sees every operation, books each storage once when an operation
-first returns it, and strikes it out when the last tensor on it dies. Under fake tensors nothing is
+It is a dispatch mode: it sees every operation, books each storage once when an operation first
+returns it, and strikes it out when the last tensor on it dies. Under fake tensors nothing is
 computed or allocated, so that a model of any size is booked in a second. This module needs torch;
-it is read only in the estimator's own process.
+it is imported only in the tracer's own process.
 """
 
 from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ CUDA_ROUNDING = 512
 """The caching allocator hands out multiples of this, bytes (torch: kMinBlockSize)."""
 
 
-class Ledger(TorchDispatchMode):  # type: ignore[misc]  # torch is untyped here
+class AllocationTracker(TorchDispatchMode):  # type: ignore[misc]  # torch is untyped here
     """Books storages by category, and the peak of every phase with what it consisted of.
 
     Attributes:
@@ -44,7 +44,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[misc]  # torch is untyped here
         self.live = dict.fromkeys(CATEGORIES, 0)
         self.peaks: dict[str, dict[str, int]] = {}
         self._phase, self._category, self._highest = "", "workspace", -1
-        self._booked: dict[int, list[Any]] = {}
+        self._booked: dict[int, tuple[int, str]] = {}
 
     def enter(self, phase: str, category: str) -> None:
         """Begin a phase; storages that are new in it are of this category."""
@@ -59,12 +59,13 @@ class Ledger(TorchDispatchMode):  # type: ignore[misc]  # torch is untyped here
         if entry is None:
             self._book(storage, category)
             return
-        self.live[entry[1]] -= entry[0]
-        self.live[category] += entry[0]
-        entry[1] = category
+        size, before = entry
+        self.live[before] -= size
+        self.live[category] += size
+        self._booked[storage._cdata] = (size, category)
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+        self, func: Any, types: object, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run one operation and book what it returned."""
         if func is torch.ops.prim.device.default:  # two thirds of all calls; allocates nothing
@@ -86,7 +87,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[misc]  # torch is untyped here
         size = storage.nbytes()
         if self.cuda:
             size = math.ceil(size / CUDA_ROUNDING) * CUDA_ROUNDING
-        self._booked[storage._cdata] = [size, category]
+        self._booked[storage._cdata] = (size, category)
         weakref.finalize(storage, self._strike, storage._cdata).atexit = False
         self.live[category] += size
         self._note()
@@ -102,14 +103,16 @@ class Ledger(TorchDispatchMode):  # type: ignore[misc]  # torch is untyped here
             self.peaks[self._phase] = self.live | {"workspace": self.live["workspace"] + momentary}
 
 
-def _gemm_4bit(cuda: bool, inputs: torch.Tensor, _: Any, shape: Any, *__: Any) -> int:
+def _gemm_4bit(
+    cuda: bool, inputs: torch.Tensor, _: object, shape: Sequence[int], *__: object
+) -> int:
     """The weight in the inputs' dtype, and its scales in fp32 (bitsandbytes: dequant + linear)."""
     elements = shape[0] * shape[1]
     return int(elements * inputs.element_size() + elements // 64 * 4)
 
 
 def _flash_backward(
-    cuda: bool, grad: torch.Tensor, query: torch.Tensor, key: torch.Tensor, *_: Any
+    cuda: bool, grad: torch.Tensor, query: torch.Tensor, key: torch.Tensor, *_: object
 ) -> int:
     """What FlashAttention 2 allocates inside its backward on CUDA, bytes.
 

@@ -1,4 +1,4 @@
-"""How far was reality from the prediction, and what does the next plan learn from it?
+"""Records what trainings on this machine took, and fits the runtime overheads to that.
 
 Every training on a GPU leaves one line: what was predicted for torch's allocator, what the
 allocator handed out and reserved, and what else the process took. From three lines of one version
@@ -15,8 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from holdfast.memory.memory_plan import GIB
-from holdfast.memory.planner.strategies import Overheads
-from holdfast.memory.trace.traced import cache_folder
+from holdfast.memory.planner.strategies import RuntimeOverheads
+from holdfast.memory.trace.estimates import cache_folder
 
 FEWEST = 3
 HEADROOM = 1.10
@@ -53,13 +53,13 @@ def file() -> Path:
     return cache_folder().parent / "memory.jsonl"
 
 
-def observe(one: Observation, path: Path | None = None) -> None:
+def observe(observation: Observation, path: Path | None = None) -> None:
     """Add an observation; a home that cannot be written is done without."""
     path = path or file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(asdict(one)) + "\n")
+            lines.write(json.dumps(asdict(observation)) + "\n")
     except OSError:
         return
 
@@ -80,14 +80,14 @@ def observations(path: Path | None = None) -> list[Observation]:
     return [one for one in found if one.torch.split("+")[0] == installed.split("+")[0]]
 
 
-def overheads(path: Path | None = None) -> Overheads:
+def overheads(path: Path | None = None) -> RuntimeOverheads:
     """The assumed overheads, or those of this machine's own runs when there are enough."""
     return fitted(observations(path))
 
 
-def fitted(seen: Sequence[Observation]) -> Overheads:
-    """Overheads that would have covered every observation."""
-    assumed = Overheads()
+def fitted(seen: Sequence[Observation]) -> RuntimeOverheads:
+    """RuntimeOverheads that would have covered every observation."""
+    assumed = RuntimeOverheads()
     if len(seen) < FEWEST:
         return assumed
     gap = max(one.reserved / max(1, one.predicted) - 1 for one in seen)
@@ -99,7 +99,7 @@ def fitted(seen: Sequence[Observation]) -> Overheads:
         found = contexts[kind]
         return max(LEAST_CONTEXT_BYTES, round(HEADROOM * max(found))) if found else default
 
-    return Overheads(
+    return RuntimeOverheads(
         max(LEAST_FRAGMENTATION, HEADROOM * gap),
         context(False, assumed.context_bytes),
         context(True, assumed.distributed_bytes),

@@ -1,4 +1,4 @@
-"""Where do the weights lie while a model answers?
+"""Places the weights of a model that answers: on one GPU, or split over several.
 
 On one GPU when they fit there with room for a batch's keys and values; else its layers are split
 over the GPUs, as in training. The batch is halved when it does not fit (`holdfast.engines.hf`).

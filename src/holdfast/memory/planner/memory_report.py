@@ -1,0 +1,163 @@
+"""The value `MemoryReport`: a plan, the candidates it was chosen from, and what it rests on."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from holdfast.config import TrainSpec
+from holdfast.errors import UsageError
+from holdfast.memory.memory_plan import MemoryPlan
+from holdfast.memory.planner import explanation, train_script
+from holdfast.memory.planner.candidates import Candidate
+from holdfast.memory.planner.choice import Comparison
+from holdfast.memory.planner.translations import Language, say
+from holdfast.runs import store
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+DEFAULT_SEED = 1126
+WIDTH = 140
+"""Characters of a line in `repr` and in a notebook."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class MemoryReport:
+    """A plan and the grounds it stands on; shows itself in a terminal and in a notebook.
+
+    Attributes:
+        comparison: every candidate, the choice and the runner-up.
+        model: hub id or folder, for the launch line and the script.
+        source: `traced` or `formula`.
+        notes: what was assumed.
+        launch: what to type to run it; empty when nobody said what is to be run.
+        script: the training script that was written.
+    """
+
+    comparison: Comparison
+    model: str
+    source: str
+    notes: tuple[str, ...] = ()
+    launch: str = ""
+    script: Path | None = None
+
+    @property
+    def chosen(self) -> Candidate | None:
+        """The candidate to run; None when nothing fits."""
+        return self.comparison.chosen
+
+    @property
+    def plan(self) -> MemoryPlan | None:
+        """The plan of the chosen candidate; None when nothing fits."""
+        return self.chosen.plan if self.chosen else None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the job can be run on these GPUs at all."""
+        return self.chosen is not None
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Every way of running the job, those that do not fit included."""
+        return self.comparison.candidates
+
+    def to_json(self) -> dict[str, object]:
+        """All of it, for programs."""
+        commands = [self.launch] if self.launch else []
+        found = explanation.to_json(self.comparison, self.source, commands)
+        return found | {"notes": list(self.notes), "script": self.script and str(self.script)}
+
+    def show(self, every: bool = False, language: Language = "en") -> None:
+        """Print it.
+
+        Args:
+            every: all candidates, not only the best of each strategy.
+            language: `en` or `zh`.
+        """
+        from rich.console import Console
+
+        self._print(Console(), every, language)
+
+    def text(self, every: bool = False, language: Language = "en") -> str:
+        """What `show` prints, without colours."""
+        import io
+
+        from rich.console import Console
+
+        output = io.StringIO()
+        self._print(Console(file=output, width=WIDTH, no_color=True), every, language)
+        return output.getvalue()
+
+    def write_script(
+        self, path: str | Path, train: TrainSpec | None = None, seed: int = DEFAULT_SEED
+    ) -> MemoryReport:
+        """Write a plain training script that runs the chosen plan without Holdfast.
+
+        Args:
+            path: where to; nothing is overwritten.
+            train: learning rate, schedule and so on; None: the defaults.
+            seed: of adapters, dropout and order.
+
+        Returns:
+            The report with the script and its launch line.
+
+        Raises:
+            UsageError: the file exists, nothing fits, or weights would lie in host memory.
+        """
+        path = Path(path)
+        check_new(path)
+        text = train_script.script(
+            self.comparison, self.source, self.model, train or TrainSpec(), seed, path.name
+        )
+        store.write_text(path, text)
+        launch = train_script.launch_line(self.plan, path.name) if self.plan else ""
+        return replace(self, launch=launch, script=path)
+
+    def __repr__(self) -> str:
+        """The report as text."""
+        return self.text().rstrip()
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(repr(self))}</pre>"
+
+    def _print(self, console: Console, every: bool, language: Language) -> None:
+        for part in self._parts(every, language):
+            if isinstance(part, str):
+                console.print(part, highlight=False, markup=False, soft_wrap=True)
+            else:
+                console.print(part)
+
+    def _parts(self, every: bool, language: Language) -> Iterator[RenderableType]:
+        """What is printed, from top to bottom."""
+        found = self.comparison
+        yield explanation.title(found, language) + "\n"
+        yield explanation.table(found, language, every)
+        if found.chosen:
+            plan = found.chosen.plan
+            yield ""
+            yield explanation.breakdown(plan, language)
+            yield "\n" + say(language, "chosen", what=explanation.describe(plan, language))
+            yield say(language, "because", why=explanation.reason(found, language))
+            if found.runner_up:
+                yield explanation.runner_up(plan, found.runner_up.plan, language)
+        if methods := explanation.method_overhead(found, language):
+            yield methods
+        yield from explanation.changes(found, language)
+        yield "\n" + explanation.grounds(found, self.source, language)
+        yield from self.notes
+        if self.launch:
+            yield "\n" + say(language, "launch", command=self.launch)
+
+
+def check_new(path: Path) -> None:
+    """Refuse to overwrite a file with a script.
+
+    Raises:
+        UsageError: the file exists.
+    """
+    if path.exists():
+        raise UsageError("exists already", where=str(path), remedy="name another file for --export")

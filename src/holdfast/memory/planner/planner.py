@@ -1,0 +1,111 @@
+"""Plans the memory of a training: from a request to a report. Reads no weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from holdfast.config import LAB, LAB_FOLDER
+from holdfast.errors import UsageError
+from holdfast.memory.estimate.workload import Workload
+from holdfast.memory.hardware.detect import detect, host_ram_bytes
+from holdfast.memory.hardware.devices import GPU, parse
+from holdfast.memory.model.catalogue import read_config
+from holdfast.memory.model.shape import Shape, read_shape
+from holdfast.memory.planner import calibration
+from holdfast.memory.planner.choice import make_plan
+from holdfast.memory.planner.memory_report import MemoryReport
+from holdfast.memory.planner.request import USUAL_SEQ_LEN, PlanRequest
+from holdfast.memory.trace.estimates import estimates
+
+
+def plan_memory(
+    model: str | PlanRequest,
+    gpus: str | tuple[GPU, ...] | None = None,
+    *,
+    seq_len: int | None = None,
+    method: str | None = None,
+    strategy: str | None = None,
+    batch_size: int | None = None,
+    trace: bool = True,
+) -> MemoryReport:
+    """What fits on these GPUs, how it should be run, and what it takes; loads no weights.
+
+    Args:
+        model: hub id, folder, name of the catalogue, or `lab`; or a whole `PlanRequest`, in which
+            the other arguments replace what they say.
+        gpus: such as ``"2x24GiB"`` or ``"rtx4090"``; None: those of this machine.
+        seq_len: tokens of the longest example; None: 1,024.
+        method: `auto` (LoRA, on a 4-bit base where that is needed), `lora`, `qlora` or `full`.
+        strategy: the only one that is allowed, such as `ddp` or `qlora+split`.
+        batch_size: examples per optimiser step; None: as in a study without one.
+        trace: trace the model's own code, which takes seconds and torch; False: by formula.
+
+    Returns:
+        The report: `fits`, `plan`, `candidates`, `to_json()`; it shows itself in a notebook.
+
+    Raises:
+        UsageError: an unknown model, method, strategy or GPU, no GPU at all, or a request that no
+            amount of memory would help.
+    """
+    asked = model if isinstance(model, PlanRequest) else PlanRequest(model)
+    return plan(
+        replace(
+            asked,
+            gpus=asked.gpus if gpus is None else gpus,
+            seq_len=seq_len or asked.seq_len,
+            method=method or asked.method,
+            strategy=strategy or asked.strategy,
+            global_batch=batch_size or asked.global_batch,
+            trace=trace and asked.trace,
+        )
+    )
+
+
+def plan(request: PlanRequest) -> MemoryReport:
+    """Answer a request.
+
+    Raises:
+        UsageError: see `plan_memory`.
+        StudyError: adapters on a matrix or a layer that the model does not have.
+    """
+    if not request.model:
+        raise UsageError(
+            "give a study file or --model",
+            remedy="holdfast plan --model Qwen/Qwen2.5-7B-Instruct --gpus 2x24GiB",
+        )
+    work = request.workload()
+    name = str(LAB_FOLDER) if request.model == LAB else request.model
+    shape = read_shape(name, request.revision)
+    gpus, assumed = _gpus(request.gpus)
+    work, shortened = _within_positions(work, shape)
+    estimated = estimates(
+        shape, read_config(name, request.revision), work, request.trace, request.cache
+    )
+    comparison = make_plan(
+        shape, work, gpus, host_ram_bytes(), calibration.overheads(), estimated.estimate,
+        request.strategy,
+    )  # fmt: skip
+    notes = (shape.note, assumed, shortened, estimated.note)
+    return MemoryReport(comparison, name, estimated.source, tuple(note for note in notes if note))
+
+
+def _gpus(asked: str | tuple[GPU, ...] | None) -> tuple[tuple[GPU, ...], str]:
+    """The GPUs to plan for, and what is assumed of the speed of those that are only named."""
+    if isinstance(asked, tuple):
+        return asked, ""
+    if not asked:
+        return detect(), ""
+    named = parse(asked)
+    if all(gpu.known for gpu in named):
+        return named, ""
+    like = sorted({gpu.like for gpu in named if gpu.like})
+    return named, f"speed assumed as of: {', '.join(like)}"
+
+
+def _within_positions(work: Workload, shape: Shape) -> tuple[Workload, str]:
+    """The job, cut to what the model reads where its length was only assumed; and what to say."""
+    length = work.seq_len - work.method_overhead.generated_tokens
+    if length == USUAL_SEQ_LEN and shape.max_positions < work.seq_len:
+        cut = replace(work, seq_len=shape.max_positions)
+        return cut, f"examples of at most {shape.max_positions} tokens, the most this model reads"
+    return work, ""

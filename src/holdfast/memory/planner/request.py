@@ -1,0 +1,84 @@
+"""The value `PlanRequest`: what is to be trained, on what, and in which of the possible ways."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast, get_args
+
+from holdfast.config import TrainSpec
+from holdfast.errors import UsageError
+from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead
+from holdfast.memory.estimate.workload import Method, Workload, from_training
+from holdfast.memory.hardware.devices import GPU
+from holdfast.registry import nearest
+
+USUAL_SEQ_LEN = 1024
+"""Tokens of the longest example where nobody says."""
+METHODS: tuple[str, ...] = get_args(Method)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """What a plan is asked for; None: not said, so that it is chosen, found or assumed.
+
+    Attributes:
+        model: hub id, folder, name of the catalogue, or `lab`.
+        gpus: as a user writes them (`2x24GiB`), or GPUs; None: those of this machine.
+        seq_len: tokens of the longest example; None: `USUAL_SEQ_LEN`.
+        method: `auto`, `lora`, `qlora` or `full`; None: that of `train`, or `auto` without it.
+        micro_batch: examples per forward pass; None: chosen.
+        global_batch: examples per optimiser step; None: that of `train`.
+        strategy: the only one that is allowed, such as `ddp` or `qlora+split`.
+        quantize: whether 4-bit weights may be chosen.
+        trace: trace the model's own code, which takes seconds and torch; else by formula.
+        cache: folder of earlier traces; None: the usual one.
+        revision: of the hub model.
+        train: training settings; None: the defaults.
+        overhead: what the training's methods take beyond plain training.
+        supervised_tokens: tokens of the longest example that are trained on; None: all.
+    """
+
+    model: str = ""
+    gpus: str | tuple[GPU, ...] | None = None
+    seq_len: int | None = None
+    method: str | None = None
+    micro_batch: int | None = None
+    global_batch: int | None = None
+    strategy: str | None = None
+    quantize: bool = True
+    trace: bool = True
+    cache: Path | None = None
+    revision: str | None = None
+    train: TrainSpec | None = None
+    overhead: MethodOverhead = NOTHING
+    supervised_tokens: int | None = None
+
+    def workload(self) -> Workload:
+        """The job that is asked for, as the memory formulas see it.
+
+        Raises:
+            UsageError: an unknown method, QLoRA without quantisation, or an impossible size.
+        """
+        train = self.train or TrainSpec()
+        method = self.method or (self.train.method if self.train else "auto")
+        if method not in METHODS:
+            raise UsageError(
+                f"unknown method {method!r}{nearest(method, METHODS)}",
+                remedy=f"--method {', '.join(METHODS[:-1])} or {METHODS[-1]}",
+            )
+        if method == "qlora" and not self.quantize:
+            raise UsageError(
+                "QLoRA without quantisation",
+                remedy="leave out --no-quantize, or give --method lora",
+            )
+        plain = from_training(
+            train, self.seq_len or USUAL_SEQ_LEN, self.supervised_tokens, self.overhead
+        )
+        return replace(
+            plain,
+            method=cast(Method, method),
+            quantize=self.quantize,
+            micro_batch=self.micro_batch or plain.micro_batch,
+            global_batch=self.global_batch or plain.global_batch,
+        )

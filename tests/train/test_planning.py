@@ -1,0 +1,84 @@
+"""A study is planned for the arm that takes most, and says what was assumed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fixtures.paths import ROOT
+
+from holdfast import methods
+from holdfast.config import Study, load
+from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead
+from holdfast.memory.estimate.workload import from_training
+from holdfast.memory.planner.request import PlanRequest
+from holdfast.train.planning import arms_of, overhead_of, plan_study
+
+STUDY = {
+    "name": "arms", "model": "Qwen/Qwen2.5-7B-Instruct", "tasks": {"gsm8k": {"role": "target"}},
+    "train": {"max_length": 1024}, "hardware": {"gpus": "1x24GiB"},
+}  # fmt: skip
+KL = MethodOverhead(names=("kl",), logits="policy+reference")
+
+
+def test_a_study_is_planned_for_the_arm_that_takes_most() -> None:
+    plain = Study.model_validate(STUDY)
+    wide = {"lora": {"r": 256}}
+    study = Study.model_validate(STUDY | {"arms": {"sft": {}, "wide": {"train": wide}}})
+    found = plan_study(study)
+    assert found.comparison.work.rank == 256
+    assert any("planned for the arm wide" in note for note in found.notes)
+    alone = plan_study(plain)
+    assert alone.comparison.work == replace(from_training(plain.train, 1024), quantize=True)
+    assert not any("planned for" in note for note in alone.notes)
+    arms = {
+        "sft": PlanRequest(train=plain.train),
+        "kl": PlanRequest(train=plain.train, overhead=KL),
+    }
+    held = plan_study(plain, arms=arms, answer_tokens=200).comparison.work
+    assert (held.method_overhead, held.supervised_tokens) == (KL, 200)
+    fast = {"learning_rate": [1e-5, 1e-4]}
+    swept = Study.model_validate(STUDY | {"arms": {"sft": {"train": fast}}})
+    assert plan_study(swept).notes == alone.notes
+
+
+def test_what_is_asked_wins_over_the_study() -> None:
+    study = Study.model_validate(STUDY)
+    asked = PlanRequest(gpus="2x24GiB", seq_len=512, method="lora", strategy="ddp", trace=False)
+    found = plan_study(study, asked)
+    assert found.plan is not None and found.plan.strategy == "ddp"
+    assert {one.plan.strategy for one in found.candidates} == {"ddp"}
+    assert (found.comparison.work.seq_len, found.comparison.work.method) == (512, "lora")
+
+
+def test_methods_say_what_they_take() -> None:
+    def asked(*names: str) -> MethodOverhead:
+        return overhead_of([methods.build(name, None, "s", "arms.a.loss") for name in names])
+
+    assert asked() == asked("token_mask") == asked("loss_weight") == NOTHING
+    assert asked("kl") == KL
+    assert asked("l2_init", "ewc").copies == 3
+    assert asked("kl", "l2_init").names == ("kl", "l2_init")
+    assert asked("sdft").generated_tokens == asked("gkd").generated_tokens == 256
+    assert asked("gkd").everywhere
+    arms = {"sft": {}, "again": {"from": "sft", "weights": []}, "held": {"loss": ["kl"]}}
+    study = Study.model_validate(STUDY | {"arms": arms})
+    assert arms_of(study) == {
+        "sft": PlanRequest(train=study.train),
+        "held": PlanRequest(train=study.train, overhead=KL),
+    }
+
+
+def test_the_study_without_a_length_names_what_it_assumed() -> None:
+    study = Study.model_validate({**STUDY, "train": {}})
+    drawing = MethodOverhead(names=("sdft",), generated_tokens=64)
+    found = plan_study(study, arms={"sdft": PlanRequest(train=study.train, overhead=drawing)})
+    assert found.comparison.work.seq_len == 1024 + 64
+    assert any("at most 1,024 tokens" in note for note in found.notes)
+
+
+def test_the_example_plans_as_it_says() -> None:
+    study = load.load(ROOT / "examples" / "qwen2.5-7b-2x24g.yaml", [])
+    found = plan_study(study)
+    assert found.plan is not None
+    assert found.plan.strategy == "ddp"
+    assert found.comparison.work.seq_len == 1024
