@@ -1,8 +1,8 @@
-"""What are the values that flow between the parts of Holdfast?
+"""Values that flow between the parts of Holdfast: messages, examples, replies, verdicts, readings.
 
 Plain frozen dataclasses, cheap to make by the hundred thousand and safe to share. Everything here
-round-trips through JSON (`holdfast.runs.store.write_jsonl`), so that replies can be graded again years
-later without the model that wrote them.
+round-trips through JSON (`holdfast.runs.store.write_jsonl`), so that replies can be graded again
+years later without the model that wrote them.
 """
 
 from __future__ import annotations
@@ -63,6 +63,32 @@ class Reply:
     text: str
     finish: Literal["stop", "length", "filtered"]
     n_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """The identity of weights.
+
+    Attributes:
+        base: hub id or local folder.
+        revision: branch, tag or commit on the hub.
+        adapter: folder of a PEFT adapter, or None for the model as it is.
+        trust_remote_code: run the model's own Python code.
+        scale: share of the adapter's change that is applied.
+        gguf: the file of `base` that holds the weights, llama.cpp's format; None: safetensors.
+    """
+
+    base: str
+    revision: str | None = None
+    adapter: str | None = None
+    trust_remote_code: bool = False
+    scale: float = 1.0
+    gguf: str | None = None
+
+    def loading(self) -> dict[str, str | bool | None]:
+        """Arguments for every ``from_pretrained``."""
+        file: dict[str, str | bool | None] = {"gguf_file": self.gguf} if self.gguf else {}
+        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code, **file}
 
 
 @dataclass(frozen=True, slots=True)

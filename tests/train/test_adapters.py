@@ -16,7 +16,7 @@ from holdfast.lab.problems import problems
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.methods import REPLAY
 from holdfast.models import ModelRef, placement
-from holdfast.models.placement import Seat
+from holdfast.models.placement import Rank
 from holdfast.progress import Silent
 from holdfast.train import adapters, data
 from holdfast.types import Example, Message
@@ -274,7 +274,7 @@ def test_layers_hold_for_every_variant(tiny_model: Path, variant: str) -> None:
     trained = [name for name, one in model.named_parameters() if one.requires_grad]
     assert trained
     assert all("layers.1." in one and ("q_proj" in one or "down_proj" in one) for one in trained)
-    placement.check_start(model, PLAN, "lora", "cpu", Seat())
+    placement.check_start(model, PLAN, "lora", "cpu", Rank())
 
 
 @pytest.mark.parametrize(
@@ -308,8 +308,8 @@ def test_a_preset_without_a_match_names_what_there_is() -> None:
 
 def test_where_a_variant_may_train() -> None:
     for variant in ("lora", "rslora"):
-        for placement in ("cpu", "single", "ddp", "split", "fsdp2", "offload"):
-            adapters.check(_spec(variant), placement, placement != "offload")
+        for where in ("cpu", "single", "ddp", "split", "fsdp2", "offload"):
+            adapters.check(_spec(variant), where, where != "offload")
     adapters.check(_spec("dora"), "ddp", True)
     for variant, placement in (("oft", "fsdp2"), ("osf", "ddp"), ("corda", "split")):
         with pytest.raises(StudyError, match=f"{variant} was not validated"):
@@ -328,4 +328,4 @@ def test_a_gradient_that_does_not_arrive_is_noticed(tiny_model: Path) -> None:
         with pytest.raises(TrainingError, match="2 of 2 layers got no gradient"):
             placement.check_gradients(model)
         with pytest.raises(TrainingError, match="is trained, under method full"):
-            placement.check_start(model, PLAN, "full", "cpu", Seat())
+            placement.check_start(model, PLAN, "full", "cpu", Rank())

@@ -22,7 +22,7 @@ from holdfast.engines.resumable import REPLIES
 from holdfast.errors import ModelError
 from holdfast.grading import evaluate, safety_outcomes
 from holdfast.models import ModelRef, external
-from holdfast.models.external import Foreign
+from holdfast.models.external import ExternalModel
 from holdfast.models.peft_adapter import brings_modules
 from holdfast.progress import Progress
 from holdfast.report import write_report
@@ -63,8 +63,8 @@ class Comparison:
     """
 
     plan: Plan
-    base: Foreign
-    tuned: Mapping[str, Foreign]
+    base: ExternalModel
+    tuned: Mapping[str, ExternalModel]
     marks: Mapping[str, Mapping[str, Any]]
     engines: Mapping[str, str]
     target: str | None
@@ -77,7 +77,7 @@ class Comparison:
         return len(set(self.engines.values())) > 1
 
     @property
-    def local(self) -> dict[str, Foreign]:
+    def local(self) -> dict[str, ExternalModel]:
         """The models that are loaded here, by name."""
         every = {BASE: self.base, **self.tuned}
         return {name: one for name, one in every.items() if one.form not in external.ELSEWHERE}
@@ -180,7 +180,7 @@ def _looks(one: Comparison) -> Stage:
     return Stage(LOOKS, identity, make)
 
 
-def _look(model: Foreign) -> dict[str, str]:
+def _look(model: ExternalModel) -> dict[str, str]:
     tokenizer = models.load_tokenizer(model.ref)
     found = {
         "template": store.fingerprint(chat.prompt_text(tokenizer, PROBE)),
@@ -223,7 +223,7 @@ def summarise(one: Comparison) -> Results:
         notes = more + notes
     results = assemble(
         plan.study.name,
-        one.base.said,
+        one.base.source,
         (),
         [_info(one, info) for info in collect.task_infos(plan)],
         collect.arm_infos(plan),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -19,7 +20,7 @@ from holdfast import models
 from holdfast.config import Sampling
 from holdfast.data import chat
 from holdfast.data.chat import Encoded
-from holdfast.engines import Spent, log_likelihood
+from holdfast.engines import Usage, log_likelihood
 from holdfast.engines.halving import scale_adapter
 from holdfast.engines.stop_strings import Until, cut
 from holdfast.errors import HoldfastError
@@ -71,7 +72,8 @@ class HFEngine:
         self.ref, self._wanted, self._bf16, self._nf4 = ref, device, bf16, nf4
         self._batch_size, self._map = batch_size, device_map
         self.events: list[dict[str, Any]] = []
-        self.spent = Spent()
+        self.usage = Usage()
+        self.answer_folder: Path | None = None
         self._most: dict[str, int] = {}  # rows at a time since the last failure, by kind of work
         self._drill = Drill.from_environment()
         self._base: Any = None
@@ -127,13 +129,13 @@ class HFEngine:
         samples = sampling.samples
         rows = [(examples[i], encoded[i], n) for i in order for n in range(samples)]
         size = max(1, (self._batch_size or 1) // samples) * samples
-        self.spent.read += samples * sum(map(len, encoded))
+        self.usage.read += samples * sum(map(len, encoded))
         replies: list[list[Reply]] = [[] for _ in examples]
         done = 0
         for answers in self._in_batches(
             "generate", rows, size, lambda batch: self._batch(model, batch, sampling), progress.say
         ):
-            self.spent.written += sum(map(len, answers))
+            self.usage.written += sum(map(len, answers))
             for row, tokens in enumerate(answers, start=done):
                 example, _, sample = rows[row]
                 replies[order[row // samples]].append(self._reply(example, sample, tokens))
@@ -207,7 +209,7 @@ class HFEngine:
     ) -> list[list[One]]:
         """What `work` makes of the rows, the longest first, in their own order."""
         order = sorted(range(len(rows)), key=lambda i: -lengths[i])
-        self.spent.read += sum(lengths)
+        self.usage.read += sum(lengths)
         say = logging.getLogger(__name__).warning
         found: list[list[One]] = [[]] * len(rows)
         places = iter(order)

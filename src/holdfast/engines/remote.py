@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from holdfast.config import Sampling
 from holdfast.endpoint import Answer, Endpoint, Server, parse_url
-from holdfast.engines import Spent
+from holdfast.engines import Usage
 from holdfast.engines.stop_strings import cut
 from holdfast.errors import EndpointError, ModelError
 from holdfast.models import ModelRef
@@ -32,7 +32,7 @@ class RemoteEngine:
 
     Attributes:
         about: says that it is remote.
-        folder: where every answer is kept as it comes (`engines.Keeping`).
+        answer_folder: where every answer is kept as it comes.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ class RemoteEngine:
             )
         self._refuse(ref.adapter, ref.scale)
         self._endpoint = Endpoint(self.server, first_wait_s)
-        self.folder: Path | None = None
-        self.spent = Spent()
+        self.answer_folder: Path | None = None
+        self.usage = Usage()
         self.about = "remote, precision as served"
 
     def __enter__(self) -> Self:
@@ -135,9 +135,9 @@ class RemoteEngine:
             for one, sample in rows
         ]
         steps = _Shared(progress, sampling.samples)
-        answers = self._endpoint.ask(bodies, self.folder, steps, silent=True)
-        self.spent.read += sum(one.read for one in answers)
-        self.spent.written += sum(one.written for one in answers)
+        answers = self._endpoint.ask(bodies, self.answer_folder, steps, silent=True)
+        self.usage.read += sum(one.read for one in answers)
+        self.usage.written += sum(one.written for one in answers)
         replies = [
             self._reply(one, sample, answer)
             for (one, sample), answer in zip(rows, answers, strict=True)

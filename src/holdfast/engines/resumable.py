@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.config import Sampling
-from holdfast.engines import Engine, Keeping, Spent
+from holdfast.engines import Engine, Usage
 from holdfast.progress import Progress
 from holdfast.runs import store
 from holdfast.types import Example, Message, Reply
@@ -64,8 +64,7 @@ def ask(
 
     def work(some: Sequence[Example]) -> list[list[Reply]]:
         lent = engine()
-        if isinstance(lent, Keeping):
-            lent.folder = folder
+        lent.answer_folder = folder
         return _answers(lent, some, sampling, adapter, progress, scale)
 
     return in_chunks(
@@ -165,7 +164,7 @@ def score(
     examples: Sequence[Example],
     kept: Path | None,
     of: Mapping[str, Any] | None = None,
-) -> tuple[list[list[float]], Spent]:
+) -> tuple[list[list[float]], Usage]:
     """The base's loss of each token of each answer, nats; what is known already is not asked.
 
     Args:
@@ -185,14 +184,14 @@ def score(
     todo = list(missing.items())
     for start in range(0, len(todo), CHUNK):
         some = todo[start : start + CHUNK]
-        started, before = time.perf_counter(), engine().spent.read
+        started, before = time.perf_counter(), engine().usage.read
         found = engine().token_nll([one for _, one in some])
         seconds = (time.perf_counter() - started) / len(some)
-        read = (engine().spent.read - before) / len(some)
+        read = (engine().usage.read - before) / len(some)
         for (mark, _), losses in zip(some, found, strict=True):
             known[mark] = {"of": mark, "nll": losses, "read": read, "seconds": seconds}
         if kept is not None:
             store.write_jsonl(kept, known.values())
     used = [known[mark] for mark in dict.fromkeys(marks)]
-    spent = Spent(round(sum(o["read"] for o in used)), 0, sum(o["seconds"] for o in used))
-    return [known[mark]["nll"] for mark in marks], spent
+    usage = Usage(round(sum(o["read"] for o in used)), 0, sum(o["seconds"] for o in used))
+    return [known[mark]["nll"] for mark in marks], usage

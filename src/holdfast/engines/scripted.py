@@ -7,11 +7,12 @@ is answered.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from holdfast.config import Sampling
-from holdfast.engines import Spent
+from holdfast.engines import Usage
 from holdfast.progress import Progress
 from holdfast.types import Example, Reply
 
@@ -27,7 +28,8 @@ class ScriptedEngine:
         """Take the script; `calls` counts the examples that were asked."""
         self._script = script
         self.calls = 0
-        self.spent = Spent()
+        self.usage = Usage()
+        self.answer_folder: Path | None = None
 
     def __enter__(self) -> Self:
         """Nothing to load."""

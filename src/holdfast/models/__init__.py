@@ -2,7 +2,6 @@
 
 from holdfast.config import LAB, LAB_FOLDER
 from holdfast.models.loading import (
-    ModelRef,
     describe_device,
     empty_cache,
     identity,
@@ -13,6 +12,7 @@ from holdfast.models.loading import (
     reference,
     require_torch,
 )
+from holdfast.types import ModelRef
 
 __all__ = [
     "LAB",

@@ -8,42 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.config import LAB, LAB_FOLDER, ModelSpec
 from holdfast.errors import MissingDependency, ModelError
 from holdfast.models.files import check_folder, sampled_hash
+from holdfast.types import ModelRef
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRef:
-    """The identity of weights.
-
-    Attributes:
-        base: hub id or local folder.
-        revision: branch, tag or commit on the hub.
-        adapter: folder of a PEFT adapter, or None for the model as it is.
-        trust_remote_code: run the model's own Python code.
-        scale: share of the adapter's change that is applied.
-        gguf: the file of `base` that holds the weights, llama.cpp's format; None: safetensors.
-    """
-
-    base: str
-    revision: str | None = None
-    adapter: str | None = None
-    trust_remote_code: bool = False
-    scale: float = 1.0
-    gguf: str | None = None
-
-    def loading(self) -> dict[str, Any]:
-        """Arguments for every ``from_pretrained``."""
-        file = {"gguf_file": self.gguf} if self.gguf else {}
-        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code, **file}
 
 
 def reference(spec: ModelSpec) -> ModelRef:

@@ -50,12 +50,12 @@ def settings_of(folder: Path) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def check(folder: Path, said: str) -> Mapping[str, Any]:
+def check(folder: Path, source: str) -> Mapping[str, Any]:
     """An adapter's settings, if it can be used.
 
     Args:
         folder: of the adapter.
-        said: how its user names it.
+        source: how its user names it.
 
     Raises:
         ModelError: it is no change of weights, or its weights are missing or pickled.
@@ -65,7 +65,7 @@ def check(folder: Path, said: str) -> Mapping[str, Any]:
     if not kind or kind in PROMPTS:
         raise ModelError(
             f"is no change of weights (peft_type {kind or 'missing'})",
-            where=said,
+            where=source,
             remedy="LoRA and its relatives can be compared",
         )
     if not (folder / WEIGHTS).is_file():
@@ -74,7 +74,7 @@ def check(folder: Path, said: str) -> Mapping[str, Any]:
             "its weights are pickled (adapter_model.bin), which can run code when loaded"
             if pickled
             else f"has no {WEIGHTS}",
-            where=said,
+            where=source,
             remedy="load it with PEFT where you trust it and save it again: it writes safetensors"
             if pickled
             else "fetch it",

@@ -1,4 +1,4 @@
-"""How does a plan become a model on devices, and is it where the plan says?
+"""Loads a model where the memory plan says, and checks before training that it is there.
 
 dtype and placement are always spelled out: a library that is left to guess spreads a model over all
 GPUs it sees, or loads it in float32. What came of it is checked before and after the first backward
@@ -25,25 +25,36 @@ ADAPTER = re.compile(r"\.(lora|oft|osf)_")
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
-    """Where this process sits among those that train together; torchrun tells it."""
+class Rank:
+    """This process among those that train together, as torchrun numbers them.
+
+    Attributes:
+        rank: over all machines.
+        local_rank: on this machine, and so the GPU's position among the visible ones.
+        world_size: how many there are.
+    """
 
     rank: int = 0
     local_rank: int = 0
     world_size: int = 1
 
     @classmethod
-    def taken(cls, environment: Mapping[str, str] = os.environ) -> Seat:
-        """This process's seat: the only one, unless a launcher says otherwise."""
+    def current(cls, environment: Mapping[str, str] = os.environ) -> Rank:
+        """This process's rank: the only one, unless a launcher says otherwise."""
         names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
         if not all(name in environment for name in names):
             return cls()
         return cls(*(int(environment[name]) for name in names))
 
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes what only one may write."""
+        return self.rank == 0
 
-def device_map(plan: MemoryPlan, device: str, seat: Seat) -> dict[str, int | str]:
+
+def device_map(plan: MemoryPlan, device: str, rank: Rank) -> dict[str, int | str]:
     """Module name to GPU (its position among the visible ones) or "cpu", for `from_pretrained`."""
-    here: int | str = seat.local_rank if device == "cuda" else "cpu"
+    here: int | str = rank.local_rank if device == "cuda" else "cpu"
     match plan.placement:
         case "split" if plan.device_map is None:
             raise TrainingError(
@@ -60,7 +71,7 @@ def device_map(plan: MemoryPlan, device: str, seat: Seat) -> dict[str, int | str
             return {"": here}
 
 
-def load(ref: ModelRef, plan: MemoryPlan, dtype: Any, device: str, seat: Seat) -> Any:
+def load(ref: ModelRef, plan: MemoryPlan, dtype: Any, device: str, rank: Rank) -> Any:
     """The base model as planned; weights to be offloaded are still in host memory (`offload`).
 
     Raises:
@@ -72,7 +83,7 @@ def load(ref: ModelRef, plan: MemoryPlan, dtype: Any, device: str, seat: Seat) -
             "4-bit weights cannot be offloaded",
             remedy="offload in bfloat16 (train.method: lora), or shard over several GPUs",
         )
-    where = device_map(plan, device, seat)
+    where = device_map(plan, device, rank)
     with loading():
         return models.load_model(
             ref, dtype, device, plan.quantized, where, shared_out=plan.placement == "fsdp2"
@@ -111,7 +122,7 @@ def offload(model: Any, device: str) -> None:
     getattr(model, "base_model", model).model.hf_device_map = {"": device, "offloaded": "cpu"}
 
 
-def bring_home(model: Any, device: Any) -> None:
+def outputs_to_first_gpu(model: Any, device: Any) -> None:
     """Let a split model's outputs come back to the first GPU, where the trainer counts tokens.
 
     accelerate's own hook for that is lost when TRL replaces the model's forward by its fused one.
@@ -157,7 +168,7 @@ def check_world(plan: MemoryPlan, world_size: int) -> None:
         )
 
 
-def check_start(model: Any, plan: MemoryPlan, method: str, device: str, seat: Seat) -> None:
+def check_start(model: Any, plan: MemoryPlan, method: str, device: str, rank: Rank) -> None:
     """Is everything where, and what, the plan says? To be called before the first step.
 
     Raises:
@@ -175,7 +186,7 @@ def check_start(model: Any, plan: MemoryPlan, method: str, device: str, seat: Se
             raise _not_as_planned(f"{name} is {one.dtype} instead of {expected}")
     if not trained:
         raise _not_as_planned("nothing is trained", "check train.lora.target_modules")
-    allowed = _devices(plan, device, seat)
+    allowed = _devices(plan, device, rank)
     seen = set()
     for name, one in model.named_parameters():
         where = str(getattr(one, "_local_tensor", one).device)
@@ -187,12 +198,12 @@ def check_start(model: Any, plan: MemoryPlan, method: str, device: str, seat: Se
         raise _not_as_planned(f"nothing is on {', '.join(sorted(allowed - seen))}")
 
 
-def _devices(plan: MemoryPlan, device: str, seat: Seat) -> set[str]:
+def _devices(plan: MemoryPlan, device: str, rank: Rank) -> set[str]:
     if device == "cpu":
         return {"cpu"}
     if plan.placement == "split":
         return {f"cuda:{one}" for one in (plan.device_map or {}).values()}
-    return {f"cuda:{seat.local_rank}"}
+    return {f"cuda:{rank.local_rank}"}
 
 
 def check_gradients(model: Any) -> None:

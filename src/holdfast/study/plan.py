@@ -19,7 +19,7 @@ from holdfast.judges import Desk
 from holdfast.memory.hardware.devices import GPU
 from holdfast.methods import AskMethod, DataMethod, LossMethod, Setting, WeightMethod
 from holdfast.models import ModelRef
-from holdfast.models.external import Foreign
+from holdfast.models.external import ExternalModel
 from holdfast.progress import Progress
 from holdfast.runs import store
 from holdfast.runs.stages import Stage
@@ -43,7 +43,7 @@ class Arm:
     loss: tuple[LossMethod, ...] = ()
     weights: tuple[WeightMethod, ...] = ()
     ask: tuple[AskMethod, ...] = ()
-    foreign: Foreign | None = field(default=None, kw_only=True)
+    foreign: ExternalModel | None = field(default=None, kw_only=True)
 
     @property
     def made(self) -> tuple[DataMethod, ...]:

@@ -26,7 +26,7 @@ from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.memory.out_of_memory import loading
 from holdfast.methods import Term
 from holdfast.models import ModelRef, placement
-from holdfast.models.placement import Seat
+from holdfast.models.placement import Rank
 from holdfast.progress import Progress
 from holdfast.runs import store
 from holdfast.train import adapters, checkpoints
@@ -97,7 +97,7 @@ def fit(
     finally:  # trainer and model hold each other; the next stage needs their memory
         gc.collect()
         models.empty_cache()
-    if Seat.taken().rank == 0:
+    if Rank.current().is_first:
         store.write_json(folder / SUMMARY, summary)
         checkpoints.keep_weights_only(folder)
     return summary
@@ -122,9 +122,9 @@ class _Job:
 
 
 def _train(job: _Job, device: str, plan: MemoryPlan | None, rehearsal: bool) -> dict[str, Any]:
-    spec, folder, seat = job.spec, job.folder, Seat.taken()
+    spec, folder, rank = job.spec, job.folder, Rank.current()
     if plan is not None:
-        placement.check_world(plan, seat.world_size)
+        placement.check_world(plan, rank.world_size)
     dtype = models.pick_dtype(device, spec.bf16)
     if plan is not None and spec.method != "full":
         dtype = models.pick_dtype(device, plan.dtype == "bfloat16")
@@ -137,8 +137,8 @@ def _train(job: _Job, device: str, plan: MemoryPlan | None, rehearsal: bool) -> 
     bf16 = str(dtype) == BF16
     with _explained(spec):
         arguments = trainer_arguments(spec, job.budget, job.seed, folder, device, bf16, plan)
-    arguments.gradient_accumulation_steps = len(slots) // job.budget.steps // seat.world_size
-    if seat.rank == 0:
+    arguments.gradient_accumulation_steps = len(slots) // job.budget.steps // rank.world_size
+    if rank.is_first:
         checkpoints.tidy(folder)
     checkpoints.meet()
     start = checkpoints.last_complete(folder)
@@ -168,13 +168,13 @@ def _train(job: _Job, device: str, plan: MemoryPlan | None, rehearsal: bool) -> 
     if plan is not None and spec.method != "full":
         placement.cast_adapters(model, plan)
     if plan is not None and plan.placement == "split":
-        placement.bring_home(trainer.model, arguments.device)
+        placement.outputs_to_first_gpu(trainer.model, arguments.device)
     trainer.remove_callback(PrinterCallback)
     longest = None
     if rehearsal:
         row = max(range(len(slots)), key=lambda i: _area([costs[j].tokens for j in slots[i]]))
         longest = collate([trainer.train_dataset[row]], tokenizer.pad_token_id)
-    planned = None if plan is None else Planned(plan, spec.method, device, seat)
+    planned = None if plan is None else Planned(plan, spec.method, device, rank)
     trainer.add_callback(
         watch(trainer, set(job.save_at), job.progress, planned, longest, job.meters)
     )
@@ -189,7 +189,7 @@ def _train(job: _Job, device: str, plan: MemoryPlan | None, rehearsal: bool) -> 
     finally:
         with (folder / EVENTS).open("a", encoding="utf-8") as file:
             file.writelines(store.jsonl_line(event) for event in trainer.events)
-    if seat.rank == 0:
+    if rank.is_first:
         store.write_jsonl(folder / "log.jsonl", trainer.state.log_history)
     seen = [index for slot in dealt for index in slot]
     losses = [[log["step"], log["loss"]] for log in trainer.state.log_history if "loss" in log]
@@ -229,7 +229,7 @@ def _load(job: _Job, device: str, dtype: Any, plan: MemoryPlan | None) -> Any:
     # All weights train: bfloat16 would round most updates away, so they are float32 under autocast.
     loaded_as = models.pick_dtype(device, False) if job.spec.method == "full" else dtype
     if plan is not None:
-        return placement.load(job.ref, plan, loaded_as, device, Seat.taken())
+        return placement.load(job.ref, plan, loaded_as, device, Rank.current())
     with loading():
         return models.load_model(job.ref, loaded_as, device, nf4=job.spec.method == "qlora")
 

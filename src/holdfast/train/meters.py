@@ -17,7 +17,7 @@ from typing import Any
 
 from holdfast.data.chat import Encoded
 from holdfast.models import weight_delta
-from holdfast.models.placement import Seat
+from holdfast.models.placement import Rank
 from holdfast.runs import store
 
 FILE = "meters.jsonl"
@@ -40,7 +40,7 @@ class Meters:
             folder: of the run; gets ``meters.jsonl``.
         """
         self._rows, self._stop, self._file = rows, dict(stop), folder / FILE
-        self._first = Seat.taken().rank == 0
+        self._first = Rank.current().is_first
         self._base: list[Any] | None = None
         self.stopped_at: int | None = None
         self.why = ""

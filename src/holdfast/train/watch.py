@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast.errors import TrainingError
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.models import placement
-from holdfast.models.placement import Seat
+from holdfast.models.placement import Rank
 from holdfast.progress import Progress
 from holdfast.train.checkpoints import checkpoint_name, mark_complete, meet, save_shards
 from holdfast.train.meters import Meters
@@ -32,7 +32,7 @@ class Planned:
     plan: MemoryPlan
     method: str
     device: str
-    seat: Seat
+    rank: Rank
 
 
 def watch(
@@ -61,7 +61,7 @@ def watch(
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if planned is not None:
                 placement.check_start(
-                    trainer.model, planned.plan, planned.method, planned.device, planned.seat
+                    trainer.model, planned.plan, planned.method, planned.device, planned.rank
                 )
             if longest is not None:
                 rehearse(trainer, longest)

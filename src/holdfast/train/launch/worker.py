@@ -16,7 +16,7 @@ from holdfast import methods
 from holdfast.config import TrainSpec
 from holdfast.errors import HoldfastError, OutOfMemory
 from holdfast.models import ModelRef
-from holdfast.models.placement import Seat
+from holdfast.models.placement import Rank
 from holdfast.progress import Progress, Silent
 from holdfast.runs import store
 from holdfast.train import fit
@@ -72,7 +72,7 @@ def main(path: Path) -> int:
     if parent := os.environ.get(PARENT):
         end_with(int(parent))
     job = read_job(path)
-    first = Seat.taken().rank == 0
+    first = Rank.current().is_first
     _cap(job)
     try:
         train(job, Told(job.desk / PROGRESS) if first else Silent())
@@ -96,7 +96,7 @@ def _cap(job: Job) -> None:
         import torch
 
         gpus = range(torch.cuda.device_count())
-        for gpu in [Seat.taken().local_rank] if Seat.taken().world_size > 1 else gpus:
+        for gpu in [Rank.current().local_rank] if Rank.current().world_size > 1 else gpus:
             torch.cuda.memory.set_per_process_memory_fraction(job.cap, gpu)
 
 
