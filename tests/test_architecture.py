@@ -23,7 +23,7 @@ LAYERS = {
 }
 LATE = {
     "engines.generate", "memory.trace.compared", "memory.trace.ledger", "memory.trace.standin", "memory.trace.trace",
-    "train.objective", "train.pieces", "train.trainer",
+    "train.objective", "train.trainer",
 }  # fmt: skip
 """Modules that need torch to be read; nothing may import them at module level."""
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "scipy",

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from holdfast import train
 from holdfast.config import LoraSpec, TrainSpec
 from holdfast.data.batching import plain_budget
 from holdfast.errors import StudyError
@@ -19,6 +18,9 @@ from holdfast.models import ModelRef, placement
 from holdfast.models.placement import Rank
 from holdfast.progress import Silent
 from holdfast.train import adapters, data
+from holdfast.train.data import TrainingData
+from holdfast.train.fit import fit
+from holdfast.train.job import TrainJob
 from holdfast.types import Example, Message
 
 VARIANTS = ("lora", "rslora", "dora", "oft", "osf", "corda")
@@ -89,10 +91,8 @@ def _fit(
     )
     encoded = _rows(folder)
     budget = plain_budget([row.cost for row in encoded], 2, 2, 2)
-    train.fit(
-        ModelRef(str(folder)), encoded, ["task"] * len(encoded), budget, spec, 1, (1, 2), out,
-        Silent(), "cpu", plan,
-    )  # fmt: skip
+    job = TrainJob(ModelRef(str(folder)), spec, budget, 1, (1, 2), out, device="cpu", plan=plan)
+    fit(job, TrainingData(encoded))
     return kept[-1].eval()
 
 
@@ -154,10 +154,11 @@ def test_a_killed_run_ends_in_the_same_weights(
     budget = plain_budget([row.cost for row in encoded], 3, 2, 2)
     for name, progress in (("whole", Silent()), ("cut", DiesAfterOne()), ("cut", Silent())):
         try:
-            train.fit(
-                ModelRef(str(tiny_model)), encoded, ["task"] * 8, budget, spec, 1, (1, 3),
-                tmp_path / name, progress, "cpu", PLAN,
+            job = TrainJob(
+                ModelRef(str(tiny_model)), spec, budget, 1, (1, 3), tmp_path / name, device="cpu",
+                plan=PLAN,
             )  # fmt: skip
+            fit(job, TrainingData(encoded), progress=progress)
         except Killed:
             assert (tmp_path / "cut" / "checkpoint-1" / "complete").exists()
     one, two = (
@@ -311,9 +312,9 @@ def test_where_a_variant_may_train() -> None:
         for where in ("cpu", "single", "ddp", "split", "fsdp2", "offload"):
             adapters.check(_spec(variant), where, where != "offload")
     adapters.check(_spec("dora"), "ddp", True)
-    for variant, placement in (("oft", "fsdp2"), ("osf", "ddp"), ("corda", "split")):
+    for variant, where in (("oft", "fsdp2"), ("osf", "ddp"), ("corda", "split")):
         with pytest.raises(StudyError, match=f"{variant} was not validated"):
-            adapters.check(_spec(variant), placement, False)
+            adapters.check(_spec(variant), where, False)
     with pytest.raises(StudyError, match="4-bit weights do not allow"):
         adapters.check(_spec("osf"), "single", True)
     with pytest.raises(StudyError, match="weight decay"):

@@ -1,4 +1,4 @@
-"""How do messages become token ids, and which of them are trained on?
+"""Renders messages with a model's chat template into token ids, and masks what is not learned.
 
 The only module that knows chat templates. Prompt and answer are rendered by the model's own
 template and tokenised apart, so that in training the prompt's ids are exactly those that the model

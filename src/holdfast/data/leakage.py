@@ -1,4 +1,4 @@
-"""Has an evaluation prompt slipped into the training data?
+"""Finds evaluation questions that have slipped into the training data.
 
 Two tests per evaluation question against every training question: equal after normalisation, or at
 least `OVERLAP` of its word n-grams found in one training question. A share in one partner, rather

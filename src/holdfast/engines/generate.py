@@ -1,4 +1,4 @@
-"""How does a batch of prompts become answers, without waiting for its longest one?
+"""Generates the answers of a batch of prompts without waiting for its longest one.
 
 ``generate`` runs a batch until its last row has ended, and answers differ in length by an order of
 magnitude. So it is stopped when half the rows have ended, and goes on with the others from the same

@@ -1,4 +1,4 @@
-"""How does transformers answer many prompts fast?
+"""Answers many prompts fast with transformers.
 
 Prompts are sorted by length, padded on the left and decoded in batches that shrink as answers end
 (`holdfast.engines.generate`); a reply does not depend on the batch it was in, so a batch that does
@@ -21,13 +21,12 @@ from holdfast.config import Sampling
 from holdfast.data import chat
 from holdfast.data.chat import Encoded
 from holdfast.engines import Usage, log_likelihood
-from holdfast.engines.halving import scale_adapter
 from holdfast.engines.stop_strings import Until, cut
 from holdfast.errors import HoldfastError
 from holdfast.memory.fault_injection import Drill
 from holdfast.memory.out_of_memory import event, free, given_up, is_out_of_memory, loading, seen
 from holdfast.models import ModelRef
-from holdfast.models.peft_adapter import load_adapter
+from holdfast.models.peft_adapter import load_adapter, scale_adapter
 from holdfast.progress import Progress, Silent
 from holdfast.types import Example, Reply
 
@@ -47,7 +46,7 @@ class HFEngine:
 
     Attributes:
         about: device and precision in words.
-        events: one mapping per batch that did not fit into memory (`memory.exhausted.event`).
+        events: one mapping per batch that did not fit into memory (`memory.out_of_memory.event`).
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What does a model think of tokens that are given: how surprising is an answer, how likely a word?
+"""Scores given tokens: the loss of an answer, the likelihood of a continuation or first word.
 
 One forward pass over a batch, padded on the left, so that all rows end together and logits are
 needed for their ends only; with a vocabulary of 152k that is what decides the memory.

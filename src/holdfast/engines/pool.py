@@ -1,4 +1,4 @@
-"""Which model is loaded? One at a time: a judge comes after the model under test has left."""
+"""Keeps one model loaded at a time: a judge comes after the model under test has left."""
 
 from __future__ import annotations
 

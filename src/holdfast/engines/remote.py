@@ -1,4 +1,4 @@
-"""How does a model answer that runs on a server?
+"""Answers with a model that runs on a server.
 
 An `Engine` over an OpenAI-compatible endpoint, for comparing models that are served, not loaded. A
 server gives text: it takes no adapter, applies no share of one, and scores no text that is not its
@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from holdfast.config import Sampling
-from holdfast.endpoint import Answer, Endpoint, Server, parse_url
+from holdfast.endpoint import FIRST_WAIT_S, Answer, Endpoint, parse_url
 from holdfast.engines import Usage
 from holdfast.engines.stop_strings import cut
 from holdfast.errors import EndpointError, ModelError
@@ -43,9 +43,7 @@ class RemoteEngine:
         nf4: bool = False,
         batch_size: int | None = None,
         device_map: Mapping[str, int | str] | None = None,
-        *,
-        server: Server | None = None,
-        first_wait_s: float = 1.0,
+        endpoint: Endpoint | None = None,
     ) -> None:
         """Name the model; nothing is sent.
 
@@ -57,15 +55,14 @@ class RemoteEngine:
             nf4: refused: the server serves the precision that it was started with.
             batch_size: questions under way at a time; None: as the address says.
             device_map: see `device`.
-            server: settings, where they are not in the address.
-            first_wait_s: see `Endpoint`.
+            endpoint: the server and how it is asked, where that is not in the address.
 
         Raises:
             StudyError: the address is none.
             ModelError: an adapter, or 4 bits.
         """
-        found = server or parse_url(ref.base)
-        changes: dict[str, Any] = {} if batch_size is None else {"concurrency": batch_size}
+        found = endpoint.server if endpoint else parse_url(ref.base)
+        changes: dict[str, object] = {} if batch_size is None else {"concurrency": batch_size}
         if found.key_env is None and os.environ.get(KEY_ENV, "").strip():
             changes["key_env"] = KEY_ENV
         self.server = found.model_copy(update=changes)
@@ -76,6 +73,7 @@ class RemoteEngine:
                 remedy="start it with a quantised model, and set answer.quantize: none",
             )
         self._refuse(ref.adapter, ref.scale)
+        first_wait_s = endpoint.first_wait_s if endpoint else FIRST_WAIT_S
         self._endpoint = Endpoint(self.server, first_wait_s)
         self.answer_folder: Path | None = None
         self.usage = Usage()

@@ -1,4 +1,4 @@
-"""How are many questions put to an engine so that a crash loses at most a few minutes?
+"""Puts many questions to an engine so that a crash loses at most a few minutes.
 
 Questions go out in chunks; every answered chunk is a file of its own, written atomically. Asked
 again in the same folder, only the missing chunks are generated, and the replies are the same as if
@@ -42,8 +42,6 @@ def ask(
     folder: Path,
     progress: Progress,
     name: str = REPLIES,
-    scale: float = 1.0,
-    chunk: int = CHUNK,
 ) -> list[Reply]:
     """Answer `examples` into ``folder/name``; continues a half-done folder.
 
@@ -55,11 +53,31 @@ def ask(
         folder: of the stage; chunks lie in ``folder/parts`` until all are there.
         progress: is advanced per example.
         name: of the finished file.
-        scale: see `Engine.generate`.
-        chunk: questions asked, and written down, together.
 
     Returns:
         All replies, samples of one example next to each other.
+    """
+    work = answering(engine, sampling, folder, progress, adapter)
+    return in_chunks(work, examples, folder, progress, name)
+
+
+def answering(
+    engine: Callable[[], Engine],
+    sampling: Sampling,
+    folder: Path,
+    progress: Progress,
+    adapter: str | None = None,
+    scale: float = 1.0,
+) -> Callable[[Sequence[Example]], list[list[Reply]]]:
+    """The work that `in_chunks` does where examples are answered.
+
+    Args:
+        engine: see `ask`, as are the others.
+        sampling: see `ask`.
+        folder: see `ask`.
+        progress: see `ask`.
+        adapter: see `ask`.
+        scale: see `Engine.generate`.
     """
 
     def work(some: Sequence[Example]) -> list[list[Reply]]:
@@ -67,14 +85,7 @@ def ask(
         lent.answer_folder = folder
         return _answers(lent, some, sampling, adapter, progress, scale)
 
-    return in_chunks(
-        work,
-        examples,
-        folder,
-        progress,
-        name,
-        chunk,
-    )
+    return work
 
 
 def _answers(
@@ -133,7 +144,7 @@ def in_chunks(
         folder: see `ask`.
         progress: told what was done before.
         name: of the finished file.
-        chunk: see `ask`.
+        chunk: questions asked, and written down, together.
     """
     parts = folder / "parts"
     progress.total(len(examples), "answers")
@@ -163,7 +174,7 @@ def score(
     engine: Callable[[], Engine],
     examples: Sequence[Example],
     kept: Path | None,
-    of: Mapping[str, Any] | None = None,
+    of: Mapping[str, object] | None = None,
 ) -> tuple[list[list[float]], Usage]:
     """The base's loss of each token of each answer, nats; what is known already is not asked.
 

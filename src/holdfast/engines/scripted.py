@@ -1,4 +1,4 @@
-"""What if the replies are known beforehand?
+"""Answers with replies that are known beforehand.
 
 An `Engine` without a model, for tests and for looking at a study's plumbing: a function says what
 is answered.

@@ -1,4 +1,4 @@
-"""Where does an answer end that is to stop at certain words?"""
+"""Ends an answer at certain texts, and cuts off what follows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How do names become weights: which model is meant, is it usable, and how is it loaded?
+"""Resolves, checks and loads models: from the name in a study to weights on a device.
 
 Everything that loads a model goes through here, so that dtype, device and safety (safetensors only,
 no remote code unless asked for) are decided in one place.
@@ -105,7 +105,7 @@ def require_torch() -> Any:
 def load_tokenizer(ref: ModelRef, chats: bool = True) -> Any:
     """The model's tokenizer, padded on the left; without a pad token of its own it pads with eos.
 
-    Padding is masked and bears no loss, so that is safe: real end-of-turn tokens keep their labels.
+    Padding is masked and has no loss, so that is safe: real end-of-turn tokens keep their labels.
 
     Args:
         ref: the model.

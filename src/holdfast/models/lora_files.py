@@ -1,4 +1,4 @@
-"""How is a LoRA adapter on disk read as the products it adds, and written again?
+"""Reads a LoRA adapter on disk as the products it adds, and writes such products as one.
 
 The change of each matrix is ΔW = s·B·A with A of shape (r, in) and B of shape (out, r); s is
 alpha / r, or alpha / √r for rank-stabilised LoRA. Whatever is made of such products without forming

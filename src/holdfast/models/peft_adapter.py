@@ -1,7 +1,7 @@
-"""What does the folder of a PEFT adapter say: is it one, of which base, and does it go on another?
+"""Checks, identifies, loads and scales PEFT adapters.
 
-Told from names and small files, before anything is loaded: an adapter on the wrong base gives
-figures that look like forgetting and are none.
+Whether one fits a base is told from names and small files, before anything is loaded: an adapter on
+the wrong base gives figures that look like forgetting and are none.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from holdfast.errors import ModelError
+from holdfast.errors import HoldfastError, ModelError
 from holdfast.memory.out_of_memory import is_out_of_memory
 from holdfast.models import files
 from holdfast.runs import store
@@ -126,6 +126,30 @@ def load_adapter(model: Any, adapter: str) -> Any:
             remedy="name the base that it was trained on; if its files are damaged or incomplete, "
             "fetch them again",
         ) from error
+
+
+def scale_adapter(model: Any, factor: float) -> None:
+    """Apply a share of an adapter's change: W + factor · ΔW (WiSE-FT, arXiv:2109.01903).
+
+    Args:
+        model: a PEFT model whose adapters add to the weights (LoRA, rank-stabilised LoRA).
+        factor: 0 is the base, 1 the model as it was trained.
+
+    Raises:
+        HoldfastError: the adapters do not add, so that a share of them is no interpolation.
+    """
+    from peft.tuners.lora import LoraLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in model.modules():
+        if not isinstance(module, BaseTunerLayer):
+            continue
+        if not isinstance(module, LoraLayer) or any(module.use_dora.values()):
+            raise HoldfastError(
+                "only a share of LoRA's change can be applied",
+                remedy="use train.lora.variant lora or rslora, or leave `scale` out",
+            )
+        module.scale_layer(factor)
 
 
 def from_hub(name: str, revision: str | None, cache: Path | None = None) -> Path | None:

@@ -1,4 +1,4 @@
-"""How far have the weights moved from where they began?
+"""Measures how far the weights have moved from where they began.
 
 Under LoRA the change of a matrix is ΔW = s·B·A, and the sum of its squares is tr((BᵀB)(AAᵀ))·s²:
 two small products, never the matrix itself. With weights a for the inputs and g for the outputs,

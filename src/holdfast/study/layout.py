@@ -47,9 +47,11 @@ from holdfast.study.measuring import (
     scoring,
 )
 from holdfast.study.plan import BASE, Plan, place
-from holdfast.train import check_settings, stage
+from holdfast.train import stage
 from holdfast.train.adapters import check_model
+from holdfast.train.arguments import check_settings
 from holdfast.train.data import encode_all
+from holdfast.train.job import TrainJob
 from holdfast.types import Point
 
 BUDGET = "budget"
@@ -213,18 +215,18 @@ def _train(plan: Plan, arm: str, seed: int) -> Stage:
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
         plan.pool.close()
         data = plan.folder / "data" / arm
-        job = stage.job_of(
-            plan.study,
-            train,
-            model=asdict(plan.ref),
-            examples=str((data / methods.EXAMPLES).absolute()),
+        job = TrainJob(
+            model=plan.ref,
+            train=train,
             budget=Budget(**store.read_json(plan.folder / BUDGET / "budget.json")),
             seed=seed,
             save_at=plan.save_at,
-            folder=str(folder.absolute()),
+            folder=folder.absolute(),
+            examples=(data / methods.EXAMPLES).absolute(),
             losses=tuple((name, dict(options or {})) for name, options in _named(own.variant.spec)),
-            probes=read and str((plan.folder / "shared" / read / methods.EXAMPLES).absolute()),
-            stop=dict(plan.study.meters.stop),
+            probes=(plan.folder / "shared" / read / methods.EXAMPLES).absolute() if read else None,
+            stop={str(name): limit for name, limit in plan.study.meters.stop.items()},
+            device=plan.study.hardware.device,
         )
         about = store.read_json(data / store.RECORD)["summary"]
         study = plan.study.model_copy(update={"train": train})

@@ -24,13 +24,13 @@ from holdfast.progress import Progress
 from holdfast.runs import store
 from holdfast.runs.stages import Stage
 from holdfast.tasks import Task
-from holdfast.train import checkpoint_name
+from holdfast.train.checkpoints import checkpoint_name
 from holdfast.types import Example, Point
 
 __all__ = ["BASE", "Arm", "Plan", "place"]
 
 SCORES = "scores.jsonl"
-PAID = "paid"
+PAID = "endpoint_answers"
 """In the run folder: the base's losses of answers, by content."""
 
 

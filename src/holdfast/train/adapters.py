@@ -1,4 +1,4 @@
-"""Which adapters does a study ask for, and how are they put on a model?
+"""Puts the adapters that a study asks for on a model, and checks that they can be trained there.
 
 All of PEFT's ways that are offered leave the base's weights untouched: switching the adapter off
 gives back the base, and what is saved loads on the base as it was downloaded. CorDA as its authors

@@ -1,4 +1,4 @@
-"""What is a complete checkpoint, and how does any plan go on from one that another plan wrote?
+"""Writes, completes and finds checkpoints, such that any plan goes on from any other plan's.
 
 On disk there is one form: adapter (or model) as safetensors, ``optimizer.pt`` as torch numbers it,
 scheduler, trainer state, random states, and a mark that is written last. One process, data-parallel

@@ -1,4 +1,4 @@
-"""Can forgetting be seen while training, without any old data?
+"""Measures forgetting while training, without any old data, and ends training at a limit.
 
 Two meters read the model on the task's own prompts, answered beforehand by the untouched model:
 the divergence per token KL(base‖tuned), which predicted forgetting best in RL's Razor

@@ -1,4 +1,4 @@
-"""What is the loss of a step when methods weigh tokens, compare with the base, or add penalties?
+"""The loss of a step where methods weigh tokens, compare with the base, or add penalties.
 
 Without whole logits nothing changes about the forward pass: TRL's tiled head returns
 log-probabilities and entropies, and what methods make of them is added as a correction. Where a

@@ -1,4 +1,4 @@
-"""Does the longest micro-batch fit, before an hour is spent on the shorter ones?
+"""Runs the longest micro-batch before the first step, so that one that does not fit is seen then.
 
 Memory peaks on the longest batch, which may come last. It is run forward and backward twice before
 the first step, with stand-ins for the optimiser's moments, and nothing of it is kept: gradients are

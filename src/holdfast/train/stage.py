@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from holdfast.config import Study, TrainSpec
+from holdfast.config import Study
 from holdfast.errors import DoesNotFit, UsageError
 from holdfast.memory.estimate import calibration
 from holdfast.memory.estimate.calibration import Observation
@@ -25,8 +24,8 @@ from holdfast.progress import Progress
 from holdfast.runs import store
 from holdfast.train import demands
 from holdfast.train.demands import Demand
-from holdfast.train.job import Job
-from holdfast.train.launch import torchrun, worker
+from holdfast.train.job import TrainJob
+from holdfast.train.launch import recovery, torchrun, worker
 from holdfast.train.planning import Report, Wishes, plan_study
 
 RECORD = "memory.json"
@@ -82,7 +81,7 @@ def check_present(study: Study, find: Callable[[], Sequence[GPU]] = detect) -> N
 
 def run(
     study: Study,
-    job: Job,
+    job: TrainJob,
     longest: int,
     gpus: Sequence[GPU],
     progress: Progress,
@@ -99,7 +98,7 @@ def run(
         answer_tokens: of the longest answer, probes included.
 
     Returns:
-        What `train.fit` returns, and under a memory plan `plan` and `events`.
+        What `fit.fit` returns, and under a memory plan `plan` and `events`.
 
     Raises:
         DoesNotFit: nothing fits these GPUs.
@@ -116,7 +115,7 @@ def run(
     )
     plan = _fitting(report)
     progress.say(f"{explanation.describe(plan, 'en')}: {explanation.reason(report.planned, 'en')}")
-    path = job.desk / "job.json"
+    path = job.launch_folder / "job.json"
     progress.say(f"starting {torchrun.printable(plan, path, {})}")
     events: list[dict[str, Any]] = []
     used = [plan]
@@ -126,9 +125,9 @@ def run(
         used.extend([new] if new else [])
         return new
 
-    summary = torchrun.run(job, plan, progress, following, events, here=worker.train)
+    summary = recovery.train(job, plan, progress, following, events, here=worker.train)
     measured = summary.get("memory")
-    store.write_json(Path(job.folder) / RECORD, {
+    store.write_json(job.folder / RECORD, {
         "plan": asdict(used[-1]), "source": report.source, "measured": measured, "events": events,
     })  # fmt: skip
     _observe(used[-1], measured, gpus)
@@ -171,13 +170,3 @@ def _observe(
             found["allocated_bytes"], found["reserved_bytes"],
             max(0, found["context_bytes"] - others),
         ))  # fmt: skip
-
-
-def job_of(study: Study, train: TrainSpec, **parts: Any) -> Job:
-    """A job of a study with an arm's own settings; `parts` differ from run to run."""
-    return Job(
-        train=train.model_dump(mode="json", exclude={"global_batch_size"})
-        | {"gradient_accumulation_steps": train.accumulation},
-        device=study.hardware.device,
-        **parts,
-    )

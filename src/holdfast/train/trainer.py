@@ -1,6 +1,6 @@
-"""How does a training step go on when its memory runs out?
+"""The one Trainer subclass: it replays a training step in halves when its memory runs out.
 
-The one Trainer subclass. When a micro-batch does not fit, all micro-batches of the optimiser step
+When a micro-batch does not fit, all micro-batches of the optimiser step
 so far are replayed in halves from the saved random state. Each half is normalised by the tokens of
 the whole step, as its micro-batch was, so loss and gradients are those of the unsplit step. What
 cannot be replayed (one example, a half-done update, several processes, a save) ends in
@@ -24,7 +24,6 @@ from holdfast.memory.fault_injection import Drill
 from holdfast.memory.out_of_memory import Failure, event, free, given_up, is_out_of_memory, seen
 from holdfast.methods import Term
 from holdfast.train.objective import WEIGHTS, Objective
-from holdfast.train.pieces import drain, split, supervised
 
 SPLIT = "split.json"
 """In a checkpoint: how many examples at a time its run had come down to."""
@@ -274,3 +273,43 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
             if len(own) == len(weights):  # num_tokens is a running total, kept as one entry
                 mean = sum(v * w for v, w in zip(own, weights, strict=True)) / max(1, sum(weights))
                 values[before.get(key, 0) :] = [mean]
+
+
+def split(inputs: Batch, most: int | None) -> list[dict[str, Any]]:
+    """A micro-batch in even pieces of at most `most` examples, without needless padding.
+
+    Args:
+        inputs: tensors of shape (examples, width), padded on the right; ``attention_mask`` says
+            where. Other values go into every piece as they are.
+        most: None: in one piece.
+    """
+    rows, width = inputs["input_ids"].shape
+    count = 1 if most is None else -(-rows // most)
+    if count == 1:
+        return [dict(inputs)]
+    pieces: list[dict[str, Any]] = [dict(inputs) for _ in range(count)]
+    for key, value in inputs.items():
+        if isinstance(value, torch.Tensor) and value.shape[:1] == (rows,):
+            for piece, part in zip(pieces, value.tensor_split(count), strict=True):
+                piece[key] = part
+    for piece in pieces:
+        if (mask := piece.get("attention_mask")) is not None:
+            longest = int(mask.any(0).nonzero().max()) + 1
+            for key, value in piece.items():
+                if isinstance(value, torch.Tensor) and value.shape[1:] == (width,):
+                    piece[key] = value[:, :longest]
+    return pieces
+
+
+def drain() -> None:
+    """Make autograd let go of a backward pass that failed.
+
+    On the CPU what the failed pass had still to do stays queued, and holds its whole graph, until
+    another backward pass runs in the same thread. GPUs have threads that empty their queues.
+    """
+    torch.zeros((), requires_grad=True).backward()
+
+
+def supervised(piece: Batch) -> int:
+    """Tokens with a loss; the first of a row has none, because labels are shifted."""
+    return int((piece["labels"][:, 1:] != -100).sum())

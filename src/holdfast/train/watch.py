@@ -1,4 +1,4 @@
-"""What has to be seen to around a training step, beyond the step itself?
+"""The trainer callback that checks placement and gradients, rehearses, and asks for checkpoints.
 
 Before the first: is everything as planned, and does the longest micro-batch fit? After it: did the
 gradients arrive? Then: progress, a loss that is lost, and checkpoints where they were asked for.
