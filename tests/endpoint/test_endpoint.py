@@ -36,7 +36,6 @@ from holdfast.config import Sampling
 from holdfast.config.load import parse
 from holdfast.endpoint import ANSWERS, Answer, Endpoint, Price, Server, parse_url
 from holdfast.endpoint.limits import RateLimiter
-from holdfast.engines import Keeping
 from holdfast.engines.remote import KEY_ENV, RemoteEngine
 from holdfast.engines.resumable import ask
 from holdfast.errors import EndpointError, ModelError, StudyError, UsageError
@@ -985,8 +984,9 @@ def test_half_a_chunk_is_not_lost(stub: StubServer, tmp_path: Path) -> None:
 
     def put() -> list[Reply]:
         engine = _engine(stub, batch_size=1)
-        assert isinstance(engine, Keeping)
-        return ask(lambda: engine, examples, Sampling(), None, tmp_path, Silent())
+        replies = ask(lambda: engine, examples, Sampling(), None, tmp_path, Silent())
+        assert engine.answer_folder == tmp_path
+        return replies
 
     stub.faults += [answer()] * 6 + [status(401)]
     with pytest.raises(EndpointError):

@@ -117,8 +117,8 @@ class Endpoint:
             EndpointError: a fault that did not pass, or a cap; what was answered is kept.
         """
 
-        def usable(one: Answer) -> bool:
-            return one.says_something(silent) and self.server.may_be(one.model)
+        def usable(answer: Answer) -> bool:
+            return answer.says_something(silent) and self.server.may_be(answer.model)
 
         kept = AnswerCache(self.server.cache or folder, usable)
         marks = [store.fingerprint(body) for body in bodies]

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from holdfast import models
 from holdfast.config import Sampling
@@ -29,6 +29,10 @@ from holdfast.models import ModelRef
 from holdfast.models.peft_adapter import load_adapter, scale_adapter
 from holdfast.progress import Progress, Silent
 from holdfast.types import Example, Reply
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 CPU_BATCH = 64
 GPU_BATCH = 32
@@ -75,9 +79,9 @@ class HFEngine:
         self.answer_folder: Path | None = None
         self._most: dict[str, int] = {}  # rows at a time since the last failure, by kind of work
         self._drill = Drill.from_environment()
-        self._base: Any = None
+        self._base: PreTrainedModel = None
         self._adapter: tuple[str, float] | None = None
-        self._tuned: Any = None
+        self._tuned: PeftModel | None = None
 
     def __enter__(self) -> Self:
         """Load tokenizer and weights.
@@ -250,7 +254,9 @@ class HFEngine:
             self._most[kind] = half
             say(f"out of memory with {len(batch)} prompts at a time; going on with {half}")
 
-    def _batch(self, model: Any, rows: Sequence[Asked], sampling: Sampling) -> list[list[int]]:
+    def _batch(
+        self, model: PreTrainedModel, rows: Sequence[Asked], sampling: Sampling
+    ) -> list[list[int]]:
         """Token ids of one answer for each row."""
         from holdfast.engines.generate import decode, seed_of
 
@@ -277,7 +283,7 @@ class HFEngine:
             ended, text = ended or until.reached(tokens), cut(text, example.meta["until"])
         return Reply(example.id, sample, text, "stop" if ended else "length", len(tokens))
 
-    def _model(self, adapter: str | None, scale: float = 1.0) -> Any:
+    def _model(self, adapter: str | None, scale: float = 1.0) -> PreTrainedModel:
         """The base as it is, or wrapped with a share of `adapter`; switches when needed."""
         wanted = (adapter, scale) if adapter else None
         if wanted == self._adapter:
@@ -293,7 +299,7 @@ class HFEngine:
         self._adapter = wanted
         return self._tuned
 
-    def _plain(self) -> Any:
+    def _plain(self) -> PreTrainedModel:
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         if any(isinstance(module, BaseTunerLayer) for module in self._base.modules()):

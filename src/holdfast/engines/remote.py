@@ -114,31 +114,31 @@ class RemoteEngine:
             EndpointError: a fault that did not pass, a cap, or a prompt that is too long.
         """
         self._refuse(adapter, scale)
-        for one in examples:
-            if one.meta.keys() & {"continue", "prefix"}:
+        for example in examples:
+            if example.meta.keys() & {"continue", "prefix"}:
                 raise ModelError(
                     "a server writes the assistant's turn only, not the user's or a bare text",
                     where=self.server.where,
                     remedy="use a model that is loaded here",
                 )
-        rows = [(one, sample) for one in examples for sample in range(sampling.samples)]
+        rows = [(example, sample) for example in examples for sample in range(sampling.samples)]
         bodies = [
             self._endpoint.request(
-                one.messages,
+                example.messages,
                 sampling.max_new_tokens,
                 sampling.temperature,
                 sampling.top_p,
-                _seed(sampling, one.id, sample),
+                _seed(sampling, example.id, sample),
             )
-            for one, sample in rows
+            for example, sample in rows
         ]
         steps = _Shared(progress, sampling.samples)
         answers = self._endpoint.ask(bodies, self.answer_folder, steps, silent=True)
-        self.usage.read += sum(one.read for one in answers)
-        self.usage.written += sum(one.written for one in answers)
+        self.usage.read += sum(answer.read for answer in answers)
+        self.usage.written += sum(answer.written for answer in answers)
         replies = [
-            self._reply(one, sample, answer)
-            for (one, sample), answer in zip(rows, answers, strict=True)
+            self._reply(example, sample, answer)
+            for (example, sample), answer in zip(rows, answers, strict=True)
         ]
         samples = sampling.samples
         return [replies[start : start + samples] for start in range(0, len(replies), samples)]

@@ -104,10 +104,10 @@ def _answers(
         some = examples[start : start + SCORED]
         pairs = [pair for one in some for pair in _choices(one)]
         scores = iter(engine.loglikelihood(pairs, adapter, scale))
-        for one in some:
-            rows = [next(scores) for _ in one.meta[LIKELIHOODS]]
+        for example in some:
+            rows = [next(scores) for _ in example.meta[LIKELIHOODS]]
             text = json.dumps([[round(value, SETTLED), greedy] for value, greedy in rows])
-            found.append([Reply(one.id, 0, text, "stop", 0)])
+            found.append([Reply(example.id, 0, text, "stop", 0)])
         progress.advance(len(some))
     return found
 
@@ -159,7 +159,7 @@ def in_chunks(
             replies += store.read_jsonl(part, Reply)
             progress.advance(len(some))
             continue
-        flat = [reply for one in work(some) for reply in one]
+        flat = [reply for samples in work(some) for reply in samples]
         store.write_jsonl(part, flat)
         replies += flat
     store.write_jsonl(folder / name, replies)
@@ -204,5 +204,5 @@ def score(
         if kept is not None:
             store.write_jsonl(kept, known.values())
     used = [known[mark] for mark in dict.fromkeys(marks)]
-    usage = Usage(round(sum(o["read"] for o in used)), 0, sum(o["seconds"] for o in used))
+    usage = Usage(round(sum(row["read"] for row in used)), 0, sum(row["seconds"] for row in used))
     return [known[mark]["nll"] for mark in marks], usage

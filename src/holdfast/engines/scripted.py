@@ -56,10 +56,16 @@ class ScriptedEngine:
         progress.advance(len(examples))
         return [
             [
-                Reply(one.id, sample, text := self._script(one, adapter, sample), "stop", len(text))
+                Reply(
+                    example.id,
+                    sample,
+                    text := self._script(example, adapter, sample),
+                    "stop",
+                    len(text),
+                )
                 for sample in range(sampling.samples)
             ]
-            for one in examples
+            for example in examples
         ]
 
     def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
@@ -76,8 +82,8 @@ class ScriptedEngine:
             self._script(example, adapter, 0).strip() == text.strip() for example, text in pairs
         ]
         return [
-            (0.0, True) if one else (-float(len(text)), False)
-            for one, (_, text) in zip(said, pairs, strict=True)
+            (0.0, True) if same else (-float(len(text)), False)
+            for same, (_, text) in zip(said, pairs, strict=True)
         ]
 
     def first_token(

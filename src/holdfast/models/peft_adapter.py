@@ -11,12 +11,16 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import HoldfastError, ModelError
 from holdfast.memory.out_of_memory import is_out_of_memory
 from holdfast.models import files
 from holdfast.runs import store
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 SETTINGS = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -98,7 +102,7 @@ def brings_modules(folder: Path) -> bool:
     return bool(settings_of(folder).get("modules_to_save"))
 
 
-def load_adapter(model: Any, adapter: str) -> Any:
+def load_adapter(model: PreTrainedModel, adapter: str) -> PeftModel:
     """A model wrapped with an adapter, ready to answer.
 
     Raises:
@@ -128,7 +132,7 @@ def load_adapter(model: Any, adapter: str) -> Any:
         ) from error
 
 
-def scale_adapter(model: Any, factor: float) -> None:
+def scale_adapter(model: PeftModel, factor: float) -> None:
     """Apply a share of an adapter's change: W + factor · ΔW (WiSE-FT, arXiv:2109.01903).
 
     Args:
@@ -176,12 +180,12 @@ def from_hub(name: str, revision: str | None, cache: Path | None = None) -> Path
         return None
 
 
-def same_base(one: str, other: str) -> bool:
+def same_base(name: str, other: str) -> bool:
     """Whether two names may mean the same weights: paths by where they lie, else the last part."""
-    paths = [Path(name).expanduser() for name in (one, other)]
+    paths = [Path(text).expanduser() for text in (name, other)]
     if all(path.exists() for path in paths) and paths[0].resolve() == paths[1].resolve():
         return True
-    return _bare(one) == _bare(other)
+    return _bare(name) == _bare(other)
 
 
 def _bare(name: str) -> str:

@@ -75,12 +75,10 @@ def encode_all(
     """
     tokenizer = models.load_tokenizer(ref)
     stops = chat.stop_ids(tokenizer, _generation_config(ref))
+    only_answer, header = spec.completion_only_loss, spec.cut_template_header
     rows = [
-        _marked(
-            chat.encode(tokenizer, one, stops, spec.completion_only_loss, spec.cut_template_header),
-            one.meta,
-        )
-        for one in examples
+        _marked(chat.encode(tokenizer, example, stops, only_answer, header), example.meta)
+        for example in examples
     ]
     if spec.max_length is not None:
         fits = [len(row.ids) <= spec.max_length for row in rows]
