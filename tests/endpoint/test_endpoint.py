@@ -926,7 +926,7 @@ def test_the_engine_answers_with_every_sample() -> None:
     assert len({one.text for some in replies for one in some}) == 15
     assert {(one.finish, one.n_tokens) for some in replies for one in some} == {("stop", 5)}
     assert progress.done == 5
-    assert (engine.spent.read, engine.spent.written) == (150, 75)
+    assert (engine.usage.read, engine.usage.written) == (150, 75)
     assert {body["top_p"] for body in stub.bodies} == {0.9}
 
 
