@@ -26,9 +26,9 @@ import sft_loop
 from holdfast import models, tasks
 from holdfast.config import TaskSpec, TrainSpec
 from holdfast.data.batching import plain_budget
-from holdfast.progress import Silent
-from holdfast.train import fit
-from holdfast.train.data import encode_all
+from holdfast.train.data import TrainingData, encode_all
+from holdfast.train.fit import fit
+from holdfast.train.job import TrainJob
 from holdfast.types import Example
 
 BATCH, LR, SEED = 32, 3.5e-3, 1126
@@ -43,8 +43,8 @@ def ours(examples: list[Example], steps: int, folder: Path) -> list[float]:
     )  # fmt: skip
     rows, _, _ = encode_all(ref, examples, spec)
     budget = plain_budget([row.cost for row in rows], steps, 1, BATCH)
-    kinds = ["task"] * len(rows)
-    spent = fit(ref, rows, kinds, budget, spec, SEED, (steps,), folder, Silent(), "cpu")
+    job = TrainJob(ref, spec, budget, SEED, (steps,), folder, device="cpu")
+    spent = fit(job, TrainingData(rows))
     return [loss for _, loss in spent["loss"]]
 
 

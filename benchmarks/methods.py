@@ -21,7 +21,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from holdfast.methods import Setting
 from holdfast.progress import Silent
 from holdfast.runs import store
 from holdfast.train.data import encode_all
-from holdfast.train.job import Job
+from holdfast.train.job import TrainJob
 from holdfast.train.launch import worker
 from holdfast.types import Example
 
@@ -92,7 +92,7 @@ class Bench:
                 examples, _ = one.apply(examples, self.setting, made)
         return examples, time.perf_counter() - started
 
-    def job(self, case: dict[str, Any], examples: list[Example], name: str, steps: int) -> Job:
+    def job(self, case: dict[str, Any], examples: list[Example], name: str, steps: int) -> TrainJob:
         """One training of so many steps, in a folder of its own."""
         spec = TrainSpec(
             learning_rate=1e-3, micro_batch_size=16, gradient_accumulation_steps=1,
@@ -103,10 +103,9 @@ class Bench:
         store.write_jsonl(folder / "examples.jsonl", examples)
         rows, _, _ = encode_all(REF, self.plain, spec)
         budget = plain_budget([row.cost for row in rows], steps, 1, 16)
-        train = spec.model_dump(mode="json", exclude={"global_batch_size"})
-        return Job(
-            asdict(REF), str(folder / "examples.jsonl"), train, budget, 1126, (steps,),
-            str(folder), "cpu", losses=tuple(case.get("loss", [])),
+        return TrainJob(
+            REF, spec, budget, 1126, (steps,), folder, folder / "examples.jsonl",
+            losses=tuple(case.get("loss", [])), device="cpu",
         )  # fmt: skip
 
 

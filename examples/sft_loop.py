@@ -1,7 +1,7 @@
 """The plain experiment in one flat file: LoRA fine-tuning with transformers, PEFT and TRL only.
 
-The honest mirror of `holdfast.train.fit`: no Holdfast in it, and a test requires both to reach the
-same loss. Read it to see what an arm is, or start from it when you want no framework at all.
+The honest mirror of `holdfast.train.fit.fit`: no Holdfast in it, and a test requires both to reach
+the same loss. Read it to see what an arm is, or start from it when you want no framework at all.
 
     python examples/sft_loop.py MODEL EXAMPLES.jsonl --out OUT --steps 160 --batch 32 --lr 3.5e-3
 

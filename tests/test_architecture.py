@@ -23,8 +23,7 @@ LAYERS = {
 }
 LATE = {
     "engines.generate", "memory.trace.allocation_tracker", "memory.trace.fake_model",
-    "memory.trace.tracer",
-    "train.objective", "train.pieces", "train.trainer",
+    "memory.trace.tracer", "train.objective", "train.trainer",
 }  # fmt: skip
 """Modules that need torch to be read; nothing may import them at module level."""
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "scipy",

@@ -1,4 +1,4 @@
-"""Does the flat script without Holdfast reach the same loss as `train.fit`?"""
+"""Does the flat script without Holdfast reach the same loss as `fit`?"""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from holdfast.config import TrainSpec
 from holdfast.data.batching import plain_budget
 from holdfast.lab.problems import problems
 from holdfast.models import ModelRef
-from holdfast.progress import Silent
 from holdfast.runs import store
-from holdfast.train import fit
-from holdfast.train.data import encode_all
+from holdfast.train.data import TrainingData, encode_all
+from holdfast.train.fit import fit
+from holdfast.train.job import TrainJob
 from holdfast.types import Example, Message
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "sft_loop.py"
@@ -36,8 +36,8 @@ def test_the_mirror_reaches_the_same_loss(tiny_model: Path, tmp_path: Path) -> N
     )  # fmt: skip
     rows, _, _ = encode_all(ref, examples, spec)
     budget = plain_budget([row.cost for row in rows], 10, 1, 4)
-    kinds = ["task"] * len(rows)
-    spent = fit(ref, rows, kinds, budget, spec, 7, (10,), tmp_path / "fit", Silent(), "cpu")
+    job = TrainJob(ref, spec, budget, 7, (10,), tmp_path / "fit", device="cpu")
+    spent = fit(job, TrainingData(rows))
     command = [sys.executable, SCRIPT, tiny_model, tmp_path / "examples.jsonl", "--steps", "10",
                "--batch", "4", "--lr", "0.01", "--seed", "7",
                "--out", tmp_path / "mirror"]  # fmt: skip

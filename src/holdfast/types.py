@@ -1,8 +1,8 @@
-"""What are the values that flow between the parts of Holdfast?
+"""Values that flow between the parts of Holdfast: messages, examples, replies, verdicts, readings.
 
 Plain frozen dataclasses, cheap to make by the hundred thousand and safe to share. Everything here
-round-trips through JSON (`holdfast.runs.store.write_jsonl`), so that replies can be graded again years
-later without the model that wrote them.
+round-trips through JSON (`holdfast.runs.store.write_jsonl`), so that replies can be graded again
+years later without the model that wrote them.
 """
 
 from __future__ import annotations
@@ -87,9 +87,9 @@ class ModelRef:
     scale: float = 1.0
     gguf: str | None = None
 
-    def loading(self) -> dict[str, Any]:
+    def loading(self) -> dict[str, str | bool | None]:
         """Arguments for every ``from_pretrained``."""
-        file = {"gguf_file": self.gguf} if self.gguf else {}
+        file: dict[str, str | bool | None] = {"gguf_file": self.gguf} if self.gguf else {}
         return {"revision": self.revision, "trust_remote_code": self.trust_remote_code, **file}
 
 

@@ -19,7 +19,7 @@ from holdfast.compare.request import Request
 from holdfast.errors import MissingDependency, ModelError, StudyError, UsageError
 from holdfast.lab import model_folder
 from holdfast.models import ModelRef, external, peft_adapter
-from holdfast.models.external import Foreign
+from holdfast.models.external import ExternalModel
 from holdfast.progress import Silent
 from holdfast.report.html import page as html
 from holdfast.report.words import percent
@@ -409,7 +409,7 @@ def test_how_models_are_named(
 ) -> None:
     one = external.find(said)
     assert (one.name, one.form, one.ref.base, one.ref.revision) == (name, form, base, revision)
-    assert "?" not in one.said
+    assert "?" not in one.source
 
 
 @pytest.mark.parametrize(
@@ -549,8 +549,8 @@ def test_two_servers_and_one_name() -> None:
 
 
 def test_quantised_against_whole() -> None:
-    base = Foreign("b", "b", "model", ModelRef("org/b"))
-    tuned = Foreign("t", "t", "gguf", ModelRef("org/t", gguf="t.gguf"))
+    base = ExternalModel("b", "b", "model", ModelRef("org/b"))
+    tuned = ExternalModel("t", "t", "gguf", ModelRef("org/t", gguf="t.gguf"))
     said = " ".join(verdict.about_models(base, [tuned], {"base": {}, "t": {"x": 1}}, False))
     assert "t has quantised weights and base has not" in said
 

@@ -35,8 +35,7 @@ from holdfast.cli import call
 from holdfast.config import Sampling
 from holdfast.config.load import parse
 from holdfast.endpoint import ANSWERS, Answer, Endpoint, Price, Server, parse_url
-from holdfast.endpoint.limits import Pace
-from holdfast.engines import Keeping
+from holdfast.endpoint.limits import RateLimiter
 from holdfast.engines.remote import KEY_ENV, RemoteEngine
 from holdfast.engines.resumable import ask
 from holdfast.errors import EndpointError, ModelError, StudyError, UsageError
@@ -236,7 +235,7 @@ def test_a_storm_of_429_is_survived_while_answers_come(stub: StubServer) -> None
     stub.always = sometimes
     one, answers = _ask(stub, 24, concurrency=6, retries=3)
     assert len(answers) == 24
-    assert one.purse.sent == len(stub.bodies) > 60
+    assert one.spending.sent == len(stub.bodies) > 60
 
 
 def test_a_storm_without_any_answer_ends(stub: StubServer) -> None:
@@ -292,7 +291,7 @@ def test_no_connection_is_not_called_a_slow_answer(
     def nobody(*_: Any) -> Any:
         raise httpx2.ConnectTimeout("timed out")
 
-    monkeypatch.setattr("holdfast.endpoint.client.Line._post", nobody)
+    monkeypatch.setattr("holdfast.endpoint.client.Connection._post", nobody)
     with pytest.raises(EndpointError, match="nothing answers there") as caught:
         _ask(stub, 1)
     assert caught.value.fault == "down"
@@ -355,7 +354,7 @@ def test_a_server_that_is_down_and_a_host_that_is_not() -> None:
         with pytest.raises(EndpointError, match="refused") as caught:
             one.ask(_bodies(one, 3), None, Silent())
     assert caught.value.fault == "down"
-    assert one.purse.sent <= 6
+    assert one.spending.sent <= 6
     gone = Server(url="http://no-such-host.invalid/v1", model="m", retries=0)
     one = Endpoint(gone, first_wait_s=0.01)
     with pytest.raises(EndpointError, match=r"no-such-host\.invalid") as caught:
@@ -553,7 +552,7 @@ def test_requests_are_spread_evenly(stub: StubServer) -> None:
 
 def test_a_turn_waits_for_the_pace_and_for_pauses() -> None:
     now = [100.0]
-    pace = Pace(60, lambda: now[0])
+    pace = RateLimiter(60, lambda: now[0])
     assert pace.turn() == 0
     assert pace.turn() == pytest.approx(1)
     now[0] = 101.0
@@ -583,8 +582,8 @@ def test_the_cap_on_spending_is_never_passed(stub: StubServer, tmp_path: Path) -
     )
     with pytest.raises(EndpointError, match="max_cost is reached"):
         one.ask(_bodies(one, 100), tmp_path, Silent())
-    assert one.purse.spent == pytest.approx(len(stub.bodies) * 70e-6)
-    assert 0.0026 < one.purse.spent <= 0.003
+    assert one.spending.spent == pytest.approx(len(stub.bodies) * 70e-6)
+    assert 0.0026 < one.spending.spent <= 0.003
     before = len(stub.bodies)
     _ask(stub, 100, tmp_path, price_per_million=price, max_cost=1.0)
     assert len(stub.bodies) == 100 and before < 100
@@ -594,15 +593,15 @@ def test_without_usage_the_most_is_taken_to_be_spent(stub: StubServer) -> None:
     stub.usage = None
     price = Price(input=2, output=10)
     one, _ = _ask(stub, 4, price_per_million=price, max_cost=1.0)
-    assert one.purse.spent > 4 * 8 * 10e-6
+    assert one.spending.spent > 4 * 8 * 10e-6
 
 
 def test_what_came_too_late_may_have_been_paid_for(stub: StubServer) -> None:
     stub.faults += [slow(0.5), status(500)]
     price = Price(input=0, output=10)
     one, _ = _ask(stub, 1, price_per_million=price, max_cost=1.0, timeout_s=0.2)
-    assert one.purse.sent == 3
-    assert one.purse.spent == pytest.approx((8 + 0 + 5) * 10e-6)  # most, nothing, counted
+    assert one.spending.sent == 3
+    assert one.spending.spent == pytest.approx((8 + 0 + 5) * 10e-6)  # most, nothing, counted
 
 
 def test_a_question_dearer_than_the_cap_is_not_sent(stub: StubServer) -> None:
@@ -625,7 +624,7 @@ def test_the_longest_answer_is_what_is_reckoned_with(
     stub.usage = None
     price = Price(input=0, output=1e6)
     one, _ = _ask(stub, 1, extra=extra, price_per_million=price, max_cost=1e9)
-    assert one.purse.spent == most
+    assert one.spending.spent == most
 
 
 @pytest.mark.parametrize(
@@ -900,14 +899,21 @@ def test_repeating_the_instructions_is_no_judgement() -> None:
 
 
 def _engine(stub: StubServer, **settings: Any) -> RemoteEngine:
-    return RemoteEngine(ModelRef("http://unused/v1#x"), server=_server(stub), **settings)
+    return RemoteEngine(
+        ModelRef("http://unused/v1#x"), endpoint=Endpoint(_server(stub)), **settings
+    )
 
 
 def test_the_engine_answers_with_every_sample() -> None:
     with StubServer(say=lambda body: f"{body['messages'][0]['content']}:{body['seed']}") as stub:
         progress, examples = Counted(), [one for one, _ in _pairs(5)]
         with RemoteEngine(
-            ModelRef(f"{stub.url}#judge"), "auto", "auto", False, 3, first_wait_s=0.01
+            ModelRef(f"{stub.url}#judge"),
+            "auto",
+            "auto",
+            False,
+            3,
+            endpoint=Endpoint(parse_url(f"{stub.url}#judge"), 0.01),
         ) as engine:
             heat = Sampling(max_new_tokens=9, temperature=0.7, top_p=0.9, samples=3)
             replies = engine.generate(examples, heat, None, progress)
@@ -920,7 +926,7 @@ def test_the_engine_answers_with_every_sample() -> None:
     assert len({one.text for some in replies for one in some}) == 15
     assert {(one.finish, one.n_tokens) for some in replies for one in some} == {("stop", 5)}
     assert progress.done == 5
-    assert (engine.spent.read, engine.spent.written) == (150, 75)
+    assert (engine.usage.read, engine.usage.written) == (150, 75)
     assert {body["top_p"] for body in stub.bodies} == {0.9}
 
 
@@ -978,8 +984,9 @@ def test_half_a_chunk_is_not_lost(stub: StubServer, tmp_path: Path) -> None:
 
     def put() -> list[Reply]:
         engine = _engine(stub, batch_size=1)
-        assert isinstance(engine, Keeping)
-        return ask(lambda: engine, examples, Sampling(), None, tmp_path, Silent())
+        replies = ask(lambda: engine, examples, Sampling(), None, tmp_path, Silent())
+        assert engine.answer_folder == tmp_path
+        return replies
 
     stub.faults += [answer()] * 6 + [status(401)]
     with pytest.raises(EndpointError):
@@ -1167,7 +1174,7 @@ def test_a_real_model_behind_a_real_server(tmp_path: Path) -> None:
             one.ask(_bodies(one, 1), None, Silent())
         assert f"{model}@main" in caught.value.message  # it names the revision; say so
         settings = {"model": model, "served_as": "*@main", "concurrency": 2}
-        engine = RemoteEngine(ModelRef("-"), server=Server(url=url, **settings))
+        engine = RemoteEngine(ModelRef("-"), endpoint=Endpoint(Server(url=url, **settings)))
         examples = [Example(f"q{i}", (Message("user", f"What is {i} plus 4?"),)) for i in range(4)]
         sampling = Sampling(max_new_tokens=24)
         with engine:

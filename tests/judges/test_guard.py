@@ -622,7 +622,7 @@ def test_probabilities_do_not_depend_on_the_batch(guard: Path) -> None:
     with HFEngine(ModelRef(str(guard)), "cpu", batch_size=3) as engine:
         found = engine.first_token(asked, words, Silent())
         tokenizer, model = engine.tokenizer, engine._base
-        assert engine.spent.read == sum(len(chat.asked_ids(tokenizer, one)) for one in asked)
+        assert engine.usage.read == sum(len(chat.asked_ids(tokenizer, one)) for one in asked)
         for one, chances in zip(asked, found, strict=True):
             ids = torch.tensor([chat.asked_ids(tokenizer, one)])
             whole = model(ids).logits[0, -1].softmax(-1)

@@ -18,8 +18,10 @@ from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.methods.ewc import diagonal, factored
 from holdfast.methods.kl import divergence
 from holdfast.models import ModelRef, weight_delta
-from holdfast.progress import Silent
 from holdfast.train import data
+from holdfast.train.data import TrainingData
+from holdfast.train.fit import fit
+from holdfast.train.job import TrainJob
 from holdfast.types import Example, Message
 
 SPEC = TrainSpec(
@@ -110,9 +112,9 @@ def _fit(
     plain, _, _ = data.encode_all(ref, _examples(), spec)
     budget = plain_budget([row.cost for row in plain], 4, spec.accumulation, 2)
     kinds = [str(one.meta.get("kind", "task")) for one in examples or _examples()]
-    return dict(train.fit(
-        ref, encoded, kinds, budget, spec, 1, (4,), folder, Silent(), "cpu", terms=terms, **more
-    ))  # fmt: skip
+    job = TrainJob(ref, spec, budget, 1, (4,), folder, device="cpu", plan=more.get("plan"))
+    rows = TrainingData(encoded, kinds, more.get("probes", ()))
+    return dict(fit(job, rows, terms=terms))
 
 
 def _logged(folder: Path) -> list[dict[str, Any]]:
@@ -234,8 +236,8 @@ def test_a_penalty_counts_once_per_step_however_it_is_cut(tiny_model: Path, tmp_
     encoded, _, _ = data.encode_all(ref, _examples(), SPEC)
     budget = plain_budget([row.cost for row in encoded], 4, 2, 2)
     plan = MemoryPlan("cpu", micro_batch=4, accumulation=1, dtype="float32", checkpointing=False)
-    train.fit(ref, encoded, ["task"] * 16, budget, SPEC, 1, (4,), tmp_path / "one", Silent(), "cpu",
-              plan, terms=[_term("l2_init", weight=10.0)])  # fmt: skip
+    job = TrainJob(ref, SPEC, budget, 1, (4,), tmp_path / "one", device="cpu", plan=plan)
+    fit(job, TrainingData(encoded), terms=[_term("l2_init", weight=10.0)])
     assert _gap(tmp_path / "two", tmp_path / "one") < 1e-5
 
 

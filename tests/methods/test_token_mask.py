@@ -28,7 +28,7 @@ class Scorer(ScriptedEngine):
 
     def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
         self.scored += len(examples)
-        self.spent.read += 10 * len(examples)
+        self.usage.read += 10 * len(examples)
         return [[*map(float, (one.target or "").split()), 0.0] for one in examples]
 
 

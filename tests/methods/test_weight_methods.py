@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from holdfast.engines.hf import scale_adapter
 from holdfast.errors import HoldfastError, ModelError, StudyError
 from holdfast.methods import build
 from holdfast.methods import merge as merging
 from holdfast.methods.scale import Scale, interpolated_model, scaled_adapter
 from holdfast.models import lora_files
+from holdfast.models.peft_adapter import scale_adapter
 
 CONFIG = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "base_model_name_or_path": "m",
           "target_modules": ["q"], "task_type": "CAUSAL_LM"}  # fmt: skip

@@ -10,16 +10,16 @@ import pytest
 from holdfast.errors import TrainingError
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.models import ModelRef, placement
-from holdfast.models.placement import Seat
+from holdfast.models.placement import Rank
 
 SPLIT = {"model.embed_tokens": 0, "model.layers.0": 0, "model.layers.1": 1, "lm_head": 1}
 PARTS = {**SPLIT, "model.norm": 1, "model.rotary_emb": 0}
 
 
-def test_a_seat_is_what_torchrun_says() -> None:
-    assert Seat.taken({}) == Seat(0, 0, 1)
+def test_a_rank_is_what_torchrun_says() -> None:
+    assert Rank.current({}) == Rank(0, 0, 1)
     told = {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8"}
-    assert Seat.taken(told) == Seat(5, 1, 8)
+    assert Rank.current(told) == Rank(5, 1, 8)
 
 
 @pytest.mark.parametrize(
@@ -38,25 +38,25 @@ def test_a_seat_is_what_torchrun_says() -> None:
 def test_placement_is_always_spelled_out(
     plan: MemoryPlan, device: str, expected: dict[str, Any]
 ) -> None:
-    seat = Seat(1, 1, 2) if plan.world_size > 1 else Seat()
-    assert placement.device_map(plan, device, seat) == expected
+    rank = Rank(1, 1, 2) if plan.world_size > 1 else Rank()
+    assert placement.device_map(plan, device, rank) == expected
 
 
 def test_what_cannot_be_followed_is_refused(tiny_model: Path) -> None:
     import torch
 
     with pytest.raises(TrainingError, match="without a device_map"):
-        placement.device_map(MemoryPlan("split", gpus=(0, 1)), "cuda", Seat())
+        placement.device_map(MemoryPlan("split", gpus=(0, 1)), "cuda", Rank())
     with pytest.raises(TrainingError, match="4-bit weights cannot be offloaded"):
         plan = MemoryPlan("offload", True, gpus=(0,))
-        placement.load(ModelRef(str(tiny_model)), plan, torch.float32, "cpu", Seat())
+        placement.load(ModelRef(str(tiny_model)), plan, torch.float32, "cpu", Rank())
 
 
 def _adapted(folder: Path, plan: MemoryPlan) -> Any:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    model = placement.load(ModelRef(str(folder)), plan, torch.float32, "cpu", Seat())
+    model = placement.load(ModelRef(str(folder)), plan, torch.float32, "cpu", Rank())
     torch.manual_seed(0)
     lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
     return get_peft_model(model, lora)
@@ -85,7 +85,7 @@ def test_offloaded_weights_give_the_same_gradients(tiny_model: Path, checkpointi
     frozen = {n: p for n, p in away.named_parameters() if not p.requires_grad}
     stay = [name for name, one in frozen.items() if one.device.type != "meta"]
     assert all("lm_head" in name for name in stay), "everything frozen but the head is away"
-    placement.check_start(away, plan, "lora", "cpu", Seat())
+    placement.check_start(away, plan, "lora", "cpu", Rank())
     one, two = _backward(there, checkpointing), _backward(away, checkpointing)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -99,11 +99,11 @@ def test_a_split_gives_the_same_gradients(tiny_model: Path) -> None:
 
     plan = MemoryPlan("split", gpus=(0, 1), device_map=PARTS)
     one, two = _adapted(tiny_model, MemoryPlan("cpu")), _adapted(tiny_model, plan)
-    where = placement.device_map(plan, "cpu", Seat())
+    where = placement.device_map(plan, "cpu", Rank())
     dispatch_model(two.get_base_model(), where, main_device="cpu", force_hooks=True)
     stages = [layer for layer in two.get_base_model().model.layers if hasattr(layer, "_hf_hook")]
     assert len(stages) == 2
-    placement.check_start(two, plan, "lora", "cpu", Seat())
+    placement.check_start(two, plan, "lora", "cpu", Rank())
     a, b = _backward(one, False), _backward(two, False)
     assert all(torch.equal(a[name], b[name]) for name in a)
 
@@ -115,7 +115,7 @@ def test_outputs_of_the_last_stage_come_home(tiny_model: Path) -> None:
 
     model = _adapted(tiny_model, MemoryPlan("cpu"))
     add_fused_lm_head(model.get_base_model(), outputs=("log_probs", "is_top1"))
-    placement.bring_home(model, torch.device("meta"))
+    placement.outputs_to_first_gpu(model, torch.device("meta"))
     ids = torch.arange(1, 9)[None]
     found = model(input_ids=ids, labels=ids, fused_lm_head=True)
     assert found.log_probs.shape == (1, 7)
@@ -129,15 +129,15 @@ def test_what_is_not_as_planned_is_named(tiny_model: Path) -> None:
 
     def says(model: Any, words: str, plan: MemoryPlan = plan, method: str = "lora") -> None:
         with pytest.raises(TrainingError, match=words):
-            placement.check_start(model, plan, method, "cpu", Seat())
+            placement.check_start(model, plan, method, "cpu", Rank())
 
     model = _adapted(tiny_model, plan)
-    placement.check_start(model, plan, "lora", "cpu", Seat())
+    placement.check_start(model, plan, "lora", "cpu", Rank())
     says(model, "1 train together instead of 2", MemoryPlan("ddp", gpus=(0, 1)))
     says(model, "is trained, under method full", method="full")
     says(model, "float32 instead of bfloat16", MemoryPlan("cpu", adapter_dtype="bfloat16"))
     placement.cast_adapters(model, MemoryPlan("cpu", adapter_dtype="bfloat16"))
-    placement.check_start(model, MemoryPlan("cpu", adapter_dtype="bfloat16"), "lora", "cpu", Seat())
+    placement.check_start(model, MemoryPlan("cpu", adapter_dtype="bfloat16"), "lora", "cpu", Rank())
 
     model = _adapted(tiny_model, plan)
     norm = model.get_base_model().model.norm

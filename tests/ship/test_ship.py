@@ -13,10 +13,10 @@ import yaml
 from holdfast import engines, models, study
 from holdfast.compare import REQUEST
 from holdfast.config import load
-from holdfast.engines.hf import scale_adapter
 from holdfast.engines.scripted import ScriptedEngine
 from holdfast.errors import FolderError, HoldfastError, UsageError
 from holdfast.models import ModelRef, files
+from holdfast.models.peft_adapter import scale_adapter
 from holdfast.progress import Silent
 from holdfast.runs import store
 from holdfast.ship import ship

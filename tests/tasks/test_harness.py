@@ -84,7 +84,8 @@ def _ours(model: Path, task: Any, folder: Path) -> tuple[list[Example], list[Rep
     examples = task.examples("test")
     sampling = Sampling.model_validate(task.sampling)
     with HFEngine(ModelRef(str(model)), "cpu", batch_size=3) as engine:
-        replies = resumable.ask(lambda: engine, examples, sampling, None, folder, Silent(), chunk=7)
+        work = resumable.answering(lambda: engine, sampling, folder, Silent())
+        replies = resumable.in_chunks(work, examples, folder, Silent(), chunk=7)
     pairs = zip(examples, replies, strict=True)
     return examples, replies, [task.grade(*pair, None) for pair in pairs]
 

@@ -12,9 +12,9 @@ import pytest
 
 from holdfast import tasks
 from holdfast.config import Sampling, ShotsSpec, TaskSpec
+from holdfast.data.formats import conversation
 from holdfast.errors import DataError, StudyError
 from holdfast.tasks import _extraction
-from holdfast.tasks.jsonl import conversation
 from holdfast.types import Message, Reply, Verdict
 
 

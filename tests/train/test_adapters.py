@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from holdfast import train
 from holdfast.config import LoraSpec, TrainSpec
 from holdfast.data.batching import plain_budget
 from holdfast.errors import StudyError
@@ -16,9 +15,12 @@ from holdfast.lab.problems import problems
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.methods import REPLAY
 from holdfast.models import ModelRef, placement
-from holdfast.models.placement import Seat
+from holdfast.models.placement import Rank
 from holdfast.progress import Silent
 from holdfast.train import adapters, data
+from holdfast.train.data import TrainingData
+from holdfast.train.fit import fit
+from holdfast.train.job import TrainJob
 from holdfast.types import Example, Message
 
 VARIANTS = ("lora", "rslora", "dora", "oft", "osf", "corda")
@@ -89,10 +91,8 @@ def _fit(
     )
     encoded = _rows(folder)
     budget = plain_budget([row.cost for row in encoded], 2, 2, 2)
-    train.fit(
-        ModelRef(str(folder)), encoded, ["task"] * len(encoded), budget, spec, 1, (1, 2), out,
-        Silent(), "cpu", plan,
-    )  # fmt: skip
+    job = TrainJob(ModelRef(str(folder)), spec, budget, 1, (1, 2), out, device="cpu", plan=plan)
+    fit(job, TrainingData(encoded))
     return kept[-1].eval()
 
 
@@ -154,10 +154,11 @@ def test_a_killed_run_ends_in_the_same_weights(
     budget = plain_budget([row.cost for row in encoded], 3, 2, 2)
     for name, progress in (("whole", Silent()), ("cut", DiesAfterOne()), ("cut", Silent())):
         try:
-            train.fit(
-                ModelRef(str(tiny_model)), encoded, ["task"] * 8, budget, spec, 1, (1, 3),
-                tmp_path / name, progress, "cpu", PLAN,
+            job = TrainJob(
+                ModelRef(str(tiny_model)), spec, budget, 1, (1, 3), tmp_path / name, device="cpu",
+                plan=PLAN,
             )  # fmt: skip
+            fit(job, TrainingData(encoded), progress=progress)
         except Killed:
             assert (tmp_path / "cut" / "checkpoint-1" / "complete").exists()
     one, two = (
@@ -274,7 +275,7 @@ def test_layers_hold_for_every_variant(tiny_model: Path, variant: str) -> None:
     trained = [name for name, one in model.named_parameters() if one.requires_grad]
     assert trained
     assert all("layers.1." in one and ("q_proj" in one or "down_proj" in one) for one in trained)
-    placement.check_start(model, PLAN, "lora", "cpu", Seat())
+    placement.check_start(model, PLAN, "lora", "cpu", Rank())
 
 
 @pytest.mark.parametrize(
@@ -308,12 +309,12 @@ def test_a_preset_without_a_match_names_what_there_is() -> None:
 
 def test_where_a_variant_may_train() -> None:
     for variant in ("lora", "rslora"):
-        for placement in ("cpu", "single", "ddp", "split", "fsdp2", "offload"):
-            adapters.check(_spec(variant), placement, placement != "offload")
+        for where in ("cpu", "single", "ddp", "split", "fsdp2", "offload"):
+            adapters.check(_spec(variant), where, where != "offload")
     adapters.check(_spec("dora"), "ddp", True)
-    for variant, placement in (("oft", "fsdp2"), ("osf", "ddp"), ("corda", "split")):
+    for variant, where in (("oft", "fsdp2"), ("osf", "ddp"), ("corda", "split")):
         with pytest.raises(StudyError, match=f"{variant} was not validated"):
-            adapters.check(_spec(variant), placement, False)
+            adapters.check(_spec(variant), where, False)
     with pytest.raises(StudyError, match="4-bit weights do not allow"):
         adapters.check(_spec("osf"), "single", True)
     with pytest.raises(StudyError, match="weight decay"):
@@ -328,4 +329,4 @@ def test_a_gradient_that_does_not_arrive_is_noticed(tiny_model: Path) -> None:
         with pytest.raises(TrainingError, match="2 of 2 layers got no gradient"):
             placement.check_gradients(model)
         with pytest.raises(TrainingError, match="is trained, under method full"):
-            placement.check_start(model, PLAN, "full", "cpu", Seat())
+            placement.check_start(model, PLAN, "full", "cpu", Rank())

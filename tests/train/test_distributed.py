@@ -6,7 +6,7 @@ sum has two terms, so the same cut gives the same bits; another cut adds in anot
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from holdfast.models import LAB_FOLDER, ModelRef
 from holdfast.progress import Silent
 from holdfast.runs import store
 from holdfast.train import data
-from holdfast.train.job import Job
-from holdfast.train.launch import torchrun, worker
+from holdfast.train.job import TrainJob
+from holdfast.train.launch import recovery, torchrun, worker
 from holdfast.types import Example, Message
 
 ROUNDING = 1e-5
@@ -32,7 +32,7 @@ DDP = replace(ALONE, placement="ddp", gpus=(0, 1), accumulation=1)
 FSDP2 = replace(DDP, placement="fsdp2", checkpointing=True)
 
 
-def _job(folder: Path, method: str = "lora", **more: Any) -> Job:
+def _job(folder: Path, method: str = "lora", **more: Any) -> TrainJob:
     examples = [
         Example(f"p{i}", (Message("user", one.question),), one.human)
         for i, one in enumerate(problems("train", 24, (1, 2)))
@@ -45,12 +45,11 @@ def _job(folder: Path, method: str = "lora", **more: Any) -> Job:
     ref = ModelRef(str(LAB_FOLDER))
     encoded, _, _ = data.encode_all(ref, examples, spec)
     budget = plain_budget([row.cost for row in encoded], 6, 2, 2)
-    path = str(folder / "examples.jsonl")
-    train = spec.model_dump(mode="json")
-    return Job(asdict(ref), path, train, budget, 1, (3, 6), str(folder), "cpu", **more)
+    path = folder / "examples.jsonl"
+    return TrainJob(ref, spec, budget, 1, (3, 6), folder, path, device="cpu", **more)
 
 
-def _run(job: Job, plan: MemoryPlan, *then: MemoryPlan, **more: Any) -> dict[str, Any]:
+def _run(job: TrainJob, plan: MemoryPlan, *then: MemoryPlan, **more: Any) -> dict[str, Any]:
     left = list(then)
     events: list[dict[str, Any]] = []
 
@@ -58,7 +57,7 @@ def _run(job: Job, plan: MemoryPlan, *then: MemoryPlan, **more: Any) -> dict[str
         return left.pop(0) if left else None
 
     more = {"progress": Silent(), "here": worker.train} | more
-    found = torchrun.run(job, plan, next_plan=next_plan, events=events, **more)
+    found = recovery.train(job, plan, next_plan=next_plan, events=events, **more)
     assert not left, "every plan was used"
     return found | {"events": events}
 
@@ -124,7 +123,7 @@ def test_any_plan_goes_on_from_any_other(
     monkeypatch.setenv("HOLDFAST_FAULTS", "save:2")  # after step 6's weights were written
     job = _job(tmp_path)
 
-    def here(job: Job, progress: Any) -> Any:
+    def here(job: TrainJob, progress: Any) -> Any:
         monkeypatch.delenv("HOLDFAST_FAULTS")
         return worker.train(job, progress)
 
@@ -180,7 +179,7 @@ def test_errors_of_workers_arrive_typed(tmp_path: Path) -> None:
     lonely = [torchrun.command(ALONE, Path("x"))[0], "-m", "holdfast.train.launch.worker"]
     with pytest.raises(TrainingError, match="1 train together instead of 2"):
         _run(job, DDP, build=lambda plan, path: [*lonely, str(path)])
-    broken = replace(job, train={**job.train, "optim": "adamw_tosh"})
+    broken = replace(job, train=job.train.model_copy(update={"optim": "adamw_tosh"}))
     with pytest.raises(TrainingError, match="adamw_tosh"):
         _run(broken, DDP)
 

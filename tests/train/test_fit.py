@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from holdfast import train
 from holdfast.config import TrainSpec
 from holdfast.data import chat
 from holdfast.data.batching import Budget, plain_budget
@@ -21,6 +20,9 @@ from holdfast.models import ModelRef
 from holdfast.progress import Silent
 from holdfast.runs import store
 from holdfast.train import data
+from holdfast.train.data import TrainingData
+from holdfast.train.fit import fit
+from holdfast.train.job import TrainJob
 from holdfast.types import Example, Message
 
 SPEC = TrainSpec(
@@ -42,9 +44,9 @@ def _fit(
     encoded, _, _ = data.encode_all(ref, _examples(), spec)
     size = spec.per_device_train_batch_size
     budget = plain_budget([row.cost for row in encoded], steps, spec.accumulation, size)
-    options = {"seed": 1126, "save_at": (3, 6), "progress": Silent(), "device": "cpu"} | more
-    kinds = ["task"] * len(encoded)
-    return dict(train.fit(ref, encoded, kinds, budget, spec, folder=folder, **options))
+    progress = more.pop("progress", None)
+    job = TrainJob(ref, spec, budget, more.pop("seed", 1126), (3, 6), folder, device="cpu", **more)
+    return dict(fit(job, TrainingData(encoded), progress=progress))
 
 
 @pytest.fixture()
@@ -125,9 +127,8 @@ def test_an_empty_micro_batch_changes_nothing(ref: ModelRef, tmp_path: Path) -> 
     encoded, _, _ = data.encode_all(ref, _examples(), SPEC)
     spent = sum(row.cost.supervised for row in encoded)
     budget = Budget(steps=6, micro_batches=8, supervised_tokens=spent, per_micro_batch=1)
-    summary = train.fit(
-        ref, encoded, ["task"] * 24, budget, SPEC, 1, (6,), tmp_path, Silent(), "cpu"
-    )
+    job = TrainJob(ref, SPEC, budget, 1, (6,), tmp_path, device="cpu")
+    summary = fit(job, TrainingData(encoded))
     assert summary["examples_seen"] == 24, "24 examples in 48 micro-batches"
     assert all(loss > 0.1 for _, loss in summary["loss"])
 
@@ -248,7 +249,8 @@ def test_loss_is_the_mean_over_supervised_tokens(ref: ModelRef, tmp_path: Path) 
     spec = SPEC.model_copy(update={"logging_steps": 1.0, "group_by_length": False})
     encoded, _, _ = data.encode_all(ref, _examples(4), spec)
     budget = plain_budget([row.cost for row in encoded], 1, 2, 2)
-    found = train.fit(ref, encoded, ["t"] * 4, budget, spec, 1, (1,), tmp_path, Silent(), "cpu")
+    job = TrainJob(ref, spec, budget, 1, (1,), tmp_path, device="cpu")
+    found = fit(job, TrainingData(encoded))
     model = AutoModelForCausalLM.from_pretrained(ref.base)
     total, count = 0.0, 0
     for row in encoded:

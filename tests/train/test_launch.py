@@ -17,22 +17,26 @@ from typing import Any
 import pytest
 from fixtures.paths import TESTS
 
+from holdfast.config import TrainSpec
 from holdfast.data.batching import Budget
 from holdfast.errors import ModelError, OutOfMemory, TrainingError, UsageError
 from holdfast.memory.memory_plan import Breakdown, MemoryPlan
 from holdfast.progress import Silent
 from holdfast.runs import store
-from holdfast.train.job import Job, read_job, write_job
-from holdfast.train.launch import torchrun
+from holdfast.train.job import TrainJob, read_job, write_job
+from holdfast.train.launch import recovery, torchrun
+from holdfast.types import ModelRef
 
 ONE = MemoryPlan("single", gpus=(0,), predicted=(Breakdown(weights=1 << 30),))
 SMALLER = MemoryPlan("single", quantized=True, gpus=(0,))
 DDP = MemoryPlan("ddp", gpus=(1, 3), accumulation=2)
 
 
-def _job(folder: Path, **more: Any) -> Job:
-    return Job({"base": "b"}, "e.jsonl", {"method": "lora"}, Budget(6, 2, 9, 1), 1, (3, 6),
-               str(folder), **more)  # fmt: skip
+def _job(folder: Path, **more: Any) -> TrainJob:
+    return TrainJob(
+        ModelRef("b"), TrainSpec(method="lora", gradient_accumulation_steps=4),
+        Budget(6, 2, 9, 1), 1, (3, 6), folder, Path("e.jsonl"), **more,
+    )  # fmt: skip
 
 
 class Seen(Silent):
@@ -62,7 +66,9 @@ def _stub(code: str) -> Any:
 
 
 def test_a_job_survives_the_file(tmp_path: Path) -> None:
-    job = _job(tmp_path, plan=ONE, cap=0.5)
+    job = _job(
+        tmp_path, plan=ONE, memory_cap=0.5, losses=(("kl", {"weight": 0.1}),), stop={"kl": 0.5}
+    )
     write_job(job, tmp_path / "job.json")
     assert read_job(tmp_path / "job.json") == job
     (tmp_path / "job.json").write_text("{}")
@@ -158,7 +164,7 @@ def test_the_next_plan_goes_on_in_a_fresh_process(tmp_path: Path) -> None:
         return SMALLER
 
     job = _job(tmp_path)
-    found = torchrun.run(job, ONE, seen, next_plan, events, here=_never, build=build)
+    found = recovery.train(job, ONE, seen, next_plan, events, here=_never, build=build)
     assert found == {"steps": 6}
     assert asked == [(ONE, "backward", 1 << 30, 7)]
     assert seen.steps == 6
@@ -176,7 +182,7 @@ def test_without_a_next_plan_it_is_said_what_to_do(tmp_path: Path) -> None:
     build = _stub("sys.exit(75)")
     events: list[dict[str, Any]] = []
     with pytest.raises(OutOfMemory, match="holdfast plan"):
-        torchrun.run(
+        recovery.train(
             _job(tmp_path), ONE, Silent(), lambda *_: None, events, here=_never, build=build
         )
     assert [event["to"] for event in events] == [None]
@@ -186,15 +192,15 @@ def test_a_typed_error_arrives_as_it_was(tmp_path: Path) -> None:
     error = {"type": "ModelError", "message": "gone", "where": "m", "remedy": "fetch it"}
     build = _stub(f"(desk / 'error.json').write_text({json.dumps(json.dumps(error))}); sys.exit(3)")
     with pytest.raises(ModelError) as found:
-        torchrun.run(_job(tmp_path), ONE, Silent(), _never, [], here=_never, build=build)
+        recovery.train(_job(tmp_path), ONE, Silent(), _never, [], here=_never, build=build)
     assert str(found.value) == "m: gone\n  → fetch it"
 
 
 def test_old_answers_are_not_believed(tmp_path: Path) -> None:
-    desk = _job(tmp_path).desk
+    desk = _job(tmp_path).launch_folder
     store.write_json(desk / "oom.json", {"phase": "load"})
     with pytest.raises(TrainingError, match="code 4"):
-        torchrun.run(
+        recovery.train(
             _job(tmp_path), ONE, Silent(), _never, [], here=_never, build=_stub("sys.exit(4)")
         )
 
@@ -202,7 +208,7 @@ def test_old_answers_are_not_believed(tmp_path: Path) -> None:
 def test_a_crash_shows_its_last_lines_and_the_log(tmp_path: Path) -> None:
     build = _stub("print('early'); raise KeyError('lost')")
     with pytest.raises(TrainingError, match="KeyError: 'lost'") as found:
-        torchrun.run(_job(tmp_path), ONE, Silent(), _never, [], here=_never, build=build)
+        recovery.train(_job(tmp_path), ONE, Silent(), _never, [], here=_never, build=build)
     log = Path(found.value.where)
     assert "early" in log.read_text()
 
@@ -210,24 +216,24 @@ def test_a_crash_shows_its_last_lines_and_the_log(tmp_path: Path) -> None:
 @pytest.mark.parametrize("code", ["os.kill(os.getpid(), 9)", "print('Signal 9 (SIGKILL)'); 1/0"])
 def test_killed_by_the_host(tmp_path: Path, code: str) -> None:
     with pytest.raises(TrainingError, match="out of host memory"):
-        torchrun.run(_job(tmp_path), ONE, Silent(), _never, [], here=_never, build=_stub(code))
+        recovery.train(_job(tmp_path), ONE, Silent(), _never, [], here=_never, build=_stub(code))
 
 
 def test_cpu_plans_stay_in_this_process(tmp_path: Path) -> None:
     plan = MemoryPlan("cpu")
 
-    def here(job: Job, progress: Any) -> dict[str, Any]:
+    def here(job: TrainJob, progress: Any) -> dict[str, Any]:
         assert job.plan == plan
         return {"steps": 6}
 
     job = _job(tmp_path)
-    assert torchrun.run(job, plan, Silent(), _never, [], here=here, build=_never) == {"steps": 6}
+    assert recovery.train(job, plan, Silent(), _never, [], here=here, build=_never) == {"steps": 6}
 
 
 STAYS = (
     "import subprocess\n"
-    "from holdfast.train.launch.process import end_with\n"
-    "end_with(int(os.environ['HOLDFAST_PARENT']))\n"
+    "from holdfast.train.launch.process import exit_with_parent\n"
+    "exit_with_parent(int(os.environ['HOLDFAST_PARENT']))\n"
     "child = subprocess.Popen(['sleep', '100'])\n"
     "(folder / 'pids').write_text(f'{os.getpid()} {child.pid}')\n"
     "tell(what='advance', amount=1); time.sleep(100)\n"
@@ -257,7 +263,7 @@ class Stops(Silent):
 
 def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        torchrun.run(_job(tmp_path), ONE, Stops(), _never, [], here=_never, build=_stub(STAYS))
+        recovery.train(_job(tmp_path), ONE, Stops(), _never, [], here=_never, build=_stub(STAYS))
     pids = [int(one) for one in (tmp_path / "pids").read_text().split()]
     _wait(lambda: all(map(_gone, pids)), f"{pids} are left")
 
@@ -269,7 +275,7 @@ def test_a_stopped_launcher_leaves_no_worker(tmp_path: Path, number: int) -> Non
         "import sys; sys.path[:0] = sys.argv[2].split(':')\n"
         "import test_launch as t; from pathlib import Path\n"
         "job = t._job(Path(sys.argv[1]))\n"
-        "t.torchrun.run(job, t.ONE, t.Silent(), t._never, [], here=t._never, "
+        "t.recovery.train(job, t.ONE, t.Silent(), t._never, [], here=t._never, "
         "build=t._stub(t.STAYS))\n"
     )
     place = os.pathsep.join((str(TESTS), str(TESTS / "train")))

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from holdfast import train
 from holdfast.config import TrainSpec
 from holdfast.data.batching import plain_budget
 from holdfast.data.chat import Encoded
 from holdfast.lab.problems import problems
 from holdfast.models import ModelRef
-from holdfast.progress import Silent
 from holdfast.train import data, meters
+from holdfast.train.data import TrainingData
+from holdfast.train.fit import fit
+from holdfast.train.job import TrainJob
 from holdfast.train.meters import Meters
 from holdfast.types import Example, Message
 
@@ -36,10 +37,8 @@ def _rows(model: Path, count: int = 12) -> list[Encoded]:
 def _fit(model: Path, folder: Path, meter: Meters | None, spec: TrainSpec = SPEC) -> dict[str, Any]:
     encoded = _rows(model)
     budget = plain_budget([row.cost for row in encoded], 6, 1, 4)
-    return dict(train.fit(
-        ModelRef(str(model)), encoded, ["task"] * 12, budget, spec, 1, (2, 4, 6), folder, Silent(),
-        "cpu", meters=meter,
-    ))  # fmt: skip
+    job = TrainJob(ModelRef(str(model)), spec, budget, 1, (2, 4, 6), folder, device="cpu")
+    return dict(fit(job, TrainingData(encoded), meters=meter))
 
 
 def _weights(folder: Path, step: int = 6) -> dict[str, Any]:

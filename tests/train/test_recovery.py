@@ -296,7 +296,7 @@ def test_other_errors_are_not_swallowed(slots: list[list[Any]]) -> None:
 def test_halves_are_trimmed_to_their_own_longest_row() -> None:
     import torch
 
-    from holdfast.train.pieces import split
+    from holdfast.train.trainer import split
 
     some = [[1] * length for length in (2, 3, 1, 7, 4)]
     batch = data.collate([{"input_ids": some, "labels": some}], 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from holdfast.models import LAB_FOLDER, ModelRef
 from holdfast.progress import Silent
 from holdfast.runs import store
 from holdfast.train import data, stage
+from holdfast.train.job import TrainJob
 from holdfast.types import Example, Message
 
 REF = ModelRef(str(LAB_FOLDER))
@@ -52,11 +52,10 @@ def _job(study: Study, folder: Path) -> tuple[Any, int]:
     store.write_jsonl(folder / "examples.jsonl", examples)
     encoded, _, _ = data.encode_all(REF, examples, study.train)
     spent = batching.plain_budget([row.cost for row in encoded], 3, 2, 2)
-    job = stage.job_of(
-        study, study.train, model=asdict(REF), examples=str(folder / "examples.jsonl"),
-        budget=spent, seed=5, save_at=(3,), folder=str(folder / "run"),
-    )  # fmt: skip
-    return replace(job, device="cpu"), max(len(row.ids) for row in encoded)
+    job = TrainJob(
+        REF, study.train, spent, 5, (3,), folder / "run", folder / "examples.jsonl", device="cpu"
+    )
+    return job, max(len(row.ids) for row in encoded)
 
 
 def test_without_a_gpu_it_trains_here(tmp_path: Path) -> None:

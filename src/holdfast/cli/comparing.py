@@ -115,14 +115,14 @@ def _dry(found: Any, steps: Sequence[Any]) -> tuple[dict[str, Any], str]:
     models = {"base": found.base, **found.tuned}
     about = {
         "folder": str(plan.folder),
-        "models": {who: {"form": one.form, "said": one.said} for who, one in models.items()},
+        "models": {who: {"form": one.form, "said": one.source} for who, one in models.items()},
         "items": items,
         "notes": list(found.notes),
         "stages": names,
     }
     lines = [
         f"Run folder {plan.folder}",
-        *(f"  {who}: {one.said} ({one.form})" for who, one in models.items()),
+        *(f"  {who}: {one.source} ({one.form})" for who, one in models.items()),
         "Measured: " + ", ".join(f"{name} ({n} items)" for name, n in items.items()),
         *(f"Note: {note}" for note in found.notes),
         "",

@@ -25,7 +25,7 @@ from holdfast.data.leakage import LeakIndex
 from holdfast.engines.pool import EnginePool
 from holdfast.errors import DataError, FolderError, UsageError, located
 from holdfast.models import ModelRef, external
-from holdfast.models.external import Foreign
+from holdfast.models.external import ExternalModel
 from holdfast.progress import Progress
 from holdfast.runs import stages, store
 from holdfast.runs.plan import Plan, write_plan
@@ -69,7 +69,7 @@ def plan(request: Request, runs_dir: Path) -> Comparison:
     base, tuned = contestants.models(request)
     every = {BASE: base, **tuned}
     name = request.name or contestants.run_name(base, list(tuned))
-    study, target = study_of(request, base.said, name)
+    study, target = study_of(request, base.source, name)
     check_rule(study.ship, study.tasks, SOURCE)
     kinds = {
         who: SOURCE if request.replies else external.engine_of(one.ref, study.answer.engine)
@@ -116,7 +116,7 @@ def _session(
     ref: ModelRef,
     made: dict[str, Task],
     asked: dict[str, list[Example]],
-    tuned: dict[str, Foreign],
+    tuned: dict[str, ExternalModel],
     identity: dict[str, Any],
 ) -> Session:
     """A session whose arms are the tuned models."""
@@ -153,7 +153,7 @@ def _asked(task: Task, study: Study, name: str) -> list[Example]:
 
 def _given(
     request: Request,
-    files: dict[str, Foreign],
+    files: dict[str, ExternalModel],
     study: Study,
     made: dict[str, Task],
     asked: dict[str, list[Example]],

@@ -8,11 +8,11 @@ from dataclasses import replace
 from holdfast.compare.request import SOURCE, Request
 from holdfast.errors import UsageError
 from holdfast.models import external
-from holdfast.models.external import Foreign
+from holdfast.models.external import ExternalModel
 from holdfast.types import BASE
 
 
-def models(request: Request) -> tuple[Foreign, dict[str, Foreign]]:
+def models(request: Request) -> tuple[ExternalModel, dict[str, ExternalModel]]:
     """The base and the tuned models by name, no two of one name.
 
     Raises:
@@ -28,7 +28,7 @@ def models(request: Request) -> tuple[Foreign, dict[str, Foreign]]:
     first, *others = request.models
     base = _found(request, first, None)
     every = [_found(request, one, base) for one in others]
-    tuned: dict[str, Foreign] = {}
+    tuned: dict[str, ExternalModel] = {}
     for one in every:
         name, number = one.name, 2
         while name in tuned or name == BASE:
@@ -37,13 +37,13 @@ def models(request: Request) -> tuple[Foreign, dict[str, Foreign]]:
     return base, tuned
 
 
-def _found(request: Request, said: str, base: Foreign | None) -> Foreign:
+def _found(request: Request, said: str, base: ExternalModel | None) -> ExternalModel:
     if request.replies:
         return external.answers(said)
     return external.find(said, base, request.any_base, request.trust_remote_code)
 
 
-def run_name(base: Foreign, tuned: Sequence[str]) -> str:
+def run_name(base: ExternalModel, tuned: Sequence[str]) -> str:
     """What the run folder is called where nobody says it."""
     more = f"-and-{len(tuned) - 1}-more" if len(tuned) > 1 else ""
     return f"{base.name}-vs-{tuned[0]}{more}"

@@ -25,7 +25,7 @@ from holdfast.grading import safety_outcomes
 from holdfast.grading.answer import write_questions
 from holdfast.grading.grade import READINGS, read_readings
 from holdfast.models import ModelRef, external
-from holdfast.models.external import Foreign
+from holdfast.models.external import ExternalModel
 from holdfast.models.peft_adapter import brings_modules
 from holdfast.progress import Progress
 from holdfast.report.write import write_report
@@ -64,8 +64,8 @@ class Comparison:
     """
 
     session: Session
-    base: Foreign
-    tuned: Mapping[str, Foreign]
+    base: ExternalModel
+    tuned: Mapping[str, ExternalModel]
     marks: Mapping[str, Mapping[str, Any]]
     engines: Mapping[str, str]
     target: str | None
@@ -83,7 +83,7 @@ class Comparison:
         return len(set(self.engines.values())) > 1
 
     @property
-    def local(self) -> dict[str, Foreign]:
+    def local(self) -> dict[str, ExternalModel]:
         """The models that are loaded here, by name."""
         every = {BASE: self.base, **self.tuned}
         return {name: one for name, one in every.items() if one.form not in external.ELSEWHERE}
@@ -199,7 +199,7 @@ def _looks(one: Comparison) -> Stage:
     return Stage(LOOKS, identity, make)
 
 
-def _look(model: Foreign) -> dict[str, str]:
+def _look(model: ExternalModel) -> dict[str, str]:
     tokenizer = models.load_tokenizer(model.ref)
     found = {
         "template": store.fingerprint(chat.prompt_text(tokenizer, PROBE)),
@@ -241,7 +241,7 @@ def summarise(one: Comparison) -> Results:
     results = assemble(
         RunData(
             plan.study.name,
-            one.base.said,
+            one.base.source,
             (),
             [_info(one, info) for info in collect.task_infos(plan)],
             collect.arm_infos(plan),

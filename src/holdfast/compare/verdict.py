@@ -9,7 +9,7 @@ from holdfast.analysis.results import Cell, Decision, Results, Share
 from holdfast.analysis.selection import Need
 from holdfast.analysis.selection.rule import in_points, listed
 from holdfast.analysis.stats import Interval
-from holdfast.models.external import Foreign, is_quantised
+from holdfast.models.external import ExternalModel, is_quantised
 
 KEPT, NOT_KEPT, UNSURE = "kept", "not kept", "not enough evidence"
 SHOWN = 3
@@ -116,7 +116,10 @@ def _good(diff: Share) -> str:
 
 
 def about_models(
-    base: Foreign, tuned: Sequence[Foreign], marks: Mapping[str, Mapping[str, Any]], mixed: bool
+    base: ExternalModel,
+    tuned: Sequence[ExternalModel],
+    marks: Mapping[str, Mapping[str, Any]],
+    mixed: bool,
 ) -> list[str]:
     """What a reader must know of the models, before anything is asked.
 
@@ -128,7 +131,11 @@ def about_models(
     """
     notes = [f"{one.name}: {note}." for one in (base, *tuned) for note in one.notes]
     for one in tuned:
-        if marks[one.name] == marks["base"] and one.said != base.said and one.form == "endpoint":
+        if (
+            marks[one.name] == marks["base"]
+            and one.source != base.source
+            and one.form == "endpoint"
+        ):
             notes.append(
                 f"{one.name} and base bear one name on two servers; whether they are one model is "
                 "not known here."

@@ -1,4 +1,4 @@
-"""What does equal budget mean, and which example is seen when?
+"""Deals training examples into micro-batches so that every arm spends an equal budget.
 
 The plain arm (the target task's own training set) sets the budget: its optimiser steps and the
 supervised tokens it sees in them. Every arm gets the same number of steps of the same number of
@@ -24,7 +24,7 @@ class Budget:
     Attributes:
         steps: optimiser steps.
         micro_batches: forward passes per step, over all devices.
-        supervised_tokens: tokens that bear loss, summed over the run.
+        supervised_tokens: tokens with a loss, summed over the run.
         per_micro_batch: examples per forward pass of the plain arm.
     """
 

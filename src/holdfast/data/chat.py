@@ -1,4 +1,4 @@
-"""How do messages become token ids, and which of them are trained on?
+"""Renders messages with a model's chat template into token ids, and masks what is not learned.
 
 The only module that knows chat templates. Prompt and answer are rendered by the model's own
 template and tokenised apart, so that in training the prompt's ids are exactly those that the model
@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from holdfast.data.batching import Cost
 from holdfast.errors import ModelError, TrainingError
 from holdfast.types import Example, Message
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 IGNORED = -100
 SENTINEL = "holdfast-user-turn"
@@ -42,17 +45,17 @@ class Encoded:
         return Cost(len(self.ids), sum(label != IGNORED for label in self.labels))
 
 
-def prompt_text(tokenizer: Any, messages: Sequence[Message]) -> str:
+def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
     """The text that the model continues, ending where its own turn begins."""
     return _render(tokenizer, messages, add_generation_prompt=True)
 
 
-def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
     """Token ids of `prompt_text`; the template has put the special tokens in already."""
     return list(tokenizer(prompt_text(tokenizer, messages), add_special_tokens=False)["input_ids"])
 
 
-def asked_ids(tokenizer: Any, example: Example) -> list[int]:
+def asked_ids(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[int]:
     """Token ids that the model continues when it is asked: the prompt of `example`.
 
     ``meta["continue"]`` asks for something else than a turn of the assistant: with ``user`` it is
@@ -65,7 +68,7 @@ def asked_ids(tokenizer: Any, example: Example) -> list[int]:
     return list(tokenizer(text, add_special_tokens=bare)["input_ids"])
 
 
-def _asked(tokenizer: Any, example: Example) -> tuple[str, bool]:
+def _asked(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[str, bool]:
     """What `asked_ids` reads, and whether special tokens are still to be put in front."""
     match example.meta.get("continue"):
         case "user":
@@ -78,7 +81,9 @@ def _asked(tokenizer: Any, example: Example) -> tuple[str, bool]:
     return prompt_text(tokenizer, example.messages) + str(example.meta.get("prefix", "")), False
 
 
-def followed_ids(tokenizer: Any, example: Example, text: str) -> tuple[list[int], list[int]]:
+def followed_ids(
+    tokenizer: PreTrainedTokenizerBase, example: Example, text: str
+) -> tuple[list[int], list[int]]:
     """Token ids of the prompt of `example`, and of a text that might follow it.
 
     As lm-evaluation-harness does it: both are tokenised together and cut where the prompt alone
@@ -106,7 +111,7 @@ def followed_ids(tokenizer: Any, example: Example, text: str) -> tuple[list[int]
     return head, tail
 
 
-def judged_text(tokenizer: Any, messages: Sequence[Message]) -> str:
+def judged_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
     """A finished conversation as a guard model's own template puts it, ending where it speaks.
 
     Guards' templates write the opening of their turn themselves. Some (Llama Guard 3 1B) take each
@@ -129,7 +134,7 @@ def judged_text(tokenizer: Any, messages: Sequence[Message]) -> str:
     )
 
 
-def first_ids(tokenizer: Any, words: Sequence[str]) -> list[int]:
+def first_ids(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> list[int]:
     """The id of the first token of each word.
 
     Raises:
@@ -144,7 +149,7 @@ def first_ids(tokenizer: Any, words: Sequence[str]) -> list[int]:
     return found
 
 
-def user_header(tokenizer: Any) -> str:
+def user_header(tokenizer: PreTrainedTokenizerBase) -> str:
     """What a conversation begins with, up to where the user's own words would stand.
 
     A model that continues it writes a question of the kind that it was trained on (Magpie,
@@ -163,7 +168,9 @@ def user_header(tokenizer: Any) -> str:
     return head
 
 
-def stop_ids(tokenizer: Any, generation_config: Any = None) -> frozenset[int]:
+def stop_ids(
+    tokenizer: PreTrainedTokenizerBase, generation_config: GenerationConfig | None = None
+) -> frozenset[int]:
     """Ids that end the model's turn: the tokenizer's and the generation config's."""
     found = {tokenizer.eos_token_id}
     more = getattr(generation_config, "eos_token_id", None)
@@ -172,7 +179,7 @@ def stop_ids(tokenizer: Any, generation_config: Any = None) -> frozenset[int]:
 
 
 def encode(
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     example: Example,
     stops: frozenset[int],
     completion_only: bool = True,
@@ -227,7 +234,7 @@ def encode(
 
 
 def _without_header(
-    tokenizer: Any, head: Sequence[int], example: Example, stops: frozenset[int]
+    tokenizer: PreTrainedTokenizerBase, head: Sequence[int], example: Example, stops: frozenset[int]
 ) -> list[int]:
     """A prompt from after its first end-of-turn token on.
 
@@ -244,7 +251,7 @@ def _without_header(
     return [*tokenizer("")["input_ids"], *head[ends[0] + 1 :]]
 
 
-def mask_preview(tokenizer: Any, encoded: Encoded, width: int = 1200) -> str:
+def mask_preview(tokenizer: PreTrainedTokenizerBase, encoded: Encoded, width: int = 1200) -> str:
     """The conversation as text, with the tokens that are trained on between ⟦ and ⟧."""
     pieces: list[str] = []
     run: list[int] = []
@@ -262,12 +269,14 @@ def mask_preview(tokenizer: Any, encoded: Encoded, width: int = 1200) -> str:
 
 
 def _render(
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Message],
     add_generation_prompt: bool = False,
     parts: bool = False,
 ) -> str:
-    turns: list[dict[str, Any]] = [{"role": one.role, "content": one.content} for one in messages]
+    turns: list[dict[str, object]] = [
+        {"role": one.role, "content": one.content} for one in messages
+    ]
     if parts:
         for turn in turns:
             turn["content"] = [{"type": "text", "text": turn["content"]}]

@@ -1,4 +1,4 @@
-"""Has an evaluation prompt slipped into the training data?
+"""Finds evaluation questions that have slipped into the training data.
 
 Two tests per evaluation question against every training question: equal after normalisation, or at
 least `OVERLAP` of its word n-grams found in one training question. A share in one partner, rather
@@ -61,7 +61,7 @@ class LeakIndex:
         if words in self._exact:
             return Leak(self._names[self._exact[words]], name, 1.0)
         shared = Counter(place for gram in _ngrams(words) for place in self._grams.get(gram, ()))
-        place = max(shared, key=lambda one: shared[one] / self._sizes[one], default=None)
+        place = max(shared, key=lambda item: shared[item] / self._sizes[item], default=None)
         if place is None or shared[place] / self._sizes[place] < OVERLAP:
             return None
         return Leak(self._names[place], name, shared[place] / self._sizes[place])
@@ -72,10 +72,10 @@ class LeakIndex:
         Raises:
             LeakError: with the number of items and the first few pairs.
         """
-        leaks = [leak for one in trained if (leak := self.find(one))]
+        leaks = [leak for example in trained if (leak := self.find(example))]
         if leaks:
             shown = ", ".join(
-                f"{one.trained} ~ {one.evaluated} ({one.share:.0%})" for one in leaks[:3]
+                f"{leak.trained} ~ {leak.evaluated} ({leak.share:.0%})" for leak in leaks[:3]
             )
             raise LeakError(
                 f"{len(leaks)} training items contain evaluation questions: {shown}",

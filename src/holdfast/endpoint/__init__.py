@@ -1,7 +1,7 @@
-"""How is a model asked that runs elsewhere?
+"""Asks a model that runs on a server.
 
 Through ``POST {url}/chat/completions``, which vLLM, SGLang, Ollama, llama.cpp, ``transformers
-serve`` and most vendors speak. Many questions are under way at a time; passing faults are tried
+serve`` and most vendors speak. Many questions are under way at a time; transient faults are tried
 again with growing, random waits; every answer that says something is kept as it arrives. When
 anything stops the work (a fault, a cap, Ctrl-C), nothing new is sent, what is under way is waited
 for, because it is paid for, and running again asks only for what is missing.
@@ -15,17 +15,26 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from holdfast.endpoint.answers import ANSWERS, Answer, Kept
-from holdfast.endpoint.client import FIRST_WAIT_S, Line, require_packages
+from holdfast.endpoint.answers import ANSWERS, Answer, AnswerCache
+from holdfast.endpoint.client import FIRST_WAIT_S, Connection, require_packages
 from holdfast.endpoint.faults import Stopped
-from holdfast.endpoint.limits import Pace, Purse
+from holdfast.endpoint.limits import RateLimiter, Spending
 from holdfast.endpoint.settings import Price, Server, is_endpoint, parse_url
 from holdfast.errors import EndpointError
 from holdfast.progress import Progress, Silent
 from holdfast.runs import store
 from holdfast.types import Message
 
-__all__ = ["ANSWERS", "Answer", "Endpoint", "Price", "Server", "is_endpoint", "parse_url"]
+__all__ = [
+    "ANSWERS",
+    "FIRST_WAIT_S",
+    "Answer",
+    "Endpoint",
+    "Price",
+    "Server",
+    "is_endpoint",
+    "parse_url",
+]
 
 
 class Endpoint:
@@ -33,7 +42,8 @@ class Endpoint:
 
     Attributes:
         server: the settings.
-        purse: what was sent and spent so far.
+        first_wait_s: longest wait after a first fault; each further one is twice as long.
+        spending: what was sent and spent so far.
     """
 
     def __init__(self, server: Server, first_wait_s: float = FIRST_WAIT_S) -> None:
@@ -43,9 +53,9 @@ class Endpoint:
             server: which, how fast, at what cost.
             first_wait_s: longest wait after a first fault; each further one is twice as long.
         """
-        self.server, self.purse = server, Purse(server)
-        self._first_wait_s = first_wait_s
-        self._pace = Pace(server.requests_per_minute)
+        self.server, self.spending = server, Spending(server)
+        self.first_wait_s = first_wait_s
+        self._rate = RateLimiter(server.requests_per_minute)
         self._named: set[str] = set()
 
     def check(self) -> None:
@@ -60,8 +70,10 @@ class Endpoint:
 
     def absent(self) -> str:
         """Why nothing can be reached there, in words; "" where something answers."""
-        with Line(self.server, self.purse, self._pace, self._first_wait_s, Silent()) as line:
-            return line.absent()
+        with Connection(
+            self.server, self.spending, self._rate, self.first_wait_s, Silent()
+        ) as connection:
+            return connection.absent()
 
     def request(
         self,
@@ -105,10 +117,10 @@ class Endpoint:
             EndpointError: a fault that did not pass, or a cap; what was answered is kept.
         """
 
-        def usable(one: Answer) -> bool:
-            return one.says_something(silent) and self.server.may_be(one.model)
+        def usable(answer: Answer) -> bool:
+            return answer.says_something(silent) and self.server.may_be(answer.model)
 
-        kept = Kept(self.server.cache or folder, usable)
+        kept = AnswerCache(self.server.cache or folder, usable)
         marks = [store.fingerprint(body) for body in bodies]
         todo = {mark: body for mark, body in zip(marks, bodies, strict=True) if mark not in kept}
         progress.advance(sum(mark in kept for mark in marks))
@@ -132,22 +144,24 @@ class Endpoint:
     def _ask_all(
         self,
         todo: Mapping[str, Mapping[str, Any]],
-        kept: Kept,
+        kept: AnswerCache,
         progress: Progress,
         times: Mapping[str, int],
     ) -> None:
-        with Line(self.server, self.purse, self._pace, self._first_wait_s, progress) as line:
+        with Connection(
+            self.server, self.spending, self._rate, self.first_wait_s, progress
+        ) as connection:
             workers = min(self.server.concurrency, len(todo))
             pool = ThreadPoolExecutor(workers, thread_name_prefix="endpoint")
             under_way: dict[Future[Answer], str] = {}
             try:
                 for mark, body in todo.items():
-                    under_way[pool.submit(line.put, body)] = mark
+                    under_way[pool.submit(connection.send, body)] = mark
                 for done in as_completed(under_way):
                     kept.add(under_way[done], done.result())
                     progress.advance(times[under_way[done]])
             except BaseException as error:
-                line.stop()
+                connection.stop()
                 if isinstance(error, KeyboardInterrupt):
                     progress.say("stopping: waiting for the answers that are under way")
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -157,16 +171,20 @@ class Endpoint:
                 if isinstance(error, Stopped):  # because another thread met the fault
                     error = _cause(under_way) or error
                 if isinstance(error, EndpointError):
-                    raise self._explained(error, line, kept, todo) from None
+                    raise self._explained(error, connection, kept, todo) from None
                 raise error
             pool.shutdown()
 
     def _explained(
-        self, error: EndpointError, line: Line, kept: Kept, todo: Mapping[str, Any]
+        self,
+        error: EndpointError,
+        connection: Connection,
+        kept: AnswerCache,
+        todo: Mapping[str, Any],
     ) -> EndpointError:
         """The error with what the server does offer, and with what is kept."""
-        remedy = line.offers() if error.fault == "unknown" else error.remedy
-        came = sum(kept.lasts(mark) for mark in todo)
+        remedy = connection.offers() if error.fault == "unknown" else error.remedy
+        came = sum(kept.is_saved(mark) for mark in todo)
         note = f"{came} of {len(todo)} answers came and are kept; run again for the others"
         return EndpointError(
             error.message, fault=error.fault, where=error.where, remedy=f"{remedy}\n  → {note}"

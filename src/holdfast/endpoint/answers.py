@@ -1,4 +1,4 @@
-"""What has a server answered already?
+"""Keeps what a server has answered, so that nothing is asked and paid for twice.
 
 One line of jsonl per answer, appended in a single write as it arrives and found by a hash of the
 whole request (model, messages, sampling), so that after any fault only what is missing is asked.
@@ -50,7 +50,7 @@ class Answer:
         return bool(self.text.strip()) or (silent and self.written > 0)
 
 
-class Kept:
+class AnswerCache:
     """The answers in one folder; without a folder, of this call only."""
 
     def __init__(self, folder: Path | None, usable: Callable[[Answer], bool]) -> None:
@@ -78,7 +78,7 @@ class Kept:
         """The answer to the question of this hash."""
         return self._found[mark]
 
-    def lasts(self, mark: str) -> bool:
+    def is_saved(self, mark: str) -> bool:
         """Whether the answer to the question of this hash is kept for another call."""
         return mark in self._found and self._usable(self._found[mark])
 

@@ -1,4 +1,4 @@
-"""How does one question get to the server and back?
+"""Sends one question to the server, again after a transient fault, and returns its answer.
 
 The only place that knows the HTTP and the retry library, and the only one that holds the key: it
 goes into the request's header, and is blotted out of whatever comes back.
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from holdfast.endpoint.answers import Answer
-from holdfast.endpoint.faults import Passing, Stopped, read, unreachable
-from holdfast.endpoint.limits import Pace, Purse
-from holdfast.endpoint.settings import LIMIT_IT, Server, longest
+from holdfast.endpoint.faults import Stopped, TransientFault, read_response, unreachable
+from holdfast.endpoint.limits import RateLimiter, Spending
+from holdfast.endpoint.settings import LIMIT_IT, Server, max_answer_tokens
 from holdfast.errors import MissingDependency, UsageError
 from holdfast.progress import Progress
 from holdfast.registry import nearest
@@ -53,14 +53,19 @@ def require_packages() -> Any:
     return httpx2, tenacity
 
 
-class Line:
+class Connection:
     """A connection to one server, for several threads."""
 
     def __init__(
-        self, server: Server, purse: Purse, pace: Pace, first_wait_s: float, progress: Progress
+        self,
+        server: Server,
+        spending: Spending,
+        rate: RateLimiter,
+        first_wait_s: float,
+        progress: Progress,
     ) -> None:
         """Take what all questions share; nothing is sent yet."""
-        self._server, self._purse, self._pace = server, purse, pace
+        self._server, self._spending, self._rate = server, spending, rate
         self._first_wait_s, self._progress = first_wait_s, progress
         self._told: set[str] = set()
         self._stop = threading.Event()
@@ -103,8 +108,8 @@ class Line:
         """Send nothing new, and wait no longer for a next try."""
         self._stop.set()
 
-    def put(self, body: Mapping[str, Any]) -> Answer:
-        """Put one question, again after a passing fault.
+    def send(self, body: Mapping[str, Any]) -> Answer:
+        """Send one question, again after a transient fault.
 
         Args:
             body: of the request.
@@ -117,7 +122,7 @@ class Line:
 
         def give_up(state: RetryCallState) -> bool:
             nonlocal waited
-            error = _passing(state)
+            error = _transient(state)
             patience = 1
             waited += error.error.fault == "slow"
             if waited >= SILENT and self._arrived == 0 and not self._stop.is_set():
@@ -132,14 +137,14 @@ class Line:
 
         try:
             answer: Answer = self._tenacity.Retrying(
-                retry=self._tenacity.retry_if_exception_type(Passing),
+                retry=self._tenacity.retry_if_exception_type(TransientFault),
                 wait=self._backoff,
                 stop=give_up,
                 sleep=self._stop.wait,
                 before_sleep=self._tell,
                 reraise=True,
             )(self._once, body)
-        except Passing as fault:
+        except TransientFault as fault:
             if self._stop.is_set():
                 raise Stopped from None
             self._stop.set()  # here, before this thread takes up the next question
@@ -173,11 +178,11 @@ class Line:
 
     def _once(self, body: Mapping[str, Any]) -> Answer:
         most = self._most(body)
-        while not self._stop.is_set() and (seconds := self._pace.turn()) > 0:
+        while not self._stop.is_set() and (seconds := self._rate.turn()) > 0:
             self._stop.wait(seconds)
         if self._stop.is_set():
             raise Stopped
-        with self._purse.request(most, self._stop.is_set) as costs:
+        with self._spending.request(most, self._stop.is_set) as costs:
             try:
                 status, headers, text = self._post(body)
             except self._http.TransportError as error:
@@ -187,16 +192,16 @@ class Line:
                 slow = reached and isinstance(error, self._http.TimeoutException)
                 raise unreachable(self._server, error, slow) from None
             try:
-                answer = read(self._server, status, headers, text)
-            except Passing as fault:
+                answer = read_response(self._server, status, headers, text)
+            except TransientFault as fault:
                 if fault.after is not None and fault.after <= LONGEST_WAIT_S:
-                    self._pace.pause(fault.after)
+                    self._rate.pause(fault.after)
                 raise
             finally:
                 if status == 200:
                     costs(most)
             if answer.read or answer.written:
-                costs(self._purse.cost(answer.read, answer.written))
+                costs(self._spending.cost(answer.read, answer.written))
         return answer
 
     def _post(self, body: Mapping[str, Any]) -> tuple[int, dict[str, str], str]:
@@ -218,7 +223,7 @@ class Line:
 
     def _most(self, body: Mapping[str, Any]) -> float:
         """The most that a question can cost."""
-        written = longest(body)
+        written = max_answer_tokens(body)
         if self._server.max_cost is not None and written < 1:
             raise UsageError(
                 "max_cost cannot be kept to: this question sets its answer no limit",
@@ -226,11 +231,11 @@ class Line:
                 remedy=LIMIT_IT,
             )
         length = len(json.dumps(body["messages"], ensure_ascii=False).encode("utf-8", "replace"))
-        return self._purse.most(length, len(body["messages"]), written)
+        return self._spending.most(length, len(body["messages"]), written)
 
     def _tell(self, state: RetryCallState) -> None:
         """Say the first fault of each kind: a wait without a word looks like a crash."""
-        error, tries = _passing(state).error, self._server.retries
+        error, tries = _transient(state).error, self._server.retries
         if error.fault not in self._told and not self._stop.is_set():
             self._told.add(error.fault)
             again = f"trying again, {min(state.attempt_number, tries)} of {tries}"
@@ -244,15 +249,15 @@ class Line:
         """
         doubled = min(state.attempt_number - 1, self._server.retries)
         longest = min(LONGEST_BACKOFF_S, self._first_wait_s * 2**doubled)
-        return (_passing(state).after or 0.0) + random.uniform(0, longest)
+        return (_transient(state).after or 0.0) + random.uniform(0, longest)
 
     def _clean(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text
 
 
-def _passing(state: RetryCallState) -> Passing:
+def _transient(state: RetryCallState) -> TransientFault:
     error = state.outcome.exception() if state.outcome else None
-    assert isinstance(error, Passing)
+    assert isinstance(error, TransientFault)
     return error
 
 

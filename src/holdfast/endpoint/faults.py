@@ -1,6 +1,6 @@
-"""What does it mean when a server does not simply answer?
+"""Turns what a server sends into an answer or a typed fault.
 
-A *passing* fault may be gone when the question is put again: the server is down, slow, busy or
+A *transient* fault may be gone when the question is put again: the server is down, slow, busy or
 garbled its answer. Every other is the user's to mend, and is raised at once. A question that is too
 long for the model is no fault but an answer: it would stop all the others for nothing.
 """
@@ -34,7 +34,7 @@ FILTERED = re.compile(r"content[_ ](filter|policy|management)|ResponsibleAI", re
 QUOTA = re.compile(r"insufficient_quota|billing|credit|exceeded your current quota", re.IGNORECASE)
 
 
-class Passing(Exception):
+class TransientFault(Exception):
     """A fault that may be gone when the question is put again.
 
     Attributes:
@@ -52,7 +52,7 @@ class Stopped(Exception):
     """The work was stopped before a question was put."""
 
 
-def unreachable(server: Server, error: Exception, slow: bool) -> Passing:
+def unreachable(server: Server, error: Exception, slow: bool) -> TransientFault:
     """What a failure of the connection means.
 
     Args:
@@ -63,23 +63,23 @@ def unreachable(server: Server, error: Exception, slow: bool) -> Passing:
     if slow:
         said = f"no complete answer within {server.timeout_s:g} s"
         remedy = "raise timeout_s, lower concurrency, or see what the server is busy with"
-        return Passing(_fault(server, "slow", said, remedy))
+        return TransientFault(_fault(server, "slow", said, remedy))
     host = server.url.split("/")[2]
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, socket.gaierror):
             said, remedy = f"no host is called {host!r}", "correct `url`, or check the network"
-            return Passing(_fault(server, "down", said, remedy))
+            return TransientFault(_fault(server, "down", said, remedy))
         if isinstance(cause, ssl.SSLError):
             said = f"no safe connection: {cause.reason or 'TLS failed'}"
             remedy = "write http:// for a server without TLS, or mend its certificate"
-            return Passing(_fault(server, "down", said, remedy))
+            return TransientFault(_fault(server, "down", said, remedy))
         cause = cause.__cause__ or cause.__context__
     said = f"nothing answers there: {_short(str(error)) or type(error).__name__}"
-    return Passing(_fault(server, "down", said, "start the server, or correct `url`"))
+    return TransientFault(_fault(server, "down", said, "start the server, or correct `url`"))
 
 
-def read(server: Server, status: int, headers: Mapping[str, str], text: str) -> Answer:
+def read_response(server: Server, status: int, headers: Mapping[str, str], text: str) -> Answer:
     """The answer in what a server sent.
 
     Args:
@@ -89,7 +89,7 @@ def read(server: Server, status: int, headers: Mapping[str, str], text: str) -> 
         text: the body, without the key should the server repeat it.
 
     Raises:
-        Passing: a fault that may be gone when the question is put again.
+        TransientFault: a fault that may be gone when the question is put again.
         EndpointError: any other.
     """
     if status == 200:
@@ -114,7 +114,7 @@ def read(server: Server, status: int, headers: Mapping[str, str], text: str) -> 
         remedy = "look at the server's log"
         if kind == "busy":
             remedy = "lower `concurrency`, set `requests_per_minute`, or wait for the quota"
-        raise Passing(_fault(server, kind, problem, remedy), _wait(headers))
+        raise TransientFault(_fault(server, kind, problem, remedy), _wait(headers))
     if 300 <= status < 400:
         to = headers.get("location", "elsewhere").split("?")[0]
         remedy = "put the server's real address into `url` (a login page is none)"
@@ -131,20 +131,20 @@ def _answer(server: Server, headers: Mapping[str, str], text: str) -> Answer:
     error = data.get("error") if isinstance(data, dict) else None
     choices = data.get("choices") if isinstance(data, dict) else None
     if error and not choices:  # gateways say 200 and put the fault into the body
-        raise Passing(
+        raise TransientFault(
             _fault(server, "broken", f"the server says: {_own_words(text)}", "see the server's log")
         )
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         remedy = "is this an OpenAI-compatible chat server, and does `url` end in /v1?"
-        raise Passing(_fault(server, "garbled", "the answer holds no choices", remedy))
+        raise TransientFault(_fault(server, "garbled", "the answer holds no choices", remedy))
     message = choices[0].get("message")
     if not isinstance(message, dict):
         remedy = "is this an OpenAI-compatible chat server?"
-        raise Passing(_fault(server, "garbled", "the answer holds no message", remedy))
+        raise TransientFault(_fault(server, "garbled", "the answer holds no message", remedy))
     ended = choices[0].get("finish_reason")
     if ended in BROKEN_OFF:
         said = f"the answer broke off (finish_reason {ended!r})"
-        raise Passing(_fault(server, "broken", said, "look at the server's log"))
+        raise TransientFault(_fault(server, "broken", said, "look at the server's log"))
     usage = data.get("usage") if isinstance(data.get("usage"), dict) else {}
     return Answer(
         _text(message.get("content")) or _text(message.get("refusal")),
@@ -186,7 +186,9 @@ def _not_json(server: Server, headers: Mapping[str, str], text: str) -> Exceptio
             "mostly ends in /v1, or add its host to NO_PROXY",
         )
     said = f"the answer is no whole JSON ({len(text)} letters came)"
-    return Passing(_fault(server, "garbled", said, "look at the server's log, or at a proxy's"))
+    return TransientFault(
+        _fault(server, "garbled", said, "look at the server's log, or at a proxy's")
+    )
 
 
 def _fault(server: Server, fault: Fault, problem: str, remedy: str) -> EndpointError:

@@ -1,4 +1,4 @@
-"""How fast may it be asked, and when is it enough?
+"""Limits how fast a server is asked (`RateLimiter`), and for how much (`Spending`).
 
 Both are shared by all threads that ask one server. A request is only sent when the most that it can
 cost still fits under the cap, so that the cap holds even with many under way; what an answer really
@@ -20,13 +20,13 @@ TURN_TOKENS = 16
 """Tokens of a chat template around one message, at most."""
 
 
-class Pace:
+class RateLimiter:
     """Spreads requests evenly, and holds all of them when the server asks for a pause."""
 
     def __init__(
         self, per_minute: float | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Take the fastest pace, in requests per minute; None: as they come."""
+        """Take the fastest rate, in requests per minute; None: as they come."""
         self._gap = 60 / per_minute if per_minute else 0.0
         self._clock, self._lock = clock, threading.Lock()
         self._free = self._paused = 0.0
@@ -46,7 +46,7 @@ class Pace:
             return max(0.0, wait)
 
 
-class Purse:
+class Spending:
     """Counts requests and money against the user's caps.
 
     Attributes:

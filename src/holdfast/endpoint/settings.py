@@ -1,4 +1,4 @@
-"""Which server is asked, how fast, and how much may it cost?
+"""The settings of a server: address, model, pace and caps.
 
 The key is never a setting: a study names the environment variable that holds it.
 """
@@ -57,7 +57,7 @@ class Server(Section):
     concurrency: int = Field(8, ge=1, le=256)
     """Questions under way at a time."""
     requests_per_minute: float | None = Field(None, gt=0)
-    """The fastest pace, evenly spread. Left out: as fast as the answers come."""
+    """The fastest rate, evenly spread. Left out: as fast as the answers come."""
     timeout_s: float = Field(120.0, gt=0)
     """Longest wait for one complete answer, in seconds."""
     retries: int = Field(5, ge=0)
@@ -106,7 +106,7 @@ class Server(Section):
     def _goes_together(self) -> Self:
         if self.max_cost is not None and self.price_per_million is None:
             raise ValueError("max_cost needs price_per_million: {input: ..., output: ...}")
-        if self.max_cost is not None and not longest({LONGEST[0]: 1} | self.extra):
+        if self.max_cost is not None and not max_answer_tokens({LONGEST[0]: 1} | self.extra):
             raise ValueError(f"max_cost cannot be kept to: {LIMIT_IT}")
         taken = sorted(set(OWN_FIELDS) & set(self.extra))
         if taken:
@@ -151,7 +151,7 @@ class Server(Section):
         return key
 
 
-def longest(body: Mapping[str, Any]) -> int:
+def max_answer_tokens(body: Mapping[str, Any]) -> int:
     """Most tokens that the answer to a request may have; 0: it does not say."""
     said = [body[name] for name in LONGEST if body.get(name) is not None]
     whole = [one for one in said if isinstance(one, int) and one > 0]  # -1 is "without end"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, Self
 
 from holdfast.config import Sampling
 from holdfast.progress import Progress
@@ -22,7 +22,7 @@ ENGINES = {
 
 
 @dataclass(slots=True)
-class Spent:
+class Usage:
     """What went through a model.
 
     Attributes:
@@ -41,11 +41,14 @@ class Engine(Protocol):
 
     Attributes:
         about: device and precision in words, known once it is entered.
-        spent: is added to with every call.
+        usage: is added to with every call.
+        answer_folder: of the stage under way. An engine whose every answer is paid for keeps each
+            there as it comes, and looks for it again; others ignore it.
     """
 
     about: str
-    spent: Spent
+    usage: Usage
+    answer_folder: Path | None
 
     def __enter__(self) -> Self:
         """Take the device."""
@@ -119,17 +122,6 @@ class Engine(Protocol):
         Raises:
             ModelError: two words begin with the same token.
         """
-
-
-@runtime_checkable
-class Keeping(Protocol):
-    """What an engine has besides, where every single answer is paid for.
-
-    Attributes:
-        folder: where it keeps each answer as it comes, and looks for it again.
-    """
-
-    folder: Path | None
 
 
 def mean_nll(engine: Engine, examples: Sequence[Example]) -> list[float]:

@@ -1,4 +1,4 @@
-"""How does a batch of prompts become answers, without waiting for its longest one?
+"""Generates the answers of a batch of prompts without waiting for its longest one.
 
 ``generate`` runs a batch until its last row has ended, and answers differ in length by an order of
 magnitude. So it is stopped when half the rows have ended, and goes on with the others from the same
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import (
@@ -27,11 +27,16 @@ from transformers import (
 from holdfast.config import Sampling
 from holdfast.engines.stop_strings import Until
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 SMALLEST = 8
 """Rows below which a batch is left alone."""
 
 
-def pad_left(rows: Sequence[Sequence[int]], pad: int, device: str) -> tuple[Any, Any]:
+def pad_left(
+    rows: Sequence[Sequence[int]], pad: int, device: str
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and attention mask of shape (rows, longest), padded on the left, on the device."""
     width = max(map(len, rows))
     ids = torch.tensor([[pad] * (width - len(one)) + list(one) for one in rows])
@@ -40,7 +45,7 @@ def pad_left(rows: Sequence[Sequence[int]], pad: int, device: str) -> tuple[Any,
 
 
 def decode(
-    model: Any,
+    model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
     seeds: Sequence[int],
     sampling: Sampling,
@@ -119,7 +124,7 @@ def _until_stop(tokens: list[int], stops: Sequence[int]) -> list[int]:
     return tokens
 
 
-def _processors(sampling: Sampling, noise: Sequence[Any]) -> list[LogitsProcessor]:
+def _processors(sampling: Sampling, noise: Sequence[torch.Generator]) -> list[LogitsProcessor]:
     if sampling.temperature <= 0:
         return []
     found: list[LogitsProcessor] = [TemperatureLogitsWarper(sampling.temperature)]
@@ -131,10 +136,10 @@ def _processors(sampling: Sampling, noise: Sequence[Any]) -> list[LogitsProcesso
 class _Gumbel(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
     """Adds noise from each row's own generator."""
 
-    def __init__(self, generators: Sequence[Any]) -> None:
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
         self.generators = generators
 
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         noise = torch.stack(
             [torch.empty_like(scores[0]).exponential_(generator=one) for one in self.generators]
         )
@@ -149,10 +154,10 @@ class _Words(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped
         self.any = any(until)
         self.lengths: dict[int, int] = {}
 
-    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: object) -> torch.Tensor:
         for row, tokens in enumerate(input_ids[:, self.start :].tolist()):
-            one = self.until[row]
-            if one and row not in self.lengths and one.reached(tokens):
+            stop = self.until[row]
+            if stop and row not in self.lengths and stop.reached(tokens):
                 self.lengths[row] = len(tokens)
         ended = [row in self.lengths for row in range(len(self.until))]
         return torch.tensor(ended, device=input_ids.device)
@@ -163,9 +168,9 @@ class _HalfEnded(StoppingCriteria):  # type: ignore[misc]  # transformers is unt
 
     def __init__(self, stops: Sequence[int], words: _Words) -> None:
         self.stops, self.words = stops, words
-        self.ended: Any = None
+        self.ended: torch.Tensor | None = None
 
-    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: object) -> torch.Tensor:
         stopped = torch.isin(input_ids[:, -1], torch.tensor(self.stops, device=input_ids.device))
         stopped[list(self.words.lengths)] = True
         self.ended = stopped if self.ended is None else self.ended | stopped

@@ -1,4 +1,4 @@
-"""How does transformers answer many prompts fast?
+"""Answers many prompts fast with transformers.
 
 Prompts are sorted by length, padded on the left and decoded in batches that shrink as answers end
 (`holdfast.engines.generate`); a reply does not depend on the batch it was in, so a batch that does
@@ -12,15 +12,15 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from holdfast import models
 from holdfast.config import Sampling
 from holdfast.data import chat
 from holdfast.data.chat import Encoded
-from holdfast.engines import Spent, log_likelihood
-from holdfast.engines.halving import scale_adapter
+from holdfast.engines import Usage, log_likelihood
 from holdfast.engines.stop_strings import Until, cut
 from holdfast.errors import HoldfastError
 from holdfast.memory.fault_injection import FaultInjector
@@ -33,9 +33,13 @@ from holdfast.memory.out_of_memory import (
     unrecoverable,
 )
 from holdfast.models import ModelRef
-from holdfast.models.peft_adapter import load_adapter
+from holdfast.models.peft_adapter import load_adapter, scale_adapter
 from holdfast.progress import Progress, Silent
 from holdfast.types import Example, Reply
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 CPU_BATCH = 64
 GPU_BATCH = 32
@@ -53,7 +57,7 @@ class HFEngine:
 
     Attributes:
         about: device and precision in words.
-        events: one mapping per batch that did not fit into memory (`memory.exhausted.event`).
+        events: one mapping per batch that did not fit into memory (`memory.out_of_memory.event`).
     """
 
     def __init__(
@@ -78,12 +82,13 @@ class HFEngine:
         self.ref, self._wanted, self._bf16, self._nf4 = ref, device, bf16, nf4
         self._batch_size, self._map = batch_size, device_map
         self.events: list[dict[str, Any]] = []
-        self.spent = Spent()
+        self.usage = Usage()
+        self.answer_folder: Path | None = None
         self._most: dict[str, int] = {}  # rows at a time since the last failure, by kind of work
         self._faults = FaultInjector.from_environment()
-        self._base: Any = None
+        self._base: PreTrainedModel = None
         self._adapter: tuple[str, float] | None = None
-        self._tuned: Any = None
+        self._tuned: PeftModel | None = None
 
     def __enter__(self) -> Self:
         """Load tokenizer and weights.
@@ -134,13 +139,13 @@ class HFEngine:
         samples = sampling.samples
         rows = [(examples[i], encoded[i], n) for i in order for n in range(samples)]
         size = max(1, (self._batch_size or 1) // samples) * samples
-        self.spent.read += samples * sum(map(len, encoded))
+        self.usage.read += samples * sum(map(len, encoded))
         replies: list[list[Reply]] = [[] for _ in examples]
         done = 0
         for answers in self._in_batches(
             "generate", rows, size, lambda batch: self._batch(model, batch, sampling), progress.say
         ):
-            self.spent.written += sum(map(len, answers))
+            self.usage.written += sum(map(len, answers))
             for row, tokens in enumerate(answers, start=done):
                 example, _, sample = rows[row]
                 replies[order[row // samples]].append(self._reply(example, sample, tokens))
@@ -214,7 +219,7 @@ class HFEngine:
     ) -> list[list[One]]:
         """What `work` makes of the rows, the longest first, in their own order."""
         order = sorted(range(len(rows)), key=lambda i: -lengths[i])
-        self.spent.read += sum(lengths)
+        self.usage.read += sum(lengths)
         say = logging.getLogger(__name__).warning
         found: list[list[One]] = [[]] * len(rows)
         places = iter(order)
@@ -256,7 +261,9 @@ class HFEngine:
             self._most[kind] = half
             say(f"out of memory with {len(batch)} prompts at a time; going on with {half}")
 
-    def _batch(self, model: Any, rows: Sequence[Asked], sampling: Sampling) -> list[list[int]]:
+    def _batch(
+        self, model: PreTrainedModel, rows: Sequence[Asked], sampling: Sampling
+    ) -> list[list[int]]:
         """Token ids of one answer for each row."""
         from holdfast.engines.generate import decode, seed_of
 
@@ -283,7 +290,7 @@ class HFEngine:
             ended, text = ended or until.reached(tokens), cut(text, example.meta["until"])
         return Reply(example.id, sample, text, "stop" if ended else "length", len(tokens))
 
-    def _model(self, adapter: str | None, scale: float = 1.0) -> Any:
+    def _model(self, adapter: str | None, scale: float = 1.0) -> PreTrainedModel:
         """The base as it is, or wrapped with a share of `adapter`; switches when needed."""
         wanted = (adapter, scale) if adapter else None
         if wanted == self._adapter:
@@ -299,7 +306,7 @@ class HFEngine:
         self._adapter = wanted
         return self._tuned
 
-    def _plain(self) -> Any:
+    def _plain(self) -> PreTrainedModel:
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         if any(isinstance(module, BaseTunerLayer) for module in self._base.modules()):

@@ -1,4 +1,4 @@
-"""What does a model think of tokens that are given: how surprising is an answer, how likely a word?
+"""Scores given tokens: the loss of an answer, the likelihood of a continuation or first word.
 
 One forward pass over a batch, padded on the left, so that all rows end together and logits are
 needed for their ends only; with a vocabulary of 152k that is what decides the memory.
@@ -7,12 +7,18 @@ needed for their ends only; with a vocabulary of 152k that is what decides the m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from holdfast.data.chat import Encoded
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
-def losses(model: Any, rows: Sequence[Encoded], pad: int, device: str) -> list[list[float]]:
+
+def losses(
+    model: PreTrainedModel, rows: Sequence[Encoded], pad: int, device: str
+) -> list[list[float]]:
     """Loss of each token of each row's answer, nats, of shape (rows, answer tokens).
 
     Args:
@@ -56,7 +62,7 @@ def shared(
 
 
 def likelihoods(
-    model: Any, rows: Sequence[Followed], pad: int, device: str
+    model: PreTrainedModel, rows: Sequence[Followed], pad: int, device: str
 ) -> list[list[tuple[float, bool]]]:
     """Log-probability of each tail of each row, nats, and whether all its tokens are the likeliest.
 
@@ -84,7 +90,11 @@ def likelihoods(
 
 
 def chances(
-    model: Any, rows: Sequence[Sequence[int]], first: Sequence[int], pad: int, device: str
+    model: PreTrainedModel,
+    rows: Sequence[Sequence[int]],
+    first: Sequence[int],
+    pad: int,
+    device: str,
 ) -> list[list[float]]:
     """Probabilities of the tokens `first` after each row, of shape (rows, tokens), in float32."""
     _, logits = _logits(model, rows, pad, device, 1)
@@ -93,8 +103,8 @@ def chances(
 
 
 def _logits(
-    model: Any, rows: Sequence[Sequence[int]], pad: int, device: str, keep: int
-) -> tuple[Any, Any]:
+    model: PreTrainedModel, rows: Sequence[Sequence[int]], pad: int, device: str, keep: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Padded ids, and the logits of the last `keep` places."""
     import torch
 

@@ -1,4 +1,4 @@
-"""Which model is loaded? One at a time: a judge comes after the model under test has left."""
+"""Keeps one model loaded at a time: a judge comes after the model under test has left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from holdfast import engines
 from holdfast.config import Study
-from holdfast.engines import Engine, Spent
+from holdfast.engines import Engine, Usage
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.model.shape import read_shape
 from holdfast.memory.planner.inference import answering_map, longest
@@ -18,7 +18,7 @@ from holdfast.models.external import engine_of, has_shape
 from holdfast.registry import resolve
 from holdfast.runs import store
 
-SPENT = "spent.json"
+USAGE = "usage.json"
 
 
 class EnginePool:
@@ -30,8 +30,8 @@ class EnginePool:
         self._open: Engine | None = None
         self._ref: tuple[ModelRef, bool, bool | str] | None = None
         self._about = ""
-        self._spent = Spent()
-        self._charged: Spent | None = None
+        self._usage = Usage()
+        self._charged: Usage | None = None
 
     @property
     def nf4(self) -> bool:
@@ -62,7 +62,7 @@ class EnginePool:
                 **placed,
             )
             self._open, self._ref = engine.__enter__(), (ref, nf4, bf16)
-            self._about, engine.spent = engine.about, self._spent
+            self._about, engine.usage = engine.about, self._usage
         return self._open
 
     def _placed(self, ref: ModelRef, nf4: bool, bf16: bool | str) -> Mapping[str, int | str] | None:
@@ -74,31 +74,31 @@ class EnginePool:
         return answering_map(shape, self._gpus, nf4, tokens, bf16 is not False)
 
     @contextmanager
-    def counted(self, folder: Path) -> Iterator[Spent]:
+    def counted(self, folder: Path) -> Iterator[Usage]:
         """Count the tokens of a stage's work, over interruptions too.
 
         Args:
-            folder: of the stage; gets ``spent.json``.
+            folder: of the stage; gets ``usage.json``.
 
         Yields:
-            What was spent before; the rest is added when the work is done.
+            What was usage before; the rest is added when the work is done.
         """
-        path = folder / SPENT
-        spent = Spent(**store.read_json(path)) if path.is_file() else Spent()
-        self._spent, self._charged = replace(spent), None
+        path = folder / USAGE
+        usage = Usage(**store.read_json(path)) if path.is_file() else Usage()
+        self._usage, self._charged = replace(usage), None
         if self._open is not None:
-            self._open.spent = self._spent
+            self._open.usage = self._usage
         try:
-            yield spent
+            yield usage
         finally:
-            spent.read, spent.written = self._spent.read, self._spent.written
+            usage.read, usage.written = self._usage.read, self._usage.written
             if self._charged is not None:  # scoring counts in full, whoever had it done
-                spent.read, spent.seconds = self._charged.read, self._charged.seconds
-            store.write_json(path, spent)
+                usage.read, usage.seconds = self._charged.read, self._charged.seconds
+            store.write_json(path, usage)
 
-    def charge(self, spent: Spent) -> None:
+    def charge(self, usage: Usage) -> None:
         """Let the stage under way bear the cost of losses that may have been known already."""
-        self._charged = spent
+        self._charged = usage
 
     @property
     def about(self) -> str:

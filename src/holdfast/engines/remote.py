@@ -1,4 +1,4 @@
-"""How does a model answer that runs on a server?
+"""Answers with a model that runs on a server.
 
 An `Engine` over an OpenAI-compatible endpoint, for comparing models that are served, not loaded. A
 server gives text: it takes no adapter, applies no share of one, and scores no text that is not its
@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from holdfast.config import Sampling
-from holdfast.endpoint import Answer, Endpoint, Server, parse_url
-from holdfast.engines import Spent
+from holdfast.endpoint import FIRST_WAIT_S, Answer, Endpoint, parse_url
+from holdfast.engines import Usage
 from holdfast.engines.stop_strings import cut
 from holdfast.errors import EndpointError, ModelError
 from holdfast.models import ModelRef
@@ -32,7 +32,7 @@ class RemoteEngine:
 
     Attributes:
         about: says that it is remote.
-        folder: where every answer is kept as it comes (`engines.Keeping`).
+        answer_folder: where every answer is kept as it comes.
     """
 
     def __init__(
@@ -43,9 +43,7 @@ class RemoteEngine:
         nf4: bool = False,
         batch_size: int | None = None,
         device_map: Mapping[str, int | str] | None = None,
-        *,
-        server: Server | None = None,
-        first_wait_s: float = 1.0,
+        endpoint: Endpoint | None = None,
     ) -> None:
         """Name the model; nothing is sent.
 
@@ -57,15 +55,14 @@ class RemoteEngine:
             nf4: refused: the server serves the precision that it was started with.
             batch_size: questions under way at a time; None: as the address says.
             device_map: see `device`.
-            server: settings, where they are not in the address.
-            first_wait_s: see `Endpoint`.
+            endpoint: the server and how it is asked, where that is not in the address.
 
         Raises:
             StudyError: the address is none.
             ModelError: an adapter, or 4 bits.
         """
-        found = server or parse_url(ref.base)
-        changes: dict[str, Any] = {} if batch_size is None else {"concurrency": batch_size}
+        found = endpoint.server if endpoint else parse_url(ref.base)
+        changes: dict[str, object] = {} if batch_size is None else {"concurrency": batch_size}
         if found.key_env is None and os.environ.get(KEY_ENV, "").strip():
             changes["key_env"] = KEY_ENV
         self.server = found.model_copy(update=changes)
@@ -76,9 +73,10 @@ class RemoteEngine:
                 remedy="start it with a quantised model, and set answer.quantize: none",
             )
         self._refuse(ref.adapter, ref.scale)
+        first_wait_s = endpoint.first_wait_s if endpoint else FIRST_WAIT_S
         self._endpoint = Endpoint(self.server, first_wait_s)
-        self.folder: Path | None = None
-        self.spent = Spent()
+        self.answer_folder: Path | None = None
+        self.usage = Usage()
         self.about = "remote, precision as served"
 
     def __enter__(self) -> Self:
@@ -116,31 +114,31 @@ class RemoteEngine:
             EndpointError: a fault that did not pass, a cap, or a prompt that is too long.
         """
         self._refuse(adapter, scale)
-        for one in examples:
-            if one.meta.keys() & {"continue", "prefix"}:
+        for example in examples:
+            if example.meta.keys() & {"continue", "prefix"}:
                 raise ModelError(
                     "a server writes the assistant's turn only, not the user's or a bare text",
                     where=self.server.where,
                     remedy="use a model that is loaded here",
                 )
-        rows = [(one, sample) for one in examples for sample in range(sampling.samples)]
+        rows = [(example, sample) for example in examples for sample in range(sampling.samples)]
         bodies = [
             self._endpoint.request(
-                one.messages,
+                example.messages,
                 sampling.max_new_tokens,
                 sampling.temperature,
                 sampling.top_p,
-                _seed(sampling, one.id, sample),
+                _seed(sampling, example.id, sample),
             )
-            for one, sample in rows
+            for example, sample in rows
         ]
         steps = _Shared(progress, sampling.samples)
-        answers = self._endpoint.ask(bodies, self.folder, steps, silent=True)
-        self.spent.read += sum(one.read for one in answers)
-        self.spent.written += sum(one.written for one in answers)
+        answers = self._endpoint.ask(bodies, self.answer_folder, steps, silent=True)
+        self.usage.read += sum(answer.read for answer in answers)
+        self.usage.written += sum(answer.written for answer in answers)
         replies = [
-            self._reply(one, sample, answer)
-            for (one, sample), answer in zip(rows, answers, strict=True)
+            self._reply(example, sample, answer)
+            for (example, sample), answer in zip(rows, answers, strict=True)
         ]
         samples = sampling.samples
         return [replies[start : start + samples] for start in range(0, len(replies), samples)]

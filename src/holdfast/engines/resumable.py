@@ -1,4 +1,4 @@
-"""How are many questions put to an engine so that a crash loses at most a few minutes?
+"""Puts many questions to an engine so that a crash loses at most a few minutes.
 
 Questions go out in chunks; every answered chunk is a file of its own, written atomically. Asked
 again in the same folder, only the missing chunks are generated, and the replies are the same as if
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.config import Sampling
-from holdfast.engines import Engine, Keeping, Spent
+from holdfast.engines import Engine, Usage
 from holdfast.progress import Progress
 from holdfast.runs import store
 from holdfast.types import Example, Message, Reply
@@ -42,8 +42,6 @@ def ask(
     folder: Path,
     progress: Progress,
     name: str = REPLIES,
-    scale: float = 1.0,
-    chunk: int = CHUNK,
 ) -> list[Reply]:
     """Answer `examples` into ``folder/name``; continues a half-done folder.
 
@@ -55,27 +53,39 @@ def ask(
         folder: of the stage; chunks lie in ``folder/parts`` until all are there.
         progress: is advanced per example.
         name: of the finished file.
-        scale: see `Engine.generate`.
-        chunk: questions asked, and written down, together.
 
     Returns:
         All replies, samples of one example next to each other.
     """
+    work = answering(engine, sampling, folder, progress, adapter)
+    return in_chunks(work, examples, folder, progress, name)
+
+
+def answering(
+    engine: Callable[[], Engine],
+    sampling: Sampling,
+    folder: Path,
+    progress: Progress,
+    adapter: str | None = None,
+    scale: float = 1.0,
+) -> Callable[[Sequence[Example]], list[list[Reply]]]:
+    """The work that `in_chunks` does where examples are answered.
+
+    Args:
+        engine: see `ask`, as are the others.
+        sampling: see `ask`.
+        folder: see `ask`.
+        progress: see `ask`.
+        adapter: see `ask`.
+        scale: see `Engine.generate`.
+    """
 
     def work(some: Sequence[Example]) -> list[list[Reply]]:
         lent = engine()
-        if isinstance(lent, Keeping):
-            lent.folder = folder
+        lent.answer_folder = folder
         return _answers(lent, some, sampling, adapter, progress, scale)
 
-    return in_chunks(
-        work,
-        examples,
-        folder,
-        progress,
-        name,
-        chunk,
-    )
+    return work
 
 
 def _answers(
@@ -94,10 +104,10 @@ def _answers(
         some = examples[start : start + SCORED]
         pairs = [pair for one in some for pair in _choices(one)]
         scores = iter(engine.loglikelihood(pairs, adapter, scale))
-        for one in some:
-            rows = [next(scores) for _ in one.meta[LIKELIHOODS]]
+        for example in some:
+            rows = [next(scores) for _ in example.meta[LIKELIHOODS]]
             text = json.dumps([[round(value, SETTLED), greedy] for value, greedy in rows])
-            found.append([Reply(one.id, 0, text, "stop", 0)])
+            found.append([Reply(example.id, 0, text, "stop", 0)])
         progress.advance(len(some))
     return found
 
@@ -134,7 +144,7 @@ def in_chunks(
         folder: see `ask`.
         progress: told what was done before.
         name: of the finished file.
-        chunk: see `ask`.
+        chunk: questions asked, and written down, together.
     """
     parts = folder / "parts"
     progress.total(len(examples), "answers")
@@ -149,7 +159,7 @@ def in_chunks(
             replies += store.read_jsonl(part, Reply)
             progress.advance(len(some))
             continue
-        flat = [reply for one in work(some) for reply in one]
+        flat = [reply for samples in work(some) for reply in samples]
         store.write_jsonl(part, flat)
         replies += flat
     store.write_jsonl(folder / name, replies)
@@ -164,8 +174,8 @@ def score(
     engine: Callable[[], Engine],
     examples: Sequence[Example],
     kept: Path | None,
-    of: Mapping[str, Any] | None = None,
-) -> tuple[list[list[float]], Spent]:
+    of: Mapping[str, object] | None = None,
+) -> tuple[list[list[float]], Usage]:
     """The base's loss of each token of each answer, nats; what is known already is not asked.
 
     Args:
@@ -185,14 +195,14 @@ def score(
     todo = list(missing.items())
     for start in range(0, len(todo), CHUNK):
         some = todo[start : start + CHUNK]
-        started, before = time.perf_counter(), engine().spent.read
+        started, before = time.perf_counter(), engine().usage.read
         found = engine().token_nll([one for _, one in some])
         seconds = (time.perf_counter() - started) / len(some)
-        read = (engine().spent.read - before) / len(some)
+        read = (engine().usage.read - before) / len(some)
         for (mark, _), losses in zip(some, found, strict=True):
             known[mark] = {"of": mark, "nll": losses, "read": read, "seconds": seconds}
         if kept is not None:
             store.write_jsonl(kept, known.values())
     used = [known[mark] for mark in dict.fromkeys(marks)]
-    spent = Spent(round(sum(o["read"] for o in used)), 0, sum(o["seconds"] for o in used))
-    return [known[mark]["nll"] for mark in marks], spent
+    usage = Usage(round(sum(row["read"] for row in used)), 0, sum(row["seconds"] for row in used))
+    return [known[mark]["nll"] for mark in marks], usage

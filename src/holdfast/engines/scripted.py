@@ -1,4 +1,4 @@
-"""What if the replies are known beforehand?
+"""Answers with replies that are known beforehand.
 
 An `Engine` without a model, for tests and for looking at a study's plumbing: a function says what
 is answered.
@@ -7,11 +7,12 @@ is answered.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from holdfast.config import Sampling
-from holdfast.engines import Spent
+from holdfast.engines import Usage
 from holdfast.progress import Progress
 from holdfast.types import Example, Reply
 
@@ -27,7 +28,8 @@ class ScriptedEngine:
         """Take the script; `calls` counts the examples that were asked."""
         self._script = script
         self.calls = 0
-        self.spent = Spent()
+        self.usage = Usage()
+        self.answer_folder: Path | None = None
 
     def __enter__(self) -> Self:
         """Nothing to load."""
@@ -54,10 +56,16 @@ class ScriptedEngine:
         progress.advance(len(examples))
         return [
             [
-                Reply(one.id, sample, text := self._script(one, adapter, sample), "stop", len(text))
+                Reply(
+                    example.id,
+                    sample,
+                    text := self._script(example, adapter, sample),
+                    "stop",
+                    len(text),
+                )
                 for sample in range(sampling.samples)
             ]
-            for one in examples
+            for example in examples
         ]
 
     def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
@@ -74,8 +82,8 @@ class ScriptedEngine:
             self._script(example, adapter, 0).strip() == text.strip() for example, text in pairs
         ]
         return [
-            (0.0, True) if one else (-float(len(text)), False)
-            for one, (_, text) in zip(said, pairs, strict=True)
+            (0.0, True) if same else (-float(len(text)), False)
+            for same, (_, text) in zip(said, pairs, strict=True)
         ]
 
     def first_token(

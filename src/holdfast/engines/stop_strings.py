@@ -1,15 +1,18 @@
-"""Where does an answer end that is to stop at certain words?"""
+"""Ends an answer at certain texts, and cuts off what follows them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Until:
     """Texts that end an answer, wherever the model's tokens cut them."""
 
-    def __init__(self, tokenizer: Any, words: Sequence[str]) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> None:
         """Take the texts; empty ones are left out."""
         self._tokenizer = tokenizer
         self._words = [one for one in words if one]
@@ -24,6 +27,6 @@ class Until:
 
 def cut(text: str, words: Sequence[str]) -> str:
     """An answer up to the first of some texts."""
-    for one in words:
-        text = text.partition(one)[0] if one else text
+    for word in words:
+        text = text.partition(word)[0] if word else text
     return text

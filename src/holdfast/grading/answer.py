@@ -10,7 +10,7 @@ from typing import Any
 
 from holdfast.config import Sampling
 from holdfast.engines.pool import EnginePool
-from holdfast.engines.resumable import CHUNK, REPLIES, ask
+from holdfast.engines.resumable import CHUNK, REPLIES, answering, in_chunks
 from holdfast.errors import DataError
 from holdfast.progress import Progress
 from holdfast.runs import store
@@ -39,19 +39,11 @@ def answer_items(
         sampling: how.
         folder: of the stage.
         progress: is advanced per item.
-        chunk: see `asking.ask`.
+        chunk: see `resumable.in_chunks`.
     """
     base = replace(ref, adapter=None, scale=1.0)
-    replies = ask(
-        lambda: pool.engine(base),
-        examples,
-        sampling,
-        ref.adapter,
-        folder,
-        progress,
-        scale=ref.scale,
-        chunk=chunk,
-    )
+    work = answering(lambda: pool.engine(base), sampling, folder, progress, ref.adapter, ref.scale)
+    replies = in_chunks(work, examples, folder, progress, chunk=chunk)
     ends = Counter(reply.finish for reply in replies)
     return {
         "replies": len(replies),

@@ -133,9 +133,11 @@ class RemoteJudge:
                 f"{self.title}: {useless.total()} of {len(pairs)} replies are unsure ({why}); when "
                 "the server is mended, --rebuild 'verdicts/*' asks for these alone"
             )
-        purse = self._endpoint.purse
-        if purse.spent:
-            progress.say(f"{self.title}: {purse.sent} requests, {purse.spent:.4g} spent so far")
+        spending = self._endpoint.spending
+        if spending.spent:
+            progress.say(
+                f"{self.title}: {spending.sent} requests, {spending.spent:.4g} spent so far"
+            )
         return verdicts
 
     def _body(self, pair: Pair) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from holdfast.config import Sampling, Section
 from holdfast.config.load import parse
 from holdfast.data.leakage import LeakIndex
-from holdfast.engines import Engine, Spent
+from holdfast.engines import Engine, Usage
 from holdfast.engines.resumable import score
 from holdfast.errors import StudyError
 from holdfast.memory.estimate.method_overhead import MethodOverhead
@@ -76,7 +76,7 @@ class Setting:
     seed: int
     scores: Path | None = None
     of: Mapping[str, Any] | None = None
-    charge: Callable[[Spent], None] = lambda spent: None
+    charge: Callable[[Usage], None] = lambda usage: None
 
     def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
         """The untouched base's loss of each token of each answer; every answer is scored once."""

@@ -21,6 +21,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from holdfast.config import Sampling, Section
+from holdfast.data.formats import conversation
 from holdfast.data.leakage import normalise
 from holdfast.engines.resumable import ask
 from holdfast.errors import DataError
@@ -29,7 +30,6 @@ from holdfast.methods import EXAMPLES, Setting, Shared
 from holdfast.methods._replay_prompts import in_turn
 from holdfast.progress import Progress
 from holdfast.runs import store
-from holdfast.tasks.jsonl import conversation
 from holdfast.types import Example, Message, Reply
 
 PROMPTS = {

@@ -1,8 +1,8 @@
-"""Which model does somebody mean who did not train it here, and does it go with the base?
+"""Resolves a model that was trained elsewhere, and checks that it goes with the base.
 
-A folder or hub id of whole weights, a PEFT adapter, a GGUF file, or an endpoint. What can be told
-from names and small files is told before anything is loaded: an adapter that was trained on another
-base gives figures that look like forgetting and are none.
+It may be a folder or hub id of whole weights, a PEFT adapter, a GGUF file, or an endpoint. What can
+be told from names and small files is told before anything is loaded: an adapter that was trained on
+another base gives figures that look like forgetting and are none.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ NUMBERED = re.compile(r"(checkpoint-|seed)\d+")
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
+class ExternalModel:
     """A model that was trained elsewhere.
 
     Attributes:
         name: for folders and reports.
-        said: how its user names it.
+        source: how its user names it: folder, hub id, file or address.
         form: what it is.
         ref: its weights.
         notes: what a reader of its figures must know.
     """
 
     name: str
-    said: str
+    source: str
     form: Form
     ref: ModelRef
     notes: tuple[str, ...] = ()
@@ -51,11 +51,11 @@ class Foreign:
     def recipe(self) -> str:
         """It in words."""
         return {
-            "model": f"trained elsewhere: {self.said}",
-            "adapter": f"trained elsewhere: adapter {self.said} on base",
-            "gguf": f"trained elsewhere: {self.said}, its quantised weights expanded",
-            "endpoint": f"trained elsewhere: behind {self.said}",
-            "answers": f"answers from elsewhere: {self.said}",
+            "model": f"trained elsewhere: {self.source}",
+            "adapter": f"trained elsewhere: adapter {self.source} on base",
+            "gguf": f"trained elsewhere: {self.source}, its quantised weights expanded",
+            "endpoint": f"trained elsewhere: behind {self.source}",
+            "answers": f"answers from elsewhere: {self.source}",
         }[self.form]
 
 
@@ -75,16 +75,16 @@ def has_shape(ref: ModelRef) -> bool:
 
 
 def find(
-    said: str,
-    base: Foreign | None = None,
+    source: str,
+    base: ExternalModel | None = None,
     any_base: bool = False,
     trust_remote_code: bool = False,
-) -> Foreign:
+) -> ExternalModel:
     """The model that somebody names.
 
     Args:
-        said: ``[NAME=]`` a folder, hub id, ``FOLDER/FILE.gguf`` or endpoint; ``@REVISION`` behind a
-            hub id.
+        source: ``[NAME=]`` a folder, hub id, ``FOLDER/FILE.gguf`` or endpoint; ``@REVISION`` behind
+            a hub id.
         base: what an adapter goes on; None: what the adapter itself names.
         any_base: apply an adapter although it names another base.
         trust_remote_code: run the Python code that a whole model brings.
@@ -94,7 +94,7 @@ def find(
         StudyError: an address that names no model.
         MissingDependency: reading GGUF needs a package.
     """
-    name, text = _named(said)
+    name, text = _named(source)
     if is_endpoint(text):
         return _endpoint(name, text)
     text, revision = _revision(text)
@@ -104,20 +104,20 @@ def find(
     _no_other(folder, text)
     local = folder if folder.is_dir() else peft_adapter.from_hub(text, revision)
     if text != models.LAB and local is not None and peft_adapter.is_adapter(local):
-        return _adapter(name, _said(text, revision), local, base, any_base)
+        return _adapter(name, _with_revision(text, revision), local, base, any_base)
     ref = models.reference(
         ModelSpec(id=text, revision=revision, trust_remote_code=trust_remote_code)
     )
-    return Foreign(name or _short(text), _said(text, revision), "model", ref)
+    return ExternalModel(name or _short(text), _with_revision(text, revision), "model", ref)
 
 
-def identity(one: Foreign) -> dict[str, Any]:
+def identity(model: ExternalModel) -> dict[str, Any]:
     """What makes this model this model; see `models.identity`.
 
-    An adapter adds its own; see `adapter.identity`.
+    An adapter adds its own; see `peft_adapter.identity`.
     """
-    ref = one.ref
-    if one.form == "endpoint":
+    ref = model.ref
+    if model.form == "endpoint":
         return {"endpoint": parse_url(ref.base).identity()}
     if ref.gguf is not None:
         file = Path(ref.base) / ref.gguf
@@ -131,31 +131,31 @@ def identity(one: Foreign) -> dict[str, Any]:
     return found
 
 
-def answers(said: str) -> Foreign:
+def answers(source: str) -> ExternalModel:
     """The unknown model whose answers a file holds, ``[NAME=]FILE``."""
-    name, text = _named(said)
+    name, text = _named(source)
     short = _short(text.removesuffix(".jsonl"))
-    return Foreign(name or short, text, "answers", ModelRef(text))
+    return ExternalModel(name or short, text, "answers", ModelRef(text))
 
 
-def is_quantised(one: Foreign) -> bool:
+def is_quantised(model: ExternalModel) -> bool:
     """Whether a model's weights lie in few bits; False where only the hub knows."""
-    if one.ref.gguf is not None:
+    if model.ref.gguf is not None:
         return True
-    config = Path(one.ref.base) / "config.json"
+    config = Path(model.ref.base) / "config.json"
     if not config.is_file():
         return False
     return bool(store.read_json(config).get("quantization_config"))
 
 
-def _named(said: str) -> tuple[str, str]:
+def _named(source: str) -> tuple[str, str]:
     """``NAME=MODEL`` in its parts; the name is "" where there is none."""
-    name, equals, text = said.partition("=")
+    name, equals, text = source.partition("=")
     if not equals or not re.match(NAME, name):
-        return "", said
+        return "", source
     if name == "base":
         raise ModelError(
-            "'base' is what the first model is called", where=said, remedy="use another name"
+            "'base' is what the first model is called", where=source, remedy="use another name"
         )
     return name, text
 
@@ -167,7 +167,7 @@ def _revision(text: str) -> tuple[str, str | None]:
     return (head, revision) if at else (text, None)
 
 
-def _said(text: str, revision: str | None) -> str:
+def _with_revision(text: str, revision: str | None) -> str:
     return f"{text}@{revision}" if revision else text
 
 
@@ -196,10 +196,10 @@ def _no_other(folder: Path, text: str) -> None:
         )
 
 
-def _endpoint(name: str, text: str) -> Foreign:
+def _endpoint(name: str, text: str) -> ExternalModel:
     server = parse_url(text)
-    said = f"{server.url}#{server.model}"
-    return Foreign(name or _short(server.model), said, "endpoint", ModelRef(text))
+    source = f"{server.url}#{server.model}"
+    return ExternalModel(name or _short(server.model), source, "endpoint", ModelRef(text))
 
 
 def _gguf(folder: Path, text: str) -> str | None:
@@ -216,7 +216,7 @@ def _gguf(folder: Path, text: str) -> str | None:
     return files[0] if files else None
 
 
-def _from_gguf(name: str, text: str, file: str, revision: str | None) -> Foreign:
+def _from_gguf(name: str, text: str, file: str, revision: str | None) -> ExternalModel:
     if importlib.util.find_spec("gguf") is None:
         raise MissingDependency("reading a GGUF file needs `gguf`", remedy="pip install gguf")
     path = Path(text).expanduser()
@@ -226,10 +226,12 @@ def _from_gguf(name: str, text: str, file: str, revision: str | None) -> Foreign
         if text.startswith((".", "/", "~")) or text.count("/") < 2:
             raise ModelError("no such file", where=text, remedy="check the path of the GGUF file")
     ref = ModelRef(base, revision, gguf=file)
-    return Foreign(name or _short(file.removesuffix(".gguf")), text, "gguf", ref)
+    return ExternalModel(name or _short(file.removesuffix(".gguf")), text, "gguf", ref)
 
 
-def _adapter(name: str, text: str, folder: Path, base: Foreign | None, any_base: bool) -> Foreign:
+def _adapter(
+    name: str, text: str, folder: Path, base: ExternalModel | None, any_base: bool
+) -> ExternalModel:
     settings = peft_adapter.check(folder, text)
     trained_on, notes = str(settings.get("base_model_name_or_path") or ""), list[str]()
     if base is None:
@@ -239,14 +241,14 @@ def _adapter(name: str, text: str, folder: Path, base: Foreign | None, any_base:
     elif not peft_adapter.same_base(trained_on, base.ref.base):
         if not any_base:
             raise ModelError(
-                f"is an adapter of {trained_on}, not of {base.said}",
+                f"is an adapter of {trained_on}, not of {base.source}",
                 where=text,
                 remedy="name that model as BASE, or add --any-base if both are the same weights",
             )
-        notes.append(f"its adapter was trained on {trained_on}, and is applied to {base.said}")
+        notes.append(f"its adapter was trained on {trained_on}, and is applied to {base.source}")
     if base is None or base.form == "endpoint":
         raise ModelError(
             "an adapter needs the weights of its base", where=text, remedy="name a local base"
         )
     ref = replace(base.ref, adapter=str(folder), scale=1.0)
-    return Foreign(name or _short(text), text, "adapter", ref, tuple(notes))
+    return ExternalModel(name or _short(text), text, "adapter", ref, tuple(notes))

@@ -1,4 +1,4 @@
-"""What must lie in a model's folder, and is a file still the same? Needs no torch."""
+"""Checks what lies in a model's folder, and hashes large files by samples. Needs no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How do names become weights: which model is meant, is it usable, and how is it loaded?
+"""Resolves, checks and loads models: from the name in a study to weights on a device.
 
 Everything that loads a model goes through here, so that dtype, device and safety (safetensors only,
 no remote code unless asked for) are decided in one place.
@@ -18,6 +18,7 @@ from holdfast.types import ModelRef
 
 if TYPE_CHECKING:
     import torch
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 def reference(spec: ModelSpec) -> ModelRef:
@@ -102,10 +103,10 @@ def require_torch() -> Any:
     return torch
 
 
-def load_tokenizer(ref: ModelRef, chats: bool = True) -> Any:
+def load_tokenizer(ref: ModelRef, chats: bool = True) -> PreTrainedTokenizerBase:
     """The model's tokenizer, padded on the left; without a pad token of its own it pads with eos.
 
-    Padding is masked and bears no loss, so that is safe: real end-of-turn tokens keep their labels.
+    Padding is masked and has no loss, so that is safe: real end-of-turn tokens keep their labels.
 
     Args:
         ref: the model.
@@ -140,7 +141,7 @@ def load_model(
     nf4: bool = False,
     device_map: Mapping[str, int | str] | None = None,
     shared_out: bool = False,
-) -> Any:
+) -> PreTrainedModel:
     """The plain base model (no adapter), with dtype and placement explicit.
 
     Args:
@@ -175,7 +176,7 @@ def load_model(
     return model
 
 
-def _nf4(dtype: torch.dtype, shared_out: bool) -> Any:
+def _nf4(dtype: torch.dtype, shared_out: bool) -> BitsAndBytesConfig:
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""How is a LoRA adapter on disk read as the products it adds, and written again?
+"""Reads a LoRA adapter on disk as the products it adds, and writes such products as one.
 
 The change of each matrix is ΔW = s·B·A with A of shape (r, in) and B of shape (out, r); s is
 alpha / r, or alpha / √r for rank-stabilised LoRA. Whatever is made of such products without forming
@@ -11,18 +11,21 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from holdfast.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
 
-Factors = Mapping[str, tuple[Any, Any]]
+Factors: TypeAlias = "Mapping[str, tuple[torch.Tensor, torch.Tensor]]"
 """Name of a module in the base to its A, shape (r, in), and s·B, shape (out, r), in float32."""
 
 
-def read(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[torch.Tensor, torch.Tensor]]]:
     """The settings of a LoRA adapter and its factors.
 
     Raises:
@@ -49,7 +52,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
     return config, factors
 
 
-def write(folder: Path, config: Mapping[str, Any], factors: Factors) -> None:
+def write(folder: Path, config: Mapping[str, object], factors: Factors) -> None:
     """Write an adapter that PEFT loads as exactly these products.
 
     Args:

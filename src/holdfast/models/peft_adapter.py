@@ -1,7 +1,7 @@
-"""What does the folder of a PEFT adapter say: is it one, of which base, and does it go on another?
+"""Checks, identifies, loads and scales PEFT adapters.
 
-Told from names and small files, before anything is loaded: an adapter on the wrong base gives
-figures that look like forgetting and are none.
+Whether one fits a base is told from names and small files, before anything is loaded: an adapter on
+the wrong base gives figures that look like forgetting and are none.
 """
 
 from __future__ import annotations
@@ -11,12 +11,16 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from holdfast.errors import ModelError
+from holdfast.errors import HoldfastError, ModelError
 from holdfast.memory.out_of_memory import is_out_of_memory
 from holdfast.models import files
 from holdfast.runs import store
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 SETTINGS = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -50,12 +54,12 @@ def settings_of(folder: Path) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def check(folder: Path, said: str) -> Mapping[str, Any]:
+def check(folder: Path, source: str) -> Mapping[str, Any]:
     """An adapter's settings, if it can be used.
 
     Args:
         folder: of the adapter.
-        said: how its user names it.
+        source: how its user names it.
 
     Raises:
         ModelError: it is no change of weights, or its weights are missing or pickled.
@@ -65,7 +69,7 @@ def check(folder: Path, said: str) -> Mapping[str, Any]:
     if not kind or kind in PROMPTS:
         raise ModelError(
             f"is no change of weights (peft_type {kind or 'missing'})",
-            where=said,
+            where=source,
             remedy="LoRA and its relatives can be compared",
         )
     if not (folder / WEIGHTS).is_file():
@@ -74,7 +78,7 @@ def check(folder: Path, said: str) -> Mapping[str, Any]:
             "its weights are pickled (adapter_model.bin), which can run code when loaded"
             if pickled
             else f"has no {WEIGHTS}",
-            where=said,
+            where=source,
             remedy="load it with PEFT where you trust it and save it again: it writes safetensors"
             if pickled
             else "fetch it",
@@ -98,7 +102,7 @@ def brings_modules(folder: Path) -> bool:
     return bool(settings_of(folder).get("modules_to_save"))
 
 
-def load_adapter(model: Any, adapter: str) -> Any:
+def load_adapter(model: PreTrainedModel, adapter: str) -> PeftModel:
     """A model wrapped with an adapter, ready to answer.
 
     Raises:
@@ -128,6 +132,30 @@ def load_adapter(model: Any, adapter: str) -> Any:
         ) from error
 
 
+def scale_adapter(model: PeftModel, factor: float) -> None:
+    """Apply a share of an adapter's change: W + factor · ΔW (WiSE-FT, arXiv:2109.01903).
+
+    Args:
+        model: a PEFT model whose adapters add to the weights (LoRA, rank-stabilised LoRA).
+        factor: 0 is the base, 1 the model as it was trained.
+
+    Raises:
+        HoldfastError: the adapters do not add, so that a share of them is no interpolation.
+    """
+    from peft.tuners.lora import LoraLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in model.modules():
+        if not isinstance(module, BaseTunerLayer):
+            continue
+        if not isinstance(module, LoraLayer) or any(module.use_dora.values()):
+            raise HoldfastError(
+                "only a share of LoRA's change can be applied",
+                remedy="use train.lora.variant lora or rslora, or leave `scale` out",
+            )
+        module.scale_layer(factor)
+
+
 def from_hub(name: str, revision: str | None, cache: Path | None = None) -> Path | None:
     """The folder of an adapter from the hub, or None: it is none, or that cannot be found out.
 
@@ -152,12 +180,12 @@ def from_hub(name: str, revision: str | None, cache: Path | None = None) -> Path
         return None
 
 
-def same_base(one: str, other: str) -> bool:
+def same_base(name: str, other: str) -> bool:
     """Whether two names may mean the same weights: paths by where they lie, else the last part."""
-    paths = [Path(name).expanduser() for name in (one, other)]
+    paths = [Path(text).expanduser() for text in (name, other)]
     if all(path.exists() for path in paths) and paths[0].resolve() == paths[1].resolve():
         return True
-    return _bare(one) == _bare(other)
+    return _bare(name) == _bare(other)
 
 
 def _bare(name: str) -> str:

@@ -1,4 +1,4 @@
-"""How does a plan become a model on devices, and is it where the plan says?
+"""Loads a model where the memory plan says, and checks before training that it is there.
 
 dtype and placement are always spelled out: a library that is left to guess spreads a model over all
 GPUs it sees, or loads it in float32. What came of it is checked before and after the first backward
@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from holdfast import models
 from holdfast.errors import TrainingError
@@ -19,31 +19,46 @@ from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.memory.out_of_memory import loading
 from holdfast.models import ModelRef
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
 LAYER = re.compile(r"^(.*?\.\d+)\.")
 ADAPTER = re.compile(r"\.(lora|oft|osf)_")
 """In the names of adapters' parameters, whichever of PEFT's ways made them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
-    """Where this process sits among those that train together; torchrun tells it."""
+class Rank:
+    """This process among those that train together, as torchrun numbers them.
+
+    Attributes:
+        rank: over all machines.
+        local_rank: on this machine, and so the GPU's position among the visible ones.
+        world_size: how many there are.
+    """
 
     rank: int = 0
     local_rank: int = 0
     world_size: int = 1
 
     @classmethod
-    def taken(cls, environment: Mapping[str, str] = os.environ) -> Seat:
-        """This process's seat: the only one, unless a launcher says otherwise."""
+    def current(cls, environment: Mapping[str, str] = os.environ) -> Rank:
+        """This process's rank: the only one, unless a launcher says otherwise."""
         names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
         if not all(name in environment for name in names):
             return cls()
         return cls(*(int(environment[name]) for name in names))
 
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes what only one may write."""
+        return self.rank == 0
 
-def device_map(plan: MemoryPlan, device: str, seat: Seat) -> dict[str, int | str]:
+
+def device_map(plan: MemoryPlan, device: str, rank: Rank) -> dict[str, int | str]:
     """Module name to GPU (its position among the visible ones) or "cpu", for `from_pretrained`."""
-    here: int | str = seat.local_rank if device == "cuda" else "cpu"
+    here: int | str = rank.local_rank if device == "cuda" else "cpu"
     match plan.placement:
         case "split" if plan.device_map is None:
             raise TrainingError(
@@ -60,7 +75,9 @@ def device_map(plan: MemoryPlan, device: str, seat: Seat) -> dict[str, int | str
             return {"": here}
 
 
-def load(ref: ModelRef, plan: MemoryPlan, dtype: Any, device: str, seat: Seat) -> Any:
+def load(
+    ref: ModelRef, plan: MemoryPlan, dtype: torch.dtype, device: str, rank: Rank
+) -> PreTrainedModel:
     """The base model as planned; weights to be offloaded are still in host memory (`offload`).
 
     Raises:
@@ -72,14 +89,14 @@ def load(ref: ModelRef, plan: MemoryPlan, dtype: Any, device: str, seat: Seat) -
             "4-bit weights cannot be offloaded",
             remedy="offload in bfloat16 (train.method: lora), or shard over several GPUs",
         )
-    where = device_map(plan, device, seat)
+    where = device_map(plan, device, rank)
     with loading():
         return models.load_model(
             ref, dtype, device, plan.quantized, where, shared_out=plan.placement == "fsdp2"
         )
 
 
-def offload(model: Any, device: str) -> None:
+def offload(model: torch.nn.Module, device: str) -> None:
     """Keep frozen weights in host memory and copy each to the GPU for the time of its use.
 
     With activation checkpointing the backward pass copies a layer's weights again when it
@@ -105,13 +122,13 @@ def offload(model: Any, device: str) -> None:
             kept = {name: one.data for name, one in own.items()}
             add_hook_to_module(part, AlignDevicesHook(device, offload=True, weights_map=kept))
         else:
-            for one in own.values():
-                one.data = one.data.to(device)
+            for parameter in own.values():
+                parameter.data = parameter.data.to(device)
     # So that transformers and accelerate leave the placement alone.
     getattr(model, "base_model", model).model.hf_device_map = {"": device, "offloaded": "cpu"}
 
 
-def bring_home(model: Any, device: Any) -> None:
+def outputs_to_first_gpu(model: torch.nn.Module, device: torch.device) -> None:
     """Let a split model's outputs come back to the first GPU, where the trainer counts tokens.
 
     accelerate's own hook for that is lost when TRL replaces the model's forward by its fused one.
@@ -126,18 +143,18 @@ def adapter_dtype(plan: MemoryPlan) -> str:
     return "float32" if plan.placement == "fsdp2" and not plan.quantized else plan.adapter_dtype
 
 
-def cast_adapters(model: Any, plan: MemoryPlan) -> None:
+def cast_adapters(model: torch.nn.Module, plan: MemoryPlan) -> None:
     """Give the adapters the planned dtype, whatever PEFT and TRL made of them."""
     import torch
 
     dtype = getattr(torch, adapter_dtype(plan))
-    for one in model.parameters():
-        if one.requires_grad:
-            one.data = one.data.to(dtype)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)
     match_buffers(model, dtype)
 
 
-def match_buffers(model: Any, dtype: Any) -> None:
+def match_buffers(model: torch.nn.Module, dtype: torch.dtype) -> None:
     """Give what OSF remembers of its start the dtype of what it trains: its hooks multiply both."""
     for name, buffer in model.named_buffers():
         if "._osf_" in name:
@@ -145,7 +162,7 @@ def match_buffers(model: Any, dtype: Any) -> None:
 
 
 def check_world(plan: MemoryPlan, world_size: int) -> None:
-    """Do as many processes train together as planned?
+    """Check that as many processes train together as planned.
 
     Raises:
         TrainingError: more, or fewer; some launchers start one without a word.
@@ -157,8 +174,10 @@ def check_world(plan: MemoryPlan, world_size: int) -> None:
         )
 
 
-def check_start(model: Any, plan: MemoryPlan, method: str, device: str, seat: Seat) -> None:
-    """Is everything where, and what, the plan says? To be called before the first step.
+def check_start(
+    model: torch.nn.Module, plan: MemoryPlan, method: str, device: str, rank: Rank
+) -> None:
+    """Check, before the first step, that everything is where, and what, the plan says.
 
     Raises:
         TrainingError: naming what is not.
@@ -168,35 +187,35 @@ def check_start(model: Any, plan: MemoryPlan, method: str, device: str, seat: Se
     check_world(plan, dist.get_world_size() if dist.is_initialized() else 1)
     trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
     expected = "float32" if method == "full" else adapter_dtype(plan)
-    for name, one in trained.items():
+    for name, parameter in trained.items():
         if (method != "full") != bool(ADAPTER.search(name)):
             raise _not_as_planned(f"{name} is trained, under method {method}")
-        if str(one.dtype) != f"torch.{expected}":
-            raise _not_as_planned(f"{name} is {one.dtype} instead of {expected}")
+        if str(parameter.dtype) != f"torch.{expected}":
+            raise _not_as_planned(f"{name} is {parameter.dtype} instead of {expected}")
     if not trained:
         raise _not_as_planned("nothing is trained", "check train.lora.target_modules")
-    allowed = _devices(plan, device, seat)
+    allowed = _devices(plan, device, rank)
     seen = set()
-    for name, one in model.named_parameters():
-        where = str(getattr(one, "_local_tensor", one).device)
+    for name, parameter in model.named_parameters():
+        where = str(getattr(parameter, "_local_tensor", parameter).device)
         seen.add(where)
-        passing = plan.placement == "offload" and not one.requires_grad and where == "meta"
+        passing = plan.placement == "offload" and not parameter.requires_grad and where == "meta"
         if where not in allowed and not passing:
             raise _not_as_planned(f"{name} is on {where} instead of {' or '.join(sorted(allowed))}")
     if plan.placement == "split" and device == "cuda" and not allowed <= seen:
         raise _not_as_planned(f"nothing is on {', '.join(sorted(allowed - seen))}")
 
 
-def _devices(plan: MemoryPlan, device: str, seat: Seat) -> set[str]:
+def _devices(plan: MemoryPlan, device: str, rank: Rank) -> set[str]:
     if device == "cpu":
         return {"cpu"}
     if plan.placement == "split":
         return {f"cuda:{one}" for one in (plan.device_map or {}).values()}
-    return {f"cuda:{seat.local_rank}"}
+    return {f"cuda:{rank.local_rank}"}
 
 
-def check_gradients(model: Any) -> None:
-    """Did the first backward pass reach every layer?
+def check_gradients(model: torch.nn.Module) -> None:
+    """Check that the first backward pass reached every layer.
 
     LoRA's A has no gradient at first, because B is zero; so B's, or whatever else is trained, is
     looked at. One non-zero gradient per layer is asked for: an expert may go unused.
@@ -217,12 +236,12 @@ def check_gradients(model: Any) -> None:
         )
 
 
-def _gradients(model: Any) -> Iterator[tuple[str, Any]]:
-    for name, one in model.named_parameters():
-        if one.requires_grad and "lora_A" not in name:
+def _gradients(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor | None]]:
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and "lora_A" not in name:
             layer = LAYER.match(name)
             if layer:
-                yield layer[1], one.grad
+                yield layer[1], parameter.grad
 
 
 def _not_as_planned(what: str, remedy: str = "") -> TrainingError:

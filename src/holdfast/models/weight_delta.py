@@ -1,4 +1,4 @@
-"""How far have the weights moved from where they began?
+"""Measures how far the weights have moved from where they began.
 
 Under LoRA the change of a matrix is ΔW = s·B·A, and the sum of its squares is tr((BᵀB)(AAᵀ))·s²:
 two small products, never the matrix itself. With weights a for the inputs and g for the outputs,
@@ -9,13 +9,16 @@ compared with a copy of its first values.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
-Importance = Mapping[str, tuple[Any, Any]]
+if TYPE_CHECKING:
+    import torch
+
+Importance: TypeAlias = "Mapping[str, tuple[torch.Tensor, torch.Tensor]]"
 """Module name to weights of its inputs, shape (in,), and of its outputs, shape (out,)."""
 
 
-def low_rank(model: Any) -> Iterator[tuple[str, Any, Any, float]]:
+def low_rank(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor, torch.Tensor, float]]:
     """Every linear layer with a plain LoRA adapter: name, A (r, in), B (out, r), scale s."""
     from peft.tuners.lora import LoraLayer
 
@@ -29,7 +32,12 @@ def low_rank(model: Any) -> Iterator[tuple[str, Any, Any, float]]:
                     yield name, a, b, float(module.scaling[adapter])
 
 
-def product_square(a: Any, b: Any, scale: float, weights: tuple[Any, Any] | None = None) -> Any:
+def product_square(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    scale: float,
+    weights: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> torch.Tensor:
     """Σ g_i a_j (s·B·A)_ij², a scalar; without weights the squared Frobenius norm.
 
     Args:
@@ -45,20 +53,22 @@ def product_square(a: Any, b: Any, scale: float, weights: tuple[Any, Any] | None
     return scale * scale * ((b.T @ b) * (a @ a.T)).sum()
 
 
-def only_low_rank(model: Any) -> bool:
+def only_low_rank(model: torch.nn.Module) -> bool:
     """Whether plain LoRA is all that is trained."""
     held = {id(one) for _, a, b, _ in low_rank(model) for one in (a, b)}
     return all(id(one) in held for one in model.parameters() if one.requires_grad)
 
 
-def copies(model: Any) -> dict[str, Any]:
+def copies(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """What is trained, as it is now, by name."""
     return {n: one.detach().clone() for n, one in model.named_parameters() if one.requires_grad}
 
 
 def square(
-    model: Any, first: Mapping[str, Any] | None, importance: Importance | None = None
-) -> Any:
+    model: torch.nn.Module,
+    first: Mapping[str, torch.Tensor] | None,
+    importance: Importance | None = None,
+) -> torch.Tensor:
     """How far everything that is trained has moved: a weighted sum of squares, a scalar.
 
     Args:
@@ -75,11 +85,11 @@ def square(
         ]
     else:
         parts = []
-        for name, one in model.named_parameters():
+        for name, now in model.named_parameters():
             if name in first and (importance is None or name in importance):
-                moved = (one - first[name].to(one.device)).float().square()
+                moved = (now - first[name].to(now.device)).float().square()
                 if importance is not None:
-                    moved = moved * importance[name][0].to(one.device)
+                    moved = moved * importance[name][0].to(now.device)
                 parts.append(moved.sum())
     home = parts[0].device
     return sum(part.to(home) for part in parts)

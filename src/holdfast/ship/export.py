@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from holdfast import models
-from holdfast.engines.halving import scale_adapter
 from holdfast.errors import HoldfastError
 from holdfast.memory.out_of_memory import loading
 from holdfast.methods.scale import scaled_adapter
 from holdfast.models import ModelRef
+from holdfast.models.peft_adapter import scale_adapter
 from holdfast.runs import store
 
 Form = Literal["adapter", "merged", "nf4"]

@@ -45,9 +45,11 @@ from holdfast.study.measuring import (
     scoring,
 )
 from holdfast.study.session import Session, named, scores
-from holdfast.train import check_settings, stage
+from holdfast.train import stage
 from holdfast.train.adapters import check_model
+from holdfast.train.arguments import check_settings
 from holdfast.train.data import encode_all
+from holdfast.train.job import TrainJob
 from holdfast.types import BASE, Point
 
 BUDGET = "budget"
@@ -221,18 +223,20 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
         session.pool.close()
         data = session.folder / "data" / arm
-        job = stage.job_of(
-            session.study,
-            train,
-            model=asdict(session.plan.model),
-            examples=str((data / methods.EXAMPLES).absolute()),
+        job = TrainJob(
+            model=session.plan.model,
+            train=train,
             budget=Budget(**store.read_json(session.folder / BUDGET / "budget.json")),
             seed=seed,
             save_at=session.plan.save_at,
-            folder=str(folder.absolute()),
+            folder=folder.absolute(),
+            examples=(data / methods.EXAMPLES).absolute(),
             losses=tuple((name, dict(options or {})) for name, options in _named(own.variant.spec)),
-            probes=read and str((session.folder / "shared" / read / methods.EXAMPLES).absolute()),
-            stop=dict(session.study.meters.stop),
+            probes=(
+                (session.folder / "shared" / read / methods.EXAMPLES).absolute() if read else None
+            ),
+            stop={str(name): limit for name, limit in session.study.meters.stop.items()},
+            device=session.study.hardware.device,
         )
         about = store.read_json(data / store.RECORD)["summary"]
         study = session.study.model_copy(update={"train": train})

@@ -19,7 +19,7 @@ from holdfast.engines.resumable import LIKELIHOODS
 from holdfast.judges import Desk, Judge, Panel
 from holdfast.memory.hardware.devices import GPU
 from holdfast.methods import AskMethod, DataMethod, LossMethod, Setting, WeightMethod
-from holdfast.models.external import Foreign
+from holdfast.models.external import ExternalModel
 from holdfast.progress import Progress
 from holdfast.runs.plan import ArmPlan, Plan, Seat, TaskPlan
 from holdfast.runs.stages import Stage
@@ -41,7 +41,7 @@ class Arm:
     loss: tuple[LossMethod, ...] = ()
     weights: tuple[WeightMethod, ...] = ()
     ask: tuple[AskMethod, ...] = ()
-    foreign: Foreign | None = field(default=None, kw_only=True)
+    foreign: ExternalModel | None = field(default=None, kw_only=True)
 
     @property
     def trains(self) -> bool:

@@ -1,37 +1,25 @@
 """Any file of yours: what does a user's own jsonl hold, and how is it graded?
 
-Five forms are recognised by their keys, line by line: ``messages``, sharegpt ``conversations``,
-alpaca ``instruction/input/output``, ``prompt/completion`` and ``question/answer``. Three graders:
-exact match, a regular expression, or numbers.
+Its lines may have any form that `holdfast.data.formats` knows. Three graders: exact match, a
+regular expression, or numbers.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
 from holdfast import judges
 from holdfast.config import Section
+from holdfast.data.formats import conversation, unanswered
 from holdfast.errors import DataError
 from holdfast.judges import Judge
 from holdfast.runs import store
 from holdfast.tasks import _extraction
-from holdfast.types import Example, Message, Reading, Reply, Verdict
-
-SHAREGPT_ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-}
-ANSWERS = {"instruction": "output", "prompt": "completion", "question": "answer"}
-"""By the key of the question, in the order in which forms are recognised: that of the answer."""
-FORMS = "messages, conversations, instruction/output, prompt/completion or question/answer"
+from holdfast.types import Example, Reading, Reply, Verdict
 
 
 class Jsonl:
@@ -87,7 +75,7 @@ class Jsonl:
         for number, row in store.read_objects(file):
             messages, target = conversation(row, f"{file}:{number}")
             if target is None and (split == "train" or self.options.grader in ("exact", "number")):
-                raise _unanswered(row, f"{file}:{number}")
+                raise unanswered(row, f"{file}:{number}")
             group = str(row.get(self.options.group, "")) if self.options.group else ""
             meta = {"group": group, "question": messages[-1].content}
             name = str(row.get("id", f"{split}-{number}"))
@@ -134,75 +122,6 @@ class Jsonl:
                         where=self.options.path,
                         remedy="choose the grader that fits the answers",
                     )
-
-
-def conversation(row: Any, where: str) -> tuple[tuple[Message, ...], str | None]:
-    """The prompt and the answer of one line, whichever form it has.
-
-    Raises:
-        DataError: no known form, an unknown role, or no user turn; `where` names the line.
-    """
-    if not isinstance(row, dict):
-        raise DataError("is not a JSON object", where=where, remedy=f"write {FORMS}")
-    match row:
-        case {"messages": list() as turns}:
-            messages = [_turn(one, "role", "content", where) for one in turns]
-        case {"conversations": list() as turns}:
-            messages = [_turn(one, "from", "value", where) for one in turns]
-        case {"instruction": str() as text, **rest}:
-            if rest.get("input"):
-                text = f"{text}\n\n{rest['input']}"
-            messages = _pair(text, rest.get("output"), rest.get("system"))
-        case {"prompt": str() as text, **rest}:
-            messages = _pair(text, rest.get("completion"), None)
-        case {"prompt": list() as turns, **rest}:
-            more = rest.get("completion") or []
-            messages = [_turn(one, "role", "content", where) for one in [*turns, *more]]
-        case {"question": str() as text, **rest}:
-            messages = _pair(text, rest.get("answer"), None)
-        case _:
-            raise DataError(
-                f"has none of the known forms (its keys: {', '.join(map(str, row))})",
-                where=where,
-                remedy=f"write {FORMS}",
-            )
-    target = None
-    if messages and messages[-1].role == "assistant":
-        target = messages.pop().content
-    if not messages or messages[-1].role != "user":
-        raise DataError("has no user turn to answer", where=where, remedy="end with one")
-    return tuple(messages), target
-
-
-def _unanswered(row: Mapping[str, Any], where: str) -> DataError:
-    """The error for a line without an answer; it names the key in which this form has it."""
-    asked = next((one for one in ANSWERS if isinstance(row.get(one), str)), None)
-    lack = "has no answer to learn or to compare with"
-    if "messages" in row or "conversations" in row or asked is None:
-        return DataError(lack, where=where, remedy="end the conversation with an assistant turn")
-    key = ANSWERS[asked]
-    return DataError(
-        f"has no `{key}` beside `{asked}`, so it {lack}", where=where, remedy=f"fill `{key}`"
-    )
-
-
-def _turn(one: Any, role_key: str, text_key: str, where: str) -> Message:
-    role = SHAREGPT_ROLES.get(str(one.get(role_key)) if isinstance(one, dict) else "")
-    if role is None or not isinstance(one.get(text_key), str):
-        raise DataError(
-            f"a turn needs {role_key} (user, assistant, system, human, gpt) and {text_key} (text)",
-            where=where,
-            remedy="mend this line",
-        )
-    return Message(role, one[text_key])  # type: ignore[arg-type]  # the table holds only roles
-
-
-def _pair(prompt: str, answer: Any, system: Any) -> list[Message]:
-    messages = [Message("system", str(system))] if system else []
-    messages.append(Message("user", prompt))
-    if answer is not None:
-        messages.append(Message("assistant", str(answer)))
-    return messages
 
 
 def _folded(text: str) -> str:

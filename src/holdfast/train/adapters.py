@@ -1,4 +1,4 @@
-"""Which adapters does a study ask for, and how are they put on a model?
+"""Puts the adapters that a study asks for on a model, and checks that they can be trained there.
 
 All of PEFT's ways that are offered leave the base's weights untouched: switching the adapter off
 gives back the base, and what is saved loads on the base as it was downloaded. CorDA as its authors
@@ -23,7 +23,9 @@ from holdfast.models.placement import match_buffers
 from holdfast.registry import nearest
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftConfig, PeftModel
+    from transformers import PreTrainedModel
 
 CALIBRATION_ROWS = 256
 """Most conversations that CorDA looks at; PEFT's advice for a hidden size of 4096."""
@@ -32,7 +34,7 @@ ANYWHERE = {"lora", "rslora"}
 NUMBERED = re.compile(r".*?\.[^.]*\.(\d+)\.")  # as PEFT finds the number of a layer
 
 
-def adapter_config(model: Any, spec: TrainSpec) -> PeftConfig:
+def adapter_config(model: PreTrainedModel, spec: TrainSpec) -> PeftConfig:
     """PEFT's settings for the adapters that a study asks for.
 
     The rank means: for LoRA and its kin the rank of the change; for OFT (arXiv:2306.07280) the size
@@ -91,7 +93,7 @@ def adapter_config(model: Any, spec: TrainSpec) -> PeftConfig:
 
 
 def adapt(
-    model: Any,
+    model: PreTrainedModel,
     spec: TrainSpec,
     rows: Sequence[Encoded] = (),
     kinds: Sequence[str] = (),
@@ -128,7 +130,7 @@ def adapt(
 
 
 def check(spec: TrainSpec, placement: str, quantized: bool) -> None:
-    """Can this variant be trained there? Needs no torch.
+    """Check that a variant can be trained with a placement. Needs no torch.
 
     Raises:
         StudyError: it cannot, or nobody tried.
@@ -156,7 +158,7 @@ def check(spec: TrainSpec, placement: str, quantized: bool) -> None:
 
 
 def check_model(ref: ModelRef, spec: TrainSpec) -> None:
-    """Does the model have what the adapters are asked to go on? Its weights are not loaded.
+    """Check that the model has what the adapters are to go on; its weights are not loaded.
 
     Raises:
         StudyError: see `adapter_config`.
@@ -183,7 +185,7 @@ def calibration(rows: Sequence[Encoded], kinds: Sequence[str]) -> tuple[Sequence
     return [pool[int(i * step)] for i in range(int(len(pool) / step))], mode
 
 
-def _matrices(model: Any) -> dict[str, Any]:
+def _matrices(model: PreTrainedModel) -> dict[str, torch.nn.Linear]:
     """Every linear layer but the head, by its full name."""
     import torch
 
@@ -195,7 +197,9 @@ def _matrices(model: Any) -> dict[str, Any]:
     }
 
 
-def _names(matrices: Mapping[str, Any], spec: TrainSpec, fused: bool) -> str | list[str]:
+def _names(
+    matrices: Mapping[str, torch.nn.Module], spec: TrainSpec, fused: bool
+) -> str | list[str]:
     """`target_modules` for PEFT; it finds the experts that are one parameter by itself."""
     asked, found = spec.lora.target_modules, {_last(name) for name in matrices}
     if asked == ALL_LINEAR:  # written out where PEFT would forget the layers
@@ -221,7 +225,7 @@ def _last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _check_layers(matrices: Mapping[str, Any], layers: Sequence[int] | None) -> None:
+def _check_layers(matrices: Mapping[str, torch.nn.Module], layers: Sequence[int] | None) -> None:
     there = {int(found[1]) for found in map(NUMBERED.match, matrices) if found}
     missing = sorted(set(layers or ()) - there)
     if missing:
@@ -232,7 +236,7 @@ def _check_layers(matrices: Mapping[str, Any], layers: Sequence[int] | None) -> 
         )
 
 
-def _no_such(what: str, matrices: Mapping[str, Any], near: str = "") -> StudyError:
+def _no_such(what: str, matrices: Mapping[str, torch.nn.Module], near: str = "") -> StudyError:
     return StudyError(
         f"the model has no matrix {what}{near}",
         where="train.lora.target_modules",
@@ -245,8 +249,8 @@ def _rank(what: str, remedy: str) -> StudyError:
 
 
 def _corda_start(
-    model: Any, spec: TrainSpec, config: Any, rows: Sequence[Encoded], mode: str
-) -> dict[str, tuple[Any, Any]]:
+    model: PreTrainedModel, spec: TrainSpec, config: PeftConfig, rows: Sequence[Encoded], mode: str
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """A₀ of shape (r, in) and B₀ of shape (out, r) for every matrix, by its name."""
     import torch
     from peft import LoraConfig
@@ -278,7 +282,9 @@ def _corda_start(
     return start
 
 
-def _start_from(adapted: Any, start: Mapping[str, tuple[Any, Any]], rank: int) -> None:
+def _start_from(
+    adapted: PeftModel, start: Mapping[str, tuple[torch.Tensor, torch.Tensor]], rank: int
+) -> None:
     """Fill the adapters with both halves, and let gradients into the first one only."""
     import torch
 
@@ -291,7 +297,9 @@ def _start_from(adapted: Any, start: Mapping[str, tuple[Any, Any]], rank: int) -
         )
 
 
-def _pairs(adapted: Any, start: Mapping[str, tuple[Any, Any]]) -> Iterator[tuple[str, Any, Any]]:
+def _pairs(
+    adapted: PeftModel, start: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
     for name in start:
         module = adapted.base_model.model.get_submodule(name)
         yield name, module.lora_A["default"].weight, module.lora_B["default"].weight

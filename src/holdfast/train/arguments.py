@@ -1,4 +1,4 @@
-"""Which settings does the trainer get for a study and a plan?
+"""Turns a study's settings and a memory plan into the trainer's arguments, and checks them.
 
 All of them are spelled out where TRL and transformers have defaults of their own that differ from
 each other, or that depend on what the machine happens to have.
@@ -6,15 +6,23 @@ each other, or that depend on what the machine happens to have.
 
 from __future__ import annotations
 
+import importlib.util
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from holdfast import models
 from holdfast.config import TrainSpec
 from holdfast.data.batching import Budget
+from holdfast.errors import HoldfastError, MissingDependency, TrainingError
 from holdfast.memory.memory_plan import MemoryPlan
 
 if TYPE_CHECKING:
     from trl import SFTConfig
+
+BF16 = "torch.bfloat16"
 
 
 def trainer_arguments(
@@ -32,7 +40,7 @@ def trainer_arguments(
     checkpointing = spec.gradient_checkpointing
     if plan is not None:  # without, offloaded weights would pile up until the backward pass
         checkpointing = plan.checkpointing or plan.placement == "offload"
-    shards: dict[str, Any] | None = None
+    shards: dict[str, object] | None = None
     if plan is not None and plan.placement == "fsdp2":
         shards = {"version": 2, "reshard_after_forward": True}
         shards["cpu_ram_efficient_loading"] = not plan.quantized  # rank 0 alone reads the weights
@@ -72,3 +80,36 @@ def trainer_arguments(
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # one process, one GPU; TRL refuses nn.DataParallel
     return arguments
+
+
+def check_settings(spec: TrainSpec, device: str) -> None:
+    """Let the trainer look at the settings before any GPU time is spent on them.
+
+    Raises:
+        TrainingError: an unknown optimiser or schedule, or one that needs a missing package.
+    """
+    device = models.pick_device(device)
+    bf16 = str(models.pick_dtype(device, spec.bf16)) == BF16
+    with tempfile.TemporaryDirectory() as folder, explained(spec):
+        trainer_arguments(spec, Budget(1, 1, 1, 1), 0, Path(folder), device, bf16)
+    if (spec.method == "qlora" or "paged" in spec.optim or "8bit" in spec.optim) and (
+        importlib.util.find_spec("bitsandbytes") is None
+    ):
+        raise MissingDependency(
+            f"method {spec.method} with optim {spec.optim} needs bitsandbytes",
+            remedy="pip install bitsandbytes, or set train.optim: adamw_torch and method: lora",
+        )
+
+
+@contextmanager
+def explained(spec: TrainSpec) -> Iterator[None]:
+    """Turn what TRL and transformers raise about their settings into `TrainingError`."""
+    try:
+        yield
+    except HoldfastError:
+        raise
+    except (ValueError, ImportError) as error:
+        raise TrainingError(
+            f"the trainer refused: {error}",
+            remedy=f"check train.optim ({spec.optim}), train.lora.target_modules and the model",
+        ) from error

@@ -1,4 +1,4 @@
-"""What is a complete checkpoint, and how does any plan go on from one that another plan wrote?
+"""Writes, completes and finds checkpoints, such that any plan goes on from any other plan's.
 
 On disk there is one form: adapter (or model) as safetensors, ``optimizer.pt`` as torch numbers it,
 scheduler, trainer state, random states, and a mark that is written last. One process, data-parallel
@@ -13,9 +13,13 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holdfast.runs import store
+
+if TYPE_CHECKING:
+    import torch
+    from trl import SFTTrainer
 
 COMPLETE = "complete"
 OPTIMIZER = "optimizer.pt"
@@ -75,7 +79,7 @@ def meet() -> None:
         dist.barrier()
 
 
-def save_shards(trainer: Any, checkpoint: Path) -> None:
+def save_shards(trainer: SFTTrainer, checkpoint: Path) -> None:
     """Write a checkpoint of a sharded model; every rank takes part, rank 0 writes.
 
     Only what is trained is gathered, one parameter at a time, into host memory.
@@ -119,7 +123,7 @@ def _renamed(moments: Mapping[str, Any], names: Mapping[Any, Any]) -> dict[str, 
 
 
 @contextmanager
-def dealt_out(trainer: Any, checkpoint: Path) -> Iterator[None]:
+def dealt_out(trainer: SFTTrainer, checkpoint: Path) -> Iterator[None]:
     """Let a trainer that will shard find its own files in a checkpoint, for as long as it loads.
 
     Args:
@@ -150,7 +154,7 @@ def dealt_out(trainer: Any, checkpoint: Path) -> Iterator[None]:
                 (checkpoint / name).unlink(missing_ok=True)
 
 
-def _restore(model: Any, checkpoint: Path) -> None:
+def _restore(model: torch.nn.Module, checkpoint: Path) -> None:
     """Load the trained weights into a model that is whole."""
     if hasattr(model, "peft_config"):
         from peft import load_peft_weights, set_peft_model_state_dict

@@ -1,23 +1,64 @@
-"""How do training examples become the rectangles that the trainer eats?
+"""Tokenises, masks and collates training examples into micro-batches.
 
-Examples are encoded and masked once, dealt into micro-batches by `holdfast.data.batching`, and handed over
-as a dataset with one row per micro-batch, so that order and composition are fixed beforehand.
+Examples are encoded and masked once, dealt into micro-batches by `holdfast.data.batching`, and
+handed over as a dataset with one row per micro-batch, so that order and composition are fixed
+beforehand.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from holdfast import models
 from holdfast.config import TrainSpec
 from holdfast.data import chat
 from holdfast.data.chat import Encoded
 from holdfast.errors import TrainingError
-from holdfast.methods import ANCHOR, Term
-from holdfast.models import ModelRef
-from holdfast.types import Example
+from holdfast.methods import ANCHOR, PROBE, TASK, Term
+from holdfast.types import Example, ModelRef
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import GenerationConfig
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """Encoded examples, ready to be dealt into micro-batches.
+
+    Attributes:
+        rows: the training examples.
+        kinds: of each row; kinds are interleaved evenly (`batching.deal`). Left out: all are the
+            task's own.
+        probes: examples that loss methods look at before the first step.
+    """
+
+    rows: Sequence[Encoded]
+    kinds: Sequence[str] = ()
+    probes: Sequence[Encoded] = ()
+
+    def __post_init__(self) -> None:
+        """Fill in the kinds."""
+        if not self.kinds:
+            object.__setattr__(self, "kinds", (TASK,) * len(self.rows))
+
+
+def training_data(model: ModelRef, examples: Sequence[Example], spec: TrainSpec) -> TrainingData:
+    """Tokenise and mask a training set; what its examples' ``meta["kind"]`` says is heeded.
+
+    Raises:
+        TrainingError: see `encode_all`.
+    """
+    encoded, examples, _ = encode_all(model, examples, spec)
+    kinds = [str(example.meta.get("kind", TASK)) for example in examples]
+    own = [place for place, kind in enumerate(kinds) if kind != PROBE]
+    return TrainingData(
+        [encoded[i] for i in own],
+        [kinds[i] for i in own],
+        [row for row, kind in zip(encoded, kinds, strict=True) if kind == PROBE],
+    )
 
 
 def encode_all(
@@ -34,12 +75,10 @@ def encode_all(
     """
     tokenizer = models.load_tokenizer(ref)
     stops = chat.stop_ids(tokenizer, _generation_config(ref))
+    only_answer, header = spec.completion_only_loss, spec.cut_template_header
     rows = [
-        _marked(
-            chat.encode(tokenizer, one, stops, spec.completion_only_loss, spec.cut_template_header),
-            one.meta,
-        )
-        for one in examples
+        _marked(chat.encode(tokenizer, example, stops, only_answer, header), example.meta)
+        for example in examples
     ]
     if spec.max_length is not None:
         fits = [len(row.ids) <= spec.max_length for row in rows]
@@ -61,7 +100,7 @@ def _marked(row: Encoded, meta: Mapping[str, Any]) -> Encoded:
     """A row with what loss methods wrote on its example.
 
     ``dropped`` are places in the answer without loss; ``kl`` is what the divergence from the base
-    counts for, ``first_kl`` on the first ``first`` tokens of the answer; an anchor bears no
+    counts for, ``first_kl`` on the first ``first`` tokens of the answer; an anchor has no
     cross-entropy at all.
     """
     labels = list(row.labels)
@@ -78,7 +117,7 @@ def _marked(row: Encoded, meta: Mapping[str, Any]) -> Encoded:
     return replace(row, labels=tuple(labels), kl=kl)
 
 
-def _generation_config(ref: ModelRef) -> Any:
+def _generation_config(ref: ModelRef) -> GenerationConfig | None:
     from transformers import GenerationConfig
 
     try:
@@ -118,7 +157,7 @@ def collate(batch: Sequence[Mapping[str, Any]], pad: int) -> dict[str, Any]:
     return found
 
 
-def dataset(rows: Sequence[Encoded], slots: Sequence[Sequence[int]]) -> Any:
+def dataset(rows: Sequence[Encoded], slots: Sequence[Sequence[int]]) -> Dataset:
     """One dataset row per micro-batch; an empty one becomes a short row without loss.
 
     Args:
@@ -129,7 +168,7 @@ def dataset(rows: Sequence[Encoded], slots: Sequence[Sequence[int]]) -> Any:
 
     silent = Encoded(rows[0].ids[:2], (chat.IGNORED,) * 2)
     filled = [[rows[i] for i in slot] or [silent] for slot in slots]
-    table: dict[str, list[Any]] = {
+    table: dict[str, object] = {
         "input_ids": [[one.ids for one in slot] for slot in filled],
         "labels": [[one.labels for one in slot] for slot in filled],
     }
@@ -163,17 +202,13 @@ def _is_anchor(row: Encoded) -> bool:
 
 
 def tokens_of(
-    rows: Sequence[Encoded],
-    seen: Sequence[int],
-    probes: Sequence[Encoded] = (),
-    terms: Sequence[Term] = (),
+    data: TrainingData, seen: Sequence[int], terms: Sequence[Term] = ()
 ) -> dict[str, int]:
     """What a run puts through the model.
 
     Args:
-        rows: the training examples.
-        seen: which of them, as often as they are seen.
-        probes: examples that loss methods look at before the first step.
+        data: what is trained on.
+        seen: which of its rows, as often as they are seen.
         terms: what the loss methods do.
 
     Returns:
@@ -183,11 +218,12 @@ def tokens_of(
     """
     compares = any(term.divergence for term in terms)
     looks = sum(term.prepare is not None for term in terms)
+    rows = data.rows
     return {
         "supervised_tokens": sum(rows[i].cost.supervised for i in seen),
         "tokens": sum(rows[i].cost.tokens for i in seen),
         "reference_tokens": sum(len(rows[i].ids) for i in seen if compares and any(rows[i].kl)),
-        "probe_tokens": looks * sum(len(row.ids) for row in probes),
+        "probe_tokens": looks * sum(len(row.ids) for row in data.probes),
         "generated_tokens": 0,
         "examples_seen": len(seen),
     }

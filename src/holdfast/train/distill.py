@@ -24,7 +24,7 @@ from holdfast.methods import ANCHOR, PROBE, TASK
 from holdfast.methods.gkd import GKD
 from holdfast.methods.sdft import SDFT
 from holdfast.models import ModelRef, placement
-from holdfast.models.placement import Seat
+from holdfast.models.placement import Rank
 from holdfast.progress import Progress
 from holdfast.runs import store
 from holdfast.train import checkpoints
@@ -116,7 +116,7 @@ def _refuse(
 ) -> None:
     name, averaged = str(method.trainer), _has_mean(method)
     placement = "single" if plan is None else plan.placement
-    if placement not in {"single", "cpu"} or Seat.taken().world_size > 1:
+    if placement not in {"single", "cpu"} or Rank.current().world_size > 1:
         raise TrainingError(
             f"{name} trains on one device, and the plan is {placement}",
             remedy="name one GPU in hardware.gpus; where the model does not fit it, set "

@@ -1,71 +1,92 @@
-"""What does a process have to know in order to train, and where are its answers?"""
+"""`TrainJob`: one training as a value, and how it is written for a launched process.
+
+Only what can be written as JSON is in it; the encoded rows are `train.data.TrainingData`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
+from holdfast.config import TrainSpec
 from holdfast.data.batching import Budget
 from holdfast.errors import UsageError
 from holdfast.memory.memory_plan import MemoryPlan, plan_from_json
 from holdfast.runs import store
+from holdfast.types import ModelRef
 
 FOLDER = "launch"
 SUMMARY, EVENTS = "summary.json", "memory.jsonl"
-"""In the run's folder: what `train.fit` returned, and what became of running out of memory."""
+"""In the run's folder: what `fit.fit` returned, and what became of running out of memory."""
 OOM, ERROR, PROGRESS, LOG = "oom.json", "error.json", "progress.jsonl", "output.log"
+"""In its launch folder: why a process ended, how far it is, and all that it printed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """Everything a training needs, by value or by path.
+class TrainJob:
+    """One training of one model with one seed: what is learned, for how long, and where.
 
     Attributes:
-        model: the fields of `models.ModelRef`.
-        examples: path of the arm's ``examples.jsonl``.
-        train: the fields of `spec.TrainSpec`.
+        model: the base.
+        train: every setting of the training.
         budget: steps, micro-batches and tokens.
-        seed: of the run.
+        seed: of adapters, dropout and, unless `train.data_seed` is given, of the order.
         save_at: steps after which a checkpoint is kept.
-        folder: of the run: checkpoints, log, summary.
+        folder: gets ``checkpoint-*``, the log and the summary; what is there is continued.
+        examples: jsonl of the training examples, for a process that reads them itself.
+        losses: names and options of the arm's loss methods, for such a process.
+        probes: jsonl of questions with the base's answers, which the meters read; None: no meters.
+        stop: limits of the meters, by name; past one, training ends.
         device: `auto`, `cpu` or `cuda`.
-        plan: how it is placed; `run` fills it in.
-        cap: share of each GPU that torch may take, to emulate smaller ones.
-        rehearsal: run the longest micro-batch first; None: on a GPU.
-        losses: names and settings of the arm's loss methods.
-        probes: path of the questions that the meters read, with the base's answers; None: none.
-        stop: limits of the meters, by name.
+        plan: placement, dtypes, micro-batch; has no bearing on what is learned, up to rounding.
+            None: one device and the micro-batches as dealt.
+        rehearsal: run the longest micro-batch before the first step; None: on a GPU.
+        memory_cap: share of each GPU that torch may take, to try out running out of memory.
     """
 
-    model: Mapping[str, Any]
-    examples: str
-    train: Mapping[str, Any]
+    model: ModelRef
+    train: TrainSpec
     budget: Budget
     seed: int
     save_at: tuple[int, ...]
-    folder: str
+    folder: Path
+    examples: Path | None = None
+    losses: tuple[tuple[str, Mapping[str, object]], ...] = ()
+    probes: Path | None = None
+    stop: Mapping[str, float] = field(default_factory=dict)
     device: str = "auto"
     plan: MemoryPlan | None = None
-    cap: float | None = None
     rehearsal: bool | None = None
-    losses: tuple[tuple[str, Mapping[str, Any]], ...] = ()
-    probes: str | None = None
-    stop: Mapping[str, float] = field(default_factory=dict)
+    memory_cap: float | None = None
 
     @property
-    def desk(self) -> Path:
-        """Where the process and its launcher exchange files."""
-        return Path(self.folder) / FOLDER
+    def launch_folder(self) -> Path:
+        """Where the launched process and its launcher exchange files."""
+        return self.folder / FOLDER
+
+    @property
+    def order_seed(self) -> int:
+        """The seed of the order of the examples."""
+        return self.seed if self.train.data_seed is None else self.train.data_seed
 
 
-def write_job(job: Job, path: Path) -> None:
+def write_job(job: TrainJob, path: Path) -> None:
     """Write what `read_job` reads."""
-    store.write_json(path, asdict(job))
+    train = job.train.model_dump(mode="json", exclude={"global_batch_size"})
+    train["gradient_accumulation_steps"] = job.train.accumulation
+    values = {name: getattr(job, name) for name in TrainJob.__slots__}
+    values |= {name: path and str(path) for name, path in _paths(job).items()}
+    values |= {"model": asdict(job.model), "train": train, "budget": asdict(job.budget)}
+    values["plan"] = None if job.plan is None else asdict(job.plan)
+    store.write_json(path, values)
 
 
-def read_job(path: Path) -> Job:
+def _paths(job: TrainJob) -> dict[str, Path | None]:
+    return {"folder": job.folder, "examples": job.examples, "probes": job.probes}
+
+
+def read_job(path: Path) -> TrainJob:
     """Read a job back.
 
     Raises:
@@ -73,11 +94,17 @@ def read_job(path: Path) -> Job:
     """
     try:
         value = store.read_json(path)
-        plan = value.pop("plan")
-        budget = Budget(**value.pop("budget"))
-        value["save_at"] = tuple(value["save_at"])
-        value["losses"] = tuple((name, options) for name, options in value.get("losses", ()))
-        return Job(**value, budget=budget, plan=plan_from_json(plan) if plan else None)
+        return TrainJob(**value | {
+            "model": ModelRef(**value["model"]),
+            "train": TrainSpec(**value["train"]),
+            "budget": Budget(**value["budget"]),
+            "save_at": tuple(value["save_at"]),
+            "losses": tuple((name, options) for name, options in value["losses"]),
+            "plan": plan_from_json(value["plan"]) if value["plan"] else None,
+            "folder": Path(value["folder"]),
+            "examples": value["examples"] and Path(value["examples"]),
+            "probes": value["probes"] and Path(value["probes"]),
+        })  # fmt: skip
     except (OSError, KeyError, TypeError) as error:
         raise UsageError(
             f"is not a job: {error}", where=str(path), remedy="`holdfast run` writes them"

@@ -1,4 +1,4 @@
-"""Can forgetting be seen while training, without any old data?
+"""Measures forgetting while training, without any old data, and ends training at a limit.
 
 Two meters read the model on the task's own prompts, answered beforehand by the untouched model:
 the divergence per token KL(base‖tuned), which predicted forgetting best in RL's Razor
@@ -13,12 +13,16 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holdfast.data.chat import Encoded
 from holdfast.models import weight_delta
-from holdfast.models.placement import Seat
+from holdfast.models.placement import Rank
 from holdfast.runs import store
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 FILE = "meters.jsonl"
 
@@ -40,12 +44,12 @@ class Meters:
             folder: of the run; gets ``meters.jsonl``.
         """
         self._rows, self._stop, self._file = rows, dict(stop), folder / FILE
-        self._first = Seat.taken().rank == 0
-        self._base: list[Any] | None = None
+        self._first = Rank.current().is_first
+        self._base: list[torch.Tensor] | None = None
         self.stopped_at: int | None = None
         self.why = ""
 
-    def begin(self, model: Any, step: int) -> None:
+    def begin(self, model: PreTrainedModel, step: int) -> None:
         """Before training: note what the base thinks of its answers where it will not be at hand.
 
         Args:
@@ -59,7 +63,7 @@ class Meters:
             store.write_jsonl(self._file, kept)
         self._judge(kept[-1] if kept else {})
 
-    def read(self, model: Any, step: int) -> bool:
+    def read(self, model: PreTrainedModel, step: int) -> bool:
         """Read all meters after a step and write them down; True: training should end.
 
         Args:
@@ -71,8 +75,8 @@ class Meters:
         try:
             kl, entropy, tokens = 0.0, 0.0, 0
             for number, row in enumerate(self._rows):
-                one, other, count = self._compare(model, row, number)
-                kl, entropy, tokens = kl + one, entropy + other, tokens + count
+                more, surprise, count = self._compare(model, row, number)
+                kl, entropy, tokens = kl + more, entropy + surprise, tokens + count
         finally:
             model.train(was_training)
         found = {
@@ -96,7 +100,9 @@ class Meters:
         if passed:
             self.stopped_at, self.why = int(found["step"]), passed[0]
 
-    def _compare(self, model: Any, row: Encoded, number: int) -> tuple[float, float, int]:
+    def _compare(
+        self, model: PreTrainedModel, row: Encoded, number: int
+    ) -> tuple[float, float, int]:
         """Sums over one answer: KL and cross-entropy in nats, and its tokens."""
         now = self._log_probs(model, row)
         said = _of_labels(now, row)
@@ -108,7 +114,7 @@ class Meters:
             kl = float((before.exp() * (before - now)).sum())
         return kl, float(-said.sum()), len(said)
 
-    def _log_probs(self, model: Any, row: Encoded) -> Any:
+    def _log_probs(self, model: PreTrainedModel, row: Encoded) -> torch.Tensor:
         """Log-probabilities at the answer's positions, shape (tokens, words), float32."""
         import torch
 
@@ -118,13 +124,13 @@ class Meters:
             logits = model(input_ids=ids, logits_to_keep=count + 1, use_cache=False).logits
         return torch.log_softmax(logits[0, -count - 1 : -1].float(), -1)
 
-    def _norm(self, model: Any) -> float | None:
+    def _norm(self, model: PreTrainedModel) -> float | None:
         if not hasattr(model, "disable_adapter") or not weight_delta.only_low_rank(model):
             return None
         return math.sqrt(float(weight_delta.square(model, None).detach()))
 
 
-def _of_labels(log_probs: Any, row: Encoded) -> Any:
+def _of_labels(log_probs: torch.Tensor, row: Encoded) -> torch.Tensor:
     """Log-probabilities of the answer's own tokens, shape (tokens,)."""
     import torch
 

@@ -1,4 +1,4 @@
-"""What is the loss of a step when methods weigh tokens, compare with the base, or add penalties?
+"""The loss of a step where methods weigh tokens, compare with the base, or add penalties.
 
 Without whole logits nothing changes about the forward pass: TRL's tiled head returns
 log-probabilities and entropies, and what methods make of them is added as a correction. Where a
@@ -12,12 +12,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from holdfast.data.chat import IGNORED
 from holdfast.methods import Term
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 WEIGHTS = "kl_weights"
 
@@ -34,7 +37,13 @@ class Objective:
     terms: Sequence[Term]
     said: dict[str, float] = field(default_factory=dict)
 
-    def forward(self, model: Any, plain: Any, inputs: Mapping[str, Any], weights: Any) -> Any:
+    def forward(
+        self,
+        model: torch.nn.Module,
+        plain: torch.nn.Module,
+        inputs: Mapping[str, torch.Tensor],
+        weights: torch.Tensor | None,
+    ) -> Any:
         """Run the model on one micro-batch.
 
         Args:
@@ -72,16 +81,16 @@ class Objective:
         found.extra = self._weighed(found) + (each * drift).sum()
         return found
 
-    def _weighed(self, outputs: Any) -> Any:
+    def _weighed(self, outputs: SimpleNamespace) -> torch.Tensor:
         """What the token weights change of the sum of the cross-entropies."""
         total = torch.zeros((), device=outputs.log_probs.device)
         product = None
         for term in self.terms:
             if term.weights:
-                one = term.weights(
+                factors = term.weights(
                     outputs.log_probs.detach(), outputs.entropy.detach(), outputs.label_mask
                 )
-                product = one if product is None else product * one
+                product = factors if product is None else product * factors
         if product is None:
             return total
         mask = outputs.label_mask
@@ -89,7 +98,7 @@ class Objective:
             self.said["weight"] = float(product[mask].mean())
         return total + ((product - 1) * -outputs.log_probs)[mask].sum()
 
-    def penalties(self, model: Any) -> Any:
+    def penalties(self, model: torch.nn.Module) -> torch.Tensor | None:
         """The sum of the penalties, nats per supervised token; None without any."""
         found = [term.penalty(model) for term in self.terms if term.penalty]
         if not found:
@@ -99,17 +108,17 @@ class Objective:
         return total
 
 
-def adapters_off(model: Any) -> AbstractContextManager[Any]:
+def adapters_off(model: PeftModel) -> AbstractContextManager[None]:
     """The base: for as long as this lasts, `model` runs without its adapters."""
-    switch: AbstractContextManager[Any] = model.disable_adapter()
+    switch: AbstractContextManager[None] = model.disable_adapter()
     return switch
 
 
-def _by_row(value: Any, rows: Any) -> bool:
+def _by_row(value: object, rows: torch.Tensor) -> bool:
     return isinstance(value, torch.Tensor) and value.shape[:1] == rows.shape
 
 
-def _scores(logits: Any, labels: Any) -> SimpleNamespace:
+def _scores(logits: torch.Tensor, labels: torch.Tensor) -> SimpleNamespace:
     """The fields of TRL's fused head, from whole logits.
 
     Args:
@@ -124,7 +133,7 @@ def _scores(logits: Any, labels: Any) -> SimpleNamespace:
         entropy = -(log_probs.exp() * log_probs).sum(1)
         top = chosen.argmax(1) == labels[mask].to(chosen.device)
 
-    def spread(values: Any) -> Any:
+    def spread(values: torch.Tensor) -> torch.Tensor:
         empty = torch.zeros(mask.shape, dtype=values.dtype, device=values.device)
         return empty.masked_scatter(mask.to(values.device), values)
 

@@ -1,4 +1,4 @@
-"""Does the longest micro-batch fit, before an hour is spent on the shorter ones?
+"""Runs the longest micro-batch before the first step, so that one that does not fit is seen then.
 
 Memory peaks on the longest batch, which may come last. It is run forward and backward twice before
 the first step, with stand-ins for the optimiser's moments, and nothing of it is kept: gradients are
@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from holdfast.train.trainer import Trainer
 
 PASSES = 2
 """In the second one, gradients of the first are there, as in every later step."""
 
 
-def rehearse(trainer: Any, inputs: Mapping[str, Any]) -> None:
+def rehearse(trainer: Trainer, inputs: Mapping[str, torch.Tensor]) -> None:
     """Run one micro-batch as in training and leave no trace but, maybe, a smaller split.
 
     Args:
@@ -52,7 +57,7 @@ def rehearse(trainer: Any, inputs: Mapping[str, Any]) -> None:
             torch.cuda.set_rng_state_all(kept_on_gpus)
 
 
-def _moments(trainer: Any) -> list[Any]:
+def _moments(trainer: Trainer) -> list[torch.Tensor]:
     """What Adam will hold from the first update on; nothing where it can be paged out."""
     import torch
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from holdfast.config import Study, TrainSpec
+from holdfast.config import Study
 from holdfast.errors import DoesNotFit, UsageError
 from holdfast.memory.hardware.detect import detect
 from holdfast.memory.hardware.devices import GPU, parse
@@ -24,8 +23,8 @@ from holdfast.memory.planner.memory_report import MemoryReport
 from holdfast.memory.planner.request import PlanRequest
 from holdfast.progress import Progress
 from holdfast.runs import store
-from holdfast.train.job import Job
-from holdfast.train.launch import torchrun, worker
+from holdfast.train.job import TrainJob
+from holdfast.train.launch import recovery, torchrun, worker
 from holdfast.train.planning import overhead_of, plan_study
 
 RECORD = "memory.json"
@@ -81,7 +80,7 @@ def check_present(study: Study, find: Callable[[], Sequence[GPU]] = detect) -> N
 
 def run(
     study: Study,
-    job: Job,
+    job: TrainJob,
     longest: int,
     gpus: Sequence[GPU],
     progress: Progress,
@@ -98,7 +97,7 @@ def run(
         answer_tokens: of the longest answer, probes included.
 
     Returns:
-        What `train.fit` returns, and under a memory plan `plan` and `events`.
+        What `fit.fit` returns, and under a memory plan `plan` and `events`.
 
     Raises:
         DoesNotFit: nothing fits these GPUs.
@@ -121,7 +120,7 @@ def run(
     progress.say(
         f"{explanation.describe(plan, 'en')}: {explanation.reason(report.comparison, 'en')}"
     )
-    path = job.desk / "job.json"
+    path = job.launch_folder / "job.json"
     progress.say(f"starting {torchrun.printable(plan, path, {})}")
     events: list[dict[str, Any]] = []
     used = [plan]
@@ -131,9 +130,9 @@ def run(
         used.extend([new] if new else [])
         return new
 
-    summary = torchrun.run(job, plan, progress, following, events, here=worker.train)
+    summary = recovery.train(job, plan, progress, following, events, here=worker.train)
     measured = summary.get("memory")
-    store.write_json(Path(job.folder) / RECORD, {
+    store.write_json(job.folder / RECORD, {
         "plan": asdict(used[-1]), "source": report.source, "measured": measured, "events": events,
     })  # fmt: skip
     _observe(used[-1], measured, gpus)
@@ -170,13 +169,3 @@ def _observe(
             found["allocated_bytes"], found["reserved_bytes"],
             max(0, found["context_bytes"] - others),
         ))  # fmt: skip
-
-
-def job_of(study: Study, train: TrainSpec, **parts: Any) -> Job:
-    """A job of a study with an arm's own settings; `parts` differ from run to run."""
-    return Job(
-        train=train.model_dump(mode="json", exclude={"global_batch_size"})
-        | {"gradient_accumulation_steps": train.accumulation},
-        device=study.hardware.device,
-        **parts,
-    )

@@ -1,6 +1,6 @@
-"""How does a training step go on when its memory runs out?
+"""The one Trainer subclass: it replays a training step in halves when its memory runs out.
 
-The one Trainer subclass. When a micro-batch does not fit, all micro-batches of the optimiser step
+When a micro-batch does not fit, all micro-batches of the optimiser step
 so far are replayed in halves from the saved random state. Each half is normalised by the tokens of
 the whole step, as its micro-batch was, so loss and gradients are those of the unsplit step. What
 cannot be replayed (one example, a half-done update, several processes, a save) ends in
@@ -31,7 +31,6 @@ from holdfast.memory.out_of_memory import (
 )
 from holdfast.methods import Term
 from holdfast.train.objective import WEIGHTS, Objective
-from holdfast.train.pieces import drain, split, supervised
 
 SPLIT = "split.json"
 """In a checkpoint: how many examples at a time its run had come down to."""
@@ -43,11 +42,11 @@ Batch = Mapping[str, Any]
 class _Step:
     """One optimiser step under way: what a replay of it needs."""
 
-    random: tuple[Any, list[Any]]
+    random: tuple[torch.Tensor, list[torch.Tensor]]
     metrics: dict[str, int]
     tokens: int
     batches: list[Batch] = field(default_factory=list)
-    losses: list[Any] = field(default_factory=list)
+    losses: list[torch.Tensor] = field(default_factory=list)
 
 
 class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
@@ -63,11 +62,11 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
 
     def __init__(
         self,
-        *args: Any,
+        *args: object,
         terms: Sequence[Term] = (),
         recover: bool = True,
         say: Callable[[str], None] | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         """Take what `SFTTrainer` takes.
 
@@ -89,7 +88,9 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
         self._faults = FaultInjector.from_environment()
         self._faults.halfway_backward(self.model, lambda: self._tokens)
 
-    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def train(
+        self, resume_from_checkpoint: str | None = None, *args: object, **kwargs: object
+    ) -> Any:
         """Train; see `SFTTrainer.train`.
 
         Raises:
@@ -107,12 +108,14 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
             failure = failure_of(error)
         raise self._give_up(f"{self._phase} ran out of memory", failure)
 
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+    def get_batch_samples(self, *args: object, **kwargs: object) -> Any:
         """Fetch the micro-batches of one optimiser step, which starts here."""
         self._phase, self._step = "forward", None
         return super().get_batch_samples(*args, **kwargs)
 
-    def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Any = None) -> Any:
+    def training_step(
+        self, model: torch.nn.Module, inputs: Batch, num_items_in_batch: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Forward and backward of one micro-batch, and of those before it when it has to split.
 
         Returns:
@@ -136,7 +139,11 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
         return change
 
     def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
     ) -> Any:
         """See `SFTTrainer.compute_loss`; what follows it is the backward pass."""
         self._phase = "forward"
@@ -148,7 +155,13 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
         self._phase = "backward"
         return found
 
-    def _compute_terms(self, objective: Objective, model: Any, inputs: Any, items: Any) -> Any:
+    def _compute_terms(
+        self,
+        objective: Objective,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        items: torch.Tensor | None,
+    ) -> torch.Tensor:
         """TRL's loss, and what the terms add to it."""
         outputs: list[Any] = []
         weights = inputs.pop(WEIGHTS, None)
@@ -169,13 +182,13 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
         processes = self.accelerator.num_processes if items is not None else 1
         return loss + (more / every.to(more.device) * processes).to(loss.device)
 
-    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+    def create_optimizer(self, *args: object, **kwargs: object) -> Any:
         """See `SFTTrainer.create_optimizer`."""
         optimizer = super().create_optimizer(*args, **kwargs)
         optimizer.register_step_post_hook(lambda *_: self._faults.at("step"))
         return optimizer
 
-    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+    def _save_checkpoint(self, *args: object, **kwargs: object) -> None:
         self._phase = "save"
         super()._save_checkpoint(*args, **kwargs)
         self._faults.at("save")
@@ -185,7 +198,9 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
             (folder / SPLIT).write_text(text, encoding="utf-8")
         self._phase = "step"
 
-    def _attempt(self, model: Any, batches: Sequence[Batch], items: Any) -> list[Any] | Failure:
+    def _attempt(
+        self, model: torch.nn.Module, batches: Sequence[Batch], items: torch.Tensor | None
+    ) -> list[torch.Tensor] | Failure:
         """Their losses, or what went wrong; the exception and what it holds are gone by then."""
         try:
             losses = [self._micro_batch(model, one, items) for one in batches]
@@ -196,7 +211,9 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
         self._phase = "step"
         return losses
 
-    def _micro_batch(self, model: Any, inputs: Batch, items: Any) -> Any:
+    def _micro_batch(
+        self, model: torch.nn.Module, inputs: Batch, items: torch.Tensor | None
+    ) -> torch.Tensor:
         """Forward and backward, in as many pieces as needed; returns the sum of their losses."""
         pieces = split(inputs, self.most_examples)
         before = self._lengths()
@@ -219,7 +236,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
         random = (torch.get_rng_state(), gpus)
         return _Step(random, self._lengths(), self._total_train_tokens)
 
-    def _rewind(self, model: Any, step: _Step) -> None:
+    def _rewind(self, model: torch.nn.Module, step: _Step) -> None:
         """Back to the start of the step: gradients, random state, TRL's running metrics."""
         model.zero_grad()
         drain()
@@ -231,7 +248,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
             del values[step.metrics.get(key, 0) :]
         self._total_train_tokens = step.tokens
 
-    def _shrink(self, failure: Failure, items: Any) -> None:
+    def _shrink(self, failure: Failure, items: torch.Tensor | None) -> None:
         """Halve what goes in at once, or give up."""
         if why := self._cannot_replay(items):
             raise self._give_up(why, failure)
@@ -243,7 +260,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
             f"replayed with at most {self.most_examples} at a time, and so are those to come"
         )
 
-    def _cannot_replay(self, items: Any) -> str:
+    def _cannot_replay(self, items: torch.Tensor | None) -> str:
         """Why the step cannot be replayed in smaller pieces; "" when it can."""
         if not self._recover:
             return "out of memory, and recovery is off"
@@ -281,3 +298,43 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
             if len(own) == len(weights):  # num_tokens is a running total, kept as one entry
                 mean = sum(v * w for v, w in zip(own, weights, strict=True)) / max(1, sum(weights))
                 values[before.get(key, 0) :] = [mean]
+
+
+def split(inputs: Batch, most: int | None) -> list[dict[str, Any]]:
+    """A micro-batch in even pieces of at most `most` examples, without needless padding.
+
+    Args:
+        inputs: tensors of shape (examples, width), padded on the right; ``attention_mask`` says
+            where. Other values go into every piece as they are.
+        most: None: in one piece.
+    """
+    rows, width = inputs["input_ids"].shape
+    count = 1 if most is None else -(-rows // most)
+    if count == 1:
+        return [dict(inputs)]
+    pieces: list[dict[str, Any]] = [dict(inputs) for _ in range(count)]
+    for key, value in inputs.items():
+        if isinstance(value, torch.Tensor) and value.shape[:1] == (rows,):
+            for piece, part in zip(pieces, value.tensor_split(count), strict=True):
+                piece[key] = part
+    for piece in pieces:
+        if (mask := piece.get("attention_mask")) is not None:
+            longest = int(mask.any(0).nonzero().max()) + 1
+            for key, value in piece.items():
+                if isinstance(value, torch.Tensor) and value.shape[1:] == (width,):
+                    piece[key] = value[:, :longest]
+    return pieces
+
+
+def drain() -> None:
+    """Make autograd let go of a backward pass that failed.
+
+    On the CPU what the failed pass had still to do stays queued, and holds its whole graph, until
+    another backward pass runs in the same thread. GPUs have threads that empty their queues.
+    """
+    torch.zeros((), requires_grad=True).backward()
+
+
+def supervised(piece: Batch) -> int:
+    """Tokens with a loss; the first of a row has none, because labels are shifted."""
+    return int((piece["labels"][:, 1:] != -100).sum())

@@ -1,4 +1,4 @@
-"""What has to be seen to around a training step, beyond the step itself?
+"""The trainer callback that checks placement and gradients, rehearses, and asks for checkpoints.
 
 Before the first: is everything as planned, and does the longest micro-batch fit? After it: did the
 gradients arrive? Then: progress, a loss that is lost, and checkpoints where they were asked for.
@@ -10,19 +10,21 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from holdfast.errors import TrainingError
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.models import placement
-from holdfast.models.placement import Seat
+from holdfast.models.placement import Rank
 from holdfast.progress import Progress
 from holdfast.train.checkpoints import checkpoint_name, mark_complete, meet, save_shards
 from holdfast.train.meters import Meters
 from holdfast.train.rehearsal import rehearse
 
 if TYPE_CHECKING:
-    from transformers import TrainerCallback
+    import torch
+    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from trl import SFTTrainer
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +34,15 @@ class Planned:
     plan: MemoryPlan
     method: str
     device: str
-    seat: Seat
+    rank: Rank
 
 
 def watch(
-    trainer: Any,
+    trainer: SFTTrainer,
     save_at: Collection[int],
     progress: Progress,
     planned: Planned | None,
-    longest: Mapping[str, Any] | None,
+    longest: Mapping[str, torch.Tensor] | None,
     meters: Meters | None = None,
 ) -> TrainerCallback:
     """The callback that does it.
@@ -58,20 +60,26 @@ def watch(
     class Watch(TrainerCallback):  # type: ignore[misc]  # mypy does not follow transformers
         checked = False
 
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_train_begin(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+        ) -> None:
             if planned is not None:
                 placement.check_start(
-                    trainer.model, planned.plan, planned.method, planned.device, planned.seat
+                    trainer.model, planned.plan, planned.method, planned.device, planned.rank
                 )
             if longest is not None:
                 rehearse(trainer, longest)
 
-        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_pre_optimizer_step(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+        ) -> None:
             if planned is not None and not self.checked:
                 placement.check_gradients(trainer.model)
                 self.checked = True
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        def on_step_end(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+        ) -> TrainerControl:
             progress.advance(1)
             if state.global_step in save_at:
                 if meters is not None and meters.read(trainer.model, state.global_step):
@@ -85,7 +93,14 @@ def watch(
                     control.should_save = True
             return control
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        def on_log(
+            self,
+            args: TrainingArguments,
+            state: TrainerState,
+            control: TrainerControl,
+            logs: Mapping[str, float] | None = None,
+            **_: object,
+        ) -> None:
             loss = (logs or {}).get("loss")
             if loss is not None and not math.isfinite(loss):
                 raise TrainingError(
@@ -93,7 +108,9 @@ def watch(
                     remedy="lower train.learning_rate; with float16 hardware set train.bf16: false",
                 )
 
-        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_save(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+        ) -> None:
             meet()  # other ranks write their random states
             if args.process_index == 0:
                 mark_complete(Path(args.output_dir) / checkpoint_name(state.global_step))

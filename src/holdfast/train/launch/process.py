@@ -1,4 +1,4 @@
-"""How is another process run so that its progress is seen and nothing of it is left behind?"""
+"""Runs another process, follows its progress, and leaves nothing of it behind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from holdfast.progress import Progress
 
@@ -25,21 +24,21 @@ TAIL_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class ProcessEnd:
     """How a process ended: its code (negative: the signal) and its last lines."""
 
     code: int
     tail: str
 
 
-class Told:
+class ProgressFile:
     """A `Progress` that writes what it is told to a file, for the process that started this one."""
 
     def __init__(self, path: Path) -> None:
         """Append to `path`, one JSON object a line."""
         self._path = path
 
-    def _tell(self, what: str, **values: Any) -> None:
+    def _tell(self, what: str, **values: object) -> None:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"what": what, **values}, ensure_ascii=False) + "\n")
 
@@ -64,16 +63,16 @@ def run_process(
     arguments: Sequence[str],
     environment: Mapping[str, str],
     log: Path,
-    told: Path,
+    progress_file: Path,
     progress: Progress,
-) -> Ended:
+) -> ProcessEnd:
     """Run a process to its end; when this one is stopped, stop that one first.
 
     Args:
         arguments: the command.
         environment: all of it.
         log: gets its output, after what is there.
-        told: the file that its `Told` writes.
+        progress_file: what its `ProgressFile` writes.
         progress: is told the same.
 
     Raises:
@@ -93,12 +92,12 @@ def run_process(
         heard = 0
         try:
             while process.poll() is None:
-                heard = _relay(told, heard, progress)
+                heard = _relay(progress_file, heard, progress)
                 time.sleep(LOOK_EVERY_S)
-            _relay(told, heard, progress)
+            _relay(progress_file, heard, progress)
         finally:
             _stop(process)
-    return Ended(process.returncode, _tail(log, start))
+    return ProcessEnd(process.returncode, _tail(log, start))
 
 
 @contextmanager
@@ -159,7 +158,7 @@ def _tail(log: Path, start: int) -> str:
     return "\n".join(text.splitlines()[-TAIL_LINES:])
 
 
-def end_with(parent: int) -> None:
+def exit_with_parent(parent: int) -> None:
     """End this process when process `parent`, or the one that started this one, is gone.
 
     torchrun puts each worker into a session of its own, where no signal to the group reaches it.

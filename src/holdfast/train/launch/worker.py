@@ -1,4 +1,4 @@
-"""What runs in a launched process: ``python -m holdfast.train.launch.worker JOB.json``.
+"""Trains a written job as a launched process: ``python -m holdfast.train.launch.worker JOB.json``.
 
 Whatever happens is written down in files beside the job, because torchrun keeps exit codes to
 itself: `oom.json`, `error.json`, and the progress. A crash is left to Python's own traceback.
@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import methods
-from holdfast.config import TrainSpec
-from holdfast.errors import HoldfastError, OutOfMemory
-from holdfast.models import ModelRef
-from holdfast.models.placement import Seat
+from holdfast.errors import HoldfastError, OutOfMemory, UsageError
+from holdfast.models.placement import Rank
 from holdfast.progress import Progress, Silent
 from holdfast.runs import store
-from holdfast.train import fit
-from holdfast.train.data import encode_all
+from holdfast.train.data import encode_all, training_data
 from holdfast.train.distill import distill
-from holdfast.train.job import ERROR, OOM, PROGRESS, Job, read_job
-from holdfast.train.launch.process import Told, end_with
+from holdfast.train.fit import fit
+from holdfast.train.job import ERROR, OOM, PROGRESS, TrainJob, read_job
+from holdfast.train.launch.process import ProgressFile, exit_with_parent
 from holdfast.train.launch.torchrun import OUT_OF_MEMORY, PARENT
 from holdfast.train.meters import Meters
 from holdfast.types import Example
@@ -32,72 +30,75 @@ AS_ASKED = {"max_length": None, "completion_only_loss": True, "cut_template_head
 """What meters look at: the answer, after the prompt as the model is asked it."""
 
 
-def train(job: Job, progress: Progress) -> Mapping[str, Any]:
-    """Train a job in this process; see `train.fit`."""
-    ref, spec = ModelRef(**job.model), TrainSpec(**job.train)
-    examples = store.read_jsonl(Path(job.examples), Example)
+def train(job: TrainJob, progress: Progress) -> Mapping[str, Any]:
+    """Train a job in this process, its data read and its loss methods built; see `fit.fit`."""
+    examples = store.read_jsonl(_written(job), Example)
     losses = losses_of(job)
-    others = next((one for one in losses if one.trainer), None)
+    meters = _meters(job)
+    others = next((method for method in losses if method.trainer), None)
     if others is not None:
         return distill(
-            ref, examples, job.budget, spec, others, job.seed, job.save_at, Path(job.folder),
-            progress, job.device, job.plan, _meters(job, ref, spec),
+            job.model, examples, job.budget, job.train, others, job.seed, job.save_at, job.folder,
+            progress, job.device, job.plan, meters,
         )  # fmt: skip
-    rows, examples, _ = encode_all(ref, examples, spec)
-    kinds = [str(one.meta.get("kind", methods.TASK)) for one in examples]
-    own = [place for place, kind in enumerate(kinds) if kind != methods.PROBE]
-    probes = [row for row, kind in zip(rows, kinds, strict=True) if kind == methods.PROBE]
-    return fit(
-        ref, [rows[i] for i in own], [kinds[i] for i in own], job.budget, spec, job.seed,
-        job.save_at, Path(job.folder), progress, job.device, job.plan, job.rehearsal,
-        [term for one in losses if (term := one.term())], probes, _meters(job, ref, spec),
-    )  # fmt: skip
+    data = training_data(job.model, examples, job.train)
+    terms = [term for method in losses if (term := method.term())]
+    return fit(job, data, terms=terms, meters=meters, progress=progress)
 
 
-def losses_of(job: Job) -> list[Any]:
+def losses_of(job: TrainJob) -> list[Any]:
     """The loss methods of a job, built."""
-    return [methods.build(name, options, job.examples, "loss") for name, options in job.losses]
+    where = str(job.examples)
+    return [methods.build(name, options, where, "loss") for name, options in job.losses]
 
 
-def _meters(job: Job, ref: ModelRef, spec: TrainSpec) -> Meters | None:
+def _written(job: TrainJob) -> Path:
+    if job.examples is None:
+        raise UsageError(
+            "names no file of examples", where=str(job.folder), remedy="set TrainJob.examples"
+        )
+    return job.examples
+
+
+def _meters(job: TrainJob) -> Meters | None:
     if job.probes is None:
         return None
-    examples = store.read_jsonl(Path(job.probes), Example)
-    plain = spec.model_copy(update=AS_ASKED)
-    return Meters(encode_all(ref, examples, plain)[0], job.stop, Path(job.folder))
+    examples = store.read_jsonl(job.probes, Example)
+    plain = job.train.model_copy(update=AS_ASKED)
+    return Meters(encode_all(job.model, examples, plain)[0], job.stop, job.folder)
 
 
 def main(path: Path) -> int:
     """Train the job of a file as one of its processes; returns the exit code."""
     if parent := os.environ.get(PARENT):
-        end_with(int(parent))
+        exit_with_parent(int(parent))
     job = read_job(path)
-    first = Seat.taken().rank == 0
+    folder = job.launch_folder
     _cap(job)
     try:
-        train(job, Told(job.desk / PROGRESS) if first else Silent())
+        train(job, ProgressFile(folder / PROGRESS) if Rank.current().is_first else Silent())
         _leave()
     except OutOfMemory as error:
-        store.write_json(job.desk / OOM, _told(error) | {"phase": error.phase} | _peak())
+        store.write_json(folder / OOM, _described(error) | {"phase": error.phase} | _peak())
         return OUT_OF_MEMORY
     except HoldfastError as error:
-        store.write_json(job.desk / ERROR, _told(error))
+        store.write_json(folder / ERROR, _described(error))
         return error.exit_code
     return 0
 
 
-def _told(error: HoldfastError) -> dict[str, Any]:
+def _described(error: HoldfastError) -> dict[str, object]:
     about = {"message": error.message, "where": error.where, "remedy": error.remedy}
     return {"type": type(error).__name__, **about}
 
 
-def _cap(job: Job) -> None:
-    if job.cap is not None:
+def _cap(job: TrainJob) -> None:
+    if job.memory_cap is not None:
         import torch
 
         gpus = range(torch.cuda.device_count())
-        for gpu in [Seat.taken().local_rank] if Seat.taken().world_size > 1 else gpus:
-            torch.cuda.memory.set_per_process_memory_fraction(job.cap, gpu)
+        for gpu in [Rank.current().local_rank] if Rank.current().world_size > 1 else gpus:
+            torch.cuda.memory.set_per_process_memory_fraction(job.memory_cap, gpu)
 
 
 def _peak() -> dict[str, int | None]:

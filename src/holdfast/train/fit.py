@@ -1,0 +1,281 @@
+"""Trains one arm with one seed: `fit` takes a job and encoded rows, and leaves checkpoints.
+
+TRL's `SFTTrainer` runs on rows that were tokenised, masked and dealt into micro-batches beforehand
+(`holdfast.data.chat`, `holdfast.data.batching`), so that the trainer decides nothing about the
+data. Checkpoints are marked complete after they are fully written; a killed run goes on from the
+last complete one and ends in the same weights.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holdfast import models
+from holdfast.data.batching import deal, regroup
+from holdfast.memory.out_of_memory import loading
+from holdfast.methods import Term
+from holdfast.models import placement
+from holdfast.models.placement import Rank
+from holdfast.progress import Progress, Silent
+from holdfast.runs import store
+from holdfast.train import adapters, checkpoints
+from holdfast.train.arguments import BF16, explained, trainer_arguments
+from holdfast.train.data import TrainingData, collate, dataset, tokens_of
+from holdfast.train.job import EVENTS, SUMMARY, TrainJob
+from holdfast.train.meters import Meters
+from holdfast.train.rehearsal import measured
+from holdfast.train.watch import Planned, watch
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from trl import SFTConfig
+
+    from holdfast.train.trainer import Trainer
+
+Slots = list[list[int]]
+"""For each micro-batch the indices of its rows."""
+
+
+def fit(
+    job: TrainJob,
+    data: TrainingData,
+    *,
+    terms: Sequence[Term] = (),
+    meters: Meters | None = None,
+    progress: Progress | None = None,
+) -> Mapping[str, Any]:
+    """Train one arm with one seed, in this process or as one of several.
+
+    Args:
+        job: the model, its settings, budget and seed, and where checkpoints go. Its `examples`,
+            `losses`, `probes` and `stop` are for a process that makes the other arguments of them
+            (`launch.worker`), and are not looked at here.
+        data: the rows to train on.
+        terms: what the arm's loss methods do in a step.
+        meters: read at every checkpoint; they may end the training.
+        progress: is advanced per optimiser step; None: nobody is told.
+
+    Returns:
+        What was spent: steps, tokens, examples, and what it took of each GPU's memory;
+        `stopped_at` when a meter ended it.
+
+    Raises:
+        TrainingError: the loss became NaN, or the run is not as planned.
+        OutOfMemory: memory ran out and nothing in this process can be made smaller.
+    """
+    if (job.folder / SUMMARY).is_file():  # killed after training, before its stage was recorded
+        return dict(store.read_json(job.folder / SUMMARY))
+    device = "cpu" if job.plan and job.plan.placement == "cpu" else job.device
+    job = replace(job, device=models.pick_device(device))
+    try:
+        summary = _train(_Run(job, data, terms, meters, progress or Silent()))
+    finally:  # trainer and model hold each other; the next stage needs their memory
+        gc.collect()
+        models.empty_cache()
+    if Rank.current().is_first:
+        store.write_json(job.folder / SUMMARY, summary)
+        checkpoints.keep_weights_only(job.folder)
+    return summary
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The arguments of `fit`, the job's device decided."""
+
+    job: TrainJob
+    data: TrainingData
+    terms: Sequence[Term]
+    meters: Meters | None
+    progress: Progress
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the step computes in, and the frozen base is loaded in."""
+        job = self.job
+        if job.plan is not None and job.train.method != "full":
+            return models.pick_dtype(job.device, job.plan.dtype == "bfloat16")
+        return models.pick_dtype(job.device, job.train.bf16)
+
+    @property
+    def stopped_at(self) -> int | None:
+        """The step at which a meter ended the training."""
+        return self.meters.stopped_at if self.meters else None
+
+    @property
+    def rehearses(self) -> bool:
+        """Whether the longest micro-batch is run before the first step."""
+        asked = self.job.rehearsal
+        return self.job.device == "cuda" if asked is None else asked
+
+
+def _train(run: _Run) -> dict[str, Any]:
+    job, rank = run.job, Rank.current()
+    if job.plan is not None:
+        placement.check_world(job.plan, rank.world_size)
+    dealt, slots = _dealt(run)
+    arguments = _arguments(run, len(slots) // job.budget.steps // rank.world_size)
+    if rank.is_first:
+        checkpoints.tidy(job.folder)
+    checkpoints.meet()
+    start = checkpoints.last_complete(job.folder)
+    done = checkpoints.step_of(start) if start else 0
+    tokenizer = models.load_tokenizer(job.model)
+    trainer = _trainer(run, arguments, slots, tokenizer, done)
+    if job.plan is not None and job.train.method != "full":
+        placement.cast_adapters(trainer.model, job.plan)
+    if job.plan is not None and job.plan.placement == "split":
+        placement.outputs_to_first_gpu(trainer.model, trainer.args.device)
+    longest = _longest(run, trainer, slots, tokenizer.pad_token_id) if run.rehearses else None
+    planned = None if job.plan is None else Planned(job.plan, job.train.method, job.device, rank)
+    trainer.add_callback(
+        watch(trainer, set(job.save_at), run.progress, planned, longest, run.meters)
+    )
+    with loading():
+        _prepare(run, trainer, done, tokenizer.pad_token_id)
+    _train_from(start, run, trainer)
+    if rank.is_first:
+        store.write_jsonl(job.folder / "log.jsonl", trainer.state.log_history)
+    return _summary(run, trainer, dealt)
+
+
+def _dealt(run: _Run) -> tuple[Slots, Slots]:
+    """The micro-batches as budgeted, and as the memory plan cuts them."""
+    job = run.job
+    costs = [row.cost for row in run.data.rows]
+    dealt = deal(costs, run.data.kinds, job.budget, job.order_seed, job.train.group_by_length)
+    if job.plan is None:
+        return dealt, dealt
+    per_pass, ranks = job.plan.micro_batch, job.plan.world_size
+    return dealt, regroup(dealt, job.budget.micro_batches, per_pass, ranks)
+
+
+def _arguments(run: _Run, passes: int) -> SFTConfig:
+    """The trainer's arguments, with so many forward passes per step and process."""
+    job, spec = run.job, run.job.train
+    bf16 = str(run.dtype) == BF16
+    with explained(spec):
+        arguments = trainer_arguments(
+            spec, job.budget, job.seed, job.folder, job.device, bf16, job.plan
+        )
+    arguments.gradient_accumulation_steps = passes
+    return arguments
+
+
+def _trainer(
+    run: _Run, arguments: SFTConfig, slots: Slots, tokenizer: PreTrainedTokenizerBase, done: int
+) -> Trainer:
+    """The trainer around the model, placed and adapted."""
+    from transformers import PrinterCallback
+    from transformers.trainer_utils import set_seed
+
+    from holdfast.train.trainer import Trainer
+
+    job = run.job
+    model = _load(run)
+    model.config.use_cache = False
+    set_seed(job.seed)
+    run.progress.total(job.budget.steps, "steps")
+    run.progress.advance(done)
+    with loading(), explained(job.train):
+        trainer = Trainer(
+            model=_adapted(run, model),
+            args=arguments,
+            train_dataset=dataset(run.data.rows, slots),
+            data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
+            processing_class=tokenizer,
+            terms=run.terms,
+            say=run.progress.say,
+        )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _load(run: _Run) -> PreTrainedModel:
+    # All weights train: bfloat16 would round most updates away, so they are float32 under autocast.
+    job, full = run.job, run.job.train.method == "full"
+    loaded_as = models.pick_dtype(job.device, False) if full else run.dtype
+    if job.plan is not None:
+        return placement.load(job.model, job.plan, loaded_as, job.device, Rank.current())
+    with loading():
+        return models.load_model(
+            job.model, loaded_as, job.device, nf4=job.train.method == "qlora"
+        )  # fmt: skip
+
+
+def _adapted(run: _Run, model: PreTrainedModel) -> Any:
+    job = run.job
+    if job.train.method == "full":
+        return model
+    adapted = adapters.adapt(model, job.train, run.data.rows, run.data.kinds, job.plan)
+    if job.plan is not None and job.plan.placement == "offload":
+        placement.offload(adapted, job.device)
+    return adapted
+
+
+def _longest(run: _Run, trainer: Trainer, slots: Slots, pad: int) -> dict[str, Any]:
+    """The micro-batch with most padded tokens, collated."""
+    lengths = [row.cost.tokens for row in run.data.rows]
+
+    def padded(slot: Sequence[int]) -> int:
+        return len(slot) * max((lengths[i] for i in slot), default=0)
+
+    widest = max(range(len(slots)), key=lambda i: padded(slots[i]))
+    return collate([trainer.train_dataset[widest]], pad)
+
+
+def _prepare(run: _Run, trainer: Trainer, step: int, pad: int) -> None:
+    """Let loss methods and meters look at the untouched model; nothing of it stays."""
+    model, probes = trainer.model, run.data.probes
+    if run.meters is not None:
+        run.meters.begin(model, step)
+    if not any(term.prepare for term in run.terms):
+        return
+    batches = [
+        {key: value.to(trainer.args.device) for key, value in collate([row], pad).items()}
+        for row in dataset(probes, [[i] for i in range(len(probes))])
+    ] if probes else []  # fmt: skip
+    model.eval()
+    for term in run.terms:
+        if term.prepare:
+            term.prepare(model, batches)
+    model.train()
+
+
+def _train_from(start: Path | None, run: _Run, trainer: Trainer) -> None:
+    """Train from a checkpoint on, unless a meter had ended it before; events are always kept."""
+    from transformers import TrainerState
+
+    over = run.stopped_at is not None  # killed after its end
+    if over and start is not None:
+        trainer.state = TrainerState.load_from_json(str(start / "trainer_state.json"))
+    shards = start is not None and trainer.is_fsdp_enabled
+    try:
+        if not over:
+            with checkpoints.dealt_out(trainer, start) if start and shards else nullcontext():
+                trainer.train(resume_from_checkpoint=str(start) if start else None)
+    finally:
+        with (run.job.folder / EVENTS).open("a", encoding="utf-8") as file:
+            file.writelines(store.jsonl_line(event) for event in trainer.events)
+
+
+def _summary(run: _Run, trainer: Trainer, dealt: Slots) -> dict[str, Any]:
+    budget, stopped = run.job.budget, run.stopped_at
+    done = dealt[: stopped * budget.micro_batches] if stopped else dealt
+    seen = [index for slot in done for index in slot]
+    trained = (one.numel() for one in trainer.model.parameters() if one.requires_grad)
+    history = trainer.state.log_history
+    return {
+        "steps": stopped or budget.steps,
+        "stopped_at": stopped,
+        **tokens_of(run.data, seen, run.terms),
+        "trainable_parameters": sum(trained),
+        "device": models.describe_device(run.job.device, run.dtype),
+        "loss": [[log["step"], log["loss"]] for log in history if "loss" in log],
+        "memory": measured(),
+    }
