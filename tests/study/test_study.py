@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
+from fixtures.study import readings_of, run_study, write_study
 
 from holdfast import study
 from holdfast.analysis import selection
@@ -29,49 +29,6 @@ from holdfast.progress import Silent
 from holdfast.runs import store
 
 
-def _write(folder: Path, model: Path, **changes: object) -> Path:
-    """A study of seconds: random weights, so the figures mean nothing and the plumbing all."""
-    text = {
-        "name": "s",
-        "model": str(model),
-        "seeds": [1, 2],
-        "tasks": {
-            "lab_math": {"role": "target", "items": 8, "train_items": 24},
-            "lab_refuse": {"items": 6},
-        },
-        "answer": {"sampling": {"max_new_tokens": 8}},
-        "train": {
-            "optim": "adamw_torch", "learning_rate": 0.01, "max_steps": 6, "checkpoints": 2,
-            "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1,
-            "gradient_checkpointing": False,
-        },
-        "arms": {"sft": {}, "gold": {"data": [{"selfgen": {"samples": 2, "unsolved": "gold"}}]}},
-    } | changes  # fmt: skip
-    path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump(text, sort_keys=False), encoding="utf-8")
-    return path
-
-
-def _run(path: Path, runs: Path, **options: object) -> None:
-    loaded = load.load(path)
-    study.run(loaded, runs / loaded.name, Silent(), str(path), **options)  # type: ignore[arg-type]
-
-
-def _readings(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): path.read_text(encoding="utf-8")
-        for path in sorted((folder / "readings").rglob("readings.jsonl"))
-    }
-
-
-@pytest.fixture(scope="module")
-def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study that ran without interruption."""
-    folder = tmp_path_factory.mktemp("whole")
-    _run(_write(folder, tiny_model), folder / "runs")
-    return folder
-
-
 def test_the_folder_holds_everything(finished: Path) -> None:
     run = finished / "runs" / "s"
     for name in ("study.yaml", "plan.json", "environment.json", "budget/budget.json",
@@ -83,7 +40,7 @@ def test_the_folder_holds_everything(finished: Path) -> None:
                  "readings/sft/seed1/checkpoint-3/lab_math/readings.jsonl",
                  "stats/results.json", "report/index.html", "report/report.md"):  # fmt: skip
         assert (run / name).exists(), name
-    assert len(_readings(run)) == 2 * (2 + 2 * 2 * 2), "the base is asked twice"
+    assert len(readings_of(run)) == 2 * (2 + 2 * 2 * 2), "the base is asked twice"
     assert not list(run.rglob("*.tmp"))
 
 
@@ -103,7 +60,7 @@ def test_a_finished_study_is_left_alone(finished: Path) -> None:
     run = finished / "runs" / "s"
     before = {path: path.stat().st_mtime_ns for path in run.rglob(store.RECORD)}
     started = time.monotonic()
-    _run(finished / "study.yaml", finished / "runs")
+    run_study(finished / "study.yaml", finished / "runs")
     assert time.monotonic() - started < 3
     assert {path: path.stat().st_mtime_ns for path in run.rglob(store.RECORD)} == before
 
@@ -113,7 +70,7 @@ def test_regrading_needs_no_generation(finished: Path, monkeypatch: pytest.Monke
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr("holdfast.models.load_model", never)
-    _run(finished / "study.yaml", finished / "runs", rebuild=["readings/*", "verdicts/*"])
+    run_study(finished / "study.yaml", finished / "runs", rebuild=["readings/*", "verdicts/*"])
 
 
 def test_a_changed_study_stops_with_the_fields(finished: Path) -> None:
@@ -138,7 +95,7 @@ def test_where_it_runs_is_not_what_it_is(finished: Path) -> None:
 def test_killed_again_and_again_it_ends_the_same(
     finished: Path, tiny_model: Path, tmp_path: Path, moments: tuple[float, ...]
 ) -> None:
-    path = _write(tmp_path, tiny_model)
+    path = write_study(tmp_path, tiny_model)
     command = [
         sys.executable,
         "-m",
@@ -157,11 +114,11 @@ def test_killed_again_and_again_it_ends_the_same(
         process.wait()
     done = subprocess.run(command, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
-    assert _readings(tmp_path / "runs" / "s") == _readings(finished / "runs" / "s")
+    assert readings_of(tmp_path / "runs" / "s") == readings_of(finished / "runs" / "s")
 
 
 def test_ctrl_c_says_how_to_go_on(tiny_model: Path, tmp_path: Path) -> None:
-    path = _write(tmp_path, tiny_model, name="long", seeds=list(range(40)))
+    path = write_study(tmp_path, tiny_model, name="long", seeds=list(range(40)))
     command = [
         sys.executable,
         "-m",
@@ -187,11 +144,11 @@ def test_ctrl_c_says_how_to_go_on(tiny_model: Path, tmp_path: Path) -> None:
 def test_two_runs_on_one_folder(finished: Path) -> None:
     run = finished / "runs" / "s"
     with store.lock(run), pytest.raises(FolderError, match="another run is using this folder"):
-        _run(finished / "study.yaml", finished / "runs")
+        run_study(finished / "study.yaml", finished / "runs")
 
 
 def _loaded(tmp_path: Path, model: Path, **changes: object) -> Study:
-    return load.load(_write(tmp_path, model, **changes))
+    return load.load(write_study(tmp_path, model, **changes))
 
 
 def test_nothing_is_written_for_a_study_that_is_wrong(tiny_model: Path, tmp_path: Path) -> None:
@@ -250,7 +207,7 @@ def test_what_was_trained_on_cannot_be_measured_later(finished: Path) -> None:
     try:
         store.write_jsonl(run / "data" / "sft" / "examples.jsonl", [one])
         with pytest.raises(LeakError, match="already trained"):
-            _run(finished / "study.yaml", finished / "runs")
+            run_study(finished / "study.yaml", finished / "runs")
     finally:
         store.write_text(run / "data" / "sft" / "examples.jsonl", kept)
 
@@ -261,8 +218,8 @@ def test_a_limit_on_checkpoints_spares_the_frontier(tiny_model: Path, tmp_path: 
         "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1,
         "gradient_checkpointing": False, "save_total_limit": 1,
     }  # fmt: skip
-    path = _write(tmp_path, tiny_model, train=train, seeds=[1], arms={"sft": {}})
-    _run(path, tmp_path / "runs")
+    path = write_study(tmp_path, tiny_model, train=train, seeds=[1], arms={"sft": {}})
+    run_study(path, tmp_path / "runs")
     run = tmp_path / "runs" / "s"
     planned = study.plan(load.load(path), run)
     evidence = from_run.gather(planned)
@@ -273,7 +230,9 @@ def test_a_limit_on_checkpoints_spares_the_frontier(tiny_model: Path, tmp_path: 
     gone = sorted(set(range(1, 7)) - left)
     if gone:
         with pytest.raises(DataError, match="was deleted") as caught:
-            _run(path, tmp_path / "runs", rebuild=[f"replies/sft/seed1/checkpoint-{gone[0]}/*"])
+            run_study(
+                path, tmp_path / "runs", rebuild=[f"replies/sft/seed1/checkpoint-{gone[0]}/*"]
+            )
         assert "--rebuild 'train/sft/seed1'" in caught.value.remedy
 
 
@@ -325,8 +284,8 @@ def test_a_study_of_remedies_end_to_end(tiny_model: Path, tmp_path: Path) -> Non
         "soup": {"from": "masked", "weights": [{"merge": {"seeds": True}}]},
         "told": {"from": "base", "ask": ["system_prompt"]},
     }  # fmt: skip
-    path = _write(tmp_path, tiny_model, arms=arms, meters={"probes": 2, "stop": {"kl": 0.0}})
-    _run(path, tmp_path / "runs")
+    path = write_study(tmp_path, tiny_model, arms=arms, meters={"probes": 2, "stop": {"kl": 0.0}})
+    run_study(path, tmp_path / "runs")
     run = tmp_path / "runs" / "s"
     results = json.loads((run / "stats" / "results.json").read_text())
     names = [arm["name"] for arm in results["arms"]]
@@ -359,9 +318,9 @@ def test_an_arms_settings_are_checked_before_anything_is_asked(
 ) -> None:
     for train, message in (({"optim": "adamw_nope"}, "adamw_nope"),
                            ({"lora": {"layers": [99]}}, "no layer 99")):  # fmt: skip
-        path = _write(tmp_path, tiny_model, arms={"sft": {}, "odd": {"train": train}})
+        path = write_study(tmp_path, tiny_model, arms={"sft": {}, "odd": {"train": train}})
         with pytest.raises(HoldfastError, match=message) as caught:
-            _run(path, tmp_path / "runs")
+            run_study(path, tmp_path / "runs")
         assert "arms.odd" in str(caught.value)
     assert not (tmp_path / "runs/s/replies").exists()
 
@@ -373,8 +332,8 @@ def test_a_run_can_be_read_from_anywhere(
     (tmp_path / "old.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
     monkeypatch.chdir(tmp_path)
     arms = {"a": {"data": [{"replay": {"source": "file", "path": "old.jsonl"}}]}}
-    path = _write(tmp_path, tiny_model, seeds=[1], arms=arms)
-    _run(path, tmp_path / "runs", only="data/*")
+    path = write_study(tmp_path, tiny_model, seeds=[1], arms=arms)
+    run_study(path, tmp_path / "runs", only="data/*")
     monkeypatch.chdir("/")
     run = tmp_path / "runs" / "s"
     planned = study.plan(load.load(run / "study.yaml"), run)

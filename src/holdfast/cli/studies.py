@@ -74,10 +74,11 @@ def report(
 ) -> None:
     """Render the report of a run again; needs no GPU and no torch."""
     from holdfast.report.console import table
-    from holdfast.report.render import render
+    from holdfast.report.run import open_run
 
-    results, page = render(folder, replies)
-    finish(results, page, as_json, table)
+    opened = open_run(folder)
+    page = opened.write_report(replies)
+    finish(opened.results, page, as_json, table)
 
 
 def ship(

@@ -1,0 +1,176 @@
+"""A run folder opened again: its plan, results, replies and readings, and its report.
+
+Everything comes from the folder: no data set is read, no model, task or judge is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from holdfast.analysis.collect import replies_shown
+from holdfast.analysis.results import CurvePoint, FrontierPoint, Results, from_json
+from holdfast.errors import FolderError, UsageError
+from holdfast.grading.answer import read_replies
+from holdfast.grading.grade import read_readings
+from holdfast.grading.judge import read_verdicts
+from holdfast.registry import nearest
+from holdfast.report.write import write_report
+from holdfast.runs import store
+from holdfast.runs.plan import Plan, place, read_plan
+from holdfast.types import BASE, Point, Reading, Reply, Verdict
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished or half-finished run.
+
+    Attributes:
+        folder: the run folder.
+        plan: what is trained and measured where.
+    """
+
+    folder: Path
+    plan: Plan
+
+    @property
+    def results(self) -> Results:
+        """Every figure, interval and finding.
+
+        Raises:
+            FolderError: the run is not finished.
+        """
+        return read_results(self.folder)
+
+    @property
+    def points(self) -> list[Point]:
+        """Everything that is measured, the untouched model first."""
+        return self.plan.points()
+
+    def replies(
+        self,
+        arm: str,
+        task: str,
+        *,
+        seed: int | None = None,
+        step: int | None = None,
+        scale: float | None = None,
+    ) -> list[Reply]:
+        """What a model said to every item of a task.
+
+        Args:
+            arm: whose; ``base`` is the untouched model.
+            task: that it was asked.
+            seed: of the training; None: the first.
+            step: optimiser steps behind it; None: the last that is measured.
+            scale: share of the training's change; None: as it was trained, or the last measured.
+
+        Raises:
+            UsageError: no such arm, task or point.
+            DataError: it was not asked yet.
+        """
+        return read_replies(self.folder / "replies" / self._place(arm, task, seed, step, scale))
+
+    def readings(
+        self,
+        arm: str,
+        task: str,
+        *,
+        seed: int | None = None,
+        step: int | None = None,
+        scale: float | None = None,
+    ) -> list[Reading]:
+        """The grade of every reply; arguments and errors as of `replies`."""
+        return read_readings(self.folder / "readings" / self._place(arm, task, seed, step, scale))
+
+    def verdicts(
+        self,
+        arm: str,
+        task: str,
+        *,
+        seed: int | None = None,
+        step: int | None = None,
+        scale: float | None = None,
+    ) -> list[Verdict]:
+        """What the judge said of every reply; arguments and errors as of `replies`."""
+        return read_verdicts(self.folder / "verdicts" / self._place(arm, task, seed, step, scale))
+
+    def curve(self, arm: str, task: str) -> list[CurvePoint]:
+        """An arm's figure over training; see `Results.curve`."""
+        return self.results.curve(arm, task)
+
+    def frontier(self) -> list[FrontierPoint]:
+        """What every model gained and lost; see `Results.frontier`."""
+        return self.results.frontier()
+
+    def write_report(self, replies: int = 0) -> Path:
+        """Write the report again, by default without any model output; returns its page.
+
+        Args:
+            replies: show the first so many replies per arm and task, folded away and escaped.
+        """
+        results = self.results
+        if replies:
+            results = replace(results, replies=tuple(replies_shown(self.plan, replies)))
+        return write_report(results, self.folder / "report")
+
+    def _repr_html_(self) -> str:
+        """The results as a table, in a notebook."""
+        return self.results._repr_html_()
+
+    def _place(
+        self, arm: str, task: str, seed: int | None, step: int | None, scale: float | None
+    ) -> str:
+        _known(arm, [BASE, *self.plan.arms], "arm")
+        _known(task, list(self.plan.tasks), "task")
+        seeds, places = self.plan.seeds(arm), self.plan.places(arm)
+        last = places[-1][0] if step is None else step
+        scales = [own for at, own in places if at == last]
+        own = scale if scale is not None else 1.0 if 1.0 in scales or not scales else scales[-1]
+        point = Point(arm, seeds[0] if seed is None else seed, last, own)
+        if point.seed not in seeds or (point.step, point.scale) not in places:
+            measured = ", ".join(dict.fromkeys(f"step {at}" for at, _ in places))
+            raise UsageError(
+                f"{arm} is not measured at {point}",
+                where=str(self.folder),
+                remedy=f"it is at {measured}; seeds {', '.join(map(str, seeds))}; scales "
+                f"{', '.join(f'{one:g}' for one in dict.fromkeys(own for _, own in places))}",
+            )
+        return place(point, task)
+
+
+def _known(name: str, names: Sequence[str], kind: str) -> None:
+    if name not in names:
+        raise UsageError(
+            f"no {kind} is called {name!r}{nearest(name, names)}",
+            remedy=f"there are: {', '.join(names)}",
+        )
+
+
+def open_run(folder: str | Path) -> Run:
+    """Open a run folder.
+
+    Args:
+        folder: that `holdfast run`, `compare` or `demo` printed.
+
+    Raises:
+        FolderError: no run folder, one of another format, or one whose plan is missing or torn.
+    """
+    place = Path(folder).expanduser()
+    return Run(place, read_plan(place))
+
+
+def read_results(folder: Path) -> Results:
+    """The results of a finished run; reads ``stats/results.json`` alone.
+
+    Raises:
+        FolderError: not a run folder, or a run that has no results yet.
+    """
+    store.check_run(folder, must_exist=True)
+    finished = folder / "stats" / "results.json"
+    if not finished.is_file():
+        raise FolderError(
+            "has no results yet", where=str(folder), remedy="finish it with `holdfast run`"
+        )
+    return from_json(store.read_json(finished))

@@ -1,0 +1,152 @@
+"""Is the plan data, and is it all that report, shipping and pruning read?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+
+import pytest
+from fixtures.study import run_study, write_study
+
+import holdfast.tasks
+from holdfast import cli, judges, study
+from holdfast.config import load
+from holdfast.errors import FolderError, UsageError
+from holdfast.report.run import open_run
+from holdfast.runs import store
+from holdfast.runs.plan import PLAN, Plan, read_plan, to_json, write_plan
+
+
+@pytest.fixture(autouse=True)
+def _no_task_and_no_judge(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the tests marked so, building a task or a judge fails."""
+    if "offline_only" not in request.fixturenames:
+        return
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("this must be known from the run folder alone")
+
+    monkeypatch.setattr(holdfast.tasks, "build", refuse)
+    monkeypatch.setattr(judges, "build", refuse)
+    monkeypatch.setattr(study, "prepare", refuse)
+
+
+@pytest.fixture
+def offline_only() -> None:
+    """Only the run folder may be read."""
+
+
+def test_a_plan_is_frozen_and_survives_json(finished: Path) -> None:
+    folder = finished / "runs" / "s"
+    planned = study.plan(load.load(finished / "study.yaml"), folder)
+    assert isinstance(planned, Plan)
+    with pytest.raises(FrozenInstanceError):
+        planned.steps = 3  # type: ignore[misc]
+    read = read_plan(folder)
+    assert store.canonical(to_json(read)) == store.canonical(to_json(planned))
+    assert read.points() == planned.points()
+    assert [read.weights(one) for one in read.points()] == [
+        planned.weights(one) for one in planned.points()
+    ]
+
+
+def test_a_study_is_planned_from_its_file(finished: Path) -> None:
+    named = study.plan(str(finished / "study.yaml"))
+    assert named.folder == Path("runs/s")
+    assert named.training_items == 24 and named.tasks["lab_math"].items == 8
+
+
+def test_a_moved_run_folder_is_read_where_it_lies(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").symlink_to(finished / "runs")
+    opened = open_run(tmp_path / "runs" / "s")
+    assert opened.folder == tmp_path / "runs" / "s"
+    assert opened.readings("base", "lab_math")
+
+
+def test_rendering_reads_the_run_folder_alone(
+    finished: Path, offline_only: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = finished / "runs" / "s"
+    assert cli.call(["report", str(folder), "--replies", "2"]) == 0
+    page = (folder / "report" / "index.html").read_text("utf-8")
+    said = open_run(folder).replies("sft", "lab_math")[0]
+    assert "Replies" in page and said.example_id
+    assert cli.call(["report", str(folder)]) == 0
+    capsys.readouterr()
+
+
+def test_deciding_reads_the_run_folder_alone(
+    finished: Path, offline_only: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.call(["ship", str(finished / "runs" / "s"), "--dry-run"]) in (0, 2)
+    assert "Rule:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "holds no plan.json"),
+        ('{"format": 1, "study"', "not valid JSON"),
+        ('{"format": 99}', "another format (99; this version reads 1)"),
+        ('[{"stage": "budget", "fingerprint": "0"}]', "another format (None"),
+        ('{"format": 1}', "is not whole: KeyError"),
+        ('{"format": 1, "study": {"name": "s"}, "model": {}}', "is not whole"),
+    ],
+)
+def test_a_plan_that_cannot_be_read_says_what_to_do(
+    tmp_path: Path, text: str | None, message: str
+) -> None:
+    store.open_run(tmp_path)
+    if text is not None:
+        (tmp_path / PLAN).write_text(text)
+    with pytest.raises(UsageError) as caught:
+        read_plan(tmp_path)
+    assert message in str(caught.value)
+    assert PLAN in str(caught.value) and "written anew" in str(caught.value)
+
+
+def test_a_run_folder_of_an_older_format_is_told_so(tmp_path: Path) -> None:
+    store.write_json(tmp_path / store.MARKER, {"schema": 1})
+    for read in (read_plan, open_run, store.check_run):
+        with pytest.raises(FolderError, match="run format 1, made by an older version") as caught:
+            read(tmp_path)
+        assert "another `name`" in str(caught.value)
+
+
+def test_running_again_writes_the_plan_anew(finished: Path) -> None:
+    file = finished / "runs" / "s" / PLAN
+    whole = file.read_text("utf-8")
+    file.write_text(whole[: len(whole) // 2])
+    run_study(finished / "study.yaml", finished / "runs")
+    assert json.loads(file.read_text("utf-8")) == json.loads(whole)
+
+
+def test_an_opened_run_has_everything_by_name(finished: Path) -> None:
+    opened = open_run(str(finished / "runs" / "s"))
+    assert len(opened.replies("gold", "lab_math", seed=2, step=3)) == 8
+    assert len(opened.verdicts("sft", "lab_refuse")) == 6
+    assert opened.results.name == "s"
+    assert opened.curve("sft", "lab_math")[-1].step == 6
+    assert "<table" in opened._repr_html_()
+    for arguments, message in (
+        (("stf", "lab_math"), "did you mean 'sft'"),
+        (("sft", "lab_meth"), "did you mean 'lab_math'"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            opened.replies(*arguments)
+    with pytest.raises(UsageError, match="step 3, step 6"):
+        opened.replies("sft", "lab_math", step=4)
+
+
+def test_pruning_reads_the_plan(tiny_model: Path, tmp_path: Path) -> None:
+    from holdfast.study import pruning
+
+    run_study(write_study(tmp_path, tiny_model, seeds=[1], arms={"sft": {}}), tmp_path / "runs")
+    planned = read_plan(tmp_path / "runs" / "s")
+    train = planned.study.train.model_copy(update={"save_total_limit": 1})
+    limited = replace(planned, study=planned.study.model_copy(update={"train": train}))
+    write_plan(limited)
+    kept = {one.name for one in (tmp_path / "runs/s/train/sft/seed1").glob("checkpoint-*")}
+    gone = pruning.prune(read_plan(tmp_path / "runs" / "s"))
+    assert {one.name for one in gone} < kept
