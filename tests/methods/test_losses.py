@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from holdfast import methods, train
+from holdfast import methods
 from holdfast.config import TrainSpec
 from holdfast.data.batching import plain_budget
 from holdfast.lab.problems import problems
@@ -18,7 +18,7 @@ from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.methods.ewc import diagonal, factored
 from holdfast.methods.kl import divergence
 from holdfast.models import ModelRef, weight_delta
-from holdfast.train import data
+from holdfast.train import arguments, data
 from holdfast.train.data import TrainingData
 from holdfast.train.fit import fit
 from holdfast.train.job import TrainJob
@@ -148,14 +148,14 @@ def test_terms_that_do_nothing_change_nothing(tiny_model: Path, tmp_path: Path) 
 def test_dft_is_that_of_trl(tiny_model: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """TRL has the same loss built in: two independent implementations."""
     _fit(tiny_model, tmp_path / "ours", [_term("loss_weight", by="dft")])
-    own = train.trainer_arguments
+    own = arguments.trainer_arguments
 
     def theirs(*args: Any, **kwargs: Any) -> Any:
-        arguments = own(*args, **kwargs)
-        arguments.loss_type = "dft"
-        return arguments
+        found = own(*args, **kwargs)
+        found.loss_type = "dft"
+        return found
 
-    monkeypatch.setattr("holdfast.train.trainer_arguments", theirs)
+    monkeypatch.setattr("holdfast.train.fit.trainer_arguments", theirs)
     _fit(tiny_model, tmp_path / "trl", [])
     assert _gap(tmp_path / "ours", tmp_path / "trl") < 1e-4, "Adam enlarges rounding"
 

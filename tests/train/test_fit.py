@@ -241,6 +241,18 @@ def test_overlong_examples_are_never_cut(ref: ModelRef) -> None:
         data.encode_all(ref, examples, drop.model_copy(update={"max_length": 8}))
 
 
+def test_probes_are_kept_apart_from_what_is_trained_on(ref: ModelRef) -> None:
+    examples = _examples(6)
+    examples[1] = replace(examples[1], meta={"kind": "probe"})
+    examples[4] = replace(examples[4], meta={"kind": "replay"})
+    found = data.training_data(ref, examples, SPEC)
+    encoded, _, _ = data.encode_all(ref, examples, SPEC)
+    assert found.rows == [encoded[i] for i in (0, 2, 3, 4, 5)]
+    assert found.kinds == ["task", "task", "task", "replay", "task"]
+    assert found.probes == [encoded[1]]
+    assert TrainingData(encoded[:2]).kinds == ("task", "task"), "left out, all are the task's"
+
+
 def test_loss_is_the_mean_over_supervised_tokens(ref: ModelRef, tmp_path: Path) -> None:
     """The first logged loss equals a hand-made one over the same micro-batches."""
     import torch
