@@ -17,6 +17,7 @@ from holdfast import engines, environment, methods, models, tasks
 from holdfast.analysis.results import Results, from_json
 from holdfast.analysis.selection import check_rule
 from holdfast.config import Study
+from holdfast.config.load import anchored
 from holdfast.config.sweeps import Variant, expand
 from holdfast.data.batching import checkpoint_steps, steps_of
 from holdfast.data.leakage import LeakIndex
@@ -125,7 +126,7 @@ def run(
         stages.forget(planned.stages, folder, rebuild)
         steps = schedule(planned, only)
         _check_trained(planned)
-        dump = _anchored(study.model_dump(mode="json", exclude_unset=True))
+        dump = anchored(study.model_dump(mode="json", exclude_unset=True), Path.cwd())
         store.write_text(folder / "study.yaml", yaml.safe_dump(dump, sort_keys=False))
         store.write_json(folder / "plan.json", [
             {"stage": step.stage.name, "fingerprint": step.fingerprint} for step in steps
@@ -141,19 +142,6 @@ def run(
         for gone in keeping.prune(planned):
             progress.say(f"deleted {gone} (train.save_total_limit)")
     return from_json(store.read_json(folder / "stats" / "results.json"))
-
-
-def _anchored(value: Any, key: str = "") -> Any:
-    """The same with paths that hold wherever the command is given from."""
-    if isinstance(value, dict):
-        return {name: _anchored(one, name) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_anchored(one, key) for one in value]
-    names_a_place = key.endswith("path") or key in ("model", "id", "teacher")
-    if names_a_place and isinstance(value, str) and value != models.LAB:
-        place = Path(value).expanduser()
-        return str(place.absolute()) if place.exists() else value
-    return value
 
 
 def _check_trained(plan: Plan) -> None:
