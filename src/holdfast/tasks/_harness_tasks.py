@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from holdfast.environment import install_command
 from holdfast.errors import RELATIVE, DataError, MissingDependency, StudyError
 from holdfast.registry import nearest
 
@@ -123,7 +124,7 @@ def _imported() -> None:
     except ImportError as error:
         raise MissingDependency(
             f"tasks of lm-evaluation-harness need `lm_eval` ({_first_line(error)})",
-            remedy="pip install 'holdfast[lm-eval]'",
+            remedy=install_command("lm-eval"),
         ) from error
 
 

@@ -21,6 +21,7 @@ from holdfast import models
 from holdfast.config import TrainSpec
 from holdfast.data.batching import Budget, deal, regroup
 from holdfast.data.chat import Encoded
+from holdfast.environment import install_command
 from holdfast.errors import HoldfastError, MissingDependency, TrainingError
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.memory.out_of_memory import loading
@@ -269,7 +270,8 @@ def check_settings(spec: TrainSpec, device: str) -> None:
     ):
         raise MissingDependency(
             f"method {spec.method} with optim {spec.optim} needs bitsandbytes",
-            remedy="pip install bitsandbytes, or set train.optim: adamw_torch and method: lora",
+            remedy=f"{install_command('train', 'bitsandbytes')}, or set train.optim: adamw_torch and "
+            "method: lora",
         )
 
 
