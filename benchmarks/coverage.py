@@ -1,4 +1,4 @@
-"""Do intervals of 95 % cover the truth in 95 % of studies, and how often is forgetting made up?
+"""How often intervals of 95 % cover the truth, and how often forgetting is made up.
 
 Studies are drawn from a known truth: an item has a difficulty that the base and all runs share, a
 run has a shift of its own (`seed_sd`), an item may change for good (`item_sd`), and every answer is

@@ -1,4 +1,4 @@
-"""Does the predicted peak agree with the allocator's, for real training of small models on the CPU?
+"""Predicted peaks against the allocator's, for real training of small models on the CPU.
 
 Each case trains a small model with random weights for two optimiser steps of two micro-batches, in
 a process of its own, with TRL's `SFTTrainer` set up as `holdfast.train` does (or with transformers'

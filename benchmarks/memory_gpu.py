@@ -1,4 +1,4 @@
-"""Does the predicted peak agree with a real GPU's? Twelve configurations, a fresh process each.
+"""Predicted peaks against a real GPU's: twelve configurations, a fresh process each.
 
 The models have random weights and the true dimensions of Qwen2.5. Three warm steps, then the peak
 of five: what torch handed out, what it reserved, what else the GPU lost. The overheads

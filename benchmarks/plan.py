@@ -1,4 +1,4 @@
-"""How long does `holdfast plan` take: by formula, and with a trace of the model's own code?
+"""Seconds that `holdfast plan` takes: by formula, and with a trace of the model's own code.
 
 Whole processes of Qwen2.5-7B's plan for two 24 GiB GPUs. The trace is not read from a cache.
 
