@@ -28,6 +28,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 from fixtures.imports import Module, Source
 
 MANY_PARAMETERS = 8
+PASSED = 25
+"""The most modules that a study should pass."""
 OVERRIDES = (
     "name=structure", "tasks.lab_math.items=8", "tasks.lab_math.train_items=16",
     "tasks.lab_refuse.items=8", "tasks.lab_help.items=8", "train.max_steps=2",
@@ -207,7 +209,7 @@ def main() -> None:
         warnings.simplefilter("ignore")
         way = followed(source)
         meaning = "with a function that takes or returns the study, a plan of it or its results"
-        found.append(Figure("modules passed", len(way), 25, meaning, tuple(way)))
+        found.append(Figure("modules passed", len(way), PASSED, meaning, tuple(way)))
     for one in found:
         limit = "" if one.limit is None else f"<= {one.limit:g}"
         mark = "" if one.kept else "  TOO MANY"

@@ -11,7 +11,8 @@ import pytest
 from fixtures.imports import LAYERS, Module, Source
 
 import holdfast
-from benchmarks.structure import Figure, figures
+from benchmarks.structure import PASSED, Figure, Way, figures, followed
+from holdfast.config import load, sweeps
 
 SOURCE = Source()
 MODULES = list(SOURCE.modules.values())
@@ -126,47 +127,73 @@ def test_nothing_heavy_is_imported_at_module_level(module: Module) -> None:
     assert module.name in LATE or not late, f"{module.name} imports {late}"
 
 
+SHARED = "holdfast.endpoint"
+"""Imported by the parent once each module that it runs was found to be importable first: the rest
+cannot tell, and much of their time was spent on its study sections."""
 FRESH = """
 import importlib, os, sys, warnings
 warnings.simplefilter("ignore")  # a fork beside torch's threads; the children only import
-ahead, blocked, names = (line.split() for line in sys.stdin.read().split("\\n"))
+ahead, blocked, clean, shared, others = (line.split() for line in sys.stdin.read().split("\\n"))
+failed = []
+
+def ours():
+    return {name for name in sys.modules if name.split(".")[0] == "holdfast"}
+
+def each_in_a_process(names):
+    running = 0
+    for name in names:
+        if running == os.cpu_count():
+            failed.append(os.wait()[1])
+            running -= 1
+        running += 1
+        if not os.fork():
+            try:
+                importlib.import_module(name)
+            except BaseException as error:
+                print(f"{name}: {type(error).__name__}: {error}", flush=True)
+                os._exit(1)
+            os._exit(0)
+    failed.extend(os.wait()[1] for _ in range(running))
+
 for name in ahead:
     importlib.import_module(name)
 for name in blocked:
     assert name not in sys.modules, name
     sys.modules[name] = None
-assert not any(name.split(".")[0] == "holdfast" for name in sys.modules)
-failed = running = 0
-for name in names:
-    if running == os.cpu_count():
-        failed, running = failed + (os.wait()[1] != 0), running - 1
-    running += 1
-    if not os.fork():
-        try:
-            importlib.import_module(name)
-        except BaseException as error:
-            print(f"{name}: {type(error).__name__}: {error}", flush=True)
-            os._exit(1)
-        os._exit(0)
-failed += sum(os.wait()[1] != 0 for _ in range(running))
-sys.exit(failed > 0)
+assert not ours()
+each_in_a_process(clean)
+for name in shared:
+    importlib.import_module(name)
+assert ours() <= set(clean), ours() - set(clean)
+each_in_a_process(others)
+assert len(failed) == len(clean) + len(others)
+sys.exit(any(failed))
 """
 
 
 @pytest.mark.parametrize("heavy", [False, True], ids=["light", "with torch"])
 def test_every_module_can_be_imported_first(heavy: bool) -> None:
-    """Each in a process of its own that has read nothing of Holdfast before.
+    """Each in a process of its own that has read nothing of Holdfast which could hide a circle.
 
     The light ones run where the heavy packages cannot be imported at all.
     """
     names = [
-        one.name for one in MODULES if (one.name in LATE) == heavy and "__main__" not in one.name
+        module.name
+        for module in MODULES
+        if (module.name in LATE) == heavy and module.path.stem != "__main__"
     ]
-    ahead = (*LIGHT, "torch", "transformers", "trl") if heavy else LIGHT
-    given = "\n".join(map(" ".join, (ahead, () if heavy else sorted(HEAVY), names)))
-    done = subprocess.run(
-        [sys.executable, "-c", FRESH], input=given, capture_output=True, text=True, timeout=280
+    clean = names if heavy else sorted(SOURCE.closure(SHARED))
+    given = (
+        (*LIGHT, "torch", "transformers", "trl") if heavy else LIGHT,
+        () if heavy else sorted(HEAVY),
+        clean,
+        () if heavy else (SHARED,),
+        [name for name in names if name not in clean],
     )
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH], input="\n".join(map(" ".join, given)),
+        capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -174,6 +201,24 @@ def test_every_module_can_be_imported_first(heavy: bool) -> None:
 def test_limits_hold(figure: Figure) -> None:
     cases = "\n  ".join(figure.cases)
     assert figure.kept, f"{figure.value:g} > {figure.limit:g}: {figure.meaning}\n  {cases}"
+
+
+def test_the_way_of_a_study_is_seen() -> None:
+    with Way(SOURCE) as way:
+        study = load.load({"name": "s", "model": "lab", "tasks": {"lab_math": {"role": "target"}}})
+        assert sweeps.settings_of({"lr": 1}) == ["learning_rate"], "holds no study"
+        assert way.modules == ["holdfast.config.study", "holdfast.config.load"]
+        sweeps.expand(study)
+    sweeps.expand(study)
+    assert way.modules == [
+        "holdfast.config.study", "holdfast.config.load", "holdfast.config.sweeps",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_study_passes_few_modules() -> None:
+    passed = followed(SOURCE)
+    assert len(passed) <= PASSED, passed
 
 
 def test_one_trainer_subclass_at_most() -> None:
