@@ -41,6 +41,9 @@ def test_files_and_modules_exist(page: Path) -> None:
         assert (ROOT / path).exists(), path
     for name in set(re.findall(r"\bholdfast(?:\.[a-z_]\w*)+", text)):
         assert _is_there(name), name
+    for module, names in re.findall(r"^from (holdfast[\w.]*) import ([\w, ]+)$", text, re.M):
+        for name in names.split(","):
+            assert _is_there(f"{module}.{name.strip()}"), f"from {module} import {name}"
 
 
 def _is_there(name: str) -> bool:
