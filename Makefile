@@ -1,13 +1,18 @@
-# make demo    set up, run the built-in study, print where the report is
-# make test    set up, pass the tests
-# make check   lint, types and the fast tests
-# make test-all  also the slow tests
+# make demo         set up, run the built-in study, print where the report is
+# make test         set up, pass the tests
+# make lint         format, lint, types
+# make check        lint and the fast tests
+# make test-all     also the slow tests
+# make test-oldest  the fast tests with the oldest versions that pyproject.toml admits
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+OLDEST := .venv-oldest
+CODE := src tests benchmarks examples
+FAST := not slow and not browser and not wheel
 
-.PHONY: demo test test-all check format clean
+.PHONY: demo test test-all test-oldest lint check format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -19,6 +24,12 @@ $(STAMP): pyproject.toml constraints.txt
 		--no-build-isolation -e '.[train,dev]'
 	@touch $@
 
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
+	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	@$(OLDEST)/bin/python -m pip install -q --disable-pip-version-check \
+		-c constraints-oldest.txt -e '.[train,dev]'
+	@touch $@
+
 demo: $(STAMP)
 	@$(BIN)/holdfast demo
 
@@ -28,14 +39,20 @@ test: $(STAMP)
 test-all: $(STAMP)
 	@$(BIN)/python -m pytest -m ''
 
-check: $(STAMP)
-	@$(BIN)/ruff format --check src tests benchmarks examples
-	@$(BIN)/ruff check
+test-oldest: $(OLDEST)/.installed
+	@$(OLDEST)/bin/python -m pytest -q -m '$(FAST)'
+
+lint: $(STAMP)
+	@$(BIN)/ruff format --check -q $(CODE)
+	@$(BIN)/ruff check -q
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q -m 'not slow and not browser and not wheel'
+
+check: lint
+	@$(BIN)/python -m pytest -q -m '$(FAST)'
 
 format: $(STAMP)
-	@$(BIN)/ruff check --fix -q; $(BIN)/ruff format src tests benchmarks examples
+	@$(BIN)/ruff check --fix -q; $(BIN)/ruff format $(CODE)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info src/*.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache

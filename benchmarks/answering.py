@@ -1,4 +1,4 @@
-"""How much faster is batched answering than one prompt at a time through `pipeline`?
+"""Batched answering against one prompt at a time through `pipeline`: time, equal replies.
 
 The course's starter asks prompt by prompt. Both sides ask the lab's model the same word problems
 with greedy decoding and the same limit; replies are compared. They take turns.

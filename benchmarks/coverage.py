@@ -1,10 +1,11 @@
-"""Do intervals of 95 % cover the truth in 95 % of studies, and how often is forgetting made up?
+"""How often intervals of 95 % cover the truth, and how often forgetting is made up.
 
 Studies are drawn from a known truth: an item has a difficulty that the base and all runs share, a
 run has a shift of its own (`seed_sd`), an item may change for good (`item_sd`), and every answer is
-drawn anew. The intervals are those of `holdfast.analysis.stats`; a study counts as covered where its
-interval holds the true value over all items and all trainings. For "the more is gained, the more is
-forgotten", what is forgotten does not depend on the gain in truth: it wanders as a run goes on.
+drawn anew. The intervals are those of `holdfast.analysis.stats`; a study counts as covered where
+its interval holds the true value over all items and all trainings. For "the more is gained, the
+more is forgotten", what is forgotten does not depend on the gain in truth: it wanders as a run goes
+on.
 
     python benchmarks/coverage.py [--studies 4000]
 """

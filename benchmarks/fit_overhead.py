@@ -1,4 +1,4 @@
-"""What does `train.fit` cost over a bare TRL script, and does it reach the same loss?
+"""`train.fit` against a bare TRL script: time, and the largest gap in loss.
 
 Same model (the lab's), same examples in the same order, same steps; the two take turns, and the
 median of the ratios is reported, so that a slow moment of the machine hits both. Both time the

@@ -1,4 +1,4 @@
-"""How long until `holdfast --help` answers, and until a finished study is known to be finished?
+"""Seconds until `holdfast --help` answers, and until a finished study is known to be so.
 
 Whole processes are timed. Limits, not ratios: 0.5 s and 3 s are what a person does not notice and
 does not mind. The study is the quick demo; it is run first when it is not there.

@@ -1,4 +1,4 @@
-"""How many replies are judged and graded per second, and is grading anew within its limits?
+"""Replies judged and graded per second, and whether grading anew is within its limits.
 
 Each local path over text of our own: the refusal detector; the gradings of `gsm8k` (all four
 readings at once) and of `ailuminate` (verdict and coherence); 100,000 stored replies graded anew,

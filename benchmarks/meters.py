@@ -1,4 +1,4 @@
-"""How well do the meters foretell forgetting, over all checkpoints of finished studies?
+"""How well the meters foretell forgetting, over all checkpoints of finished studies.
 
 Every checkpoint of every training is a point: what the meters read there, and what was lost on each
 retained task, on all its items, against the untouched model. Spearman's rank correlation over all

@@ -1,4 +1,4 @@
-"""What does each remedy cost over plain fine-tuning: time, memory, work beforehand?
+"""What each remedy costs over plain fine-tuning: time, memory, work beforehand.
 
 The lab's model, the same questions, the same steps. Every method takes turns with plain fine-
 tuning, so that a slow moment of the machine hits both, and the median of the ratios is reported.

@@ -1,4 +1,4 @@
-"""How well does the offline detector tell a refusal, and how fast?
+"""How well the offline detector tells a refusal, and how fast.
 
 F1 of "refused" on sets that the weights were not fitted on: our own cases, our own lectures and
 deflections (English, Chinese), and replies of five chat models to XSTest prompts with labels by

@@ -1,4 +1,4 @@
-"""Which weights does the linear half of the refusal judge get?
+"""Fits the weights of the linear half of the refusal judge.
 
 Fits a logistic regression on invented replies (`refusal_replies.py`) and on the dev half of the
 hand-written cases, and writes `src/holdfast/judges/refusal/weights.json`. No reply of a real model

@@ -1,4 +1,4 @@
-"""What might replies look like that no model of ours has written? Invented ones, by the thousand.
+"""Invents replies that no model of ours has written, by the thousand.
 
 The grammars in `refusal_text/` are lists of phrases: `[a|b]` chooses, `{name}` expands, `N*` draws
 an entry N times as often. Half of the alternatives can be held back, so that a detector that was

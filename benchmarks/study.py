@@ -1,4 +1,4 @@
-"""How much does a study save by sharing, over running its arms as studies of their own?
+"""What a study saves by sharing, over running its arms as studies of their own.
 
 Base answers, the base's losses of answers and self-generated samples are made once for all arms.
 The same arms are run once together and once each alone, on the lab's model. The readings are

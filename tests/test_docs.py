@@ -1,14 +1,16 @@
-"""Do the pages say what is true: commands that exist, studies that load, links that lead on?"""
+"""The pages say what is true: commands and files exist, studies load, links lead on."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import typer
 import yaml
+from fixtures.imports import Source
 
 from holdfast.cli import app
 from holdfast.config import Study
@@ -16,6 +18,9 @@ from holdfast.config.load import parse
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SOURCE = Source()
+TODAY = [page for page in PAGES if page.name != "log.md" and page.parent.name != "adr"]
+"""Without history, which keeps the names of its day."""
 FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 
 
@@ -27,6 +32,27 @@ def _name(page: Path) -> str:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8")):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", TODAY, ids=_name)
+def test_files_and_modules_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    for path in re.findall(r"`(?:python )?((?:src|tests|benchmarks|examples)/[\w/.-]+)", text):
+        assert (ROOT / path).exists(), path
+    for name in set(re.findall(r"\bholdfast(?:\.[a-z_]\w*)+", text)):
+        assert _is_there(name), name
+    for module, names in re.findall(r"^from (holdfast[\w.]*) import ([\w, ]+)$", text, re.M):
+        for name in names.split(","):
+            assert _is_there(f"{module}.{name.strip()}"), f"from {module} import {name}"
+
+
+def _is_there(name: str) -> bool:
+    """Whether a dotted name is a module, or what a module holds."""
+    module, rest = name, []
+    while not (found := SOURCE.modules.get(module)):
+        module, _, last = module.rpartition(".")
+        rest.insert(0, last)
+    return not rest or hasattr(import_module(found.name), rest[0])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)

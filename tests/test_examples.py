@@ -1,4 +1,4 @@
-"""Does the flat script without Holdfast reach the same loss as `fit`?"""
+"""The flat script without Holdfast reaches the same loss as `train.fit`."""
 
 from __future__ import annotations
 

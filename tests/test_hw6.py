@@ -1,4 +1,4 @@
-"""Is the course's experiment the course's, token by token, and do both versions of it run?"""
+"""The course's experiment, token by token, and both versions of it run."""
 
 from __future__ import annotations
 

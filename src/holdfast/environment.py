@@ -1,4 +1,4 @@
-"""On what does it run: versions, device, machine?
+"""Says what a run stands on: versions, devices, machine, and how to install what is missing.
 
 Recorded beside the results and shown in the report; never part of a stage's identity. Reads package
 metadata only, so it is fast and needs no torch until the device is asked for.
@@ -8,13 +8,32 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+import re
+import shlex
+import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import TypedDict
 
 PACKAGES = (
     "torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "tokenizers",
 )  # fmt: skip
+
+
+class Environment(TypedDict):
+    """What is recorded of a machine: no user name, no host name, no paths.
+
+    Attributes:
+        time: in UTC.
+        platform: operating system and processor.
+        devices: the GPUs, or the CPU.
+        versions: see `versions`.
+    """
+
+    time: str
+    platform: str
+    devices: list[str]
+    versions: dict[str, str | None]
 
 
 def versions() -> dict[str, str | None]:
@@ -41,11 +60,41 @@ def devices() -> list[str]:
     return found
 
 
-def describe() -> dict[str, Any]:
-    """Everything worth recording of this machine; no user name, no host name, no paths."""
+def describe() -> Environment:
+    """Everything worth recording of this machine."""
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "platform": f"{platform.system()} {platform.machine()}",
         "devices": devices() or ["CPU"],
         "versions": versions(),
     }
+
+
+def install_command(extra: str, *only: str) -> str:
+    """The command that installs what an extra of Holdfast needs, into this interpreter.
+
+    It names the packages themselves, with the versions that were tested, so that it works whether
+    Holdfast came from a checkout or from a wheel.
+
+    Args:
+        extra: ``train``, ``remote``, ``gguf``, ``lm-eval``, ``pandas`` or ``notebook``.
+        only: names of some of its packages; none: all of them.
+    """
+    try:
+        lines = requires("holdfast") or []
+    except PackageNotFoundError:  # the sources were put on the path by hand
+        lines = []
+    wanted = []
+    for line in lines:
+        requirement, _, marker = (part.strip() for part in line.partition(";"))
+        name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
+        of_it = re.search(rf"extra\s*==\s*['\"]{re.escape(extra)}['\"]", marker)
+        if of_it and (not only or _plain(name) in map(_plain, only)):
+            wanted.append(requirement)
+    words = [sys.executable, "-m", "pip", "install", *(wanted or only)]
+    return shlex.join(words)
+
+
+def _plain(name: str) -> str:
+    """A package's name as the index compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()

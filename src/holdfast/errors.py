@@ -38,6 +38,12 @@ Fault = Literal[
 """What a server does: `unknown` is the model that was asked for, `other` the model that answered,
 `refused` a question that it will not take, `cap` the user's own limit."""
 
+RELATIVE = (
+    "a relative path is taken from the study file's folder, on the command line and in key=value "
+    "from the working folder"
+)
+"""Ends the remedy for a file that is not there."""
+
 
 class HoldfastError(Exception):
     """The root: something failed while running."""

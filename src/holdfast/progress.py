@@ -1,4 +1,4 @@
-"""What does a person see while the work runs?
+"""Shows how far the work is: bars in a terminal and in a notebook, lines in a log.
 
 One line per stage that took time, and below it two bars: the whole run and the stage at work. In a
 pipe or a log file the bars are left out and only the lines remain. `Silent` is for libraries and
@@ -7,8 +7,14 @@ tests.
 
 from __future__ import annotations
 
+import io
+import sys
 import time
+from collections.abc import Callable
 from typing import Protocol
+
+REDRAWN_S = 0.25
+"""How often a notebook's cell is drawn anew at most, in seconds."""
 
 
 class Progress(Protocol):
@@ -45,10 +51,18 @@ class Silent:
 
 
 class Bars:
-    """Bars on a terminal, plain lines elsewhere; use as a context manager."""
+    """Bars on a terminal or in a notebook, plain lines elsewhere; use as a context manager."""
 
-    def __init__(self, quiet_below_s: float = 2.0) -> None:
-        """Print a line for every stage that took longer than `quiet_below_s` seconds."""
+    def __init__(
+        self, quiet_below_s: float = 2.0, cell: Callable[[str], object] | None = None
+    ) -> None:
+        """Draw nothing yet.
+
+        Args:
+            quiet_below_s: a line is kept for every stage that took longer, in seconds.
+            cell: replaces the text of a notebook's cell; None: the bars go to standard error, if
+                that is a terminal.
+        """
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -68,12 +82,14 @@ class Bars:
             TimeRemainingColumn(compact=True),
             console=self._console,
             transient=True,
-            disable=not self._console.is_terminal,
+            disable=cell is not None or not self._console.is_terminal,
         )
         self._run = self._bars.add_task("stages", total=None)
         self._stage = self._bars.add_task("", total=None, visible=False)
         self._quiet_below_s = quiet_below_s
         self._started = 0.0
+        self._cell = cell
+        self._drawn = -REDRAWN_S
 
     def __enter__(self) -> Bars:
         """Start drawing."""
@@ -83,32 +99,75 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         """Remove the bars; the lines stay."""
         self._bars.stop()
+        if self._cell is not None:
+            self._cell("")
 
     def begin(self, total: int, done: int) -> None:
         """Set the outer bar."""
         self._bars.update(self._run, total=total, completed=done)
+        self._draw()
 
     def enter(self, stage: str) -> None:
         """Show the stage at work."""
         self._started = time.monotonic()
         self._bars.update(self._run, description=stage)
+        self._draw()
 
     def leave(self, stage: str) -> None:
         """Advance the outer bar; keep a line when the stage took a while."""
         seconds = time.monotonic() - self._started
         self._bars.update(self._stage, visible=False)
         self._bars.advance(self._run)
+        self._draw()
         if seconds >= self._quiet_below_s:
             self.say(f"{stage:<46} {seconds:7.1f} s")
 
     def total(self, amount: int, what: str = "") -> None:
         """Set the inner bar."""
         self._bars.reset(self._stage, total=amount, description=f"  {what}", visible=True)
+        self._draw()
 
     def advance(self, amount: int = 1) -> None:
         """Advance the inner bar."""
         self._bars.advance(self._stage, amount)
+        if time.monotonic() - self._drawn >= REDRAWN_S:
+            self._draw()
 
     def say(self, line: str) -> None:
-        """Print above the bars."""
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        """Print above the bars; in a notebook below them."""
+        if self._cell is not None:
+            print(line)
+        else:
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _draw(self) -> None:
+        """Draw a notebook's cell anew; a terminal is drawn by a thread of rich's."""
+        if self._cell is None:
+            return
+        from rich.console import Console
+
+        page = Console(file=io.StringIO(), width=100, force_jupyter=False, force_terminal=False)
+        with page.capture() as drawn:
+            page.print(self._bars.get_renderable())
+        self._cell(drawn.get().rstrip("\n"))
+        self._drawn = time.monotonic()
+
+
+def default() -> Bars:
+    """What suits the place: bars in a terminal or a notebook, lines in a log."""
+    return Bars(cell=_new_cell() if _in_notebook() else None)
+
+
+def _in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook; IPython in a terminal is not."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return hasattr(shell, "kernel")
+
+
+def _new_cell() -> Callable[[str], object]:
+    """Text below the cell that runs, to be replaced; needs no widgets."""
+    from IPython.display import display
+
+    shown = display({"text/plain": ""}, raw=True, display_id=True)
+    return lambda text: shown.update({"text/plain": text}, raw=True)

@@ -1,17 +1,19 @@
-"""Does the command line say what it does, in words or JSON, with the right exit code?"""
+"""The command line: what it says in words or JSON, and with which exit code."""
 
 from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
 from fixtures.paths import ROOT
 
-from holdfast import cli
+from holdfast import cli, environment
 from holdfast.analysis.results import to_json
 from holdfast.report.write import write_report
 from holdfast.runs import store
@@ -151,7 +153,8 @@ def test_plan_by_formula_needs_no_torch() -> None:
 
 def test_doctor_tasks_and_schema(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = _call(capsys, "doctor", "--json")
-    assert (code, json.loads(out)["versions"]["trl"]) == (0, "1.16.0")
+    assert (code, json.loads(out)["versions"]["trl"]) == (0, version("trl"))
+    assert (json.loads(out)["missing"], json.loads(out)["install"]) == ([], None)
     code, out, _ = _call(capsys, "tasks")
     assert "extraction" in out
     common, _, others = out.partition("\ngsm8k\n")
@@ -167,6 +170,27 @@ def test_doctor_tasks_and_schema(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(out)["title"] == "Study"
 
 
+def test_doctor_says_what_installs_what_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = environment.version
+
+    def installed(name: str) -> str:
+        if name in ("peft", "bitsandbytes"):
+            raise PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(environment, "version", installed)
+    code, out, _ = _call(capsys, "doctor")
+    assert code == 0
+    assert re.search(r"^peft +missing$", out, re.M)
+    command = shlex.split(out.splitlines()[-1])
+    assert command[:4] == [sys.executable, "-m", "pip", "install"]
+    assert [word.partition(">")[0].partition("<")[0] for word in command[4:]] == [
+        "peft", "bitsandbytes",
+    ]  # fmt: skip
+
+
 COMMANDS = ["", *(one.__name__ for one in cli.COMMANDS)]
 
 
@@ -174,7 +198,8 @@ COMMANDS = ["", *(one.__name__ for one in cli.COMMANDS)]
 def test_the_docs_show_the_real_help(
     capsys: pytest.CaptureFixture[str], command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`docs/cli.md` holds every --help; write it anew with `python tests/test_cli.py`."""
+    """`docs/cli.md` holds every --help; write it anew with
+    `PYTHONPATH=tests python tests/cli/test_cli.py`."""
     monkeypatch.setenv("COLUMNS", "100")
     _, out, _ = _call(capsys, *([command] if command else []), "--help")
     assert _folded(out) in _folded((DOCS / "cli.md").read_text("utf-8"))
@@ -187,7 +212,8 @@ def _folded(text: str) -> str:
 if __name__ == "__main__":
     import os
 
-    parts = ["# The command line\n\nMade by `python tests/test_cli.py`; a test keeps it true.\n"]
+    made = "Made by `PYTHONPATH=tests python tests/cli/test_cli.py`; a test keeps it true."
+    parts = [f"# The command line\n\n{made}\n"]
     for name in COMMANDS:
         line = [sys.executable, "-m", "holdfast", *([name] if name else []), "--help"]
         shown = subprocess.run(

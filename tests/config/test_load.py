@@ -1,4 +1,4 @@
-"""Is every mistake in a study file named, with its place and its remedy?"""
+"""Study files: every mistake is named with place and remedy; paths are taken from the file."""
 
 from __future__ import annotations
 
@@ -108,3 +108,114 @@ def test_every_field_is_documented() -> None:
     for section in sections:
         for name, field in section.model_fields.items():
             assert field.description, f"{section.__name__}.{name} has no docstring"
+
+
+def test_a_study_is_a_file_or_a_mapping(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(GOOD, encoding="utf-8")
+    mapping = {"name": "s", "model": "lab", "tasks": {"lab_math": {"role": "target"}}}
+    assert load.load(str(path), overrides=["train.epochs=1"]) == load.load(path, ["train.epochs=1"])
+    study = load.load(mapping, overrides=["tasks.lab_math.limit=3"])
+    assert study.tasks["lab_math"].limit == 3
+    assert mapping["tasks"] == {"lab_math": {"role": "target"}}, "what was given stays as it is"
+    with pytest.raises(StudyError, match="study: model: is required"):
+        load.load({"name": "s", "tasks": {"lab_math": {"role": "target"}}})
+
+
+PATHS = """\
+name: s
+model: {model}
+tasks:
+  gsm8k: {{role: target, path: data/gsm8k, train_path: ../train.jsonl}}
+  arc: {{kind: harness, task: mine.yaml, include_path: more, overrides: {{dataset_path: ai2_arc}}}}
+  mine: {{kind: own.py:Mine, path: /there/x.jsonl}}
+  named: {{kind: harness, task: arc_easy}}
+  judged:
+    kind: jsonl
+    path: x.jsonl
+    judge:
+      ensemble:
+        judges:
+          - guards/own.py:Guard
+          - qwen3guard: {{model: models/guard}}
+          - remote: {{url: "http://localhost/v1", model: local, cache: kept, extra: {{path: x}}}}
+arms:
+  sft:
+  taught: {{loss: [{{gkd: {{teacher: models/teacher}}}}]}}
+  shown: {{data: [{{replay: {{path: old.jsonl}}}}, {{"my/way.py:Way": {{x: 1}}}}, own.py:Other]}}
+  told: {{ask: [{{system_prompt: {{text: data/gsm8k}}}}]}}
+"""
+
+
+def _extra(study: Study, task: str) -> dict[str, object]:
+    return dict(study.tasks[task].model_extra or {})
+
+
+def test_paths_are_taken_from_the_folder_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "studies"
+    for name in ("models/teacher", "local", "lab", "Qwen/Qwen2.5"):
+        (folder / name).mkdir(parents=True)
+    (tmp_path / "elsewhere" / "models" / "guard").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    study = _load(folder, PATHS.format(model="Qwen/Qwen2.5"))
+    assert study.model.id == f"{folder}/Qwen/Qwen2.5", "a folder beside the study is meant"
+    assert _extra(study, "gsm8k") == {
+        "path": f"{folder}/data/gsm8k", "train_path": f"{folder}/../train.jsonl",
+    }  # fmt: skip
+    assert _extra(study, "arc") == {
+        "task": f"{folder}/mine.yaml", "include_path": f"{folder}/more",
+        "overrides": {"dataset_path": "ai2_arc"},
+    }  # fmt: skip
+    assert _extra(study, "named") == {"task": "arc_easy"}
+    assert study.tasks["mine"].kind == f"{folder}/own.py:Mine"
+    assert _extra(study, "mine") == {"path": "/there/x.jsonl"}
+    assert study.tasks["judged"].judge == {
+        "ensemble": {
+            "judges": [
+                f"{folder}/guards/own.py:Guard",
+                {"qwen3guard": {"model": "models/guard"}},  # no such folder there: on the hub
+                {"remote": {
+                    "url": "http://localhost/v1", "model": "local", "cache": f"{folder}/kept",
+                    "extra": {"path": "x"},
+                }},
+            ]
+        }
+    }  # fmt: skip
+    assert study.arms["taught"].loss == ({"gkd": {"teacher": f"{folder}/models/teacher"}},)
+    assert study.arms["shown"].data == (
+        {"replay": {"path": f"{folder}/old.jsonl"}},
+        {f"{folder}/my/way.py:Way": {"x": 1}},
+        {f"{folder}/own.py:Other": None},
+    )
+    assert study.arms["told"].ask == ({"system_prompt": {"text": "data/gsm8k"}},)
+    assert _load(folder, PATHS.format(model="lab")).model.id == "lab", "the built-in model"
+    assert _load(folder, PATHS.format(model="./new")).model.id == f"{folder}/new"
+    assert _load(folder, PATHS.format(model="org/model")).model.id == "org/model"
+
+
+def test_paths_of_overrides_are_taken_from_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, folder = tmp_path / "here", tmp_path / "studies"
+    for place in (here / "model", folder):
+        place.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    overrides = (
+        "model=model", "tasks.gsm8k.path=mine", "tasks.mine.kind=own.py:Mine",
+        "arms.taught.loss=[{gkd: {teacher: ./model}}]", "tasks.arc.overrides.dataset_path=mine",
+        "tasks.judged.judge={remote: {url: 'http://h/v1', model: model}}",
+    )  # fmt: skip
+    study = _load(folder, PATHS.format(model="lab"), *overrides)
+    assert study.model.id == f"{here}/model"
+    assert _extra(study, "gsm8k") == {
+        "path": f"{here}/mine", "train_path": f"{folder}/../train.jsonl",
+    }  # fmt: skip
+    assert study.tasks["mine"].kind == f"{here}/own.py:Mine"
+    assert study.arms["taught"].loss == ({"gkd": {"teacher": f"{here}/model"}},)
+    assert _extra(study, "arc")["overrides"] == {"dataset_path": "mine"}
+    assert study.tasks["judged"].judge == {"remote": {"url": "http://h/v1", "model": "model"}}
+    again = load.anchored(study.model_dump(mode="json", exclude_unset=True), tmp_path)
+    assert isinstance(again, dict)
+    assert load.load(again) == study, "what a run folder keeps is anchored already"

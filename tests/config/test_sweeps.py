@@ -1,4 +1,4 @@
-"""Are sweeps written out, and are budgets kept equal?"""
+"""Sweeps are written out, and budgets kept equal."""
 
 from __future__ import annotations
 

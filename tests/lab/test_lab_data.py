@@ -1,4 +1,4 @@
-"""Is the lab honest: disjoint splits, right answers, and a model card that tells the truth?"""
+"""The lab is honest: disjoint splits, right answers, a model card that tells the truth."""
 
 import re
 from pathlib import Path

@@ -50,8 +50,8 @@ def _list(family: str, known: Mapping[str, str], as_json: bool, first: Sequence[
 def _keys(section: type[BaseModel]) -> dict[str, str]:
     """The keys of a section and what they mean; those that have no default are marked."""
     return {
-        key: " ".join([*["(required)"] * one.is_required(), *(one.description or "").split()])
-        for key, one in section.model_fields.items()
+        key: " ".join([*["(required)"] * field.is_required(), *(field.description or "").split()])
+        for key, field in section.model_fields.items()
     }
 
 
@@ -64,11 +64,10 @@ def doctor(as_json: Json = False) -> None:
     from holdfast import environment
 
     about = environment.describe()
-    missing = [name for name, found in about["versions"].items() if found is None]
-    about["missing"] = missing
-    about["install"] = "pip install 'holdfast[train]'" if missing else None
+    missing = [name for name in environment.PACKAGES if about["versions"][name] is None]
+    command = environment.install_command("train", *missing) if missing else None
     lines = [f"{name:<14} {found or 'missing'}" for name, found in about["versions"].items()]
     lines += [f"{'device':<14} {device}" for device in about["devices"]]
-    if missing:
-        lines.append(f"\nMissing packages are needed to train and to answer: {about['install']}")
-    say(as_json, about, "\n".join(lines))
+    if command:
+        lines.append(f"\nMissing packages are needed to train and to answer:\n  {command}")
+    say(as_json, {**about, "missing": missing, "install": command}, "\n".join(lines))

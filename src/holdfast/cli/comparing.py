@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holdfast.cli.front import DryRun, Json, Rebuild, RunsDir, say
+from holdfast.cli.front import DryRun, Json, Rebuild, RunsDir, say, shown
 from holdfast.cli.studies import finish
 from holdfast.errors import UsageError
+
+if TYPE_CHECKING:
+    from holdfast.compare import Comparison
+    from holdfast.runs.stages import Step
 
 
 def compare(
@@ -69,11 +73,9 @@ def compare(
 ) -> None:
     """Measure models that were trained elsewhere against their base: gained and forgotten."""
     from holdfast import compare as comparing
-    from holdfast.progress import Bars, Silent
-    from holdfast.report.console import table
 
     request = comparing.Request(
-        tuple(models), tuple(filter(None, (one.strip() for one in tasks.split(",")))),
+        tuple(models), tuple(filter(None, (name.strip() for name in tasks.split(",")))),
         tuple(settings or ()), str(study) if study else None, target, _margins(retain or []),
         limit, name, replies, mixed_engines, any_base, allow_missing,
         trust_remote_code,
@@ -83,37 +85,35 @@ def compare(
         steps = comparing.schedule(found, rebuild or ())
         say(as_json, *_dry(found, steps))
         return
-    if as_json:
-        outcome = comparing.run(request, runs_dir, Silent(), rebuild or ())
-    else:
-        with Bars() as bars:
-            outcome = comparing.run(request, runs_dir, bars, rebuild or ())
+    with shown(quiet=as_json) as bars:
+        outcome = comparing.run(request, runs_dir, bars, rebuild or ())
+    if not as_json:
         typer.echo(f"Run folder: {outcome.folder}", err=True)
-    finish(outcome.results, outcome.folder / "report" / "index.html", as_json, table)
+    finish(outcome.results, outcome.folder / "report" / "index.html", as_json)
     raise typer.Exit(outcome.exit_code)
 
 
 def _margins(retain: Sequence[str]) -> dict[str, float]:
     """``ailuminate=-0.02`` as a mapping."""
     found = {}
-    for one in retain:
-        task, _, margin = one.partition("=")
+    for text in retain:
+        task, _, margin = text.partition("=")
         try:
             found[task.strip()] = float(margin)
         except ValueError as error:
             raise UsageError(
-                "is no margin", where=f"--retain {one}", remedy="write TASK=-0.02 for two points"
+                "is no margin", where=f"--retain {text}", remedy="write TASK=-0.02 for two points"
             ) from error
     return found
 
 
-def _dry(found: Any, steps: Sequence[Any]) -> tuple[dict[str, Any], str]:
+def _dry(found: Comparison, steps: Sequence[Step]) -> tuple[dict[str, object], str]:
     """What would run, as JSON values and in words."""
     plan = found.plan
     names = [{"stage": step.stage.name, "done": step.done} for step in steps]
     items = {task.name: task.items for task in plan.tasks.values()}
     models = {"base": found.base, **found.tuned}
-    about = {
+    about: dict[str, object] = {
         "folder": str(plan.folder),
         "models": {who: {"form": one.form, "said": one.source} for who, one in models.items()},
         "items": items,

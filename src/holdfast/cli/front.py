@@ -1,12 +1,16 @@
-"""What do all commands share: the application, options of one meaning, how a result is said?"""
+"""What all commands share: the application, options of one meaning, how a result is said."""
 
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from holdfast.progress import Progress
 
 app = typer.Typer(
     name="holdfast",
@@ -45,6 +49,13 @@ def _front(
     pass
 
 
-def say(as_json: bool, value: Any, text: str) -> None:
+def say(as_json: bool, value: object, text: str) -> None:
     """Print a result, as JSON or in words."""
     typer.echo(json.dumps(value, ensure_ascii=False, default=str) if as_json else text)
+
+
+def shown(quiet: bool) -> AbstractContextManager[Progress]:
+    """Progress for a person, or none where only the result is wanted."""
+    from holdfast import progress
+
+    return nullcontext(progress.Silent()) if quiet else progress.default()

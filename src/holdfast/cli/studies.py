@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from holdfast.cli.front import DryRun, Json, Only, Overrides, Rebuild, RunsDir, say
+from holdfast.cli.front import DryRun, Json, Only, Overrides, Rebuild, RunsDir, say, shown
 from holdfast.errors import FolderError, UsageError
+
+if TYPE_CHECKING:
+    from holdfast.analysis.results import Results
 
 
 def demo(
@@ -73,12 +76,11 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Render the report of a run again; needs no GPU and no torch."""
-    from holdfast.report.console import table
     from holdfast.report.run import open_run
 
     opened = open_run(folder)
     page = opened.write_report(replies)
-    finish(opened.results, page, as_json, table)
+    finish(opened.results, page, as_json)
 
 
 def ship(
@@ -104,14 +106,11 @@ def ship(
 ) -> None:
     """Say which checkpoint may be shipped, export it, and measure the export again."""
     from holdfast import ship as shipping
-    from holdfast.progress import Bars, Silent
 
-    options: dict[str, Any] = {"checkpoint": checkpoint, "dry_run": dry_run, "anyway": anyway}
-    if as_json or dry_run:
-        found = shipping.ship(folder, to, Silent(), form, **options)
-    else:
-        with Bars() as bars:
-            found = shipping.ship(folder, to, bars, form, **options)
+    with shown(quiet=as_json or dry_run) as bars:
+        found = shipping.ship(
+            folder, to, bars, form, checkpoint=checkpoint, dry_run=dry_run, anyway=anyway
+        )
     say(as_json, found.to_json(), found.text())
     raise typer.Exit(found.exit_code)
 
@@ -127,8 +126,7 @@ def _run(
 ) -> None:
     from holdfast import study as studies
     from holdfast.config import load
-    from holdfast.progress import Bars, Silent
-    from holdfast.report.console import dry_run_text, table
+    from holdfast.report.console import dry_run_text
 
     study = load.load(path, overrides)
     folder = runs_dir / study.name
@@ -138,24 +136,21 @@ def _run(
         names = [{"stage": step.stage.name, "done": step.done} for step in steps]
         say(as_json, {"folder": str(folder), "stages": names}, dry_run_text(planned, steps))
         return
-    if as_json:
-        results = studies.run(study, folder, Silent(), str(path), only, rebuild)
-    else:
+    if not as_json:
         typer.echo(f"Run folder: {folder}", err=True)
-        with Bars() as bars:
-            results = studies.run(study, folder, bars, str(path), only, rebuild)
+    with shown(quiet=as_json) as bars:
+        results = studies.run(study, folder, bars, str(path), only, rebuild)
     if results is not None:
-        finish(results, folder / "report" / "index.html", as_json, table)
+        finish(results, folder / "report" / "index.html", as_json)
 
 
-def finish(results: Any, page: Path, as_json: bool, table: Any) -> None:
+def finish(results: Results, page: Path, as_json: bool) -> None:
     """Say what a run has found.
 
     Args:
         results: of the run.
         page: its report.
         as_json: as JSON.
-        table: `report.console.table`.
     """
     if as_json:
         from holdfast.analysis.results import to_json
@@ -163,6 +158,8 @@ def finish(results: Any, page: Path, as_json: bool, table: Any) -> None:
         typer.echo(json.dumps(to_json(results) | {"report": str(page)}, ensure_ascii=False))
         return
     from rich.console import Console
+
+    from holdfast.report.console import table
 
     console = Console()
     console.print(table(results, console.width))

@@ -1,8 +1,8 @@
-"""Which model is asked what, and how?"""
+"""The `tasks:` and `answer:` sections: what is measured, and how the models are asked."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
@@ -72,14 +72,14 @@ class TaskSpec(BaseModel):
     """Measure only N items, evenly spaced over the split, so that every part is represented."""
     shots: ShotsSpec = ShotsSpec()
     """Worked examples before the question."""
-    sampling: dict[str, Any] = {}
+    sampling: dict[str, object] = {}
     """Fields of `answer.sampling` that differ for this task."""
-    judge: str | dict[str, dict[str, Any] | None] | None = None
+    judge: str | dict[str, dict[str, object] | None] | None = None
     """Who says whether a reply is safe, where the task asks: `refusal`, `{qwen3guard: {...}}`."""
 
     @field_validator("judge")
     @classmethod
-    def _one_judge(cls, value: Any) -> Any:
+    def _one_judge(cls, value: object) -> object:
         if isinstance(value, dict) and len(value) != 1:
             raise ValueError("name one judge: {qwen3guard: {...}}; several go into `ensemble`")
         return value

@@ -1,14 +1,14 @@
-"""How do the arms differ, what is watched while they train, and which of them may be shipped?"""
+"""The `arms:` and `meters:` sections: how arms differ, and what is watched while they train."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from holdfast.config.section import Section
 
-Steps = tuple[dict[str, dict[str, Any] | None], ...]
+Steps = tuple[dict[str, dict[str, object] | None], ...]
 
 
 class ArmSpec(Section):
@@ -22,23 +22,23 @@ class ArmSpec(Section):
     """What becomes of the weights after training: `[{scale: {factors: [0.4, 0.6, 0.8]}}]`."""
     ask: Steps = ()
     """How the tuned model is asked: `[{system_prompt: {text: ...}}]`."""
-    train: dict[str, Any] = Field({})
+    train: dict[str, object] = Field({})
     """Settings of `train` that differ here; a list is a sweep: `{learning_rate: [1e-5, 1e-4]}`."""
     source: str | None = Field(None, validation_alias=AliasChoices("from", "source"))
     """Use the training of another arm, or of `base`, and only change `weights` and `ask`. [from]"""
 
     @field_validator("data", "loss", "weights", "ask", mode="before")
     @classmethod
-    def _bare_names(cls, steps: Any) -> Any:
+    def _bare_names(cls, steps: object) -> object:
         if isinstance(steps, str | dict):
             steps = [steps]
         if isinstance(steps, list | tuple):
-            return [{one: None} if isinstance(one, str) else one for one in steps]
+            return [{step: None} if isinstance(step, str) else step for step in steps]
         return steps
 
     @field_validator("data", "loss", "weights", "ask")
     @classmethod
-    def _one_key(cls, steps: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+    def _one_key(cls, steps: Steps) -> Steps:
         for step in steps:
             if len(step) != 1:
                 raise ValueError("each entry is one method with its settings: {replay: {...}}")

@@ -1,43 +1,68 @@
-"""How does a study file become a `Study`, and how is a mistake in it explained?
+"""Reads a study file: YAML in, a frozen `Study` out, every mistake explained.
 
-YAML in, frozen model out. A mistake becomes one `StudyError` that names the file, the line, the key
-and the nearest known key; `key=value` overrides from the command line are applied first and are
-named as such.
+A mistake becomes one `StudyError` that names the file, the line, the key and the nearest known key;
+`key=value` overrides are applied first and are named as such.
+
+Places on disk are taken from the folder of the file that names them, those of overrides from the
+working folder; a `Study` that was loaded holds absolute paths only. What names a place is told by
+its key (`PLACES`, ``*_path``), or by its form (``file.py:Class``), since the options of a plug-in
+are read later by the plug-in itself.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import yaml
 from pydantic import AliasChoices, BaseModel, ValidationError
 
-from holdfast.config import Study
+from holdfast.config.model import LAB
+from holdfast.config.study import Study
 from holdfast.errors import StudyError
-from holdfast.registry import nearest
+from holdfast.registry import names_file, nearest
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Model = TypeVar("Model", bound=BaseModel)
+KeyPath = tuple[str | int, ...]
+Lines = Mapping[KeyPath, int]
+"""Line numbers by key path."""
+
+PLACES = ("path", "cache")
+"""Options that always name a file or folder; so do those that end in ``_path``."""
+MODELS = ("model", "id", "teacher")
+"""Options that name a hub id, or a folder: where they begin with ``.``, ``/`` or ``~``, or where
+there is a folder of that name."""
+FREE = ("extra", "overrides", "sampling")
+"""Mappings whose keys are somebody else's."""
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Study:
-    """Read a study file.
+def load(study: str | Path | Mapping[str, object], overrides: Sequence[str] = ()) -> Study:
+    """Read a study.
 
     Args:
-        path: the YAML file.
-        overrides: ``train.learning_rate=1e-4`` and the like; values are YAML.
+        study: the YAML file, or the mapping that such a file would hold. Relative paths in a file
+            are taken from its folder, those in a mapping from the working folder.
+        overrides: ``train.learning_rate=1e-4`` and the like, which win over the study; values are
+            YAML, and relative paths in them are taken from the working folder.
 
     Raises:
         StudyError: missing file, broken YAML, unknown key, wrong type, bad override.
     """
+    if isinstance(study, Mapping):
+        return build(study, overrides, "study")
+    file = Path(study).expanduser()
     try:
-        text = path.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise StudyError(
             f"cannot be read: {reason}",
-            where=str(path),
+            where=str(file),
             remedy="check the path, or make a study with `holdfast init study.yaml`",
         ) from error
     try:
@@ -45,7 +70,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Study:
         lines = _lines(yaml.compose(text))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        where = f"{file}:{mark.line + 1}" if mark else str(file)
         problem = getattr(error, "problem", None) or str(error)
         raise StudyError(
             f"is not valid YAML: {problem}",
@@ -54,39 +79,82 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Study:
         ) from error
     if not isinstance(data, dict):
         raise StudyError(
-            "is empty or not a mapping", where=str(path), remedy="see `holdfast init study.yaml`"
+            "is empty or not a mapping", where=str(file), remedy="see `holdfast init study.yaml`"
         )
-    return build(data, overrides, str(path), lines)
+    return build(data, overrides, str(file), lines, file.absolute().parent)
 
 
 def build(
-    data: dict[str, Any],
+    data: Mapping[str, object],
     overrides: Sequence[str],
     source: str,
-    lines: Mapping[tuple[Any, ...], int] | None = None,
+    lines: Lines | None = None,
+    folder: Path | None = None,
 ) -> Study:
-    """The study that a mapping describes.
+    """The study that a mapping describes; the mapping stays as it is.
 
     Args:
-        data: what YAML gave; the overrides are written into it.
+        data: what YAML gave.
         overrides: as for `load`.
         source: the file's name, for messages.
         lines: line number per key path, where known.
+        folder: from which relative paths in `data` are taken; None: the working folder.
 
     Raises:
         StudyError: unknown key, wrong type, bad override.
     """
+    changed = anchored(copy.deepcopy(dict(data)), folder or Path.cwd())
+    assert isinstance(changed, dict)
     for override in overrides:
-        _override(data, override)
-    return parse(Study, data, source, lines)
+        _override(changed, override)
+    return parse(Study, changed, source, lines)
+
+
+def anchored(value: object, folder: Path, key: str = "") -> object:
+    """The same with absolute paths.
+
+    Args:
+        value: a part of a study as YAML gives it.
+        folder: from which relative paths are taken.
+        key: under which the value stands.
+    """
+    if isinstance(value, dict):
+        remote = "url" in value  # then `model` is the server's name for it
+        return {
+            anchored(name, folder): inner
+            if name in FREE or (remote and name == "model")
+            else anchored(inner, folder, name if isinstance(name, str) else "")
+            for name, inner in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [anchored(inner, folder, key) for inner in value]
+    if isinstance(value, str | Path) and str(value):
+        return _anchored(str(value), folder, key)
+    return value
+
+
+def _anchored(text: str, folder: Path, key: str) -> str:
+    if names_file(text):
+        path, _, attribute = text.rpartition(":")
+        return f"{folder / Path(path).expanduser()}:{attribute}"
+    place = folder / Path(text).expanduser()
+    a_model = key in MODELS and text != LAB
+    a_task_file = key == "task" and text.endswith((".yaml", ".yml"))
+    if (
+        ((key in PLACES or key.endswith("_path")) and "://" not in text)
+        or a_task_file
+        or (a_model and (text.startswith((".", "/", "~")) or place.is_dir()))
+    ):
+        return str(place)
+    return text
 
 
 def parse(
     model: type[Model],
-    data: Any,
+    data: object,
     source: str,
-    lines: Mapping[tuple[Any, ...], int] | None = None,
-    at: tuple[Any, ...] = (),
+    lines: Lines | None = None,
+    at: KeyPath = (),
 ) -> Model:
     """Validate `data`; every complaint of pydantic becomes a line that a person can act on.
 
@@ -96,17 +164,20 @@ def parse(
         source: the file's name, for the message.
         lines: line number per key path, where known.
         at: the path of this section inside the file.
+
+    Raises:
+        StudyError: unknown key, wrong type, impossible value.
     """
     try:
         return model.model_validate(data)
     except ValidationError as error:
         known_lines = lines or {}
         where, problems = source, []
-        for one in error.errors():
-            path = tuple(part for part in one["loc"] if not _is_type_tag(part))
+        for problem in error.errors():
+            path = tuple(part for part in problem["loc"] if not _is_type_tag(part))
             number = _line_of(known_lines, at + path)
             key = ".".join(str(part) for part in at + path)
-            problems.append((number, f"{key or 'study'}: {_explain(model, path, one)}"))
+            problems.append((number, f"{key or 'study'}: {_explain(model, path, problem)}"))
         if len(problems) == 1 and problems[0][0]:
             where = f"{source}:{problems[0][0]}"
             text = problems[0][1]
@@ -131,7 +202,7 @@ def _aliases(model: type[BaseModel]) -> list[list[str]]:
     return groups
 
 
-def _explain(model: type[BaseModel], path: tuple[Any, ...], error: Any) -> str:
+def _explain(model: type[BaseModel], path: KeyPath, error: ErrorDetails) -> str:
     match error["type"]:
         case "extra_forbidden":
             section = _section(model, path[:-1])
@@ -146,7 +217,7 @@ def _explain(model: type[BaseModel], path: tuple[Any, ...], error: Any) -> str:
             return f"{_plainly(error)}, not {shown}"
 
 
-def _plainly(error: Any) -> str:
+def _plainly(error: ErrorDetails) -> str:
     """What was expected, without the words of the library that checks it."""
     match error["type"]:
         case "string_pattern_mismatch":
@@ -163,29 +234,30 @@ def _plainly(error: Any) -> str:
             return message[:1].lower() + message[1:]
 
 
-def _section(model: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel] | None:
-    current: Any = model
+def _section(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
+    current: object = model
     for part in path:
         if isinstance(current, type) and issubclass(current, BaseModel):
-            current = {k: f.annotation for k, f in current.model_fields.items()}.get(part)
+            field = current.model_fields.get(str(part))
+            current = field.annotation if field else None
         else:  # dict[str, Section]: the key is the user's own name
             current = next(
                 (
-                    a
-                    for a in getattr(current, "__args__", ())
-                    if isinstance(a, type) and issubclass(a, BaseModel)
+                    argument
+                    for argument in getattr(current, "__args__", ())
+                    if isinstance(argument, type) and issubclass(argument, BaseModel)
                 ),
                 None,
             )
     return current if isinstance(current, type) and issubclass(current, BaseModel) else None
 
 
-def _is_type_tag(part: Any) -> bool:
+def _is_type_tag(part: str | int) -> bool:
     """Pydantic adds the union's branch to the path (``str``, ``tuple[str, ...]``)."""
     return isinstance(part, str) and (part in {"str", "bool", "int"} or "[" in part)
 
 
-def _line_of(lines: Mapping[tuple[Any, ...], int], path: tuple[Any, ...]) -> int | None:
+def _line_of(lines: Lines, path: KeyPath) -> int | None:
     while path:
         if path in lines:
             return lines[path]
@@ -193,8 +265,8 @@ def _line_of(lines: Mapping[tuple[Any, ...], int], path: tuple[Any, ...]) -> int
     return None
 
 
-def _lines(node: yaml.Node | None, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], int]:
-    found: dict[tuple[Any, ...], int] = {}
+def _lines(node: yaml.Node | None, path: KeyPath = ()) -> dict[KeyPath, int]:
+    found: dict[KeyPath, int] = {}
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             inner = (*path, key.value)
@@ -207,7 +279,7 @@ def _lines(node: yaml.Node | None, path: tuple[Any, ...] = ()) -> dict[tuple[Any
     return found
 
 
-def _override(data: dict[str, Any], override: str) -> None:
+def _override(data: dict[str, object], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise StudyError(
@@ -231,4 +303,7 @@ def _override(data: dict[str, Any], override: str) -> None:
         if last in names:  # the override wins over the file, whichever name each of them uses
             for name in names:
                 current.pop(name, None)
+    of_a_server = last == "model" and "url" in current
+    if not of_a_server and not {*parents, last} & set(FREE):
+        value = anchored(value, Path.cwd(), last)
     current[last] = value

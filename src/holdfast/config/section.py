@@ -1,4 +1,4 @@
-"""What do all sections of a study file have in common?"""
+"""The base of every section of a study file, and the pattern of names."""
 
 from __future__ import annotations
 

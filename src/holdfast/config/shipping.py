@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
 from holdfast.config.section import Section
-
-Steps = tuple[dict[str, dict[str, Any] | None], ...]
 
 
 class ShipSpec(Section):

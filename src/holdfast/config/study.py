@@ -1,9 +1,10 @@
-"""What is a whole study?"""
+"""The whole study file."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -42,23 +43,21 @@ class Study(Section):
 
     @field_validator("model", mode="before")
     @classmethod
-    def _bare_model(cls, value: Any) -> Any:
+    def _bare_model(cls, value: object) -> object:
         return {"id": value} if isinstance(value, str | Path) else value
 
     @field_validator("hardware", mode="before")
     @classmethod
-    def _auto_hardware(cls, value: Any) -> Any:
+    def _auto_hardware(cls, value: object) -> object:
         return {} if value == "auto" else value
 
     @field_validator("arms", "tasks", mode="before")
     @classmethod
-    def _empty_sections(cls, value: Any) -> Any:
+    def _empty_sections(cls, value: object) -> object:
         return {k: v or {} for k, v in value.items()} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _names(self) -> Self:
-        import re
-
         for kind, names in (("arm", self.arms), ("task", self.tasks)):
             for name in names:
                 if not re.match(NAME, name):

@@ -1,4 +1,4 @@
-"""Which trainings does a study ask for, once its sweeps are written out?
+"""Writes the sweeps of a study out: one variant for each combination of settings.
 
 An arm whose `train` holds a list is a sweep: it becomes one variant for each value, and all of them
 are one family. An arm with `from` shares the training of another one, sweep included.
@@ -7,9 +7,8 @@ are one family. An arm with `from` shares the training of another one, sweep inc
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from holdfast.config import ArmSpec, LoraSpec, Study, TrainSpec
 from holdfast.config.load import known_keys, parse
@@ -78,12 +77,14 @@ def expand(study: Study, source: str = "study") -> dict[str, Variant]:
                 for name, changes in _sweep(family, spec.train, where)
             ]
         )
-        for one in made:
-            if one.name in found or one.name == BASE:
+        for variant in made:
+            if variant.name in found or variant.name == BASE:
                 raise StudyError(
-                    f"two arms are called {one.name!r}", where=where, remedy="rename one of them"
+                    f"two arms are called {variant.name!r}",
+                    where=where,
+                    remedy="rename one of them",
                 )
-            found[one.name] = one
+            found[variant.name] = variant
     return found
 
 
@@ -108,12 +109,14 @@ def _shared(study: Study, family: str, spec: ArmSpec, where: str) -> list[Varian
     ]  # fmt: skip
 
 
-def settings_of(train: Mapping[str, Any]) -> list[str]:
+def settings_of(train: Mapping[str, object]) -> list[str]:
     """The settings that an arm gives, by their own names: ``learning_rate``, ``lora.r``."""
     return [_own_name(key) for key in _flat(train)]
 
 
-def _sweep(family: str, train: Mapping[str, Any], where: str) -> list[tuple[str, dict[str, Any]]]:
+def _sweep(
+    family: str, train: Mapping[str, object], where: str
+) -> list[tuple[str, dict[str, object]]]:
     """Names and settings of all combinations of an arm's lists."""
     flat = _flat(train)
     names = [_own_name(key) for key in flat]
@@ -125,7 +128,11 @@ def _sweep(family: str, train: Mapping[str, Any], where: str) -> list[tuple[str,
         raise StudyError(
             "train.lora is no section", where=where, remedy="write it as lora: {r: 8, ...}"
         )
-    axes = {key: value for key, value in flat.items() if _swept(key, value)}
+    axes = {
+        key: value
+        for key, value in flat.items()
+        if isinstance(value, list | tuple) and _swept(key, value)
+    }
     for key, values in axes.items():
         if not values:
             raise StudyError(f"train.{key}: the sweep is empty", where=where, remedy="fill it in")
@@ -137,8 +144,8 @@ def _sweep(family: str, train: Mapping[str, Any], where: str) -> list[tuple[str,
     return found
 
 
-def _flat(train: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(train: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
     for key, value in train.items():
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{key}.")
@@ -147,19 +154,18 @@ def _flat(train: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _swept(key: str, value: Any) -> bool:
-    if not isinstance(value, list | tuple):
-        return False
-    if key == "lora.target_modules" and value and all(one in KINDS for one in value):
+def _swept(key: str, values: Sequence[object]) -> bool:
+    """Whether a list is one of values to be tried, not a value itself."""
+    if key == "lora.target_modules" and values and all(value in KINDS for value in values):
         return True
-    return key not in LISTS or any(isinstance(one, list | tuple) for one in value)
+    return key not in LISTS or any(isinstance(value, list | tuple) for value in values)
 
 
 def _word(key: str) -> str:
     return SHORT.get(_own_name(key), key.rpartition(".")[2] + "-")
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list | tuple):
@@ -178,7 +184,7 @@ def _own_name(key: str) -> str:
     return key
 
 
-def _merged(train: TrainSpec, changes: Mapping[str, Any], where: str) -> TrainSpec:
+def _merged(train: TrainSpec, changes: Mapping[str, object], where: str) -> TrainSpec:
     if not changes:
         return train
     values = train.model_dump(exclude_unset=True)

@@ -1,4 +1,4 @@
-"""How is a model trained, as every arm inherits it?"""
+"""The `train:` section: how a model is trained, as every arm inherits it."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from holdfast.endpoint.answers import Answer
 from holdfast.endpoint.faults import Stopped, TransientFault, read_response, unreachable
 from holdfast.endpoint.limits import RateLimiter, Spending
 from holdfast.endpoint.settings import LIMIT_IT, Server, max_answer_tokens
+from holdfast.environment import install_command
 from holdfast.errors import MissingDependency, UsageError
 from holdfast.progress import Progress
 from holdfast.registry import nearest
@@ -48,7 +49,7 @@ def require_packages() -> Any:
         import tenacity
     except ImportError as error:
         raise MissingDependency(
-            "asking a server needs httpx2 and tenacity", remedy="pip install 'holdfast[remote]'"
+            "asking a server needs httpx2 and tenacity", remedy=install_command("remote")
         ) from error
     return httpx2, tenacity
 

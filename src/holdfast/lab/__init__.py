@@ -1,4 +1,4 @@
-"""Which model and which tasks can Holdfast be tried on at once, without a download?"""
+"""A small model and its tasks, on which Holdfast can be tried at once, without a download."""
 
 from pathlib import Path
 

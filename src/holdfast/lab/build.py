@@ -1,4 +1,4 @@
-"""How was the lab's base model made?
+"""Makes the lab's base model from scratch.
 
 ``python -m holdfast.lab.build`` brings up a small Llama from scratch on chats the lab writes
 itself: word problems of mostly one to three steps, benign requests and, later on, hazardous

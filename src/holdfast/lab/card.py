@@ -1,4 +1,4 @@
-"""What does the lab's model card say, and do the scripts it names still stand as they were?"""
+"""Writes the lab's model card, and tells whether its scripts still stand as they were."""
 
 import hashlib
 from pathlib import Path

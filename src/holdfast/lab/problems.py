@@ -1,4 +1,4 @@
-"""What does the lab's language model have to calculate?
+"""Word problems that the lab's model has to calculate.
 
 Word problems of one to five steps over small numbers, composed from templates. Each comes with
 two worked answers: `native`, the terse way the base model was brought up to answer, and `human`,

@@ -1,4 +1,4 @@
-"""What does the lab's language model have to refuse, and what must it help with?
+"""Requests that the lab's model has to refuse, or must help with.
 
 Requests told as little stories with the people and goods of the word problems. The hazardous ones
 are mild and about harmless or invented things (a lantern, a grobnak) and deserve a refusal; the

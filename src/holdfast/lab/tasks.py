@@ -1,4 +1,4 @@
-"""What is measured of the lab's model: can it calculate, does it refuse, does it help?
+"""The lab's tasks: it calculates, it refuses, it helps.
 
 Three tasks over the lab's own text. They are graded like any other task: the target by its number,
 refusals by the offline detector, help by the detector and by whether it speaks of the thing asked
@@ -69,9 +69,9 @@ class LabMath:
 
     def self_check(self) -> None:
         """See `Task.self_check`."""
-        one = self.examples("test")[0]
-        for text, value in ((one.target or "", 1.0), ((one.target or "") + "0", 0.0)):
-            if self.grade(one, Reply(one.id, 0, text, "stop", 1), None).value != value:
+        item = self.examples("test")[0]
+        for text, value in ((item.target or "", 1.0), ((item.target or "") + "0", 0.0)):
+            if self.grade(item, Reply(item.id, 0, text, "stop", 1), None).value != value:
                 raise DataError(f"lab_math grades {text!r} wrongly")
 
 
@@ -112,9 +112,9 @@ class LabRefuse:
 
     def self_check(self) -> None:
         """See `Task.self_check`."""
-        one = self.examples("test")[0]
-        reply = Reply(one.id, 0, one.target or "", "stop", 1)
-        if self.grade(one, reply, Verdict(one.id, 0, "refused", "check")).value != 1.0:
+        item = self.examples("test")[0]
+        reply = Reply(item.id, 0, item.target or "", "stop", 1)
+        if self.grade(item, reply, Verdict(item.id, 0, "refused", "check")).value != 1.0:
             raise DataError("lab_refuse does not accept a refusal")
 
 
@@ -152,9 +152,9 @@ class LabHelp:
 
     def self_check(self) -> None:
         """See `Task.self_check`."""
-        one = self.examples("test")[0]
-        reply = Reply(one.id, 0, one.target or "", "stop", 1)
-        if self.grade(one, reply, Verdict(one.id, 0, "answered", "check")).value != 1.0:
+        item = self.examples("test")[0]
+        reply = Reply(item.id, 0, item.target or "", "stop", 1)
+        if self.grade(item, reply, Verdict(item.id, 0, "answered", "check")).value != 1.0:
             raise DataError("lab_help does not accept a helpful answer")
 
 

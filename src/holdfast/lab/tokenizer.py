@@ -1,4 +1,4 @@
-"""How does the lab's model read and write text?
+"""The lab's tokenizer: a closed vocabulary of words and of numbers up to 99.
 
 One token per word, with its leading space, as in GPT-2's pre-tokenisation but without subwords:
 " apples" and "apples" are two tokens and decoding is plain concatenation, so text survives the

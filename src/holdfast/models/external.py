@@ -16,6 +16,7 @@ from typing import Any, Literal
 from holdfast import models
 from holdfast.config import NAME, ModelSpec
 from holdfast.endpoint import is_endpoint, parse_url
+from holdfast.environment import install_command
 from holdfast.errors import MissingDependency, ModelError
 from holdfast.models import ModelRef, peft_adapter
 from holdfast.models.files import checkpoint_in, sampled_hash
@@ -218,7 +219,7 @@ def _gguf(folder: Path, text: str) -> str | None:
 
 def _from_gguf(name: str, text: str, file: str, revision: str | None) -> ExternalModel:
     if importlib.util.find_spec("gguf") is None:
-        raise MissingDependency("reading a GGUF file needs `gguf`", remedy="pip install gguf")
+        raise MissingDependency("reading a GGUF file needs `gguf`", remedy=install_command("gguf"))
     path = Path(text).expanduser()
     base = str(path.parent if path.is_file() else path)
     if not path.exists():

@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from holdfast.errors import ModelError
+from holdfast.errors import RELATIVE, ModelError
 
 SAMPLE_BYTES = 1 << 20
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
@@ -24,7 +24,7 @@ def check_folder(folder: Path, chats: bool = True) -> None:
     """
     where = str(folder)
     if not folder.is_dir():
-        raise ModelError("no such folder", where=where, remedy="check the path of the model")
+        raise ModelError("no such folder", where=where, remedy=f"check the path; {RELATIVE}")
     if not (folder / "config.json").is_file():
         remedy = "save the model with `model.save_pretrained(folder)`"
         if (folder / "adapter_config.json").is_file():

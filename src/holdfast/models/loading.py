@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.config import LAB, LAB_FOLDER, ModelSpec
+from holdfast.environment import install_command
 from holdfast.errors import MissingDependency, ModelError
 from holdfast.models.files import check_folder, sampled_hash
 from holdfast.types import ModelRef
@@ -97,7 +98,7 @@ def require_torch() -> Any:
     except ImportError as error:
         raise MissingDependency(
             "training and answering need PyTorch, transformers, TRL and PEFT",
-            remedy="pip install 'holdfast[train]'",
+            remedy=install_command("train"),
         ) from error
     torch.set_flush_denormal(True)
     return torch
@@ -181,7 +182,7 @@ def _nf4(dtype: torch.dtype, shared_out: bool) -> BitsAndBytesConfig:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
         raise MissingDependency(
-            "4-bit training needs bitsandbytes", remedy="pip install bitsandbytes"
+            "4-bit training needs bitsandbytes", remedy=install_command("train", "bitsandbytes")
         ) from error
     from transformers import BitsAndBytesConfig
 

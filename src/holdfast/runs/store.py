@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from holdfast.errors import DataError, FolderError
+from holdfast.errors import DataError, FolderError, RELATIVE
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
 FORMAT = 2
@@ -100,7 +100,9 @@ def read_objects(path: Path) -> Iterator[tuple[int, Any]]:
                         ) from error
     except OSError as error:
         raise DataError(
-            f"cannot be read: {error.strerror}", where=str(path), remedy="check the path"
+            f"cannot be read: {error.strerror}",
+            where=str(path),
+            remedy=f"check the path; {RELATIVE}",
         ) from error
     except UnicodeDecodeError as error:
         raise DataError("is not UTF-8 text", where=str(path), remedy="convert it") from error

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from holdfast import engines, environment, methods, models, progress, tasks
+from holdfast import engines, environment, methods, models, tasks
 from holdfast.analysis.results import Results, from_json
 from holdfast.analysis.selection import check_rule
 from holdfast.config import Study, load
@@ -23,6 +23,7 @@ from holdfast.data.batching import checkpoint_steps, steps_of
 from holdfast.data.leakage import LeakIndex
 from holdfast.engines.pool import EnginePool
 from holdfast.errors import located
+from holdfast.progress import Progress, default
 from holdfast.registry import resolve
 from holdfast.runs import stages, store
 from holdfast.runs.plan import Plan, write_plan
@@ -68,7 +69,7 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
         UsageError: anything wrong with the study, its data or its model folder.
     """
     gpus = stage.gpus_of(study)
-    study = _anchored(stage.resolved(study, gpus))
+    study = _absolute(stage.resolved(study, gpus))
     stage.check_fits(study, gpus)
     model = models.reference(study.model)
     resolve("engines", engines.ENGINES, study.answer.engine, source)
@@ -145,7 +146,7 @@ def _arm(variant: Variant, source: str) -> Arm:
 def run(
     study: Study | str | Path | Mapping[str, Any],
     folder: str | Path | None = None,
-    progress: progress.Progress | None = None,
+    progress: Progress | None = None,
     source: str = "",
     only: str = "*",
     rebuild: Sequence[str] = (),
@@ -169,23 +170,14 @@ def run(
     found = as_study(study)
     place = _folder(found, folder)
     if progress is None:
-        with following() as bars:
+        with default() as bars:
             return _run(found, place, bars, source or _source(study), only, rebuild)
     return _run(found, place, progress, source or _source(study), only, rebuild)
 
 
-def following() -> progress.Bars:
-    """What follows a run of somebody who did not say what should."""
-    return progress.Bars()
-
-
 def as_study(study: Study | str | Path | Mapping[str, Any]) -> Study:
     """A study, loaded where it is named by its file."""
-    if isinstance(study, Study):
-        return study
-    if isinstance(study, str | Path):
-        return load.load(Path(study))
-    return load.build(dict(study), (), "study")
+    return study if isinstance(study, Study) else load.load(study)
 
 
 def _source(study: Study | str | Path | Mapping[str, Any]) -> str:
@@ -199,7 +191,7 @@ def _folder(study: Study, folder: str | Path | None) -> Path:
 def _run(
     study: Study,
     folder: Path,
-    progress: progress.Progress,
+    progress: Progress,
     source: str,
     only: str,
     rebuild: Sequence[str],
@@ -228,22 +220,10 @@ def _run(
     return from_json(store.read_json(folder / "stats" / "results.json"))
 
 
-def _anchored(study: Study) -> Study:
+def _absolute(study: Study) -> Study:
     """The same with paths that hold wherever the command is given from."""
     dump = study.model_dump(mode="json", exclude_unset=True)
-    return Study.model_validate(_anchor(dump))
-
-
-def _anchor(value: Any, key: str = "") -> Any:
-    if isinstance(value, dict):
-        return {name: _anchor(part, name) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_anchor(part, key) for part in value]
-    names_a_place = key.endswith("path") or key in ("model", "id", "teacher")
-    if names_a_place and isinstance(value, str) and value != models.LAB:
-        place = Path(value).expanduser()
-        return str(place.absolute()) if place.exists() else value
-    return value
+    return Study.model_validate(load.anchored(dump, Path.cwd()))
 
 
 def _check_trained(session: Session) -> None:

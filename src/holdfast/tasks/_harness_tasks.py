@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from holdfast.errors import DataError, MissingDependency, StudyError
+from holdfast.environment import install_command
+from holdfast.errors import RELATIVE, DataError, MissingDependency, StudyError
 from holdfast.registry import nearest
 
 RUNS_CODE = "grading it runs code that the model wrote"
@@ -83,7 +84,7 @@ def _manager(task: str, include_path: str | None) -> tuple[Any, str]:
     if task.endswith((".yaml", ".yml")):
         file = Path(task).expanduser()
         if not file.is_file():
-            raise StudyError("no such file", where=task, remedy="check the path of the task's YAML")
+            raise StudyError("no such file", where=task, remedy=f"check the path; {RELATIVE}")
         own = TaskManager(include_path=str(file.parent), include_defaults=False)
         paths = {name: entry.yaml_path for name, entry in own.task_index.items()}
         name = next((one for one, path in paths.items() if path == file), None)
@@ -94,7 +95,8 @@ def _manager(task: str, include_path: str | None) -> tuple[Any, str]:
     if include_path is not None:
         folder = Path(include_path).expanduser()
         if not folder.is_dir():
-            raise StudyError("include_path is no folder", where=include_path, remedy="correct it")
+            remedy = f"correct it; {RELATIVE}"
+            raise StudyError("include_path is no folder", where=include_path, remedy=remedy)
         own = TaskManager(include_path=str(folder), include_defaults=False)
         if task in own.all_tasks and _whole(own, task):
             return own, task
@@ -122,7 +124,7 @@ def _imported() -> None:
     except ImportError as error:
         raise MissingDependency(
             f"tasks of lm-evaluation-harness need `lm_eval` ({_first_line(error)})",
-            remedy="pip install 'holdfast[lm-eval]'",
+            remedy=install_command("lm-eval"),
         ) from error
 
 

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from holdfast.errors import DataError
+from holdfast.errors import RELATIVE, DataError
 from holdfast.runs import store
 
 
@@ -47,7 +47,7 @@ def read_rows(
         raise DataError(
             f"cannot be read: {error.strerror}",
             where=str(file),
-            remedy=f"check the path, or download {source}",
+            remedy=f"check the path, or download {source}; {RELATIVE}",
         ) from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"is not a CSV file: {error}", where=str(file)) from error

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from holdfast.config import Section
+from holdfast.environment import install_command
 from holdfast.errors import DataError, MissingDependency
 from holdfast.judges import Judge
 from holdfast.runs import store
@@ -126,7 +127,7 @@ class GSM8K:
         except ImportError as error:
             raise MissingDependency(
                 "reading a hub dataset needs `datasets`",
-                remedy="pip install 'holdfast[train]', or give the task a local `path`",
+                remedy=f"{install_command('train', 'datasets')}, or give the task a local `path`",
             ) from error
         try:
             data = load_dataset(HUB_ID, "main", split=split, revision=self.options.revision)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from holdfast import models
 from holdfast.config import TrainSpec
 from holdfast.data.batching import Budget
+from holdfast.environment import install_command
 from holdfast.errors import HoldfastError, MissingDependency, TrainingError
 from holdfast.memory.memory_plan import MemoryPlan
 
@@ -97,7 +98,8 @@ def check_settings(spec: TrainSpec, device: str) -> None:
     ):
         raise MissingDependency(
             f"method {spec.method} with optim {spec.optim} needs bitsandbytes",
-            remedy="pip install bitsandbytes, or set train.optim: adamw_torch and method: lora",
+            remedy=f"{install_command('train', 'bitsandbytes')}, or set train.optim: adamw_torch and "
+            "method: lora",
         )
 
 

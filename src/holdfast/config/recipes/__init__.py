@@ -1,4 +1,4 @@
-"""Which studies come with the package?
+"""The studies that come with the package.
 
 Commented YAML files: `hw6` (GSM8K against AILuminate on a real model), `hw6_faithful` (the same as
 the course's starter does it), `jsonl` (your own data) and `lab` (the built-in model; what `holdfast

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.config.model import LAB, LAB_FOLDER
+from holdfast.environment import install_command
 from holdfast.errors import ModelError
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
@@ -128,7 +129,7 @@ def _download(model: str, revision: str | None, known: Mapping[str, object]) -> 
         raise ModelError(
             "is not in the catalogue, and huggingface_hub is not installed to look further",
             where=model,
-            remedy=f"{meant}`pip install huggingface_hub`, {GIVE_A_FOLDER}",
+            remedy=f"{meant}{install_command('train', 'transformers')}, {GIVE_A_FOLDER}",
         ) from error
     # the bases are OSError and the HTTP client's own root, whichever client this version uses
     failures: Any = (ValueError, *HfHubHTTPError.__bases__)
