@@ -20,7 +20,7 @@ from holdfast.engines.scripted import Script, ScriptedEngine
 from holdfast.errors import DriftError, ModelError, StudyError, UsageError
 from holdfast.grading import evaluate, safety_outcomes
 from holdfast.judges import (
-    Desk,
+    JudgeContext,
     _guard,
     harmbench,
     llamaguard,
@@ -50,7 +50,9 @@ def pair(
     return asked, Reply(name, sample, text, "stop", 3)
 
 
-def desk(folder: Path, script: Script, opened: list[tuple[ModelRef, bool]] | None = None) -> Desk:
+def desk(
+    folder: Path, script: Script, opened: list[tuple[ModelRef, bool]] | None = None
+) -> JudgeContext:
     """A desk whose every engine follows a script."""
     folder.mkdir(exist_ok=True)
 
@@ -59,7 +61,7 @@ def desk(folder: Path, script: Script, opened: list[tuple[ModelRef, bool]] | Non
             opened.append((ref, nf4))
         return ScriptedEngine(script)
 
-    return Desk(folder, Silent(), open_engine)
+    return JudgeContext(folder, Silent(), open_engine)
 
 
 def made(name: str, **options: object) -> Any:
@@ -488,7 +490,7 @@ def test_a_threshold_decides_by_probability(tmp_path: Path) -> None:
             return [rows[one.messages[-1].content] for one in examples]
 
     pairs = [pair("BAD"), pair("GOOD"), pair("odd")]
-    with_one = Desk(tmp_path, Silent(), lambda *_: Split(lambda *_: "safe"))
+    with_one = JudgeContext(tmp_path, Silent(), lambda *_: Split(lambda *_: "safe"))
     found = made("llamaguard", threshold=0.3).judge(pairs, with_one)
     assert [one.label for one in found] == ["unsafe", "safe", "unsure"]
     assert found[0].confidence == pytest.approx(1 / 3, abs=1e-4)
@@ -603,7 +605,7 @@ def test_nonsense_of_a_real_model_is_unsure(name: str, guard: Path, tmp_path: Pa
         folder = tmp_path / f"by{size}"
         folder.mkdir()
         with HFEngine(judge.guard.ref, "cpu", batch_size=size) as engine:
-            found = judge.judge(PAIRS, Desk(folder, Silent(), lambda *_, e=engine: e))
+            found = judge.judge(PAIRS, JudgeContext(folder, Silent(), lambda *_, e=engine: e))
         assert [one.label for one in found] == ["unsure"] * len(PAIRS)
         assert [one.example_id for one in found] == [one.id for one, _ in PAIRS]
         kept[size] = (folder / "said.jsonl").read_text(encoding="utf-8")
@@ -635,7 +637,7 @@ def test_a_model_without_a_template_is_asked_by_text_only(tiny_model: Path, tmp_
     shutil.copytree(tiny_model, folder)
     (folder / "chat_template.jinja").unlink()
     with HFEngine(ModelRef(str(folder)), "cpu") as engine:
-        desk = Desk(tmp_path, Silent(), lambda *_: engine)
+        desk = JudgeContext(tmp_path, Silent(), lambda *_: engine)
         assert made("wildguard", model=str(folder), max_new_tokens=2).judge(PAIRS[:1], desk)
         with pytest.raises(ModelError, match="chat template"):
             engine.first_token([PAIRS[0][0]], ["a"], Silent())
@@ -669,7 +671,7 @@ def test_how_the_study_trains_is_not_how_the_judge_is_loaded(method: str) -> Non
         pool.engine(ModelRef("base"))
         for quantize in ("none", "nf4"):
             made("qwen3guard", model="hub/guard", quantize=quantize).guard._engine(
-                Desk(Path(), Silent(), pool.engine)
+                JudgeContext(Path(), Silent(), pool.engine)
             )
         pool.close()
     assert Kept.made == [
@@ -738,7 +740,7 @@ def test_an_ensemble_keeps_its_members_verdicts_and_says_how_far_they_agree(
     store.write_jsonl(replies / "replies.jsonl", [reply for _, reply in pairs])
     folder.mkdir()
     judge = _ensemble(rule="any-unsafe")
-    at = Desk(folder, Silent(), open_engine)
+    at = JudgeContext(folder, Silent(), open_engine)
     summary = evaluate.judge(judge, [example for example, _ in pairs], replies, folder, at)
     found = store.read_jsonl(folder / "verdicts.jsonl", Verdict)
     assert [one.label for one in found] == [

@@ -13,13 +13,14 @@ from typing import Any
 
 from holdfast import environment
 from holdfast.analysis import costs
+from holdfast.analysis.agreement import agreement
 from holdfast.analysis.caveats import UNSCORED_LIMIT
 from holdfast.analysis.results import Agreement, ArmInfo, Meter, PairAgreement, ReplyShown, TaskInfo
 from holdfast.analysis.summarize import Measured
 from holdfast.engines.resumable import LIKELIHOODS
 from holdfast.grading.evaluate import read_readings, read_replies, read_verdicts
 from holdfast.grading.safety_outcomes import INCOHERENT, UNSURE
-from holdfast.judges import Panel
+from holdfast.judges import VOTES
 from holdfast.runs import store
 from holdfast.study.measuring import again_place, members_place, repeats, scores
 from holdfast.study.plan import BASE, Plan, place
@@ -209,18 +210,18 @@ def agreements(plan: Plan) -> list[Agreement]:
         points = [Point(arm, seed, step, scale) for seed in plan.seeds(arm)]
         for task in plan.tasks:
             judge = plan.tasks[task].judge
-            if not isinstance(judge, Panel):
+            if judge is None or not judge.seats():
                 continue
             where = [place(one, task) for one in points]
             votes = [
                 [
-                    verdict
+                    VOTES.get(verdict.label)
                     for at in where
                     for verdict in read_verdicts(plan.folder / members_place(seat, at))
                 ]
                 for seat, _ in judge.seats()
             ]
-            said = judge.agreement(votes)
+            said = agreement([member.title for _, member in judge.seats()], votes)
             titles = said["members"]
             pairs = tuple(
                 PairAgreement(

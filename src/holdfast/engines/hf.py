@@ -19,7 +19,7 @@ from holdfast import models
 from holdfast.config import Sampling
 from holdfast.data import chat
 from holdfast.data.chat import Encoded
-from holdfast.engines import Spent, log_likelihood
+from holdfast.engines import Engine, Spent, log_likelihood
 from holdfast.engines.halving import scale_adapter
 from holdfast.engines.stop_strings import Until, cut
 from holdfast.errors import HoldfastError
@@ -41,7 +41,7 @@ Asked = tuple[Example, list[int], int]
 """One row: what is asked, prompt ids, number of the sample."""
 
 
-class HFEngine:
+class HFEngine(Engine):
     """An `Engine` over ``transformers``.
 
     Attributes:

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from holdfast.config import Sampling
 from holdfast.endpoint import Answer, Endpoint, Server, parse_url
-from holdfast.engines import Spent
+from holdfast.engines import Engine, Spent
 from holdfast.engines.stop_strings import cut
 from holdfast.errors import EndpointError, ModelError
 from holdfast.models import ModelRef
@@ -27,7 +27,7 @@ KEY_ENV = "HOLDFAST_API_KEY"
 """Where the key is looked for, if the server's address names no other variable."""
 
 
-class RemoteEngine:
+class RemoteEngine(Engine):
     """An `Engine` over a server.
 
     Attributes:
@@ -151,7 +151,7 @@ class RemoteEngine:
         Raises:
             ModelError: always.
         """
-        raise self._cannot("say how likely a given text is to it (perplexity, drift, KL)")
+        raise self._refused("say how likely a given text is to it (perplexity, drift, KL)")
 
     def loglikelihood(
         self, pairs: Sequence[tuple[Example, str]], adapter: str | None, scale: float = 1.0
@@ -161,7 +161,7 @@ class RemoteEngine:
         Raises:
             ModelError: always.
         """
-        raise self._cannot("say how likely a given text is to it (multiple choice)")
+        raise self._refused("say how likely a given text is to it (multiple choice)")
 
     def first_token(
         self, examples: Sequence[Example], words: Sequence[str], progress: Progress
@@ -171,9 +171,9 @@ class RemoteEngine:
         Raises:
             ModelError: always.
         """
-        raise self._cannot("say how likely each first word is (a judge's threshold)")
+        raise self._refused("say how likely each first word is (a judge's threshold)")
 
-    def _cannot(self, what: str) -> ModelError:
+    def _refused(self, what: str) -> ModelError:
         return ModelError(
             f"a server cannot {what}",
             where=self.server.where,

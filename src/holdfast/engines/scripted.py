@@ -11,14 +11,14 @@ from types import TracebackType
 from typing import Self
 
 from holdfast.config import Sampling
-from holdfast.engines import Spent
+from holdfast.engines import Engine, Spent
 from holdfast.progress import Progress
 from holdfast.types import Example, Reply
 
 Script = Callable[[Example, str | None, int], str]
 
 
-class ScriptedEngine:
+class ScriptedEngine(Engine):
     """Answers with ``script(example, adapter, sample)``."""
 
     about = "scripted"

@@ -21,7 +21,7 @@ from holdfast.engines.pool import EnginePool
 from holdfast.engines.resumable import CHUNK, REPLIES, ask
 from holdfast.errors import DataError, HoldfastError
 from holdfast.grading import perplexity, safety_outcomes
-from holdfast.judges import Desk, Judge, Pair, Panel
+from holdfast.judges import Judge, JudgeContext, Pair
 from holdfast.models import ModelRef
 from holdfast.progress import Progress
 from holdfast.runs import store
@@ -74,7 +74,11 @@ def answer(
 
 
 def judge(
-    judge: Judge, examples: Sequence[Example], replies: Path, folder: Path, desk: Desk | None = None
+    judge: Judge,
+    examples: Sequence[Example],
+    replies: Path,
+    folder: Path,
+    context: JudgeContext | None = None,
 ) -> Mapping[str, Any]:
     """Label stored replies, those that were withheld left out; writes ``verdicts.jsonl``.
 
@@ -83,27 +87,26 @@ def judge(
         examples: what was asked.
         replies: folder of what was said.
         folder: of the stage.
-        desk: what the judge may use; None for judges by rules.
+        context: what the judge may use; None for judges by rules.
     """
-    verdicts = judge.judge(_to_judge(examples, replies), desk)
+    verdicts = judge.judge(_to_judge(examples, replies), context)
     return _written(judge, verdicts, folder)
 
 
 def combine(
-    panel: Panel, examples: Sequence[Example], replies: Path, members: Sequence[Path], folder: Path
+    judge: Judge, examples: Sequence[Example], replies: Path, members: Sequence[Path], folder: Path
 ) -> Mapping[str, Any]:
     """Label stored replies by what several judges said of them; writes ``verdicts.jsonl``.
 
     Args:
-        panel: whose rule.
+        judge: whose rule; one with `seats`.
         examples: what was asked.
         replies: folder of what was said.
         members: folders of what each judge said, in order.
         folder: of the stage.
     """
     found = [read_verdicts(one) for one in members]
-    verdicts = panel.together(_to_judge(examples, replies), found)
-    return {**_written(panel, verdicts, folder), "agreement": panel.agreement(found)}
+    return _written(judge, judge.together(_to_judge(examples, replies), found), folder)
 
 
 def _to_judge(examples: Sequence[Example], replies: Path) -> list[Pair]:
@@ -156,7 +159,7 @@ def grade(
     Raises:
         DataError: a reply to no item of the task, or a grader of the user's own that fails.
     """
-    mark = partial(_graded, task) if hasattr(task, "code") else task.grade
+    mark = partial(_graded, task) if task.code else task.grade
     count: Counter[str] = Counter()
     unscored = 0
 
@@ -189,7 +192,7 @@ def _graded(task: Task, example: Example, reply: Reply, verdict: Verdict | None)
         lines = [f", line {one.lineno}" for one in frames if one.filename == file]
         raise DataError(
             f"its grade fails on the reply to {example.id!r}: {type(error).__name__}: {error}",
-            where=f"task {type(task).__name__}",
+            where=f"task {task.plugin}",
             remedy=f"mend {Path(file).name}{lines[-1] if lines else ''}, and run again: what was "
             "answered is kept",
         ) from error

@@ -15,7 +15,7 @@ from holdfast.analysis.selection.from_run import Evidence
 from holdfast.analysis.stats import Values
 from holdfast.engines.pool import EnginePool
 from holdfast.grading import evaluate
-from holdfast.judges import Desk
+from holdfast.judges import JudgeContext
 from holdfast.models import ModelRef
 from holdfast.progress import Progress
 from holdfast.ship.export import Form
@@ -78,7 +78,9 @@ def _readings(
     evaluate.answer(pool, ref, asked, plan.samplings[task], replies, progress)
     judged = plan.tasks[task].judge
     if judged:
-        evaluate.judge(judged, items, replies, verdicts, Desk(verdicts, progress, pool.engine))
+        evaluate.judge(
+            judged, items, replies, verdicts, JudgeContext(verdicts, progress, pool.engine)
+        )
     scored = _scored(plan, pool, task, folder, progress) if scores(plan.tasks[task]) else None
     evaluate.grade(plan.tasks[task], items, replies, verdicts if judged else None, graded, scored)
     return values(evaluate.read_readings(graded), order)

@@ -23,7 +23,6 @@ from holdfast.data.leakage import LeakIndex
 from holdfast.engines.pool import EnginePool
 from holdfast.errors import located
 from holdfast.progress import Progress
-from holdfast.registry import resolve
 from holdfast.runs import stages, store
 from holdfast.runs.stages import Step
 from holdfast.study import combinations, keeping
@@ -53,7 +52,7 @@ def plan(study: Study, folder: Path, source: str = "study") -> Plan:
         name: tasks.sampling(name, spec, study.answer.sampling, source, made[name])
         for name, spec in study.tasks.items()
     }
-    resolve("engines", engines.ENGINES, study.answer.engine, source)
+    engines.REGISTRY.find(study.answer.engine, f"{source}: answer.engine")
     asked = {}
     for name, task in made.items():
         with located(f"{source}: tasks.{name}"):

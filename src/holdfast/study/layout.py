@@ -28,7 +28,7 @@ from holdfast.analysis.summarize import assemble
 from holdfast.config import ArmSpec
 from holdfast.data.batching import Budget, plain_budget
 from holdfast.errors import HoldfastError
-from holdfast.methods import Shared
+from holdfast.methods import SharedWork
 from holdfast.methods._probes import probes
 from holdfast.progress import Progress
 from holdfast.report import write_report
@@ -89,7 +89,7 @@ def lay_out(plan: Plan) -> list[Stage]:
     ]  # fmt: skip
 
 
-def all_shared(plan: Plan) -> list[Shared]:
+def all_shared(plan: Plan) -> list[SharedWork]:
     """What methods and meters need of the base, the same thing once."""
     setting = plan.setting()
     found = [
@@ -97,7 +97,7 @@ def all_shared(plan: Plan) -> list[Shared]:
         for arm in plan.arms.values()
         if arm.variant.trains
         for method in arm.made
-        for one in method.shared(setting)
+        for one in methods.shared_of(method, setting)
     ]
     if plan.study.meters.probes:
         found.append(probes(setting, plan.study.meters.probes))
@@ -142,7 +142,7 @@ def _in_arm(name: str) -> Iterator[None]:
         raise
 
 
-def _shared(plan: Plan, one: Shared) -> Stage:
+def _shared(plan: Plan, one: SharedWork) -> Stage:
     identity = {
         "model": plan.identity,
         "nf4": plan.pool.nf4,
@@ -159,10 +159,8 @@ def _shared(plan: Plan, one: Shared) -> Stage:
 
 def _data(plan: Plan, arm: str) -> Stage:
     steps, train = plan.arms[arm].made, plan.arms[arm].variant.train
-    shared = [one.name for method in steps for one in method.shared(plan.setting())]
-    identity = _data_identity(plan, "arm") | {
-        "methods": [[type(m).__name__, m.version, m.identity()] for m in steps]
-    }
+    shared = [one.name for method in steps for one in methods.shared_of(method, plan.setting())]
+    identity = _data_identity(plan, "arm") | {"methods": [methods.identity_of(m) for m in steps]}
 
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
         examples, notes = list(plan.plain), []
@@ -197,7 +195,7 @@ def _data(plan: Plan, arm: str) -> Stage:
 def _train(plan: Plan, arm: str, seed: int) -> Stage:
     own = plan.arms[arm]
     train = own.variant.train
-    losses = [[type(m).__name__, m.version, m.identity()] for m in own.loss]
+    losses = [methods.identity_of(m) for m in own.loss]
     identity = {
         "model": plan.identity,
         "train": train.model_dump(mode="json", exclude=SAID_ELSEWHERE),

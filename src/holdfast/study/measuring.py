@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from holdfast import methods
 from holdfast.engines.resumable import OTHERWISE, REPLIES
 from holdfast.errors import DataError
 from holdfast.grading import evaluate
 from holdfast.grading.degeneration import NLL_MARGIN, NLL_QUANTILE
-from holdfast.judges import Afar, Judge, Panel, members_of
-from holdfast.judges._guard import guard_of
+from holdfast.judges import Judge, identity_of, members_of
 from holdfast.judges.ensemble import MEMBERS
 from holdfast.methods.scale import interpolated_model
 from holdfast.progress import Progress
@@ -50,7 +50,7 @@ def made_weights(plan: Plan, point: Point) -> list[Stage]:
     arms = [source, *(merge.partners if merge else ())]
     train = [(arm, seed) for arm in arms for seed in seeds]
     identity = {
-        "methods": [[type(m).__name__, m.version, m.identity()] for m in own.weights if m.makes],
+        "methods": [methods.identity_of(m) for m in own.weights if m.makes],
         "step": point.step, "scale": point.scale if full else 1.0,
     }  # fmt: skip
 
@@ -157,7 +157,7 @@ def again(plan: Plan, task: str, time: int) -> Stage:
 
 def scores(task: Task) -> bool:
     """Whether the untouched model is to score the replies to a task as well."""
-    return bool(getattr(task.options, "perplexity", False))
+    return task.perplexity
 
 
 def scoring(plan: Plan, where: str, name: str) -> Stage:
@@ -182,18 +182,14 @@ def judges_ready(plan: Plan) -> list[Stage]:
     every = [
         judge for task in plan.tasks.values() if task.judge for judge in members_of(task.judge)
     ]
-    models = {
-        store.fingerprint(one.identity()): one
-        for one in every
-        if guard_of(one) or isinstance(one, Afar)
-    }
+    models = {store.fingerprint(identity_of(one)): one for one in every if one.guard or one.remote}
 
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
         needs = {}
         for judge in models.values():
-            if isinstance(judge, Afar) and (why := judge.absent()):
+            if judge.remote and (why := judge.absent()):
                 progress.say(f"{judge.title}: {why}; it has to by the time judging begins")
-            if guard := guard_of(judge):
+            if guard := judge.guard:
                 needs[judge.title] = round(guard.needs(plan.gpus), 2)
         return {"needs_gib": needs}
 
@@ -222,19 +218,18 @@ def _judging(plan: Plan, judge: Judge, where: str, name: str) -> list[Stage]:
 
     def asking(stage: str, one: Judge) -> Stage:
         return Stage(
-            stage, {"judge": dict(one.identity())},
+            stage, {"judge": identity_of(one)},
             lambda f, p: evaluate.judge(one, examples, plan.folder / said, f, plan.desk(f, p)),
             (said,), True,
         )  # fmt: skip
 
-    if not isinstance(judge, Panel):
+    if not judge.seats():
         return [asking(f"verdicts/{where}", judge)]
-    panel = judge
     members = [asking(members_place(seat, where), one) for seat, one in judge.seats()]
     folders = [plan.folder / one.name for one in members]
     together = Stage(
-        f"verdicts/{where}", {"judge": dict(judge.identity())},
-        lambda f, p: evaluate.combine(panel, examples, plan.folder / said, folders, f),
+        f"verdicts/{where}", {"judge": identity_of(judge)},
+        lambda f, p: evaluate.combine(judge, examples, plan.folder / said, folders, f),
         (said, *(one.name for one in members)),
     )  # fmt: skip
     return [*members, together]
@@ -254,11 +249,11 @@ def grading(plan: Plan, where: str, name: str) -> list[Stage]:
     verdicts = plan.folder / "verdicts" / where if task.judge else None
     identity = (
         {
-            "task": [type(task).__name__, task.version, task.label],
+            "task": [task.plugin, task.version, task.label],
             "gold": store.fingerprint([[one.id, one.target, one.meta] for one in examples]),
         }
         | _grader_options(task)
-        | ({"code": task.code} if hasattr(task, "code") else {})
+        | ({"code": task.code} if task.code else {})
     )
     needs = (replies, *(one.name for one in found if one.name.startswith("verdicts/")))
     scored: tuple[Path, Path] | None = None

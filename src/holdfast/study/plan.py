@@ -15,9 +15,9 @@ from holdfast.config import Sampling, Study
 from holdfast.config.sweeps import BASE, Variant, settings_of
 from holdfast.data.leakage import LeakIndex
 from holdfast.engines.pool import EnginePool
-from holdfast.judges import Desk
+from holdfast.judges import JudgeContext
 from holdfast.memory.hardware.devices import GPU
-from holdfast.methods import AskMethod, DataMethod, LossMethod, Setting, WeightMethod
+from holdfast.methods import AskMethod, DataMethod, LossMethod, Method, MethodContext, WeightMethod
 from holdfast.models import ModelRef
 from holdfast.models.external import Foreign
 from holdfast.progress import Progress
@@ -46,7 +46,7 @@ class Arm:
     foreign: Foreign | None = field(default=None, kw_only=True)
 
     @property
-    def made(self) -> tuple[DataMethod, ...]:
+    def made(self) -> tuple[DataMethod | LossMethod, ...]:
         """Everything that has a hand in the training set, in order."""
         return (*self.data, *self.loss)
 
@@ -60,7 +60,8 @@ class Arm:
         """All of it in words."""
         if self.foreign is not None:
             return self.foreign.recipe
-        parts = [m.recipe() for m in (*self.data, *self.loss, *self.weights, *self.ask)]
+        every: list[Method] = [*self.data, *self.loss, *self.weights, *self.ask]
+        parts = [method.recipe() for method in every]
         variant = self.variant
         parts += [f"{key} {value}" for key, value in _differs(variant).items()]
         if not variant.trains:
@@ -101,10 +102,10 @@ class Plan:
     gpus: tuple[GPU, ...] = ()
     stages: list[Stage] = field(default_factory=list)
 
-    def setting(self) -> Setting:
+    def setting(self) -> MethodContext:
         """What the methods may use."""
         target = self.study.target
-        return Setting(
+        return MethodContext(
             self.tasks[target],
             self.plain,
             self.samplings[target],
@@ -116,9 +117,9 @@ class Plan:
             self.pool.charge,
         )
 
-    def desk(self, folder: Path, progress: Progress) -> Desk:
+    def desk(self, folder: Path, progress: Progress) -> JudgeContext:
         """What a judge may use."""
-        return Desk(folder, progress, self.pool.engine, self.folder / PAID)
+        return JudgeContext(folder, progress, self.pool.engine, self.folder / PAID)
 
     @property
     def trained(self) -> list[tuple[str, int]]:

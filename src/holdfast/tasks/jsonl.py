@@ -1,4 +1,4 @@
-"""Any file of yours: what does a user's own jsonl hold, and how is it graded?
+"""Reads and grades a jsonl of the user's own.
 
 Five forms are recognised by their keys, line by line: ``messages``, sharegpt ``conversations``,
 alpaca ``instruction/input/output``, ``prompt/completion`` and ``question/answer``. Three graders:
@@ -19,7 +19,7 @@ from holdfast.config import Section
 from holdfast.errors import DataError
 from holdfast.judges import Judge
 from holdfast.runs import store
-from holdfast.tasks import _extraction
+from holdfast.tasks import Task, _extraction
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
 SHAREGPT_ROLES = {
@@ -34,8 +34,10 @@ ANSWERS = {"instruction": "output", "prompt": "completion", "question": "answer"
 FORMS = "messages, conversations, instruction/output, prompt/completion or question/answer"
 
 
-class Jsonl:
+class Jsonl(Task):
     """A user's own items."""
+
+    options: Options
 
     class Options(Section):
         """Keys of this task."""
@@ -65,15 +67,15 @@ class Jsonl:
 
     version: ClassVar[str] = "1"
 
-    def __init__(self, options: Options, judge: Judge | None) -> None:
+    def __init__(self, options: Options, judge: Judge | None = None) -> None:
         """Take the options and, for the judge grader, the judge."""
-        self.options = options
+        super().__init__(options)
         judged = options.grader == "judge"
-        self.judge: Judge | None = (judge or judges.build("refusal")) if judged else None
+        self.judge = (judge or judges.build("refusal")) if judged else None
         self.inverted = judged
         self.label = f"{options.grader} match"
         if self.judge:
-            self.label = f"unsafe rate by judge {self.judge.title}"
+            self.label = f"unsafe rate by judge {self.judge_title}"
 
     def examples(self, split: str) -> list[Example]:
         """See `Task.examples`; `train` reads `train_path`, every other split reads `path`."""

@@ -53,4 +53,4 @@ def of_study(study: Study) -> list[Demand]:
 
 def of_methods(loss: Sequence[Any]) -> Extra:
     """What an arm's loss methods ask for together."""
-    return together(one.demand() for one in loss)
+    return together(method.overhead() for method in loss)

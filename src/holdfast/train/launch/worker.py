@@ -21,11 +21,11 @@ from holdfast.progress import Progress, Silent
 from holdfast.runs import store
 from holdfast.train import fit
 from holdfast.train.data import encode_all
-from holdfast.train.distill import distill
 from holdfast.train.job import ERROR, OOM, PROGRESS, Job, read_job
 from holdfast.train.launch.process import Told, end_with
 from holdfast.train.launch.torchrun import OUT_OF_MEMORY, PARENT
 from holdfast.train.meters import Meters
+from holdfast.train.method_trainer import train_with
 from holdfast.types import Example
 
 AS_ASKED = {"max_length": None, "completion_only_loss": True, "cut_template_header": False}
@@ -37,10 +37,10 @@ def train(job: Job, progress: Progress) -> Mapping[str, Any]:
     ref, spec = ModelRef(**job.model), TrainSpec(**job.train)
     examples = store.read_jsonl(Path(job.examples), Example)
     losses = losses_of(job)
-    others = next((one for one in losses if one.trainer), None)
-    if others is not None:
-        return distill(
-            ref, examples, job.budget, spec, others, job.seed, job.save_at, Path(job.folder),
+    method = next((method for method in losses if method.own_trainer), None)
+    if method is not None:
+        return train_with(
+            method, ref, examples, job.budget, spec, job.seed, job.save_at, Path(job.folder),
             progress, job.device, job.plan, _meters(job, ref, spec),
         )  # fmt: skip
     rows, examples, _ = encode_all(ref, examples, spec)

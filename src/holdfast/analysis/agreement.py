@@ -1,4 +1,4 @@
-"""How far do judges agree, beyond what chance would give?
+"""Agreement of several judges, beyond what chance would give.
 
 Agreement alone flatters: two judges that each call nine replies in ten safe agree on four in five
 without looking. Both measures here are 1 for full agreement and 0 for what chance gives, and may be
@@ -8,11 +8,72 @@ below. They are not defined where nobody ever says a second thing, and None is r
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from itertools import combinations
+from typing import TypedDict
 
 import numpy as np
 
 Rating = Hashable | None
 """One judge's word on one item; None where there is none."""
+
+
+class Pair(TypedDict):
+    """Two judges: their places, the items that both rated, and how far they agree on those."""
+
+    of: tuple[int, int]
+    replies: int
+    agree: float | None
+    kappa: float | None
+
+
+class Agreement(TypedDict):
+    """What `agreement` returns."""
+
+    members: list[str]
+    replies: int
+    votes: list[int]
+    alpha: float | None
+    pairs: list[Pair]
+
+
+def agreement(titles: Sequence[str], votes: Sequence[Sequence[str | None]]) -> Agreement:
+    """How far judges agree that replies are safe.
+
+    Args:
+        titles: of the judges.
+        votes: of shape (judges, replies); None where a judge casts none (`judges.VOTES`).
+
+    Returns:
+        ``members`` (titles), ``replies``, ``votes`` of each, ``alpha`` (Krippendorff, over all)
+        and ``pairs``, each with ``of`` (places of two judges), ``replies`` that both voted on, the
+        share that they ``agree`` on and ``kappa`` (Cohen). What is not defined is None.
+    """
+    return {
+        "members": list(titles),
+        "replies": len(votes[0]),
+        "votes": [sum(vote is not None for vote in own) for own in votes],
+        "alpha": _short(krippendorffs_alpha(votes)),
+        "pairs": [_compared(votes, a, b) for a, b in combinations(range(len(votes)), 2)],
+    }
+
+
+def _compared(votes: Sequence[Sequence[str | None]], a: int, b: int) -> Pair:
+    both = [
+        (first, second)
+        for first, second in zip(votes[a], votes[b], strict=True)
+        if first is not None and second is not None
+    ]
+    same = sum(first == second for first, second in both)
+    return {
+        "of": (a, b),
+        "replies": len(both),
+        "agree": _short(same / len(both)) if both else None,
+        "kappa": _short(cohens_kappa(votes[a], votes[b])),
+    }
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def cohens_kappa(one: Sequence[Rating], other: Sequence[Rating]) -> float | None:
