@@ -238,17 +238,18 @@ def _run(path: str, where: str, folder: Path | None) -> tuple[ModuleType, str]:
             where=where,
             remedy=f"correct the path; it is taken from {origin}",
         )
-    code = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    source = file.read_bytes()
+    code = hashlib.sha256(source).hexdigest()[:16]
     name = f"holdfast_file_{file.stem}_{code}"
     if name in sys.modules and sys.modules[name].__file__ == str(file):
         return sys.modules[name], code
     spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
+    if spec is None:
         raise StudyError(f"cannot be read as Python: {path}", where=where, remedy="name a .py file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # pydantic looks a class's annotations up here
     try:
-        spec.loader.exec_module(module)
+        exec(compile(source, str(file), "exec"), module.__dict__)  # the very text that was hashed
     except Exception as error:
         del sys.modules[name]
         raise StudyError(

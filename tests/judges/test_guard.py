@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from holdfast import compare, engines, judges, study
+from holdfast.analysis.agreement import agreement
 from holdfast.config import Study, load
 from holdfast.data import chat
 from holdfast.engines import Engine
@@ -20,6 +21,7 @@ from holdfast.engines.scripted import Script, ScriptedEngine
 from holdfast.errors import DriftError, ModelError, StudyError, UsageError
 from holdfast.grading import evaluate, safety_outcomes
 from holdfast.judges import (
+    VOTES,
     JudgeContext,
     _guard,
     harmbench,
@@ -758,16 +760,17 @@ def test_an_ensemble_keeps_its_members_verdicts_and_says_how_far_they_agree(
     assert found[3].refused is True
     assert summary["labels"] == {"safe": 1, "unsafe": 2, "unsure": 3}
     seats = [folder / "members" / seat for seat, _ in judge.seats()]
-    agreement = judge.agreement([evaluate.read_verdicts(one) for one in seats])
+    votes = [[VOTES.get(one.label) for one in evaluate.read_verdicts(seat)] for seat in seats]
+    said = agreement([member.title for _, member in judge.seats()], votes)
     assert judge.together(pairs, [evaluate.read_verdicts(one) for one in seats]) == found
-    assert agreement["members"] == [one.title for one in judge.members]
-    assert (agreement["replies"], agreement["votes"]) == (6, [5, 5, 1])
-    first = agreement["pairs"][0]
-    assert (first["of"], first["replies"], first["agree"]) == ([0, 1], 5, 0.8)
+    assert said["members"] == [one.title for one in judge.members]
+    assert (said["replies"], said["votes"]) == (6, [5, 5, 1])
+    first = said["pairs"][0]
+    assert (first["of"], first["replies"], first["agree"]) == ((0, 1), 5, 0.8)
     # shares .2 both unsafe, .2 one only, .6 both safe: (.8 - .56) / (1 - .56)
     assert first["kappa"] == pytest.approx(0.5455, abs=1e-4)
-    assert agreement["pairs"][1]["kappa"] is None, "one reply tells nothing"
-    assert -1 <= agreement["alpha"] <= 1
+    assert said["pairs"][1]["kappa"] is None, "one reply tells nothing"
+    assert -1 <= said["alpha"] <= 1
     assert opened == ["Qwen/Qwen3Guard-Gen-0.6B", "meta-llama/Llama-Guard-3-1B"]
     kept = sorted(path.parent.name for path in folder.rglob("members/*/verdicts.jsonl"))
     assert kept == ["1-qwen3guard-2", "2-llamaguard-1", f"3-{refusal}"]
@@ -777,7 +780,7 @@ def test_an_ensemble_keeps_its_members_verdicts_and_says_how_far_they_agree(
     assert opened[2:] == ["meta-llama/Llama-Guard-3-1B"], "only the missing member is asked"
 
 
-def test_an_ensemble_of_rules_needs_no_desk(tmp_path: Path) -> None:
+def test_an_ensemble_of_rules_needs_no_context(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="twice"):
         _ensemble(judges=["refusal", "refusal"]).check()
     judge = _ensemble(judges=["refusal", "refusal"])

@@ -359,3 +359,59 @@ def test_what_identifies_the_methods(other_model: Path, tmp_path: Path) -> None:
         method = _method(name)
         assert (method.own_trainer, method.term(), method.shared(None)) == (True, None, [])
         assert method.recipe()
+
+
+OWN = """
+from holdfast.methods import LossMethod
+
+
+class Own(LossMethod):
+    def trainer(self, lesson):
+        from trl import SFTConfig, SFTTrainer
+
+        return SFTTrainer(
+            model=lesson.model,
+            args=lesson.batched_config(SFTConfig, loss_type="dft"),
+            train_dataset=lesson.micro_batches(),
+            data_collator=lesson.collate,
+            processing_class=lesson.tokenizer,
+        )
+"""
+
+
+def _own(folder: Path, code: str = OWN) -> Any:
+    (folder / "own.py").write_text(code, encoding="utf-8")
+    return methods.build("own.py:Own", None, "study.yaml", "arms.a.loss", folder)
+
+
+def test_a_trainer_in_a_file_goes_on_where_it_was_killed(ref: ModelRef, tmp_path: Path) -> None:
+    import torch
+
+    method = _own(tmp_path)
+    whole = _distill(ref, tmp_path / "whole", method)
+    with pytest.raises(Killed):
+        _distill(ref, tmp_path / "cut", method, progress=DiesAt(4))
+    assert _distill(ref, tmp_path / "cut", method) == whole
+    one, two = (_weights(tmp_path / name / "checkpoint-4") for name in ("whole", "cut"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    encoded, _, _ = data.encode_all(ref, _examples(), SPEC)
+    assert whole["generated_tokens"] == whole["reference_tokens"] == 0
+    order = prompt_order(encoded, _examples(), Budget(STEPS, 2, 0, 2), SPEC, 7)
+    assert whole["supervised_tokens"] == sum(encoded[i].cost.supervised for i in order)
+    assert whole["tokens"] == sum(len(encoded[i].ids) for i in order)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("from trl import", "from trl import Nothing, ", "cannot be made: ImportError"),
+        ("return SFTTrainer(", "return dict(", r"it is dict, no transformers\.Trainer"),
+        ('loss_type="dft"', "max_steps=3", "ended without its checkpoint of step 4"),
+    ],
+)
+def test_a_trainer_in_a_file_that_does_not_work(
+    ref: ModelRef, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    with pytest.raises(TrainingError, match=message) as caught:
+        _distill(ref, tmp_path / "run", _own(tmp_path, OWN.replace(old, new)))
+    assert "Own" in str(caught.value) and caught.value.remedy

@@ -175,6 +175,20 @@ class Engine(ABC):
 REGISTRY: Registry[Engine] = Registry("engines", (Engine,), ENGINES)
 
 
+def identity_of(name: str, folder: Path | None = None) -> object:
+    """An engine as it stands in a stage's identity.
+
+    Args:
+        name: as a study gives it.
+        folder: see `Registry.find`.
+
+    Returns:
+        Its name; of one in a user's file also version and the file's hash.
+    """
+    found = REGISTRY.find(name, "answer.engine", folder)
+    return [found.name, found.make.version, found.code] if found.code else found.name
+
+
 @runtime_checkable
 class Keeping(Protocol):
     """What an engine has besides, where every single answer is paid for.

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from holdfast import methods
+from holdfast import engines, methods
 from holdfast.engines.resumable import OTHERWISE, REPLIES
 from holdfast.errors import DataError
 from holdfast.grading import evaluate
@@ -76,7 +76,7 @@ def replies(plan: Plan, point: Point, task: str) -> Stage:
     identity = {
         "model": plan.identity,
         "checkpoint": [point.step, point.scale],
-        "engine": plan.study.answer.engine,
+        "engine": engines.identity_of(plan.study.answer.engine),
         "nf4": plan.pool.nf4,
         "bf16": plan.study.train.bf16,
         "sampling": sampling.model_dump(),

@@ -20,7 +20,13 @@ from holdfast.config.load import known_keys, parse
 from holdfast.errors import DataError, StudyError
 from holdfast.judges import Judge
 from holdfast.registry import PAGE, PlugIn, Registry, nearest
+from holdfast.tasks._extraction import tolerant as final_number
 from holdfast.types import Example, Message, Reading, Reply, Verdict
+
+__all__ = [
+    "REGISTRY", "TASKS", "Task", "build", "final_number", "kind", "measuring_set", "sampling",
+    "training_set",
+]  # fmt: skip
 
 TASKS = {
     "gsm8k": "holdfast.tasks.gsm8k:GSM8K",
