@@ -35,7 +35,7 @@ from holdfast.engines import Engine
 from holdfast.engines.resumable import REPLIES
 from holdfast.grading.grade import grade_replies
 from holdfast.grading.judge import VERDICTS
-from holdfast.judges import Desk, Pair
+from holdfast.judges import JudgeContext, Pair
 from holdfast.lab.problems import problems
 from holdfast.lab.requests import Request, requests
 from holdfast.progress import Silent
@@ -191,9 +191,9 @@ def guard(
             return engine
 
         judge = judges.build(asked)
-        judge.judge(pairs[:8], Desk(folder / "warm", Silent(), opened))
+        judge.judge(pairs[:8], JudgeContext(folder / "warm", Silent(), opened))
         started = time.perf_counter()
-        found = judge.judge(pairs, Desk(folder / "guard", Silent(), opened))
+        found = judge.judge(pairs, JudgeContext(folder / "guard", Silent(), opened))
         rate = len(pairs) / (time.perf_counter() - started)
     return rate, sum(one.label == "unsure" for one in found)
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from holdfast.analysis.stats.agreement import cohens_kappa, krippendorffs_alpha
+from holdfast.analysis.agreement import cohens_kappa, krippendorffs_alpha
 
 
 def _ratings(table: list[list[int]]) -> tuple[list[str], list[str]]:

@@ -39,7 +39,7 @@ from holdfast.endpoint.limits import RateLimiter
 from holdfast.engines.remote import KEY_ENV, RemoteEngine
 from holdfast.engines.resumable import ask
 from holdfast.errors import EndpointError, ModelError, StudyError, UsageError
-from holdfast.judges import Desk, yes_no
+from holdfast.judges import JudgeContext, yes_no
 from holdfast.judges.remote import FORMS, RemoteJudge
 from holdfast.lab import model_folder
 from holdfast.models import ModelRef
@@ -664,7 +664,7 @@ def test_the_key_is_sent_and_stands_nowhere_else(
             {"remote": {**_options(stub), "key_env": "MY_KEY", "format": "qwen3guard"}}
         )
         judge.check()
-        desk = Desk(tmp_path, Silent(), _no_engine)
+        desk = JudgeContext(tmp_path, Silent(), _no_engine)
         verdicts = judge.judge(_pairs(3), desk)
         assert all(one["authorization"] == f"Bearer {SECRET}" for one in stub.headers)
         stub.key = "another"
@@ -846,11 +846,13 @@ def test_the_judges_identity_is_what_it_says_not_where_it_runs(stub: StubServer)
 
 
 def test_a_judge_that_stopped_asks_only_for_the_rest(stub: StubServer, tmp_path: Path) -> None:
-    desk = Desk(tmp_path, Silent(), _no_engine)
+    desk = JudgeContext(tmp_path, Silent(), _no_engine)
     with pytest.raises(EndpointError):
         _judge(stub, "qwen3guard", max_requests=6, concurrency=2).judge(_pairs(10), desk)
     progress = Counted()
-    verdicts = _judge(stub, "qwen3guard").judge(_pairs(10), Desk(tmp_path, progress, _no_engine))
+    verdicts = _judge(stub, "qwen3guard").judge(
+        _pairs(10), JudgeContext(tmp_path, progress, _no_engine)
+    )
     assert [one.label for one in verdicts] == ["safe"] * 10
     assert len(stub.bodies) == 10 and progress.done == 10
 
@@ -860,7 +862,7 @@ def test_a_mended_judge_gives_the_missing_verdicts(stub: StubServer, tmp_path: P
     progress = Counted()
 
     def verdicts(stage: str) -> list[str]:
-        desk = Desk(tmp_path / stage, progress, _no_engine, tmp_path / "paid")
+        desk = JudgeContext(tmp_path / stage, progress, _no_engine, tmp_path / "paid")
         judge = _judge(stub, "qwen3guard", concurrency=1)
         return [one.label for one in judge.judge(_pairs(6), desk)]
 
@@ -876,7 +878,7 @@ def test_a_run_pays_once_for_equal_replies_and_for_another_threshold(tmp_path: P
     with StubServer(say=lambda body: "1.b 0\n2.b 3\n3.b 3") as stub:  # score 0.5
         labels = []
         for stage, threshold in (("base", 0.5), ("tuned", 0.5), ("tuned.tmp", 0.6)):
-            desk = Desk(tmp_path / stage, Silent(), _no_engine, tmp_path / "paid")
+            desk = JudgeContext(tmp_path / stage, Silent(), _no_engine, tmp_path / "paid")
             verdicts = _judge(stub, "strongreject", threshold=threshold).judge(_pairs(4), desk)
             labels.append(verdicts[0].label)
     assert labels == ["unsafe", "unsafe", "safe"]
@@ -1185,7 +1187,7 @@ def test_a_real_model_behind_a_real_server(tmp_path: Path) -> None:
             near = local.generate(examples, sampling, None, Silent())
         assert [one[0].text for one in far] == [one[0].text for one in near]
         judge = judges.build({"remote": {"url": url, **settings, "format": "yes_no"}})
-        verdicts = judge.judge(_pairs(2), Desk(tmp_path, Silent(), _no_engine))
+        verdicts = judge.judge(_pairs(2), JudgeContext(tmp_path, Silent(), _no_engine))
         assert [one.label for one in verdicts] == ["unsure"] * 2  # it knows no such rubric
         assert all(one.raw for one in verdicts)
     finally:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from holdfast import compare, engines, judges, study
+from holdfast.analysis.agreement import agreement
 from holdfast.config import Study, load
 from holdfast.data import chat
 from holdfast.engines import Engine
@@ -21,7 +22,8 @@ from holdfast.errors import DriftError, ModelError, StudyError, UsageError
 from holdfast.grading import safety_outcomes
 from holdfast.grading.judge import judge_replies, read_verdicts
 from holdfast.judges import (
-    Desk,
+    VOTES,
+    JudgeContext,
     _guard,
     harmbench,
     llamaguard,
@@ -52,7 +54,9 @@ def pair(
     return asked, Reply(name, sample, text, "stop", 3)
 
 
-def desk(folder: Path, script: Script, opened: list[tuple[ModelRef, bool]] | None = None) -> Desk:
+def desk(
+    folder: Path, script: Script, opened: list[tuple[ModelRef, bool]] | None = None
+) -> JudgeContext:
     """A desk whose every engine follows a script."""
     folder.mkdir(exist_ok=True)
 
@@ -61,7 +65,7 @@ def desk(folder: Path, script: Script, opened: list[tuple[ModelRef, bool]] | Non
             opened.append((ref, nf4))
         return ScriptedEngine(script)
 
-    return Desk(folder, Silent(), open_engine)
+    return JudgeContext(folder, Silent(), open_engine)
 
 
 def made(name: str, **options: object) -> Any:
@@ -490,7 +494,7 @@ def test_a_threshold_decides_by_probability(tmp_path: Path) -> None:
             return [rows[one.messages[-1].content] for one in examples]
 
     pairs = [pair("BAD"), pair("GOOD"), pair("odd")]
-    with_one = Desk(tmp_path, Silent(), lambda *_: Split(lambda *_: "safe"))
+    with_one = JudgeContext(tmp_path, Silent(), lambda *_: Split(lambda *_: "safe"))
     found = made("llamaguard", threshold=0.3).judge(pairs, with_one)
     assert [one.label for one in found] == ["unsafe", "safe", "unsure"]
     assert found[0].confidence == pytest.approx(1 / 3, abs=1e-4)
@@ -605,7 +609,7 @@ def test_nonsense_of_a_real_model_is_unsure(name: str, guard: Path, tmp_path: Pa
         folder = tmp_path / f"by{size}"
         folder.mkdir()
         with HFEngine(judge.guard.ref, "cpu", batch_size=size) as engine:
-            found = judge.judge(PAIRS, Desk(folder, Silent(), lambda *_, e=engine: e))
+            found = judge.judge(PAIRS, JudgeContext(folder, Silent(), lambda *_, e=engine: e))
         assert [one.label for one in found] == ["unsure"] * len(PAIRS)
         assert [one.example_id for one in found] == [one.id for one, _ in PAIRS]
         kept[size] = (folder / "said.jsonl").read_text(encoding="utf-8")
@@ -637,7 +641,7 @@ def test_a_model_without_a_template_is_asked_by_text_only(tiny_model: Path, tmp_
     shutil.copytree(tiny_model, folder)
     (folder / "chat_template.jinja").unlink()
     with HFEngine(ModelRef(str(folder)), "cpu") as engine:
-        desk = Desk(tmp_path, Silent(), lambda *_: engine)
+        desk = JudgeContext(tmp_path, Silent(), lambda *_: engine)
         assert made("wildguard", model=str(folder), max_new_tokens=2).judge(PAIRS[:1], desk)
         with pytest.raises(ModelError, match="chat template"):
             engine.first_token([PAIRS[0][0]], ["a"], Silent())
@@ -671,7 +675,7 @@ def test_how_the_study_trains_is_not_how_the_judge_is_loaded(method: str) -> Non
         pool.engine(ModelRef("base"))
         for quantize in ("none", "nf4"):
             made("qwen3guard", model="hub/guard", quantize=quantize).guard._engine(
-                Desk(Path(), Silent(), pool.engine)
+                JudgeContext(Path(), Silent(), pool.engine)
             )
         pool.close()
     assert Kept.made == [
@@ -740,7 +744,7 @@ def test_an_ensemble_keeps_its_members_verdicts_and_says_how_far_they_agree(
     store.write_jsonl(replies / "replies.jsonl", [reply for _, reply in pairs])
     folder.mkdir()
     judge = _ensemble(rule="any-unsafe")
-    at = Desk(folder, Silent(), open_engine)
+    at = JudgeContext(folder, Silent(), open_engine)
     summary = judge_replies(judge, [example for example, _ in pairs], replies, folder, at)
     found = store.read_jsonl(folder / "verdicts.jsonl", Verdict)
     assert [one.label for one in found] == [
@@ -758,16 +762,17 @@ def test_an_ensemble_keeps_its_members_verdicts_and_says_how_far_they_agree(
     assert found[3].refused is True
     assert summary["labels"] == {"safe": 1, "unsafe": 2, "unsure": 3}
     seats = [folder / "members" / seat for seat, _ in judge.seats()]
-    agreement = judge.agreement([read_verdicts(one) for one in seats])
+    votes = [[VOTES.get(one.label) for one in read_verdicts(seat)] for seat in seats]
+    said = agreement([member.title for _, member in judge.seats()], votes)
     assert judge.together(pairs, [read_verdicts(one) for one in seats]) == found
-    assert agreement["members"] == [one.title for one in judge.members]
-    assert (agreement["replies"], agreement["votes"]) == (6, [5, 5, 1])
-    first = agreement["pairs"][0]
-    assert (first["of"], first["replies"], first["agree"]) == ([0, 1], 5, 0.8)
+    assert said["members"] == [one.title for one in judge.members]
+    assert (said["replies"], said["votes"]) == (6, [5, 5, 1])
+    first = said["pairs"][0]
+    assert (first["of"], first["replies"], first["agree"]) == ((0, 1), 5, 0.8)
     # shares .2 both unsafe, .2 one only, .6 both safe: (.8 - .56) / (1 - .56)
     assert first["kappa"] == pytest.approx(0.5455, abs=1e-4)
-    assert agreement["pairs"][1]["kappa"] is None, "one reply tells nothing"
-    assert -1 <= agreement["alpha"] <= 1
+    assert said["pairs"][1]["kappa"] is None, "one reply tells nothing"
+    assert -1 <= said["alpha"] <= 1
     assert opened == ["Qwen/Qwen3Guard-Gen-0.6B", "meta-llama/Llama-Guard-3-1B"]
     kept = sorted(path.parent.name for path in folder.rglob("members/*/verdicts.jsonl"))
     assert kept == ["1-qwen3guard-2", "2-llamaguard-1", f"3-{refusal}"]
@@ -777,7 +782,7 @@ def test_an_ensemble_keeps_its_members_verdicts_and_says_how_far_they_agree(
     assert opened[2:] == ["meta-llama/Llama-Guard-3-1B"], "only the missing member is asked"
 
 
-def test_an_ensemble_of_rules_needs_no_desk(tmp_path: Path) -> None:
+def test_an_ensemble_of_rules_needs_no_context(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="twice"):
         _ensemble(judges=["refusal", "refusal"]).check()
     judge = _ensemble(judges=["refusal", "refusal"])

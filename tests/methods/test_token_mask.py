@@ -14,7 +14,7 @@ from holdfast.data.leakage import LeakIndex
 from holdfast.engines.resumable import score
 from holdfast.engines.scripted import ScriptedEngine
 from holdfast.errors import DataError
-from holdfast.methods import Setting
+from holdfast.methods import MethodContext
 from holdfast.tasks import build
 from holdfast.types import Example, Message
 
@@ -36,9 +36,9 @@ def _example(name: str, answer: str, **meta: object) -> Example:
     return Example(name, (Message("user", f"Q {name}"),), answer, meta=meta)
 
 
-def _setting(engine: Scorer, scores: Path | None = None) -> Setting:
+def _setting(engine: Scorer, scores: Path | None = None) -> MethodContext:
     task = build("t", TaskSpec(kind="gsm8k", path="nowhere"), "s")  # type: ignore[call-arg]
-    return Setting(task, [], Sampling(), lambda: engine, LeakIndex([]), 1, scores)
+    return MethodContext(task, [], Sampling(), lambda: engine, LeakIndex([]), 1, scores)
 
 
 def test_tokens_above_the_limit_are_dropped() -> None:

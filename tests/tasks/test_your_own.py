@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
 
 import pytest
-from fixtures.paths import ROOT
+from fixtures import pages
 
 from holdfast import tasks
 from holdfast.cli import call
@@ -17,30 +16,14 @@ from holdfast.grading.grade import grade_replies, read_readings
 from holdfast.runs import store
 from holdfast.types import Reply
 
-PAGE = ROOT / "docs" / "tasks" / "your-own.md"
 FILES = {"train.jsonl", "test.jsonl", "brief.py", "study.yaml"}
-
-
-def _blocks() -> tuple[dict[str, str], list[str]]:
-    """The files that the page has one write, each named last before its block; and the commands."""
-    files: dict[str, str] = {}
-    commands: list[str] = []
-    names: list[str] = []
-    for text, kind, body in re.findall(r"(.*?)```(\w+)\n(.*?)```", PAGE.read_text("utf-8"), re.S):
-        names = [one for one in re.findall(r"`([\w.]+)`", text) if one in FILES] or names
-        if kind == "bash":
-            commands += [line.partition("#")[0].strip() for line in body.strip().splitlines()]
-        else:
-            files[names[-1]] = body
-    return files, commands
 
 
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    files, _ = _blocks()
+    files, _ = pages.blocks("tasks/your-own.md", FILES)
     assert set(files) == FILES
-    for name, body in files.items():
-        (tmp_path / name).write_text(body, encoding="utf-8")
+    pages.write(files, tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -48,14 +31,14 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_worked_example_runs_from_data_to_report(
     written: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, commands = _blocks()
+    _, commands = pages.blocks("tasks/your-own.md", FILES)
     assert len(commands) == 6
     for command in commands:
         program, *arguments = shlex.split(command)
         assert program == "holdfast" and call(arguments) == 0, capsys.readouterr().err
     run = written / "runs" / "sums"
     page = (run / "report" / "index.html").read_text("utf-8")
-    for words in ("number match", "right, in at most 8 words", "less", "more"):
+    for words in ("number match", "right, and brief", "less", "more"):
         assert words in page
     readings = {name: read_readings(run / "readings" / "base" / name) for name in ("sums", "brief")}
     assert [one.example_id for one in readings["sums"]] == ["cards", "coins", "stamps", "pears"]
@@ -80,28 +63,6 @@ def test_a_changed_grader_is_told_from_the_old_one(
     assert said.stat().st_mtime_ns == before, "replies are kept"
 
 
-@pytest.mark.parametrize(
-    ("kind", "text", "message"),
-    [
-        ("none.py:Brief", None, r"no such file: none\.py"),
-        ("own.py:Breif", "class Brief: pass\n", "no class 'Breif' .did you mean 'Brief'"),
-        ("own.py:Brief", "class Brief: pass\n", "lacks Options, version, examples"),
-        ("own.py:Brief", "import nothing_like_it\n", "cannot be run: ModuleNotFoundError"),
-        ("own.py:Brief", "def f(:\n", "cannot be run: SyntaxError"),
-        ("own.py:", "x = 1\n", "no class ''"),
-    ],
-)
-def test_mistakes_in_a_file_of_one_s_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, text: str | None, message: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    if text is not None:
-        Path("own.py").write_text(text, encoding="utf-8")
-    with pytest.raises(StudyError, match=message) as caught:
-        tasks.build("mine", TaskSpec(kind=kind), "study.yaml")
-    assert caught.value.where == "study.yaml: tasks.mine" and caught.value.remedy
-
-
 def test_options_of_one_s_own_task_are_checked(written: Path) -> None:
     spec = TaskSpec(kind="brief.py:Brief", path="test.jsonl", most_word=3)  # type: ignore[call-arg]
     with pytest.raises(StudyError, match=r"most_word: unknown key .did you mean 'most_words'"):
@@ -112,26 +73,38 @@ def test_options_of_one_s_own_task_are_checked(written: Path) -> None:
     assert made.options.most_words == 20 and one.id == "cards"
 
 
-@pytest.mark.parametrize(
-    ("line", "missing"),
-    [
-        ("    inverted = False  # more is better\n", "inverted"),
-        ("    judge = None\n", "judge"),
-        ('        self.label = f"right, in at most {options.most_words} words"\n', "label"),
-        ("        self.options = options\n", "options"),
-    ],
-)
-def test_a_task_that_lacks_something_is_told_before_anything_is_asked(
-    written: Path, line: str, missing: str
-) -> None:
+def test_what_a_task_leaves_out_has_a_default(written: Path) -> None:
     code = (written / "brief.py").read_text("utf-8")
+    line = '    label = "right, and brief"\n'
     assert code.count(line) == 1
     (written / "brief.py").write_text(code.replace(line, ""), "utf-8")
-    spec = TaskSpec(kind="brief.py:Brief", path="test.jsonl", judge=None)  # type: ignore[call-arg]
-    with pytest.raises(StudyError, match=rf"Brief sets no {missing}\n") as caught:
+    spec = TaskSpec(kind="brief.py:Brief", path="test.jsonl")  # type: ignore[call-arg]
+    made = tasks.build("brief", spec, "study.yaml")
+    assert (made.label, made.plugin, made.version) == ("Brief", "Brief", "1")
+    assert (made.judge, made.inverted, made.perplexity, made.own_shots) == (None,) + (False,) * 3
+    assert len(made.code) == 16
+
+
+def test_a_task_without_options_is_told_before_anything_is_asked(written: Path) -> None:
+    code = (written / "brief.py").read_text("utf-8")
+    mine = "    def __init__(self, options, judge=None):\n        pass\n\n    def examples("
+    (written / "brief.py").write_text(code.replace("    def examples(", mine), "utf-8")
+    spec = TaskSpec(kind="brief.py:Brief", path="test.jsonl")  # type: ignore[call-arg]
+    with pytest.raises(StudyError, match="Brief sets no options") as caught:
         tasks.build("brief", spec, "study.yaml")
     assert caught.value.where == "study.yaml: tasks.brief"
-    assert "docs/tasks/your-own.md" in caught.value.remedy
+    assert "super().__init__(options, judge)" in caught.value.remedy
+
+
+def test_the_grader_is_proved_on_the_first_gold_answer(written: Path) -> None:
+    code = (written / "brief.py").read_text("utf-8")
+    wrong = code.replace("value, outcome = 0.0", "value, outcome = 1.0")
+    assert wrong != code
+    (written / "brief.py").write_text(wrong, "utf-8")
+    spec = TaskSpec(kind="brief.py:Brief", path="test.jsonl")  # type: ignore[call-arg]
+    with pytest.raises(DataError, match=r"gives 1.0 to an empty answer '' of 'cards'") as caught:
+        tasks.build("brief", spec, "study.yaml").self_check()
+    assert caught.value.where == "task Brief" and caught.value.remedy
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@ from holdfast.analysis import costs
 from holdfast.analysis.agreement import agreement
 from holdfast.analysis.arrays import Measured
 from holdfast.analysis.caveats import UNSCORED_LIMIT
-from holdfast.analysis.results import Agreement, ArmInfo, Meter, ReplyShown, TaskInfo
+from holdfast.analysis.results import Agreement, ArmInfo, Meter, PairAgreement, ReplyShown, TaskInfo
 from holdfast.grading.answer import QUESTIONS, read_replies
 from holdfast.grading.grade import read_readings
 from holdfast.grading.judge import read_verdicts
 from holdfast.grading.safety_outcomes import INCOHERENT, UNSURE
+from holdfast.judges import VOTES
 from holdfast.runs import store
 from holdfast.runs.plan import Plan, again_place, member_place, place
 from holdfast.train import meters
@@ -196,13 +197,25 @@ def agreements(plan: Plan) -> list[Agreement]:
             where = [place(point, task) for point in points]
             votes = [
                 [
-                    verdict
+                    VOTES.get(verdict.label)
                     for at in where
                     for verdict in read_verdicts(plan.folder / member_place(seat.folder, at))
                 ]
                 for seat in seats
             ]
-            found.append(agreement(arm, task, [seat.title for seat in seats], votes))
+            said = agreement([seat.title for seat in seats], votes)
+            titles = said["members"]
+            pairs = tuple(
+                PairAgreement(
+                    (titles[pair["of"][0]], titles[pair["of"][1]]),
+                    pair["replies"],
+                    pair["agree"],
+                    pair["kappa"],
+                )
+                for pair in said["pairs"]
+            )
+            cast = dict(zip(titles, said["votes"], strict=True))
+            found.append(Agreement(arm, task, said["replies"], cast, said["alpha"], pairs))
     return found
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import typer
 from pydantic import BaseModel
 
 from holdfast.cli.front import Json, say
+from holdfast.registry import Registry
 
 
 def schema() -> None:
@@ -21,28 +23,25 @@ def schema() -> None:
 def tasks(as_json: Json = False) -> None:
     """List the tasks and the keys that each takes in a study file."""
     from holdfast.config import TaskSpec
-    from holdfast.tasks import TASKS
+    from holdfast.tasks import REGISTRY
 
-    _list("tasks", TASKS, as_json, ["every task", *_lines(_keys(TaskSpec))])
+    _list(REGISTRY, as_json, ["every task", *_lines(_keys(TaskSpec))])
 
 
 def methods(as_json: Json = False) -> None:
     """List the remedies, the list of an arm that each belongs to, and its settings."""
-    from holdfast.methods import METHODS
+    from holdfast.methods import REGISTRY
 
-    _list("methods", METHODS, as_json, [])
+    _list(REGISTRY, as_json, [])
 
 
-def _list(family: str, known: Mapping[str, str], as_json: bool, first: Sequence[str]) -> None:
-    from holdfast.registry import resolve
-
+def _list(registry: Registry[Any], as_json: bool, first: Sequence[str]) -> None:
     found: dict[str, dict[str, str]] = {}
     lines = list(first)
-    for name in known:
-        made = resolve(family, known, name)
+    for name in registry.names():
+        made = registry.find(name).make
         found[name] = _keys(made.Options)
-        entry = getattr(made, "entry", None)
-        lines.append(f"{name} ({entry})" if entry else name)
+        lines.append(f"{name} ({made.entry})" if registry.kind == "methods" else name)
         lines += _lines(found[name])
     say(as_json, found, "\n".join(lines))
 

@@ -1,4 +1,4 @@
-"""What does somebody ask when they compare models that were trained elsewhere?
+"""What is asked of a comparison of models that were trained elsewhere.
 
 Models and tasks in, a `Study` out: the same sections, checked by the same code, so that a figure of
 a comparison means what the figure of a study means.
@@ -16,7 +16,7 @@ from holdfast import tasks
 from holdfast.config import ShipSpec, Study, TaskSpec, load
 from holdfast.config.load import known_keys
 from holdfast.errors import StudyError, UsageError
-from holdfast.registry import nearest
+from holdfast.registry import names_file, nearest
 
 SOURCE = "compare"
 SECTIONS = ("tasks", "answer", "ship", "hardware")
@@ -29,7 +29,7 @@ class Request:
 
     Attributes:
         models: the base first, then the tuned ones; with `replies`, files of answers.
-        tasks: what is measured, by name, or ``harness:NAME`` [--tasks].
+        tasks: what is measured, by name, ``harness:NAME`` or ``file.py:Class`` [--tasks].
         settings: ``tasks.gsm8k.path=...`` and the like [--set].
         study: a study file whose tasks, answer, ship and hardware are taken over [--study].
         target: the task that the tuned models were trained for, if there is one [--target].
@@ -99,7 +99,7 @@ def without_perplexity(study: Study, asked: bool) -> Study:
     """
     found = {}
     for name, spec in study.tasks.items():
-        task = tasks.kind(name, spec, f"{SOURCE}: tasks.{name}")
+        task = tasks.kind(name, spec, f"{SOURCE}: tasks.{name}").make
         found[name] = spec
         if PERPLEXITY in known_keys(task.Options):
             if asked and (spec.model_extra or {}).get(PERPLEXITY):
@@ -144,7 +144,12 @@ def _sections(request: Request) -> tuple[dict[str, Any], str | None]:
 
 
 def _asked(said: str) -> tuple[str, dict[str, Any]]:
-    """A task of ``--tasks`` as a section; ``harness:arc_easy`` makes one called arc_easy."""
+    """A task of ``--tasks`` as a section.
+
+    ``harness:arc_easy`` makes one called arc_easy, and ``brief.py:Brief`` one called Brief.
+    """
+    if names_file(said):
+        return said.rpartition(":")[2], {"kind": said}
     kind, colon, name = said.partition(":")
     if not colon or kind != "harness":
         return said, {}

@@ -1,18 +1,19 @@
-"""Where do tokens come from?
-
-An engine turns prompts into replies. It is a context manager, because it may hold a GPU.
-"""
+"""Engines turn prompts into replies; each is a context manager, because it may hold a GPU."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import ClassVar, Self
 
 from holdfast.config import Sampling
+from holdfast.errors import ModelError
+from holdfast.models import ModelRef
 from holdfast.progress import Progress
+from holdfast.registry import Registry
 from holdfast.types import Example, Reply
 
 ENGINES = {
@@ -36,31 +37,65 @@ class Usage:
     seconds: float = 0.0
 
 
-class Engine(Protocol):
+class Engine(ABC):
     """Answers prompts with one base model and any of its adapters.
 
+    `generate` must be written; an engine that cannot score text leaves the other questions out, and
+    they are refused in words.
+
     Attributes:
+        version: raised whenever the same prompts would get other replies.
+        plugin: the name that it is registered under.
+        code: a hash of its file, where it is a class in a file of the user's; else "".
         about: device and precision in words, known once it is entered.
         usage: is added to with every call.
         answer_folder: of the stage under way. An engine whose every answer is paid for keeps each
             there as it comes, and looks for it again; others ignore it.
     """
 
-    about: str
+    version: ClassVar[str] = "1"
+    plugin: str = ""
+    code: str = ""
+    about: str = ""
     usage: Usage
-    answer_folder: Path | None
+    answer_folder: Path | None = None
+
+    def __init__(
+        self,
+        ref: ModelRef,
+        device: str = "auto",
+        bf16: bool | str = "auto",
+        nf4: bool = False,
+        batch_size: int | None = None,
+        device_map: Mapping[str, int | str] | None = None,
+    ) -> None:
+        """Name the model; it is loaded on entry.
+
+        Args:
+            ref: the base.
+            device: `auto`, `cpu` or `cuda`.
+            bf16: True, False, or `auto`: where the device has it.
+            nf4: load the base in 4 bits.
+            batch_size: prompts at a time; None: by the device.
+            device_map: module name to GPU, for a model that no single GPU holds.
+        """
+        self.ref, self.device, self.bf16, self.nf4 = ref, device, bf16, nf4
+        self.batch_size, self.device_map = batch_size, device_map
+        self.usage = Usage()
 
     def __enter__(self) -> Self:
-        """Take the device."""
+        """Take the device; by default there is nothing to take."""
+        return self
 
-    def __exit__(
+    def __exit__(  # noqa: B027  # a default, no duty
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give the device back."""
+        """Give the device back; by default there is nothing to give."""
 
+    @abstractmethod
     def generate(
         self,
         examples: Sequence[Example],
@@ -89,7 +124,11 @@ class Engine(Protocol):
 
         Returns:
             One list per example; the last value is that of the end-of-turn token.
+
+        Raises:
+            ModelError: this engine cannot.
         """
+        raise self._cannot("token_nll", "say how likely a given text is (perplexity, drift, KL)")
 
     def loglikelihood(
         self, pairs: Sequence[tuple[Example, str]], adapter: str | None, scale: float = 1.0
@@ -104,7 +143,11 @@ class Engine(Protocol):
         Returns:
             For each pair the log-probability of the text, in nats, all its tokens together, and
             whether each of them is the most likely one.
+
+        Raises:
+            ModelError: this engine cannot.
         """
+        raise self._cannot("loglikelihood", "say how likely a given text is (multiple choice)")
 
     def first_token(
         self, examples: Sequence[Example], words: Sequence[str], progress: Progress
@@ -120,8 +163,33 @@ class Engine(Protocol):
             Probabilities of shape (examples, words), each of the whole vocabulary.
 
         Raises:
-            ModelError: two words begin with the same token.
+            ModelError: two words begin with the same token, or this engine cannot.
         """
+        raise self._cannot("first_token", "say how likely a first word is (a judge's threshold)")
+
+    def _cannot(self, member: str, what: str) -> ModelError:
+        return ModelError(
+            f"the engine {self.plugin} cannot {what}",
+            where=f"answer.engine: {self.plugin}",
+            remedy=f"use `engine: hf`, leave that measure out, or write {member} in the engine",
+        )
+
+
+REGISTRY: Registry[Engine] = Registry("engines", (Engine,), ENGINES)
+
+
+def identity_of(name: str, folder: Path | None = None) -> object:
+    """An engine as it stands in a stage's identity.
+
+    Args:
+        name: as a study gives it.
+        folder: see `Registry.find`.
+
+    Returns:
+        Its name; of one in a user's file also version and the file's hash.
+    """
+    found = REGISTRY.find(name, "answer.engine", folder)
+    return [found.name, found.make.version, found.code] if found.code else found.name
 
 
 def mean_nll(engine: Engine, examples: Sequence[Example]) -> list[float]:

@@ -20,7 +20,7 @@ from holdfast import models
 from holdfast.config import Sampling
 from holdfast.data import chat
 from holdfast.data.chat import Encoded
-from holdfast.engines import Usage, log_likelihood
+from holdfast.engines import Engine, Usage, log_likelihood
 from holdfast.engines.stop_strings import Until, cut
 from holdfast.errors import HoldfastError
 from holdfast.memory.fault_injection import FaultInjector
@@ -52,7 +52,7 @@ Asked = tuple[Example, list[int], int]
 """One row: what is asked, prompt ids, number of the sample."""
 
 
-class HFEngine:
+class HFEngine(Engine):
     """An `Engine` over ``transformers``.
 
     Attributes:

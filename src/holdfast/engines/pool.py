@@ -15,7 +15,6 @@ from holdfast.memory.model.shape import read_shape
 from holdfast.memory.planner.inference import answering_map, longest
 from holdfast.models import ModelRef
 from holdfast.models.external import engine_of, has_shape
-from holdfast.registry import resolve
 from holdfast.runs import store
 
 USAGE = "usage.json"
@@ -51,9 +50,11 @@ class EnginePool:
         nf4 = self.nf4 if nf4 is None else nf4
         if self._open is None or self._ref != (ref, nf4, bf16):
             self.close()
-            make = resolve("engines", engines.ENGINES, engine_of(ref, self._study.answer.engine))
+            found = engines.REGISTRY.find(
+                engine_of(ref, self._study.answer.engine), "answer.engine"
+            )
             placed = {"device_map": where} if (where := self._placed(ref, nf4, bf16)) else {}
-            engine: Engine = make(
+            engine = found.build(
                 ref,
                 self._study.hardware.device,
                 bf16,

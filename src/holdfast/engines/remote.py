@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from holdfast.config import Sampling
 from holdfast.endpoint import FIRST_WAIT_S, Answer, Endpoint, parse_url
-from holdfast.engines import Usage
+from holdfast.engines import Engine, Usage
 from holdfast.engines.stop_strings import cut
 from holdfast.errors import EndpointError, ModelError
 from holdfast.models import ModelRef
@@ -27,7 +27,7 @@ KEY_ENV = "HOLDFAST_API_KEY"
 """Where the key is looked for, if the server's address names no other variable."""
 
 
-class RemoteEngine:
+class RemoteEngine(Engine):
     """An `Engine` over a server.
 
     Attributes:
@@ -149,7 +149,7 @@ class RemoteEngine:
         Raises:
             ModelError: always.
         """
-        raise self._cannot("say how likely a given text is to it (perplexity, drift, KL)")
+        raise self._refused("say how likely a given text is to it (perplexity, drift, KL)")
 
     def loglikelihood(
         self, pairs: Sequence[tuple[Example, str]], adapter: str | None, scale: float = 1.0
@@ -159,7 +159,7 @@ class RemoteEngine:
         Raises:
             ModelError: always.
         """
-        raise self._cannot("say how likely a given text is to it (multiple choice)")
+        raise self._refused("say how likely a given text is to it (multiple choice)")
 
     def first_token(
         self, examples: Sequence[Example], words: Sequence[str], progress: Progress
@@ -169,9 +169,9 @@ class RemoteEngine:
         Raises:
             ModelError: always.
         """
-        raise self._cannot("say how likely each first word is (a judge's threshold)")
+        raise self._refused("say how likely each first word is (a judge's threshold)")
 
-    def _cannot(self, what: str) -> ModelError:
+    def _refused(self, what: str) -> ModelError:
         return ModelError(
             f"a server cannot {what}",
             where=self.server.where,

@@ -12,14 +12,14 @@ from types import TracebackType
 from typing import Self
 
 from holdfast.config import Sampling
-from holdfast.engines import Usage
+from holdfast.engines import Engine, Usage
 from holdfast.progress import Progress
 from holdfast.types import Example, Reply
 
 Script = Callable[[Example, str | None, int], str]
 
 
-class ScriptedEngine:
+class ScriptedEngine(Engine):
     """Answers with ``script(example, adapter, sample)``."""
 
     about = "scripted"

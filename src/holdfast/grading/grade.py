@@ -45,7 +45,7 @@ def grade_replies(
     Raises:
         DataError: a reply to no item of the task, or a grader of the user's own that fails.
     """
-    mark = partial(_graded, task) if hasattr(task, "code") else task.grade
+    mark = partial(_graded, task) if task.code else task.grade
     count: Counter[str] = Counter()
     unscored = 0
 
@@ -78,7 +78,7 @@ def _graded(task: Task, example: Example, reply: Reply, verdict: Verdict | None)
         lines = [f", line {one.lineno}" for one in frames if one.filename == file]
         raise DataError(
             f"its grade fails on the reply to {example.id!r}: {type(error).__name__}: {error}",
-            where=f"task {type(task).__name__}",
+            where=f"task {task.plugin}",
             remedy=f"mend {Path(file).name}{lines[-1] if lines else ''}, and run again: what was "
             "answered is kept",
         ) from error

@@ -9,7 +9,7 @@ from typing import Any
 
 from holdfast.grading import safety_outcomes
 from holdfast.grading.answer import paired
-from holdfast.judges import Desk, Judge, Pair, Panel
+from holdfast.judges import Judge, JudgeContext, Pair
 from holdfast.runs import store
 from holdfast.types import Example, Verdict
 
@@ -17,7 +17,11 @@ VERDICTS = "verdicts.jsonl"
 
 
 def judge_replies(
-    judge: Judge, examples: Sequence[Example], replies: Path, folder: Path, desk: Desk | None = None
+    judge: Judge,
+    examples: Sequence[Example],
+    replies: Path,
+    folder: Path,
+    context: JudgeContext | None = None,
 ) -> Mapping[str, Any]:
     """Label stored replies, those that were withheld left out; writes ``verdicts.jsonl``.
 
@@ -26,27 +30,27 @@ def judge_replies(
         examples: what was asked.
         replies: folder of what was said.
         folder: of the stage.
-        desk: what the judge may use; None for judges by rules.
+        context: what the judge may use; None for judges by rules.
     """
-    verdicts = judge.judge(_to_judge(examples, replies), desk)
+    verdicts = judge.judge(_to_judge(examples, replies), context)
     return _written(judge, verdicts, folder)
 
 
 def combine_verdicts(
-    panel: Panel, examples: Sequence[Example], replies: Path, members: Sequence[Path], folder: Path
+    judge: Judge, examples: Sequence[Example], replies: Path, members: Sequence[Path], folder: Path
 ) -> Mapping[str, Any]:
     """Label stored replies by what several judges said of them; writes ``verdicts.jsonl``.
 
     Args:
-        panel: whose rule.
+        judge: whose rule; one with `seats`.
         examples: what was asked.
         replies: folder of what was said.
         members: folders of what each judge said, in order.
         folder: of the stage.
     """
     found = [read_verdicts(one) for one in members]
-    verdicts = panel.together(_to_judge(examples, replies), found)
-    return _written(panel, verdicts, folder)
+    verdicts = judge.together(_to_judge(examples, replies), found)
+    return _written(judge, verdicts, folder)
 
 
 def read_verdicts(folder: Path) -> list[Verdict]:

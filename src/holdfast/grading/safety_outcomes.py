@@ -16,7 +16,6 @@ from typing import Final, Literal
 
 from holdfast.config import Section
 from holdfast.grading import degeneration
-from holdfast.judges import Judge
 from holdfast.judges.refusal import RefusalJudge, final_answer
 from holdfast.types import Example, Reading, Reply, Verdict
 
@@ -165,7 +164,7 @@ def withheld(example: Example, reply: Reply) -> Reading | None:
     return Reading(example.id, reply.sample, None, WITHHELD, "", group, also=also)
 
 
-def named(judge: Judge, figure: str, options: OutcomeOptions) -> str:
-    """A figure's label: what it is, by whom, and what incoherent replies count as."""
-    label = f"{figure} by judge {judge.title}"
+def named(title: str, figure: str, options: OutcomeOptions) -> str:
+    """A figure's label: what it is, the judge's title, and what incoherent replies count as."""
+    label = f"{figure} by judge {title}"
     return label if options.incoherent == "as_judged" else f"{label}; {COUNTED}"

@@ -1,12 +1,10 @@
-"""How is a model asked to judge, and what do all such judges share?
+"""Loads and asks a guard: a language model with a prompt of its own that judges replies.
 
-A guard is a language model with a prompt of its own: question and reply go in, a few words or the
-probability of one come out, and a parser (in the file of each judge) reads them. What cannot be
-parsed is `unsure`. The guard is loaded when it is first needed, after whatever was on the GPU has
-left it, in bfloat16 there or, if asked for, in 4 bits; how the study trains plays no part. What it
-says is written down in chunks, so that an interrupted stage goes on where it was.
-
-What it is shown is in `showing`.
+Question and reply go in (`_prompts`), a few words or the probability of one come out, and a parser
+in the file of each judge reads them. What cannot be parsed is `unsure`. The guard is loaded when it
+is first needed, after whatever was on the GPU has left it, in bfloat16 there or, if asked for, in 4
+bits; how the study trains plays no part. What it says is written down in chunks, so that an
+interrupted stage goes on where it was.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -24,18 +22,15 @@ from holdfast.config import Sampling, Section
 from holdfast.engines import Engine
 from holdfast.engines.resumable import in_chunks
 from holdfast.errors import ModelError, UsageError
-from holdfast.judges import Desk, Judge, Pair
-from holdfast.judges._prompts import Asked, Seen
+from holdfast.judges import JudgeContext, Pair
+from holdfast.judges._prompts import Asked
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.memory_plan import GIB
 from holdfast.memory.model.shape import read_shape
 from holdfast.memory.planner.inference import answering_bytes, longest
 from holdfast.models import ModelRef, files
 from holdfast.runs import store
-from holdfast.types import Example, Reply, Verdict
-
-CLIP: Final = 400
-"""Characters of what a guard said that are kept for audit."""
+from holdfast.types import Example, Reply
 
 
 class GuardOptions(Section):
@@ -120,7 +115,7 @@ class Guard:
         shape = read_shape(self.ref.base, self.ref.revision)
         tokens = longest(shape, self.options.max_new_tokens)
         size = answering_bytes(shape, self.options.quantize == "nf4", tokens)
-        free = sum(one.free_bytes for one in gpus if not one.mig)
+        free = sum(gpu.free_bytes for gpu in gpus if not gpu.mig)
         if gpus and size > free:
             raise ModelError(
                 f"the judge needs {size / GIB:.1f} GiB, and the GPUs have {free / GIB:.1f} free",
@@ -139,24 +134,26 @@ class Guard:
         if self._folder is not None:
             files.check_folder(self._folder, self._chats)
 
-    def said(self, pairs: Sequence[Pair], asked: Sequence[Asked], desk: Desk | None) -> list[str]:
+    def said(
+        self, pairs: Sequence[Pair], asked: Sequence[Asked], context: JudgeContext | None
+    ) -> list[str]:
         """What the guard says to each, greedily; kept in ``said.jsonl``.
 
         Args:
             pairs: what was asked and what was said.
             asked: one for each pair.
-            desk: lends the engine and the folder.
+            context: lends the engine and the folder.
 
         Raises:
-            UsageError: no desk, so no model can be loaded.
+            UsageError: no context, so no model can be loaded.
         """
-        desk = self._needed(desk)
+        context = self._needed(context)
         sampling = Sampling(max_new_tokens=self.options.max_new_tokens)
         replies = in_chunks(
-            lambda some: self._engine(desk).generate(some, sampling, None, desk.progress),
+            lambda some: self._engine(context).generate(some, sampling, None, context.progress),
             _examples(pairs, asked, self.name),
-            desk.folder,
-            desk.progress,
+            context.folder,
+            context.progress,
             "said.jsonl",
         )
         return [reply.text for reply in replies]
@@ -166,7 +163,7 @@ class Guard:
         pairs: Sequence[Pair],
         asked: Sequence[Asked],
         words: Sequence[str],
-        desk: Desk | None,
+        context: JudgeContext | None,
         name: str = "chances.jsonl",
     ) -> list[list[float]]:
         """How probable each word is as the first that the guard says, of shape (asked, words).
@@ -175,57 +172,36 @@ class Guard:
             pairs: one for each of `asked`.
             asked: how the guard is asked.
             words: see `Engine.first_token`.
-            desk: lends the engine and the folder.
+            context: lends the engine and the folder.
             name: of the file that keeps them.
 
         Raises:
-            UsageError: no desk, so no model can be loaded.
+            UsageError: no context, so no model can be loaded.
         """
-        desk = self._needed(desk)
+        context = self._needed(context)
 
         def work(some: Sequence[Example]) -> list[list[Reply]]:
-            found = self._engine(desk).first_token(some, words, desk.progress)
+            found = self._engine(context).first_token(some, words, context.progress)
             return [
                 [Reply(one.id, 0, json.dumps(values), "stop", 1)]
                 for one, values in zip(some, found, strict=True)
             ]
 
         replies = in_chunks(
-            work, _examples(pairs, asked, self.name), desk.folder, desk.progress, name
+            work, _examples(pairs, asked, self.name), context.folder, context.progress, name
         )
         return [json.loads(reply.text) for reply in replies]
 
-    def verdict(self, pair: Pair, seen: Seen, said: str) -> Verdict:
-        """What is handed on."""
-        reply = pair[1]
-        return Verdict(
-            reply.example_id,
-            reply.sample,
-            seen.label,
-            self.name,
-            said.strip()[:CLIP],
-            0.0 if seen.label == "unsure" else round(seen.confidence, 4),
-            seen.refused,
-            seen.category,
-            labels=seen.labels,
-        )
+    def _engine(self, context: JudgeContext) -> Engine:
+        return context.open(self.ref, self.options.quantize == "nf4")
 
-    def _engine(self, desk: Desk) -> Engine:
-        return desk.open(self.ref, self.options.quantize == "nf4")
-
-    def _needed(self, desk: Desk | None) -> Desk:
-        if desk is None:
+    def _needed(self, context: JudgeContext | None) -> JudgeContext:
+        if context is None:
             raise UsageError(
                 f"the judge {self.name} needs a model, and there is nothing to load it with",
                 remedy="judge within a study, or use the judge `refusal`",
             )
-        return desk
-
-
-def guard_of(judge: Judge) -> Guard | None:
-    """The model that one judge is; None for judges of another kind."""
-    found = getattr(judge, "guard", None)
-    return found if isinstance(found, Guard) else None
+        return context
 
 
 def _examples(pairs: Sequence[Pair], asked: Sequence[Asked], name: str) -> list[Example]:

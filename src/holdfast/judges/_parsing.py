@@ -1,4 +1,4 @@
-"""What value does a judge give a key: ``Safety: Safe``?
+"""Reads the value that a judge gives a key: ``Safety: Safe``.
 
 Only a plain answer counts: the key begins a line or a clause, a known value follows, and after it
 comes nothing but marks up to the end of the line or to the next key. ``not Harmful: no``,

@@ -1,4 +1,4 @@
-"""What is a judge that is a model shown, and what of its words is its answer?
+"""Puts question and reply before a judge that is a model, and finds its answer in its words.
 
 The question is `Example.question`, without shots and system prompt. The reply is judged as it was
 said, thoughts included. Neither may speak the guard's control tokens (`plain`).
@@ -7,8 +7,8 @@ said, thoughts included. Neither may speak the guard's control tokens (`plain`).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from holdfast.judges import Pair
@@ -20,18 +20,6 @@ SURE: Final = 0.5
 _CONTROL: Final = re.compile(
     r"<(?=\|[^<>|\s]{1,40}\|>|/?s>|(?:start|end)_of_turn>|<?/?SYS>)|\[(?=/?INST\])", re.IGNORECASE
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What a parser read; without a label it read nothing."""
-
-    label: str = "unsure"
-    refused: bool | None = None
-    category: str = ""
-    confidence: float = 1.0
-    labels: Mapping[str, str] = field(default_factory=dict)
-    """See `Verdict.labels`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""How does a judge judge that runs on a server: one's own vLLM or Ollama, or a vendor's?
+"""Judges through a server: one's own vLLM or Ollama, or a vendor's.
 
 Prompts and parsers are those of the judges that run here, so that where a judge runs does not
 change what it says. A guard (`qwen3guard`, `llamaguard`) needs a server that applies the guard's
@@ -17,9 +17,17 @@ from typing import Any, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from holdfast.endpoint import Answer, Endpoint, Server
-from holdfast.judges import Desk, Pair, llamaguard, qwen3guard, strongreject, yes_no
-from holdfast.judges._guard import CLIP
-from holdfast.judges._prompts import Seen, conversation, shown
+from holdfast.judges import (
+    Judge,
+    JudgeContext,
+    Pair,
+    ParsedVerdict,
+    llamaguard,
+    qwen3guard,
+    strongreject,
+    yes_no,
+)
+from holdfast.judges._prompts import conversation, shown
 from holdfast.progress import Silent
 from holdfast.runs import store
 from holdfast.types import Message, Verdict
@@ -45,11 +53,13 @@ class Form:
     prompt: str
     longest: int
     render: Callable[[Pair], tuple[Message, ...]]
-    parse: Callable[[str, RemoteJudge.Options], Seen]
+    parse: Callable[[str, RemoteJudge.Options], ParsedVerdict]
 
 
-class RemoteJudge:
+class RemoteJudge(Judge):
     """A judge behind an OpenAI-compatible endpoint."""
+
+    options: Options
 
     class Options(Server):
         """Settings of this judge: the server's, and how it is asked."""
@@ -75,6 +85,8 @@ class RemoteJudge:
                     raise ValueError(f"{key} is a setting of the format {owner}")
             return self
 
+    remote = True
+
     def __init__(self, options: Options, first_wait_s: float = 1.0) -> None:
         """Take the settings; nothing is sent.
 
@@ -82,9 +94,10 @@ class RemoteJudge:
             options: which server, which model, how asked.
             first_wait_s: see `Endpoint`.
         """
-        self.options, self._form = options, FORMS[options.format]
+        super().__init__(options)
+        self._form = FORMS[options.format]
         self._endpoint = Endpoint(options, first_wait_s)
-        self.name: str = f"remote-{self._form.name}"
+        self.name = f"remote-{self._form.name}"
         settings = [f"{name} {value}" for name, value in self._settings().items()]
         self.title = f"{self._form.name} ({', '.join([options.model, *settings])}, remote)"
 
@@ -107,17 +120,19 @@ class RemoteJudge:
         self._endpoint.check()
 
     def absent(self) -> str:
-        """See `Afar.absent`."""
+        """See `Judge.absent`."""
         return self._endpoint.absent()
 
-    def judge(self, pairs: Sequence[Pair], desk: Desk | None = None) -> list[Verdict]:
+    def judge(self, pairs: Sequence[Pair], context: JudgeContext | None = None) -> list[Verdict]:
         """See `Judge.judge`.
 
         Raises:
             EndpointError: a fault that did not pass, or a cap; what was answered is kept in the
-                desk's folders.
+                context's folders.
         """
-        progress, folder = (desk.progress, desk.paid or desk.folder) if desk else (Silent(), None)
+        progress, folder = (
+            (context.progress, context.paid or context.folder) if context else (Silent(), None)
+        )
         progress.total(len(pairs), "verdicts")
         verdicts: list[Verdict] = []
         useless: Counter[str] = Counter()
@@ -149,20 +164,10 @@ class RemoteJudge:
 
     def _verdict(self, pair: Pair, answer: Answer) -> Verdict:
         note, given = answer.text.strip(), answer.finish in ("stop", "length")
-        seen = self._form.parse(answer.text if given else "", self.options)
+        parsed = self._form.parse(answer.text if given else "", self.options)
         if not given:
             note = f"{answer.finish}: {note}" if note else answer.finish
-        return Verdict(
-            pair[1].example_id,
-            pair[1].sample,
-            seen.label,
-            self.name,
-            note[:CLIP],
-            0.0 if seen.label == "unsure" else round(seen.confidence, 4),
-            seen.refused,
-            seen.category,
-            labels=seen.labels,
-        )
+        return self.verdict(pair, parsed, note)
 
     @property
     def _longest(self) -> int:

@@ -1,4 +1,4 @@
-"""The lab's tasks: it calculates, it refuses, it helps.
+"""The lab's three tasks: word problems, hazardous requests to refuse, harmless ones to help with.
 
 Three tasks over the lab's own text. They are graded like any other task: the target by its number,
 refusals by the offline detector, help by the detector and by whether it speaks of the thing asked
@@ -11,20 +11,22 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from holdfast import judges
 from holdfast.config import Section
 from holdfast.errors import DataError
 from holdfast.judges import Judge
 from holdfast.lab import TARGET_STEPS, TEST_PROBLEMS, TEST_REQUESTS, TRAIN_PROBLEMS
 from holdfast.lab.problems import problems
 from holdfast.lab.requests import requests
+from holdfast.tasks import Task
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
 ANSWER = "####"
 
 
-class LabMath:
+class LabMath(Task):
     """Word problems of several steps; `train` has human-style worked answers."""
+
+    options: Options
 
     class Options(Section):
         """Keys of this task."""
@@ -36,12 +38,6 @@ class LabMath:
 
     version: ClassVar[str] = "1"
     label = "accuracy (number after ####)"
-    inverted = False
-    judge: Judge | None = None
-
-    def __init__(self, options: Options, judge: Judge | None) -> None:
-        """Take the options."""
-        self.options = options
 
     def examples(self, split: str) -> list[Example]:
         """See `Task.examples`."""
@@ -75,8 +71,10 @@ class LabMath:
                 raise DataError(f"lab_math grades {text!r} wrongly")
 
 
-class LabRefuse:
+class LabRefuse(Task):
     """Hazardous requests; good is a refusal."""
+
+    options: Options
 
     class Options(Section):
         """Keys of this task."""
@@ -87,13 +85,12 @@ class LabRefuse:
         """Another seed draws other requests of the split."""
 
     version: ClassVar[str] = "1"
-    inverted = False
+    judged = True
 
-    def __init__(self, options: Options, judge: Judge | None) -> None:
+    def __init__(self, options: Options, judge: Judge | None = None) -> None:
         """Take the options and the judge."""
-        self.options = options
-        self.judge: Judge | None = judge or judges.build("refusal")
-        self.label = f"refused, by judge {self.judge.title}"
+        super().__init__(options, judge)
+        self.label = f"refused, by judge {self.judge_title}"
 
     def examples(self, split: str) -> list[Example]:
         """See `Task.examples`; only measures."""
@@ -118,18 +115,17 @@ class LabRefuse:
             raise DataError("lab_refuse does not accept a refusal")
 
 
-class LabHelp:
+class LabHelp(Task):
     """Benign requests; good is help that speaks of the thing asked about."""
 
     Options = LabRefuse.Options
     version: ClassVar[str] = "1"
-    inverted = False
+    judged = True
 
-    def __init__(self, options: LabRefuse.Options, judge: Judge | None) -> None:
+    def __init__(self, options: LabRefuse.Options, judge: Judge | None = None) -> None:
         """Take the options and the judge."""
-        self.options = options
-        self.judge: Judge | None = judge or judges.build("refusal")
-        self.label = f"helped: not refused, by judge {self.judge.title}; on topic"
+        super().__init__(options, judge)
+        self.label = f"helped: not refused, by judge {self.judge_title}; on topic"
 
     def examples(self, split: str) -> list[Example]:
         """See `Task.examples`; only measures."""

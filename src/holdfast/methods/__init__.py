@@ -1,30 +1,35 @@
-"""How does an arm differ from plain fine-tuning?
+"""Remedies: how an arm differs from plain fine-tuning.
 
 A method is one entry of one of an arm's four lists: `data` (what is trained on), `loss` (what is
 made of it in a training step), `weights` (what becomes of the weights afterwards) and `ask` (how
-the tuned model is asked). Entries compose in the order in which they are written. Work that several
-arms can share (the base's own samples, say) is declared apart, made once, and found again by its
-name. Methods never see an evaluation set; what they produce is checked for leaks by the study.
+the tuned model is asked); each list has a base class here. Entries compose in the order in which
+they are written. Work that several arms can share (the base's own samples, say) is declared apart,
+made once, and found again by its name. Methods never see an evaluation set; what they produce is
+checked for leaks by the study. `docs/plugins.md` has worked examples.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
-from holdfast.config import Sampling, Section
+from pydantic import BaseModel
+
+from holdfast.config import Section, TrainSpec
 from holdfast.config.load import parse
-from holdfast.data.leakage import LeakIndex
-from holdfast.engines import Engine, Usage
-from holdfast.engines.resumable import score
-from holdfast.errors import StudyError
-from holdfast.memory.estimate.method_overhead import MethodOverhead
-from holdfast.progress import Progress
-from holdfast.registry import resolve
-from holdfast.tasks import Task
+from holdfast.errors import HoldfastError, StudyError
+from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead
+from holdfast.methods._context import Lesson, MethodContext, SharedWork
+from holdfast.registry import PAGE, Registry
 from holdfast.types import Example
+
+__all__ = [
+    "METHODS", "REGISTRY", "AskMethod", "DataMethod", "Lesson", "LossMethod", "Method",
+    "MethodContext", "SharedWork", "Term", "WeightMethod", "build", "identity_of", "shared_of",
+]  # fmt: skip
 
 METHODS = {
     # data
@@ -48,120 +53,65 @@ METHODS = {
 EXAMPLES = "examples.jsonl"
 Entry = Literal["data", "loss", "weights", "ask"]
 TASK, REPLAY, ANCHOR, PROBE = "task", "replay", "anchor", "probe"
-"""``meta["kind"]`` of a training example: the task's own (when there is none), replayed, one that
-bears no cross-entropy but is held to the base, one that is only looked at before training."""
+"""``meta["kind"]`` of a training example: the task's own (when there is none), replayed, one without
+cross-entropy that is only compared with the base, one that is only looked at before training."""
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What a method may use.
-
-    Attributes:
-        task: the target task; its grader says which of the model's own answers are right.
-        plain: the plain arm's training set.
-        sampling: how the target task is asked.
-        engine: opens the untouched base; call it only inside shared work.
-        leaks: the evaluation questions, to keep generated prompts apart from them.
-        seed: of everything random in the data.
-        scores: where the base's losses of answers are kept, shared by all arms; None: nowhere.
-        of: what those losses depend on besides the answers.
-        charge: is told what they took, by whichever arm they were asked for first.
-    """
-
-    task: Task
-    plain: Sequence[Example]
-    sampling: Sampling
-    engine: Callable[[], Engine]
-    leaks: LeakIndex
-    seed: int
-    scores: Path | None = None
-    of: Mapping[str, Any] | None = None
-    charge: Callable[[Usage], None] = lambda usage: None
-
-    def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
-        """The untouched base's loss of each token of each answer; every answer is scored once."""
-        losses, spent = score(self.engine, examples, self.scores, self.of)
-        self.charge(spent)
-        return losses
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """Work done once for all arms that ask for the same.
+class DataMethod(ABC):
+    """One entry under ``data:`` of an arm. `apply` must be written; the rest has a default.
 
     Attributes:
-        name: of the stage below ``shared/``.
-        identity: JSON values; the study adds the model's.
-        run: fills the folder and returns a summary.
-        resumable: see `Stage`.
+        Options: the settings that a study may give.
+        version: raised whenever the same settings would lead to other examples.
+        mixes: adds examples of another kind; methods that replace answers must come before it.
+        plugin: the name that it is registered under.
+        code: a hash of its file, where it is a class in a file of the user's; else "".
+        options: the values of `Options`.
     """
 
-    name: str
-    identity: Mapping[str, Any]
-    run: Callable[[Path, Progress], Mapping[str, Any]]
-    resumable: bool = True
-
-
-class Method(Protocol):
-    """What all methods have in common."""
-
-    Options: ClassVar[type[Section]]
-    entry: ClassVar[Entry]
-    """The list of an arm that it belongs to."""
-    version: ClassVar[str]
-    """Raised whenever the same settings would lead to other weights or other replies."""
-    options: Any
+    entry: ClassVar[Entry] = "data"
+    Options: ClassVar[type[Section]] = Section
+    version: ClassVar[str] = "1"
+    mixes: bool = False
+    plugin: str = ""
+    code: str = ""
+    options: Any = None
 
     def __init__(self, options: Any) -> None:
         """Take the settings."""
+        self.options = options
 
     def recipe(self) -> str:
         """The settings in words, for the report."""
+        return described(self.plugin, self.options)
 
     def identity(self) -> Mapping[str, Any]:
         """What bears on the result: settings, and the content of files rather than their paths."""
+        return identified(self.options)
 
-
-class DataMethod(Method, Protocol):
-    """One entry under ``data:`` of an arm, or under ``loss:``."""
-
-    mixes: ClassVar[bool]
-    """Adds examples of another kind; methods that replace answers must come before it."""
-
-    def check(self, setting: Setting) -> None:
-        """Look at the user's own files before anything runs.
+    def check(self, context: MethodContext) -> None:  # noqa: B027  # a default, no duty
+        """Look at the user's own files before anything runs; by default there are none.
 
         Raises:
             DataError: a file is missing or malformed.
             LeakError: it contains evaluation questions.
         """
 
-    def shared(self, setting: Setting) -> list[Shared]:
-        """Work that other arms may share; pure, decides names only."""
+    def shared(self, context: MethodContext) -> list[SharedWork]:
+        """Work that other arms may share, by default none; pure, decides names only."""
+        return []
 
+    @abstractmethod
     def apply(
-        self, examples: Sequence[Example], setting: Setting, made: Mapping[str, Path]
+        self, examples: Sequence[Example], context: MethodContext, made: Mapping[str, Path]
     ) -> tuple[list[Example], list[str]]:
         """The new training set, and what the report should say about it.
 
         Args:
             examples: what the steps before made.
-            setting: see `Setting`.
+            context: see `MethodContext`.
             made: folder of every piece of shared work by its name.
         """
-
-
-class LossMethod(DataMethod, Protocol):
-    """One entry under ``loss:``; like data methods it may mark, add or replace examples."""
-
-    trainer: ClassVar[str | None]
-    """``sdft`` or ``gkd``: trained by TRL's trainer of this name; None: by ours."""
-
-    def demand(self) -> MethodOverhead:
-        """What it takes of memory in training, beyond plain training."""
-
-    def term(self) -> Term | None:
-        """What it does in a training step; None: its marks on the examples are all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,54 +137,248 @@ class Term:
     penalty: Callable[[Any], Any] | None = None
 
 
-class WeightMethod(Method, Protocol):
-    """One entry under ``weights:``."""
+class LossMethod:
+    """One entry under ``loss:`` of an arm: marks on examples, a `term`, or a `trainer` of its own.
 
-    factors: tuple[float, ...]
-    """Shares of the training's change under which the model is measured too; () adds none."""
-    partners: tuple[str, ...]
-    """Other arms whose weights of the same seed and step go in."""
-    over_seeds: bool
-    """All seeds of the arm go in."""
-    makes: bool
-    """New weights are made, of several or of one alone."""
-    checkpoints: str
-    """``last`` or ``all``: which checkpoints it is applied to."""
+    Attributes:
+        Options: the settings that a study may give.
+        version: raised whenever the same settings would lead to other weights.
+        mixes: adds examples of another kind.
+        resumable: a killed training goes on from its last checkpoint; only asked of a method with
+            a trainer of its own, which may hold what no checkpoint does.
+        plugin: the name that it is registered under.
+        code: a hash of its file, where it is a class in a file of the user's; else "".
+        options: the values of `Options`.
+    """
+
+    entry: ClassVar[Entry] = "loss"
+    Options: ClassVar[type[Section]] = Section
+    version: ClassVar[str] = "1"
+    mixes: bool = False
+    resumable: bool = True
+    plugin: str = ""
+    code: str = ""
+    options: Any = None
+
+    def __init__(self, options: Any) -> None:
+        """Take the settings."""
+        self.options = options
+
+    def recipe(self) -> str:
+        """The settings in words, for the report."""
+        return described(self.plugin, self.options)
+
+    def identity(self) -> Mapping[str, Any]:
+        """What bears on the result; see `DataMethod.identity`."""
+        return identified(self.options)
+
+    def check(self, context: MethodContext) -> None:
+        """See `DataMethod.check`; by default there is nothing to look at."""
+
+    def shared(self, context: MethodContext) -> list[SharedWork]:
+        """See `DataMethod.shared`; by default none."""
+        return []
+
+    def apply(
+        self, examples: Sequence[Example], context: MethodContext, made: Mapping[str, Path]
+    ) -> tuple[list[Example], list[str]]:
+        """See `DataMethod.apply`; by default the examples stay as they are."""
+        return list(examples), []
+
+    def overhead(self) -> MethodOverhead:
+        """What it takes of memory in training, beyond plain training; by default nothing."""
+        return NOTHING
+
+    def term(self) -> Term | None:
+        """What it does in a step of Holdfast's trainer; None: its marks on examples are all."""
+        return None
+
+    def trainer(self, lesson: Lesson) -> Any:
+        """A trainer of TRL's, or of its kind, that trains in the place of Holdfast's.
+
+        It is called once, in the process that trains. The driver adds its callbacks (progress,
+        checkpoints, meters), so the trainer must neither save nor report by itself, which is how
+        `Lesson.config` sets it.
+
+        Args:
+            lesson: model, data and settings.
+
+        Returns:
+            An instance of ``transformers.Trainer``, ready for ``train``.
+        """
+        raise HoldfastError(f"{self.plugin} has no trainer of its own", remedy="use `term`")
+
+    @property
+    def own_trainer(self) -> bool:
+        """Whether it trains with a `trainer` of its own."""
+        return type(self).trainer is not LossMethod.trainer
+
+    def check_training(self, spec: TrainSpec) -> None:
+        """Refuse training settings with which its own trainer cannot work; by default none.
+
+        Raises:
+            TrainingError: naming the setting.
+        """
+
+
+class WeightMethod:
+    """One entry under ``weights:`` of an arm: shares of the change, or new weights of several.
+
+    Attributes:
+        Options: the settings that a study may give.
+        version: raised whenever the same settings would lead to other weights.
+        factors: shares of the training's change under which the model is measured too.
+        partners: other arms whose weights of the same seed and step go in.
+        over_seeds: all seeds of the arm go in.
+        checkpoints: ``last`` or ``all``: which checkpoints it is applied to.
+        plugin: the name that it is registered under.
+        code: a hash of its file, where it is a class in a file of the user's; else "".
+        options: the values of `Options`.
+    """
+
+    entry: ClassVar[Entry] = "weights"
+    Options: ClassVar[type[Section]] = Section
+    version: ClassVar[str] = "1"
+    factors: tuple[float, ...] = ()
+    partners: tuple[str, ...] = ()
+    over_seeds: bool = False
+    checkpoints: str = "last"
+    plugin: str = ""
+    code: str = ""
+    options: Any = None
+
+    def __init__(self, options: Any) -> None:
+        """Take the settings."""
+        self.options = options
+
+    def recipe(self) -> str:
+        """The settings in words, for the report."""
+        return described(self.plugin, self.options)
+
+    def identity(self) -> Mapping[str, Any]:
+        """What bears on the result; see `DataMethod.identity`."""
+        return identified(self.options)
+
+    @property
+    def makes(self) -> bool:
+        """Whether new weights are made, of several adapters or of one alone: it has a `make`."""
+        return type(self).make is not WeightMethod.make
 
     def make(self, adapters: Sequence[Path], folder: Path) -> Mapping[str, Any]:
-        """Write one adapter made of several; called only when it `makes` any.
+        """Write one adapter made of several.
 
         Args:
             adapters: the arm's own first.
             folder: gets ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+        Returns:
+            What the stage's record should say of it.
+        """
+        raise HoldfastError(f"{self.plugin} makes no weights", remedy="please report this")
+
+
+class AskMethod(ABC):
+    """One entry under ``ask:`` of an arm. `change` must be written; the rest has a default.
+
+    Attributes:
+        Options: the settings that a study may give.
+        version: raised whenever the same settings would lead to other replies.
+        plugin: the name that it is registered under.
+        code: a hash of its file, where it is a class in a file of the user's; else "".
+        options: the values of `Options`.
+    """
+
+    entry: ClassVar[Entry] = "ask"
+    Options: ClassVar[type[Section]] = Section
+    version: ClassVar[str] = "1"
+    plugin: str = ""
+    code: str = ""
+    options: Any = None
+
+    def __init__(self, options: Any) -> None:
+        """Take the settings."""
+        self.options = options
+
+    def recipe(self) -> str:
+        """The settings in words, for the report."""
+        return described(self.plugin, self.options)
+
+    def identity(self) -> Mapping[str, Any]:
+        """What bears on the result; see `DataMethod.identity`."""
+        return identified(self.options)
+
+    @abstractmethod
+    def change(self, example: Example, task: str) -> Example:
+        """The example as this arm is asked it.
+
+        Args:
+            example: as every arm is asked it.
+            task: the name of the task in the study.
         """
 
 
-class AskMethod(Method, Protocol):
-    """One entry under ``ask:``."""
+Method = DataMethod | LossMethod | WeightMethod | AskMethod
+REGISTRY: Registry[Method] = Registry(
+    "methods", (DataMethod, LossMethod, WeightMethod, AskMethod), METHODS
+)
 
-    def change(self, example: Example, task: str) -> Example:
-        """The example as this arm is asked it."""
+
+def described(plugin: str, options: BaseModel) -> str:
+    """A method's name and the settings that are not the defaults: ``mine (share 0.1)``."""
+    changed = options.model_dump(mode="json", exclude_defaults=True)
+    words = ", ".join(f"{key} {value}" for key, value in changed.items())
+    return f"{plugin} ({words})" if words else plugin
 
 
-def build(name: str, options: Mapping[str, Any] | None, source: str, where: str) -> Any:
+def identified(options: BaseModel) -> Mapping[str, Any]:
+    """Settings as JSON values."""
+    return options.model_dump(mode="json")
+
+
+def identity_of(method: Method) -> list[Any]:
+    """A method as it stands in a stage's identity: name, version, settings, and its file's hash."""
+    code = [method.code] if method.code else []
+    return [method.plugin, method.version, method.identity(), *code]
+
+
+def shared_of(method: DataMethod | LossMethod, context: MethodContext) -> list[SharedWork]:
+    """A method's shared work; of one in a user's file its identity holds the file's hash."""
+    code = {"code": method.code} if method.code else {}
+    return [replace(work, identity={**work.identity, **code}) for work in method.shared(context)]
+
+
+def build(
+    name: str,
+    options: Mapping[str, Any] | None,
+    source: str,
+    where: str,
+    folder: Path | None = None,
+) -> Any:
     """The method that one entry of an arm names.
 
     Args:
-        name: of the method.
+        name: of the method, or ``file.py:Class``.
         options: its settings.
         source: the study file's name, for messages.
         where: ``arms.NAME.LIST``; the method must belong to that list.
+        folder: from which the path of a file is taken; None: the working folder.
 
     Raises:
         StudyError: no such method, another list's method, or settings that it does not take.
     """
-    method: type[Method] = resolve("methods", METHODS, name, f"{source}: {where}")
-    entry = where.rpartition(".")[2]
-    if method.entry != entry:
+    found = REGISTRY.find(name, f"{source}: {where}", folder)
+    entry, own = where.rpartition(".")[2], found.make.entry
+    if own != entry:
         raise StudyError(
             f"{name} is no method of `{entry}:`",
             where=f"{source}: {where}",
-            remedy=f"write it under `{method.entry}:` of the arm",
+            remedy=f"write it under `{own}:` of the arm",
         )
-    return method(parse(method.Options, dict(options or {}), source, at=(where, name)))
+    made = found.build(parse(found.make.Options, dict(options or {}), source, at=(where, name)))
+    if made.options is None:
+        raise StudyError(
+            f"{name} sets no options",
+            where=f"{source}: {where}",
+            remedy=f"call super().__init__(options) in its __init__; {PAGE}",
+        )
+    return made

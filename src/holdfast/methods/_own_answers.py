@@ -1,4 +1,4 @@
-"""What does the untouched model itself say to prompts that were made for the purpose?
+"""Makes pools of the untouched model's own answers to prompts that were made for the purpose.
 
 A pool of its own answers stands in for data of the old kind: refusals of mild hazardous requests
 and help with everyday ones, to prompts from a table; or whole dialogues, where the model is given
@@ -26,7 +26,7 @@ from holdfast.data.leakage import normalise
 from holdfast.engines.resumable import ask
 from holdfast.errors import DataError
 from holdfast.judges import build as build_judge
-from holdfast.methods import EXAMPLES, Setting, Shared
+from holdfast.methods import EXAMPLES, MethodContext, SharedWork
 from holdfast.methods._replay_prompts import in_turn
 from holdfast.progress import Progress
 from holdfast.runs import store
@@ -82,7 +82,7 @@ def words(pool: Pool) -> str:
     }[pool.source]
 
 
-def check(pool: Pool, setting: Setting) -> None:
+def check(pool: Pool, context: MethodContext) -> None:
     """Look at the user's own file before anything runs.
 
     Raises:
@@ -90,7 +90,7 @@ def check(pool: Pool, setting: Setting) -> None:
         LeakError: it contains evaluation questions.
     """
     if pool.source == "file":
-        setting.leaks.refuse(_file(pool), str(pool.path))
+        context.leaks.refuse(_file(pool), str(pool.path))
 
 
 def identity(pool: Pool) -> dict[str, Any]:
@@ -102,12 +102,12 @@ def identity(pool: Pool) -> dict[str, Any]:
     return pool.model_dump(include={"source", "pool", "max_new_tokens", own})
 
 
-def name(pool: Pool, setting: Setting) -> str:
+def name(pool: Pool, context: MethodContext) -> str:
     """Of the stage that makes it."""
-    return f"replay-{pool.source}-{store.fingerprint([identity(pool), setting.seed])[:6]}"
+    return f"replay-{pool.source}-{store.fingerprint([identity(pool), context.seed])[:6]}"
 
 
-def shared(pool: Pool, setting: Setting) -> list[Shared]:
+def shared(pool: Pool, context: MethodContext) -> list[SharedWork]:
     """The stage that makes it; none where a file holds the examples."""
     if pool.source == "file":
         return []
@@ -115,20 +115,22 @@ def shared(pool: Pool, setting: Setting) -> list[Shared]:
         "method": "replay",
         "version": VERSION,
         "options": identity(pool),
-        "seed": setting.seed,
+        "seed": context.seed,
     }
     make = _dialogues
     if pool.source != "dialogue":
         make, about["judge"] = _answers, build_judge("refusal").name
-    return [Shared(name(pool, setting), about, lambda into, bar: make(pool, setting, into, bar))]
+    return [
+        SharedWork(name(pool, context), about, lambda into, bar: make(pool, context, into, bar))
+    ]
 
 
-def read(pool: Pool, setting: Setting, made: Mapping[str, Path]) -> list[Example]:
+def read(pool: Pool, context: MethodContext, made: Mapping[str, Path]) -> list[Example]:
     """The examples, in the order in which they were made.
 
     Args:
         pool: its settings.
-        setting: see `Setting`.
+        context: see `MethodContext`.
         made: folder of every piece of shared work by its name.
 
     Raises:
@@ -137,20 +139,20 @@ def read(pool: Pool, setting: Setting, made: Mapping[str, Path]) -> list[Example
     if pool.source == "file":
         found = _file(pool)
     else:
-        found = store.read_jsonl(made[name(pool, setting)] / EXAMPLES, Example)
+        found = store.read_jsonl(made[name(pool, context)] / EXAMPLES, Example)
     if not found:
         raise DataError(
-            f"there is nothing to replay: {note(pool, setting, made) or 'the file is empty'}",
+            f"there is nothing to replay: {note(pool, context, made) or 'the file is empty'}",
             remedy="use `source: file` with examples of the old kind",
         )
     return found
 
 
-def note(pool: Pool, setting: Setting, made: Mapping[str, Path]) -> str:
+def note(pool: Pool, context: MethodContext, made: Mapping[str, Path]) -> str:
     """How the pool came about, for the report; "" for a file."""
     if pool.source == "file":
         return ""
-    record = store.read_json(made[name(pool, setting)] / store.RECORD)
+    record = store.read_json(made[name(pool, context)] / store.RECORD)
     return str(record["summary"]["note"])
 
 
@@ -177,7 +179,7 @@ def choose(pool: Sequence[Example], wanted: int, kind: str, balance: bool = True
     ]
 
 
-def _answers(pool: Pool, setting: Setting, folder: Path, bar: Progress) -> Mapping[str, Any]:
+def _answers(pool: Pool, context: MethodContext, folder: Path, bar: Progress) -> Mapping[str, Any]:
     """Ask the base, keep finished answers of the expected kind, refusals and help in turn."""
     module, _, function = PROMPTS[pool.prompts].partition(":")
     prompts = getattr(import_module(module), function)
@@ -186,14 +188,14 @@ def _answers(pool: Pool, setting: Setting, folder: Path, bar: Progress) -> Mappi
     asked_in_all = 0
     for declined in kinds:
         kind = "declined" if declined else "helped"
-        made = prompts(pool.pool // len(kinds), declined, setting.seed)
+        made = prompts(pool.pool // len(kinds), declined, context.seed)
         asked = [
             Example(f"{kind}-{number}", (Message("user", text),), meta={"category": category})
             for number, (category, text) in enumerate(made)
         ]
-        asked = [one for one in asked if setting.leaks.find(one) is None]
+        asked = [one for one in asked if context.leaks.find(one) is None]
         asked_in_all += len(asked)
-        pairs = _finished(pool, setting, asked, folder, bar, f"replies-{kind}.jsonl")
+        pairs = _finished(pool, context, asked, folder, bar, f"replies-{kind}.jsonl")
         verdicts = build_judge("refusal").judge(pairs)
         wanted = "refused" if declined else "answered"
         source = "own refusal" if declined else "own everyday answer"
@@ -211,18 +213,20 @@ def _answers(pool: Pool, setting: Setting, folder: Path, bar: Progress) -> Mappi
     }
 
 
-def _dialogues(pool: Pool, setting: Setting, folder: Path, bar: Progress) -> Mapping[str, Any]:
+def _dialogues(
+    pool: Pool, context: MethodContext, folder: Path, bar: Progress
+) -> Mapping[str, Any]:
     """Let the base write questions and answer them; keep what is finished."""
     blank = [
         Example(f"dialogue-{number}", (Message("user", ""),), meta={"continue": "user"})
         for number in range(pool.pool)
     ]
     sampling = Sampling(
-        max_new_tokens=pool.max_new_tokens, temperature=pool.temperature, seed=setting.seed
+        max_new_tokens=pool.max_new_tokens, temperature=pool.temperature, seed=context.seed
     )
-    written = ask(setting.engine, blank, sampling, None, folder, bar, "questions.jsonl")
-    questions, unused = _questions(setting, written)
-    pairs = _finished(pool, setting, questions, folder, bar, "replies-dialogue.jsonl")
+    written = ask(context.engine, blank, sampling, None, folder, bar, "questions.jsonl")
+    questions, unused = _questions(context, written)
+    pairs = _finished(pool, context, questions, folder, bar, "replies-dialogue.jsonl")
     found = [replace(one, target=said.text.strip(), source="own dialogue") for one, said in pairs]
     if lost := len(questions) - len(found):
         unused["answer unfinished"] = lost
@@ -237,7 +241,9 @@ def _dialogues(pool: Pool, setting: Setting, folder: Path, bar: Progress) -> Map
     }
 
 
-def _questions(setting: Setting, written: Sequence[Reply]) -> tuple[list[Example], dict[str, int]]:
+def _questions(
+    context: MethodContext, written: Sequence[Reply]
+) -> tuple[list[Example], dict[str, int]]:
     """Written questions that can be asked, and how many others there are by reason."""
     unused: Counter[str] = Counter()
     known: set[tuple[str, ...]] = set()
@@ -254,7 +260,7 @@ def _questions(setting: Setting, written: Sequence[Reply]) -> tuple[list[Example
             reason = "question too long"
         elif normalise(text) in known:
             reason = "question repeated"
-        elif setting.leaks.find(one):
+        elif context.leaks.find(one):
             reason = "question measured"
         else:
             known.add(normalise(text))
@@ -265,11 +271,16 @@ def _questions(setting: Setting, written: Sequence[Reply]) -> tuple[list[Example
 
 
 def _finished(
-    pool: Pool, setting: Setting, asked: Sequence[Example], folder: Path, bar: Progress, file: str
+    pool: Pool,
+    context: MethodContext,
+    asked: Sequence[Example],
+    folder: Path,
+    bar: Progress,
+    file: str,
 ) -> list[tuple[Example, Reply]]:
     """Questions with the base's greedy answers, as far as those came to an end."""
     sampling = Sampling(max_new_tokens=pool.max_new_tokens)
-    replies = ask(setting.engine, asked, sampling, None, folder, bar, file)
+    replies = ask(context.engine, asked, sampling, None, folder, bar, file)
     return [
         (one, reply)
         for one, reply in zip(asked, replies, strict=True)

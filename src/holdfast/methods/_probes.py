@@ -1,4 +1,4 @@
-"""What does the untouched model say to the task's own questions, for the meters to compare with?
+"""Has the untouched model answer the task's own questions, for the meters to compare with.
 
 Some of the training questions, evenly spaced, answered at temperature 1: drawn from the base, so
 that the mean of log-probability ratios on them is an unbiased estimate of KL(base‖tuned).
@@ -13,23 +13,23 @@ from typing import Any
 
 from holdfast.engines.resumable import ask
 from holdfast.errors import DataError
-from holdfast.methods import EXAMPLES, Setting, Shared
+from holdfast.methods import EXAMPLES, MethodContext, SharedWork
 from holdfast.progress import Progress
 from holdfast.runs import store
 
 
-def probes(setting: Setting, count: int) -> Shared:
+def probes(context: MethodContext, count: int) -> SharedWork:
     """The stage that makes them.
 
     Args:
-        setting: see `Setting`.
+        context: see `MethodContext`.
         count: questions, at most.
     """
-    plain = setting.plain
+    plain = context.plain
     count = min(count, len(plain))
     asked = [plain[i * len(plain) // count] for i in range(count)]
-    sampling = setting.sampling.model_copy(
-        update={"temperature": 1.0, "top_p": 1.0, "samples": 1, "seed": setting.seed}
+    sampling = context.sampling.model_copy(
+        update={"temperature": 1.0, "top_p": 1.0, "samples": 1, "seed": context.seed}
     )
     identity = {
         "method": "probes",
@@ -38,7 +38,7 @@ def probes(setting: Setting, count: int) -> Shared:
     }
 
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
-        replies = ask(setting.engine, asked, sampling, None, folder, progress)
+        replies = ask(context.engine, asked, sampling, None, folder, progress)
         said = [
             replace(one, target=reply.text.strip(), source="own answer", meta={})
             for one, reply in zip(asked, replies, strict=True)
@@ -53,4 +53,4 @@ def probes(setting: Setting, count: int) -> Shared:
         store.write_jsonl(folder / EXAMPLES, said)
         return {"probes": len(said)}
 
-    return Shared(f"probes-{count}-{store.fingerprint(identity)[:6]}", identity, make)
+    return SharedWork(f"probes-{count}-{store.fingerprint(identity)[:6]}", identity, make)

@@ -1,4 +1,4 @@
-"""How does a model write a reference answer again in its own words, and which of these count?
+"""Has the base rewrite reference answers in its own words, and keeps the rewrites that count.
 
 Self-distillation from the reference (SDFT, Yang et al., arXiv:2402.13669): the model sees question
 and reference answer and answers in its own style. A rewrite counts when it ended, does not speak of
@@ -14,8 +14,9 @@ from pathlib import Path
 
 from holdfast.config import Sampling
 from holdfast.engines.resumable import ask
-from holdfast.methods import Setting
+from holdfast.methods import MethodContext
 from holdfast.progress import Progress
+from holdfast.tasks import Task
 from holdfast.types import Example, Message, Reply
 
 PROMPT = (
@@ -28,12 +29,16 @@ REPLIES = "rewrites.jsonl"
 
 
 def rewrite(
-    setting: Setting, examples: Sequence[Example], sampling: Sampling, folder: Path, bar: Progress
+    context: MethodContext,
+    examples: Sequence[Example],
+    sampling: Sampling,
+    folder: Path,
+    bar: Progress,
 ) -> tuple[dict[str, Example], dict[str, int]]:
     """Ask the base to write the answers of `examples` again.
 
     Args:
-        setting: lends the engine and the grader.
+        context: lends the engine and the grader.
         examples: with their reference answers as targets.
         sampling: how the model is asked.
         folder: of the stage; gets the replies.
@@ -50,10 +55,10 @@ def rewrite(
     found: dict[str, Example] = {}
     against: dict[str, str] = {}
     by_id = {one.id: one for one in examples}
-    for reply in ask(setting.engine, asked, sampling, None, folder, bar, REPLIES):
+    for reply in ask(context.engine, asked, sampling, None, folder, bar, REPLIES):
         one = by_id[reply.example_id]
         banned = any(phrase in reply.text.casefold() for phrase in BANNED)
-        reason = "speaks of the reference" if banned else objection(setting, one, reply)
+        reason = "speaks of the reference" if banned else objection(context, one, reply)
         if reason:
             against.setdefault(one.id, reason)
         elif one.id not in found:
@@ -61,14 +66,20 @@ def rewrite(
     return found, dict(Counter(why for name, why in against.items() if name not in found))
 
 
-def objection(setting: Setting, example: Example, reply: Reply) -> str:
+def objection(context: MethodContext, example: Example, reply: Reply) -> str:
     """Why a reply cannot be trained on as an answer to `example`; "" when it can."""
     if reply.finish != "stop" or not reply.text.strip():
         return "unfinished"
-    value = setting.task.grade(example, reply, None).value
+    value = context.task.grade(example, reply, None).value
     if value is None:
         return "not scored"
     return "" if value == 1.0 else "wrong"
+
+
+def grader(task: Task) -> list[str]:
+    """A task's grader, as it stands in the identity of what it has chosen."""
+    code = [task.code] if task.code else []
+    return [task.plugin, task.version, task.label, *code]
 
 
 def _prompt(example: Example) -> str:

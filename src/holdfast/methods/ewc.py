@@ -1,4 +1,4 @@
-"""EWC: what if weights are held near where they began, the more so the more the old data need them?
+"""EWC: holds weights near where they began, the more so the more the old data need them.
 
 Elastic weight consolidation (arXiv:1612.00796): a quadratic penalty whose weights are the diagonal
 of the Fisher information, measured on some of the base's own answers to old prompts. Under LoRA the
@@ -11,18 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import Field
 
 from holdfast.memory.estimate.method_overhead import MethodOverhead
-from holdfast.methods import PROBE, Entry, Setting, Shared, Term, _own_answers
+from holdfast.methods import PROBE, LossMethod, MethodContext, SharedWork, Term, _own_answers
 from holdfast.models import weight_delta
 from holdfast.types import Example
 
 
-class EWC:
+class EWC(LossMethod):
     """Hold the weights that the old data need near the base's."""
+
+    options: Options
 
     class Options(_own_answers.Pool):
         """Settings of ``ewc``; `source`, `pool` and so on are those of ``replay``."""
@@ -32,46 +34,39 @@ class EWC:
         samples: int = Field(200, ge=1)
         """Old examples on which the importance is measured."""
 
-    entry: ClassVar[Entry] = "loss"
-    trainer: ClassVar[str | None] = None
-    version: ClassVar[str] = "1"
-    mixes: ClassVar[bool] = True
-
-    def __init__(self, options: Options) -> None:
-        """Take the settings."""
-        self.options = options
+    mixes = True
 
     def recipe(self) -> str:
-        """See `Method.recipe`."""
+        """See `DataMethod.recipe`."""
         one = self.options
         return f"EWC ({one.weight:g}, on {one.samples} of {_own_answers.words(one)})"
 
     def identity(self) -> Mapping[str, Any]:
-        """See `Method.identity`."""
+        """See `DataMethod.identity`."""
         one = self.options
         return {
             "weight": one.weight, "samples": one.samples, "pool": _own_answers.identity(one),
         }  # fmt: skip
 
-    def check(self, setting: Setting) -> None:
+    def check(self, context: MethodContext) -> None:
         """See `DataMethod.check`."""
-        _own_answers.check(self.options, setting)
+        _own_answers.check(self.options, context)
 
-    def shared(self, setting: Setting) -> list[Shared]:
+    def shared(self, context: MethodContext) -> list[SharedWork]:
         """The base's answers to old prompts, the same as those of ``replay``."""
-        return _own_answers.shared(self.options, setting)
+        return _own_answers.shared(self.options, context)
 
     def apply(
-        self, examples: Sequence[Example], setting: Setting, made: Mapping[str, Path]
+        self, examples: Sequence[Example], context: MethodContext, made: Mapping[str, Path]
     ) -> tuple[list[Example], list[str]]:
         """Append the examples that are looked at before training, and never trained on."""
-        pool = _own_answers.read(self.options, setting, made)
+        pool = _own_answers.read(self.options, context, made)
         count = min(self.options.samples, len(pool))
         probes = _own_answers.choose(pool, count, PROBE)
         return [*examples, *probes], [f"importance of the weights measured on {count} old answers"]
 
-    def demand(self) -> MethodOverhead:
-        """See `LossMethod.demand`."""
+    def overhead(self) -> MethodOverhead:
+        """See `LossMethod.overhead`."""
         return MethodOverhead(("ewc",), copies=2)
 
     def term(self) -> Term:

@@ -1,24 +1,28 @@
-"""Generalised knowledge distillation: what if a teacher corrects the student's own answers?
+"""Generalised knowledge distillation: a teacher corrects the student's own answers.
 
 A share of the micro-batches is answered by the student, the rest are the gold answers; at every
 token of either the student is drawn towards what the teacher would have said (GKD,
 arXiv:2306.13649). The gold answers are only places to compare at: what is learned is the teacher.
-Trained by TRL's `GKDTrainer`, see `holdfast.train.distill`.
+Trained by TRL's `GKDTrainer`, with a loss that is a mean over the tokens that it is taken on. The
+untouched base teaches as the student with its adapters switched off.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import Field
 
 from holdfast import models
 from holdfast.config import ModelSpec, Section
+from holdfast.data.chat import IGNORED
+from holdfast.errors import TrainingError
 from holdfast.memory.estimate.method_overhead import MethodOverhead
 from holdfast.memory.model.shape import read_shape
-from holdfast.methods import Entry, Setting, Shared, Term
+from holdfast.methods import Lesson, LossMethod, MethodContext
+from holdfast.methods._context import TokenCounts
 from holdfast.models import ModelRef
 from holdfast.types import Example
 
@@ -28,8 +32,10 @@ NOTHING_NEW = (
 )
 
 
-class GKD:
+class GKD(LossMethod):
     """Learn from what a teacher would have said."""
+
+    options: Options
 
     class Options(Section):
         """Settings of ``gkd``."""
@@ -45,24 +51,16 @@ class GKD:
         max_new_tokens: int = Field(256, ge=1)
         """Longest answer that is drawn."""
 
-    entry: ClassVar[Entry] = "loss"
-    version: ClassVar[str] = "1"
-    mixes: ClassVar[bool] = False
-    trainer: ClassVar[str | None] = "gkd"
-
-    def __init__(self, options: Options) -> None:
-        """Take the settings."""
-        self.options = options
-
     def recipe(self) -> str:
-        """See `Method.recipe`."""
-        one = self.options
+        """See `DataMethod.recipe`."""
+        given = self.options
         return (
-            f"distillation from {one.teacher or 'the untouched base'} ({one.lmbda:.0%} on-policy, "
-            f"beta {one.beta:g}, temperature {one.temperature:g})"
+            f"distillation from {given.teacher or 'the untouched base'} "
+            f"({given.lmbda:.0%} on-policy, beta {given.beta:g}, "
+            f"temperature {given.temperature:g})"
         )
 
-    def check(self, setting: Setting) -> None:
+    def check(self, context: MethodContext) -> None:
         """Look whether the teacher's folder is usable.
 
         Raises:
@@ -71,38 +69,131 @@ class GKD:
         self.teacher()
 
     def identity(self) -> Mapping[str, Any]:
-        """See `Method.identity`; the teacher by its content."""
+        """See `DataMethod.identity`; the teacher by its content."""
         found, teacher = self.options.model_dump(), self.teacher()
         found["teacher"] = None if teacher is None else models.identity(teacher)
         return found
 
-    def shared(self, setting: Setting) -> list[Shared]:
-        """No work apart from training."""
-        return []
-
     def apply(
-        self, examples: Sequence[Example], setting: Setting, made: Mapping[str, Path]
+        self, examples: Sequence[Example], context: MethodContext, made: Mapping[str, Path]
     ) -> tuple[list[Example], list[str]]:
         """The examples as they are, and a warning where there is nothing to learn."""
         return list(examples), [] if self.options.teacher else [NOTHING_NEW]
 
-    def demand(self) -> MethodOverhead:
-        """See `LossMethod.demand`."""
+    def overhead(self) -> MethodOverhead:
+        """See `LossMethod.overhead`."""
         other = self.teacher()
         return MethodOverhead(
             ("gkd",), "divergence", everywhere=True, generated_tokens=self.options.max_new_tokens,
             teacher_parameters=read_shape(other.base, other.revision).parameters if other else 0,
         )  # fmt: skip
 
-    def term(self) -> Term | None:
-        """Nothing in our own trainer's steps."""
-        return None
-
     def teacher(self) -> ModelRef | None:
         """The other model that teaches; None: the base."""
         name = self.options.teacher
         return None if name is None else models.reference(ModelSpec(id=name))
 
+    def trainer(self, lesson: Lesson) -> Any:
+        """TRL's `GKDTrainer`.
+
+        Raises:
+            TrainingError: the teacher has another vocabulary.
+        """
+        from trl.experimental.gkd import GKDConfig, GKDTrainer
+
+        pad = lesson.tokenizer.pad_token_id
+        trainer = GKDTrainer(
+            model=lesson.model,
+            teacher_model=self._teaching(lesson),
+            args=lesson.batched_config(GKDConfig, **self.arguments()),
+            data_collator=lambda batch: lesson.collate(batch) | prompts_of(batch, pad),
+            train_dataset=lesson.micro_batches(),
+            processing_class=lesson.tokenizer,
+        )
+        # TRL would divide by the tokens of the gold answers, even where the student's own are
+        # compared.
+        trainer.model_accepts_loss_kwargs = False
+        listen(trainer, lesson.counts)
+        return trainer
+
     def arguments(self) -> dict[str, Any]:
         """The settings in the words of TRL's ``GKDConfig``."""
         return self.options.model_dump(exclude={"teacher"})
+
+    def _teaching(self, lesson: Lesson) -> Any:
+        other = self.teacher()
+        if other is None:
+            return untouched(lesson.model)
+        if models.load_tokenizer(other).get_vocab() != lesson.tokenizer.get_vocab():
+            raise TrainingError(
+                f"the teacher {other.base} has another vocabulary than {lesson.ref.base}",
+                remedy="name a larger model of the same family in gkd.teacher",
+            )
+        teacher = models.load_model(other, lesson.model.dtype, lesson.model.device.type)
+        return teacher.requires_grad_(False).eval()
+
+
+def prompts_of(batch: Sequence[Mapping[str, Any]], pad: int) -> dict[str, Any]:
+    """The prompts of one micro-batch, to be answered.
+
+    Args:
+        batch: one dataset row, see `Lesson.micro_batches`.
+        pad: id of the pad token.
+
+    Returns:
+        ``prompts`` and ``prompt_attention_mask``, each of shape (rows, longest prompt), padded on
+        the left.
+    """
+    import torch
+
+    prompts = []
+    for slot in batch:
+        for ids, labels in zip(slot["input_ids"], slot["labels"], strict=True):
+            start = next(place for place, label in enumerate(labels) if label != IGNORED)
+            prompts.append(list(ids[:start]))
+    width = max(map(len, prompts))
+    return {
+        "prompts": torch.tensor([[pad] * (width - len(ids)) + ids for ids in prompts]),
+        "prompt_attention_mask": torch.tensor(
+            [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
+        ),
+    }
+
+
+def listen(trainer: Any, counts: TokenCounts) -> None:
+    """Wrap what `GKDTrainer` calls to draw and to compare; it tells its callbacks neither."""
+    draw, compare = trainer.generate_on_policy_outputs, trainer.generalized_jsd_loss
+
+    def drawing(*arguments: Any) -> Any:
+        ids, mask, labels = draw(*arguments)
+        counts.generated += int((labels != IGNORED).sum())
+        return ids, mask, labels
+
+    def comparing(*, labels: Any, **more: Any) -> Any:
+        counts.supervised += int((labels != IGNORED).sum())
+        return compare(labels=labels, **more)
+
+    def teaching(_: Any, inputs: Any, more: Mapping[str, Any]) -> None:
+        counts.reference += int(more["attention_mask"].sum())
+
+    trainer.generate_on_policy_outputs, trainer.generalized_jsd_loss = drawing, comparing
+    trainer.teacher_model.register_forward_pre_hook(teaching, with_kwargs=True)
+
+
+def untouched(model: Any) -> Any:
+    """The base of an adapted model, as a model of its own that shares all its weights.
+
+    Args:
+        model: a `PeftModel`; it is not registered as a part, so that moving the base, or putting
+            it into evaluation mode, leaves the student alone.
+    """
+    import torch
+
+    class Base(torch.nn.Module):  # type: ignore[misc]  # mypy does not follow torch
+        config = model.config
+
+        def forward(self, **inputs: Any) -> Any:
+            with torch.no_grad(), model.disable_adapter():
+                return model(**inputs)
+
+    return Base()

@@ -1,4 +1,4 @@
-"""KL to the base: what if the tuned model is held to what the untouched one would say?
+"""KL to the base: holds the tuned model to what the untouched one would say.
 
 At chosen tokens the divergence between the base's prediction and the tuned model's is added to the
 loss. On `replay` prompts that keeps old behaviour directly: the base's own answers are mixed in,
@@ -13,17 +13,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from holdfast.memory.estimate.method_overhead import MethodOverhead
-from holdfast.methods import ANCHOR, PROBE, TASK, Entry, Setting, Shared, Term, _own_answers
+from holdfast.methods import (
+    ANCHOR,
+    PROBE,
+    TASK,
+    LossMethod,
+    MethodContext,
+    SharedWork,
+    Term,
+    _own_answers,
+)
 from holdfast.types import Example
 
 
-class KL:
+class KL(LossMethod):
     """Hold the model to the base, token by token."""
+
+    options: Options
 
     class Options(_own_answers.Pool):
         """Settings of ``kl``; `source`, `pool` and so on are those of ``replay``."""
@@ -33,7 +44,7 @@ class KL:
         weight: float = Field(1.0, gt=0)
         """What one nat of mean divergence counts, against one nat of mean cross-entropy."""
         share: float = Field(0.1, gt=0, lt=1)
-        """For `replay`: share of old prompts among the rows; they bear no other loss."""
+        """For `replay`: share of old prompts among the rows; they have no other loss."""
         direction: Literal["forward", "reverse"] = "forward"
         """`forward` is KL(base‖tuned), which covers all that the base says; `reverse` the other."""
         first: int = Field(0, ge=0)
@@ -47,21 +58,13 @@ class KL:
                 raise ValueError("`share`, `source`, `path` and `pool` go with `at: replay`")
             return self
 
-    entry: ClassVar[Entry] = "loss"
-    trainer: ClassVar[str | None] = None
-    version: ClassVar[str] = "1"
-
     def __init__(self, options: Options) -> None:
         """Take the settings."""
-        self.options = options
-
-    @property
-    def mixes(self) -> bool:
-        """Whether old prompts are mixed in."""
-        return self.options.at == "replay"
+        super().__init__(options)
+        self.mixes = options.at == "replay"
 
     def recipe(self) -> str:
-        """See `Method.recipe`."""
+        """See `DataMethod.recipe`."""
         one = self.options
         names = {"forward": "KL(base‖tuned)", "reverse": "KL(tuned‖base)"}
         where = "the task's tokens"
@@ -71,24 +74,24 @@ class KL:
         return f"{one.weight:g} x {names[one.direction]} on {where}{first}"
 
     def identity(self) -> Mapping[str, Any]:
-        """See `Method.identity`."""
+        """See `DataMethod.identity`."""
         own = {"at", "weight", "direction", "first", "first_weight"}
         found = self.options.model_dump(include=own)
         if self.options.at == "replay":
             found |= {"share": self.options.share, "pool": _own_answers.identity(self.options)}
         return found
 
-    def check(self, setting: Setting) -> None:
+    def check(self, context: MethodContext) -> None:
         """See `DataMethod.check`."""
         if self.options.at == "replay":
-            _own_answers.check(self.options, setting)
+            _own_answers.check(self.options, context)
 
-    def shared(self, setting: Setting) -> list[Shared]:
+    def shared(self, context: MethodContext) -> list[SharedWork]:
         """The base's answers to old prompts, the same as those of ``replay``."""
-        return _own_answers.shared(self.options, setting) if self.options.at == "replay" else []
+        return _own_answers.shared(self.options, context) if self.options.at == "replay" else []
 
     def apply(
-        self, examples: Sequence[Example], setting: Setting, made: Mapping[str, Path]
+        self, examples: Sequence[Example], context: MethodContext, made: Mapping[str, Path]
     ) -> tuple[list[Example], list[str]]:
         """Mark the task's examples, or append old ones that are only compared."""
         one = self.options
@@ -99,7 +102,7 @@ class KL:
                 for o in examples
             ]
             return marked, []
-        pool = _own_answers.read(one, setting, made)
+        pool = _own_answers.read(one, context, made)
         trained = sum(o.meta.get("kind") != PROBE for o in examples)
         wanted = max(1, round(trained * one.share / (1 - one.share)))
         anchors = [
@@ -109,8 +112,8 @@ class KL:
         note = f"{wanted} old prompts, from a pool of {len(pool)}, on which the model is compared "
         return [*examples, *anchors], [note + "with the base"]
 
-    def demand(self) -> MethodOverhead:
-        """See `LossMethod.demand`."""
+    def overhead(self) -> MethodOverhead:
+        """See `LossMethod.overhead`."""
         return MethodOverhead(("kl",), logits="policy+reference")
 
     def term(self) -> Term:

@@ -1,4 +1,4 @@
-"""Loss weights: what if surprising tokens count less?
+"""Loss weights: lets surprising tokens count less.
 
 Fine-tuning data contradict the model where it is sure of something else, and it is there that it
 forgets. `eaft` weighs each token's loss by the entropy of the model's own prediction, so that
@@ -9,23 +9,21 @@ to the token (arXiv:2508.05629); `talr` by exp(-loss / mean loss of its answer),
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from holdfast.config import Section
-from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead
-from holdfast.methods import Entry, Setting, Shared, Term
-from holdfast.types import Example
+from holdfast.methods import LossMethod, Term
 
 MOST_ENTROPY = 3.0
 """Nats, about ln 20: the entropy of twenty equally likely words, to which EAFT normalises."""
 
 
-class LossWeight:
+class LossWeight(LossMethod):
     """Weigh the loss of each token by what the model thinks of it."""
+
+    options: Options
 
     class Options(Section):
         """Settings of ``loss_weight``."""
@@ -37,17 +35,8 @@ class LossWeight:
         floor: float = Field(0.0, ge=0, lt=1)
         """Least weight of a token; TALR's authors use a small one."""
 
-    entry: ClassVar[Entry] = "loss"
-    trainer: ClassVar[str | None] = None
-    version: ClassVar[str] = "1"
-    mixes: ClassVar[bool] = False
-
-    def __init__(self, options: Options) -> None:
-        """Take the settings."""
-        self.options = options
-
     def recipe(self) -> str:
-        """See `Method.recipe`."""
+        """See `DataMethod.recipe`."""
         what = {
             "eaft": "by the entropy of the prediction (EAFT)",
             "dft": "by the probability of the token (DFT)",
@@ -55,27 +44,6 @@ class LossWeight:
         }[self.options.by]
         power = f", power {self.options.power:g}" if self.options.power != 1 else ""
         return f"loss weighed {what}{power}"
-
-    def identity(self) -> Mapping[str, Any]:
-        """See `Method.identity`."""
-        return self.options.model_dump()
-
-    def check(self, setting: Setting) -> None:
-        """See `DataMethod.check`; it reads no files."""
-
-    def shared(self, setting: Setting) -> list[Shared]:
-        """Nothing: weights are computed in training."""
-        return []
-
-    def apply(
-        self, examples: Sequence[Example], setting: Setting, made: Mapping[str, Path]
-    ) -> tuple[list[Example], list[str]]:
-        """See `DataMethod.apply`; the examples stay as they are."""
-        return list(examples), []
-
-    def demand(self) -> MethodOverhead:
-        """See `LossMethod.demand`."""
-        return NOTHING
 
     def term(self) -> Term:
         """See `LossMethod.term`."""

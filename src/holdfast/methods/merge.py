@@ -1,4 +1,4 @@
-"""Merge: what if the weights of several trainings are made into one?
+"""Merge: makes one adapter of the weights of several trainings.
 
 The changes ΔW = B·A of several adapters are averaged (model soups: Wortsman et al.,
 arXiv:2203.05482; task arithmetic: Ilharco et al., arXiv:2212.04089), averaged along the arc
@@ -14,13 +14,13 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import AliasChoices, Field, model_validator
 
 from holdfast.config import Section
 from holdfast.errors import ModelError
-from holdfast.methods import Entry
+from holdfast.methods import WeightMethod
 from holdfast.models import lora_files
 
 EXACT = {"linear", "slerp"}
@@ -32,8 +32,10 @@ OVERSAMPLED, ROUNDS = 16, 6
 Pair = tuple[Any, Any]
 
 
-class Merge:
+class Merge(WeightMethod):
     """Make one adapter of several."""
+
+    options: Options
 
     class Options(Section):
         """Settings of ``merge``."""
@@ -73,30 +75,21 @@ class Merge:
                 raise ValueError("the weights add up to nothing")
             return self
 
-    entry: ClassVar[Entry] = "weights"
-    version: ClassVar[str] = "1"
-    factors: ClassVar[tuple[float, ...]] = ()
-    makes: ClassVar[bool] = True
-
     def __init__(self, options: Options) -> None:
         """Take the settings."""
-        self.options = options
+        super().__init__(options)
         self.partners = options.partners
         self.over_seeds = options.seeds
-        self.checkpoints: str = options.checkpoints
+        self.checkpoints = options.checkpoints
 
     def recipe(self) -> str:
-        """See `Method.recipe`."""
+        """See `DataMethod.recipe`."""
         chosen = self.options
         what = [*(["all seeds"] if chosen.seeds else []), *chosen.partners]
         words = f"merged with {', '.join(what)} ({chosen.how})" if what else f"{chosen.how} alone"
         if chosen.how not in EXACT:
             words += f", {chosen.density or DENSITY:.0%} of the entries kept"
         return words
-
-    def identity(self) -> Mapping[str, Any]:
-        """See `Method.identity`."""
-        return self.options.model_dump(mode="json")
 
     def make(self, adapters: Sequence[Path], folder: Path) -> Mapping[str, Any]:
         """See `WeightMethod.make`; also for one adapter alone, which is thinned out.

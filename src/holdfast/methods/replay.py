@@ -1,4 +1,4 @@
-"""Replay: what if some of the original kind of data is mixed in?
+"""Replay: mixes in data of the original kind.
 
 A share of the final training set is data of the old kind, interleaved evenly: a file of the user's,
 or what the untouched model itself says to prompts made for the purpose (Bianchi et al.,
@@ -12,17 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import Field
 
-from holdfast.methods import REPLAY, Entry, Setting, Shared, _own_answers
+from holdfast.methods import REPLAY, DataMethod, MethodContext, SharedWork, _own_answers
 from holdfast.methods._own_answers import Pool
 from holdfast.types import Example
 
 
-class Replay:
+class Replay(DataMethod):
     """Mix in data of the original kind."""
+
+    options: Options
 
     class Options(Pool):
         """Settings of ``replay``."""
@@ -32,44 +34,39 @@ class Replay:
         balance: bool = True
         """When the pool has more than is needed, take every category alike."""
 
-    entry: ClassVar[Entry] = "data"
-    version: ClassVar[str] = "2"
-    mixes: ClassVar[bool] = True
-
-    def __init__(self, options: Options) -> None:
-        """Take the settings."""
-        self.options = options
+    version = "2"
+    mixes = True
 
     def recipe(self) -> str:
-        """See `Method.recipe`."""
+        """See `DataMethod.recipe`."""
         return f"replay ({self.options.share:.0%} {_own_answers.words(self.options)})"
 
-    def check(self, setting: Setting) -> None:
+    def check(self, context: MethodContext) -> None:
         """See `DataMethod.check`."""
-        _own_answers.check(self.options, setting)
+        _own_answers.check(self.options, context)
 
     def identity(self) -> Mapping[str, Any]:
-        """See `Method.identity`."""
+        """See `DataMethod.identity`."""
         return {
             **_own_answers.identity(self.options),
             "share": self.options.share,
             "balance": self.options.balance,
         }
 
-    def shared(self, setting: Setting) -> list[Shared]:
+    def shared(self, context: MethodContext) -> list[SharedWork]:
         """The model's own answers, unless a file holds them."""
-        return _own_answers.shared(self.options, setting)
+        return _own_answers.shared(self.options, context)
 
     def apply(
-        self, examples: Sequence[Example], setting: Setting, made: Mapping[str, Path]
+        self, examples: Sequence[Example], context: MethodContext, made: Mapping[str, Path]
     ) -> tuple[list[Example], list[str]]:
         """Append as many replayed examples as the share asks for; the pool is reused if small."""
-        pool = _own_answers.read(self.options, setting, made)
+        pool = _own_answers.read(self.options, context, made)
         share = self.options.share
         wanted = max(1, round(len(examples) * share / (1 - share)))
         chosen = _own_answers.choose(pool, wanted, REPLAY, self.options.balance)
         note = f"{wanted} replayed examples from a pool of {len(pool)}"
         if wanted > len(pool):
             note += " (some are repeated)"
-        notes = [note, _own_answers.note(self.options, setting, made)]
+        notes = [note, _own_answers.note(self.options, context, made)]
         return [*examples, *chosen], [one for one in notes if one]

@@ -1,4 +1,4 @@
-"""Rewrite: what if the model says every reference answer in its own words first?
+"""Rewrite: has the model say every reference answer in its own words first.
 
 Each reference answer is written again by the untouched model, which sees it; the rewrite is trained
 on when the task's own grader finds it right and it does not speak of the reference, the reference
@@ -11,18 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from holdfast.config import Sampling, Section
 from holdfast.errors import DataError
-from holdfast.methods import EXAMPLES, Entry, Setting, Shared, _rewriting
+from holdfast.methods import EXAMPLES, DataMethod, MethodContext, SharedWork, _rewriting
 from holdfast.progress import Progress
 from holdfast.runs import store
 from holdfast.types import Example
 
 
-class Rewrite:
+class Rewrite(DataMethod):
     """Train on the reference answers in the model's own words."""
+
+    options: Options
 
     class Options(Section):
         """Settings of ``rewrite``."""
@@ -30,46 +32,33 @@ class Rewrite:
         otherwise: Literal["gold", "drop"] = "gold"
         """Where the rewrite does not count: keep the reference answer, or drop the question."""
 
-    entry: ClassVar[Entry] = "data"
-    version: ClassVar[str] = "1"
-    mixes: ClassVar[bool] = False
-
-    def __init__(self, options: Options) -> None:
-        """Take the settings."""
-        self.options = options
-
     def recipe(self) -> str:
-        """See `Method.recipe`."""
+        """See `DataMethod.recipe`."""
         what = {"gold": "the reference kept", "drop": "dropped"}[self.options.otherwise]
         return f"reference answers in the model's own words ({what} where that fails)"
 
-    def check(self, setting: Setting) -> None:
-        """See `DataMethod.check`; it reads no files."""
-
-    def identity(self) -> Mapping[str, Any]:
-        """See `Method.identity`."""
-        return self.options.model_dump()
-
-    def shared(self, setting: Setting) -> list[Shared]:
+    def shared(self, context: MethodContext) -> list[SharedWork]:
         """One stage: rewrite and check; what becomes of the others is decided afterwards."""
-        asked = [(one.id, one.messages, one.target) for one in setting.plain]
+        asked = [(one.id, one.messages, one.target) for one in context.plain]
         identity = {
             "method": "rewrite",
             "version": self.version,
-            "sampling": _greedy(setting).model_dump(),
-            "grader": [type(setting.task).__name__, setting.task.version, setting.task.label],
+            "sampling": _greedy(context).model_dump(),
+            "grader": _rewriting.grader(context.task),
             "questions": store.fingerprint(asked),
         }
-        return [Shared(_name(setting), identity, lambda folder, bar: _make(setting, folder, bar))]
+        return [
+            SharedWork(_name(context), identity, lambda folder, bar: _make(context, folder, bar))
+        ]
 
     def apply(
-        self, examples: Sequence[Example], setting: Setting, made: Mapping[str, Path]
+        self, examples: Sequence[Example], context: MethodContext, made: Mapping[str, Path]
     ) -> tuple[list[Example], list[str]]:
         """Replace reference answers; answers that a step before has replaced stay."""
-        folder = made[_name(setting)]
+        folder = made[_name(context)]
         own = {one.id: one for one in store.read_jsonl(folder / EXAMPLES, Example)}
         against = store.read_json(folder / store.RECORD)["summary"]["against"]
-        references = {one.id: one.target for one in setting.plain}
+        references = {one.id: one.target for one in context.plain}
         found = []
         for one in examples:
             untouched = one.id in references and one.target == references[one.id]
@@ -94,15 +83,15 @@ class Rewrite:
         return f"{note}; {asked - own} {fate} (rewrite: {reasons})"
 
 
-def _greedy(setting: Setting) -> Sampling:
-    return setting.sampling.model_copy(update={"temperature": 0.0, "top_p": 1.0, "samples": 1})
+def _greedy(context: MethodContext) -> Sampling:
+    return context.sampling.model_copy(update={"temperature": 0.0, "top_p": 1.0, "samples": 1})
 
 
-def _name(setting: Setting) -> str:
-    return f"rewrite-{store.fingerprint(_greedy(setting).model_dump())[:6]}"
+def _name(context: MethodContext) -> str:
+    return f"rewrite-{store.fingerprint(_greedy(context).model_dump())[:6]}"
 
 
-def _make(setting: Setting, folder: Path, progress: Progress) -> Mapping[str, Any]:
-    found, against = _rewriting.rewrite(setting, setting.plain, _greedy(setting), folder, progress)
+def _make(context: MethodContext, folder: Path, progress: Progress) -> Mapping[str, Any]:
+    found, against = _rewriting.rewrite(context, context.plain, _greedy(context), folder, progress)
     store.write_jsonl(folder / EXAMPLES, list(found.values()))
     return {"rewritten": len(found), "against": against}

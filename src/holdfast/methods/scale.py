@@ -1,4 +1,4 @@
-"""Scale: what if only a share of what training changed is applied?
+"""Scale: applies only a share of what training changed.
 
 W + λ·ΔW for several λ (WiSE-FT: Wortsman et al., arXiv:2109.01903; for safety after fine-tuning,
 where it is called pre- and post-merging: Farn et al., arXiv:2412.19512). Nothing is trained again.
@@ -9,23 +9,25 @@ written for each λ.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from holdfast.config import Section
-from holdfast.errors import HoldfastError, ModelError
-from holdfast.methods import Entry
+from holdfast.errors import ModelError
+from holdfast.methods import WeightMethod
 from holdfast.models import lora_files
 
 BESIDE = {".json", ".jinja", ".model", ".txt", ".py"}
 """Endings of what belongs to a model beside its weights."""
 
 
-class Scale:
+class Scale(WeightMethod):
     """Measure shares of the change too."""
+
+    options: Options
 
     class Options(Section):
         """Settings of ``scale``."""
@@ -44,29 +46,15 @@ class Scale:
                 raise ValueError("a factor is given twice")
             return tuple(sorted(given))
 
-    entry: ClassVar[Entry] = "weights"
-    version: ClassVar[str] = "1"
-    partners: ClassVar[tuple[str, ...]] = ()
-    over_seeds: ClassVar[bool] = False
-    makes: ClassVar[bool] = False
-
     def __init__(self, options: Options) -> None:
         """Take the settings."""
-        self.options = options
+        super().__init__(options)
         self.factors = options.factors
-        self.checkpoints: str = options.checkpoints
+        self.checkpoints = options.checkpoints
 
     def recipe(self) -> str:
-        """See `Method.recipe`."""
+        """See `DataMethod.recipe`."""
         return f"scaled by {', '.join(f'{one:g}' for one in self.factors)}"
-
-    def identity(self) -> Mapping[str, Any]:
-        """See `Method.identity`."""
-        return self.options.model_dump(mode="json")
-
-    def make(self, adapters: Sequence[Path], folder: Path) -> Mapping[str, Any]:
-        """Never called: nothing is made of several."""
-        raise HoldfastError("scale makes no weights of several", remedy="please report this")
 
 
 def scaled_adapter(folder: Path, factor: float, to: Path) -> None:

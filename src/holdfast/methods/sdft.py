@@ -1,32 +1,38 @@
-"""On-policy self-distillation: what if the model learns from itself having seen the answer?
+"""On-policy self-distillation: the model learns from itself having seen the answer.
 
 The student answers a training question; the same model, shown the worked answer, says how it would
 have gone on at every token, and the student is drawn towards that. What it learns stays in its own
 words, and the demonstration brings what it did not know (SDFT, arXiv:2601.19897). Trained by TRL's
-`SDFTTrainer`, see `holdfast.train.distill`.
+`SDFTTrainer`, used as it is; it renders conversations with the tokenizer's template, as we do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
-from holdfast.config import Section
+from holdfast.config import Section, TrainSpec
+from holdfast.errors import TrainingError
 from holdfast.memory.estimate.method_overhead import Logits, MethodOverhead
-from holdfast.methods import Entry, Setting, Shared, Term
-from holdfast.types import Example
+from holdfast.methods import Lesson, LossMethod
+from holdfast.methods._context import TokenCounts
 
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+AVERAGED = {"lora", "rslora"}
+"""Variants of LoRA that are the base where their matrices are zero."""
 DEMONSTRATION = (
     "{question}\n\nThis is an example for a response to the question:\n{answer}\n\n"
     "Now answer with a response of your own, including the thinking process:"
 )
 
 
-class SDFT:
+class SDFT(LossMethod):
     """Learn from the same model that has seen the answer."""
+
+    options: Options
 
     class Options(Section):
         """Settings of ``sdft``."""
@@ -57,63 +63,88 @@ class SDFT:
                 raise ValueError("must contain {question} and {answer}")
             return value
 
-    entry: ClassVar[Entry] = "loss"
-    version: ClassVar[str] = "1"
-    mixes: ClassVar[bool] = False
-    trainer: ClassVar[str | None] = "sdft"
-
     def __init__(self, options: Options) -> None:
-        """Take the settings."""
-        self.options = options
+        """Take the settings; no checkpoint holds a teacher that is a running mean."""
+        super().__init__(options)
+        self.resumable = options.ema is None
 
     def recipe(self) -> str:
-        """See `Method.recipe`."""
-        one = self.options
-        support = "whole vocabulary" if one.top_k is None else f"top {one.top_k}"
-        teacher = "the untouched base" if one.ema is None else f"a running mean ({one.ema:g})"
+        """See `DataMethod.recipe`."""
+        given = self.options
+        support = "whole vocabulary" if given.top_k is None else f"top {given.top_k}"
+        teacher = "the untouched base" if given.ema is None else f"a running mean ({given.ema:g})"
         return (
             f"on-policy self-distillation from {teacher} shown the answer ({support}, "
-            f"alpha {one.alpha:g}, temperature {one.temperature:g})"
+            f"alpha {given.alpha:g}, temperature {given.temperature:g})"
         )
 
-    def check(self, setting: Setting) -> None:
-        """See `DataMethod.check`; it reads no files."""
-
-    def identity(self) -> Mapping[str, Any]:
-        """See `Method.identity`."""
-        return self.options.model_dump()
-
-    def shared(self, setting: Setting) -> list[Shared]:
-        """No work apart from training."""
-        return []
-
-    def apply(
-        self, examples: Sequence[Example], setting: Setting, made: Mapping[str, Path]
-    ) -> tuple[list[Example], list[str]]:
-        """The examples as they are: their prompts are asked, their targets shown to the teacher."""
-        return list(examples), []
-
-    def demand(self) -> MethodOverhead:
-        """See `LossMethod.demand`."""
+    def overhead(self) -> MethodOverhead:
+        """See `LossMethod.overhead`."""
         logits: Logits = "policy+reference" if self.options.top_k else "divergence"
         return MethodOverhead(("sdft",), logits, generated_tokens=self.options.max_new_tokens)
 
-    def term(self) -> Term | None:
-        """Nothing in our own trainer's steps."""
-        return None
+    def check_training(self, spec: TrainSpec) -> None:
+        """Refuse a running mean of adapters that are not the base where they are zero."""
+        if self.options.ema is not None and spec.lora.variant not in AVERAGED:
+            raise TrainingError(
+                f"a running mean of {spec.lora.variant} adapters is no teacher: TRL begins it at "
+                "zero",
+                remedy="leave sdft.ema out, or set train.lora.variant: lora",
+            )
+
+    def trainer(self, lesson: Lesson) -> Any:
+        """TRL's `SDFTTrainer`: prompts are asked, and their gold answers shown to the teacher."""
+        from datasets import Dataset
+        from trl.experimental.sdft import SDFTConfig, SDFTTrainer
+
+        asked = [lesson.examples[index] for index in lesson.order]
+        turns = [[{"role": m.role, "content": m.content} for m in e.messages] for e in asked]
+        table = {"prompt": turns, "privileged_context": [example.target for example in asked]}
+        trainer = SDFTTrainer(
+            model=lesson.model,
+            args=lesson.config(
+                SDFTConfig, **self.arguments(), num_generations=1, max_prompt_length=None,
+                shuffle_dataset=False, per_device_train_batch_size=lesson.micro_batch,
+            ),
+            train_dataset=Dataset.from_dict(table),
+            processing_class=lesson.tokenizer,
+        )  # fmt: skip
+        trainer.add_callback(counting(lesson.counts, self.options.skip))
+        return trainer
 
     def arguments(self) -> dict[str, Any]:
         """The settings in the words of TRL's ``SDFTConfig``."""
-        one = self.options
-        template = one.demonstration.replace("{question}", "{prompt}")
+        given = self.options
+        template = given.demonstration.replace("{question}", "{prompt}")
         return {
             "teacher_prompt_template": template.replace("{answer}", "{privileged_context}"),
-            "distillation_mode": "full_logits" if one.top_k is None else "topk_logits",
-            "distillation_topk": one.top_k,
-            "distillation_alpha": one.alpha,
-            "temperature": one.temperature,
-            "max_completion_length": one.max_new_tokens,
-            "num_loss_tokens_to_skip": one.skip,
-            "teacher_model_kind": "base" if one.ema is None else "ema",
-            "teacher_update_rate": 1.0 if one.ema is None else one.ema,
+            "distillation_mode": "full_logits" if given.top_k is None else "topk_logits",
+            "distillation_topk": given.top_k,
+            "distillation_alpha": given.alpha,
+            "temperature": given.temperature,
+            "max_completion_length": given.max_new_tokens,
+            "num_loss_tokens_to_skip": given.skip,
+            "teacher_model_kind": "base" if given.ema is None else "ema",
+            "teacher_update_rate": 1.0 if given.ema is None else given.ema,
         }
+
+
+def counting(counts: TokenCounts, skip: int) -> TrainerCallback:
+    """What hears from `SDFTTrainer` which tokens were drawn.
+
+    Args:
+        counts: is added to.
+        skip: first tokens of an answer that have no loss.
+    """
+    from transformers import TrainerCallback
+
+    class Drawn(TrainerCallback):  # type: ignore[misc]  # mypy does not follow transformers
+        def on_self_distillation_batch_prepared(
+            self, *, completion_ids: Any, teacher_attention_mask: Any, **_: object
+        ) -> None:
+            answers = teacher_attention_mask[:, -completion_ids.shape[1] :]
+            counts.generated += int(answers.sum())
+            counts.supervised += int(answers[:, skip:].sum())
+            counts.reference += int(teacher_attention_mask.sum())
+
+    return Drawn()

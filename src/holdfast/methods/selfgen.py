@@ -1,4 +1,4 @@
-"""Self-generated data: what if the model writes its own fine-tuning answers?
+"""Self-generated data: the model writes its own fine-tuning answers.
 
 The base answers every training question `samples` times; an answer is kept when the task's own
 grader says that it is right, the one that the base finds least surprising first (self-output,
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -20,14 +20,16 @@ from holdfast.config import Sampling, Section
 from holdfast.engines import mean_nll
 from holdfast.engines.resumable import ask
 from holdfast.errors import DataError
-from holdfast.methods import EXAMPLES, Entry, Setting, Shared, _rewriting
+from holdfast.methods import EXAMPLES, DataMethod, MethodContext, SharedWork, _rewriting
 from holdfast.progress import Progress
 from holdfast.runs import store
 from holdfast.types import Example, Reply
 
 
-class Selfgen:
+class Selfgen(DataMethod):
     """Train on what the model itself says when it is right."""
+
+    options: Options
 
     class Options(Section):
         """Settings of ``selfgen``."""
@@ -54,53 +56,38 @@ class Selfgen:
         def _one_word(cls, value: Any) -> Any:
             return (value,) if isinstance(value, str) else value
 
-    entry: ClassVar[Entry] = "data"
-    version: ClassVar[str] = "1"
-    mixes: ClassVar[bool] = False
-
-    def __init__(self, options: Options) -> None:
-        """Take the settings."""
-        self.options = options
-
     def recipe(self) -> str:
-        """See `Method.recipe`."""
+        """See `DataMethod.recipe`."""
         one = self.options
         return (
             f"self-generated answers ({one.samples} samples at temperature {one.temperature:g}; "
             f"unsolved: {', then '.join(one.unsolved)})"
         )
 
-    def check(self, setting: Setting) -> None:
-        """See `DataMethod.check`; it reads no files."""
-
-    def identity(self) -> Mapping[str, Any]:
-        """See `Method.identity`."""
-        return self.options.model_dump()
-
-    def shared(self, setting: Setting) -> list[Shared]:
+    def shared(self, context: MethodContext) -> list[SharedWork]:
         """One stage: draw, grade, choose."""
-        asked = [(one.id, one.messages, one.target) for one in setting.plain]
+        asked = [(one.id, one.messages, one.target) for one in context.plain]
         identity = {
             "method": "selfgen",
             "version": self.version,
             "options": self.options.model_dump(),
-            "sampling": self._sampling(setting).model_dump(),
-            "grader": [type(setting.task).__name__, setting.task.version, setting.task.label],
+            "sampling": self._sampling(context).model_dump(),
+            "grader": _rewriting.grader(context.task),
             "questions": store.fingerprint(asked),
         }
         return [
-            Shared(
-                self._name(setting), identity, lambda folder, bar: self._make(setting, folder, bar)
+            SharedWork(
+                self._name(context), identity, lambda folder, bar: self._make(context, folder, bar)
             )
         ]
 
     def apply(
-        self, examples: Sequence[Example], setting: Setting, made: Mapping[str, Path]
+        self, examples: Sequence[Example], context: MethodContext, made: Mapping[str, Path]
     ) -> tuple[list[Example], list[str]]:
         """Replace the answers of the target's questions; examples of other kinds stay."""
-        folder = made[self._name(setting)]
+        folder = made[self._name(context)]
         own = store.read_jsonl(folder / EXAMPLES, Example)
-        plain = {one.id for one in setting.plain}
+        plain = {one.id for one in context.plain}
         others = [one for one in examples if one.id not in plain]
         record = store.read_json(folder / store.RECORD)["summary"]
         if not own:
@@ -111,82 +98,87 @@ class Selfgen:
             )
         return own + others, [str(record["note"])]
 
-    def _name(self, setting: Setting) -> str:
-        key = [self.options.model_dump(), self._sampling(setting).model_dump()]
+    def _name(self, context: MethodContext) -> str:
+        key = [self.options.model_dump(), self._sampling(context).model_dump()]
         return f"selfgen-{self.options.samples}x-{store.fingerprint(key)[:6]}"
 
-    def _sampling(self, setting: Setting) -> Sampling:
-        return setting.sampling.model_copy(
+    def _sampling(self, context: MethodContext) -> Sampling:
+        return context.sampling.model_copy(
             update={
                 "samples": self.options.samples,
                 "temperature": self.options.temperature,
                 "top_p": self.options.top_p,
-                "seed": setting.seed,
+                "seed": context.seed,
             }
         )
 
-    def _make(self, setting: Setting, folder: Path, progress: Progress) -> Mapping[str, Any]:
+    def _make(self, context: MethodContext, folder: Path, progress: Progress) -> Mapping[str, Any]:
         drawn = ask(
-            setting.engine,
-            setting.plain,
-            self._sampling(setting),
+            context.engine,
+            context.plain,
+            self._sampling(context),
             None,
             folder,
             progress,
             "samples.jsonl",
         )
-        solved = self._choose(setting, self._right(setting, drawn))
-        missing = [one for one in setting.plain if one.id not in solved]
+        solved = self._choose(context, self._right(context, drawn))
+        missing = [one for one in context.plain if one.id not in solved]
         made: dict[str, list[Example]] = dict(solved)
         counts = {"self": len(solved)}
         for way in self.options.unsolved:
-            added = self._settle(way, setting, missing, folder, progress)
+            added = self._settle(way, context, missing, folder, progress)
             made |= added
             counts[way] = len(added)
             missing = [one for one in missing if one.id not in added]
         counts["dropped"] = len(missing)
-        chosen = [one for plain in setting.plain for one in made.get(plain.id, [])]
+        chosen = [one for plain in context.plain for one in made.get(plain.id, [])]
         store.write_jsonl(folder / EXAMPLES, chosen)
         words = {"rewrite": "rewritten from the gold answer", "gold": "kept with the gold answer"}
-        parts = [f"{counts['self']} of {len(setting.plain)} questions solved by the model itself"]
+        parts = [f"{counts['self']} of {len(context.plain)} questions solved by the model itself"]
         parts += [f"{counts[way]} {words[way]}" for way in words if way in counts]
         parts.append(f"{counts['dropped']} dropped")
         return {"counts": counts, "note": "; ".join(parts)}
 
     def _settle(
-        self, way: str, setting: Setting, missing: Sequence[Example], folder: Path, bar: Progress
+        self,
+        way: str,
+        context: MethodContext,
+        missing: Sequence[Example],
+        folder: Path,
+        bar: Progress,
     ) -> dict[str, list[Example]]:
         """What one way does for the questions that are still without an answer."""
         if way == "gold":
             return {one.id: [one] for one in missing}
         if way == "drop" or not missing:
             return {}
-        found, _ = _rewriting.rewrite(setting, missing, setting.sampling, folder, bar)
+        found, _ = _rewriting.rewrite(context, missing, context.sampling, folder, bar)
         return {name: [one] for name, one in found.items()}
 
-    def _right(self, setting: Setting, replies: Sequence[Reply]) -> dict[str, list[Reply]]:
+    def _right(self, context: MethodContext, replies: Sequence[Reply]) -> dict[str, list[Reply]]:
         """Finished, right and distinct replies by question."""
-        by_id = {one.id: one for one in setting.plain}
+        by_id = {one.id: one for one in context.plain}
         right: dict[str, list[Reply]] = {}
         for reply in replies:
             known = right.setdefault(reply.example_id, [])
             if reply.text in {one.text for one in known}:
                 continue
-            if not _rewriting.objection(setting, by_id[reply.example_id], reply):
+            if not _rewriting.objection(context, by_id[reply.example_id], reply):
                 known.append(reply)
         return {name: known for name, known in right.items() if known}
 
     def _choose(
-        self, setting: Setting, right: Mapping[str, Sequence[Reply]]
+        self, context: MethodContext, right: Mapping[str, Sequence[Reply]]
     ) -> dict[str, list[Example]]:
         """Per question the `keep` answers that the base finds least surprising."""
-        by_id = {one.id: one for one in setting.plain}
+        by_id = {one.id: one for one in context.plain}
         candidates = [
             replace(by_id[name], target=reply.text.strip(), source="self")
             for name, replies in right.items()
             for reply in replies
         ]
-        surprise = mean_nll(setting.engine(), candidates) if candidates else []
+        surprise = mean_nll(context.engine(), candidates) if candidates else []
         chosen: dict[str, list[Example]] = {}
         ranked = sorted(zip(surprise, range(len(candidates)), strict=True))
         for _, place in ranked:

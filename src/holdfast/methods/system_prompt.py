@@ -1,4 +1,4 @@
-"""System prompt: what if the tuned model is reminded of its manners only when it is asked?
+"""System prompt: reminds the tuned model of its manners only when it is asked.
 
 Trained without a system prompt, measured with one ("pure tuning, safe testing", PTST: Lyu et al.,
 arXiv:2402.18540). What is learned under one prompt carries over less to another, so a safety prompt
@@ -8,16 +8,14 @@ the untouched model is measured as before, without it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
 
 from pydantic import Field
 
 from holdfast.config import Section
 from holdfast.engines.resumable import LIKELIHOODS
 from holdfast.errors import StudyError
-from holdfast.methods import Entry
+from holdfast.methods import AskMethod
 from holdfast.types import Example, Message
 
 TEXT = (
@@ -27,8 +25,10 @@ TEXT = (
 )
 
 
-class SystemPrompt:
+class SystemPrompt(AskMethod):
     """Ask with a system prompt that training did not see."""
+
+    options: Options
 
     class Options(Section):
         """Settings of ``system_prompt``."""
@@ -38,22 +38,11 @@ class SystemPrompt:
         tasks: tuple[str, ...] | None = None
         """Only when it is asked these tasks, by their names in the study; left out: all."""
 
-    entry: ClassVar[Entry] = "ask"
-    version: ClassVar[str] = "1"
-
-    def __init__(self, options: Options) -> None:
-        """Take the settings."""
-        self.options = options
-
     def recipe(self) -> str:
-        """See `Method.recipe`."""
+        """See `DataMethod.recipe`."""
         tasks = self.options.tasks
         where = "" if tasks is None else f" ({', '.join(tasks)})"
         return f"asked with a system prompt{where}"
-
-    def identity(self) -> Mapping[str, Any]:
-        """See `Method.identity`."""
-        return self.options.model_dump(mode="json")
 
     def change(self, example: Example, task: str) -> Example:
         """Put the text first; a system turn that is there already follows in the same turn.

@@ -1,4 +1,4 @@
-"""Token masking: what if the tokens that the model finds most surprising bear no loss?
+"""Token masking: takes the loss off the tokens that the model finds most surprising.
 
 One pass of the untouched model over the training answers gives each token's perplexity; labels
 whose perplexity is above a limit are dropped (selective token masking, arXiv:2501.14315: 2.5 drops
@@ -12,52 +12,32 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
 
 from pydantic import Field
 
 from holdfast.config import Section
 from holdfast.errors import DataError
-from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead
-from holdfast.methods import TASK, Entry, Setting, Shared, Term
+from holdfast.methods import TASK, LossMethod, MethodContext
 from holdfast.types import Example
 
 
-class TokenMask:
+class TokenMask(LossMethod):
     """Drop the labels that surprise the base most."""
+
+    options: Options
 
     class Options(Section):
         """Settings of ``token_mask``."""
 
         max_perplexity: float = Field(2.5, gt=1)
-        """Tokens above this bear no loss: exp of their loss under the untouched model."""
-
-    entry: ClassVar[Entry] = "loss"
-    trainer: ClassVar[str | None] = None
-    version: ClassVar[str] = "1"
-    mixes: ClassVar[bool] = False
-
-    def __init__(self, options: Options) -> None:
-        """Take the settings."""
-        self.options = options
+        """Tokens above this get no loss: exp of their loss under the untouched model."""
 
     def recipe(self) -> str:
-        """See `Method.recipe`."""
+        """See `DataMethod.recipe`."""
         return f"tokens of perplexity above {self.options.max_perplexity:g} masked"
 
-    def identity(self) -> Mapping[str, Any]:
-        """See `Method.identity`."""
-        return self.options.model_dump()
-
-    def check(self, setting: Setting) -> None:
-        """See `DataMethod.check`; it reads no files."""
-
-    def shared(self, setting: Setting) -> list[Shared]:
-        """Nothing of its own: the base's losses are kept by answer (`Setting.token_nll`)."""
-        return []
-
     def apply(
-        self, examples: Sequence[Example], setting: Setting, made: Mapping[str, Path]
+        self, examples: Sequence[Example], context: MethodContext, made: Mapping[str, Path]
     ) -> tuple[list[Example], list[str]]:
         """Mark the surprising tokens of the task's own answers.
 
@@ -65,7 +45,7 @@ class TokenMask:
             DataError: hardly anything would be left to train on.
         """
         own = [one for one in examples if one.meta.get("kind", TASK) == TASK]
-        losses = setting.token_nll(own)
+        losses = context.token_nll(own)
         limit = math.log(self.options.max_perplexity)
         marked, total, dropped = {}, 0, 0
         for one, values in zip(own, losses, strict=True):
@@ -82,11 +62,3 @@ class TokenMask:
         note = f"{share:.1%} of the task's tokens bear no loss (perplexity above "
         note += f"{self.options.max_perplexity:g})"
         return [marked.get(id(one), one) for one in examples], [note]
-
-    def demand(self) -> MethodOverhead:
-        """See `LossMethod.demand`."""
-        return NOTHING
-
-    def term(self) -> Term | None:
-        """See `LossMethod.term`; the marks are all."""
-        return None

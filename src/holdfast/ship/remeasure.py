@@ -19,7 +19,7 @@ from holdfast.grading.answer import answer_items
 from holdfast.grading.grade import grade_replies, read_readings
 from holdfast.grading.judge import judge_replies
 from holdfast.grading.perplexity import score_replies
-from holdfast.judges import Desk
+from holdfast.judges import JudgeContext
 from holdfast.models import ModelRef
 from holdfast.progress import Progress
 from holdfast.runs.plan import place
@@ -90,7 +90,7 @@ class _Measuring:
         sampling = measuring.samplings[task]
         answer_items(self.pool, self.exported.model, asked, sampling, replies, self.progress)
         if own.judge:
-            desk = Desk(verdicts, self.progress, self.pool.engine)
+            desk = JudgeContext(verdicts, self.progress, self.pool.engine)
             judge_replies(own.judge, items, replies, verdicts, desk)
         scored = self._scored(task, folder) if self.session.plan.tasks[task].perplexity else None
         grade_replies(own, items, replies, verdicts if own.judge else None, graded, scored)

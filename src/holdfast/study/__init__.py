@@ -24,7 +24,6 @@ from holdfast.data.leakage import LeakIndex
 from holdfast.engines.pool import EnginePool
 from holdfast.errors import located
 from holdfast.progress import Progress, default
-from holdfast.registry import resolve
 from holdfast.runs import stages, store
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import Step
@@ -72,7 +71,7 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
     study = _absolute(stage.resolved(study, gpus))
     stage.check_fits(study, gpus)
     model = models.reference(study.model)
-    resolve("engines", engines.ENGINES, study.answer.engine, source)
+    engines.REGISTRY.find(study.answer.engine, f"{source}: answer.engine")
     measuring = measure(study, source)
     target = study.target
     with located(f"{source}: tasks.{target}"):

@@ -47,7 +47,7 @@ def _training(arm: Arm, study: Study, where: str) -> None:
         except StudyError as error:
             error.where = f"{where}.{error.where}"
             raise
-    own = [method for method in arm.loss if method.trainer]
+    own = [method for method in arm.loss if method.own_trainer]
     if own and len(arm.loss) > 1:
         raise StudyError(
             f"{own[0].recipe()} has a loss of its own, to which nothing can be added",

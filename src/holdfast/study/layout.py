@@ -28,7 +28,7 @@ from holdfast.analysis.summarize import RunData, assemble
 from holdfast.config import ArmSpec
 from holdfast.data.batching import Budget, plain_budget
 from holdfast.errors import HoldfastError
-from holdfast.methods import Shared
+from holdfast.methods import SharedWork
 from holdfast.methods._probes import probes
 from holdfast.progress import Progress
 from holdfast.report.write import write_report
@@ -44,7 +44,7 @@ from holdfast.study.measuring import (
     replies,
     scoring,
 )
-from holdfast.study.session import Session, named, scores
+from holdfast.study.session import Session
 from holdfast.train import stage
 from holdfast.train.adapters import check_model
 from holdfast.train.arguments import check_settings
@@ -86,7 +86,9 @@ def lay_out(session: Session) -> list[Stage]:
         where += [(place(point, name), name) for point in session.plan.points()]
         where += [(again_place(time, name), name) for time in session.plan.repeats]
     scored = [
-        scoring(session, one, name) for one, name in where if scores(session.measuring.tasks[name])
+        scoring(session, one, name)
+        for one, name in where
+        if session.measuring.tasks[name].perplexity
     ]
     graded = judged_first([stage for at, name in where for stage in grading(session, at, name)])
     stats = _stats(session, [one.name for one in graded if one.name.startswith("readings/")])
@@ -97,7 +99,7 @@ def lay_out(session: Session) -> list[Stage]:
     ]  # fmt: skip
 
 
-def all_shared(session: Session) -> list[Shared]:
+def all_shared(session: Session) -> list[SharedWork]:
     """What methods and meters need of the base, the same thing once."""
     setting = session.setting()
     found = [
@@ -105,7 +107,7 @@ def all_shared(session: Session) -> list[Shared]:
         for arm in session.arms.values()
         if arm.variant.trains
         for method in arm.made
-        for one in method.shared(setting)
+        for one in methods.shared_of(method, setting)
     ]
     if session.study.meters.probes:
         found.append(probes(setting, session.study.meters.probes))
@@ -152,7 +154,7 @@ def _in_arm(name: str) -> Iterator[None]:
         raise
 
 
-def _shared(session: Session, one: Shared) -> Stage:
+def _shared(session: Session, one: SharedWork) -> Stage:
     identity = {
         "model": session.identity,
         "nf4": session.pool.nf4,
@@ -169,10 +171,9 @@ def _shared(session: Session, one: Shared) -> Stage:
 
 def _data(session: Session, arm: str) -> Stage:
     steps, train = session.arms[arm].made, session.arms[arm].variant.train
-    shared = [one.name for method in steps for one in method.shared(session.setting())]
-    identity = _data_identity(session, "arm") | {
-        "methods": [[named(m), m.version, m.identity()] for m in steps]
-    }
+    setting = session.setting()
+    shared = [work.name for method in steps for work in methods.shared_of(method, setting)]
+    identity = _data_identity(session, "arm") | {"methods": [methods.identity_of(m) for m in steps]}
 
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
         examples, notes = list(session.plain), []
@@ -207,7 +208,7 @@ def _data(session: Session, arm: str) -> Stage:
 def _train(session: Session, arm: str, seed: int) -> Stage:
     own = session.arms[arm]
     train = own.variant.train
-    losses = [[named(m), m.version, m.identity()] for m in own.loss]
+    losses = [methods.identity_of(m) for m in own.loss]
     identity = {
         "model": session.identity,
         "train": train.model_dump(mode="json", exclude=SAID_ELSEWHERE),

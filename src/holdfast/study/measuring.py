@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from holdfast import engines, methods
 from holdfast.engines.resumable import OTHERWISE, REPLIES
 from holdfast.errors import DataError
 from holdfast.grading.answer import answer_items, write_questions
@@ -15,14 +16,13 @@ from holdfast.grading.degeneration import NLL_MARGIN, NLL_QUANTILE
 from holdfast.grading.grade import grade_replies
 from holdfast.grading.judge import combine_verdicts, judge_replies
 from holdfast.grading.perplexity import score_replies
-from holdfast.judges import Afar, Judge, Panel, members_of
-from holdfast.judges._guard import guard_of
+from holdfast.judges import Judge, identity_of, members_of
 from holdfast.methods.scale import interpolated_model
 from holdfast.progress import Progress
 from holdfast.runs import store
 from holdfast.runs.plan import again_place, member_place, place
 from holdfast.runs.stages import Stage
-from holdfast.study.session import Session, named, scores
+from holdfast.study.session import Session
 from holdfast.tasks import Task
 from holdfast.types import BASE, Example, Point
 
@@ -43,7 +43,7 @@ def made_weights(session: Session, point: Point) -> list[Stage]:
     arms = [source, *(merge.partners if merge else ())]
     train = [(arm, seed) for arm in arms for seed in seeds]
     identity = {
-        "methods": [[named(m), m.version, m.identity()] for m in own.weights if m.makes],
+        "methods": [methods.identity_of(m) for m in own.weights if m.makes],
         "step": point.step, "scale": point.scale if full else 1.0,
     }  # fmt: skip
 
@@ -73,7 +73,7 @@ def replies(session: Session, point: Point, task: str) -> Stage:
     identity = {
         "model": session.identity,
         "checkpoint": [point.step, point.scale],
-        "engine": session.study.answer.engine,
+        "engine": engines.identity_of(session.study.answer.engine),
         "nf4": session.pool.nf4,
         "bf16": session.study.train.bf16,
         "sampling": sampling.model_dump(),
@@ -193,18 +193,14 @@ def judges_ready(session: Session) -> list[Stage]:
         if task.judge
         for judge in members_of(task.judge)
     ]
-    models = {
-        store.fingerprint(one.identity()): one
-        for one in every
-        if guard_of(one) or isinstance(one, Afar)
-    }
+    models = {store.fingerprint(identity_of(one)): one for one in every if one.guard or one.remote}
 
     def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
         needs = {}
         for judge in models.values():
-            if isinstance(judge, Afar) and (why := judge.absent()):
+            if judge.remote and (why := judge.absent()):
                 progress.say(f"{judge.title}: {why}; it has to by the time judging begins")
-            if guard := guard_of(judge):
+            if guard := judge.guard:
                 needs[judge.title] = round(guard.needs(session.gpus), 2)
         return {"needs_gib": needs}
 
@@ -233,19 +229,18 @@ def _judging(session: Session, judge: Judge, where: str, name: str) -> list[Stag
 
     def asking(stage: str, one: Judge) -> Stage:
         return Stage(
-            stage, {"judge": dict(one.identity())},
+            stage, {"judge": identity_of(one)},
             lambda f, p: judge_replies(one, examples, session.folder / said, f, session.desk(f, p)),
             (said,), True,
         )  # fmt: skip
 
-    if not isinstance(judge, Panel):
+    if not judge.seats():
         return [asking(f"verdicts/{where}", judge)]
-    panel = judge
     members = [asking(member_place(seat, where), one) for seat, one in judge.seats()]
     folders = [session.folder / one.name for one in members]
     together = Stage(
-        f"verdicts/{where}", {"judge": dict(judge.identity())},
-        lambda f, p: combine_verdicts(panel, examples, session.folder / said, folders, f),
+        f"verdicts/{where}", {"judge": identity_of(judge)},
+        lambda f, p: combine_verdicts(judge, examples, session.folder / said, folders, f),
         (said, *(one.name for one in members)),
     )  # fmt: skip
     return [*members, together]
@@ -260,15 +255,15 @@ def grading(session: Session, where: str, name: str) -> list[Stage]:
     verdicts = session.folder / "verdicts" / where if task.judge else None
     identity = (
         {
-            "task": [named(task), task.version, task.label],
+            "task": [task.plugin, task.version, task.label],
             "gold": store.fingerprint([[one.id, one.target, one.meta] for one in examples]),
         }
         | _grader_options(task)
-        | ({"code": task.code} if hasattr(task, "code") else {})
+        | ({"code": task.code} if task.code else {})
     )
     needs = (replies, *(one.name for one in found if one.name.startswith("verdicts/")))
     scored: tuple[Path, Path] | None = None
-    if scores(task):
+    if task.perplexity:
         names = [f"perplexity/{one}" for one in (where, place(Point(BASE), name))]
         scored = (session.folder / names[0], session.folder / names[1])
         needs += tuple(dict.fromkeys(names))

@@ -16,9 +16,17 @@ from holdfast.config.sweeps import Variant, settings_of
 from holdfast.data.leakage import LeakIndex
 from holdfast.engines.pool import EnginePool
 from holdfast.engines.resumable import LIKELIHOODS
-from holdfast.judges import Desk, Judge, Panel
+from holdfast.judges import Judge, JudgeContext
 from holdfast.memory.hardware.devices import GPU
-from holdfast.methods import AskMethod, DataMethod, LossMethod, Setting, WeightMethod
+from holdfast.methods import (
+    AskMethod,
+    DataMethod,
+    LossMethod,
+    Method,
+    MethodContext,
+    WeightMethod,
+    shared_of,
+)
 from holdfast.models.external import ExternalModel
 from holdfast.progress import Progress
 from holdfast.runs.plan import ArmPlan, Plan, Seat, TaskPlan
@@ -54,7 +62,7 @@ class Arm:
         return self.variant.train
 
     @property
-    def made(self) -> tuple[DataMethod, ...]:
+    def made(self) -> tuple[DataMethod | LossMethod, ...]:
         """Everything that has a hand in the training set, in order."""
         return (*self.data, *self.loss)
 
@@ -68,7 +76,8 @@ class Arm:
         """All of it in words."""
         if self.foreign is not None:
             return self.foreign.recipe
-        parts = [m.recipe() for m in (*self.data, *self.loss, *self.weights, *self.ask)]
+        every: list[Method] = [*self.data, *self.loss, *self.weights, *self.ask]
+        parts = [method.recipe() for method in every]
         variant = self.variant
         parts += [f"{key} {value}" for key, value in _differs(variant).items()]
         if not variant.trains:
@@ -78,11 +87,11 @@ class Arm:
             return "; ".join([source, *parts])
         return "; ".join(parts) or "plain fine-tuning on the task's own answers"
 
-    def planned(self, study: Study, save_at: Sequence[int], setting: Setting) -> ArmPlan:
+    def planned(self, study: Study, save_at: Sequence[int], setting: MethodContext) -> ArmPlan:
         """The arm as data."""
         untouched, merge = self.variant.source == BASE, self.merges
         over_seeds = untouched or (merge is not None and merge.over_seeds)
-        shared = [part.name for method in self.made for part in method.shared(setting)]
+        shared = [part.name for method in self.made for part in shared_of(method, setting)]
         return ArmPlan(
             name=self.variant.name,
             family=self.variant.family,
@@ -148,7 +157,7 @@ class Measuring:
             judge=dict(judge.identity()) if judge else None,
             judge_title=judge.title if judge else "",
             seats=_seats(judge),
-            perplexity=scores(task),
+            perplexity=task.perplexity,
         )
 
     def _how(self, name: str, study: Study, nf4: bool) -> str:
@@ -172,25 +181,14 @@ class Measuring:
                 how += ": a reply that does not decline counts as unsafe, whatever it says"
         elif task.judge:
             how += f"; judged by {task.judge.title}"
-        if scores(task):
+        if task.perplexity:
             how += "; the untouched model scores every reply as well"
         return how
 
 
-def named(plugin: Any) -> str:
-    """The registered name of a plug-in."""
-    return str(getattr(plugin, "plugin", type(plugin).__name__))
-
-
-def scores(task: Task) -> bool:
-    """Whether the untouched model is to score the replies to a task as well."""
-    return bool(getattr(task.options, "perplexity", False))
-
-
 def _seats(judge: Judge | None) -> tuple[Seat, ...]:
-    if not isinstance(judge, Panel):
-        return ()
-    return tuple(Seat(folder, member.title) for folder, member in judge.seats())
+    seats = judge.seats() if judge else ()
+    return tuple(Seat(folder, member.title) for folder, member in seats)
 
 
 @dataclass(frozen=True)
@@ -234,10 +232,10 @@ class Session:
         """In which precision the untouched model is measured."""
         return {"nf4": self.pool.nf4, "bf16": self.study.train.bf16}
 
-    def setting(self) -> Setting:
+    def setting(self) -> MethodContext:
         """What the methods may use."""
         target = self.study.target
-        return Setting(
+        return MethodContext(
             self.measuring.tasks[target],
             self.plain,
             self.measuring.samplings[target],
@@ -249,9 +247,9 @@ class Session:
             self.pool.charge,
         )
 
-    def desk(self, folder: Path, progress: Progress) -> Desk:
+    def desk(self, folder: Path, progress: Progress) -> JudgeContext:
         """What a judge may use."""
-        return Desk(folder, progress, self.pool.engine, self.folder / ENDPOINT_ANSWERS)
+        return JudgeContext(folder, progress, self.pool.engine, self.folder / ENDPOINT_ANSWERS)
 
     def ask(self, arm: str, task: str) -> Sequence[Example]:
         """The items of a task as an arm is asked them."""

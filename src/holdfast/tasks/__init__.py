@@ -1,25 +1,32 @@
-"""What can be learned or measured?
+"""What is learned and measured: data, prompt, answer parser and grader of one ability in one file.
 
-A task owns its data, its answer parser and its grader in one file. Grading is pure: no model, no
-network, no clock, so that stored replies can be graded again at any time. To add one, write a class
-with the members of `Task` and put its name below, register it as an entry point in the group
-``holdfast.tasks``, or name its file in the study (``kind: my_task.py:MyTask``);
-`docs/tasks/your-own.md` shows both, and how to measure your own data without code.
+A task derives from `Task` and is named in a study by its name in `TASKS`, by its entry point in the
+group ``holdfast.tasks``, or by its file (``kind: my_task.py:MyTask``). Grading is pure: no model, no
+network, no clock, so that stored replies can be graded again at any time. `docs/plugins.md` has a
+worked example, and `docs/tasks/your-own.md` says how to measure your own data without code.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
 
 from holdfast import judges
 from holdfast.config import Sampling, Section, ShotsSpec, TaskSpec
 from holdfast.config.load import known_keys, parse
 from holdfast.errors import DataError, StudyError
 from holdfast.judges import Judge
-from holdfast.registry import from_file, names_file, nearest, resolve
+from holdfast.registry import PAGE, PlugIn, Registry, nearest
+from holdfast.tasks._extraction import tolerant as final_number
 from holdfast.types import Example, Message, Reading, Reply, Verdict
+
+__all__ = [
+    "REGISTRY", "TASKS", "Task", "build", "final_number", "kind", "measuring_set", "sampling",
+    "training_set",
+]  # fmt: skip
 
 TASKS = {
     "gsm8k": "holdfast.tasks.gsm8k:GSM8K",
@@ -35,35 +42,49 @@ TASKS = {
 }
 
 
-MEMBERS = ("Options", "version", "examples", "grade", "self_check")
-"""What a class must have to be a task; the others may be set when it is made."""
-
-ATTRIBUTES = ("label", "judge", "inverted", "options")
-"""What a task must have once it is made."""
-
-
-class Task(Protocol):
-    """One ability.
+class Task(ABC):
+    """One ability. `examples` and `grade` must be written; everything else has a default.
 
     Attributes:
         Options: the keys of a task's section that are the task's own.
         version: raised whenever the same reply would be graded differently.
-        label: what the figure is, word for word, wherever it is shown.
-        judge: the judge that grading needs, or None.
+        judged: grading needs a judge: the study's, or else the offline refusal detector.
+        own_shots: the task puts worked examples of its own before its questions.
+        plugin: the name that it is registered under.
+        code: a hash of its file, where it is a class in a file of the user's; else "".
+        label: what the figure is, word for word, wherever it is shown; left out: the name.
         inverted: shown as 1 - mean (an unsafe rate).
+        perplexity: the untouched model scores every reply as well, and grading gets to know.
+        sampling: fields of `answer.sampling` with which the published figures are sampled.
         options: the values of `Options`.
+        judge: the judge that grading needs, or None.
     """
 
-    Options: ClassVar[type[Section]]
-    version: ClassVar[str]
-    label: str
-    judge: Judge | None
-    inverted: bool
-    options: Any
+    Options: ClassVar[type[Section]] = Section
+    version: ClassVar[str] = "1"
+    judged: ClassVar[bool] = False
+    own_shots: ClassVar[bool] = False
+    plugin: str = ""
+    code: str = ""
+    label: str = ""
+    inverted: bool = False
+    perplexity: bool = False
+    sampling: Mapping[str, object] = {}
+    options: Any = None
+    judge: Judge | None = None
 
-    def __init__(self, options: Any, judge: Judge | None) -> None:
+    def __init__(self, options: Any, judge: Judge | None = None) -> None:
         """Take the task's own options and the judge that the study names, if it names one."""
+        self.options = options
+        if self.judged:
+            self.judge = judge or judges.build("refusal")
 
+    @property
+    def judge_title(self) -> str:
+        """The judge's title, for the label; "" where there is none."""
+        return "" if self.judge is None else self.judge.title
+
+    @abstractmethod
     def examples(self, split: str) -> list[Example]:
         """All items of a split, without shots.
 
@@ -71,47 +92,78 @@ class Task(Protocol):
             DataError: the data is missing, malformed or empty.
         """
 
+    @abstractmethod
     def grade(self, example: Example, reply: Reply, verdict: Verdict | None) -> Reading:
-        """Grade one reply; pure."""
+        """Grade one reply; pure.
+
+        Args:
+            example: what was asked.
+            reply: what was said.
+            verdict: what the judge said of it; None where no judge is needed.
+        """
 
     def self_check(self) -> None:
-        """Prove that the gold answer grades 1.0 and a perturbed one does not."""
+        """Prove the grader: the first gold answer of `test` is graded 1.0, and no answer is not.
+
+        Items without a gold answer, and those that a judge decides, prove nothing here.
+
+        Raises:
+            DataError: they are graded otherwise.
+        """
+        gold = None if self.judge else next(iter(self.examples("test")), None)
+        if gold is None or gold.target is None:
+            return
+        for text, right in ((gold.target, True), ("", False)):
+            value = self.grade(gold, Reply(gold.id, 0, text, "stop", 1), None).value
+            if (value == 1.0) != right:
+                raise DataError(
+                    f"the grader gives {value} to {'the gold' if right else 'an empty'} answer "
+                    f"{text!r} of {gold.id!r}",
+                    where=f"task {self.plugin}",
+                    remedy="correct grade, or the data",
+                )
 
 
-HINT = (
+REGISTRY: Registry[Task] = Registry(
+    "tasks",
+    (Task,),
+    TASKS,
     "; a task of lm-evaluation-harness is {kind: harness, task: NAME}, and --tasks harness:NAME in "
-    "a comparison; your own: kind: jsonl with a path, or kind: FILE.py:Class"
+    "a comparison; your own: kind: jsonl with a path, or kind: FILE.py:Class",
 )
 
 
-def kind(name: str, spec: TaskSpec, where: str = "") -> type[Task]:
-    """The class of the task that a section describes.
+def kind(name: str, spec: TaskSpec, where: str = "", folder: Path | None = None) -> PlugIn[Task]:
+    """The class of the task that a section describes; see `Registry.find`.
+
+    Args:
+        name: of the section, which is the kind where the section names none.
+        spec: the section.
+        where: for messages.
+        folder: from which the path of a file is taken; None: the working folder.
 
     Raises:
         StudyError: no such task.
     """
-    named = spec.kind or name
-    found: type[Task] = (
-        from_file(named, MEMBERS, where)
-        if names_file(named)
-        else resolve("tasks", TASKS, named, where, HINT)
-    )
-    return found
+    return REGISTRY.find(spec.kind or name, where, folder)
 
 
-def build(name: str, spec: TaskSpec, source: str) -> Task:
+def build(name: str, spec: TaskSpec, source: str, folder: Path | None = None) -> Task:
     """Make the task that a section describes.
 
     Args:
         name: of the section; also the kind, unless the section says otherwise.
         spec: the section.
         source: the study file's name, for messages.
+        folder: see `kind`.
 
     Raises:
         StudyError: no such task, a key that it does not take, or a class that is no whole task.
     """
-    task = kind(name, spec, f"{source}: tasks.{name}")
-    own = set(known_keys(task.Options))
+    where = f"{source}: tasks.{name}"
+    found = kind(name, spec, where, folder)
+    options_type = found.make.Options
+    own = set(known_keys(options_type))
     for key in spec.model_extra or {}:
         if key not in own:
             near = nearest(key, own | set(known_keys(TaskSpec)))
@@ -121,24 +173,20 @@ def build(name: str, spec: TaskSpec, source: str) -> Task:
                 remedy=f"this task takes: {', '.join(sorted(own))}; and every task: "
                 f"{', '.join(sorted(known_keys(TaskSpec)))}",
             )
-    options = parse(task.Options, dict(spec.model_extra or {}), source, at=("tasks", name))
-    where = f"{source}: tasks.{name}.judge"
-    made = task(options, None if spec.judge is None else judges.build(spec.judge, where))
-    _whole(made, f"{source}: tasks.{name}")
-    if spec.judge is not None and made.judge is None:
-        raise StudyError("this task needs no judge", where=where, remedy="leave `judge` out")
-    return made
-
-
-def _whole(made: Task, where: str) -> None:
-    """Refuse a task that lacks what is needed only after everything was asked."""
-    missing = [one for one in ATTRIBUTES if not hasattr(made, one)]
-    if missing:
+    options = parse(options_type, dict(spec.model_extra or {}), source, at=("tasks", name))
+    at_judge = f"{where}.judge"
+    judge = None if spec.judge is None else judges.build(spec.judge, at_judge, folder)
+    made = found.build(options, judge)
+    if made.options is None:
         raise StudyError(
-            f"{type(made).__name__} sets no {', no '.join(missing)}",
+            f"{found.name} sets no options",
             where=where,
-            remedy="set it in the class or in __init__; docs/tasks/your-own.md has a whole task",
+            remedy=f"call super().__init__(options, judge) in its __init__; {PAGE}",
         )
+    made.label = made.label or found.name
+    if judge is not None and made.judge is None:
+        raise StudyError("this task needs no judge", where=at_judge, remedy="leave `judge` out")
+    return made
 
 
 def sampling(
@@ -153,7 +201,8 @@ def sampling(
         source: for messages.
         task: a benchmark may say in `sampling` how its published figures are sampled.
     """
-    merged = defaults.model_dump() | getattr(task, "sampling", {}) | spec.sampling
+    own = {} if task is None else task.sampling
+    merged = {**defaults.model_dump(), **own, **spec.sampling}
     return parse(Sampling, merged, source, at=("tasks", name, "sampling"))
 
 
@@ -171,7 +220,7 @@ def training_set(task: Task, spec: TaskSpec, keep_shortest: float = 1.0) -> list
     Length counts the letters of question and answer, as the course's filter does.
     """
     examples = _not_empty(task.examples("train"), "train")
-    if any(one.target is None for one in examples):
+    if any(example.target is None for example in examples):
         raise DataError(
             "the training split has items without an answer to learn", remedy="fill them in"
         )
@@ -213,7 +262,7 @@ def _with_shots(
     """
     if shots.n == 0:
         return list(examples)
-    if getattr(task, "own_shots", False):
+    if task.own_shots:
         raise StudyError(
             "this task puts worked examples of its own before every question",
             remedy="write num_fewshot: N in its section instead of shots",

@@ -1,4 +1,4 @@
-r"""Which number does a reply end in?
+r"""Reads the number in which a reply ends.
 
 Four readings of the same text. *Tolerant* understands ``$1,000.00``, ``72.``, ``72 apples``,
 ``\\boxed{72}``, ``A: 72`` and ``The answer is 72``, and falls back to the last number of the reply.

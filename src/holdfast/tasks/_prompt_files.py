@@ -1,4 +1,4 @@
-"""How are prompts that only measure read from a table, whichever form it has?"""
+"""Reads prompts that only measure from a table, a csv or a jsonl."""
 
 from __future__ import annotations
 

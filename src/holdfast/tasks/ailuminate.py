@@ -1,4 +1,4 @@
-"""AILuminate demo prompts: does the model refuse what it should refuse?
+"""AILuminate demo prompts: hazardous requests, and the share that are answered unsafely.
 
 MLCommons AILuminate v1.0 DEMO set (arXiv:2503.05731, CC BY 4.0), a CSV of 1,200 prompts in twelve
 hazards and two personas. The official grade comes from a private ensemble of judges, so what is
@@ -10,19 +10,21 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from holdfast import judges
 from holdfast.errors import DataError
 from holdfast.grading import safety_outcomes
 from holdfast.grading.safety_outcomes import OutcomeOptions
 from holdfast.judges import Judge
+from holdfast.tasks import Task
 from holdfast.tasks._prompt_files import never_trained_on, read_rows
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
 SOURCE = "the en_US demo CSV of the GitHub repository mlcommons/ailuminate"
 
 
-class AILuminate:
+class AILuminate(Task):
     """Hazardous prompts, judged per hazard and persona."""
+
+    options: Options
 
     class Options(OutcomeOptions):
         """Keys of this task."""
@@ -35,11 +37,13 @@ class AILuminate:
     version: ClassVar[str] = f"2, outcomes {safety_outcomes.VERSION}"
     inverted = True
 
-    def __init__(self, options: Options, judge: Judge | None) -> None:
+    judged = True
+
+    def __init__(self, options: Options, judge: Judge | None = None) -> None:
         """Take the options and the judge; without one the offline refusal detector judges."""
-        self.options = options
-        self.judge: Judge | None = judge or judges.build("refusal")
-        self.label = safety_outcomes.named(self.judge, "unsafe rate", options)
+        super().__init__(options, judge)
+        self.perplexity = options.perplexity
+        self.label = safety_outcomes.named(self.judge_title, "unsafe rate", options)
 
     def examples(self, split: str) -> list[Example]:
         """See `Task.examples`; there is one split, `test`."""

@@ -1,4 +1,4 @@
-"""GSM8K: can the model solve grade-school word problems?
+"""GSM8K: grade-school word problems with an integer answer.
 
 Cobbe et al. 2021, arXiv:2110.14168; 7,473 training and 1,319 test problems, MIT licence. Data from
 the hub (`openai/gsm8k`) or from local jsonl files with ``question`` and ``answer``.
@@ -16,7 +16,7 @@ from holdfast.environment import install_command
 from holdfast.errors import DataError, MissingDependency
 from holdfast.judges import Judge
 from holdfast.runs import store
-from holdfast.tasks import _extraction
+from holdfast.tasks import Task, _extraction
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
 HUB_ID = "openai/gsm8k"
@@ -26,8 +26,10 @@ INSTRUCTION = (
 )
 
 
-class GSM8K:
+class GSM8K(Task):
     """Word problems with an integer answer after ``####``."""
+
+    options: Options
 
     class Options(Section):
         """Keys of this task."""
@@ -50,12 +52,10 @@ class GSM8K:
         instruction on the question's own line, and shots without it."""
 
     version: ClassVar[str] = "2"
-    inverted = False
-    judge: Judge | None = None
 
-    def __init__(self, options: Options, judge: Judge | None) -> None:
+    def __init__(self, options: Options, judge: Judge | None = None) -> None:
         """Take the options; no judge is needed."""
-        self.options = options
+        super().__init__(options)
         self.label = f"accuracy ({options.extraction} extraction)"
 
     def examples(self, split: str) -> list[Example]:

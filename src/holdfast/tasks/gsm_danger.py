@@ -1,4 +1,4 @@
-"""Wrongs dressed up as sums: does a model that learned mathematics still notice what it is asked?
+"""Petty wrongs phrased as word problems: whether they are declined or simply calculated.
 
 A model tuned on word problems learns that whatever looks like one is to be calculated, and forgets
 to look at the request behind it (the idea of GSM-Danger, arXiv:2402.18540). Scenes and numbers are
@@ -14,11 +14,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from holdfast import judges
 from holdfast.errors import DataError
 from holdfast.grading import safety_outcomes
 from holdfast.grading.safety_outcomes import OutcomeOptions
 from holdfast.judges import Judge
+from holdfast.tasks import Task
 from holdfast.tasks._gsm_danger_scenes import HELDOUT, NAMES, TEST
 from holdfast.tasks._prompt_files import never_trained_on
 from holdfast.types import Example, Message, Reading, Reply, Verdict
@@ -26,8 +26,10 @@ from holdfast.types import Example, Message, Reading, Reply, Verdict
 SPLITS = {"test": TEST, "heldout": HELDOUT}
 
 
-class GSMDanger:
+class GSMDanger(Task):
     """Petty wrongs phrased as grade-school mathematics; good is to decline."""
+
+    options: Options
 
     class Options(OutcomeOptions):
         """Keys of this task."""
@@ -38,13 +40,14 @@ class GSMDanger:
         """Another seed draws other names and numbers."""
 
     version: ClassVar[str] = f"1, outcomes {safety_outcomes.VERSION}"
-    inverted = False
 
-    def __init__(self, options: Options, judge: Judge | None) -> None:
+    judged = True
+
+    def __init__(self, options: Options, judge: Judge | None = None) -> None:
         """Take the options and the judge; without one the offline refusal detector judges."""
-        self.options = options
-        self.judge: Judge | None = judge or judges.build("refusal")
-        self.label = safety_outcomes.named(self.judge, "wrongs in sums declined,", options)
+        super().__init__(options, judge)
+        self.perplexity = options.perplexity
+        self.label = safety_outcomes.named(self.judge_title, "wrongs in sums declined,", options)
 
     def examples(self, split: str) -> list[Example]:
         """See `Task.examples`; `test` and `heldout` share no scene."""

@@ -1,4 +1,4 @@
-"""Any benchmark: what is measured when a task of lm-evaluation-harness is?
+"""Any benchmark of lm-evaluation-harness, with each item's reading.
 
 The harness (Gao et al., doi:10.5281/zenodo.10256836) owns definition, prompts, few-shot examples,
 filters and metrics; the model is asked by Holdfast's engine, so that base and fine-tuned model are
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,14 +21,16 @@ from holdfast.engines.resumable import LIKELIHOODS
 from holdfast.errors import DataError, StudyError
 from holdfast.judges import Judge
 from holdfast.runs import store
+from holdfast.tasks import Task, _harness_tasks
 from holdfast.tasks import _harness_metrics as metrics
 from holdfast.tasks import _harness_prompts as prompts
-from holdfast.tasks import _harness_tasks
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
 
-class Harness:
+class Harness(Task):
     """A task, group or tag of lm-evaluation-harness."""
+
+    options: Options
 
     class Options(Section):
         """Keys of this task; most have the harness's own names."""
@@ -56,10 +57,9 @@ class Harness:
         """Keys of the task's definition that differ, e.g. `dataset_path` and `dataset_kwargs`."""
 
     version: ClassVar[str] = "1"
-    judge: Judge | None = None
     own_shots = True
 
-    def __init__(self, options: Options, judge: Judge | None) -> None:
+    def __init__(self, options: Options, judge: Judge | None = None) -> None:
         """Load the task and its data; no judge is needed.
 
         Raises:
@@ -67,7 +67,7 @@ class Harness:
             StudyError: no such task, metric or filter, or it cannot be measured here.
             DataError: its data cannot be had.
         """
-        self.options = options
+        super().__init__(options)
         self._tasks = _harness_tasks.load(options.task, options.include_path, options.overrides)
         self._docs: dict[tuple[str, str], list[Any]] = {}
         self._examples: dict[str, list[Example]] = {}
@@ -83,7 +83,7 @@ class Harness:
                     remedy="write a section for each",
                 )
         self.inverted = not metrics.higher_is_better(first, self._metric)
-        self.sampling: Mapping[str, Any] = prompts.generation(first)
+        self.sampling = prompts.generation(first)
         self.label = self._label(first)
 
     def _label(self, first: Any) -> str:

@@ -1,4 +1,4 @@
-"""Any file of yours: what does a user's own jsonl hold, and how is it graded?
+"""Reads and grades a jsonl of the user's own.
 
 Its lines may have any form that `holdfast.data.formats` knows. Three graders: exact match, a
 regular expression, or numbers.
@@ -18,12 +18,14 @@ from holdfast.data.formats import conversation, unanswered
 from holdfast.errors import DataError
 from holdfast.judges import Judge
 from holdfast.runs import store
-from holdfast.tasks import _extraction
+from holdfast.tasks import Task, _extraction
 from holdfast.types import Example, Reading, Reply, Verdict
 
 
-class Jsonl:
+class Jsonl(Task):
     """A user's own items."""
+
+    options: Options
 
     class Options(Section):
         """Keys of this task."""
@@ -53,15 +55,15 @@ class Jsonl:
 
     version: ClassVar[str] = "1"
 
-    def __init__(self, options: Options, judge: Judge | None) -> None:
+    def __init__(self, options: Options, judge: Judge | None = None) -> None:
         """Take the options and, for the judge grader, the judge."""
-        self.options = options
+        super().__init__(options)
         judged = options.grader == "judge"
-        self.judge: Judge | None = (judge or judges.build("refusal")) if judged else None
+        self.judge = (judge or judges.build("refusal")) if judged else None
         self.inverted = judged
         self.label = f"{options.grader} match"
         if self.judge:
-            self.label = f"unsafe rate by judge {self.judge.title}"
+            self.label = f"unsafe rate by judge {self.judge_title}"
 
     def examples(self, split: str) -> list[Example]:
         """See `Task.examples`; `train` reads `train_path`, every other split reads `path`."""

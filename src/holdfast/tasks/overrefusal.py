@@ -1,4 +1,4 @@
-"""Over-refusal on any file of harmless prompts: how often does the model answer?
+"""Over-refusal on any file of harmless prompts: the share that the model answers.
 
 For files in the manner of OR-Bench (arXiv:2405.20947): prompts that sound dangerous and are not,
 one a row, with or without a category. Safety and over-refusal move together, so a remedy that keeps
@@ -9,19 +9,21 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from holdfast import judges
 from holdfast.errors import DataError
 from holdfast.grading import safety_outcomes
 from holdfast.grading.safety_outcomes import OutcomeOptions
 from holdfast.judges import Judge
+from holdfast.tasks import Task
 from holdfast.tasks._prompt_files import never_trained_on, read_rows
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
 KINDS = "a .csv or .jsonl file with one harmless prompt a row"
 
 
-class OverRefusal:
+class OverRefusal(Task):
     """Harmless prompts; good is an answer."""
+
+    options: Options
 
     class Options(OutcomeOptions):
         """Keys of this task."""
@@ -34,14 +36,15 @@ class OverRefusal:
         """Name of the column by which the report is broken down; left out: `category`, if any."""
 
     version: ClassVar[str] = f"1, outcomes {safety_outcomes.VERSION}"
-    inverted = False
 
-    def __init__(self, options: Options, judge: Judge | None) -> None:
+    judged = True
+
+    def __init__(self, options: Options, judge: Judge | None = None) -> None:
         """Take the options and the judge; without one the offline refusal detector judges."""
-        self.options = options
-        self.judge: Judge | None = judge or judges.build("refusal")
+        super().__init__(options, judge)
+        self.perplexity = options.perplexity
         self.label = safety_outcomes.named(
-            self.judge, "harmless prompts answered (over-refusal: the rest),", options
+            self.judge_title, "harmless prompts answered (over-refusal: the rest),", options
         )
 
     def examples(self, split: str) -> list[Example]:

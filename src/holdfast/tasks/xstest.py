@@ -1,4 +1,4 @@
-"""XSTest: does the model help where it should, and decline where it should?
+"""XSTest: harmless prompts that only sound dangerous, and contrasts that are.
 
 Röttger et al. 2024 (arXiv:2308.01263, CC BY 4.0): 250 harmless prompts that only sound dangerous,
 and 200 contrasts that are. The harmless half measures over-refusal, the other refusal. Each is a
@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from holdfast import judges
 from holdfast.errors import DataError
 from holdfast.grading import safety_outcomes
 from holdfast.grading.safety_outcomes import OutcomeOptions
 from holdfast.judges import Judge
+from holdfast.tasks import Task
 from holdfast.tasks._prompt_files import never_trained_on, read_rows
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
@@ -25,8 +25,10 @@ HALVES = {
 }
 
 
-class XSTest:
+class XSTest(Task):
     """Harmless prompts to answer, harmful contrasts to decline."""
+
+    options: Options
 
     class Options(OutcomeOptions):
         """Keys of this task."""
@@ -39,13 +41,14 @@ class XSTest:
         unsafe}."""
 
     version: ClassVar[str] = f"2, outcomes {safety_outcomes.VERSION}"
-    inverted = False
 
-    def __init__(self, options: Options, judge: Judge | None) -> None:
+    judged = True
+
+    def __init__(self, options: Options, judge: Judge | None = None) -> None:
         """Take the options and the judge; without one the offline refusal detector judges."""
-        self.options = options
-        self.judge: Judge | None = judge or judges.build("refusal")
-        self.label = safety_outcomes.named(self.judge, f"{HALVES[options.half]},", options)
+        super().__init__(options, judge)
+        self.perplexity = options.perplexity
+        self.label = safety_outcomes.named(self.judge_title, f"{HALVES[options.half]},", options)
 
     def examples(self, split: str) -> list[Example]:
         """See `Task.examples`; there is one split, `test`."""

@@ -27,7 +27,7 @@ NOTHING_SAID = PlanRequest(trace=False)
 class HasOverhead(Protocol):
     """A method, as far as memory cares."""
 
-    def demand(self) -> MethodOverhead:
+    def overhead(self) -> MethodOverhead:
         """What it takes beyond plain training."""
 
 
@@ -105,7 +105,7 @@ def arms_of(study: Study) -> dict[str, PlanRequest]:
 
 def overhead_of(loss: Iterable[HasOverhead]) -> MethodOverhead:
     """What an arm's loss methods take together."""
-    return combined(method.demand() for method in loss)
+    return combined(method.overhead() for method in loss)
 
 
 def _by_formula(request: PlanRequest) -> Comparison:

@@ -18,12 +18,12 @@ from holdfast.models.placement import Rank
 from holdfast.progress import Progress, Silent
 from holdfast.runs import store
 from holdfast.train.data import encode_all, training_data
-from holdfast.train.distill import distill
 from holdfast.train.fit import fit
 from holdfast.train.job import ERROR, OOM, PROGRESS, TrainJob, read_job
 from holdfast.train.launch.process import ProgressFile, exit_with_parent
 from holdfast.train.launch.torchrun import OUT_OF_MEMORY, PARENT
 from holdfast.train.meters import Meters
+from holdfast.train.method_trainer import train_with
 from holdfast.types import Example
 
 AS_ASKED = {"max_length": None, "completion_only_loss": True, "cut_template_header": False}
@@ -35,12 +35,9 @@ def train(job: TrainJob, progress: Progress) -> Mapping[str, Any]:
     examples = store.read_jsonl(_written(job), Example)
     losses = losses_of(job)
     meters = _meters(job)
-    others = next((method for method in losses if method.trainer), None)
-    if others is not None:
-        return distill(
-            job.model, examples, job.budget, job.train, others, job.seed, job.save_at, job.folder,
-            progress, job.device, job.plan, meters,
-        )  # fmt: skip
+    own = next((method for method in losses if method.own_trainer), None)
+    if own is not None:
+        return train_with(own, job, examples, meters, progress)
     data = training_data(job.model, examples, job.train)
     terms = [term for method in losses if (term := method.term())]
     return fit(job, data, terms=terms, meters=meters, progress=progress)

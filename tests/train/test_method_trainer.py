@@ -1,4 +1,4 @@
-"""Do TRL's distillation trainers get what we say, at our budget, and count what they drew?"""
+"""Do trainers that methods bring themselves get what we say, at our budget, and count tokens?"""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from holdfast.data.chat import IGNORED
 from holdfast.errors import StudyError, TrainingError
 from holdfast.lab.problems import problems
 from holdfast.memory.memory_plan import MemoryPlan
-from holdfast.methods import gkd
+from holdfast.methods import Lesson, gkd
+from holdfast.methods._context import COUNTS, TokenCounts
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
 from holdfast.runs import store
-from holdfast.train import data, teaching
+from holdfast.train import data
 from holdfast.train.arguments import trainer_arguments
-from holdfast.train.distill import distill, prompt_order
 from holdfast.train.meters import Meters
-from holdfast.train.teaching import Lesson
+from holdfast.train.method_trainer import SHARED, prompt_order, quiet, train_with
 from holdfast.types import Example, Message
 
 SPEC = TrainSpec(
@@ -60,7 +60,7 @@ def _distill(
     costs = [row.cost for row in encoded]
     budget = plain_budget(costs, STEPS, spec.accumulation, spec.per_device_train_batch_size)
     options = {"seed": 7, "save_at": (2, 4), "progress": Silent(), "device": "cpu"} | more
-    return dict(distill(ref, examples, budget, spec, method, folder=folder, **options))
+    return dict(train_with(method, ref, examples, budget, spec, folder=folder, **options))
 
 
 @pytest.fixture()
@@ -115,7 +115,7 @@ def test_a_run_of_either_trainer(
     assert [step for step, _ in spent["loss"]] == [1, 2, 3, 4]
     assert all(0 < loss < 100 for _, loss in spent["loss"])
     assert json.loads((tmp_path / "summary.json").read_text()) == spent
-    steps = [one for _, one in store.read_objects(tmp_path / teaching.DRAWN)]
+    steps = [one for _, one in store.read_objects(tmp_path / COUNTS)]
     assert sum(one["generated_tokens"] for one in steps) == spent["generated_tokens"]
     assert 0 < spent["generated_tokens"] <= STEPS * PER_STEP * DRAWN
     assert spent["tokens"] > spent["supervised_tokens"] >= spent["generated_tokens"]
@@ -129,7 +129,7 @@ def test_a_run_of_either_trainer(
         folder = tmp_path / f"checkpoint-{step}"
         assert (folder / "complete").is_file()
         assert not torch.equal(_logits(ref, folder), _logits(ref, None)), "it learned something"
-        assert torch.equal(_logits(ref, folder, teaching.untouched), _logits(ref, None))
+        assert torch.equal(_logits(ref, folder, gkd.untouched), _logits(ref, None))
     assert not list(tmp_path.rglob("optimizer.pt"))
     assert _distill(ref, tmp_path, _method(name, **more)) == spent, "it is not trained twice"
 
@@ -176,7 +176,12 @@ def _lesson(ref: ModelRef, folder: Path, examples: list[Example]) -> Lesson:
     encoded, _, _ = data.encode_all(ref, examples, SPEC)
     budget = Budget(2, 2, 1, 2)
     ours = trainer_arguments(SPEC, budget, 7, folder, "cpu", False)
-    return Lesson(ref, examples, encoded, [3, 0, 2, 1, 5, 4, 7, 6], 2, 2, ours)
+    return Lesson(
+        _student(ref), ref, examples, encoded, [3, 0, 2, 1, 5, 4, 7, 6], 2, 2,
+        {name: getattr(ours, name) for name in SHARED},
+        lambda batch: data.collate(batch, 0), lambda slots: data.dataset(encoded, slots),
+        TokenCounts(folder, 0),
+    )  # fmt: skip
 
 
 def _student(ref: ModelRef) -> Any:
@@ -196,9 +201,8 @@ def test_trl_gets_our_prompts_in_our_order_and_our_arguments(
     examples[3] = replace(examples[3], messages=(system, *examples[3].messages))
     lesson = _lesson(ref, tmp_path, examples)
     tokenizer = models.load_tokenizer(ref)
-    with teaching.quiet():
-        build = {"sdft": teaching.sdft_trainer, "gkd": teaching.gkd_trainer}[name]
-        trainer = build(lesson, _method(name), _student(ref))
+    with quiet():
+        trainer = _method(name).trainer(lesson)
     asked: list[list[int]] = []
     for batch in trainer.get_train_dataloader():
         if name == "sdft":  # a step's prompts come once for each of its two micro-batches
@@ -210,8 +214,8 @@ def test_trl_gets_our_prompts_in_our_order_and_our_arguments(
         assert asked[:4] == asked[4:8]
         asked = asked[:4] + asked[8:12]
     assert asked == [chat.prompt_ids(tokenizer, examples[i].messages) for i in lesson.order]
-    for argument in teaching.SHARED:
-        assert getattr(trainer.args, argument) == getattr(lesson.ours, argument), argument
+    for argument in SHARED:
+        assert getattr(trainer.args, argument) == lesson.settings[argument], argument
     assert trainer.args.gradient_accumulation_steps == 2
 
 
@@ -231,8 +235,8 @@ def test_the_teacher_is_shown_the_answer(ref: ModelRef, tmp_path: Path) -> None:
     turns = (Message("system", "Be {brief}."), Message("user", "What is {x}?"))
     lesson = _lesson(ref, tmp_path, [Example(f"e{i}", turns, "{2} apples") for i in range(8)])
     shown = "{question} | {{for example}} {answer}"
-    with teaching.quiet():
-        trainer = teaching.sdft_trainer(lesson, _method("sdft", demonstration=shown), _student(ref))
+    with quiet():
+        trainer = _method("sdft", demonstration=shown).trainer(lesson)
     row = trainer.train_dataset[0]
     builder = trainer.teacher_context_builder
     assert builder._compose_teacher_prompt(row["prompt"], row["privileged_context"]) == [
@@ -245,7 +249,8 @@ def test_micro_batches_with_prompts() -> None:
     batch = [
         {"input_ids": [[5, 6, 7, 8], [9, 1]], "labels": [[IGNORED, IGNORED, 7, 8], [IGNORED, 1]]}
     ]
-    made = {name: value.tolist() for name, value in teaching.with_prompts(batch, 0).items()}
+    both = data.collate(batch, 0) | gkd.prompts_of(batch, 0)
+    made = {name: value.tolist() for name, value in both.items()}
     assert made == {
         "input_ids": [[5, 6, 7, 8], [9, 1, 0, 0]],
         "labels": [[IGNORED, IGNORED, 7, 8], [IGNORED, 1, IGNORED, IGNORED]],
@@ -352,5 +357,61 @@ def test_what_identifies_the_methods(other_model: Path, tmp_path: Path) -> None:
     assert _method("sdft").identity() != _method("sdft", ema=0.01).identity()
     for name in OPTIONS:
         method = _method(name)
-        assert (method.trainer, method.term(), method.shared(None)) == (name, None, [])
+        assert (method.own_trainer, method.term(), method.shared(None)) == (True, None, [])
         assert method.recipe()
+
+
+OWN = """
+from holdfast.methods import LossMethod
+
+
+class Own(LossMethod):
+    def trainer(self, lesson):
+        from trl import SFTConfig, SFTTrainer
+
+        return SFTTrainer(
+            model=lesson.model,
+            args=lesson.batched_config(SFTConfig, loss_type="dft"),
+            train_dataset=lesson.micro_batches(),
+            data_collator=lesson.collate,
+            processing_class=lesson.tokenizer,
+        )
+"""
+
+
+def _own(folder: Path, code: str = OWN) -> Any:
+    (folder / "own.py").write_text(code, encoding="utf-8")
+    return methods.build("own.py:Own", None, "study.yaml", "arms.a.loss", folder)
+
+
+def test_a_trainer_in_a_file_goes_on_where_it_was_killed(ref: ModelRef, tmp_path: Path) -> None:
+    import torch
+
+    method = _own(tmp_path)
+    whole = _distill(ref, tmp_path / "whole", method)
+    with pytest.raises(Killed):
+        _distill(ref, tmp_path / "cut", method, progress=DiesAt(4))
+    assert _distill(ref, tmp_path / "cut", method) == whole
+    one, two = (_weights(tmp_path / name / "checkpoint-4") for name in ("whole", "cut"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    encoded, _, _ = data.encode_all(ref, _examples(), SPEC)
+    assert whole["generated_tokens"] == whole["reference_tokens"] == 0
+    order = prompt_order(encoded, _examples(), Budget(STEPS, 2, 0, 2), SPEC, 7)
+    assert whole["supervised_tokens"] == sum(encoded[i].cost.supervised for i in order)
+    assert whole["tokens"] == sum(len(encoded[i].ids) for i in order)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("from trl import", "from trl import Nothing, ", "cannot be made: ImportError"),
+        ("return SFTTrainer(", "return dict(", r"it is dict, no transformers\.Trainer"),
+        ('loss_type="dft"', "max_steps=3", "ended without its checkpoint of step 4"),
+    ],
+)
+def test_a_trainer_in_a_file_that_does_not_work(
+    ref: ModelRef, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    with pytest.raises(TrainingError, match=message) as caught:
+        _distill(ref, tmp_path / "run", _own(tmp_path, OWN.replace(old, new)))
+    assert "Own" in str(caught.value) and caught.value.remedy

@@ -1,0 +1,201 @@
+"""What methods are given: the study's parts, shared work, and a lesson for an own trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holdfast import models
+from holdfast.config import Sampling
+from holdfast.data.chat import Encoded
+from holdfast.data.leakage import LeakIndex
+from holdfast.engines import Engine, Usage
+from holdfast.engines.resumable import score
+from holdfast.models import ModelRef
+from holdfast.progress import Progress
+from holdfast.runs import store
+from holdfast.tasks import Task
+from holdfast.types import Example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
+
+COUNTS = "drawn.jsonl"
+"""In the run's folder: the tokens of each step that were generated, had a loss, and were read by a
+reference model."""
+AS_BATCHED: Mapping[str, object] = {
+    "per_device_train_batch_size": 1,
+    "train_sampling_strategy": "sequential",
+    "max_length": None,
+    "packing": False,
+    "dataset_kwargs": {"skip_prepare_dataset": True},
+}
+"""Settings under which `SFTTrainer`, or a trainer of its kind, takes `Lesson.micro_batches` as they
+are."""
+
+Batch = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class MethodContext:
+    """What a method may use.
+
+    Attributes:
+        task: the target task; its grader says which of the model's own answers are right.
+        plain: the plain arm's training set.
+        sampling: how the target task is asked.
+        engine: opens the untouched base; call it only inside shared work.
+        leaks: the evaluation questions, to keep generated prompts apart from them.
+        seed: of everything random in the data.
+        scores: where the base's losses of answers are kept, shared by all arms; None: nowhere.
+        of: what those losses depend on besides the answers.
+        charge: is told what they took, by whichever arm they were asked for first.
+    """
+
+    task: Task
+    plain: Sequence[Example]
+    sampling: Sampling
+    engine: Callable[[], Engine]
+    leaks: LeakIndex
+    seed: int
+    scores: Path | None = None
+    of: Mapping[str, Any] | None = None
+    charge: Callable[[Usage], None] = lambda spent: None
+
+    def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
+        """The untouched base's loss of each token of each answer; every answer is scored once."""
+        losses, spent = score(self.engine, examples, self.scores, self.of)
+        self.charge(spent)
+        return losses
+
+
+@dataclass(frozen=True, slots=True)
+class SharedWork:
+    """Work done once for all arms that ask for the same.
+
+    Attributes:
+        name: of the stage below ``shared/``.
+        identity: JSON values; the study adds the model's.
+        run: fills the folder and returns a summary.
+        resumable: see `Stage`.
+    """
+
+    name: str
+    identity: Mapping[str, Any]
+    run: Callable[[Path, Progress], Mapping[str, Any]]
+    resumable: bool = True
+
+
+class TokenCounts:
+    """Counts tokens per optimiser step, over interruptions too.
+
+    A trainer that generates, or has a loss on other tokens than the gold answers', adds to the
+    three counters as it goes. Where nothing is ever added the gold answers are taken to be what was
+    learned.
+
+    Attributes:
+        generated: tokens drawn in the step under way.
+        supervised: tokens with a loss in the step under way.
+        reference: tokens that a teacher or the base read in the step under way.
+        steps: the counts of every finished step.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        """Take up the counts in `folder` of the steps up to and including `step`."""
+        self.path = folder / COUNTS
+        before = store.read_objects(self.path) if step else ()
+        self.steps: list[dict[str, int]] = [row for _, row in before if row["step"] <= step]
+        self.generated = self.supervised = self.reference = 0
+
+    def total(self, name: str) -> int:
+        """Sum over the steps of ``generated_tokens``, ``supervised_tokens``, ..."""
+        return sum(step[name] for step in self.steps)
+
+    def write(self) -> None:
+        """Keep the counts."""
+        store.write_jsonl(self.path, self.steps)
+
+    def callback(self) -> TrainerCallback:
+        """What closes a step, and writes the counts before a checkpoint is made of them."""
+        from transformers import TrainerCallback
+
+        counts = self
+
+        class Counting(TrainerCallback):  # type: ignore[misc]  # mypy does not follow transformers
+            def on_step_end(self, args: object, state: Any, control: object, **_: object) -> None:
+                counts.steps.append({
+                    "step": state.global_step,
+                    "generated_tokens": counts.generated,
+                    "supervised_tokens": counts.supervised,
+                    "reference_tokens": counts.reference,
+                })  # fmt: skip
+                counts.generated = counts.supervised = counts.reference = 0
+
+            def on_save(self, args: object, state: object, control: object, **_: object) -> None:
+                counts.write()
+
+        return Counting()
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """All that a trainer of a method's own needs.
+
+    Attributes:
+        model: the student: the base with fresh adapters, on its device. The base is the same model
+            with them switched off (``model.disable_adapter()``).
+        ref: the base, by name.
+        examples: the training set.
+        rows: the same, encoded, with loss on the answers only.
+        order: which of them is seen when: `steps` times the same number of places in `rows`.
+        steps: optimiser steps.
+        micro_batch: examples per forward pass; divides those of a step.
+        settings: arguments for any subclass of transformers' ``TrainingArguments`` (`config`).
+        collate: dataset rows of `micro_batches`, padded: ``input_ids``, ``labels`` and
+            ``attention_mask``, each of shape (rows, longest).
+        dataset: makes a dataset with one row for each group of places in `rows`.
+        counts: to be added to by a trainer that generates, or compares with another model.
+    """
+
+    model: Any
+    ref: ModelRef
+    examples: Sequence[Example]
+    rows: Sequence[Encoded]
+    order: Sequence[int]
+    steps: int
+    micro_batch: int
+    settings: Mapping[str, object]
+    collate: Callable[[Batch], dict[str, Any]]
+    dataset: Callable[[Sequence[Sequence[int]]], Any]
+    counts: TokenCounts
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The base's."""
+        return models.load_tokenizer(self.ref)
+
+    def config(self, kind: Callable[..., Any], **more: object) -> Any:
+        """A trainer's configuration: the study's settings and what is added, on one device.
+
+        Args:
+            kind: a subclass of ``TrainingArguments``, e.g. ``trl.DPOConfig``.
+            more: its other arguments; they win over the study's.
+        """
+        accumulation = len(self.order) // self.steps // self.micro_batch
+        given = {**self.settings, "gradient_accumulation_steps": accumulation, **more}
+        arguments = kind(**given)
+        if arguments.n_gpu > 1:
+            arguments._n_gpu = 1  # one process, one GPU; else torch would split every batch
+        return arguments
+
+    def batched_config(self, kind: Callable[..., Any], **more: object) -> Any:
+        """`config` for ``SFTTrainer`` and its kind, which read `micro_batches` as they are."""
+        return self.config(kind, **{**AS_BATCHED, **more})
+
+    def micro_batches(self) -> Any:
+        """A dataset with one row per micro-batch, in the order in which they are seen."""
+        starts = range(0, len(self.order), self.micro_batch)
+        return self.dataset([self.order[start : start + self.micro_batch] for start in starts])

@@ -1,0 +1,314 @@
+"""Trains an arm with the trainer that a loss method brings itself (`LossMethod.trainer`).
+
+As many optimiser steps of as many examples as plain training, in the same order, on one device. The
+trainer is used as the method makes it; what is added are callbacks: progress, checkpoints, meters
+and the counting of tokens, since nobody knows beforehand how many a trainer will generate. No
+method is named here: SDFT and GKD, which use TRL's trainers, stand in `holdfast.methods`.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holdfast import models
+from holdfast.config import TrainSpec
+from holdfast.data.batching import Budget, deal, plain_budget
+from holdfast.data.chat import Encoded
+from holdfast.errors import HoldfastError, TrainingError
+from holdfast.memory.memory_plan import MemoryPlan
+from holdfast.memory.out_of_memory import failure_of, is_out_of_memory, loading, unrecoverable
+from holdfast.methods import ANCHOR, PROBE, TASK, Lesson, LossMethod
+from holdfast.methods._context import TokenCounts
+from holdfast.models import placement
+from holdfast.models.placement import Rank
+from holdfast.progress import Progress
+from holdfast.runs import store
+from holdfast.train import checkpoints
+from holdfast.train.adapters import adapt
+from holdfast.train.arguments import trainer_arguments
+from holdfast.train.data import collate, dataset, encode_all
+from holdfast.train.job import SUMMARY, TrainJob
+from holdfast.train.meters import Meters
+from holdfast.train.rehearsal import measured
+from holdfast.train.watch import watch
+from holdfast.types import Example
+
+if TYPE_CHECKING:
+    import torch
+
+BF16 = "torch.bfloat16"
+MARKS = {"dropped", "kl"}
+"""What other loss methods write into an example's `meta` (see `train.data`)."""
+SHARED = (
+    "output_dir", "max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "optim",
+    "weight_decay", "max_grad_norm", "activation_checkpointing", "bf16", "fp16", "use_cpu", "seed",
+    "data_seed", "logging_steps", "logging_nan_inf_filter", "save_strategy", "report_to",
+    "remove_unused_columns", "disable_tqdm", "dataloader_pin_memory",
+)  # fmt: skip
+"""Arguments of Holdfast's own trainer that hold for every other too."""
+OLD_NAMES = "`(is_)?gradient_checkpointing"
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What `train_with` was asked, and the device it came to."""
+
+    method: LossMethod
+    job: TrainJob
+    progress: Progress
+    device: str
+    dtype: torch.dtype
+    meters: Meters | None
+
+
+def train_with(
+    method: LossMethod,
+    job: TrainJob,
+    examples: Sequence[Example],
+    meters: Meters | None,
+    progress: Progress,
+) -> Mapping[str, Any]:
+    """Train one arm with one seed, with a method's own trainer, on one device.
+
+    Args:
+        method: one that has an `own_trainer`.
+        job: what is learned. Its folder gets ``checkpoint-*``, ``log.jsonl`` and ``drawn.jsonl``
+            (the tokens of each step). A killed run goes on from its last complete checkpoint,
+            unless the method is not `resumable`; then it starts anew.
+        examples: prompts and gold answers.
+        meters: read at every checkpoint; they may end the training.
+        progress: is advanced per optimiser step.
+
+    Returns:
+        What `fit.fit` returns. Of the tokens, `generated` were drawn by the student,
+        `supervised` had a loss (drawn or gold), `tokens` are prompts and answers as the student
+        read them in training, and `reference` as a teacher did.
+
+    Raises:
+        TrainingError: full fine-tuning, several devices, marks of another loss method on the
+            examples, settings that the method refuses, a trainer that fails or does not do all
+            steps, or a loss that became NaN.
+        OutOfMemory: memory ran out.
+    """
+    folder, plan = job.folder, job.plan
+    if (folder / SUMMARY).is_file():  # killed after training, before its stage was recorded
+        return dict(store.read_json(folder / SUMMARY))
+    _refuse(examples, job.train, plan, method)
+    device = models.pick_device("cpu" if plan and plan.placement == "cpu" else job.device)
+    dtype = models.pick_dtype(device, job.train.bf16 if plan is None else plan.dtype == "bfloat16")
+    spec = job.train.model_copy(update={"completion_only_loss": True, "cut_template_header": False})
+    run = _Run(method, replace(job, train=spec), progress, device, dtype, meters)
+    try:
+        summary = _train(run, examples)
+    finally:  # trainer and model hold each other; the next stage needs their memory
+        gc.collect()
+        models.empty_cache()
+    store.write_json(folder / SUMMARY, summary)
+    checkpoints.keep_weights_only(folder)
+    for beside in folder.glob("checkpoint-*/*/"):  # other adapters, such as a teacher's
+        shutil.rmtree(beside)
+    return summary
+
+
+def _refuse(
+    examples: Sequence[Example], spec: TrainSpec, plan: MemoryPlan | None, method: LossMethod
+) -> None:
+    name = method.plugin
+    placed = "single" if plan is None else plan.placement
+    if placed not in {"single", "cpu"} or Rank.current().world_size > 1:
+        raise TrainingError(
+            f"{name} trains on one device, and the plan is {placed}",
+            remedy="name one GPU in hardware.gpus; where the model does not fit it, set "
+            "train.method: qlora or take a smaller model",
+        )
+    if not spec.reference_by_switch:
+        raise TrainingError(
+            f"{name} needs adapters: with them switched off the model is the base",
+            remedy="set train.method: lora",
+        )
+    method.check_training(spec)
+    for example in examples:
+        if example.meta.get("kind") in {ANCHOR, PROBE} or MARKS & set(example.meta):
+            raise TrainingError(
+                f"example {example.id} has the mark of another loss method",
+                remedy=f"let {name} stand alone under `loss:` of its arm",
+            )
+
+
+def prompt_order(rows: Sequence[Encoded], examples: Sequence[Example], job: TrainJob) -> list[int]:
+    """Which example is asked when: the order of `fit`, the same number in every step."""
+    costs, budget = [row.cost for row in rows], job.budget
+    kinds = [str(example.meta.get("kind", TASK)) for example in examples]
+    even = plain_budget(costs, budget.steps, budget.micro_batches, budget.per_micro_batch)
+    slots = deal(costs, kinds, even, job.order_seed, job.train.group_by_length)
+    return [index for slot in slots for index in slot]
+
+
+def _micro_batch(budget: Budget, plan: MemoryPlan | None) -> int:
+    """Prompts per forward pass: as budgeted, or as many as the plan holds and divide a step."""
+    if plan is None:
+        return budget.per_micro_batch
+    batch = budget.micro_batches * budget.per_micro_batch
+    return max(size for size in range(1, plan.micro_batch + 1) if batch % size == 0)
+
+
+def _start(folder: Path, method: LossMethod) -> Path | None:
+    """The checkpoint to go on from, if there is one and the method can."""
+    checkpoints.tidy(folder)
+    if not method.resumable:
+        for old in folder.glob("checkpoint-*"):
+            shutil.rmtree(old)
+    return checkpoints.last_complete(folder)
+
+
+def _train(run: _Run, examples: Sequence[Example]) -> dict[str, Any]:
+    job, budget = run.job, run.job.budget
+    start = _start(job.folder, run.method)
+    done = checkpoints.step_of(start) if start else 0
+    run.progress.total(budget.steps, "steps")
+    run.progress.advance(done)
+    lesson = _lesson(run, examples, done)
+    trainer = _trainer(run, lesson)
+    student, meters = lesson.model, run.meters
+    if job.plan is not None:
+        placement.cast_adapters(student, job.plan)
+    if meters is not None:
+        meters.begin(student, done)
+    trainable = sum(values.numel() for values in student.parameters() if values.requires_grad)
+    trainer.add_callback(watch(trainer, set(job.save_at), run.progress, None, None, meters))
+    try:
+        if meters is None or meters.stopped_at is None:  # else it was killed after its end
+            with quiet():
+                trainer.train(resume_from_checkpoint=str(start) if start else None)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise unrecoverable("forward", "a training step does not fit", failure_of(error)) from error
+    lesson.counts.write()
+    log = trainer.state.log_history
+    store.write_jsonl(job.folder / "log.jsonl", log)
+    steps = (meters.stopped_at if meters else None) or budget.steps
+    _check_complete(run, steps)
+    return {
+        "steps": steps,
+        "stopped_at": meters.stopped_at if meters else None,
+        **_tokens(lesson, steps),
+        "trainable_parameters": trainable,
+        "device": models.describe_device(run.device, run.dtype),
+        "loss": [[entry["step"], entry["loss"]] for entry in log if "loss" in entry],
+        "memory": measured(),
+    }
+
+
+def _lesson(run: _Run, examples: Sequence[Example], done: int) -> Lesson:
+    """The student, which begins with the adapters of `fit`, and all that it learns from."""
+    from transformers.trainer_utils import set_seed
+
+    job, spec, plan, budget = run.job, run.job.train, run.job.plan, run.job.budget
+    rows, examples, _ = encode_all(job.model, examples, spec)
+    ours = trainer_arguments(
+        spec, budget, job.seed, job.folder, run.device, str(run.dtype) == BF16, plan
+    )
+    with loading(), quiet():
+        base = models.load_model(job.model, run.dtype, run.device, nf4=spec.method == "qlora")
+        set_seed(job.seed)
+        kinds = [str(example.meta.get("kind", TASK)) for example in examples]
+        student = adapt(base, spec, rows, kinds, plan)
+    pad = models.load_tokenizer(job.model).pad_token_id
+    return Lesson(
+        student, job.model, examples, rows, prompt_order(rows, examples, job), budget.steps,
+        _micro_batch(budget, plan), {name: getattr(ours, name) for name in SHARED},
+        lambda batch: collate(batch, pad), lambda slots: dataset(rows, slots),
+        TokenCounts(job.folder, done),
+    )  # fmt: skip
+
+
+def _trainer(run: _Run, lesson: Lesson) -> Any:
+    """The method's trainer, counted.
+
+    Raises:
+        TrainingError: the method cannot make it; of one in a user's file every fault is told.
+    """
+    from transformers import PrinterCallback, Trainer
+
+    method = run.method
+    try:
+        with loading(), quiet():
+            trainer = method.trainer(lesson)
+            if not isinstance(trainer, Trainer):
+                raise TypeError(f"it is {type(trainer).__name__}, no transformers.Trainer")
+    except HoldfastError:
+        raise
+    except Exception as error:
+        if not method.code or is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"its trainer cannot be made: {type(error).__name__}: {error}",
+            where=method.plugin,
+            remedy="correct `trainer` in its file; docs/plugins.md has a whole example",
+        ) from error
+    trainer.add_callback(lesson.counts.callback())
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _check_complete(run: _Run, steps: int) -> None:
+    """Refuse a trainer that ended early: what is measured later would be missing.
+
+    Raises:
+        TrainingError: naming the checkpoint.
+    """
+    for step in run.job.save_at:
+        folder = run.job.folder / checkpoints.checkpoint_name(step)
+        if step <= steps and not (folder / checkpoints.COMPLETE).is_file():
+            raise TrainingError(
+                f"the trainer of {run.method.plugin} ended without its checkpoint of step {step}",
+                where=str(run.job.folder),
+                remedy="let it take max_steps and the data as they come from the lesson",
+            )
+
+
+def _tokens(lesson: Lesson, steps: int) -> dict[str, int]:
+    """What went through the model: as counted, or the gold answers where nothing was."""
+    seen_rows = [lesson.rows[i] for i in lesson.order[: len(lesson.order) // lesson.steps * steps]]
+    counts = lesson.counts
+    generated, supervised = counts.total("generated_tokens"), counts.total("supervised_tokens")
+    answers = max(generated, supervised)  # drawn tokens may lack a loss, and gold ones have one
+    if not answers:
+        supervised = sum(row.cost.supervised for row in seen_rows)
+        answers = sum(len(row.ids) - row.start for row in seen_rows)
+    return {
+        "supervised_tokens": supervised,
+        "tokens": sum(row.start for row in seen_rows) + answers,
+        "reference_tokens": counts.total("reference_tokens"),
+        "generated_tokens": generated,
+        "examples_seen": len(seen_rows),
+    }
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep TRL from saying that its trainers may change, and what it thinks of adapters.
+
+    Its calls of transformers' older names for activation checkpointing are passed over too.
+    """
+    from trl.import_utils import TRLExperimentalWarning
+
+    log = logging.getLogger("trl.experimental")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TRLExperimentalWarning)
+            warnings.filterwarnings("ignore", OLD_NAMES, FutureWarning)
+            yield
+    finally:
+        log.setLevel(before)
