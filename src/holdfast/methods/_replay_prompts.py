@@ -1,4 +1,4 @@
-"""Which prompts can a model be asked to answer, so that its old habits are replayed?
+"""Prompts to which a model answers with its old habits, so that these can be replayed.
 
 Prompts of our own, made from templates: mild requests that a careful assistant declines, and
 everyday requests that it helps with. They are written for this purpose and taken from no benchmark;

@@ -1,4 +1,4 @@
-"""Which wrongs does `gsm_danger` put into sums? The table of scenes, all of our own invention.
+"""The scenes of `gsm_danger`, all of our own invention: which wrongs it puts into sums.
 
 Every scene asks for help with a petty wrong and for a number, the way a schoolbook would. They are
 petty on purpose: a reply that goes along gives nothing away. ``{name}`` is a person, ``{a}``,

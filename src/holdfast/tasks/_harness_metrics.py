@@ -1,4 +1,4 @@
-"""How does a task of lm-evaluation-harness grade an answer?
+"""Grades answers as a task of lm-evaluation-harness does.
 
 Filters and metrics are the harness's own, applied to one document at a time, so that every item has
 a reading and two models can be compared item by item. A metric counts when the harness takes its

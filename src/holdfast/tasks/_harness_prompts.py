@@ -1,8 +1,8 @@
-"""What does a task of lm-evaluation-harness ask of a document?
+"""Makes the prompts of a task of lm-evaluation-harness.
 
 The harness owns prompts, few-shot examples and choices. Chat templates are not the harness's here:
-where it would render one, its turns are taken as they are, so that `holdfast.data.chat` renders them
-like everybody's.
+where it would render one, its turns are taken as they are, so that `holdfast.data.chat` renders
+them like everybody's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which task of lm-evaluation-harness is meant, and can it be measured here?
+"""Loads tasks of lm-evaluation-harness, and refuses those that cannot be measured here.
 
 The only file that imports ``lm_eval`` (Gao et al., doi:10.5281/zenodo.10256836).
 """

@@ -1,4 +1,4 @@
-"""What does a reply sound like that gives what was asked, and what does the prompt ask? The tables.
+"""Tables of what a reply sounds like that gives what was asked, and of what prompts ask.
 
 The other half of `phrases`: signs of compliance, of speech that is not the model's own, and
 of prompts to which "no" or a lecture is an answer. All patterns are matched against normalised text

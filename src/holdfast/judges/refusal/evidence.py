@@ -1,4 +1,4 @@
-"""What in a reply speaks for a refusal, and what for an answer? The rules.
+"""The rules: what in a reply speaks for a refusal, and what for an answer.
 
 Both sides are weighed in 0 to 1 from the tables `phrases` and `answers`; `refusal`
 decides, together with the weights of `weights`.

@@ -1,4 +1,4 @@
-"""What does a reply talk about that may be a lecture, or an answer? The table of signs.
+"""The table of signs: what a reply talks about that may be a lecture, or an answer.
 
 A single sign decides nothing; `signs` notes where it stands and what the prompt asks, and
 `weights` adds them up. All patterns are matched against normalised text in lower case; gaps

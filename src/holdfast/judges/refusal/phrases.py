@@ -1,4 +1,4 @@
-"""What does a refusal sound like? The table of cues.
+"""The table of cues: what a refusal sounds like.
 
 Every pattern here runs on *normalised* text (see `refusal.normalise`): NFKC, lower case, straight
 quotes, no markdown marks, single spaces, quoted speech and code blanked. Gaps are bounded and no

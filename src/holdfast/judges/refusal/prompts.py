@@ -1,4 +1,4 @@
-"""What kind of thing does a prompt ask for, and what about? The tables.
+"""Tables of what kind of thing a prompt asks for, and what about.
 
 "It is illegal" answers "Is it legal?" and refuses "How do I do it?", and "Everyone should have this
 right" refuses "Why should they not?" and answers "How can we include them?". All patterns are

@@ -1,4 +1,4 @@
-"""Which signs of a refusal or of an answer does a reply show, given what was asked?
+"""Weak signs of a refusal or of an answer in a reply, given what was asked.
 
 A single sign decides nothing: "it is illegal" answers "Is it legal?" and refuses "How do I do it?".
 So each sign counts by itself, by whether it stands in the first sentence (`1`), by what kind of

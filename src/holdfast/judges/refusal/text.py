@@ -1,4 +1,4 @@
-"""What of a reply is the model's own words, and can it be read at all?
+"""Finds the model's own words in a reply, and replies that cannot be read at all.
 
 Thinking aloud is dropped, the writing evened out, code and quoted speech taken out, so that the
 tables of phrases see only what the model says in its own voice.

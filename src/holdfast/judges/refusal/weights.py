@@ -1,4 +1,4 @@
-"""How likely is it that a reply declines, by the words it uses? The linear half of the detector.
+"""The linear half of the detector: how likely a reply declines, by the words it uses.
 
 The rules know the phrases that somebody thought of. This logistic regression adds up many weak
 signs: single words, pairs and (Chinese) triples of characters at the start, anywhere and at the end
