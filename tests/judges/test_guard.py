@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 
-from holdfast import compare, engines, judges, study
+from holdfast import comparison, engines, judges, study
 from holdfast.analysis.agreement import agreement
 from holdfast.config import Study, load
 from holdfast.data import chat
@@ -910,13 +910,13 @@ def test_every_judge_is_loaded_once_and_looked_at_first(guard: Path, tmp_path: P
            f"{{qwen3guard: {{model: '{folders[1]}'}}}}]}}}}"  # fmt: skip
     sets = [f"tasks.{task}.judge={both}" for task in ("lab_refuse", "lab_help")]
     sets += ["answer.sampling.max_new_tokens=4"]
-    asked = compare.Request(("lab", "x=lab"), ("lab_refuse", "lab_help"), tuple(sets), limit=2)
-    planned = compare.plan(asked, tmp_path / "runs")
+    asked = comparison.Request(("lab", "x=lab"), ("lab_refuse", "lab_help"), tuple(sets), limit=2)
+    planned = comparison.plan(asked, tmp_path / "runs")
     names = [one.name for one in planned.plan.stages]
     assert names[0] == "judges"
     seats = [name.split("/")[1][0] for name in names if name.startswith("members/")]
     assert seats == ["1"] * 6 + ["2"] * 6, "three askings of two tasks"
-    assert compare.run(asked, tmp_path / "runs", Silent()).results.agreements
+    assert comparison.run(asked, tmp_path / "runs", Silent()).results.agreements
     needs = store.read_json(planned.plan.folder / "judges" / store.RECORD)["summary"]["needs_gib"]
     assert len(needs) == 2
     assert all(1.5 <= one < 1.6 for one in needs.values()), "a small model, and room to work in"
@@ -926,9 +926,11 @@ def test_a_judge_that_is_missing_or_too_large_is_found_before_anything_is_asked(
     guard: Path, tmp_path: Path
 ) -> None:
     judge = "{qwen3guard: {model: nobody/nothing}}"
-    asked = compare.Request(("lab", "x=lab"), ("lab_refuse",), (f"tasks.lab_refuse.judge={judge}",))
+    asked = comparison.Request(
+        ("lab", "x=lab"), ("lab_refuse",), (f"tasks.lab_refuse.judge={judge}",)
+    )
     with pytest.raises(ModelError, match="tokenizer cannot be loaded"):
-        compare.run(asked, tmp_path, Silent())
+        comparison.run(asked, tmp_path, Silent())
     assert not list(tmp_path.rglob("replies.jsonl"))
     small = GPU("small", 2**30, 2**30, 0, 1e11, 1e13, 1e10)
     with pytest.raises(ModelError, match=r"needs 1\.5 GiB, and the GPUs have 1\.0 free") as caught:

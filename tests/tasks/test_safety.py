@@ -333,7 +333,7 @@ def test_an_export_is_scored_by_the_base_as_the_study_was(finished: tuple[Path, 
     import numpy as np
 
     from holdfast.analysis.selection import from_run
-    from holdfast.ship.remeasure import Exported, measure
+    from holdfast.shipping.remeasure import Exported, measure
     from holdfast.types import Point
 
     folder, run = finished[0], finished[0] / "runs" / "s"

@@ -13,7 +13,7 @@ from holdfast.cli.studies import finish
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
-    from holdfast.compare import Comparison
+    from holdfast.comparison import Comparison
     from holdfast.runs.stages import Step
 
 
@@ -72,7 +72,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Measure models that were trained elsewhere against their base: gained and forgotten."""
-    from holdfast import compare as comparing
+    from holdfast import comparison as comparing
 
     request = comparing.Request(
         tuple(models), tuple(filter(None, (name.strip() for name in tasks.split(",")))),

@@ -105,7 +105,7 @@ def ship(
     as_json: Json = False,
 ) -> None:
     """Say which checkpoint may be shipped, export it, and measure the export again."""
-    from holdfast import ship as shipping
+    from holdfast import shipping
 
     with shown(quiet=as_json or dry_run) as bars:
         found = shipping.ship(

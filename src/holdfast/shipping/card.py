@@ -13,7 +13,7 @@ from holdfast.config import LAB, TrainSpec
 from holdfast.report.words import difference, interval, percent, shown, unscored
 from holdfast.runs import store
 from holdfast.runs.plan import ArmPlan, Plan
-from holdfast.ship.export import Form
+from holdfast.shipping.export import Form
 from holdfast.types import Point
 
 CARD = "README.md"

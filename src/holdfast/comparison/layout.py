@@ -16,8 +16,8 @@ from holdfast import environment, models
 from holdfast.analysis import collect
 from holdfast.analysis.results import Results, TaskInfo, from_json, to_json
 from holdfast.analysis.summarize import RunData, assemble
-from holdfast.compare.answer_files import Given
-from holdfast.compare.verdict import MIXED, about_looks, decide, verdict
+from holdfast.comparison.answer_files import Given
+from holdfast.comparison.verdict import MIXED, about_looks, decide, verdict
 from holdfast.data import chat
 from holdfast.engines.resumable import REPLIES
 from holdfast.errors import ModelError

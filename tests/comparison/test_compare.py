@@ -12,10 +12,10 @@ import pytest
 from fixtures.report import Page
 from fixtures.stub_server import StubServer, status
 
-from holdfast import cli, compare
+from holdfast import cli, comparison
 from holdfast.analysis.results import Results, from_json
-from holdfast.compare import verdict
-from holdfast.compare.request import Request
+from holdfast.comparison import verdict
+from holdfast.comparison.request import Request
 from holdfast.errors import MissingDependency, ModelError, StudyError, UsageError
 from holdfast.lab import model_folder
 from holdfast.models import ModelRef, external, peft_adapter
@@ -177,9 +177,9 @@ def test_it_goes_on_where_it_was_stopped(
         ("answer.sampling.max_new_tokens=8",), limit=8, name="c",
     )  # fmt: skip
     with pytest.raises(KeyboardInterrupt):
-        compare.run(asked, tmp_path, Stopping(at))
+        comparison.run(asked, tmp_path, Stopping(at))
     kept = records(tmp_path / "c")
-    outcome = compare.run(asked, tmp_path, Silent())
+    outcome = comparison.run(asked, tmp_path, Silent())
     assert {path: at for path, at in records(tmp_path / "c").items() if path in kept} == kept
     for path in (finished / "c" / "readings").rglob("readings.jsonl"):
         again = tmp_path / "c" / path.relative_to(finished / "c")
@@ -257,7 +257,7 @@ def test_a_study_lends_its_tasks_and_its_rule(models: Path, tmp_path: Path) -> N
     )
     asked = Request((str(models / "tiny"), str(models / "lora")), study=str(study),
                     tasks=("lab_refuse", "lab_math"))  # fmt: skip
-    found = compare.plan(asked, tmp_path)
+    found = comparison.plan(asked, tmp_path)
     assert list(found.plan.study.tasks) == ["lab_refuse", "lab_math"]
     assert found.target == "lab_math"
     assert found.plan.study.ship.retain == {"lab_refuse": -0.02}
@@ -302,7 +302,7 @@ def test_an_adapter_that_does_not_fit(models: Path, tmp_path: Path) -> None:
     config.write_text(json.dumps(settings))
     line = [models / "tiny", tmp_path / "lora", *TASKS, "--runs-dir", tmp_path / "r"]
     with pytest.raises(ModelError, match="cannot be applied: size mismatch"):
-        compare.run(
+        comparison.run(
             Request((str(models / "tiny"), str(tmp_path / "lora")), ("lab_math",), limit=2),
             tmp_path / "x", Silent(),
         )  # fmt: skip
@@ -477,7 +477,7 @@ def test_which_gguf_file_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ModelError, match="no such file"):
         external.find(str(tmp_path / "c.gguf"))
     with pytest.raises(UsageError, match="in 4 bits"):
-        compare.plan(
+        comparison.plan(
             Request(("lab", str(tmp_path / "a.gguf")), ("lab_math",), ("answer.quantize=nf4",)),
             tmp_path,
         )
@@ -564,26 +564,26 @@ def test_the_perplexity_test_needs_a_base_that_scores(tmp_path: Path) -> None:
     study = Study.model_validate({
         "name": "s", "model": "m", "tasks": {"ailuminate": {"role": "target", "path": str(path)}},
     })  # fmt: skip
-    changed = compare.request.without_perplexity(study, asked=True)
+    changed = comparison.request.without_perplexity(study, asked=True)
     assert (changed.tasks["ailuminate"].model_extra or {})["perplexity"] is False
     asked = {"role": "target", "path": str(path), "perplexity": True}
     study = Study.model_validate({"name": "s", "model": "m", "tasks": {"ailuminate": asked}})
     with pytest.raises(UsageError, match="can score text"):
-        compare.request.without_perplexity(study, asked=True)
+        comparison.request.without_perplexity(study, asked=True)
 
 
 def test_a_folder_of_a_study_is_left_alone(tmp_path: Path) -> None:
     store.open_run(tmp_path / "s")
     (tmp_path / "s" / "study.yaml").write_text("name: s\n")
-    found = compare.plan(Request(("lab", "x=lab"), ("lab_math",), name="s"), tmp_path)
+    found = comparison.plan(Request(("lab", "x=lab"), ("lab_math",), name="s"), tmp_path)
     with pytest.raises(UsageError, match="is the run of a study"):
-        compare.schedule(found)
+        comparison.schedule(found)
 
 
 def test_an_unknown_key_of_a_task() -> None:
     asked = Request(("lab", "x=lab"), ("lab_math",), ("tasks.lab_math.item=3",))
     with pytest.raises(StudyError, match="did you mean 'items'"):
-        compare.plan(asked, Path("runs"))
+        comparison.plan(asked, Path("runs"))
 
 
 def test_replies_of_a_run_give_the_figures_of_the_run(finished: Path, tmp_path: Path) -> None:
@@ -627,7 +627,7 @@ def test_a_models_own_code_runs_only_when_asked_for(
 
 def test_a_benchmark_by_its_name_in_the_harness() -> None:
     with pytest.raises(StudyError, match="no task is called 'hellaswagg'") as caught:
-        compare.plan(Request(("lab", "x=lab"), ("hellaswagg",)), Path("runs"))
+        comparison.plan(Request(("lab", "x=lab"), ("hellaswagg",)), Path("runs"))
     assert "harness:NAME" in caught.value.remedy
     with pytest.raises(StudyError, match=r"no task 'arc_eazy' \(did you mean 'arc_easy'"):
-        compare.plan(Request(("lab", "x=lab"), ("harness:arc_eazy",)), Path("runs"))
+        comparison.plan(Request(("lab", "x=lab"), ("harness:arc_eazy",)), Path("runs"))

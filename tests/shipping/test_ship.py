@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from holdfast import engines, models, study
-from holdfast.compare import REQUEST
+from holdfast.comparison import REQUEST
 from holdfast.config import load
 from holdfast.engines.scripted import ScriptedEngine
 from holdfast.errors import FolderError, HoldfastError, UsageError
@@ -19,8 +19,8 @@ from holdfast.models import ModelRef, files
 from holdfast.models.peft_adapter import scale_adapter
 from holdfast.progress import Silent
 from holdfast.runs import store
-from holdfast.ship import ship
-from holdfast.ship.export import export
+from holdfast.shipping import ship
+from holdfast.shipping.export import export
 from holdfast.types import Example
 
 # the three forms

@@ -23,15 +23,16 @@ from holdfast.analysis.results import Decision, Share
 from holdfast.analysis.selection import Candidate, from_run
 from holdfast.analysis.selection.from_run import Evidence
 from holdfast.analysis.stats import Values, paired_difference, wilson
-from holdfast.compare import REQUEST
+from holdfast.comparison import REQUEST
 from holdfast.errors import FolderError, UsageError
-from holdfast.progress import Progress
+from holdfast.progress import Progress, Silent, default
 from holdfast.registry import nearest
+from holdfast.report.run import Run
 from holdfast.runs import stages, store
 from holdfast.runs.plan import Plan, point_folder, read_plan
-from holdfast.ship.card import CARD, SHIP, Card, Figure
-from holdfast.ship.export import FORMS, Form, export
-from holdfast.ship.remeasure import Exported, measure
+from holdfast.shipping.card import CARD, SHIP, Card, Figure
+from holdfast.shipping.export import FORMS, Form, export
+from holdfast.shipping.remeasure import Exported, measure
 from holdfast.study import prepare
 
 DECISION = "decision.json"
@@ -80,9 +81,9 @@ class Shipment:
 
 
 def ship(
-    run: Path,
-    to: Path | None,
-    progress: Progress,
+    run: str | Path | Run,
+    to: str | Path | None = None,
+    progress: Progress | None = None,
     form: Form | None = None,
     *,
     checkpoint: str | None = None,
@@ -92,10 +93,11 @@ def ship(
     """Decide, export, measure again, decide again.
 
     Args:
-        run: folder of a finished study.
+        run: a finished study, or its folder.
         to: the folder to make; it may exist if it is empty. Not needed for a dry run.
-        progress: is told of exporting and answering.
-        form: see `holdfast.ship.export`; None: the adapter, or all weights where all were trained.
+        progress: is told of exporting and answering; None: bars in a terminal or notebook, lines
+            elsewhere.
+        form: see `holdfast.shipping.export`; None: the adapter; all weights where all were trained.
         checkpoint: judge this one alone, e.g. ``sft/seed1/checkpoint-60@0.8``; None: all.
         dry_run: only decide; needs no torch.
         anyway: export whatever the answer; the card says what it was.
@@ -108,17 +110,19 @@ def ship(
             is not there.
         FolderError: no run folder, or `to` holds something already.
     """
-    plan = _finished(run)
+    if progress is None and not dry_run:
+        with default() as bars:
+            return ship(run, to, bars, form, checkpoint=checkpoint, dry_run=dry_run, anyway=anyway)
+    plan = _finished(run.folder if isinstance(run, Run) else Path(run).expanduser())
     form = _form(form, plan)
-    if not dry_run:
-        to = _free(to)
+    target = None if dry_run else _free(to)
     evidence = from_run.gather(plan)
     if checkpoint is not None:
         evidence = replace(evidence, trained=[_named(evidence, checkpoint)])
     decision = from_run.decide(plan, evidence)
     found = Shipment(from_run.as_decision(decision), form)
     choice = decision.chosen or decision.runner_up
-    if dry_run or to is None or choice is None or (decision.answer != SHIP and not anyway):
+    if dry_run or target is None or choice is None or (decision.answer != SHIP and not anyway):
         return found
     ref = plan.weights(choice.point)
     if not Path(ref.adapter or ref.base).is_dir():
@@ -128,11 +132,12 @@ def ship(
             where=str(plan.folder / where),
             remedy=f"make them again: {_again(plan)} --rebuild '{where.rpartition('/')[0]}'",
         )
-    with _building(to) as folder:
-        progress.say(f"exporting {selection.name_of(choice.point)}")
+    told = progress or Silent()
+    with _building(target) as folder:
+        told.say(f"exporting {selection.name_of(choice.point)}")
         made = export(ref, form, folder)
         session = prepare(plan.study, plan.folder, str(plan.folder / "study.yaml"))
-        measured = measure(session, evidence, Exported(choice.point, made, form), progress)
+        measured = measure(session, evidence, Exported(choice.point, made, form), told)
         again = from_run.as_decision(
             selection.confirm(
                 measured, evidence.base, plan.study.ship, plan.study.target, evidence.halves
@@ -147,8 +152,8 @@ def ship(
         shutil.copyfile(plan.folder / "study.yaml", folder / "study.yaml")
         store.write_json(folder / DECISION, {**found.to_json(), "point": choice.point})
         folder.chmod(0o755)
-        folder.replace(to)
-    return replace(found, folder=to)
+        folder.replace(target)
+    return replace(found, folder=target)
 
 
 def _finished(run: Path) -> Plan:
@@ -195,10 +200,10 @@ def _form(form: Form | None, plan: Plan) -> Form:
     return form
 
 
-def _free(to: Path | None) -> Path:
-    if to is None:
+def _free(named: str | Path | None) -> Path:
+    if named is None:
         raise UsageError("where to?", where="--to", remedy="name a folder, or use --dry-run")
-    to = to.expanduser().absolute()
+    to = Path(named).expanduser().absolute()
     if to.is_symlink() or (to.exists() and (not to.is_dir() or any(to.iterdir()))):
         raise FolderError("holds something already", where=str(to), remedy="name another folder")
     return to

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from holdfast.compare.request import SOURCE, Request
+from holdfast.comparison.request import SOURCE, Request
 from holdfast.errors import UsageError
 from holdfast.models import external
 from holdfast.models.external import ExternalModel

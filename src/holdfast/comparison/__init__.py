@@ -1,6 +1,6 @@
 """Compares models that were trained elsewhere with their base: gained and forgotten.
 
-`plan` checks what was asked and lays out the stages of `holdfast.compare.layout`; `run` carries
+`plan` checks what was asked and lays out the stages of `holdfast.comparison.layout`; `run` carries
 them out in a run folder. Nothing is trained. With files of answers instead of models, nothing is
 asked either, and torch is not needed.
 """
@@ -8,17 +8,17 @@ asked either, and torch is not needed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from holdfast import environment, tasks
 from holdfast.analysis.results import Results, from_json
 from holdfast.analysis.selection import check_rule
-from holdfast.compare import answer_files, contestants
-from holdfast.compare.layout import Comparison, lay_out
-from holdfast.compare.request import SOURCE, Request, study_of, without_perplexity
-from holdfast.compare.verdict import KEPT, about_models
+from holdfast.comparison import answer_files, contestants
+from holdfast.comparison.layout import Comparison, lay_out
+from holdfast.comparison.request import SOURCE, Request, study_of, without_perplexity
+from holdfast.comparison.verdict import KEPT, about_models
 from holdfast.config import ArmSpec, Study, TrainSpec
 from holdfast.config.sweeps import Variant
 from holdfast.data.leakage import LeakIndex
@@ -26,7 +26,8 @@ from holdfast.engines.pool import EnginePool
 from holdfast.errors import DataError, FolderError, UsageError, located
 from holdfast.models import ModelRef, external
 from holdfast.models.external import ExternalModel
-from holdfast.progress import Progress
+from holdfast.progress import Progress, default
+from holdfast.registry import nearest
 from holdfast.runs import stages, store
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import PlannedStage, Step
@@ -36,7 +37,7 @@ from holdfast.tasks import Task
 from holdfast.train import stage
 from holdfast.types import BASE, Example
 
-__all__ = ["Comparison", "Outcome", "Request", "plan", "run", "schedule"]
+__all__ = ["Comparison", "Outcome", "Request", "compare", "plan", "run", "schedule"]
 
 REQUEST = "compare.json"
 """In the run folder: what was asked."""
@@ -54,6 +55,47 @@ class Outcome:
         """0: done, and kept what had to be kept; 2: it was not, or that is open."""
         made = self.results.decision
         return 0 if made is None or made.answer == KEPT else 2
+
+
+def compare(
+    base: str,
+    tuned: str | Sequence[str],
+    tasks: Sequence[str] = (),
+    *,
+    runs_dir: str | Path = "runs",
+    progress: Progress | None = None,
+    **options: Any,
+) -> Results:
+    """Measure models that were trained elsewhere against their base: gained and forgotten.
+
+    Args:
+        base: a folder, hub id, ``FILE.gguf``, ``http://host:port/v1#model`` or ``lab``.
+        tuned: one or several such models, or adapters; ``NAME=MODEL`` gives a name.
+        tasks: what is measured, by name, ``harness:NAME`` or ``file.py:Class``.
+        runs_dir: where the run folder is made.
+        progress: follows it; None: bars in a terminal or notebook, lines elsewhere.
+        **options: further fields of `Request`, such as ``limit=50`` or ``retain={"xstest": -0.02}``.
+
+    Returns:
+        The results; `holdfast.open_run` has replies and readings as well.
+
+    Raises:
+        UsageError: anything wrong with models, tasks or options.
+        HoldfastError: see `holdfast.errors`; everything finished is kept.
+    """
+    known = [field.name for field in fields(Request) if field.name not in ("models", "tasks")]
+    for name in options:
+        if name not in known:
+            raise UsageError(
+                f"compare has no option {name!r}{nearest(name, known)}",
+                remedy=f"it takes: {', '.join(known)}",
+            )
+    others = (tuned,) if isinstance(tuned, str) else tuple(tuned)
+    request = Request((base, *others), tuple(tasks), **options)
+    if progress is not None:
+        return run(request, Path(runs_dir), progress).results
+    with default() as bars:
+        return run(request, Path(runs_dir), bars).results
 
 
 def plan(request: Request, runs_dir: Path) -> Comparison:

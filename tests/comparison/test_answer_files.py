@@ -13,7 +13,7 @@ from fixtures.stub_server import StubServer
 
 from holdfast import cli
 from holdfast.analysis.results import Results, from_json
-from holdfast.compare import answer_files
+from holdfast.comparison import answer_files
 from holdfast.errors import DataError
 from holdfast.runs import store
 from holdfast.types import Example, Message

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from holdfast.compare.reply_formats import FORM, Row, rows_of
+from holdfast.comparison.reply_formats import FORM, Row, rows_of
 from holdfast.errors import DataError
 from holdfast.runs import store
 from holdfast.types import Example, Reply

@@ -23,7 +23,7 @@ from holdfast.judges import JudgeContext
 from holdfast.models import ModelRef
 from holdfast.progress import Progress
 from holdfast.runs.plan import place
-from holdfast.ship.export import Form
+from holdfast.shipping.export import Form
 from holdfast.study.session import Session
 from holdfast.types import BASE, Point
 
