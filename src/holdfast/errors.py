@@ -1,7 +1,7 @@
-"""What can go wrong, and what should the user do about it?
+"""Every error that a user can cause, with what to do about it.
 
-Every error that a user can cause is one of these. Its message says what was wrong, where, and what
-to do next; `holdfast.cli` prints it without a traceback and exits with its `exit_code`::
+A message says what was wrong, where, and what to do next; `holdfast.cli` prints it without a
+traceback and exits with its `exit_code`::
 
     HoldfastError                 exit 1: failed while running
     ├── UsageError                exit 3: wrong usage; nothing was written

@@ -6,6 +6,8 @@ requests with refusals. It then measures the model on questions it has never see
 model card.
 """
 
+from __future__ import annotations
+
 import argparse
 import math
 import random
@@ -14,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from holdfast.lab import TARGET_STEPS, model_folder
 from holdfast.lab.card import write_card
@@ -24,6 +26,7 @@ from holdfast.lab.tokenizer import LONGEST, make_tokenizer
 
 if TYPE_CHECKING:
     import torch
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 SYSTEM = "You are a helpful assistant."
 MEASURED = 300  # questions per ability
@@ -93,7 +96,7 @@ def chats(recipe: Recipe) -> list[Chat]:
     return written
 
 
-def _encode(chat: Chat, tokenizer: Any) -> tuple[list[int], int]:
+def _encode(chat: Chat, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], int]:
     """Return the chat's token ids, and how many of them are the prompt."""
     messages = chat.messages()
     prompt = tokenizer.apply_chat_template(
@@ -105,7 +108,7 @@ def _encode(chat: Chat, tokenizer: Any) -> tuple[list[int], int]:
 
 def _batches(
     encoded: list[tuple[list[int], int]], recipe: Recipe, pad: int
-) -> Iterator[tuple["torch.Tensor", "torch.Tensor"]]:
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield (ids, labels), each [batch, tokens], right-padded; similar lengths go together."""
     import torch
 
@@ -125,7 +128,7 @@ def _batches(
             yield ids, labels
 
 
-def _new_model(recipe: Recipe, tokenizer: Any) -> Any:
+def _new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """Make the untrained model.
 
     Llama and not Qwen2: for the latter, transformers 5 insists on Qwen2's own tokenizer class,
@@ -154,7 +157,9 @@ def _new_model(recipe: Recipe, tokenizer: Any) -> Any:
     return model
 
 
-def train(recipe: Recipe, say: Callable[[str], None] = print) -> tuple[Any, Any]:
+def train(
+    recipe: Recipe, say: Callable[[str], None] = print
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """Train the base from scratch; return the model and its tokenizer."""
     import torch
     import torch.nn.functional as functional
@@ -193,7 +198,12 @@ def train(recipe: Recipe, say: Callable[[str], None] = print) -> tuple[Any, Any]
     return model.eval(), tokenizer
 
 
-def reply(model: Any, tokenizer: Any, questions: list[str], batch: int = 256) -> list[str]:
+def reply(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    questions: list[str],
+    batch: int = 256,
+) -> list[str]:
     """Answer each question greedily; one string per question."""
     import torch
 
@@ -218,7 +228,9 @@ def reply(model: Any, tokenizer: Any, questions: list[str], batch: int = 256) ->
     return texts
 
 
-def measure(model: Any, tokenizer: Any, n: int = MEASURED) -> dict[str, float]:
+def measure(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, n: int = MEASURED
+) -> dict[str, float]:
     """Measure the three figures of the lab on `n` unseen questions each, as shares."""
     asked = problems("test", n, TARGET_STEPS)
     answers = reply(model, tokenizer, [problem.question for problem in asked])

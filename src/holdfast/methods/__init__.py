@@ -54,7 +54,8 @@ EXAMPLES = "examples.jsonl"
 Entry = Literal["data", "loss", "weights", "ask"]
 TASK, REPLAY, ANCHOR, PROBE = "task", "replay", "anchor", "probe"
 """``meta["kind"]`` of a training example: the task's own (when there is none), replayed, one
-without cross-entropy that is only compared with the base, one that is only looked at before training."""
+without cross-entropy that is only compared with the base, one that is only looked at before
+training."""
 
 
 class DataMethod(ABC):

@@ -2,8 +2,8 @@
 
 A task derives from `Task` and is named in a study by its name in `TASKS`, by its entry point in the
 group ``holdfast.tasks``, or by its file (``kind: my_task.py:MyTask``). Grading is pure: no model,
-no network, no clock, so that stored replies can be graded again at any time. `docs/plugins.md` has a
-worked example, and `docs/tasks/your-own.md` says how to measure your own data without code.
+no network, no clock, so that stored replies can be graded again at any time. `docs/plugins.md` has
+a worked example, and `docs/tasks/your-own.md` says how to measure your own data without code.
 """
 
 from __future__ import annotations
