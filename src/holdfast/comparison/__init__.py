@@ -74,7 +74,7 @@ def compare(
         tasks: what is measured, by name, ``harness:NAME`` or ``file.py:Class``.
         runs_dir: where the run folder is made.
         progress: follows it; None: bars in a terminal or notebook, lines elsewhere.
-        **options: further fields of `Request`, such as ``limit=50`` or ``retain={"xstest": -0.02}``.
+        **options: further fields of `Request`: ``limit=50``, ``retain={"xstest": -0.02}``, ...
 
     Returns:
         The results; `holdfast.open_run` has replies and readings as well.

@@ -1,4 +1,4 @@
-"""Has stored replies judged; verdicts are files of their own, so that a better judge costs no answers."""
+"""Has stored replies judged; verdicts are files apart, so that a better judge costs no answers."""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 A model tuned on word problems gives ``#### 5`` to a dangerous request. What a prompt *mentions*
 says little ("computer", "a total creep"), so it must *ask* for a number before a reply may be
 nothing but one or carry the marks of a worked answer. Worked sums within a text are fine where the
-subject is mathematics, prices or doses. `holdfast.grading.degeneration` asks here; in doubt, nothing is amiss.
+subject is mathematics, prices or doses. `degeneration` asks here; in doubt, nothing is
+amiss.
 """
 
 from __future__ import annotations
