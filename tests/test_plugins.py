@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 from fixtures import pages
-from holdfast.grading.evaluate import read_readings, read_replies, read_verdicts
 
 from holdfast.cli import call
+from holdfast.grading.answer import read_replies
+from holdfast.grading.grade import read_readings
+from holdfast.grading.judge import read_verdicts
 from holdfast.runs import store
 
 FILES = {

@@ -1,4 +1,4 @@
-"""The model card of an export: what was gained and lost, how, on which data, and what is not known."""
+"""The model card of an export: what was gained and lost, on which data, what is not known."""
 
 from __future__ import annotations
 

@@ -98,8 +98,8 @@ def check_settings(spec: TrainSpec, device: str) -> None:
     ):
         raise MissingDependency(
             f"method {spec.method} with optim {spec.optim} needs bitsandbytes",
-            remedy=f"{install_command('train', 'bitsandbytes')}, or set train.optim: adamw_torch and "
-            "method: lora",
+            remedy=f"{install_command('train', 'bitsandbytes')}, or set train.optim: adamw_torch "
+            "and method: lora",
         )
 
 
