@@ -32,7 +32,7 @@ from holdfast.config import Sampling, TaskSpec, TrainSpec
 from holdfast.data.batching import plain_budget
 from holdfast.data.leakage import LeakIndex
 from holdfast.engines.hf import HFEngine
-from holdfast.methods import Setting
+from holdfast.methods import MethodContext
 from holdfast.progress import Silent
 from holdfast.runs import store
 from holdfast.train.data import encode_all
@@ -71,7 +71,7 @@ class Bench:
         task = tasks.build("lab_math", TaskSpec(role="target"), "benchmark")
         self.plain = task.examples("train")
         self.folder, self.steps = folder, steps
-        self.setting = Setting(
+        self.setting = MethodContext(
             task, self.plain, Sampling(max_new_tokens=96), lambda: engine, LeakIndex([]), 1126,
             folder / "scores.jsonl",
         )  # fmt: skip
@@ -84,7 +84,7 @@ class Bench:
             for method, options in case.get(entry, []):
                 one = methods.build(method, options, "benchmark", f"arms.a.{entry}")
                 made = {}
-                for shared in one.shared(self.setting):
+                for shared in methods.shared_of(one, self.setting):
                     made[shared.name] = self.folder / name / shared.name
                     made[shared.name].mkdir(parents=True)
                     summary = shared.run(made[shared.name], Silent())
