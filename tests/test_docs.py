@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import tomllib
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import typer
 import yaml
 from fixtures.imports import Source
 
+import holdfast
+from holdfast import methods
 from holdfast.cli import app
-from holdfast.config import Study
+from holdfast.config import ArmSpec, Study
 from holdfast.config.load import parse
 
 ROOT = Path(__file__).parents[1]
@@ -21,11 +27,48 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 SOURCE = Source()
 TODAY = [page for page in PAGES if page.name != "log.md" and page.parent.name != "adr"]
 """Without history, which keeps the names of its day."""
-FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+FENCE = re.compile(r"(?:^([^\n`][^\n]*)\n\n?)?^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+KINDS = {"", "bash", "json", "python", "text", "toml", "yaml"}
+ELSEWHERE = {
+    "docs/plugins.md": "tests/test_plugins.py",
+    "docs/tasks/your-own.md": "tests/tasks/test_your_own.py",
+}
+"""Pages whose blocks are files that belong together, and the test that writes and runs them."""
+NOT_RUN: list[str] = []
+"""Python blocks that cannot run here, as ``page: why``; in the page: ``<!-- not run: why -->``."""
+LISTS = ("data", "loss", "weights", "ask")
+
+
+class Block(NamedTuple):
+    """A block of a page."""
+
+    before: str  # the line of text that it follows, or ""
+    kind: str
+    body: str
+
+    @property
+    def skipped(self) -> str:
+        """Why it cannot run here; "" where it can."""
+        found = re.fullmatch(r"<!-- not run: (.+) -->", self.before)
+        return found[1] if found else ""
+
+    @property
+    def file(self) -> str:
+        """The file that the reader is told to put it in, or ""."""
+        found = re.search(r"`([\w.-]+\.\w+)`:$", self.before)
+        return found[1] if found else ""
 
 
 def _name(page: Path) -> str:
     return str(page.relative_to(ROOT))
+
+
+def _blocks(page: Path, kind: str) -> list[Block]:
+    found = [Block(*groups) for groups in FENCE.findall(page.read_text("utf-8"))]
+    return [block for block in found if block.kind == kind]
+
+
+RUN_HERE = [page for page in PAGES if _blocks(page, "python") and _name(page) not in ELSEWHERE]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
@@ -67,11 +110,7 @@ def test_commands_exist(page: Path) -> None:
             options
         )
         return
-    text = page.read_text("utf-8")
-    blocks = "\n".join(body for kind, body in FENCE.findall(text) if kind in ("bash", "sh"))
-    for line in re.findall(r"^holdfast .*$", blocks, re.M) + re.findall(
-        r"`(holdfast [^`]+)`", text
-    ):
+    for line in re.findall(r"`(holdfast [^`]+)`", page.read_text("utf-8")):
         words = shlex.split(line.split("#")[0])[1:]
         if not words or words[0].isupper() or words[0] == "--help":
             continue
@@ -82,10 +121,97 @@ def test_commands_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_commands_in_blocks_are_understood(page: Path) -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for block in _blocks(page, "bash"):
+        for line in re.findall(r"^holdfast .*$", block.body, re.M):
+            _, command, *words = shlex.split(line, comments=True)
+            assert command in commands, line
+            commands[command].make_context(command, words)  # an error where it is not understood
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_studies_load(page: Path) -> None:
-    for kind, body in FENCE.findall(page.read_text("utf-8")):
-        if kind == "yaml" and "\nmodel:" in body and "\narms:" in body:
-            assert parse(Study, yaml.safe_load(body), _name(page)).arms
+    for block in _blocks(page, "yaml"):
+        for part in _parts(block.body):
+            study = _study(part, _name(page))
+            if study is None:
+                assert {"task", "dataset_path"} <= set(part) or set(part) == {"judge"}, part
+                continue
+            for arm in study.arms.values():
+                for key, step in ((key, step) for key in LISTS for step in getattr(arm, key)):
+                    for name, options in step.items():
+                        if ":" not in name:  # a file of the reader's own
+                            assert methods.build(name, options, _name(page), key).recipe()
+
+
+def _parts(body: str) -> Iterator[dict[str, object]]:
+    """A block's mapping; where each line is another way to write one list, each line's."""
+    lines = body.strip().splitlines()
+    apart = all(line.startswith(tuple(f"{key}: " for key in LISTS)) for line in lines)
+    for text in lines if apart else [body]:
+        part = yaml.safe_load(text)
+        assert isinstance(part, dict), text
+        yield part
+
+
+def _study(part: Mapping[str, object], page: str) -> Study | None:
+    """A whole study as it is, a part of one with the rest put in its place; None: no study."""
+    if set(part) <= set(LISTS):
+        assert parse(ArmSpec, dict(part), page)
+        part = {"arms": {"mine": part}}
+    if not set(part) <= set(Study.model_fields):
+        return None
+    if {"model", "tasks"} <= set(part):
+        return parse(Study, dict(part), page)
+    tasks = part.get("tasks", {})
+    assert isinstance(tasks, dict)
+    if not any(task.get("role") == "target" for task in tasks.values()):
+        tasks = {"standing_in": {"role": "target"}, **tasks}
+    return parse(Study, {"name": "part", "model": "lab", **part, "tasks": tasks}, page)
+
+
+@pytest.mark.parametrize("page", RUN_HERE, ids=_name)
+def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "__main__"}
+    for number, block in enumerate(_blocks(page, "python"), 1):
+        if block.file:
+            (tmp_path / block.file).write_text(block.body, encoding="utf-8")
+        elif not block.skipped:
+            exec(compile(block.body, f"{_name(page)}, python block {number}", "exec"), names)
+
+
+def test_blocks_that_do_not_run_are_known() -> None:
+    marked = [
+        f"{_name(page)}: {block.skipped}"
+        for page in PAGES
+        for block in _blocks(page, "python")
+        if block.skipped
+    ]
+    marks = [page for page in PAGES for _ in re.findall("<!-- not run", page.read_text("utf-8"))]
+    assert marked == NOT_RUN and len(marks) == len(NOT_RUN)
+    for page, test in ELSEWHERE.items():
+        assert f"docs/{page.removeprefix('docs/')}" in (ROOT / test).read_text("utf-8"), test
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_blocks_are_of_a_known_kind(page: Path) -> None:
+    text = page.read_text("utf-8")
+    found = [Block(*groups) for groups in FENCE.findall(text)]
+    assert 2 * len(found) == len(re.findall("^ *```", text, re.M)), "every fence is read"
+    assert {block.kind for block in found} <= KINDS
+    for block in found:
+        if block.kind == "json":
+            assert [json.loads(line) for line in block.body.splitlines()]
+        if block.kind == "toml":
+            assert tomllib.loads(block.body)
+
+
+def test_every_public_name_is_at_work() -> None:
+    text = (ROOT / "docs" / "python.md").read_text("utf-8")
+    missing = [name for name in holdfast.__all__ if not re.search(rf"\bhf\.{name}\b", text)]
+    assert not missing
 
 
 def test_make_targets_of_the_readme_exist() -> None:
