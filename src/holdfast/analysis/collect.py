@@ -84,7 +84,7 @@ def _mean(values: Iterable[float]) -> float:
     return sum(every) / len(every)
 
 
-def _stopped(plan: Plan, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _stopped(plan: Plan, runs: Sequence[Mapping[str, object]]) -> list[str]:
     ends = [
         f"seed {seed} after step {run['stopped_at']}"
         for seed, run in zip(plan.study.seeds, runs, strict=True)

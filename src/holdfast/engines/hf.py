@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from holdfast import models
 from holdfast.config import Sampling
@@ -47,6 +47,7 @@ NLL_SHARE = 4
 """Into how many the batch is cut where logits are needed for every token of an answer."""
 
 One = TypeVar("One")
+Row = TypeVar("Row")
 Say = Callable[[str], None]
 Asked = tuple[Example, list[int], int]
 """One row: what is asked, prompt ids, number of the sample."""
@@ -81,7 +82,7 @@ class HFEngine(Engine):
         """
         self.ref, self._wanted, self._bf16, self._nf4 = ref, device, bf16, nf4
         self._batch_size, self._map = batch_size, device_map
-        self.events: list[dict[str, Any]] = []
+        self.events: list[dict[str, object]] = []
         self.usage = Usage()
         self.answer_folder: Path | None = None
         self._most: dict[str, int] = {}  # rows at a time since the last failure, by kind of work
@@ -211,10 +212,10 @@ class HFEngine(Engine):
     def _scored(
         self,
         kind: str,
-        rows: Sequence[Any],
+        rows: Sequence[Row],
         lengths: Sequence[int],
         size: int,
-        work: Callable[[Any], list[list[One]]],
+        work: Callable[[Sequence[Row]], list[list[One]]],
         progress: Progress,
     ) -> list[list[One]]:
         """What `work` makes of the rows, the longest first, in their own order."""
@@ -230,8 +231,13 @@ class HFEngine(Engine):
         return found
 
     def _in_batches(
-        self, kind: str, rows: Sequence[Any], size: int, work: Callable[[Any], Any], say: Say
-    ) -> Iterator[Any]:
+        self,
+        kind: str,
+        rows: Sequence[Row],
+        size: int,
+        work: Callable[[Sequence[Row]], list[One]],
+        say: Say,
+    ) -> Iterator[list[One]]:
         """What `work` makes of the rows, at most `size` at a time, in order.
 
         A batch that does not fit is done again in halves, and so are those to come; what is done
@@ -248,7 +254,7 @@ class HFEngine(Engine):
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                done, failure = None, failure_of(error)
+                done, failure = [], failure_of(error)
             if failure is None:
                 yield done
                 start += len(batch)

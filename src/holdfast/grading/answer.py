@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from holdfast.config import Sampling
 from holdfast.engines.pool import EnginePool
@@ -29,7 +28,7 @@ def answer_items(
     folder: Path,
     progress: Progress,
     chunk: int = CHUNK,
-) -> Mapping[str, Any]:
+) -> Mapping[str, object]:
     """Ask one model all items of one task; writes ``replies.jsonl``.
 
     Args:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from holdfast.errors import DataError, HoldfastError
 from holdfast.grading import perplexity, safety_outcomes
@@ -29,7 +28,7 @@ def grade_replies(
     verdicts: Path | None,
     folder: Path,
     scored: tuple[Path, Path] | None = None,
-) -> Mapping[str, Any]:
+) -> Mapping[str, object]:
     """Grade stored replies; writes ``readings.jsonl``, one reply in memory at a time.
 
     What a server's filter withheld is unscored, whatever the task (`safety_outcomes.withheld`).

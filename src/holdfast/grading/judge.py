@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from holdfast.grading import safety_outcomes
 from holdfast.grading.answer import paired
@@ -22,7 +21,7 @@ def judge_replies(
     replies: Path,
     folder: Path,
     context: JudgeContext | None = None,
-) -> Mapping[str, Any]:
+) -> Mapping[str, object]:
     """Label stored replies, those that were withheld left out; writes ``verdicts.jsonl``.
 
     Args:
@@ -38,7 +37,7 @@ def judge_replies(
 
 def combine_verdicts(
     judge: Judge, examples: Sequence[Example], replies: Path, members: Sequence[Path], folder: Path
-) -> Mapping[str, Any]:
+) -> Mapping[str, object]:
     """Label stored replies by what several judges said of them; writes ``verdicts.jsonl``.
 
     Args:
@@ -62,7 +61,7 @@ def _to_judge(examples: Sequence[Example], replies: Path) -> list[Pair]:
     return [pair for pair in paired(examples, replies) if not safety_outcomes.withheld(*pair)]
 
 
-def _written(judge: Judge, verdicts: Sequence[Verdict], folder: Path) -> dict[str, Any]:
+def _written(judge: Judge, verdicts: Sequence[Verdict], folder: Path) -> dict[str, object]:
     store.write_jsonl(folder / VERDICTS, verdicts)
     return {
         "judge": judge.name,

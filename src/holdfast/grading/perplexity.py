@@ -1,4 +1,4 @@
-"""How likely does the untouched model find what was said?
+"""Scores replies by how likely the untouched model finds them.
 
 One scoring pass over stored replies, in chunks that are kept: interrupted, it goes on with the next
 chunk. A reply's figure is its mean loss under the base, end of turn left out, so that a cut-off
@@ -33,7 +33,7 @@ def measure(
     folder: Path,
     progress: Progress,
     chunk: int = CHUNK,
-) -> Mapping[str, Any]:
+) -> Mapping[str, object]:
     """Score replies by the untouched model; writes ``perplexity.jsonl``, continues a half-done one.
 
     Args:
@@ -70,7 +70,7 @@ def score_replies(
     replies: Path,
     folder: Path,
     progress: Progress,
-) -> Mapping[str, Any]:
+) -> Mapping[str, object]:
     """Score stored replies by the untouched model; see `measure`.
 
     Args:
@@ -101,7 +101,7 @@ def limit(base: Path) -> float | None:
 
 def _scored(
     engine: Callable[[], Engine], pairs: list[tuple[Example, Reply]]
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     spoken = [(example, reply) for example, reply in pairs if reply.text.strip()]
     asked = [replace(example, target=reply.text.strip()) for example, reply in spoken]
     losses = iter(engine().token_nll(asked) if asked else [])

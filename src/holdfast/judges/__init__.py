@@ -124,7 +124,7 @@ class Judge(ABC):
             context: for judges that hold a model or ask an endpoint; rules do without.
         """
 
-    def identity(self) -> Mapping[str, Any]:
+    def identity(self) -> Mapping[str, object]:
         """All that its verdicts depend on: model, revision, hash of the prompt, threshold."""
         if self.guard is not None:
             return self.guard.identity()
@@ -187,14 +187,14 @@ def members_of(judge: Judge) -> list[Judge]:
     return [member for _, member in judge.seats()] or [judge]
 
 
-def identity_of(judge: Judge) -> dict[str, Any]:
+def identity_of(judge: Judge) -> dict[str, object]:
     """A judge's identity, with the hash of its file where it comes from one."""
     code = {"code": judge.code} if judge.code else {}
     return {**judge.identity(), **code}
 
 
 def build(
-    asked: str | Mapping[str, Mapping[str, Any] | None],
+    asked: str | Mapping[str, Mapping[str, object] | None],
     where: str = "",
     folder: Path | None = None,
 ) -> Judge:

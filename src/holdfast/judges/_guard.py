@@ -84,7 +84,7 @@ class Guard:
             **settings,
         }
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """All that its verdicts depend on; hashes a local folder once."""
         return dict(self._identity)
 

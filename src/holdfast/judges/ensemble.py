@@ -48,7 +48,7 @@ class Ensemble(Judge):
 
         @field_validator("judges")
         @classmethod
-        def _named_once(cls, value: Any) -> Any:
+        def _named_once(cls, value: Any) -> object:
             if any(isinstance(one, dict) and len(one) != 1 for one in value):
                 raise ValueError("name one judge in each entry: [refusal, {qwen3guard: {...}}]")
             return value
@@ -66,7 +66,7 @@ class Ensemble(Judge):
         titles = ", ".join(member.title for member in self.members)
         self.title = f"{NAME} ({options.rule} of {titles})"
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """See `Judge.identity`; who the members are, in order."""
         members = [identity_of(member) for member in self.members]
         return {"judge": NAME, "rule": self.options.rule, "members": members}

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -101,7 +101,7 @@ class RemoteJudge(Judge):
         settings = [f"{name} {value}" for name, value in self._settings().items()]
         self.title = f"{self._form.name} ({', '.join([options.model, *settings])}, remote)"
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """See `Judge.identity`; not where the server is, nor how fast or dear."""
         return {
             "judge": self.name,
@@ -155,7 +155,7 @@ class RemoteJudge(Judge):
             )
         return verdicts
 
-    def _body(self, pair: Pair) -> dict[str, Any]:
+    def _body(self, pair: Pair) -> dict[str, object]:
         options = self.options
         rendered = self._form.render(pair)
         return self._endpoint.request(
@@ -173,7 +173,7 @@ class RemoteJudge(Judge):
     def _longest(self) -> int:
         return self.options.max_tokens or self._form.longest
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> dict[str, object]:
         """What the format's own settings come to."""
         match self.options.format:
             case "strongreject":

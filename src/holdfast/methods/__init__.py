@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel
 
@@ -25,6 +25,10 @@ from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead
 from holdfast.methods._context import Lesson, MethodContext, SharedWork
 from holdfast.registry import PAGE, Registry
 from holdfast.types import Example
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import Trainer
 
 __all__ = [
     "METHODS", "REGISTRY", "AskMethod", "DataMethod", "Lesson", "LossMethod", "Method",
@@ -86,7 +90,7 @@ class DataMethod(ABC):
         """The settings in words, for the report."""
         return described(self.plugin, self.options)
 
-    def identity(self) -> Mapping[str, Any]:
+    def identity(self) -> Mapping[str, object]:
         """What bears on the result: settings, and the content of files rather than their paths."""
         return identified(self.options)
 
@@ -132,10 +136,10 @@ class Term:
         penalty: the model, to a scalar in nats per supervised token; added once per step.
     """
 
-    prepare: Callable[[Any, Sequence[Any]], None] | None = None
-    weights: Callable[[Any, Any, Any], Any] | None = None
-    divergence: Callable[[Any, Any], Any] | None = None
-    penalty: Callable[[Any], Any] | None = None
+    prepare: Callable[[torch.nn.Module, Sequence[Mapping[str, torch.Tensor]]], None] | None = None
+    weights: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    divergence: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    penalty: Callable[[torch.nn.Module], torch.Tensor] | None = None
 
 
 class LossMethod:
@@ -169,7 +173,7 @@ class LossMethod:
         """The settings in words, for the report."""
         return described(self.plugin, self.options)
 
-    def identity(self) -> Mapping[str, Any]:
+    def identity(self) -> Mapping[str, object]:
         """What bears on the result; see `DataMethod.identity`."""
         return identified(self.options)
 
@@ -194,7 +198,7 @@ class LossMethod:
         """What it does in a step of Holdfast's trainer; None: its marks on examples are all."""
         return None
 
-    def trainer(self, lesson: Lesson) -> Any:
+    def trainer(self, lesson: Lesson) -> Trainer:
         """A trainer of TRL's, or of its kind, that trains in the place of Holdfast's.
 
         It is called once, in the process that trains. The driver adds its callbacks (progress,
@@ -256,7 +260,7 @@ class WeightMethod:
         """The settings in words, for the report."""
         return described(self.plugin, self.options)
 
-    def identity(self) -> Mapping[str, Any]:
+    def identity(self) -> Mapping[str, object]:
         """What bears on the result; see `DataMethod.identity`."""
         return identified(self.options)
 
@@ -265,7 +269,7 @@ class WeightMethod:
         """Whether new weights are made, of several adapters or of one alone: it has a `make`."""
         return type(self).make is not WeightMethod.make
 
-    def make(self, adapters: Sequence[Path], folder: Path) -> Mapping[str, Any]:
+    def make(self, adapters: Sequence[Path], folder: Path) -> Mapping[str, object]:
         """Write one adapter made of several.
 
         Args:
@@ -304,7 +308,7 @@ class AskMethod(ABC):
         """The settings in words, for the report."""
         return described(self.plugin, self.options)
 
-    def identity(self) -> Mapping[str, Any]:
+    def identity(self) -> Mapping[str, object]:
         """What bears on the result; see `DataMethod.identity`."""
         return identified(self.options)
 
@@ -331,12 +335,12 @@ def described(plugin: str, options: BaseModel) -> str:
     return f"{plugin} ({words})" if words else plugin
 
 
-def identified(options: BaseModel) -> Mapping[str, Any]:
+def identified(options: BaseModel) -> Mapping[str, object]:
     """Settings as JSON values."""
     return options.model_dump(mode="json")
 
 
-def identity_of(method: Method) -> list[Any]:
+def identity_of(method: Method) -> list[object]:
     """A method as it stands in a stage's identity: name, version, settings, and its file's hash."""
     code = [method.code] if method.code else []
     return [method.plugin, method.version, method.identity(), *code]
@@ -350,7 +354,7 @@ def shared_of(method: DataMethod | LossMethod, context: MethodContext) -> list[S
 
 def build(
     name: str,
-    options: Mapping[str, Any] | None,
+    options: Mapping[str, object] | None,
     source: str,
     where: str,
     folder: Path | None = None,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from holdfast import models
 from holdfast.config import Sampling
@@ -21,8 +21,17 @@ from holdfast.tasks import Task
 from holdfast.types import Example
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, TrainerCallback
+    import torch
+    from datasets import Dataset
+    from peft import PeftModel
+    from transformers import (
+        PreTrainedTokenizerBase,
+        TrainerCallback,
+        TrainerState,
+        TrainingArguments,
+    )
 
+Arguments = TypeVar("Arguments", bound="TrainingArguments")
 COUNTS = "drawn.jsonl"
 """In the run's folder: the tokens of each step that were generated, had a loss, and were read by a
 reference model."""
@@ -36,7 +45,8 @@ AS_BATCHED: Mapping[str, object] = {
 """Settings under which `SFTTrainer`, or a trainer of its kind, takes `Lesson.micro_batches` as they
 are."""
 
-Batch = Sequence[Mapping[str, Any]]
+Batch = Sequence[Mapping[str, Sequence[Sequence[float]]]]
+"""Rows of `Lesson.micro_batches`: the columns of one, each with a list for every example."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +72,7 @@ class MethodContext:
     leaks: LeakIndex
     seed: int
     scores: Path | None = None
-    of: Mapping[str, Any] | None = None
+    of: Mapping[str, object] | None = None
     charge: Callable[[Usage], None] = lambda spent: None
 
     def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
@@ -84,8 +94,8 @@ class SharedWork:
     """
 
     name: str
-    identity: Mapping[str, Any]
-    run: Callable[[Path, Progress], Mapping[str, Any]]
+    identity: Mapping[str, object]
+    run: Callable[[Path, Progress], Mapping[str, object]]
     resumable: bool = True
 
 
@@ -125,7 +135,9 @@ class TokenCounts:
         counts = self
 
         class Counting(TrainerCallback):  # type: ignore[misc]  # mypy does not follow transformers
-            def on_step_end(self, args: object, state: Any, control: object, **_: object) -> None:
+            def on_step_end(
+                self, args: object, state: TrainerState, control: object, **_: object
+            ) -> None:
                 counts.steps.append({
                     "step": state.global_step,
                     "generated_tokens": counts.generated,
@@ -160,7 +172,7 @@ class Lesson:
         counts: to be added to by a trainer that generates, or compares with another model.
     """
 
-    model: Any
+    model: PeftModel
     ref: ModelRef
     examples: Sequence[Example]
     rows: Sequence[Encoded]
@@ -168,8 +180,8 @@ class Lesson:
     steps: int
     micro_batch: int
     settings: Mapping[str, object]
-    collate: Callable[[Batch], dict[str, Any]]
-    dataset: Callable[[Sequence[Sequence[int]]], Any]
+    collate: Callable[[Batch], dict[str, torch.Tensor]]
+    dataset: Callable[[Sequence[Sequence[int]]], Dataset]
     counts: TokenCounts
 
     @cached_property
@@ -177,7 +189,7 @@ class Lesson:
         """The base's."""
         return models.load_tokenizer(self.ref)
 
-    def config(self, kind: Callable[..., Any], **more: object) -> Any:
+    def config(self, kind: Callable[..., Arguments], **more: object) -> Arguments:
         """A trainer's configuration: the study's settings and what is added, on one device.
 
         Args:
@@ -191,11 +203,11 @@ class Lesson:
             arguments._n_gpu = 1  # one process, one GPU; else torch would split every batch
         return arguments
 
-    def batched_config(self, kind: Callable[..., Any], **more: object) -> Any:
+    def batched_config(self, kind: Callable[..., Arguments], **more: object) -> Arguments:
         """`config` for ``SFTTrainer`` and its kind, which read `micro_batches` as they are."""
         return self.config(kind, **{**AS_BATCHED, **more})
 
-    def micro_batches(self) -> Any:
+    def micro_batches(self) -> Dataset:
         """A dataset with one row per micro-batch, in the order in which they are seen."""
         starts = range(0, len(self.order), self.micro_batch)
         return self.dataset([self.order[start : start + self.micro_batch] for start in starts])

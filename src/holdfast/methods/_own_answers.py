@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from importlib import import_module
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -93,7 +93,7 @@ def check(pool: Pool, context: MethodContext) -> None:
         context.leaks.refuse(_file(pool), str(pool.path))
 
 
-def identity(pool: Pool) -> dict[str, Any]:
+def identity(pool: Pool) -> dict[str, object]:
     """What bears on the pool: its settings, and the content of a file rather than its path."""
     if pool.source == "file":
         content = store.fingerprint([asdict(one) for one in _file(pool)])
@@ -179,7 +179,9 @@ def choose(pool: Sequence[Example], wanted: int, kind: str, balance: bool = True
     ]
 
 
-def _answers(pool: Pool, context: MethodContext, folder: Path, bar: Progress) -> Mapping[str, Any]:
+def _answers(
+    pool: Pool, context: MethodContext, folder: Path, bar: Progress
+) -> Mapping[str, object]:
     """Ask the base, keep finished answers of the expected kind, refusals and help in turn."""
     module, _, function = PROMPTS[pool.prompts].partition(":")
     prompts = getattr(import_module(module), function)
@@ -215,7 +217,7 @@ def _answers(pool: Pool, context: MethodContext, folder: Path, bar: Progress) ->
 
 def _dialogues(
     pool: Pool, context: MethodContext, folder: Path, bar: Progress
-) -> Mapping[str, Any]:
+) -> Mapping[str, object]:
     """Let the base write questions and answer them; keep what is finished."""
     blank = [
         Example(f"dialogue-{number}", (Message("user", ""),), meta={"continue": "user"})

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from holdfast.engines.resumable import ask
 from holdfast.errors import DataError
@@ -37,7 +36,7 @@ def probes(context: MethodContext, count: int) -> SharedWork:
         "sampling": sampling.model_dump(),
     }
 
-    def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
+    def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         replies = ask(context.engine, asked, sampling, None, folder, progress)
         said = [
             replace(one, target=reply.text.strip(), source="own answer", meta={})

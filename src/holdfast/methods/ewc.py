@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import Field
 
@@ -19,6 +19,12 @@ from holdfast.memory.estimate.method_overhead import MethodOverhead
 from holdfast.methods import PROBE, LossMethod, MethodContext, SharedWork, Term, _own_answers
 from holdfast.models import weight_delta
 from holdfast.types import Example
+
+if TYPE_CHECKING:
+    import torch
+
+Tensors: TypeAlias = "Mapping[str, torch.Tensor]"
+"""One batch."""
 
 
 class EWC(LossMethod):
@@ -38,15 +44,17 @@ class EWC(LossMethod):
 
     def recipe(self) -> str:
         """See `DataMethod.recipe`."""
-        one = self.options
-        return f"EWC ({one.weight:g}, on {one.samples} of {_own_answers.words(one)})"
+        given = self.options
+        return f"EWC ({given.weight:g}, on {given.samples} of {_own_answers.words(given)})"
 
-    def identity(self) -> Mapping[str, Any]:
+    def identity(self) -> Mapping[str, object]:
         """See `DataMethod.identity`."""
-        one = self.options
+        given = self.options
         return {
-            "weight": one.weight, "samples": one.samples, "pool": _own_answers.identity(one),
-        }  # fmt: skip
+            "weight": given.weight,
+            "samples": given.samples,
+            "pool": _own_answers.identity(given),
+        }
 
     def check(self, context: MethodContext) -> None:
         """See `DataMethod.check`."""
@@ -73,19 +81,21 @@ class EWC(LossMethod):
         """See `LossMethod.term`."""
         held: list[Any] = []
 
-        def prepare(model: Any, probes: Sequence[Any]) -> None:
+        def prepare(model: torch.nn.Module, probes: Sequence[Tensors]) -> None:
             if weight_delta.only_low_rank(model):
                 held.extend((None, factored(model, probes)))
             else:
                 held.extend((weight_delta.copies(model), diagonal(model, probes)))
 
-        def penalty(model: Any) -> Any:
+        def penalty(model: torch.nn.Module) -> torch.Tensor:
             return self.options.weight / 2 * weight_delta.square(model, *held)
 
         return Term(prepare=prepare, penalty=penalty)
 
 
-def factored(model: Any, probes: Sequence[Any]) -> dict[str, tuple[Any, Any]]:
+def factored(
+    model: torch.nn.Module, probes: Sequence[Tensors]
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Diagonal of the Kronecker-factored Fisher information of every adapted matrix, mean 1.
 
     Args:
@@ -98,15 +108,15 @@ def factored(model: Any, probes: Sequence[Any]) -> dict[str, tuple[Any, Any]]:
     """
     names = [name for name, *_ in weight_delta.low_rank(model)]
     modules = {name: model.get_submodule(name) for name in names}
-    inputs: dict[str, Any] = {}
-    outputs: dict[str, Any] = {}
+    inputs: dict[str, torch.Tensor] = {}
+    outputs: dict[str, torch.Tensor] = {}
     reading = [False]
 
-    def add(into: dict[str, Any], name: str, values: Any) -> None:
+    def add(into: dict[str, torch.Tensor], name: str, values: torch.Tensor) -> None:
         squares = values.detach().float().flatten(0, -2).square().sum(0)
         into[name] = into[name] + squares if name in into else squares
 
-    def look(name: str, given: Any, out: Any) -> None:
+    def look(name: str, given: Sequence[torch.Tensor], out: torch.Tensor) -> None:
         if reading[0]:  # but not when a layer is recomputed in the backward pass
             add(inputs, name, given[0])
             out.register_hook(lambda gradient: add(outputs, name, gradient))
@@ -136,7 +146,9 @@ def factored(model: Any, probes: Sequence[Any]) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def diagonal(model: Any, probes: Sequence[Any]) -> dict[str, tuple[Any, Any]]:
+def diagonal(
+    model: torch.nn.Module, probes: Sequence[Tensors]
+) -> dict[str, tuple[torch.Tensor, None]]:
     """Diagonal of the Fisher information of everything that is trained, mean 1.
 
     Returns:
@@ -144,12 +156,12 @@ def diagonal(model: Any, probes: Sequence[Any]) -> dict[str, tuple[Any, Any]]:
     """
     import torch
 
-    found: dict[str, Any] = {}
+    found: dict[str, torch.Tensor] = {}
     for batch in probes:
         _loss(model, batch).backward()
-        for name, one in model.named_parameters():
-            if one.requires_grad and one.grad is not None:
-                square = one.grad.detach().float().square()
+        for name, weight in model.named_parameters():
+            if weight.requires_grad and weight.grad is not None:
+                square = weight.grad.detach().float().square()
                 found[name] = found[name] + square if name in found else square
         model.zero_grad(set_to_none=True)
     total = sum(float(one.sum()) for one in found.values())
@@ -158,7 +170,7 @@ def diagonal(model: Any, probes: Sequence[Any]) -> dict[str, tuple[Any, Any]]:
         return {name: (one / mean, None) for name, one in found.items()}
 
 
-def _loss(model: Any, batch: Any) -> Any:
+def _loss(model: torch.nn.Module, batch: Tensors) -> torch.Tensor:
     """The sum of the cross-entropies of the answer's tokens."""
     import torch
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -22,9 +22,16 @@ from holdfast.errors import TrainingError
 from holdfast.memory.estimate.method_overhead import MethodOverhead
 from holdfast.memory.model.shape import read_shape
 from holdfast.methods import Lesson, LossMethod, MethodContext
-from holdfast.methods._context import TokenCounts
+from holdfast.methods._context import Batch, TokenCounts
 from holdfast.models import ModelRef
 from holdfast.types import Example
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import Trainer
+    from transformers.modeling_outputs import ModelOutput
+    from trl.experimental.gkd import GKDTrainer
 
 NOTHING_NEW = (
     "gkd: the teacher is the untouched base, which is also where the student starts; it can hold "
@@ -68,7 +75,7 @@ class GKD(LossMethod):
         """
         self.teacher()
 
-    def identity(self) -> Mapping[str, Any]:
+    def identity(self) -> Mapping[str, object]:
         """See `DataMethod.identity`; the teacher by its content."""
         found, teacher = self.options.model_dump(), self.teacher()
         found["teacher"] = None if teacher is None else models.identity(teacher)
@@ -93,7 +100,7 @@ class GKD(LossMethod):
         name = self.options.teacher
         return None if name is None else models.reference(ModelSpec(id=name))
 
-    def trainer(self, lesson: Lesson) -> Any:
+    def trainer(self, lesson: Lesson) -> Trainer:
         """TRL's `GKDTrainer`.
 
         Raises:
@@ -116,11 +123,11 @@ class GKD(LossMethod):
         listen(trainer, lesson.counts)
         return trainer
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, object]:
         """The settings in the words of TRL's ``GKDConfig``."""
         return self.options.model_dump(exclude={"teacher"})
 
-    def _teaching(self, lesson: Lesson) -> Any:
+    def _teaching(self, lesson: Lesson) -> torch.nn.Module:
         other = self.teacher()
         if other is None:
             return untouched(lesson.model)
@@ -133,7 +140,7 @@ class GKD(LossMethod):
         return teacher.requires_grad_(False).eval()
 
 
-def prompts_of(batch: Sequence[Mapping[str, Any]], pad: int) -> dict[str, Any]:
+def prompts_of(batch: Batch, pad: int) -> dict[str, torch.Tensor]:
     """The prompts of one micro-batch, to be answered.
 
     Args:
@@ -160,27 +167,27 @@ def prompts_of(batch: Sequence[Mapping[str, Any]], pad: int) -> dict[str, Any]:
     }
 
 
-def listen(trainer: Any, counts: TokenCounts) -> None:
+def listen(trainer: GKDTrainer, counts: TokenCounts) -> None:
     """Wrap what `GKDTrainer` calls to draw and to compare; it tells its callbacks neither."""
     draw, compare = trainer.generate_on_policy_outputs, trainer.generalized_jsd_loss
 
-    def drawing(*arguments: Any) -> Any:
+    def drawing(*arguments: object) -> tuple[torch.Tensor, ...]:
         ids, mask, labels = draw(*arguments)
         counts.generated += int((labels != IGNORED).sum())
         return ids, mask, labels
 
-    def comparing(*, labels: Any, **more: Any) -> Any:
+    def comparing(*, labels: torch.Tensor, **more: object) -> torch.Tensor:
         counts.supervised += int((labels != IGNORED).sum())
         return compare(labels=labels, **more)
 
-    def teaching(_: Any, inputs: Any, more: Mapping[str, Any]) -> None:
+    def teaching(_: object, inputs: object, more: Mapping[str, torch.Tensor]) -> None:
         counts.reference += int(more["attention_mask"].sum())
 
     trainer.generate_on_policy_outputs, trainer.generalized_jsd_loss = drawing, comparing
     trainer.teacher_model.register_forward_pre_hook(teaching, with_kwargs=True)
 
 
-def untouched(model: Any) -> Any:
+def untouched(model: PeftModel) -> torch.nn.Module:
     """The base of an adapted model, as a model of its own that shares all its weights.
 
     Args:
@@ -192,7 +199,7 @@ def untouched(model: Any) -> Any:
     class Base(torch.nn.Module):  # type: ignore[misc]  # mypy does not follow torch
         config = model.config
 
-        def forward(self, **inputs: Any) -> Any:
+        def forward(self, **inputs: object) -> ModelOutput:
             with torch.no_grad(), model.disable_adapter():
                 return model(**inputs)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -29,6 +29,9 @@ from holdfast.methods import (
     _own_answers,
 )
 from holdfast.types import Example
+
+if TYPE_CHECKING:
+    import torch
 
 
 class KL(LossMethod):
@@ -73,7 +76,7 @@ class KL(LossMethod):
         first = f", {one.first_weight:g} on the first {one.first} tokens" if one.first else ""
         return f"{one.weight:g} x {names[one.direction]} on {where}{first}"
 
-    def identity(self) -> Mapping[str, Any]:
+    def identity(self) -> Mapping[str, object]:
         """See `DataMethod.identity`."""
         own = {"at", "weight", "direction", "first", "first_weight"}
         found = self.options.model_dump(include=own)
@@ -122,7 +125,7 @@ class KL(LossMethod):
         return Term(divergence=divergence if forward else lambda now, base: divergence(base, now))
 
 
-def divergence(now: Any, base: Any) -> Any:
+def divergence(now: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
     """KL(base‖now) in nats, from logits of shape (positions, words); shape (positions,)."""
     import torch
 

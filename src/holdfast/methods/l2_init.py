@@ -8,7 +8,7 @@ forgetting less, a baseline for the others. Under LoRA the distance is that of t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -16,6 +16,9 @@ from holdfast.config import Section
 from holdfast.memory.estimate.method_overhead import MethodOverhead
 from holdfast.methods import LossMethod, Term
 from holdfast.models import weight_delta
+
+if TYPE_CHECKING:
+    import torch
 
 
 class L2Init(LossMethod):
@@ -39,12 +42,12 @@ class L2Init(LossMethod):
 
     def term(self) -> Term:
         """See `LossMethod.term`."""
-        first: list[Any] = []
+        first: list[dict[str, torch.Tensor] | None] = []
 
-        def prepare(model: Any, probes: Sequence[Any]) -> None:
+        def prepare(model: torch.nn.Module, probes: Sequence[object]) -> None:
             first.append(None if weight_delta.only_low_rank(model) else weight_delta.copies(model))
 
-        def penalty(model: Any) -> Any:
+        def penalty(model: torch.nn.Module) -> torch.Tensor:
             return self.options.weight / 2 * weight_delta.square(model, first[0])
 
         return Term(prepare=prepare, penalty=penalty)

@@ -9,12 +9,15 @@ to the token (arXiv:2508.05629); `talr` by exp(-loss / mean loss of its answer),
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from holdfast.config import Section
 from holdfast.methods import LossMethod, Term
+
+if TYPE_CHECKING:
+    import torch
 
 MOST_ENTROPY = 3.0
 """Nats, about ln 20: the entropy of twenty equally likely words, to which EAFT normalises."""
@@ -49,7 +52,9 @@ class LossWeight(LossMethod):
         """See `LossMethod.term`."""
         return Term(weights=self._weights)
 
-    def _weights(self, log_probs: Any, entropy: Any, mask: Any) -> Any:
+    def _weights(
+        self, log_probs: torch.Tensor, entropy: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
         match self.options.by:
             case "eaft":
                 found = (entropy / MOST_ENTROPY).clamp(max=1.0)

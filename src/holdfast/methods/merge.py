@@ -14,7 +14,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
 from pydantic import AliasChoices, Field, model_validator
 
@@ -23,13 +23,16 @@ from holdfast.errors import ModelError
 from holdfast.methods import WeightMethod
 from holdfast.models import lora_files
 
+if TYPE_CHECKING:
+    import torch
+
 EXACT = {"linear", "slerp"}
 MEANS = {"ties", "dare_ties"}
 """They divide by the number of adapters that agree, so their weights are 1 and not 1/n."""
 DENSITY = 0.5
 OVERSAMPLED, ROUNDS = 16, 6
 """Of the randomised decomposition (arXiv:0909.4061)."""
-Pair = tuple[Any, Any]
+Pair: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"
 
 
 class Merge(WeightMethod):
@@ -91,7 +94,7 @@ class Merge(WeightMethod):
             words += f", {chosen.density or DENSITY:.0%} of the entries kept"
         return words
 
-    def make(self, adapters: Sequence[Path], folder: Path) -> Mapping[str, Any]:
+    def make(self, adapters: Sequence[Path], folder: Path) -> Mapping[str, object]:
         """See `WeightMethod.make`; also for one adapter alone, which is thinned out.
 
         Args:
@@ -188,7 +191,7 @@ def inner(first: Pair, second: Pair) -> float:
     return float(((b1.T @ b2) * (a1 @ a2.T)).sum())
 
 
-def nearest(change: Any, rank: int) -> Pair:
+def nearest(change: torch.Tensor, rank: int) -> Pair:
     """Factors A (rank, in) with orthonormal rows, and B, of the nearest matrix of that rank.
 
     Args:
@@ -211,7 +214,7 @@ def _side_by_side(pairs: Sequence[Pair | None], weights: Sequence[float]) -> Pai
     return a, torch.cat([b * weight for (_, b), weight in there], dim=1)
 
 
-def _read(adapters: Sequence[Path]) -> tuple[dict[str, Any], list[dict[str, Pair]]]:
+def _read(adapters: Sequence[Path]) -> tuple[dict[str, object], list[dict[str, Pair]]]:
     read = [lora_files.read(one) for one in adapters]
     first, products = read[0]
     for folder, (config, other) in zip(adapters, read, strict=True):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
@@ -45,7 +44,7 @@ class Replay(DataMethod):
         """See `DataMethod.check`."""
         _own_answers.check(self.options, context)
 
-    def identity(self) -> Mapping[str, Any]:
+    def identity(self) -> Mapping[str, object]:
         """See `DataMethod.identity`."""
         return {
             **_own_answers.identity(self.options),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from holdfast.config import Sampling, Section
 from holdfast.errors import DataError
@@ -91,7 +91,7 @@ def _name(context: MethodContext) -> str:
     return f"rewrite-{store.fingerprint(_greedy(context).model_dump())[:6]}"
 
 
-def _make(context: MethodContext, folder: Path, progress: Progress) -> Mapping[str, Any]:
+def _make(context: MethodContext, folder: Path, progress: Progress) -> Mapping[str, object]:
     found, against = _rewriting.rewrite(context, context.plain, _greedy(context), folder, progress)
     store.write_jsonl(folder / EXAMPLES, list(found.values()))
     return {"rewritten": len(found), "against": against}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -19,6 +19,9 @@ from holdfast.config import Section
 from holdfast.errors import ModelError
 from holdfast.methods import WeightMethod
 from holdfast.models import lora_files
+
+if TYPE_CHECKING:
+    import torch
 
 BESIDE = {".json", ".jinja", ".model", ".txt", ".py"}
 """Endings of what belongs to a model beside its weights."""
@@ -76,7 +79,7 @@ def scaled_adapter(folder: Path, factor: float, to: Path) -> None:
 
 def interpolated_model(
     base: Path | str, tuned: Path, factor: float, to: Path, revision: str | None = None
-) -> Mapping[str, Any]:
+) -> Mapping[str, object]:
     """Write (1-λ)·base + λ·tuned, one file of weights at a time.
 
     Sums are formed in float32 and stored in the dtype of the tuned weights; what is not a floating
@@ -152,7 +155,7 @@ def _tensors(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _tensor(places: Mapping[str, Path], name: str, shape: Any, base: Path) -> Any:
+def _tensor(places: Mapping[str, Path], name: str, shape: torch.Size, base: Path) -> torch.Tensor:
     from safetensors import safe_open
 
     if name not in places:

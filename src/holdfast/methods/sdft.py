@@ -8,7 +8,7 @@ words, and the demonstration brings what it did not know (SDFT, arXiv:2601.19897
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 
@@ -19,7 +19,8 @@ from holdfast.methods import Lesson, LossMethod
 from holdfast.methods._context import TokenCounts
 
 if TYPE_CHECKING:
-    from transformers import TrainerCallback
+    import torch
+    from transformers import Trainer, TrainerCallback
 
 AVERAGED = {"lora", "rslora"}
 """Variants of LoRA that are the base where their matrices are zero."""
@@ -92,7 +93,7 @@ class SDFT(LossMethod):
                 remedy="leave sdft.ema out, or set train.lora.variant: lora",
             )
 
-    def trainer(self, lesson: Lesson) -> Any:
+    def trainer(self, lesson: Lesson) -> Trainer:
         """TRL's `SDFTTrainer`: prompts are asked, and their gold answers shown to the teacher."""
         from datasets import Dataset
         from trl.experimental.sdft import SDFTConfig, SDFTTrainer
@@ -112,7 +113,7 @@ class SDFT(LossMethod):
         trainer.add_callback(counting(lesson.counts, self.options.skip))
         return trainer
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, object]:
         """The settings in the words of TRL's ``SDFTConfig``."""
         given = self.options
         template = given.demonstration.replace("{question}", "{prompt}")
@@ -140,7 +141,7 @@ def counting(counts: TokenCounts, skip: int) -> TrainerCallback:
 
     class Drawn(TrainerCallback):  # type: ignore[misc]  # mypy does not follow transformers
         def on_self_distillation_batch_prepared(
-            self, *, completion_ids: Any, teacher_attention_mask: Any, **_: object
+            self, *, completion_ids: torch.Tensor, teacher_attention_mask: torch.Tensor, **_: object
         ) -> None:
             answers = teacher_attention_mask[:, -completion_ids.shape[1] :]
             counts.generated += int(answers.sum())

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -53,7 +53,7 @@ class Selfgen(DataMethod):
 
         @field_validator("unsolved", mode="before")
         @classmethod
-        def _one_word(cls, value: Any) -> Any:
+        def _one_word(cls, value: object) -> object:
             return (value,) if isinstance(value, str) else value
 
     def recipe(self) -> str:
@@ -112,7 +112,9 @@ class Selfgen(DataMethod):
             }
         )
 
-    def _make(self, context: MethodContext, folder: Path, progress: Progress) -> Mapping[str, Any]:
+    def _make(
+        self, context: MethodContext, folder: Path, progress: Progress
+    ) -> Mapping[str, object]:
         drawn = ask(
             context.engine,
             context.plain,

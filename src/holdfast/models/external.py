@@ -11,7 +11,7 @@ import importlib.util
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from holdfast import models
 from holdfast.config import NAME, ModelSpec
@@ -112,7 +112,7 @@ def find(
     return ExternalModel(name or _short(text), _with_revision(text, revision), "model", ref)
 
 
-def identity(model: ExternalModel) -> dict[str, Any]:
+def identity(model: ExternalModel) -> dict[str, object]:
     """What makes this model this model; see `models.identity`.
 
     An adapter adds its own; see `peft_adapter.identity`.
@@ -122,7 +122,7 @@ def identity(model: ExternalModel) -> dict[str, Any]:
         return {"endpoint": parse_url(ref.base).identity()}
     if ref.gguf is not None:
         file = Path(ref.base) / ref.gguf
-        found: dict[str, Any] = {"id": ref.base, "revision": ref.revision, "gguf": ref.gguf}
+        found: dict[str, object] = {"id": ref.base, "revision": ref.revision, "gguf": ref.gguf}
         if file.is_file():
             found = {"gguf": sampled_hash(file).hex()[:16]}
     else:

@@ -39,7 +39,7 @@ def reference(spec: ModelSpec) -> ModelRef:
     return ModelRef(spec.id, spec.revision, None, spec.trust_remote_code)
 
 
-def identity(ref: ModelRef) -> dict[str, Any]:
+def identity(ref: ModelRef) -> dict[str, object]:
     """What makes this model this model: hub id and revision, or a hash of the folder's files.
 
     Large weight files are hashed by size and by sampled megabytes (first, last and 62 between), so
@@ -161,7 +161,7 @@ def load_model(
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, **ref.loading()}
+    options: dict[str, object] = {"dtype": dtype, "use_safetensors": True, **ref.loading()}
     if nf4:
         options["quantization_config"] = _nf4(dtype, shared_out)
         options["device_map"] = {"": 0 if device == "cuda" else "cpu"}

@@ -25,7 +25,7 @@ Factors: TypeAlias = "Mapping[str, tuple[torch.Tensor, torch.Tensor]]"
 """Name of a module in the base to its A, shape (r, in), and s·B, shape (out, r), in float32."""
 
 
-def read(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[torch.Tensor, torch.Tensor]]]:
+def read(folder: Path) -> tuple[dict[str, object], dict[str, tuple[torch.Tensor, torch.Tensor]]]:
     """The settings of a LoRA adapter and its factors.
 
     Raises:

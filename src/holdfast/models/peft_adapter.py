@@ -11,7 +11,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from holdfast.errors import HoldfastError, ModelError
 from holdfast.memory.out_of_memory import is_out_of_memory
@@ -40,7 +40,7 @@ def is_adapter(folder: Path) -> bool:
     return (folder / SETTINGS).is_file() and not any(folder.glob("model*.safetensors"))
 
 
-def settings_of(folder: Path) -> Mapping[str, Any]:
+def settings_of(folder: Path) -> Mapping[str, object]:
     """The settings of an adapter.
 
     Raises:
@@ -54,7 +54,7 @@ def settings_of(folder: Path) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def check(folder: Path, source: str) -> Mapping[str, Any]:
+def check(folder: Path, source: str) -> Mapping[str, object]:
     """An adapter's settings, if it can be used.
 
     Args:

@@ -58,7 +58,7 @@ class TaskPlan:
     how: str
     items: int
     inverted: bool = False
-    judge: Mapping[str, Any] | None = None
+    judge: Mapping[str, object] | None = None
     judge_title: str = ""
     seats: tuple[Seat, ...] = ()
     perplexity: bool = False
@@ -86,12 +86,12 @@ class ArmPlan:
     family: str
     source: str
     recipe: str
-    training: Mapping[str, Any]
+    training: Mapping[str, object]
     seeds: tuple[int | None, ...]
     places: tuple[tuple[int, float], ...]
     merged: bool = False
     shared: tuple[str, ...] = ()
-    asked: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    asked: tuple[tuple[str, Mapping[str, object]], ...] = ()
     model: ModelRef | None = None
 
     @property
@@ -247,7 +247,7 @@ def write_plan(plan: Plan) -> None:
     store.write_json(plan.folder / PLAN, to_json(plan))
 
 
-def to_json(plan: Plan) -> dict[str, Any]:
+def to_json(plan: Plan) -> dict[str, object]:
     """A plan as JSON values, without its folder; every stage with its fingerprint."""
     marks = stages.fingerprints(plan.stages)
     return {

@@ -27,7 +27,7 @@ from holdfast.progress import Progress
 SPELLED = 6
 """Stages that a remedy names one by one."""
 NEARLY_NOTHING_BYTES = 1 << 20
-Run = Callable[[Path, Progress], Mapping[str, Any] | None]
+Run = Callable[[Path, Progress], Mapping[str, object] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class PlannedStage:
     """
 
     name: str
-    identity: Mapping[str, Any]
+    identity: Mapping[str, object]
     needs: tuple[str, ...] = ()
 
 
@@ -58,7 +58,7 @@ class Stage:
     """
 
     name: str
-    identity: Mapping[str, Any]
+    identity: Mapping[str, object]
     run: Run
     needs: tuple[str, ...] = ()
     resumable: bool = False

@@ -1,4 +1,4 @@
-"""What lies in a run folder, and how is it written so that a crash never leaves half a file?
+"""Reads and writes the files of a run folder, so that a crash never leaves half a file.
 
 Every write goes to a temporary name beside its target, is flushed to disk, and is renamed over it.
 A finished stage is a folder that holds ``record.json``, written last; a folder without one does not
@@ -48,7 +48,7 @@ def _write(path: Path, texts: Iterable[str]) -> None:
         raise
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write `value` as readable JSON, atomically."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, default=_plain) + "\n")
 
@@ -61,12 +61,12 @@ def read_json(path: Path) -> Any:
         raise DataError(f"not valid JSON: {error}", where=str(path)) from error
 
 
-def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+def write_jsonl(path: Path, rows: Iterable[object]) -> None:
     """Write one JSON value per line, atomically, as they come; dataclasses become objects."""
     _write(path, map(jsonl_line, rows))
 
 
-def jsonl_line(row: Any) -> str:
+def jsonl_line(row: object) -> str:
     """One row of a jsonl file, with its line end."""
     return json.dumps(row, ensure_ascii=False, default=_plain) + "\n"
 
@@ -120,13 +120,13 @@ def iterate_jsonl(path: Path, row: type[Row]) -> Iterator[Row]:
 
 
 def _build(row: type[Row], value: Mapping[str, Any], names: set[str]) -> Row:
-    kept = {name: one for name, one in value.items() if name in names}
+    kept = {name: found for name, found in value.items() if name in names}
     if row is Example:
         kept["messages"] = tuple(Message(**message) for message in kept["messages"])
     return row(**kept)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if isinstance(value, Path):
@@ -136,12 +136,12 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def canonical(value: Any) -> Any:
+def canonical(value: object) -> Any:
     """`value` as it will be after a round trip through JSON (tuples become lists)."""
     return json.loads(json.dumps(value, sort_keys=True, default=_plain))
 
 
-def fingerprint(value: Any) -> str:
+def fingerprint(value: object) -> str:
     """A short hash of JSON values, independent of key order."""
     text = json.dumps(value, sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -153,7 +153,7 @@ def fingerprint_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def field_diff(old: Any, new: Any, prefix: str = "") -> list[str]:
+def field_diff(old: object, new: object, prefix: str = "") -> list[str]:
     """The leaves in which two JSON values differ, one line each: ``train.lr: 1e-4 → 2e-4``."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         lines = []
@@ -164,7 +164,7 @@ def field_diff(old: Any, new: Any, prefix: str = "") -> list[str]:
     return [] if old == new else [f"{prefix}: {_brief(old)} → {_brief(new)}"]
 
 
-def _brief(value: Any) -> str:
+def _brief(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else text[:77] + "…"
 

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from holdfast.errors import located
 from holdfast.progress import Progress, default
 from holdfast.runs import stages, store
 from holdfast.runs.plan import Plan, write_plan
-from holdfast.runs.stages import Step
+from holdfast.runs.stages import Stage, Step
 from holdfast.study import combinations, pruning
 from holdfast.study.layout import lay_out
 from holdfast.study.session import Arm, Measuring, Session
@@ -38,7 +38,7 @@ RUNS = Path("runs")
 
 
 def plan(
-    study: Study | str | Path | Mapping[str, Any],
+    study: Study | str | Path | Mapping[str, object],
     folder: str | Path | None = None,
     source: str = "",
 ) -> Plan:
@@ -102,7 +102,7 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
     return laid_out(replace(session, plan=replace(found, arms=planned)), lay_out)
 
 
-def laid_out(session: Session, lay: Any) -> Session:
+def laid_out(session: Session, lay: Callable[[Session], Iterable[Stage]]) -> Session:
     """The session with its stages, in its plan as well."""
     made = tuple(lay(session))
     planned = replace(session.plan, stages=tuple(stage.planned for stage in made))
@@ -143,7 +143,7 @@ def _arm(variant: Variant, source: str) -> Arm:
 
 
 def run(
-    study: Study | str | Path | Mapping[str, Any],
+    study: Study | str | Path | Mapping[str, object],
     folder: str | Path | None = None,
     progress: Progress | None = None,
     source: str = "",
@@ -174,12 +174,12 @@ def run(
     return _run(found, place, progress, source or _source(study), only, rebuild)
 
 
-def as_study(study: Study | str | Path | Mapping[str, Any]) -> Study:
+def as_study(study: Study | str | Path | Mapping[str, object]) -> Study:
     """A study, loaded where it is named by its file."""
     return study if isinstance(study, Study) else load.load(study)
 
 
-def _source(study: Study | str | Path | Mapping[str, Any]) -> str:
+def _source(study: Study | str | Path | Mapping[str, object]) -> str:
     return str(study) if isinstance(study, str | Path) else "study"
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from holdfast import methods
 from holdfast.analysis.collect import (
@@ -114,7 +113,7 @@ def all_shared(session: Session) -> list[SharedWork]:
     return list({one.name: one for one in found}.values())
 
 
-def _data_identity(session: Session, kind: str) -> dict[str, Any]:
+def _data_identity(session: Session, kind: str) -> dict[str, object]:
     train = session.study.train
     return {
         "kind": kind,
@@ -129,7 +128,7 @@ def _data_identity(session: Session, kind: str) -> dict[str, Any]:
     } | ({"cut_template_header": True} if train.cut_template_header else {})
 
 
-def _budget(session: Session, folder: Path) -> Mapping[str, Any]:
+def _budget(session: Session, folder: Path) -> Mapping[str, object]:
     train = session.study.train
     for name, arm in session.arms.items():  # before any GPU time is spent on what comes earlier
         if arm.variant.trains:
@@ -161,7 +160,7 @@ def _shared(session: Session, one: SharedWork) -> Stage:
         **one.identity,
     }
 
-    def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
+    def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         with session.pool.counted(folder) as spent:
             summary = one.run(folder, progress)
         return {**summary, "spent": asdict(spent)}
@@ -175,7 +174,7 @@ def _data(session: Session, arm: str) -> Stage:
     shared = [work.name for method in steps for work in methods.shared_of(method, setting)]
     identity = _data_identity(session, "arm") | {"methods": [methods.identity_of(m) for m in steps]}
 
-    def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
+    def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         examples, notes = list(session.plain), []
         made = {name: session.folder / "shared" / name for name in shared}
         with session.pool.counted(folder) as spent:
@@ -221,7 +220,7 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
     metered = session.study.meters.probes
     read = probes(session.setting(), metered).name if metered else None
 
-    def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
+    def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         session.pool.close()
         data = session.folder / "data" / arm
         job = TrainJob(
@@ -249,14 +248,14 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
     return Stage(f"train/{arm}/seed{seed}", identity, make, needs, True)
 
 
-def _named(spec: ArmSpec) -> list[tuple[str, dict[str, Any] | None]]:
+def _named(spec: ArmSpec) -> list[tuple[str, dict[str, object] | None]]:
     return [pair for step in spec.loss for pair in step.items()]
 
 
 def _stats(session: Session, readings: Sequence[str]) -> Stage:
     plan = session.plan
 
-    def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
+    def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         evidence = from_run.gather(plan)
         results = assemble(
             RunData(
@@ -284,6 +283,6 @@ def _stats(session: Session, readings: Sequence[str]) -> Stage:
     return Stage("stats", identity, make, (*trained, *readings))
 
 
-def _report(session: Session, folder: Path) -> Mapping[str, Any]:
+def _report(session: Session, folder: Path) -> Mapping[str, object]:
     results = from_json(store.read_json(session.folder / "stats" / "results.json"))
     return {"page": write_report(results, folder).name}

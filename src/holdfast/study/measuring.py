@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from holdfast import engines, methods
 from holdfast.engines.resumable import OTHERWISE, REPLIES
@@ -47,7 +46,7 @@ def made_weights(session: Session, point: Point) -> list[Stage]:
         "step": point.step, "scale": point.scale if full else 1.0,
     }  # fmt: skip
 
-    def make(into: Path, progress: Progress) -> Mapping[str, Any]:
+    def make(into: Path, progress: Progress) -> Mapping[str, object]:
         session.pool.close()
         parts = [
             session.folder / session.plan.checkpoint(arm, seed, point.step) for arm, seed in train
@@ -82,7 +81,7 @@ def replies(session: Session, point: Point, task: str) -> Stage:
         "prompts": store.fingerprint([_asked(one) for one in examples]),
     }
 
-    def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
+    def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         _check_there(session, point)
         if point.arm == BASE:
             write_questions(examples, folder)
@@ -96,7 +95,7 @@ def replies(session: Session, point: Point, task: str) -> Stage:
     return Stage(f"replies/{place(point, task)}", identity, make, _weights_of(session, point), True)
 
 
-def _asked(example: Example) -> list[Any]:
+def _asked(example: Example) -> list[object]:
     """All that a reply depends on of what was asked."""
     otherwise = {key: example.meta[key] for key in OTHERWISE if key in example.meta}
     return [example.id, example.messages, *([otherwise] if otherwise else [])]
@@ -147,7 +146,7 @@ def again(session: Session, task: str, time: int) -> Stage:
         update={"seed": session.measuring.samplings[task].seed + time}
     )
 
-    def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
+    def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         return answer_items(
             session.pool,
             session.plan.model,
@@ -171,7 +170,7 @@ def scoring(session: Session, where: str, name: str) -> Stage:
         "bf16": session.study.train.bf16,
     }
 
-    def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
+    def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         said = session.folder / replies
         return score_replies(
             session.pool, session.plan.model, session.measuring.asked[name], said, folder, progress
@@ -195,7 +194,7 @@ def judges_ready(session: Session) -> list[Stage]:
     ]
     models = {store.fingerprint(identity_of(one)): one for one in every if one.guard or one.remote}
 
-    def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
+    def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         needs = {}
         for judge in models.values():
             if judge.remote and (why := judge.absent()):
@@ -276,7 +275,7 @@ def grading(session: Session, where: str, name: str) -> list[Stage]:
     return found
 
 
-def _grader_options(task: Task) -> dict[str, Any]:
+def _grader_options(task: Task) -> dict[str, object]:
     """The task's options that are not already in the items themselves."""
     elsewhere = {"path", "train_path", "items", "train_items", "revision", "instruction"}
     elsewhere |= {"task", "include_path", "overrides"}  # hashed with the items

@@ -118,10 +118,10 @@ class Arm:
         return tuple(found)
 
 
-def _differs(variant: Variant) -> dict[str, Any]:
+def _differs(variant: Variant) -> dict[str, object]:
     """The settings that the arm itself gives, as they are in this variant."""
     train: Mapping[str, Any] = variant.train.model_dump(mode="json")
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name in settings_of(variant.spec.train):
         head, _, last = name.rpartition(".")
         found[name] = (train[head] if head else train)[last]
@@ -213,7 +213,7 @@ class Session:
     arms: Mapping[str, Arm]
     leaks: LeakIndex
     pool: EnginePool
-    identity: Mapping[str, Any]
+    identity: Mapping[str, object]
     gpus: tuple[GPU, ...] = ()
     stages: tuple[Stage, ...] = ()
 
@@ -228,7 +228,7 @@ class Session:
         return self.plan.folder
 
     @property
-    def precision(self) -> dict[str, Any]:
+    def precision(self) -> dict[str, bool | str]:
         """In which precision the untouched model is measured."""
         return {"nf4": self.pool.nf4, "bf16": self.study.train.bf16}
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -25,6 +25,9 @@ from holdfast.tasks import Task, _harness_tasks
 from holdfast.tasks import _harness_metrics as metrics
 from holdfast.tasks import _harness_prompts as prompts
 from holdfast.types import Example, Message, Reading, Reply, Verdict
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import ConfigurableTask
 
 
 class Harness(Task):
@@ -69,7 +72,7 @@ class Harness(Task):
         """
         super().__init__(options)
         self._tasks = _harness_tasks.load(options.task, options.include_path, options.overrides)
-        self._docs: dict[tuple[str, str], list[Any]] = {}
+        self._docs: dict[tuple[str, str], list[object]] = {}
         self._examples: dict[str, list[Example]] = {}
         name, first = next(iter(self._tasks.items()))
         self._metric = metrics.metric(name, first, options.metric)
@@ -86,10 +89,10 @@ class Harness(Task):
         self.sampling = prompts.generation(first)
         self.label = self._label(first)
 
-    def _label(self, first: Any) -> str:
-        one, many, options = first.config, len(self._tasks), self.options
+    def _label(self, first: ConfigurableTask) -> str:
+        config, many, options = first.config, len(self._tasks), self.options
         shots = {prompts.shots(task, options.num_fewshot) for task in self._tasks.values()}
-        parts = [f"{self._metric} of {Path(options.task).stem if many > 1 else one.task}"]
+        parts = [f"{self._metric} of {Path(options.task).stem if many > 1 else config.task}"]
         if many > 1:
             parts[0] += f" ({many} tasks, mean over items)"
         if len(self._filters) > 1:
@@ -102,8 +105,8 @@ class Harness(Task):
             parts.append("with a system instruction")
         if unfollowed := prompts.ignored(first):
             parts.append(f"without {', '.join(unfollowed)}")
-        if (one.repeats or 1) > 1:
-            parts.append(f"once instead of {one.repeats} times")
+        if (config.repeats or 1) > 1:
+            parts.append(f"once instead of {config.repeats} times")
         parts.append(f"task version {first.VERSION}, lm_eval {_harness_tasks.version()}")
         return ", ".join(parts)
 
@@ -134,19 +137,19 @@ class Harness(Task):
         self._examples[split] = found
         return list(found)
 
-    def _documents(self, name: str, split: str) -> list[Any]:
+    def _documents(self, name: str, split: str) -> list[object]:
         if (name, split) not in self._docs:
             self._docs[name, split] = list(prompts.docs(self._tasks[name], split))
         return self._docs[name, split]
 
     def _example(
-        self, name: str, split: str, number: int, doc: Any, asked: prompts.Asked, mark: str
+        self, name: str, split: str, number: int, doc: object, asked: prompts.Asked, mark: str
     ) -> Example:
         task = self._tasks[name]
         answer = metrics.gold(task, doc)
         if answer is not None and asked.prefix and split == "train":
             answer = f"{asked.prefix.rstrip()} {answer}"
-        meta: dict[str, Any] = {
+        meta: dict[str, object] = {
             "question": prompts.question(task, doc),
             "group": name if len(self._tasks) > 1 else "",
             "of": store.fingerprint([mark, json.dumps(doc, sort_keys=True, default=str)]),
@@ -174,7 +177,7 @@ class Harness(Task):
         group = str(example.meta.get("group", ""))
         name, split, number = _place(example.id)
         task, doc = self._tasks[name], self._documents(name, split)[number]
-        responses: list[Any] = [reply.text]
+        responses: list[object] = [reply.text]
         if task.OUTPUT_TYPE != "generate_until":
             if LIKELIHOODS not in example.meta:  # an answer to learn from, given as text
                 right = reply.text.strip() == (example.target or "").strip()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from holdfast.config import TrainSpec
 from holdfast.data.chat import Encoded
@@ -57,7 +57,7 @@ def adapter_config(model: PreTrainedModel, spec: TrainSpec) -> PeftConfig:
     chosen = {name: one for name, one in matrices.items() if _is_chosen(name, names, lora.layers)}
     if not chosen:
         raise _no_such(f"of {lora.target_modules!r}", matrices)
-    common: dict[str, Any] = {"target_modules": names, "task_type": "CAUSAL_LM"}
+    common: dict[str, object] = {"target_modules": names, "task_type": "CAUSAL_LM"}
     layers = None if lora.layers is None else list(lora.layers)
     if lora.variant == "oft":
         for name, module in chosen.items():

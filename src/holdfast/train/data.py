@@ -20,6 +20,7 @@ from holdfast.methods import ANCHOR, PROBE, TASK, Term
 from holdfast.types import Example, ModelRef
 
 if TYPE_CHECKING:
+    import torch
     from datasets import Dataset
     from transformers import GenerationConfig
 
@@ -126,7 +127,9 @@ def _generation_config(ref: ModelRef) -> GenerationConfig | None:
         return None
 
 
-def collate(batch: Sequence[Mapping[str, Any]], pad: int) -> dict[str, Any]:
+def collate(
+    batch: Sequence[Mapping[str, Sequence[Sequence[float]]]], pad: int
+) -> dict[str, torch.Tensor]:
     """Pad the rows of one micro-batch to a rectangle.
 
     Args:

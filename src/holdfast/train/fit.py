@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from holdfast import models
 from holdfast.data.batching import deal, regroup
@@ -33,6 +33,7 @@ from holdfast.train.watch import Planned, watch
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import SFTConfig
 
@@ -49,7 +50,7 @@ def fit(
     terms: Sequence[Term] = (),
     meters: Meters | None = None,
     progress: Progress | None = None,
-) -> Mapping[str, Any]:
+) -> Mapping[str, object]:
     """Train one arm with one seed, in this process or as one of several.
 
     Args:
@@ -114,7 +115,7 @@ class _Run:
         return self.job.device == "cuda" if asked is None else asked
 
 
-def _train(run: _Run) -> dict[str, Any]:
+def _train(run: _Run) -> dict[str, object]:
     job, rank = run.job, Rank.current()
     if job.plan is not None:
         placement.check_world(job.plan, rank.world_size)
@@ -208,7 +209,7 @@ def _load(run: _Run) -> PreTrainedModel:
         )  # fmt: skip
 
 
-def _adapted(run: _Run, model: PreTrainedModel) -> Any:
+def _adapted(run: _Run, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
     job = run.job
     if job.train.method == "full":
         return model
@@ -218,7 +219,7 @@ def _adapted(run: _Run, model: PreTrainedModel) -> Any:
     return adapted
 
 
-def _longest(run: _Run, trainer: Trainer, slots: Slots, pad: int) -> dict[str, Any]:
+def _longest(run: _Run, trainer: Trainer, slots: Slots, pad: int) -> dict[str, torch.Tensor]:
     """The micro-batch with most padded tokens, collated."""
     lengths = [row.cost.tokens for row in run.data.rows]
 
@@ -264,7 +265,7 @@ def _train_from(start: Path | None, run: _Run, trainer: Trainer) -> None:
             file.writelines(store.jsonl_line(event) for event in trainer.events)
 
 
-def _summary(run: _Run, trainer: Trainer, dealt: Slots) -> dict[str, Any]:
+def _summary(run: _Run, trainer: Trainer, dealt: Slots) -> dict[str, object]:
     budget, stopped = run.job.budget, run.stopped_at
     done = dealt[: stopped * budget.micro_batches] if stopped else dealt
     seen = [index for slot in done for index in slot]

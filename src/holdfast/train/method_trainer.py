@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from holdfast import models
 from holdfast.config import TrainSpec
@@ -43,6 +43,7 @@ from holdfast.types import Example
 
 if TYPE_CHECKING:
     import torch
+    from transformers import Trainer
 
 BF16 = "torch.bfloat16"
 MARKS = {"dropped", "kl"}
@@ -75,7 +76,7 @@ def train_with(
     examples: Sequence[Example],
     meters: Meters | None,
     progress: Progress,
-) -> Mapping[str, Any]:
+) -> Mapping[str, object]:
     """Train one arm with one seed, with a method's own trainer, on one device.
 
     Args:
@@ -169,7 +170,7 @@ def _start(folder: Path, method: LossMethod) -> Path | None:
     return checkpoints.last_complete(folder)
 
 
-def _train(run: _Run, examples: Sequence[Example]) -> dict[str, Any]:
+def _train(run: _Run, examples: Sequence[Example]) -> dict[str, object]:
     job, budget = run.job, run.job.budget
     start = _start(job.folder, run.method)
     done = checkpoints.step_of(start) if start else 0
@@ -231,7 +232,7 @@ def _lesson(run: _Run, examples: Sequence[Example], done: int) -> Lesson:
     )  # fmt: skip
 
 
-def _trainer(run: _Run, lesson: Lesson) -> Any:
+def _trainer(run: _Run, lesson: Lesson) -> Trainer:
     """The method's trainer, counted.
 
     Raises:

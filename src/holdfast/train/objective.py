@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
@@ -21,8 +21,11 @@ from holdfast.methods import Term
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from transformers.modeling_outputs import ModelOutput
 
 WEIGHTS = "kl_weights"
+Outputs: TypeAlias = "ModelOutput | SimpleNamespace"
+"""What TRL's fused head returns, or the same fields made from whole logits; and `extra`."""
 
 
 @dataclass(slots=True)
@@ -43,7 +46,7 @@ class Objective:
         plain: torch.nn.Module,
         inputs: Mapping[str, torch.Tensor],
         weights: torch.Tensor | None,
-    ) -> Any:
+    ) -> Outputs:
         """Run the model on one micro-batch.
 
         Args:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
-from typing import Any
 
 from holdfast.config import Study
 from holdfast.errors import DoesNotFit, UsageError
@@ -85,7 +84,7 @@ def run(
     gpus: Sequence[GPU],
     progress: Progress,
     answer_tokens: int | None = None,
-) -> Mapping[str, Any]:
+) -> Mapping[str, object]:
     """Train one arm with one seed where it belongs.
 
     Args:
@@ -122,10 +121,10 @@ def run(
     )
     path = job.launch_folder / "job.json"
     progress.say(f"starting {torchrun.printable(plan, path, {})}")
-    events: list[dict[str, Any]] = []
+    events: list[dict[str, object]] = []
     used = [plan]
 
-    def following(failed: MemoryPlan, event: Mapping[str, Any]) -> MemoryPlan | None:
+    def following(failed: MemoryPlan, event: Mapping[str, object]) -> MemoryPlan | None:
         new = next_plan(report.candidates, failed, study.hardware.allow)
         used.extend([new] if new else [])
         return new

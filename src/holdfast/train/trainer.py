@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from trl import SFTTrainer
@@ -30,12 +30,15 @@ from holdfast.memory.out_of_memory import (
     unrecoverable,
 )
 from holdfast.methods import Term
-from holdfast.train.objective import WEIGHTS, Objective
+from holdfast.train.objective import WEIGHTS, Objective, Outputs
+
+if TYPE_CHECKING:
+    from transformers.trainer_utils import TrainOutput
 
 SPLIT = "split.json"
 """In a checkpoint: how many examples at a time its run had come down to."""
 
-Batch = Mapping[str, Any]
+Batch = dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -78,7 +81,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
             kwargs: see `SFTTrainer`.
         """
         super().__init__(*args, **kwargs)
-        self.events: list[dict[str, Any]] = []
+        self.events: list[dict[str, object]] = []
         self.most_examples: int | None = None
         self._objective = Objective(terms) if terms else None
         self._recover, self._say = recover, say or logging.getLogger(__name__).warning
@@ -90,7 +93,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
 
     def train(
         self, resume_from_checkpoint: str | None = None, *args: object, **kwargs: object
-    ) -> Any:
+    ) -> TrainOutput:
         """Train; see `SFTTrainer.train`.
 
         Raises:
@@ -108,10 +111,13 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
             failure = failure_of(error)
         raise self._give_up(f"{self._phase} ran out of memory", failure)
 
-    def get_batch_samples(self, *args: object, **kwargs: object) -> Any:
+    def get_batch_samples(
+        self, *args: object, **kwargs: object
+    ) -> tuple[list[Batch], torch.Tensor | None]:
         """Fetch the micro-batches of one optimiser step, which starts here."""
         self._phase, self._step = "forward", None
-        return super().get_batch_samples(*args, **kwargs)
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        return batches, items
 
     def training_step(
         self, model: torch.nn.Module, inputs: Batch, num_items_in_batch: torch.Tensor | None = None
@@ -141,10 +147,10 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
     def compute_loss(
         self,
         model: torch.nn.Module,
-        inputs: dict[str, Any],
+        inputs: Batch,
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
-    ) -> Any:
+    ) -> torch.Tensor | tuple[torch.Tensor, object]:
         """See `SFTTrainer.compute_loss`; what follows it is the backward pass."""
         self._phase = "forward"
         self._faults.at("forward", self._tokens)
@@ -159,14 +165,14 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
         self,
         objective: Objective,
         model: torch.nn.Module,
-        inputs: dict[str, Any],
+        inputs: Batch,
         items: torch.Tensor | None,
     ) -> torch.Tensor:
         """TRL's loss, and what the terms add to it."""
-        outputs: list[Any] = []
+        outputs: list[Outputs] = []
         weights = inputs.pop(WEIGHTS, None)
 
-        def forward(fused_lm_head: bool = True, **given: Any) -> Any:
+        def forward(fused_lm_head: bool = True, **given: torch.Tensor) -> Outputs:
             plain = self.accelerator.unwrap_model(self.model)
             outputs.append(objective.forward(model, plain, given, weights))
             return outputs[-1]
@@ -182,7 +188,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
         processes = self.accelerator.num_processes if items is not None else 1
         return loss + (more / every.to(more.device) * processes).to(loss.device)
 
-    def create_optimizer(self, *args: object, **kwargs: object) -> Any:
+    def create_optimizer(self, *args: object, **kwargs: object) -> torch.optim.Optimizer:
         """See `SFTTrainer.create_optimizer`."""
         optimizer = super().create_optimizer(*args, **kwargs)
         optimizer.register_step_post_hook(lambda *_: self._faults.at("step"))
@@ -203,7 +209,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
     ) -> list[torch.Tensor] | Failure:
         """Their losses, or what went wrong; the exception and what it holds are gone by then."""
         try:
-            losses = [self._micro_batch(model, one, items) for one in batches]
+            losses = [self._micro_batch(model, batch, items) for batch in batches]
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -300,7 +306,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
                 values[before.get(key, 0) :] = [mean]
 
 
-def split(inputs: Batch, most: int | None) -> list[dict[str, Any]]:
+def split(inputs: Batch, most: int | None) -> list[Batch]:
     """A micro-batch in even pieces of at most `most` examples, without needless padding.
 
     Args:
@@ -312,7 +318,7 @@ def split(inputs: Batch, most: int | None) -> list[dict[str, Any]]:
     count = 1 if most is None else -(-rows // most)
     if count == 1:
         return [dict(inputs)]
-    pieces: list[dict[str, Any]] = [dict(inputs) for _ in range(count)]
+    pieces: list[Batch] = [dict(inputs) for _ in range(count)]
     for key, value in inputs.items():
         if isinstance(value, torch.Tensor) and value.shape[:1] == (rows,):
             for piece, part in zip(pieces, value.tensor_split(count), strict=True):
