@@ -21,7 +21,7 @@ from holdfast.lab import model_folder
 from holdfast.models import ModelRef, external, peft_adapter
 from holdfast.models.external import ExternalModel
 from holdfast.progress import Silent
-from holdfast.report.html import page as html
+from holdfast.report import write as html
 from holdfast.report.words import percent
 from holdfast.runs import store
 

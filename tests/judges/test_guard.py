@@ -39,7 +39,7 @@ from holdfast.memory.hardware.devices import GPU
 from holdfast.models import ModelRef, load_tokenizer
 from holdfast.progress import Silent
 from holdfast.report import markdown
-from holdfast.report.html import page as html
+from holdfast.report import write as html
 from holdfast.runs import store
 from holdfast.types import Example, Message, Reply, Verdict
 

@@ -15,9 +15,9 @@ from fixtures.report import LABEL, SCRIPT, Page, build
 from holdfast.analysis import budget
 from holdfast.analysis.results import Cell, Results, Share, from_json, to_json
 from holdfast.report import markdown, tables, words
-from holdfast.report.charts import axis, labels, marks, plots
+from holdfast.report import write as html
+from holdfast.report.charts import axis, marks, plots
 from holdfast.report.console import table
-from holdfast.report.html import page as html
 from holdfast.report.words import spelled
 from holdfast.report.write import write_report
 
@@ -282,7 +282,7 @@ def test_a_family_shares_its_colour_and_its_variants_differ_in_shape() -> None:
 
 
 def test_names_are_moved_apart_and_stay_inside() -> None:
-    placed = labels.spread([50, 51, 52, 99], 14, 10, 100)
+    placed = plots.spread([50, 51, 52, 99], 14, 10, 100)
     assert all(b - a >= 13.999 for a, b in pairwise(placed))
     assert placed[-1] <= 100
 
@@ -453,8 +453,8 @@ def test_no_figure_is_cut_off_in_a_terminal(width: int) -> None:
 
 
 def test_long_names_keep_the_end_in_which_variants_differ() -> None:
-    assert labels.clip("gentle-lr0.0001", 12) == "gentl…0.0001"
-    assert labels.clip("replay", 12) == "replay"
+    assert plots.clip("gentle-lr0.0001", 12) == "gentl…0.0001"
+    assert plots.clip("replay", 12) == "replay"
 
 
 def test_small_changes_have_room_on_an_axis_spaced_by_roots() -> None:

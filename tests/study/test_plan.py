@@ -140,7 +140,7 @@ def test_an_opened_run_has_everything_by_name(finished: Path) -> None:
 
 
 def test_pruning_reads_the_plan(tiny_model: Path, tmp_path: Path) -> None:
-    from holdfast.study import pruning
+    from holdfast.study import prune
 
     run_study(write_study(tmp_path, tiny_model, seeds=[1], arms={"sft": {}}), tmp_path / "runs")
     planned = read_plan(tmp_path / "runs" / "s")
@@ -148,5 +148,5 @@ def test_pruning_reads_the_plan(tiny_model: Path, tmp_path: Path) -> None:
     limited = replace(planned, study=planned.study.model_copy(update={"train": train}))
     write_plan(limited)
     kept = {one.name for one in (tmp_path / "runs/s/train/sft/seed1").glob("checkpoint-*")}
-    gone = pruning.prune(read_plan(tmp_path / "runs" / "s"))
+    gone = prune(read_plan(tmp_path / "runs" / "s"))
     assert {one.name for one in gone} < kept

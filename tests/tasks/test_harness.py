@@ -24,7 +24,7 @@ from holdfast.grading.grade import read_readings
 from holdfast.lab import model_folder
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
-from holdfast.tasks import _harness_metrics, _harness_prompts, _harness_tasks
+from holdfast.tasks import _harness_prompts, _harness_tasks
 from holdfast.types import Example, Message, Reading, Reply
 
 DATA = TESTS / "data" / "harness"
@@ -335,7 +335,7 @@ def test_a_changed_definition_is_told_from_the_old_one(overrides: dict[str, Any]
     code = [
         _build("sums", overrides | {"process_results": f})._tasks["sums"] for f in (_all, _none)
     ]
-    marks = [_harness_metrics.definition(task) for task in (one, same, other, *code)]
+    marks = [_harness_tasks.definition(task) for task in (one, same, other, *code)]
     assert marks[0] == marks[1] and len(set(marks)) == 4
 
 

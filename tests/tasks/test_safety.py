@@ -18,9 +18,9 @@ from holdfast.errors import DataError, StudyError
 from holdfast.grading import perplexity, safety_outcomes
 from holdfast.progress import Silent
 from holdfast.report import markdown
-from holdfast.report.html import page as html
+from holdfast.report import write as html
 from holdfast.runs import store
-from holdfast.tasks._gsm_danger_scenes import HELDOUT, TEST
+from holdfast.tasks.gsm_danger import HELDOUT, TEST
 from holdfast.types import Example, Reading, Reply, Verdict
 
 AILUMINATE = "ailuminate/airr_official_1.0_demo_en_us_prompt_set_release.csv"

@@ -20,9 +20,9 @@ from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.models import LAB_FOLDER, ModelRef
 from holdfast.progress import Silent
 from holdfast.runs import store
-from holdfast.train import data
+from holdfast.train import data, stage
 from holdfast.train.job import TrainJob
-from holdfast.train.launch import recovery, torchrun, worker
+from holdfast.train.launch import torchrun, worker
 from holdfast.types import Example, Message
 
 ROUNDING = 1e-5
@@ -57,7 +57,7 @@ def _run(job: TrainJob, plan: MemoryPlan, *then: MemoryPlan, **more: Any) -> dic
         return left.pop(0) if left else None
 
     more = {"progress": Silent(), "here": worker.train} | more
-    found = recovery.train(job, plan, next_plan=next_plan, events=events, **more)
+    found = stage.train(job, plan, next_plan=next_plan, events=events, **more)
     assert not left, "every plan was used"
     return found | {"events": events}
 

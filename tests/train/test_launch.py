@@ -23,8 +23,9 @@ from holdfast.errors import ModelError, OutOfMemory, TrainingError, UsageError
 from holdfast.memory.memory_plan import Breakdown, MemoryPlan
 from holdfast.progress import Silent
 from holdfast.runs import store
+from holdfast.train import stage
 from holdfast.train.job import TrainJob, read_job, write_job
-from holdfast.train.launch import recovery, torchrun
+from holdfast.train.launch import torchrun
 from holdfast.types import ModelRef
 
 ONE = MemoryPlan("single", gpus=(0,), predicted=(Breakdown(weights=1 << 30),))
@@ -164,7 +165,7 @@ def test_the_next_plan_goes_on_in_a_fresh_process(tmp_path: Path) -> None:
         return SMALLER
 
     job = _job(tmp_path)
-    found = recovery.train(job, ONE, seen, next_plan, events, here=_never, build=build)
+    found = stage.train(job, ONE, seen, next_plan, events, here=_never, build=build)
     assert found == {"steps": 6}
     assert asked == [(ONE, "backward", 1 << 30, 7)]
     assert seen.steps == 6
@@ -182,7 +183,7 @@ def test_without_a_next_plan_it_is_said_what_to_do(tmp_path: Path) -> None:
     build = _stub("sys.exit(75)")
     events: list[dict[str, Any]] = []
     with pytest.raises(OutOfMemory, match="holdfast plan"):
-        recovery.train(
+        stage.train(
             _job(tmp_path), ONE, Silent(), lambda *_: None, events, here=_never, build=build
         )
     assert [event["to"] for event in events] == [None]
@@ -192,7 +193,7 @@ def test_a_typed_error_arrives_as_it_was(tmp_path: Path) -> None:
     error = {"type": "ModelError", "message": "gone", "where": "m", "remedy": "fetch it"}
     build = _stub(f"(desk / 'error.json').write_text({json.dumps(json.dumps(error))}); sys.exit(3)")
     with pytest.raises(ModelError) as found:
-        recovery.train(_job(tmp_path), ONE, Silent(), _never, [], here=_never, build=build)
+        stage.train(_job(tmp_path), ONE, Silent(), _never, [], here=_never, build=build)
     assert str(found.value) == "m: gone\n  → fetch it"
 
 
@@ -200,7 +201,7 @@ def test_old_answers_are_not_believed(tmp_path: Path) -> None:
     desk = _job(tmp_path).launch_folder
     store.write_json(desk / "oom.json", {"phase": "load"})
     with pytest.raises(TrainingError, match="code 4"):
-        recovery.train(
+        stage.train(
             _job(tmp_path), ONE, Silent(), _never, [], here=_never, build=_stub("sys.exit(4)")
         )
 
@@ -208,7 +209,7 @@ def test_old_answers_are_not_believed(tmp_path: Path) -> None:
 def test_a_crash_shows_its_last_lines_and_the_log(tmp_path: Path) -> None:
     build = _stub("print('early'); raise KeyError('lost')")
     with pytest.raises(TrainingError, match="KeyError: 'lost'") as found:
-        recovery.train(_job(tmp_path), ONE, Silent(), _never, [], here=_never, build=build)
+        stage.train(_job(tmp_path), ONE, Silent(), _never, [], here=_never, build=build)
     log = Path(found.value.where)
     assert "early" in log.read_text()
 
@@ -216,7 +217,7 @@ def test_a_crash_shows_its_last_lines_and_the_log(tmp_path: Path) -> None:
 @pytest.mark.parametrize("code", ["os.kill(os.getpid(), 9)", "print('Signal 9 (SIGKILL)'); 1/0"])
 def test_killed_by_the_host(tmp_path: Path, code: str) -> None:
     with pytest.raises(TrainingError, match="out of host memory"):
-        recovery.train(_job(tmp_path), ONE, Silent(), _never, [], here=_never, build=_stub(code))
+        stage.train(_job(tmp_path), ONE, Silent(), _never, [], here=_never, build=_stub(code))
 
 
 def test_cpu_plans_stay_in_this_process(tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ def test_cpu_plans_stay_in_this_process(tmp_path: Path) -> None:
         return {"steps": 6}
 
     job = _job(tmp_path)
-    assert recovery.train(job, plan, Silent(), _never, [], here=here, build=_never) == {"steps": 6}
+    assert stage.train(job, plan, Silent(), _never, [], here=here, build=_never) == {"steps": 6}
 
 
 STAYS = (
@@ -263,7 +264,7 @@ class Stops(Silent):
 
 def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        recovery.train(_job(tmp_path), ONE, Stops(), _never, [], here=_never, build=_stub(STAYS))
+        stage.train(_job(tmp_path), ONE, Stops(), _never, [], here=_never, build=_stub(STAYS))
     pids = [int(one) for one in (tmp_path / "pids").read_text().split()]
     _wait(lambda: all(map(_gone, pids)), f"{pids} are left")
 
@@ -275,7 +276,7 @@ def test_a_stopped_launcher_leaves_no_worker(tmp_path: Path, number: int) -> Non
         "import sys; sys.path[:0] = sys.argv[2].split(':')\n"
         "import test_launch as t; from pathlib import Path\n"
         "job = t._job(Path(sys.argv[1]))\n"
-        "t.recovery.train(job, t.ONE, t.Silent(), t._never, [], here=t._never, "
+        "t.stage.train(job, t.ONE, t.Silent(), t._never, [], here=t._never, "
         "build=t._stub(t.STAYS))\n"
     )
     place = os.pathsep.join((str(TESTS), str(TESTS / "train")))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from holdfast import environment
-from holdfast.analysis import costs
 from holdfast.analysis.agreement import agreement
 from holdfast.analysis.arrays import Measured
 from holdfast.analysis.caveats import UNSCORED_LIMIT
@@ -20,8 +19,9 @@ from holdfast.grading.grade import read_readings
 from holdfast.grading.judge import read_verdicts
 from holdfast.grading.safety_outcomes import INCOHERENT, UNSURE
 from holdfast.judges import VOTES
+from holdfast.memory.model.shape import read_shape
 from holdfast.runs import store
-from holdfast.runs.plan import Plan, again_place, member_place, place
+from holdfast.runs.plan import ArmPlan, Plan, again_place, member_place, place
 from holdfast.train import meters
 from holdfast.types import BASE, Point, Reading
 
@@ -56,7 +56,7 @@ def arm_infos(plan: Plan) -> list[ArmInfo]:
         data = _summary(plan.folder / "data" / arm.source)
         folders = [plan.folder / "train" / arm.source / f"seed{s}" for s in plan.study.seeds]
         runs = [_summary(folder) for folder in folders]
-        spent = costs.of_arm(plan, source, data, runs, folders)
+        spent = cost_of(plan, source, data, runs, folders)
         found.append(
             ArmInfo(
                 name=name,
@@ -252,3 +252,73 @@ def replies_shown(plan: Plan, count: int) -> list[ReplyShown]:
 def _summary(folder: Path) -> dict[str, Any]:
     summary: dict[str, Any] = store.read_json(folder / store.RECORD)["summary"]
     return summary
+
+
+FORWARD = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Of one arm; means over its seeds where there are several trainings.
+
+    Attributes:
+        seconds: of training.
+        shared_seconds: of work that other arms may share.
+        flops: estimate of all of it.
+        tokens: put through the model in training.
+        generated_tokens: written by the model, for its data or in training.
+    """
+
+    seconds: float
+    shared_seconds: float
+    flops: float
+    tokens: int
+    generated_tokens: int
+
+
+def cost_of(
+    plan: Plan,
+    arm: ArmPlan,
+    data: Mapping[str, Any],
+    runs: Sequence[Mapping[str, Any]],
+    folders: Sequence[Path],
+) -> Costs:
+    """What one arm cost beyond its equal budget: seconds, tokens and arithmetic.
+
+    Arithmetic is estimated as usual (Kaplan et al. 2020, arXiv:2001.08361): a forward pass takes
+    two operations per parameter and token, a backward pass four; with adapters the gradients of the
+    frozen weights are not formed, so that it takes two; recomputed activations cost another forward
+    pass. Attention over the sequence is left out. Shared work counts in full for each arm that uses
+    it.
+
+    Args:
+        plan: its study.
+        arm: one that trains.
+        data: the summary of its data stage.
+        runs: the summaries of its trainings.
+        folders: of its trainings.
+    """
+    train = arm.training
+    backward = 4.0 if train["method"] == "full" else 2.0
+    each = FORWARD + backward + (FORWARD if train["gradient_checkpointing"] else 0.0)
+    tokens = _mean(run["tokens"] for run in runs)
+    reference = _mean(run["reference_tokens"] for run in runs)
+    written = _mean(run["generated_tokens"] for run in runs)
+    probed = _mean(run.get("probe_tokens", 0) for run in runs)
+    passes = each * tokens + FORWARD * (reference + written) + 3 * FORWARD * probed
+    records = [store.read_json(plan.folder / "shared" / name / store.RECORD) for name in arm.shared]
+    spent = [record["summary"]["spent"] for record in records] + [data["spent"]]
+    passes += FORWARD * sum(one["read"] + one["written"] for one in spent)
+    return Costs(
+        seconds=round(_mean(_seconds(folder) for folder in folders), 1),
+        shared_seconds=round(
+            sum(record["seconds"] for record in records) + data["spent"]["seconds"], 1
+        ),
+        flops=passes * read_shape(plan.model.base, plan.model.revision).active_parameters,
+        tokens=round(tokens),
+        generated_tokens=round(written + sum(one["written"] for one in spent)),
+    )
+
+
+def _seconds(folder: Path) -> float:
+    return float(store.read_json(folder / store.RECORD)["seconds"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -59,3 +61,22 @@ def shown(quiet: bool) -> AbstractContextManager[Progress]:
     from holdfast import progress
 
     return nullcontext(progress.Silent()) if quiet else progress.default()
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' progress bars and notices out of ours; HOLDFAST_VERBOSE=1 shows them."""
+    if os.environ.get("HOLDFAST_VERBOSE"):
+        return
+    import warnings
+
+    warnings.simplefilter("ignore")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    for name, value in (
+        ("TRANSFORMERS_VERBOSITY", "error"),
+        ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
+        ("HF_DATASETS_DISABLE_PROGRESS_BARS", "1"),
+        ("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1"),
+        ("BITSANDBYTES_NOWELCOME", "1"),
+        ("TQDM_DISABLE", "1"),
+    ):
+        os.environ.setdefault(name, value)

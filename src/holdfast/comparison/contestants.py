@@ -1,4 +1,4 @@
-"""Who is compared, under which name, and through which engine?"""
+"""Finds the base and the tuned models of a comparison, their names and their engines."""
 
 from __future__ import annotations
 

@@ -12,19 +12,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Protocol
 
 from holdfast.config import Section
 from holdfast.config.load import parse
 from holdfast.engines import Engine
 from holdfast.errors import HoldfastError
+from holdfast.memory.hardware.devices import GPU
 from holdfast.models import ModelRef
 from holdfast.progress import Progress
 from holdfast.registry import Registry, anchored
 from holdfast.types import Example, Reply, Verdict
-
-if TYPE_CHECKING:
-    from holdfast.judges._guard import Guard
 
 JUDGES = {
     "refusal": "holdfast.judges.refusal:RefusalJudge",
@@ -85,6 +83,19 @@ class ParsedVerdict:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
+class JudgeModel(Protocol):
+    """The language model behind a judge, as a study handles it; `_guard.Guard` is one."""
+
+    def identity(self) -> Mapping[str, object]:
+        """All that its verdicts depend on."""
+
+    def check(self) -> None:
+        """Look at a local folder before anything runs."""
+
+    def needs(self, gpus: Sequence[GPU]) -> float:
+        """GiB that it takes on these GPUs for one reply."""
+
+
 class Judge(ABC):
     """Labels replies with one of `LABELS`. `judge` must be written; the rest has a default.
 
@@ -108,7 +119,7 @@ class Judge(ABC):
     code: str = ""
     name: str = ""
     title: str = ""
-    guard: Guard | None = None
+    guard: JudgeModel | None = None
     options: Any = None
 
     def __init__(self, options: Any = None) -> None:

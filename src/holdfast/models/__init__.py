@@ -1,18 +1,25 @@
-"""Finds, checks, loads, places and changes model weights."""
+"""Finds, checks, loads, places and changes model weights.
 
-from holdfast.config import LAB, LAB_FOLDER
-from holdfast.models.loading import (
-    describe_device,
-    empty_cache,
-    identity,
-    load_model,
-    load_tokenizer,
-    pick_device,
-    pick_dtype,
-    reference,
-    require_torch,
-)
+Everything that loads a model goes through here, so that dtype, device and safety (safetensors only,
+no remote code unless asked for) are decided in one place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holdfast.config import LAB, LAB_FOLDER, ModelSpec
+from holdfast.environment import install_command
+from holdfast.errors import MissingDependency, ModelError
+from holdfast.models.files import check_folder, sampled_hash
 from holdfast.types import ModelRef
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
     "LAB",
@@ -28,3 +35,193 @@ __all__ = [
     "reference",
     "require_torch",
 ]
+
+
+def reference(spec: ModelSpec) -> ModelRef:
+    """The model that a study names; `lab` is the one that comes with the package.
+
+    Raises:
+        ModelError: a local folder that lacks what is needed (`check_folder`).
+    """
+    if spec.id == LAB:
+        return ModelRef(str(LAB_FOLDER))
+    if spec.id.startswith((".", "/", "~")) or Path(spec.id).expanduser().is_dir():
+        folder = Path(spec.id).expanduser()
+        check_folder(folder)
+        return ModelRef(str(folder), None, None, spec.trust_remote_code)
+    if spec.id.count("/") > 1:
+        raise ModelError("is neither a folder nor a hub id", where=spec.id, remedy="check the path")
+    return ModelRef(spec.id, spec.revision, None, spec.trust_remote_code)
+
+
+def identity(ref: ModelRef) -> dict[str, object]:
+    """What makes this model this model: hub id and revision, or a hash of the folder's files.
+
+    Large weight files are hashed by size and by sampled megabytes (first, last and 62 between), so
+    that a 15 GB folder takes a moment and two fine-tunes of one base still differ.
+    """
+    folder = Path(ref.base)
+    if not folder.is_dir():
+        return {"id": ref.base, "revision": ref.revision}
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in {".json", ".safetensors", ".jinja", ".model", ".txt"}:
+            digest.update(path.name.encode())
+            digest.update(sampled_hash(path))
+    return {"sha256": digest.hexdigest()[:16]}
+
+
+def pick_device(wanted: str) -> str:
+    """`cuda` or `cpu`; `auto` takes the GPU when there is one."""
+    torch = require_torch()
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ModelError(
+            "hardware.device is cuda, but torch sees no GPU",
+            remedy="run `holdfast doctor`, or set `hardware: {device: auto}`",
+        )
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return wanted
+
+
+def pick_dtype(device: str, bf16: bool | str) -> torch.dtype:
+    """bfloat16 where asked for, or on a GPU that does it natively; else float32."""
+    torch = require_torch()
+    if bf16 == "auto":
+        bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if bf16 else torch.float32
+
+
+def describe_device(device: str, dtype: torch.dtype) -> str:
+    """The device and the precision in words, for the record."""
+    torch = require_torch()
+    name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    return f"{name}, {str(dtype).removeprefix('torch.')}"
+
+
+def empty_cache() -> None:
+    """Give the GPU's cached memory back."""
+    torch = require_torch()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def require_torch() -> Any:
+    """Import torch, or say how to install it; the CPU is kept from slowing down on denormals."""
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingDependency(
+            "training and answering need PyTorch, transformers, TRL and PEFT",
+            remedy=install_command("train"),
+        ) from error
+    torch.set_flush_denormal(True)
+    return torch
+
+
+def load_tokenizer(ref: ModelRef, chats: bool = True) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, padded on the left; without a pad token of its own it pads with eos.
+
+    Padding is masked and has no loss, so that is safe: real end-of-turn tokens keep their labels.
+
+    Args:
+        ref: the model.
+        chats: refuse it at once where it has no chat template.
+
+    Raises:
+        ModelError: it cannot be loaded or has no chat template.
+    """
+    require_torch()
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(ref.base, **ref.loading())
+    except Exception as error:  # a torn tokenizer.json raises whatever its reader stumbles over
+        raise _not_loaded(ref, "tokenizer", error) from error
+    if chats and not tokenizer.chat_template:
+        raise ModelError(
+            "its tokenizer has no chat template",
+            where=ref.base,
+            remedy="use the instruction-tuned model, or add a chat_template.jinja to the folder",
+        )
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(
+    ref: ModelRef,
+    dtype: torch.dtype,
+    device: str,
+    nf4: bool = False,
+    device_map: Mapping[str, int | str] | None = None,
+    shared_out: bool = False,
+) -> PreTrainedModel:
+    """The plain base model (no adapter), with dtype and placement explicit.
+
+    Args:
+        ref: which weights; its adapter is not applied here.
+        dtype: of the weights, or of the computation when `nf4`.
+        device: `cpu` or `cuda`.
+        nf4: 4-bit NormalFloat with double quantisation (QLoRA, arXiv:2305.14314).
+        device_map: module name to GPU or "cpu"; None: all on `device`.
+        shared_out: NF4 weights are stored such that FSDP2 can shard them.
+
+    Raises:
+        ModelError: it cannot be loaded, or has no safetensors.
+        MissingDependency: NF4 without bitsandbytes.
+    """
+    require_torch()
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, object] = {"dtype": dtype, "use_safetensors": True, **ref.loading()}
+    if nf4:
+        options["quantization_config"] = _nf4(dtype, shared_out)
+        options["device_map"] = {"": 0 if device == "cuda" else "cpu"}
+    if device_map is not None:
+        options["device_map"] = dict(device_map)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(ref.base, **options)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise _not_loaded(ref, "model", error) from error
+    if "device_map" not in options:
+        model.to(device)
+    model.config.use_cache = True
+    return model
+
+
+def _nf4(dtype: torch.dtype, shared_out: bool) -> BitsAndBytesConfig:
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise MissingDependency(
+            "4-bit training needs bitsandbytes", remedy=install_command("train", "bitsandbytes")
+        ) from error
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype if shared_out else None,  # FSDP2 shards floats only
+    )
+
+
+def _not_loaded(ref: ModelRef, what: str, error: Exception) -> ModelError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if not isinstance(error, OSError | ValueError):
+        first = f"{type(error).__name__}: {first}"
+    remedy = "check the id and the connection to the hub, or name a local folder"
+    if Path(ref.base).is_dir():
+        remedy = "the files are damaged or incomplete (git-lfs pointers?): fetch them again"
+    if "custom code" in first and not ref.trust_remote_code:
+        remedy = (
+            "read that code; if you trust it, write `model: {id: ..., trust_remote_code: true}` in "
+            "the study, or add --trust-remote-code to a comparison"
+        )
+    if "gated" in str(error).lower() or "401" in str(error):
+        remedy = "accept its licence on the hub and log in with `hf auth login`"
+    return ModelError(f"the {what} cannot be loaded: {first}", where=ref.base, remedy=remedy)

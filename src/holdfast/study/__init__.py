@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any
 import yaml
 
 from holdfast import engines, environment, methods, models, tasks
+from holdfast.analysis import selection
 from holdfast.analysis.results import Results, from_json
-from holdfast.analysis.selection import check_rule
+from holdfast.analysis.selection import check_rule, from_run
 from holdfast.config import Study, load
 from holdfast.config.sweeps import Variant, expand
 from holdfast.data.batching import checkpoint_steps, steps_of
@@ -27,10 +29,11 @@ from holdfast.progress import Progress, default
 from holdfast.runs import stages, store
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import Stage, Step
-from holdfast.study import combinations, pruning
+from holdfast.study import combinations
 from holdfast.study.layout import lay_out
 from holdfast.study.session import Arm, Measuring, Session
 from holdfast.train import stage
+from holdfast.train.checkpoints import step_of
 from holdfast.types import Example
 
 RUNS = Path("runs")
@@ -214,7 +217,7 @@ def _run(
             session.pool.close()
         if not any(step.stage.name == "stats" for step in steps):
             return None
-        for gone in pruning.prune(session.plan):
+        for gone in prune(session.plan):
             progress.say(f"deleted {gone} (train.save_total_limit)")
     return from_json(store.read_json(folder / "stats" / "results.json"))
 
@@ -237,3 +240,38 @@ def schedule(plan: Plan, only: str = "*", rebuild: Sequence[str] = ()) -> list[S
     """Which stages of a plan run and which are done; touches nothing (see `stages.schedule`)."""
     store.check_run(plan.folder)
     return stages.schedule(plan.stages, plan.folder, only, rebuild)
+
+
+def prune(plan: Plan) -> list[Path]:
+    """Delete checkpoints that nobody needs once everything is measured.
+
+    `train.save_total_limit` bounds how many each run keeps. Those on the frontier, the chosen one
+    and the runner-up are never deleted, however many they are; of the others the newest stay.
+
+    Args:
+        plan: of a study whose statistics are done.
+
+    Returns:
+        The folders that were deleted.
+    """
+    limit = plan.study.train.save_total_limit
+    if limit is None:
+        return []
+    evidence = from_run.gather(plan)
+    decision = from_run.decide(plan, evidence)
+    also = [choice.point for choice in (decision.chosen, decision.runner_up) if choice is not None]
+    kept = {
+        plan.folder / plan.checkpoint(plan.arms[arm].source, own, step)
+        for arm, seed, step in selection.keepers(evidence.trained, also)
+        for own in (plan.study.seeds if seed is None else (seed,))
+    }
+    deleted = []
+    for arm, seed in plan.trained:
+        folder = plan.folder / "train" / arm / f"seed{seed}"
+        found = sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True)
+        spare = [checkpoint for checkpoint in found if checkpoint not in kept]
+        room = max(0, limit - (len(found) - len(spare)))
+        for checkpoint in spare[room:]:
+            shutil.rmtree(checkpoint)
+            deleted.append(checkpoint)
+    return deleted

@@ -1,18 +1,27 @@
-"""Loads tasks of lm-evaluation-harness, and refuses those that cannot be measured here.
+"""Loads tasks of lm-evaluation-harness, and grades answers as they do.
+
+Tasks that cannot be measured here are refused. Filters and metrics are the harness's own, applied
+to one document at a time, so that every item has a reading and two models can be compared item by
+item. A metric counts when the harness takes its mean over documents; one that is only defined over
+all of them (F1, BLEU, perplexity) has no reading per item.
 
 The only file that imports ``lm_eval`` (Gao et al., doi:10.5281/zenodo.10256836).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from holdfast.environment import install_command
 from holdfast.errors import RELATIVE, DataError, MissingDependency, StudyError
 from holdfast.registry import nearest
+from holdfast.runs import store
 
 RUNS_CODE = "grading it runs code that the model wrote"
 
@@ -146,3 +155,140 @@ def _refused(name: str, why: str) -> StudyError:
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
+
+
+MEANS = {"mean", "nanmean"}
+VOTES = {"majority_vote", "take_first_k"}
+"""Filters that need several answers to one item."""
+PLACES = {"dataset_path", "dataset_name", "dataset_kwargs", "metadata", "tag", "task_alias"}
+"""Parts of a definition that do not bear on a grade; where data lies is not what it says."""
+FAR = 50.0
+"""How much less likely, in nats, the wrong choices of a made-up answer are."""
+
+
+def metric(name: str, task: Any, wanted: str | None) -> str:
+    """The metric that counts: the one that is asked for, or the task's first that can be used.
+
+    Raises:
+        StudyError: there is none, or it has no value per item.
+    """
+    means = {key: getattr(fn, "__name__", "") in MEANS for key, fn in task.aggregation().items()}
+    usable = [key for key, mean in means.items() if mean and key != "bypass"]
+    if wanted in usable or (wanted is None and usable):
+        return wanted or usable[0]
+    if wanted is None:
+        raise StudyError(
+            f"lm_eval's task {name!r} has no metric per item, only {', '.join(means) or 'none'}",
+            remedy="choose another task",
+        )
+    what = "has no value per item" if wanted in means else f"is unknown{nearest(wanted, usable)}"
+    raise StudyError(
+        f"metric {wanted!r} of lm_eval's task {name!r} {what}",
+        remedy=f"use one of: {', '.join(usable)}" if usable else "choose another task",
+    )
+
+
+def pipelines(name: str, task: Any, wanted: str | None) -> tuple[str, list[str]]:
+    """The filter that counts, and all that can be applied to a single answer.
+
+    Raises:
+        StudyError: there is none, or it needs several answers.
+    """
+    listed = task.config.filter_list or []
+    votes = {one["name"] for one in listed if VOTES & {step["function"] for step in one["filter"]}}
+    known = [ensemble.name for ensemble in task._filters]
+    usable = [one for one in known if one not in votes]
+    if wanted in usable or (wanted is None and usable):
+        return wanted or usable[0], usable
+    what = "takes a vote among several answers" if wanted in votes or not wanted else "is unknown"
+    raise StudyError(
+        f"filter {wanted or votes.pop()!r} of lm_eval's task {name!r} {what}",
+        remedy=f"use one of: {', '.join(usable)}" if usable else "choose another task",
+    )
+
+
+def higher_is_better(task: Any, name: str) -> bool:
+    """Whether more of the metric is good."""
+    return bool(task.higher_is_better().get(name, True))
+
+
+def measured(
+    task: Any, doc: Any, responses: Sequence[Any], used: Sequence[str]
+) -> dict[str, Mapping[str, Any]]:
+    """All metrics of one document under each filter.
+
+    Args:
+        task: the harness's.
+        doc: the document.
+        responses: the answer, or a (log-probability, likeliest) pair for each choice.
+        used: names of filters.
+    """
+    instances = [SimpleNamespace(resps=[one], doc=doc, filtered_resps={}) for one in responses]
+    found = {}
+    for ensemble in task._filters:
+        if ensemble.name in used:
+            ensemble.apply(instances)
+            results = [one.filtered_resps[ensemble.name] for one in instances]
+            found[ensemble.name] = task.process_results(doc, results)
+    return found
+
+
+def gold(task: Any, doc: Any) -> str | None:
+    """The right answer as text; None where there is none, or no single prompt before it."""
+    if getattr(task, "multiple_input", 0):
+        return None
+    target, known = task.doc_to_target(doc), choices(task, doc)
+    if isinstance(target, list):
+        target = target[0] if target else None
+    if isinstance(target, int) and not isinstance(target, bool) and known:
+        target = known[target] if 0 <= target < len(known) else None
+    text = "" if target is None else str(target).strip()
+    return text or None
+
+
+def made_up(task: Any, doc: Any, count: int) -> list[list[tuple[float, bool]]]:
+    """What a model that is sure of the right choice gives, and one that is sure of a wrong one.
+
+    Empty where the document does not say which one is right.
+    """
+    place = task.doc_to_text(doc) if getattr(task, "multiple_input", 0) else task.doc_to_target(doc)
+    known = choices(task, doc)
+    if count == 1:
+        return [[(-1.0, True)], [(-FAR, False)]]
+    if isinstance(place, list):
+        place = place[0] if len(place) == 1 else -1
+    if isinstance(place, str):
+        place = known.index(place) if place in known else -1
+    if not isinstance(place, int) or not 0 <= place < len(known):
+        return []
+    wrong = (place + 1) % len(known)
+    return [[(-1.0, True) if i == sure else (-FAR, False) for i in range(count)]
+            for sure in (place, wrong)]  # fmt: skip
+
+
+def definition(task: Any) -> str:
+    """A hash of everything in a task's definition that bears on prompts and grades."""
+    kept = {key: value for key, value in task.dump_config().items() if key not in PLACES}
+    return store.fingerprint(json.dumps(_words(kept), sort_keys=True))
+
+
+def choices(task: Any, doc: Any) -> list[str]:
+    """The choices of a document; none where it has none."""
+    return list(task.doc_to_choice(doc)) if task.config.doc_to_choice is not None else []
+
+
+def _words(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _words(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_words(one) for one in value]
+    if isinstance(value, str | int | float | None):
+        return value
+    return _source(value) if callable(value) else type(value).__name__
+
+
+def _source(function: Callable[..., Any]) -> str:
+    try:
+        return inspect.getsource(function)
+    except (TypeError, OSError):
+        return getattr(function, "__qualname__", type(function).__name__)

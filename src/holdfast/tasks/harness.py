@@ -21,9 +21,9 @@ from holdfast.engines.resumable import LIKELIHOODS
 from holdfast.errors import DataError, StudyError
 from holdfast.judges import Judge
 from holdfast.runs import store
-from holdfast.tasks import Task, _harness_tasks
-from holdfast.tasks import _harness_metrics as metrics
+from holdfast.tasks import Task
 from holdfast.tasks import _harness_prompts as prompts
+from holdfast.tasks import _harness_tasks as harness
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
 if TYPE_CHECKING:
@@ -71,21 +71,21 @@ class Harness(Task):
             DataError: its data cannot be had.
         """
         super().__init__(options)
-        self._tasks = _harness_tasks.load(options.task, options.include_path, options.overrides)
+        self._tasks = harness.load(options.task, options.include_path, options.overrides)
         self._docs: dict[tuple[str, str], list[object]] = {}
         self._examples: dict[str, list[Example]] = {}
         name, first = next(iter(self._tasks.items()))
-        self._metric = metrics.metric(name, first, options.metric)
-        self._filter, self._filters = metrics.pipelines(name, first, options.filter)
+        self._metric = harness.metric(name, first, options.metric)
+        self._filter, self._filters = harness.pipelines(name, first, options.filter)
         for other, task in self._tasks.items():
-            metrics.metric(other, task, self._metric)
-            metrics.pipelines(other, task, self._filter)
+            harness.metric(other, task, self._metric)
+            harness.pipelines(other, task, self._filter)
             if prompts.generation(task).items() != prompts.generation(first).items():
                 raise StudyError(
                     f"{other!r} and {name!r} generate differently, so they cannot be one task",
                     remedy="write a section for each",
                 )
-        self.inverted = not metrics.higher_is_better(first, self._metric)
+        self.inverted = not harness.higher_is_better(first, self._metric)
         self.sampling = prompts.generation(first)
         self.label = self._label(first)
 
@@ -107,7 +107,7 @@ class Harness(Task):
             parts.append(f"without {', '.join(unfollowed)}")
         if (config.repeats or 1) > 1:
             parts.append(f"once instead of {config.repeats} times")
-        parts.append(f"task version {first.VERSION}, lm_eval {_harness_tasks.version()}")
+        parts.append(f"task version {first.VERSION}, lm_eval {harness.version()}")
         return ", ".join(parts)
 
     def examples(self, split: str) -> list[Example]:
@@ -131,7 +131,7 @@ class Harness(Task):
         for name, task in self._tasks.items():
             documents, trained = self._documents(name, split), split == "train"
             every = prompts.asked(task, documents, how, own_shots=trained)
-            mark = metrics.definition(task)
+            mark = harness.definition(task)
             for number, (doc, asked) in enumerate(zip(documents, every, strict=True)):
                 found.append(self._example(name, split, number, doc, asked, mark))
         self._examples[split] = found
@@ -146,7 +146,7 @@ class Harness(Task):
         self, name: str, split: str, number: int, doc: object, asked: prompts.Asked, mark: str
     ) -> Example:
         task = self._tasks[name]
-        answer = metrics.gold(task, doc)
+        answer = harness.gold(task, doc)
         if answer is not None and asked.prefix and split == "train":
             answer = f"{asked.prefix.rstrip()} {answer}"
         meta: dict[str, object] = {
@@ -187,7 +187,7 @@ class Harness(Task):
                 (float(value), bool(likeliest)) for value, likeliest in json.loads(reply.text)
             ]
         try:
-            every = metrics.measured(task, doc, responses, self._filters)
+            every = harness.measured(task, doc, responses, self._filters)
         except Exception as error:  # a task's own metrics raise anything
             raise DataError(
                 f"lm_eval cannot grade {example.id}: {type(error).__name__}: {error}",
@@ -228,13 +228,13 @@ class Harness(Task):
         for name, task in self._tasks.items():
             doc, id_ = self._documents(name, "test")[0], f"{name}:test-0"
             if task.OUTPUT_TYPE == "generate_until":
-                texts = [metrics.gold(task, doc) or "", "-"]
+                texts = [harness.gold(task, doc) or "", "-"]
                 example = Example(id_, (Message("user", "?"),), texts[0])
             else:
                 # as many as the harness asks for: the choices, twice where they are also put alone
-                count = len(metrics.choices(task, doc)) or 1
+                count = len(harness.choices(task, doc)) or 1
                 count *= 2 if "acc_mutual_info" in task.aggregation() else 1
-                texts = [json.dumps(one) for one in metrics.made_up(task, doc, count)]
+                texts = [json.dumps(one) for one in harness.made_up(task, doc, count)]
                 example = Example(id_, (Message("user", "?"),), None, "", {LIKELIHOODS: []})
             found = [self.grade(example, Reply(id_, 0, text, "stop", 0), None) for text in texts]
             if (

@@ -1,1 +1,1 @@
-"""Starts training where it belongs: this process, or torchrun with recovery."""
+"""Starts training where it belongs: this process, or torchrun."""
