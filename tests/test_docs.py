@@ -139,10 +139,10 @@ def test_studies_load(page: Path) -> None:
                 assert {"task", "dataset_path"} <= set(part) or set(part) == {"judge"}, part
                 continue
             for arm in study.arms.values():
-                for key, step in ((key, step) for key in LISTS for step in getattr(arm, key)):
+                for entry, step in [(key, step) for key in LISTS for step in getattr(arm, key)]:
                     for name, options in step.items():
                         if ":" not in name:  # a file of the reader's own
-                            assert methods.build(name, options, _name(page), key).recipe()
+                            assert methods.build(name, options, _name(page), entry).recipe()
 
 
 def _parts(body: str) -> Iterator[dict[str, object]]:

@@ -95,10 +95,10 @@ def _verdicts(folder: Path | None) -> Callable[[Reply], Verdict | None]:
     def find(reply: Reply) -> Verdict | None:
         wanted = (reply.example_id, reply.sample)
         while wanted not in passed:
-            one = next(rows, None)
-            if one is None:
+            verdict = next(rows, None)
+            if verdict is None:
                 return None
-            passed[one.example_id, one.sample] = one
+            passed[verdict.example_id, verdict.sample] = verdict
         return passed.pop(wanted)
 
     return find
@@ -110,9 +110,13 @@ def _losses(scored: tuple[Path, Path] | None) -> Callable[[Verdict | None], Verd
         return lambda verdict: verdict
     nlls, usual = perplexity.read(scored[0]), perplexity.limit(scored[1])
 
-    def put(one: Verdict | None) -> Verdict | None:
-        nll = None if one is None else nlls.get((one.example_id, one.sample))
-        return one if one is None or nll is None else replace(one, nll=nll, nll_limit=usual)
+    def put(verdict: Verdict | None) -> Verdict | None:
+        nll = None if verdict is None else nlls.get((verdict.example_id, verdict.sample))
+        return (
+            verdict
+            if verdict is None or nll is None
+            else replace(verdict, nll=nll, nll_limit=usual)
+        )
 
     return put
 

@@ -183,8 +183,8 @@ class Guard:
         def work(some: Sequence[Example]) -> list[list[Reply]]:
             found = self._engine(context).first_token(some, words, context.progress)
             return [
-                [Reply(one.id, 0, json.dumps(values), "stop", 1)]
-                for one, values in zip(some, found, strict=True)
+                [Reply(example.id, 0, json.dumps(values), "stop", 1)]
+                for example, values in zip(some, found, strict=True)
             ]
 
         replies = in_chunks(

@@ -169,13 +169,13 @@ def choose(pool: Sequence[Example], wanted: int, kind: str, balance: bool = True
     """
     if balance:
         groups: dict[str, dict[str, list[Example]]] = {}
-        for one in pool:
-            category = str(one.meta.get("category", ""))
-            groups.setdefault(one.source, {}).setdefault(category, []).append(one)
+        for example in pool:
+            category = str(example.meta.get("category", ""))
+            groups.setdefault(example.source, {}).setdefault(category, []).append(example)
         pool = list(in_turn([list(in_turn(of.values())) for of in groups.values()]))
     return [
-        replace(one, id=f"{kind}-{place}", meta={**one.meta, "kind": kind})
-        for place, one in enumerate(islice(cycle(pool), wanted))
+        replace(example, id=f"{kind}-{place}", meta={**example.meta, "kind": kind})
+        for place, example in enumerate(islice(cycle(pool), wanted))
     ]
 
 
@@ -202,8 +202,8 @@ def _answers(
         wanted = "refused" if declined else "answered"
         source = "own refusal" if declined else "own everyday answer"
         kept[declined] = [
-            replace(one, target=reply.text.strip(), source=source)
-            for (one, reply), verdict in zip(pairs, verdicts, strict=True)
+            replace(example, target=reply.text.strip(), source=source)
+            for (example, reply), verdict in zip(pairs, verdicts, strict=True)
             if verdict.label == wanted
         ]
     found = list(in_turn(kept.values()))
@@ -252,7 +252,7 @@ def _questions(
     kept = []
     for reply in written:
         text = reply.text.strip()
-        one = Example(reply.example_id, (Message("user", text),))
+        question = Example(reply.example_id, (Message("user", text),))
         length = len(WORD.findall(text))
         if reply.finish != "stop":
             reason = "question unfinished"
@@ -262,11 +262,11 @@ def _questions(
             reason = "question too long"
         elif normalise(text) in known:
             reason = "question repeated"
-        elif context.leaks.find(one):
+        elif context.leaks.find(question):
             reason = "question measured"
         else:
             known.add(normalise(text))
-            kept.append(one)
+            kept.append(question)
             continue
         unused[reason] += 1
     return kept, dict(unused)
@@ -284,8 +284,8 @@ def _finished(
     sampling = Sampling(max_new_tokens=pool.max_new_tokens)
     replies = ask(context.engine, asked, sampling, None, folder, bar, file)
     return [
-        (one, reply)
-        for one, reply in zip(asked, replies, strict=True)
+        (question, reply)
+        for question, reply in zip(asked, replies, strict=True)
         if reply.finish == "stop" and reply.text.strip()
     ]
 

@@ -39,8 +39,8 @@ def probes(context: MethodContext, count: int) -> SharedWork:
     def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         replies = ask(context.engine, asked, sampling, None, folder, progress)
         said = [
-            replace(one, target=reply.text.strip(), source="own answer", meta={})
-            for one, reply in zip(asked, replies, strict=True)
+            replace(question, target=reply.text.strip(), source="own answer", meta={})
+            for question, reply in zip(asked, replies, strict=True)
             if reply.text.strip()
         ]
         if not said:

@@ -49,20 +49,20 @@ def rewrite(
         by the reason against their first rewrite.
     """
     asked = [
-        replace(one, messages=(*one.messages[:-1], Message("user", _prompt(one))))
-        for one in examples
+        replace(example, messages=(*example.messages[:-1], Message("user", _prompt(example))))
+        for example in examples
     ]
     found: dict[str, Example] = {}
     against: dict[str, str] = {}
     by_id = {one.id: one for one in examples}
     for reply in ask(context.engine, asked, sampling, None, folder, bar, REPLIES):
-        one = by_id[reply.example_id]
+        example = by_id[reply.example_id]
         banned = any(phrase in reply.text.casefold() for phrase in BANNED)
-        reason = "speaks of the reference" if banned else objection(context, one, reply)
+        reason = "speaks of the reference" if banned else objection(context, example, reply)
         if reason:
-            against.setdefault(one.id, reason)
-        elif one.id not in found:
-            found[one.id] = replace(one, target=reply.text.strip(), source="rewrite")
+            against.setdefault(example.id, reason)
+        elif example.id not in found:
+            found[example.id] = replace(example, target=reply.text.strip(), source="rewrite")
     return found, dict(Counter(why for name, why in against.items() if name not in found))
 
 

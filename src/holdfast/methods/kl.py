@@ -68,13 +68,13 @@ class KL(LossMethod):
 
     def recipe(self) -> str:
         """See `DataMethod.recipe`."""
-        one = self.options
+        given = self.options
         names = {"forward": "KL(base‖tuned)", "reverse": "KL(tuned‖base)"}
         where = "the task's tokens"
-        if one.at == "replay":
-            where = f"{one.share:.0%} {_own_answers.words(one)}"
-        first = f", {one.first_weight:g} on the first {one.first} tokens" if one.first else ""
-        return f"{one.weight:g} x {names[one.direction]} on {where}{first}"
+        if given.at == "replay":
+            where = f"{given.share:.0%} {_own_answers.words(given)}"
+        first = f", {given.first_weight:g} on the first {given.first} tokens" if given.first else ""
+        return f"{given.weight:g} x {names[given.direction]} on {where}{first}"
 
     def identity(self) -> Mapping[str, object]:
         """See `DataMethod.identity`."""
@@ -97,17 +97,17 @@ class KL(LossMethod):
         self, examples: Sequence[Example], context: MethodContext, made: Mapping[str, Path]
     ) -> tuple[list[Example], list[str]]:
         """Mark the task's examples, or append old ones that are only compared."""
-        one = self.options
-        mark = {"kl": one.weight, "first": one.first, "first_kl": one.first_weight}
-        if one.at == "task":
+        given = self.options
+        mark = {"kl": given.weight, "first": given.first, "first_kl": given.first_weight}
+        if given.at == "task":
             marked = [
                 replace(o, meta={**o.meta, **mark}) if o.meta.get("kind", TASK) == TASK else o
                 for o in examples
             ]
             return marked, []
-        pool = _own_answers.read(one, context, made)
+        pool = _own_answers.read(given, context, made)
         trained = sum(o.meta.get("kind") != PROBE for o in examples)
-        wanted = max(1, round(trained * one.share / (1 - one.share)))
+        wanted = max(1, round(trained * given.share / (1 - given.share)))
         anchors = [
             replace(o, source="only compared with the base", meta={**o.meta, **mark})
             for o in _own_answers.choose(pool, wanted, ANCHOR)

@@ -60,12 +60,12 @@ class Rewrite(DataMethod):
         against = store.read_json(folder / store.RECORD)["summary"]["against"]
         references = {one.id: one.target for one in context.plain}
         found = []
-        for one in examples:
-            untouched = one.id in references and one.target == references[one.id]
-            if untouched and one.id in own:
-                found.append(own[one.id])
+        for example in examples:
+            untouched = example.id in references and example.target == references[example.id]
+            if untouched and example.id in own:
+                found.append(own[example.id])
             elif not untouched or self.options.otherwise == "gold":
-                found.append(one)
+                found.append(example)
         if not found:
             raise DataError(
                 "no rewrite of the model's counts, so there is nothing to train on",

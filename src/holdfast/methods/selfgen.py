@@ -58,10 +58,10 @@ class Selfgen(DataMethod):
 
     def recipe(self) -> str:
         """See `DataMethod.recipe`."""
-        one = self.options
+        given = self.options
         return (
-            f"self-generated answers ({one.samples} samples at temperature {one.temperature:g}; "
-            f"unsolved: {', then '.join(one.unsolved)})"
+            f"self-generated answers ({given.samples} samples at temperature "
+            f"{given.temperature:g}; unsolved: {', then '.join(given.unsolved)})"
         )
 
     def shared(self, context: MethodContext) -> list[SharedWork]:
@@ -184,8 +184,10 @@ class Selfgen(DataMethod):
         chosen: dict[str, list[Example]] = {}
         ranked = sorted(zip(surprise, range(len(candidates)), strict=True))
         for _, place in ranked:
-            one = candidates[place]
-            kept = chosen.setdefault(one.id, [])
+            candidate = candidates[place]
+            kept = chosen.setdefault(candidate.id, [])
             if len(kept) < self.options.keep:
-                kept.append(replace(one, id=f"{one.id}/{len(kept)}") if kept else one)
+                kept.append(
+                    replace(candidate, id=f"{candidate.id}/{len(kept)}") if kept else candidate
+                )
         return chosen

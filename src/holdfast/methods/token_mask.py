@@ -48,10 +48,10 @@ class TokenMask(LossMethod):
         losses = context.token_nll(own)
         limit = math.log(self.options.max_perplexity)
         marked, total, dropped = {}, 0, 0
-        for one, values in zip(own, losses, strict=True):
+        for example, values in zip(own, losses, strict=True):
             places = [place for place, loss in enumerate(values) if loss > limit]
             total, dropped = total + len(values), dropped + len(places)
-            marked[id(one)] = replace(one, meta={**one.meta, "dropped": places})
+            marked[id(example)] = replace(example, meta={**example.meta, "dropped": places})
         share = dropped / max(1, total)
         if share > 0.95:
             raise DataError(

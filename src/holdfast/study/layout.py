@@ -85,9 +85,7 @@ def lay_out(session: Session) -> list[Stage]:
         where += [(place(point, name), name) for point in session.plan.points()]
         where += [(again_place(time, name), name) for time in session.plan.repeats]
     scored = [
-        scoring(session, one, name)
-        for one, name in where
-        if session.measuring.tasks[name].perplexity
+        scoring(session, at, name) for at, name in where if session.measuring.tasks[name].perplexity
     ]
     graded = judged_first([stage for at, name in where for stage in grading(session, at, name)])
     stats = _stats(session, [one.name for one in graded if one.name.startswith("readings/")])
@@ -153,19 +151,19 @@ def _in_arm(name: str) -> Iterator[None]:
         raise
 
 
-def _shared(session: Session, one: SharedWork) -> Stage:
+def _shared(session: Session, work: SharedWork) -> Stage:
     identity = {
         "model": session.identity,
         "nf4": session.pool.nf4,
-        **one.identity,
+        **work.identity,
     }
 
     def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         with session.pool.counted(folder) as spent:
-            summary = one.run(folder, progress)
+            summary = work.run(folder, progress)
         return {**summary, "spent": asdict(spent)}
 
-    return Stage(f"shared/{one.name}", identity, make, (), one.resumable)
+    return Stage(f"shared/{work.name}", identity, make, (), work.resumable)
 
 
 def _data(session: Session, arm: str) -> Stage:
@@ -187,9 +185,9 @@ def _data(session: Session, arm: str) -> Stage:
         store.write_jsonl(folder / methods.EXAMPLES, examples)
         store.write_text(folder / "mask_preview.txt", preview + "\n")
         sources: dict[str, int] = {}
-        for one in examples:
-            if one.meta.get("kind") != methods.PROBE:
-                sources[one.source] = sources.get(one.source, 0) + 1
+        for example in examples:
+            if example.meta.get("kind") != methods.PROBE:
+                sources[example.source] = sources.get(example.source, 0) + 1
         if len(examples) < before:
             notes.append(f"{before - len(examples)} examples over max_length were left out")
         supervised = sum(row.cost.supervised for row in rows)

@@ -213,8 +213,8 @@ def judged_first(graded: Sequence[Stage]) -> list[Stage]:
     """
     order = {"members": 0, "verdicts": 1, "readings": 2}
     judges: dict[str, int] = {}
-    for one in graded:
-        judges.setdefault(_judge_mark(one), len(judges))
+    for stage in graded:
+        judges.setdefault(_judge_mark(stage), len(judges))
     return sorted(graded, key=lambda s: (order[s.name.split("/")[0]], judges[_judge_mark(s)]))
 
 
@@ -226,10 +226,10 @@ def _judging(session: Session, judge: Judge, where: str, name: str) -> list[Stag
     """The stages that label one folder of replies: of every judge of an ensemble, and their sum."""
     said, examples = f"replies/{where}", session.measuring.asked[name]
 
-    def asking(stage: str, one: Judge) -> Stage:
+    def asking(stage: str, by: Judge) -> Stage:
         return Stage(
-            stage, {"judge": identity_of(one)},
-            lambda f, p: judge_replies(one, examples, session.folder / said, f, session.desk(f, p)),
+            stage, {"judge": identity_of(by)},
+            lambda f, p: judge_replies(by, examples, session.folder / said, f, session.desk(f, p)),
             (said,), True,
         )  # fmt: skip
 

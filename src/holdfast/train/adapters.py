@@ -191,9 +191,9 @@ def _matrices(model: PreTrainedModel) -> dict[str, torch.nn.Linear]:
 
     head = model.get_output_embeddings()
     return {
-        name: one
-        for name, one in model.named_modules()
-        if isinstance(one, torch.nn.Linear) and one is not head
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
     }
 
 
