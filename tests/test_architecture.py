@@ -92,6 +92,12 @@ def test_imports_in_functions_and_for_types_are_seen(tmp_path: Path) -> None:
     assert found.importers()["holdfast.runs.store"] == {"holdfast.study"}
 
 
+SPEAKS_FOR = {
+    f"holdfast.judges.{name}" for name in ("llamaguard", "qwen3guard", "strongreject", "yes_no")
+}
+"""Judges whose prompts and parsers `judges.remote` puts to a server, which is all that it is for."""
+
+
 @pytest.mark.parametrize("family", PLUGINS)
 def test_plugins_do_not_know_each_other(family: str) -> None:
     """What several of them use stands in a file that begins with `_`."""
@@ -105,6 +111,7 @@ def test_plugins_do_not_know_each_other(family: str) -> None:
     assert plugins
     for name in plugins:
         others = plugins & SOURCE.named(SOURCE.modules[name], typing=True)
+        others -= SPEAKS_FOR if name == "holdfast.judges.remote" else set()
         assert not others, f"{name} imports the plug-in {others}"
 
 

@@ -388,7 +388,9 @@ def test_a_study_asks_once_and_grades_by_another_metric_later(
     assert call(command) == 0
     run = tmp_path / "runs" / "s"
     readings = read_readings(run / "readings" / "base" / "pick")
-    replies = {one: one.stat().st_mtime_ns for one in sorted(run.glob("replies/base/*/*.jsonl"))}
+    replies = {
+        one: one.stat().st_mtime_ns for one in sorted(run.glob("replies/base/*/replies.jsonl"))
+    }
     assert len(replies) == 2 and len(readings) == 6
     assert call([*command, "tasks.pick.metric=acc_norm"]) == 3, "readings of another metric"
     assert call([*command, "tasks.pick.metric=acc_norm", "--rebuild", "readings/*"]) == 0

@@ -76,11 +76,10 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Render the report of a run again; needs no GPU and no torch."""
-    from holdfast.report.run import open_run
+    from holdfast.report.run import render
 
-    opened = open_run(folder)
-    page = opened.write_report(replies)
-    finish(opened.results, page, as_json)
+    results, page = render(folder, replies)
+    finish(results, page, as_json)
 
 
 def ship(

@@ -110,10 +110,7 @@ class Run:
         Args:
             replies: show the first so many replies per arm and task, folded away and escaped.
         """
-        results = self.results
-        if replies:
-            results = replace(results, replies=tuple(replies_shown(self.plan, replies)))
-        return write_report(results, self.folder / "report")
+        return render(self.folder, replies)[1]
 
     def _repr_html_(self) -> str:
         """The results as a table, in a notebook."""
@@ -174,3 +171,19 @@ def read_results(folder: Path) -> Results:
             "has no results yet", where=str(folder), remedy="finish it with `holdfast run`"
         )
     return from_json(store.read_json(finished))
+
+
+def render(folder: Path, replies: int = 0) -> tuple[Results, Path]:
+    """Write the report of a finished run again; returns what it shows and its page.
+
+    Args:
+        folder: the run folder.
+        replies: show the first so many replies per arm and task, folded away and escaped.
+
+    Raises:
+        FolderError: see `read_results`; with `replies`, see `read_plan` too.
+    """
+    results = read_results(folder)
+    if replies:
+        results = replace(results, replies=tuple(replies_shown(read_plan(folder), replies)))
+    return results, write_report(results, folder / "report")
