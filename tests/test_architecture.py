@@ -95,7 +95,7 @@ def test_imports_in_functions_and_for_types_are_seen(tmp_path: Path) -> None:
 SPEAKS_FOR = {
     f"holdfast.judges.{name}" for name in ("llamaguard", "qwen3guard", "strongreject", "yes_no")
 }
-"""Judges whose prompts and parsers `judges.remote` puts to a server, which is all that it is for."""
+"""Judges whose prompts and parsers `judges.remote` puts to a server: all that it is for."""
 
 
 @pytest.mark.parametrize("family", PLUGINS)
