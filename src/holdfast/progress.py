@@ -93,12 +93,14 @@ class Bars:
 
     def __enter__(self) -> Bars:
         """Start drawing."""
-        self._bars.start()
+        if not self._bars.disable:
+            self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Remove the bars; the lines stay."""
-        self._bars.stop()
+        if not self._bars.disable:
+            self._bars.stop()  # rich 14 ends with an empty line even where it drew nothing
         if self._cell is not None:
             self._cell("")
 
