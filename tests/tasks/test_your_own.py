@@ -116,7 +116,7 @@ def test_the_grader_is_proved_on_the_first_gold_answer(written: Path) -> None:
 )
 def test_a_grader_that_fails_names_the_item(written: Path, returned: str, message: str) -> None:
     code = (written / "brief.py").read_text("utf-8")
-    start = "    def grade_replies(self, example, reply, verdict):\n"
+    start = "    def grade(self, example, reply, verdict):\n"
     (written / "brief.py").write_text(
         code.replace(start, f"{start}        return {returned}\n"), "utf-8"
     )

@@ -26,6 +26,7 @@ from holdfast.progress import Silent
 from holdfast.runs import store
 from holdfast.train import data
 from holdfast.train.arguments import trainer_arguments
+from holdfast.train.job import TrainJob
 from holdfast.train.meters import Meters
 from holdfast.train.method_trainer import SHARED, prompt_order, quiet, train_with
 from holdfast.types import Example, Message
@@ -59,8 +60,13 @@ def _distill(
     encoded, _, _ = data.encode_all(ref, _examples(), spec)
     costs = [row.cost for row in encoded]
     budget = plain_budget(costs, STEPS, spec.accumulation, spec.per_device_train_batch_size)
-    options = {"seed": 7, "save_at": (2, 4), "progress": Silent(), "device": "cpu"} | more
-    return dict(train_with(method, ref, examples, budget, spec, folder=folder, **options))
+    meters, progress = more.pop("meters", None), more.pop("progress", Silent())
+    job = replace(_job(ref, folder, budget, spec), **more)
+    return dict(train_with(method, job, examples, meters, progress))
+
+
+def _job(ref: ModelRef, folder: Path, budget: Budget, spec: TrainSpec = SPEC) -> TrainJob:
+    return TrainJob(ref, spec, budget, seed=7, save_at=(2, 4), folder=folder, device="cpu")
 
 
 @pytest.fixture()
@@ -227,7 +233,7 @@ def test_the_order_is_that_of_the_plain_arm(ref: ModelRef) -> None:
     dealt = [index for slot in deal(costs, ["task"] * 12, plain, 7, True) for index in slot]
     for tokens in (1, plain.supervised_tokens, 9999):  # answers are not what a step is filled by
         budget = replace(plain, supervised_tokens=tokens)
-        assert prompt_order(encoded, examples, budget, SPEC, 7) == dealt
+        assert prompt_order(encoded, examples, _job(ref, Path("nowhere"), budget)) == dealt
 
 
 def test_the_teacher_is_shown_the_answer(ref: ModelRef, tmp_path: Path) -> None:
@@ -396,7 +402,7 @@ def test_a_trainer_in_a_file_goes_on_where_it_was_killed(ref: ModelRef, tmp_path
     assert all(torch.equal(one[key], two[key]) for key in one)
     encoded, _, _ = data.encode_all(ref, _examples(), SPEC)
     assert whole["generated_tokens"] == whole["reference_tokens"] == 0
-    order = prompt_order(encoded, _examples(), Budget(STEPS, 2, 0, 2), SPEC, 7)
+    order = prompt_order(encoded, _examples(), _job(ref, tmp_path, Budget(STEPS, 2, 0, 2)))
     assert whole["supervised_tokens"] == sum(encoded[i].cost.supervised for i in order)
     assert whole["tokens"] == sum(len(encoded[i].ids) for i in order)
 
