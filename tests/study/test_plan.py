@@ -55,6 +55,7 @@ def test_a_study_is_planned_from_its_file(finished: Path) -> None:
     named = study.plan(str(finished / "study.yaml"))
     assert named.folder == Path("runs/s")
     assert named.training_items == 24 and named.tasks["lab_math"].items == 8
+    assert repr(named).startswith("Plan(s: ") and "4 trainings of 6 steps" in repr(named)
 
 
 def test_a_moved_run_folder_is_read_where_it_lies(finished: Path, tmp_path: Path) -> None:

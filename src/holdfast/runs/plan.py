@@ -100,7 +100,7 @@ class ArmPlan:
         return self.source == self.name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """A checked study, before any model is loaded.
 
@@ -127,6 +127,14 @@ class Plan:
     tasks: Mapping[str, TaskPlan]
     arms: Mapping[str, ArmPlan]
     stages: tuple[PlannedStage, ...] = ()
+
+    def __repr__(self) -> str:
+        """One line: what is trained and measured, and where."""
+        return (
+            f"Plan({self.study.name}: {self.study.model.id}, {len(self.trained)} trainings of "
+            f"{self.steps} steps, {len(self.points())} models on {', '.join(self.tasks)}, "
+            f"{len(self.stages)} stages in {self.folder})"
+        )
 
     @property
     def trained(self) -> list[tuple[str, int]]:
