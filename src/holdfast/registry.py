@@ -16,14 +16,16 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
 from holdfast.errors import HoldfastError, StudyError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint, EntryPoints
 
 PAGE = "docs/plugins.md has a whole example"
 OWN = "; your own: path/to/file.py:Class"
@@ -135,6 +137,8 @@ class Registry(Generic[Kind]):
         return list(every.values())
 
     def _points(self) -> EntryPoints:
+        from importlib.metadata import entry_points  # takes longer than all else of this module
+
         return entry_points(group=f"holdfast.{self.kind}")
 
     def _in_file(self, name: str, where: str, folder: Path | None) -> PlugIn[Kind]:
@@ -199,10 +203,13 @@ def anchored(value: Any, folder: Path | None) -> Any:
         return {anchored(key, folder): anchored(inner, folder) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [anchored(inner, folder) for inner in value]
-    if isinstance(value, str) and names_file(value):
-        path, _, attribute = value.rpartition(":")
-        return f"{folder / Path(path).expanduser()}:{attribute}"
-    return value
+    return in_folder(value, folder) if isinstance(value, str) and names_file(value) else value
+
+
+def in_folder(name: str, folder: Path) -> str:
+    """``file.py:Class`` with its path taken from a folder."""
+    path, _, attribute = name.rpartition(":")
+    return f"{folder / Path(path).expanduser()}:{attribute}"
 
 
 def _load(point: EntryPoint, where: str) -> object:

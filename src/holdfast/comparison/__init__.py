@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from holdfast import environment, tasks
+from holdfast import environment
 from holdfast.analysis.results import Results, from_json
 from holdfast.analysis.selection import check_rule
 from holdfast.comparison import answer_files, contestants
@@ -23,7 +23,7 @@ from holdfast.config import ArmSpec, Study, TrainSpec
 from holdfast.config.sweeps import Variant
 from holdfast.data.leakage import LeakIndex
 from holdfast.engines.pool import EnginePool
-from holdfast.errors import DataError, FolderError, UsageError, located
+from holdfast.errors import DataError, FolderError, UsageError
 from holdfast.models import ModelRef, external
 from holdfast.models.external import ExternalModel
 from holdfast.progress import Progress, default
@@ -31,11 +31,10 @@ from holdfast.registry import nearest
 from holdfast.runs import stages, store
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import PlannedStage, Step
-from holdfast.study import laid_out
+from holdfast.study import laid_out, measure
 from holdfast.study.session import Arm, Measuring, Session
-from holdfast.tasks import Task
 from holdfast.train import stage
-from holdfast.types import BASE, Example
+from holdfast.types import BASE
 
 __all__ = ["Comparison", "Outcome", "Request", "compare", "plan", "run", "schedule"]
 
@@ -128,16 +127,14 @@ def plan(request: Request, runs_dir: Path) -> Comparison:
             where=SOURCE,
             remedy="leave answer.quantize out",
         )
-    made = {one: tasks.build(one, spec, SOURCE) for one, spec in study.tasks.items()}
-    asked = {one: _asked(made[one], study, one) for one in made}
+    measuring = measure(study, SOURCE)
     held: dict[str, answer_files.Given] = {}
     notes: list[str] = []
     if request.replies:
-        held = _given(request, every, study, made, asked)
+        held = _given(request, every, study, measuring)
         study, notes = _common(study, held, target)
         notes += [note for one in held.values() for note in one.notes]
-        made = {one: made[one] for one in study.tasks}
-        asked = {one: asked[one] for one in study.tasks}
+        measuring = measuring.only(study.tasks)
         target = target if target in study.tasks else None
     marks = {
         who: {"given": held[who].mark} if request.replies else external.identity(one)
@@ -145,7 +142,7 @@ def plan(request: Request, runs_dir: Path) -> Comparison:
     }
     notes += about_models(base, list(tuned.values()), marks, len(set(kinds.values())) > 1)
     ref = ModelRef(base.ref.base) if request.replies else base.ref
-    session = _session(study, runs_dir / name, ref, made, asked, tuned, marks[BASE])
+    session = _session(study, runs_dir / name, ref, measuring, tuned, marks[BASE])
     found = Comparison(session, base, tuned, marks, kinds, target, tuple(notes), held)
     return replace(
         found, session=laid_out(session, lambda live: lay_out(replace(found, session=live)))
@@ -156,25 +153,19 @@ def _session(
     study: Study,
     folder: Path,
     ref: ModelRef,
-    made: dict[str, Task],
-    asked: dict[str, list[Example]],
+    measuring: Measuring,
     tuned: dict[str, ExternalModel],
     identity: dict[str, Any],
 ) -> Session:
     """A session whose arms are the tuned models."""
     here = [model for model in tuned.values() if model.form not in external.ELSEWHERE]
     gpus = stage.gpus_of(study) if here else ()
-    samplings = {
-        name: tasks.sampling(name, spec, study.answer.sampling, SOURCE, made[name])
-        for name, spec in study.tasks.items()
-    }
     untrained = ArmSpec.model_validate({"from": BASE})
     arms = {
         who: Arm(Variant(who, who, untrained, TrainSpec(), BASE), foreign=model)
         for who, model in tuned.items()
     }
     pool = EnginePool(study, gpus)
-    measuring = Measuring(made, samplings, asked)
     planned = Plan(
         study, folder, ref, 0, (), 0, pool.nf4, measuring.planned(study, pool.nf4), {}
     )  # fmt: skip
@@ -184,24 +175,15 @@ def _session(
     return replace(session, plan=replace(planned, arms=own))
 
 
-def _asked(task: Task, study: Study, name: str) -> list[Example]:
-    with located(f"{SOURCE}: tasks.{name}"):
-        asked = tasks.measuring_set(task, study.tasks[name])
-        task.self_check()
-        if task.judge is not None:
-            task.judge.check()
-    return asked
-
-
 def _given(
     request: Request,
     files: dict[str, ExternalModel],
     study: Study,
-    made: dict[str, Task],
-    asked: dict[str, list[Example]],
+    measuring: Measuring,
 ) -> dict[str, answer_files.Given]:
     """What every file holds."""
-    whole = {one: task.examples(study.tasks[one].split) for one, task in made.items()}
+    asked = measuring.asked
+    whole = {name: task.examples(study.tasks[name].split) for name, task in measuring.tasks.items()}
     return {
         who: answer_files.read(Path(one.ref.base).expanduser(), asked, whole, request.allow_missing)
         for who, one in files.items()

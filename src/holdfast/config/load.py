@@ -22,7 +22,7 @@ from pydantic import AliasChoices, BaseModel, ValidationError
 from holdfast.config.model import LAB
 from holdfast.config.study import Study
 from holdfast.errors import StudyError
-from holdfast.registry import names_file, nearest
+from holdfast.registry import in_folder, names_file, nearest
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -135,8 +135,7 @@ def anchored(value: object, folder: Path, key: str = "") -> object:
 
 def _anchored(text: str, folder: Path, key: str) -> str:
     if names_file(text):
-        path, _, attribute = text.rpartition(":")
-        return f"{folder / Path(path).expanduser()}:{attribute}"
+        return in_folder(text, folder)
     place = folder / Path(text).expanduser()
     a_model = key in MODELS and text != LAB
     a_task_file = key == "task" and text.endswith((".yaml", ".yml"))

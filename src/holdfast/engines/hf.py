@@ -12,7 +12,6 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -20,7 +19,7 @@ from holdfast import models
 from holdfast.config import Sampling
 from holdfast.data import chat
 from holdfast.data.chat import Encoded
-from holdfast.engines import Engine, Usage, log_likelihood
+from holdfast.engines import Engine, log_likelihood
 from holdfast.engines.stop_strings import Until, cut
 from holdfast.errors import HoldfastError
 from holdfast.memory.fault_injection import FaultInjector
@@ -80,11 +79,8 @@ class HFEngine(Engine):
             batch_size: prompts at a time; None: by the device.
             device_map: module name to GPU, for a model that no single GPU holds.
         """
-        self.ref, self._wanted, self._bf16, self._nf4 = ref, device, bf16, nf4
-        self._batch_size, self._map = batch_size, device_map
+        super().__init__(ref, device, bf16, nf4, batch_size, device_map)
         self.events: list[dict[str, object]] = []
-        self.usage = Usage()
-        self.answer_folder: Path | None = None
         self._most: dict[str, int] = {}  # rows at a time since the last failure, by kind of work
         self._faults = FaultInjector.from_environment()
         self._base: PreTrainedModel = None
@@ -97,17 +93,17 @@ class HFEngine(Engine):
         Raises:
             OutOfMemory: they do not fit.
         """
-        self.device = models.pick_device(self._wanted)
+        self.device = models.pick_device(self.device)
         self.tokenizer = models.load_tokenizer(self.ref, chats=False)
-        dtype = models.pick_dtype(self.device, self._bf16)
-        self.about = models.describe_device(self.device, dtype) + (", NF4" if self._nf4 else "")
+        dtype = models.pick_dtype(self.device, self.bf16)
+        self.about = models.describe_device(self.device, dtype) + (", NF4" if self.nf4 else "")
         with loading():
             self._base = models.load_model(
-                self.ref, dtype, self.device, self._nf4, self._map
+                self.ref, dtype, self.device, self.nf4, self.device_map
             ).eval()
         self._stops = sorted(chat.stop_ids(self.tokenizer, self._base.generation_config))
-        if self._batch_size is None:
-            self._batch_size = GPU_BATCH if self.device == "cuda" else CPU_BATCH
+        if self.batch_size is None:
+            self.batch_size = GPU_BATCH if self.device == "cuda" else CPU_BATCH
         return self
 
     def __exit__(
@@ -139,7 +135,7 @@ class HFEngine(Engine):
         order = sorted(range(len(examples)), key=lambda i: (-len(encoded[i]), examples[i].id))
         samples = sampling.samples
         rows = [(examples[i], encoded[i], n) for i in order for n in range(samples)]
-        size = max(1, (self._batch_size or 1) // samples) * samples
+        size = max(1, (self.batch_size or 1) // samples) * samples
         self.usage.read += samples * sum(map(len, encoded))
         replies: list[list[Reply]] = [[] for _ in examples]
         done = 0
@@ -167,7 +163,7 @@ class HFEngine(Engine):
             self._faults.at("answer", len(some) * max(len(row.ids) for row in some))
             return log_likelihood.losses(model, some, self.tokenizer.pad_token_id, self.device)
 
-        size = max(1, (self._batch_size or 1) // NLL_SHARE)
+        size = max(1, (self.batch_size or 1) // NLL_SHARE)
         return self._scored("nll", rows, [len(row.ids) for row in rows], size, work, Silent())
 
     def loglikelihood(
@@ -188,7 +184,7 @@ class HFEngine(Engine):
             self._faults.at("answer", len(some) * max(len(read) for read, _ in some))
             return log_likelihood.likelihoods(model, some, self.tokenizer.pad_token_id, self.device)
 
-        size = max(1, (self._batch_size or 1) // NLL_SHARE)
+        size = max(1, (self.batch_size or 1) // NLL_SHARE)
         found = self._scored("likely", rows, [len(read) for read, _ in rows], size, work, Silent())
         return [found[row][place] for row, place in places]
 
@@ -206,7 +202,7 @@ class HFEngine(Engine):
             )
 
         return self._scored(
-            "first", rows, [len(row) for row in rows], self._batch_size or 1, work, progress
+            "first", rows, [len(row) for row in rows], self.batch_size or 1, work, progress
         )
 
     def _scored(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from holdfast.analysis.collect import replies_shown
 from holdfast.analysis.results import CurvePoint, FrontierPoint, Results, from_json
@@ -20,6 +21,20 @@ from holdfast.report.write import write_report
 from holdfast.runs import store
 from holdfast.runs.plan import Plan, place, read_plan
 from holdfast.types import BASE, Point, Reading, Reply, Verdict
+
+
+class At(TypedDict, total=False):
+    """Which of an arm's models is meant.
+
+    Attributes:
+        seed: of the training; left out: the first.
+        step: optimiser steps behind it; left out: the last that is measured.
+        scale: share of the training's change; left out: as it was trained, or the last measured.
+    """
+
+    seed: int | None
+    step: int | None
+    scale: float | None
 
 
 @dataclass(frozen=True)
@@ -48,53 +63,27 @@ class Run:
         """Everything that is measured, the untouched model first."""
         return self.plan.points()
 
-    def replies(
-        self,
-        arm: str,
-        task: str,
-        *,
-        seed: int | None = None,
-        step: int | None = None,
-        scale: float | None = None,
-    ) -> list[Reply]:
+    def replies(self, arm: str, task: str, **at: Unpack[At]) -> list[Reply]:
         """What a model said to every item of a task.
 
         Args:
             arm: whose; ``base`` is the untouched model.
             task: that it was asked.
-            seed: of the training; None: the first.
-            step: optimiser steps behind it; None: the last that is measured.
-            scale: share of the training's change; None: as it was trained, or the last measured.
+            **at: ``seed``, ``step`` and ``scale`` (see `At`), where several models are measured.
 
         Raises:
             UsageError: no such arm, task or point.
             DataError: it was not asked yet.
         """
-        return read_replies(self.folder / "replies" / self._place(arm, task, seed, step, scale))
+        return read_replies(self.folder / "replies" / self._place(arm, task, **at))
 
-    def readings(
-        self,
-        arm: str,
-        task: str,
-        *,
-        seed: int | None = None,
-        step: int | None = None,
-        scale: float | None = None,
-    ) -> list[Reading]:
+    def readings(self, arm: str, task: str, **at: Unpack[At]) -> list[Reading]:
         """The grade of every reply; arguments and errors as of `replies`."""
-        return read_readings(self.folder / "readings" / self._place(arm, task, seed, step, scale))
+        return read_readings(self.folder / "readings" / self._place(arm, task, **at))
 
-    def verdicts(
-        self,
-        arm: str,
-        task: str,
-        *,
-        seed: int | None = None,
-        step: int | None = None,
-        scale: float | None = None,
-    ) -> list[Verdict]:
+    def verdicts(self, arm: str, task: str, **at: Unpack[At]) -> list[Verdict]:
         """What the judge said of every reply; arguments and errors as of `replies`."""
-        return read_verdicts(self.folder / "verdicts" / self._place(arm, task, seed, step, scale))
+        return read_verdicts(self.folder / "verdicts" / self._place(arm, task, **at))
 
     def curve(self, arm: str, task: str) -> list[CurvePoint]:
         """An arm's figure over training; see `Results.curve`."""
@@ -116,9 +105,8 @@ class Run:
         """The results as a table, in a notebook."""
         return self.results._repr_html_()
 
-    def _place(
-        self, arm: str, task: str, seed: int | None, step: int | None, scale: float | None
-    ) -> str:
+    def _place(self, arm: str, task: str, **at: Unpack[At]) -> str:
+        seed, step, scale = at.get("seed"), at.get("step"), at.get("scale")
         _known(arm, [BASE, *self.plan.arms], "arm")
         _known(task, list(self.plan.tasks), "task")
         seeds, places = self.plan.seeds(arm), self.plan.places(arm)

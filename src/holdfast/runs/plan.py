@@ -341,10 +341,3 @@ def _arm(value: Mapping[str, Any]) -> ArmPlan:
         asked=tuple((words, settings) for words, settings in value["asked"]),
         model=None if value["model"] is None else ModelRef(**value["model"]),
     )
-
-
-def finished_points(plan: Plan) -> Sequence[Point]:
-    """The points of a plan that are models of their own (see `Plan.repeated`), base left out."""
-    return [
-        point for point in plan.points() if point.arm != BASE and not plan.repeated(point)
-    ]

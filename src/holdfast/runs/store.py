@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -177,6 +176,8 @@ def open_run(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        from importlib.metadata import version  # takes longer than all else of this module
+
         write_json(folder / MARKER, {"format": FORMAT, "holdfast": version("holdfast")})
     except OSError as error:
         raise FolderError(

@@ -38,7 +38,7 @@ def made_weights(session: Session, point: Point) -> list[Stage]:
         return []
     own = session.arms[point.arm]
     source, merge, full = own.variant.source, own.merges, session.study.train.method == "full"
-    seeds = [one for one in (session.study.seeds if point.seed is None else (point.seed,))]
+    seeds = session.study.seeds if point.seed is None else (point.seed,)
     arms = [source, *(merge.partners if merge else ())]
     train = [(arm, seed) for arm in arms for seed in seeds]
     identity = {
@@ -73,8 +73,7 @@ def replies(session: Session, point: Point, task: str) -> Stage:
         "model": session.identity,
         "checkpoint": [point.step, point.scale],
         "engine": engines.identity_of(session.study.answer.engine),
-        "nf4": session.pool.nf4,
-        "bf16": session.study.train.bf16,
+        **session.precision,
         "sampling": sampling.model_dump(),
         "split": spec.split,
         "items": len(examples),
@@ -164,11 +163,7 @@ def again(session: Session, task: str, time: int) -> Stage:
 def scoring(session: Session, where: str, name: str) -> Stage:
     """The stage in which the untouched model scores one folder of replies."""
     replies = f"replies/{where}"
-    identity = {
-        "model": session.identity,
-        "nf4": session.pool.nf4,
-        "bf16": session.study.train.bf16,
-    }
+    identity = {"model": session.identity, **session.precision}
 
     def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         said = session.folder / replies

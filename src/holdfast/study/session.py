@@ -6,7 +6,7 @@ that do it. Nothing of a session is written down.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,15 @@ class Measuring:
     tasks: Mapping[str, Task]
     samplings: Mapping[str, Sampling]
     asked: Mapping[str, Sequence[Example]]
+
+    def only(self, names: Iterable[str]) -> Measuring:
+        """Some of the abilities, in the order of their names."""
+        kept = list(names)
+        return Measuring(
+            {name: self.tasks[name] for name in kept},
+            {name: self.samplings[name] for name in kept},
+            {name: self.asked[name] for name in kept},
+        )
 
     def planned(self, study: Study, nf4: bool) -> dict[str, TaskPlan]:
         """All tasks as data."""

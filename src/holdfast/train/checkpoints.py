@@ -30,11 +30,6 @@ STATE_FILES = (
 )  # fmt: skip
 
 
-def checkpoint_name(step: int) -> str:
-    """Folder of the checkpoint after `step` optimiser steps, as transformers names it."""
-    return f"checkpoint-{step}"
-
-
 def step_of(checkpoint: Path) -> int:
     """The optimiser steps behind a checkpoint."""
     return int(checkpoint.name.rpartition("-")[2])

@@ -31,6 +31,7 @@ from holdfast.models import placement
 from holdfast.models.placement import Rank
 from holdfast.progress import Progress
 from holdfast.runs import store
+from holdfast.runs.plan import checkpoint_name
 from holdfast.train import checkpoints
 from holdfast.train.adapters import adapt
 from holdfast.train.arguments import trainer_arguments
@@ -268,7 +269,7 @@ def _check_complete(run: _Run, steps: int) -> None:
         TrainingError: naming the checkpoint.
     """
     for step in run.job.save_at:
-        folder = run.job.folder / checkpoints.checkpoint_name(step)
+        folder = run.job.folder / checkpoint_name(step)
         if step <= steps and not (folder / checkpoints.COMPLETE).is_file():
             raise TrainingError(
                 f"the trainer of {run.method.plugin} ended without its checkpoint of step {step}",

@@ -17,7 +17,8 @@ from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.models import placement
 from holdfast.models.placement import Rank
 from holdfast.progress import Progress
-from holdfast.train.checkpoints import checkpoint_name, mark_complete, meet, save_shards
+from holdfast.runs.plan import checkpoint_name
+from holdfast.train.checkpoints import mark_complete, meet, save_shards
 from holdfast.train.meters import Meters
 from holdfast.train.rehearsal import rehearse
 

@@ -15,7 +15,7 @@ from holdfast.analysis.results import Choice, Decision, Front
 from holdfast.analysis.selection import Candidate, Halves
 from holdfast.analysis.stats import Values
 from holdfast.grading.grade import read_readings
-from holdfast.runs.plan import Plan, finished_points, place
+from holdfast.runs.plan import Plan, place
 from holdfast.types import BASE, Point, Reading
 
 
@@ -48,7 +48,8 @@ def gather(plan: Plan) -> Evidence:
     ids = {task: item_ids(before[task]) for task in before}
     found = [
         Candidate(point, {task: values(_read(plan, point, task), ids[task]) for task in ids})
-        for point in finished_points(plan)
+        for point in plan.points()
+        if point.arm != BASE and not plan.repeated(point)
     ]
     split = {}
     for task, readings in before.items():
