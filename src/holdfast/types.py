@@ -13,15 +13,31 @@ from typing import Any, Literal
 
 BASE = "base"
 """The arm of the untouched model."""
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+SPARSE = {"sparse": True}
+"""Metadata of fields that stand in files and fingerprints only where they say something."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    Attributes:
+        role: who speaks.
+        content: what is said; "" where the turn is tool calls only.
+        extra: the turn's other fields, as a chat template reads them: ``tool_calls``,
+            ``tool_call_id``, ``name``, ``reasoning_content``; and ``weight: 0`` where no loss is
+            taken on it, which no template gets to see.
+    """
 
     role: Role
     content: str
+    extra: Mapping[str, Any] = field(default_factory=dict, metadata=SPARSE)
+
+    @property
+    def weight(self) -> int:
+        """0 where the row says that this turn is not to be learned, else 1."""
+        return int(self.extra.get("weight", 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +46,16 @@ class Example:
 
     Attributes:
         id: unique within its task and split; replies and readings refer to it.
-        messages: the prompt, ending in a user turn.
+        messages: the prompt, ending in a turn of the user or of a tool; empty where `target` is
+            plain text to go on training with.
         target: the answer to learn or to compare with; None where only a judge can say.
         source: where the item came from, e.g. ``gsm8k:train`` or ``self``; shown in the report.
         meta: JSON values. ``question`` is the bare question, without shots and instructions, and is
             what the leak check compares; ``group`` is the breakdown of the report (a hazard),
             ``also`` a second one.
+        tools: JSON schemas of the functions that the model may call; the template shows them.
+        extra: the answer's other fields, as of a `Message`: ``tool_calls``,
+            ``reasoning_content``, ``weight``.
     """
 
     id: str
@@ -43,11 +63,19 @@ class Example:
     target: str | None = None
     source: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    tools: tuple[Mapping[str, Any], ...] = field(default=(), metadata=SPARSE)
+    extra: Mapping[str, Any] = field(default_factory=dict, metadata=SPARSE)
 
     @property
     def question(self) -> str:
-        """The bare question: ``meta["question"]``, else the last user turn."""
-        return str(self.meta.get("question") or self.messages[-1].content)
+        """The bare question: ``meta["question"]``, else the last turn; of plain text all of it."""
+        last = self.messages[-1].content if self.messages else self.target
+        return str(self.meta.get("question") or last)
+
+    @property
+    def answer(self) -> Message:
+        """The answer to learn as a turn of the conversation."""
+        return Message("assistant", self.target or "", self.extra)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +86,7 @@ class Reply:
         finish: ``stop`` (the model ended its turn), ``length`` (it was cut off) or ``filtered``
             (a server's filter withheld it: what the model said is not known).
         n_tokens: tokens generated, the end-of-turn token included.
+        thinking_tokens: of those, the tokens of the thinking that stands before the answer.
     """
 
     example_id: str
@@ -65,6 +94,25 @@ class Reply:
     text: str
     finish: Literal["stop", "length", "filtered"]
     n_tokens: int
+    thinking_tokens: int = field(default=0, metadata=SPARSE)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatSettings:
+    """How a model's chat template is used, in training and asking alike.
+
+    Attributes:
+        template: a Jinja text instead of the tokenizer's own; None: its own.
+        kwargs: further variables of the template (``enable_thinking``).
+        thinking: whether the model thinks before it answers, where its template has a switch for
+            that; None: off where there is a switch.
+        date: what a template that reads the clock is told, ISO 8601.
+    """
+
+    template: str | None = None
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    thinking: bool | None = None
+    date: str = "2024-07-26"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +126,7 @@ class ModelRef:
         trust_remote_code: run the model's own Python code.
         scale: share of the adapter's change that is applied.
         gguf: the file of `base` that holds the weights, llama.cpp's format; None: safetensors.
+        chat: how its chat template is used.
     """
 
     base: str
@@ -86,6 +135,12 @@ class ModelRef:
     trust_remote_code: bool = False
     scale: float = 1.0
     gguf: str | None = None
+    chat: ChatSettings = field(default=ChatSettings(), metadata=SPARSE)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ModelRef:
+        """The reference that ``asdict`` wrote."""
+        return cls(**{**value, "chat": ChatSettings(**value.get("chat", {}))})
 
     def loading(self) -> dict[str, str | bool | None]:
         """Arguments for every ``from_pretrained``."""

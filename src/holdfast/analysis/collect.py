@@ -21,7 +21,7 @@ from holdfast.grading.safety_outcomes import INCOHERENT, UNSURE
 from holdfast.judges import VOTES
 from holdfast.memory.model.shape import read_shape
 from holdfast.runs import store
-from holdfast.runs.plan import ArmPlan, Plan, again_place, member_place, place
+from holdfast.runs.plan import NOTICES, ArmPlan, Plan, again_place, member_place, place
 from holdfast.train import meters
 from holdfast.types import BASE, Point, Reading
 
@@ -122,6 +122,13 @@ def _each(words: Sequence[str]) -> str:
     """Every different word once; more than one is a mixture that a reader must see."""
     different = sorted(set(words))
     return different[0] if len(different) == 1 else "mixed: " + "; ".join(different)
+
+
+def notices(plan: Plan) -> list[str]:
+    """What was found in the data and settings before anything ran."""
+    file = plan.folder / NOTICES
+    found = store.read_json(file)["notices"] if file.is_file() else []
+    return [*plan.notices, *found]
 
 
 def measured_readings(plan: Plan) -> list[Measured]:

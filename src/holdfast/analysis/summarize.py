@@ -52,6 +52,7 @@ class RunData:
         fronts: of every arm.
         decision: which checkpoint may be shipped.
         agreements: of the judges of an ensemble.
+        notices: what was found in the data and settings before anything ran.
     """
 
     name: str
@@ -66,6 +67,7 @@ class RunData:
     fronts: Sequence[Front] = ()
     decision: Decision | None = None
     agreements: Sequence[Agreement] = ()
+    notices: Sequence[str] = ()
 
 
 def assemble(run: RunData) -> Results:
@@ -81,7 +83,10 @@ def assemble(run: RunData) -> Results:
         arms=tuple(run.arms),
         cells=tuple(found),
         conditions=dict(run.conditions),
-        warnings=tuple(caveats.all_of(run.tasks, found, run.measured, run.seeds)),
+        warnings=(
+            *run.notices,
+            *caveats.all_of(run.tasks, found, run.measured, run.seeds),
+        ),
         noise=tuple(noise(run.again)),
         dose=tuple(doses(run.tasks, run.measured, families)),
         meters=tuple(run.meters),

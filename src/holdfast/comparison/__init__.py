@@ -31,7 +31,7 @@ from holdfast.registry import nearest
 from holdfast.runs import stages, store
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import PlannedStage, Step
-from holdfast.study import laid_out, measure
+from holdfast.study import laid_out, measure, preflight
 from holdfast.study.session import Arm, Measuring, Session
 from holdfast.train import stage
 from holdfast.types import BASE
@@ -235,13 +235,16 @@ def run(
     found = plan(request, runs_dir)
     session, folder = found.session, found.plan.folder
     rebuild = [*rebuild, *_stale(found)]
-    schedule(found, rebuild)  # complain before anything is written
+    ahead = schedule(found, rebuild)  # complain before anything is written
+    notices = preflight.check(session) if any(not step.done for step in ahead) else None
     store.open_run(folder)
     with store.lock(folder):
         stages.forget(session.plan.stages, folder, rebuild)
         steps = schedule(found)
         store.write_json(folder / REQUEST, asdict(request))
         write_plan(session.plan)
+        if notices is not None:
+            preflight.write_notices(folder, notices)
         if not all(step.done for step in steps):
             about = environment.describe() if found.local else {"versions": environment.versions()}
             store.write_json(folder / "environment.json", about)

@@ -37,7 +37,7 @@ PLACES = ("path", "cache")
 MODELS = ("model", "id", "teacher")
 """Options that name a hub id, or a folder: where they begin with ``.``, ``/`` or ``~``, or where
 there is a folder of that name."""
-FREE = ("extra", "overrides", "sampling")
+FREE = ("extra", "overrides", "sampling", "template_kwargs")
 """Mappings whose keys are somebody else's."""
 
 
@@ -138,10 +138,12 @@ def _anchored(text: str, folder: Path, key: str) -> str:
         return in_folder(text, folder)
     place = folder / Path(text).expanduser()
     a_model = key in MODELS and text != LAB
+    a_template = key == "chat_template" and "{" not in text
     a_task_file = key == "task" and text.endswith((".yaml", ".yml"))
     if (
         ((key in PLACES or key.endswith("_path")) and "://" not in text)
         or a_task_file
+        or a_template
         or (a_model and (text.startswith((".", "/", "~")) or place.is_dir()))
     ):
         return str(place)

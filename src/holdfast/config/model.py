@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
 
 from holdfast.config.section import Section
 
@@ -20,3 +24,12 @@ class ModelSpec(Section):
     """Branch, tag or commit on the hub."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for models you trust."""
+    chat_template: str | None = None
+    """A Jinja file, or its text, instead of the tokenizer's own template."""
+    template_kwargs: dict[str, object] = Field({})
+    """Variables for the chat template: `{enable_thinking: false}`."""
+    thinking: bool | Literal["auto"] = "auto"
+    """Whether the model thinks before it answers, where its template has a switch for that, before
+    and after training alike. `auto`: off where there is a switch."""
+    date: datetime.date = datetime.date(2024, 7, 26)
+    """What a template that reads the clock is told, in training and asking, today and tomorrow."""

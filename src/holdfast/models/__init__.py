@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.config import LAB, LAB_FOLDER, ModelSpec
 from holdfast.environment import install_command
-from holdfast.errors import MissingDependency, ModelError
+from holdfast.errors import RELATIVE, MissingDependency, ModelError
 from holdfast.models.files import check_folder, sampled_hash
-from holdfast.types import ModelRef
+from holdfast.types import ChatSettings, ModelRef
 
 if TYPE_CHECKING:
     import torch
@@ -43,15 +44,33 @@ def reference(spec: ModelSpec) -> ModelRef:
     Raises:
         ModelError: a local folder that lacks what is needed (`check_folder`).
     """
+    chat = _chat_settings(spec)
     if spec.id == LAB:
-        return ModelRef(str(LAB_FOLDER))
+        return ModelRef(str(LAB_FOLDER), chat=chat)
     if spec.id.startswith((".", "/", "~")) or Path(spec.id).expanduser().is_dir():
         folder = Path(spec.id).expanduser()
         check_folder(folder)
-        return ModelRef(str(folder), None, None, spec.trust_remote_code)
+        return ModelRef(str(folder), None, None, spec.trust_remote_code, chat=chat)
     if spec.id.count("/") > 1:
         raise ModelError("is neither a folder nor a hub id", where=spec.id, remedy="check the path")
-    return ModelRef(spec.id, spec.revision, None, spec.trust_remote_code)
+    return ModelRef(spec.id, spec.revision, None, spec.trust_remote_code, chat=chat)
+
+
+def _chat_settings(spec: ModelSpec) -> ChatSettings:
+    text = spec.chat_template
+    if text is not None and "{" not in text:  # no template is without; so it names a file
+        file = Path(text).expanduser()
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(
+                "the chat template cannot be read",
+                where=str(file),
+                remedy=f"model.chat_template is a file of UTF-8 text, or the template itself; "
+                f"{RELATIVE}",
+            ) from error
+    thinking = None if spec.thinking == "auto" else spec.thinking
+    return ChatSettings(text, spec.template_kwargs, thinking, spec.date.isoformat())
 
 
 def identity(ref: ModelRef) -> dict[str, object]:
@@ -60,15 +79,16 @@ def identity(ref: ModelRef) -> dict[str, object]:
     Large weight files are hashed by size and by sampled megabytes (first, last and 62 between), so
     that a 15 GB folder takes a moment and two fine-tunes of one base still differ.
     """
+    chat = {} if ref.chat == ChatSettings() else {"chat": asdict(ref.chat)}
     folder = Path(ref.base)
     if not folder.is_dir():
-        return {"id": ref.base, "revision": ref.revision}
+        return {"id": ref.base, "revision": ref.revision, **chat}
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in {".json", ".safetensors", ".jinja", ".model", ".txt"}:
             digest.update(path.name.encode())
             digest.update(sampled_hash(path))
-    return {"sha256": digest.hexdigest()[:16]}
+    return {"sha256": digest.hexdigest()[:16], **chat}
 
 
 def pick_device(wanted: str) -> str:

@@ -24,6 +24,8 @@ from holdfast.types import ModelRef, Point
 PLAN = "plan.json"
 FORMAT = 1
 """Of ``plan.json``; raised whenever an older one can no longer be read."""
+NOTICES = "preflight.json"
+"""In the run folder: what the checks before the first stage noticed."""
 MEMBERS = "members"
 """Folder of what each judge of an ensemble said."""
 RUN_AGAIN = "run the study or comparison again: finished stages are kept, the plan is written anew"
@@ -115,6 +117,7 @@ class Plan:
         tasks: by name, in the study's order.
         arms: by name, in the study's order; without ``base``.
         stages: everything that is done, needs first.
+        notices: what was found in the data and settings that whoever reads the figures must know.
     """
 
     study: Study
@@ -127,6 +130,7 @@ class Plan:
     tasks: Mapping[str, TaskPlan]
     arms: Mapping[str, ArmPlan]
     stages: tuple[PlannedStage, ...] = ()
+    notices: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """One line: what is trained and measured, and where."""
@@ -271,6 +275,7 @@ def to_json(plan: Plan) -> dict[str, object]:
         "stages": [
             {**asdict(stage), "fingerprint": marks[stage.name]} for stage in plan.stages
         ],
+        "notices": plan.notices,
     }
 
 
@@ -312,7 +317,7 @@ def _from_json(value: Mapping[str, Any], folder: Path) -> Plan:
     return Plan(
         study=Study.model_validate(value["study"]),
         folder=folder,
-        model=ModelRef(**value["model"]),
+        model=ModelRef.from_json(value["model"]),
         steps=value["steps"],
         save_at=tuple(value["save_at"]),
         training_items=value["training_items"],
@@ -323,6 +328,7 @@ def _from_json(value: Mapping[str, Any], folder: Path) -> Plan:
             PlannedStage(stage["name"], stage["identity"], tuple(stage["needs"]))
             for stage in value["stages"]
         ),
+        notices=tuple(value.get("notices", ())),
     )
 
 
@@ -339,5 +345,5 @@ def _arm(value: Mapping[str, Any]) -> ArmPlan:
         places=tuple((step, scale) for step, scale in value["places"]),
         shared=tuple(value["shared"]),
         asked=tuple((words, settings) for words, settings in value["asked"]),
-        model=None if value["model"] is None else ModelRef(**value["model"]),
+        model=None if value["model"] is None else ModelRef.from_json(value["model"]),
     )

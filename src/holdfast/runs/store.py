@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -122,12 +122,17 @@ def _build(row: type[Row], value: Mapping[str, Any], names: set[str]) -> Row:
     kept = {name: found for name, found in value.items() if name in names}
     if row is Example:
         kept["messages"] = tuple(Message(**message) for message in kept["messages"])
+        kept["tools"] = tuple(kept.get("tools", ()))
     return row(**kept)
 
 
 def _plain(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
+        return {
+            one.name: found
+            for one in fields(value)
+            if (found := getattr(value, one.name)) or "sparse" not in one.metadata
+        }
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, set | frozenset):

@@ -29,7 +29,7 @@ from holdfast.progress import Progress, default
 from holdfast.runs import stages, store
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import Stage, Step
-from holdfast.study import combinations
+from holdfast.study import combinations, preflight
 from holdfast.study.layout import lay_out
 from holdfast.study.session import Arm, Measuring, Session
 from holdfast.train import stage
@@ -200,7 +200,8 @@ def _run(
 ) -> Results | None:
     stage.check_present(study)
     session = prepare(study, folder, source)
-    schedule(session.plan, only, rebuild)  # complain before anything is written
+    ahead = schedule(session.plan, only, rebuild)  # complain before anything is written
+    notices = preflight.check(session) if any(not step.done for step in ahead) else None
     store.open_run(folder)
     with store.lock(folder):
         stages.forget(session.plan.stages, folder, rebuild)
@@ -209,6 +210,10 @@ def _run(
         dump = session.study.model_dump(mode="json", exclude_unset=True)
         store.write_text(folder / "study.yaml", yaml.safe_dump(dump, sort_keys=False))
         write_plan(session.plan)
+        if notices is not None:
+            preflight.write_notices(folder, notices)
+            for notice in (*session.plan.notices, *notices):
+                progress.say(notice)
         if not all(step.done for step in steps):
             store.write_json(folder / "environment.json", environment.describe())
         try:

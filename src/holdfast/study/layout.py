@@ -6,8 +6,7 @@ where it runs; its function closes over the plan and fills the folder that it is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from holdfast.analysis.collect import (
     conditions,
     measured_readings,
     meter_readings,
+    notices,
     repeated_readings,
     task_infos,
 )
@@ -26,7 +26,6 @@ from holdfast.analysis.selection import from_run
 from holdfast.analysis.summarize import RunData, assemble
 from holdfast.config import ArmSpec
 from holdfast.data.batching import Budget, plain_budget
-from holdfast.errors import HoldfastError
 from holdfast.methods import SharedWork
 from holdfast.methods._probes import probes
 from holdfast.progress import Progress
@@ -45,8 +44,6 @@ from holdfast.study.measuring import (
 )
 from holdfast.study.session import Session
 from holdfast.train import stage
-from holdfast.train.adapters import check_model
-from holdfast.train.arguments import check_settings
 from holdfast.train.data import encode_all
 from holdfast.train.job import TrainJob
 from holdfast.types import BASE, Point
@@ -128,27 +125,12 @@ def _data_identity(session: Session, kind: str) -> dict[str, object]:
 
 def _budget(session: Session, folder: Path) -> Mapping[str, object]:
     train = session.study.train
-    for name, arm in session.arms.items():  # before any GPU time is spent on what comes earlier
-        if arm.variant.trains:
-            with _in_arm(name):
-                check_settings(arm.variant.train, session.study.hardware.device)
-                if train.method != "full":
-                    check_model(session.plan.model, arm.variant.train)
     rows, _, _ = encode_all(session.plan.model, session.plain, train)
     costs = [row.cost for row in rows]
     size = train.per_device_train_batch_size
     budget = plain_budget(costs, session.plan.steps, train.accumulation, size)
     store.write_json(folder / "budget.json", budget)
     return asdict(budget)
-
-
-@contextmanager
-def _in_arm(name: str) -> Iterator[None]:
-    try:
-        yield
-    except HoldfastError as error:
-        error.where = f"arms.{name}: {error.where}" if error.where else f"arms.{name}"
-        raise
 
 
 def _shared(session: Session, work: SharedWork) -> Stage:
@@ -269,6 +251,7 @@ def _stats(session: Session, readings: Sequence[str]) -> Stage:
                 from_run.fronts(plan, evidence),
                 from_run.as_decision(from_run.decide(plan, evidence)),
                 agreements(plan),
+                notices(plan),
             )
         )
         store.write_json(folder / "results.json", to_json(results))

@@ -95,7 +95,7 @@ def read_job(path: Path) -> TrainJob:
     try:
         value = store.read_json(path)
         return TrainJob(**value | {
-            "model": ModelRef(**value["model"]),
+            "model": ModelRef.from_json(value["model"]),
             "train": TrainSpec(**value["train"]),
             "budget": Budget(**value["budget"]),
             "save_at": tuple(value["save_at"]),
