@@ -73,6 +73,11 @@ class Example:
         return str(self.meta.get("question") or last)
 
     @property
+    def is_rich(self) -> bool:
+        """Whether it holds more than texts: tools, or further fields of the answer."""
+        return bool(self.tools or self.extra)
+
+    @property
     def answer(self) -> Message:
         """The answer to learn as a turn of the conversation."""
         return Message("assistant", self.target or "", self.extra)

@@ -18,6 +18,7 @@ from holdfast.types import Example
 
 NGRAM = 6
 OVERLAP = 0.75
+FIRST_COMBINING = "\u0300"
 WORD = re.compile(r"\w+", re.UNICODE)
 
 
@@ -60,9 +61,12 @@ class LeakIndex:
         words = normalise(text)
         if words in self._exact:
             return Leak(self._names[self._exact[words]], name, 1.0)
-        shared = Counter(place for gram in _ngrams(words) for place in self._grams.get(gram, ()))
-        place = max(shared, key=lambda item: shared[item] / self._sizes[item], default=None)
-        if place is None or shared[place] / self._sizes[place] < OVERLAP:
+        found = [places for gram in _ngrams(words) if (places := self._grams.get(gram))]
+        if not found:
+            return None
+        shared = Counter(place for places in found for place in places)
+        place = max(shared, key=lambda item: shared[item] / self._sizes[item])
+        if shared[place] / self._sizes[place] < OVERLAP:
             return None
         return Leak(self._names[place], name, shared[place] / self._sizes[place])
 
@@ -87,8 +91,11 @@ class LeakIndex:
 
 def normalise(text: str) -> tuple[str, ...]:
     """Words in lower case, without punctuation, accents and width variants."""
+    if text.isascii():
+        return tuple(WORD.findall(text.lower()))
     folded = unicodedata.normalize("NFKD", text).casefold()
-    return tuple(WORD.findall("".join(c for c in folded if not unicodedata.combining(c))))
+    kept = (c for c in folded if c < FIRST_COMBINING or not unicodedata.combining(c))
+    return tuple(WORD.findall("".join(kept)))
 
 
 def _ngrams(words: tuple[str, ...]) -> set[tuple[str, ...]]:

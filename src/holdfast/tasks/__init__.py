@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -278,9 +279,7 @@ def _with_shots(
             chosen = [one for one in drawn if one.question != example.question][: shots.n]
         turns = tuple(turn for shot in chosen for turn in _worked(shot))
         meta = {"question": example.question, **example.meta}
-        shown.append(
-            Example(example.id, turns + example.messages, example.target, example.source, meta)
-        )
+        shown.append(replace(example, messages=turns + example.messages, meta=meta))
     return shown
 
 
@@ -289,4 +288,4 @@ def _worked(shot: Example) -> tuple[Message, ...]:
     *before, asked = shot.messages
     if "as_shot" in shot.meta:
         asked = Message("user", str(shot.meta["as_shot"]))
-    return (*before, asked, Message("assistant", shot.target or ""))
+    return (*before, asked, shot.answer)
