@@ -32,7 +32,7 @@ class Message:
 
     role: Role
     content: str
-    extra: Mapping[str, Any] = field(default_factory=dict, metadata=SPARSE)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False, metadata=SPARSE)
 
     @property
     def weight(self) -> int:
@@ -115,7 +115,7 @@ class ChatSettings:
     """
 
     template: str | None = None
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
     thinking: bool | None = None
     date: str = "2024-07-26"
 
