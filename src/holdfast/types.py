@@ -79,6 +79,11 @@ class Example:
         return [self.id, self.messages, self.target, *more]
 
     @property
+    def is_rich(self) -> bool:
+        """Whether it holds more than texts: tools, or further fields of the answer."""
+        return bool(self.tools or self.extra)
+
+    @property
     def answer(self) -> Message:
         """The answer to learn as a turn of the conversation."""
         return Message("assistant", self.target or "", self.extra)
@@ -116,7 +121,7 @@ class ChatSettings:
     """
 
     template: str | None = None
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
     thinking: bool | None = None
     date: str = "2024-07-26"
 
