@@ -75,8 +75,7 @@ class Example:
     @property
     def content(self) -> list[object]:
         """All that learning it depends on: id, turns, answer, and tools and the answer's fields."""
-        more = [part for part in (self.tools, self.extra) if part]
-        return [self.id, self.messages, self.target, *more]
+        return [self.id, self.messages, self.target, *([self.tools, self.extra] * self.is_rich)]
 
     @property
     def is_rich(self) -> bool:

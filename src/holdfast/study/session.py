@@ -241,12 +241,7 @@ class Session:
     @cached_property
     def plain_mark(self) -> str:
         """A fingerprint of the plain arm's training set."""
-        return store.fingerprint(
-            [
-                [one.id, one.messages, one.target, *([one.tools, one.extra] * one.is_rich)]
-                for one in self.plain
-            ]
-        )
+        return store.fingerprint([one.content for one in self.plain])
 
     @property
     def precision(self) -> dict[str, bool | str]:
