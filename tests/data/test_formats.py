@@ -289,14 +289,14 @@ def test_any_question_goes_with_any_answer(question: str, answer: str) -> None:
         ({"prompt": [ASKED], "completion": "4", "context": "c"}, {"context"}),
         ({"text": "Once", "url": "u", "note": None, "part": float("nan")}, {"url"}),
         ({"prompt": "2+2?", "completion": "4", "rejected": "5"}, {"rejected"}),
-        ({"question": "2+2?", "reasoning": "hm"}, {"reasoning"}),
+        ({"question": "2+2?", "reasoning": "hm", "images": []}, {"reasoning"}),
     ],
 )  # fmt: skip
 def test_what_is_not_read_is_named(row: dict[str, Any], ignored: set[str]) -> None:
     found = conversation(row, "f:1")
     assert found.ignored == ignored
     assert not found.used & ignored
-    assert row.keys() - found.used - ignored <= {"note", "part"}, "those say nothing"
+    assert row.keys() - found.used - ignored <= {"note", "part", "images"}, "those say nothing"
 
 
 @pytest.mark.parametrize(

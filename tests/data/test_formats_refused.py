@@ -158,6 +158,7 @@ REFUSED: list[tuple[Any, str, str, str]] = [
     ({"query": "q", "response": "a", "history": [["x", ""]]}, "history: pair 1", "nothing", "fill"),
     ({"prompt": [ASKED], "completion": "a", "history": [["x", "y"]]}, "history", "list of turns",
      "put all turns"),
+    (_turns({**ASKED, "images": ["a.png"]}, SAID), "turn 1 (user)", "has `images`", "leave such"),
     # other data
     ({"prompt": "q", "chosen": "a", "rejected": "b"}, "", "preference pair", "completion: chosen"),
     ({"chosen": "a", "rejected": "b"}, "", "a preference pair", "completion: chosen"),

@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 
 from holdfast.errors import DataError
 
+MEDIA = frozenset(["image", "images", "audio", "audios", "video", "videos"])
+"""Columns, and fields of turns, whose content no text model sees."""
 LARGEST = 10**18
 """Of a whole number that is an answer; a longer one was cut by whoever wrote it as a number."""
 DIGITS = 15
@@ -196,7 +198,11 @@ class Cells:
         """Columns that hold something and were not read, as a message may show them."""
         if len(self.used) == len(self.row):
             return set()
-        return {shown(name) for name in self.there if name not in self.used}
+        return {
+            shown(name)
+            for name, value in self.there.items()
+            if name not in self.used and value not in ([], {})
+        }
 
     def text(self, name: str) -> str:
         """A cell as text, which is thereby used; "" where it holds nothing.

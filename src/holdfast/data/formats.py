@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from holdfast.data.cells import Cells, absent, answer, blank, kind, shown, text
+from holdfast.data.cells import MEDIA, Cells, absent, answer, blank, kind, shown, text
 from holdfast.data.messages import REASONING, is_turns, pairs, turns, weight
 from holdfast.data.tool_calls import schemas
 from holdfast.errors import DataError
@@ -32,7 +32,6 @@ TOOLS = ("tools", "functions")
 PAIR = ("chosen", "rejected")
 ABOUT = (*REASONING, "weight")
 FORM_COLUMNS = (*TURNS, *QUESTIONS, "text")
-MEDIA = frozenset(["image", "images", "audio", "audios", "video", "videos"])
 LABELS = ("label", "labels", "target")
 FORMS = (
     "messages, conversations, instruction/input/output, prompt/completion, query/response, "

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from holdfast.data.cells import absent, blank, kind, parsed, shown, text
+from holdfast.data.cells import MEDIA, absent, blank, kind, parsed, shown, text
 from holdfast.data.tool_calls import calls
 from holdfast.errors import DataError
 from holdfast.types import Message, Role
@@ -195,7 +195,7 @@ def _message(turn: Mapping[str, Any], at: str, column: str, ignored: set[str]) -
         extra |= _extra(turn, role, at)
         for key in turn.keys() - KNOWN:
             if not blank(turn[key]):
-                _refuse_tools(key, turn[key], at)
+                _refuse_field(key, turn[key], at)
                 ignored.add(f"{column}[].{shown(key)}")
     if isinstance(said, str):
         content = text(said, at)
@@ -324,7 +324,13 @@ def weight(value: object, where: str) -> int:
     )
 
 
-def _refuse_tools(key: object, value: object, at: str) -> None:
+def _refuse_field(key: object, value: object, at: str) -> None:
+    if key in MEDIA and value not in ([], {}):
+        raise DataError(
+            f"has `{key}`: only text is trained on and asked",
+            where=at,
+            remedy=f"leave such rows out; if the text makes sense alone, leave `{key}` out",
+        )
     if key in ("tools", "functions") and value not in ([], "[]"):
         raise DataError(
             f"has `{key}` of its own",
