@@ -58,7 +58,21 @@ class HoldfastError(Exception):
     def __str__(self) -> str:
         """One line each for place and problem, and for the remedy."""
         head = f"{self.where}: {self.message}" if self.where else self.message
-        return f"{head}\n  → {self.remedy}" if self.remedy else head
+        return printable(f"{head}\n  → {self.remedy}" if self.remedy else head, keep="\n")
+
+
+def printable(text: str, keep: str = "") -> str:
+    """A text without what a terminal would obey: control and direction marks become escapes.
+
+    Args:
+        text: of anywhere: keys of a file, names, what a library said.
+        keep: characters that stay as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() or one in keep else ascii(one)[1:-1] for one in text
+    )
 
 
 @contextmanager

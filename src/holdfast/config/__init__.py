@@ -7,6 +7,7 @@ transformers and TRL; the short names in brackets are accepted too.
 
 from holdfast.config.answering import AnswerSpec, Sampling, ShotsSpec, TaskSpec
 from holdfast.config.arms import ArmSpec, MeterSpec
+from holdfast.config.data import Sources, SourceSpec
 from holdfast.config.hardware import HardwareSpec
 from holdfast.config.model import LAB, LAB_FOLDER, ModelSpec
 from holdfast.config.section import NAME, STRICT, Section
@@ -16,6 +17,6 @@ from holdfast.config.training import LoraSpec, TrainSpec
 
 __all__ = [
     "LAB", "LAB_FOLDER", "NAME", "STRICT", "AnswerSpec", "ArmSpec", "HardwareSpec", "LoraSpec",
-    "MeterSpec", "ModelSpec", "Sampling", "Section", "ShipSpec", "ShotsSpec", "Study", "TaskSpec",
-    "TrainSpec",
+    "MeterSpec", "ModelSpec", "Sampling", "Section", "ShipSpec", "ShotsSpec", "SourceSpec", "Sources",
+    "Study", "TaskSpec", "TrainSpec",
 ]  # fmt: skip

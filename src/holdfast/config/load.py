@@ -37,7 +37,7 @@ PLACES = ("path", "cache")
 MODELS = ("model", "id", "teacher")
 """Options that name a hub id, or a folder: where they begin with ``.``, ``/`` or ``~``, or where
 there is a folder of that name."""
-FREE = ("extra", "overrides", "sampling", "template_kwargs")
+FREE = ("columns", "extra", "overrides", "sampling", "template_kwargs")
 """Mappings whose keys are somebody else's."""
 
 
