@@ -79,6 +79,42 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class FieldUse:
+    """What became of one column of a user's data.
+
+    Attributes:
+        source: the file, folder or hub set.
+        column: as the file calls it.
+        use: what it was read as; ``ignored``: nothing.
+        rows: that have something in it.
+    """
+
+    source: str
+    column: str
+    use: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceUse:
+    """How much of one source was taken.
+
+    Attributes:
+        source: the file, folder or hub set.
+        split: what the rows are for.
+        rows: that it has.
+        taken: of them.
+        notes: what else a reader must know of it.
+    """
+
+    source: str
+    split: str
+    rows: int
+    taken: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """What a model said to one example.
 

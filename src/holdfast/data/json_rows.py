@@ -70,7 +70,7 @@ def _lines(path: Path, text: Iterator[str]) -> Iterator[Row]:
         if not line.strip():
             continue
         where = f"{path}:{number}"
-        value, end = _value(line, BLANKS.match(line).end(), where)  # type: ignore[union-attr]
+        value, end = _value(line, _after_blanks(line), where)
         if line[end:].strip():
             raise DataError(
                 f"not valid JSON: Extra data at column {end + 1}", where=where, remedy=_mend(line)
@@ -86,7 +86,7 @@ def _lines(path: Path, text: Iterator[str]) -> Iterator[Row]:
 
 def _document(path: Path, text: str, shape: Shape) -> Iterator[Row]:
     """The rows of an array, or of the list under the key that `field` names."""
-    start = BLANKS.match(text).end()  # type: ignore[union-attr]
+    start = _after_blanks(text)
     if shape.field is None and text[start : start + 1] == "[":
         yield from _array(path, text, start)
         return
@@ -118,17 +118,14 @@ def _document(path: Path, text: str, shape: Shape) -> Iterator[Row]:
 
 
 def _array(path: Path, text: str, start: int) -> Iterator[Row]:
-    def after(end: int) -> int:
-        return BLANKS.match(text, end).end()  # type: ignore[union-attr]
-
-    at, number = after(start + 1), 0
+    at, number = _after_blanks(text, start + 1), 0
     done = text[at : at + 1] == "]"
     while not done:
         number += 1
         where = f"{path}, row {number}"
         value, end = _value(text, at, where)
         yield Row(number, where, value)
-        end = after(end)
+        end = _after_blanks(text, end)
         done = text[end : end + 1] == "]"
         if not done and text[end : end + 1] != ",":
             ends = "the file ends" if end == len(text) else f"{printable(text[end])!r} stands"
@@ -137,7 +134,7 @@ def _array(path: Path, text: str, start: int) -> Iterator[Row]:
                 where=where,
                 remedy=f"mend the array, or write one object a line (jsonl); {READ}",
             )
-        at = after(end + 1)
+        at = _after_blanks(text, end + 1)
     if rest := text[at + (number == 0) :].strip():
         raise DataError(
             f"goes on after its array: {printable(rest[:20])!r}",
@@ -170,6 +167,11 @@ def _refuse_whole(value: Any, path: Path, beside: str) -> None:
         if whole and value
         else f"write one object a line: jq -c . FILE > NEW.jsonl; {READ}",
     )
+
+
+def _after_blanks(text: str, at: int = 0) -> int:
+    found = BLANKS.match(text, at)
+    return found.end() if found else at
 
 
 def _value(text: str, at: int, where: str) -> tuple[Any, int]:
