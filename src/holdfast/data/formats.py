@@ -1,94 +1,338 @@
 """Reads a training or test item out of one row of a user's file, whichever known form it has.
 
-Five forms are recognised by their keys, row by row: ``messages``, sharegpt ``conversations``,
-alpaca ``instruction/input/output``, ``prompt/completion`` and ``question/answer``.
+Forms are recognised by their columns, row by row, in the order of `TURNS` and `QUESTIONS`; `text`
+alone is plain text to go on training with. Every column is used, named in `Row.ignored`, or the row
+is refused with the column and what to do: `docs/tasks/jsonl.md` is the table of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+from holdfast.data.cells import Cells, absent, answer, blank, kind, shown, text
+from holdfast.data.turns import REASONING, is_turns, pairs, schemas, turns, weight
 from holdfast.errors import DataError
-from holdfast.types import Message, Role
+from holdfast.types import Message
 
-ROLES: Mapping[str, Role] = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "system": "system",
+TURNS = ("messages", "conversations", "conversation")
+QUESTIONS = {
+    "instruction": "output",
+    "prompt": "completion",
+    "query": "response",
+    "question": "answer",
+    "input": "output",
 }
-"""By the names that files use: those of OpenAI's messages and of sharegpt."""
-ANSWERS = {"instruction": "output", "prompt": "completion", "question": "answer"}
-"""By the key of the question, in the order in which forms are recognised: that of the answer."""
-FORMS = "messages, conversations, instruction/output, prompt/completion or question/answer"
+"""By the column of the question, in the order in which forms are recognised: that of the answer."""
+ANSWERS = tuple(dict.fromkeys(QUESTIONS.values()))
+SYSTEM = ("system", "system_prompt")
+TOOLS = ("tools", "functions")
+PAIR = ("chosen", "rejected")
+MEDIA = frozenset(["image", "images", "audio", "audios", "video", "videos"])
+LABELS = ("label", "labels", "target")
+FORMS = (
+    "messages, conversations, instruction/input/output, prompt/completion, query/response, "
+    "question/answer, input/output, or text alone"
+)
+COLUMNS = "say in the task which columns hold them: columns: {prompt: my_question, completion: "
+REMEDY = f"these columns are read: {FORMS}; or {COLUMNS}my_answer}}"
 
 
-def conversation(row: object, where: str) -> tuple[tuple[Message, ...], str | None]:
-    """The prompt and the answer of one line, whichever form it has.
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one row says.
+
+    Attributes:
+        messages: the prompt, ending in a turn of the user or of a tool; empty for plain text.
+        target: the answer, or the plain text; "" where the answer is tool calls only; None where
+            there is no answer.
+        extra: the answer's other fields, as of a `Message`.
+        tools: JSON schemas of the functions that may be called.
+        used: the columns that were read.
+        ignored: columns that hold something and were not read, and fields of turns
+            (``messages[].mood``).
+    """
+
+    messages: tuple[Message, ...]
+    target: str | None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    tools: tuple[Mapping[str, Any], ...] = ()
+    used: frozenset[str] = frozenset()
+    ignored: frozenset[str] = frozenset()
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is plain text, without a question."""
+        return not self.messages
+
+    @property
+    def learned(self) -> bool:
+        """Whether there is a turn to learn: an answer, and not all answers have the weight 0."""
+        said = [one for one in self.messages if one.role == "assistant"]
+        last = self.target is not None and self.extra.get("weight", 1)
+        return bool(last or any(one.weight for one in said))
+
+    @property
+    def question(self) -> str:
+        """The user's last turn; "" of plain text."""
+        said = (one.content for one in reversed(self.messages) if one.role == "user")
+        return next(said, "")
+
+
+def conversation(row: object, where: str) -> Row:
+    """The prompt and the answer of one row, whichever form it has.
+
+    Args:
+        row: the columns and their cells.
+        where: file and line, for messages.
 
     Raises:
-        DataError: no known form, an unknown role, or no user turn; `where` names the line.
+        DataError: no known form, or a cell that cannot be used as it is; row, column and turn are
+            named.
     """
-    if not isinstance(row, dict):
-        raise DataError("is not a JSON object", where=where, remedy=f"write {FORMS}")
-    match row:
-        case {"messages": list() as turns}:
-            messages = [_turn(turn, "role", "content", where) for turn in turns]
-        case {"conversations": list() as turns}:
-            messages = [_turn(turn, "from", "value", where) for turn in turns]
-        case {"instruction": str() as text, **rest}:
-            if rest.get("input"):
-                text = f"{text}\n\n{rest['input']}"
-            messages = _pair(text, rest.get("output"), rest.get("system"))
-        case {"prompt": str() as text, **rest}:
-            messages = _pair(text, rest.get("completion"), None)
-        case {"prompt": list() as turns, **rest}:
-            more = rest.get("completion") or []
-            messages = [_turn(turn, "role", "content", where) for turn in [*turns, *more]]
-        case {"question": str() as text, **rest}:
-            messages = _pair(text, rest.get("answer"), None)
-        case _:
-            raise DataError(
-                f"has none of the known forms (its keys: {', '.join(map(str, row))})",
-                where=where,
-                remedy=f"write {FORMS}",
-            )
+    if not isinstance(row, Mapping):
+        raise DataError(
+            f"is {kind(row)}, not a JSON object with named columns", where=where, remedy=REMEDY
+        )
+    cells = Cells(row, where)
+    ignored: set[str] = set()
+    _refuse_media(cells)
+    found = _turns(cells, ignored)
+    if found is None:
+        found = _asked(cells, ignored)
+    if found is None:
+        return _plain(cells)
+    _put_system(found, cells)
+    extra: dict[str, Any] = {}
     target = None
-    if messages and messages[-1].role == "assistant":
-        target = messages.pop().content
-    if not messages or messages[-1].role != "user":
-        raise DataError("has no user turn to answer", where=where, remedy="end with one")
-    return tuple(messages), target
-
-
-def unanswered(row: Mapping[str, object], where: str) -> DataError:
-    """The error for a line without an answer; it names the key in which this form has it."""
-    asked = next((one for one in ANSWERS if isinstance(row.get(one), str)), None)
-    lack = "has no answer to learn or to compare with"
-    if "messages" in row or "conversations" in row or asked is None:
-        return DataError(lack, where=where, remedy="end the conversation with an assistant turn")
-    key = ANSWERS[asked]
-    return DataError(
-        f"has no `{key}` beside `{asked}`, so it {lack}", where=where, remedy=f"fill `{key}`"
+    if found[-1].role == "assistant":
+        last = found.pop()
+        target, extra = last.content, dict(last.extra)
+        _about_answer(extra, cells)
+    elif any(map(cells.holds, PAIR)):
+        raise _preference(cells)
+    _check_order(found, where, target)
+    tools = _tools(cells)
+    left = {shown(key) for key, value in row.items() if key not in cells.used and not blank(value)}
+    return Row(
+        tuple(found), target, extra, tools, frozenset(cells.used), frozenset(left | ignored)
     )
 
 
-def _turn(turn: object, role_key: str, text_key: str, where: str) -> Message:
-    values = turn if isinstance(turn, dict) else {}
-    role, text = ROLES.get(str(values.get(role_key))), values.get(text_key)
-    if role is None or not isinstance(text, str):
-        raise DataError(
-            f"a turn needs {role_key} (user, assistant, system, human, gpt) and {text_key} (text)",
-            where=where,
-            remedy="mend this line",
+def unanswered(row: Mapping[str, object], where: str) -> DataError:
+    """The error for a row without an answer; it names the column in which this form has it."""
+    lack = "has no answer to learn or to compare with"
+    asked = next((one for one in QUESTIONS if not blank(row.get(one))), None)
+    if asked is None or any(not absent(row.get(one)) for one in TURNS):
+        return DataError(
+            lack, where=where, remedy="end the conversation with an assistant turn, or leave it out"
         )
-    return Message(role, text)
+    empty = [one for one in ANSWERS if one in row]
+    if empty:
+        said = f"`{empty[0]}` is empty, so this row {lack}"
+        return DataError(said, where=where, remedy=f"fill `{empty[0]}`, or leave the row out")
+    key = QUESTIONS[asked]
+    return DataError(
+        f"has no `{key}` beside `{asked}`, so it {lack}",
+        where=where,
+        remedy=f"fill `{key}`, or {COLUMNS}my_answer}}",
+    )
 
 
-def _pair(prompt: str, answer: object, system: object) -> list[Message]:
-    messages = [Message("system", str(system))] if system else []
-    messages.append(Message("user", prompt))
-    if answer is not None:
-        messages.append(Message("assistant", str(answer)))
-    return messages
+def _turns(cells: Cells, ignored: set[str]) -> list[Message] | None:
+    """The turns of a row that is a conversation; None: it is not."""
+    for name in TURNS:
+        if not absent(cells.row.get(name)):
+            return turns(cells.take(name) or "", cells.at(name), ignored)
+    return None
+
+
+def _asked(cells: Cells, ignored: set[str]) -> list[Message] | None:
+    """The turns of a row that has a question; None: it has none."""
+    asked = next((one for one in QUESTIONS if cells.holds(one)), None)
+    if asked is None:
+        empty = [one for one in QUESTIONS if one in cells.row]
+        if empty and not cells.holds("text"):
+            raise DataError(
+                "is empty, so there is nothing to ask",
+                where=cells.at(empty[0]),
+                remedy=f"fill `{empty[0]}`, or leave the row out",
+            )
+        return None
+    value = cells.take(asked)
+    if is_turns(value):
+        found = turns(value, cells.at(asked), ignored)
+        if cells.holds("history"):
+            raise DataError(
+                f"stands beside `{asked}`, which is a list of turns",
+                where=cells.at("history"),
+                remedy=f"put all turns into `{asked}`",
+            )
+    else:
+        found = _history(cells, ignored)
+        found.append(Message("user", _question(asked, text(value, cells.at(asked)), cells)))
+    return found + _answer(asked, cells, ignored)
+
+
+def _question(asked: str, said: str, cells: Cells) -> str:
+    """The question with what belongs to it: the context before it, alpaca's input behind it."""
+    parts = [cells.text("context"), said]
+    if asked == "instruction":
+        parts.append(cells.text("input"))
+    if asked == "input" and "instruction" in cells.row:
+        cells.take("instruction")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _history(cells: Cells, ignored: set[str]) -> list[Message]:
+    value = cells.take("history")
+    return pairs(value, cells.at("history"), ignored) if value not in (None, [], "[]") else []
+
+
+def _answer(asked: str, cells: Cells, ignored: set[str]) -> list[Message]:
+    """The answer's turns; none where there is no answer."""
+    own = QUESTIONS[asked]
+    there = [one for one in ANSWERS if cells.holds(one) and one != asked]
+    if own not in there and len(there) > 1:
+        raise DataError(
+            f"has {' and '.join(f'`{one}`' for one in there)} beside `{asked}`: which is the "
+            "answer?",
+            where=cells.where,
+            remedy=f"keep one of them, or {COLUMNS}{there[0]}}}",
+        )
+    if not there:
+        for one in ANSWERS:
+            if one in cells.row and cells.row[one] is not None:
+                if absent(cells.row[one]):
+                    text(cells.row[one], cells.at(one))
+                cells.take(one)
+        return []
+    name = own if own in there else there[0]
+    value = cells.take(name)
+    _refuse_rated(name, cells)
+    if is_turns(value):
+        return turns(value, cells.at(name), ignored)
+    return [Message("assistant", answer(value, cells.at(name)))]
+
+
+def _about_answer(extra: dict[str, Any], cells: Cells) -> None:
+    """Put what the row says of its answer beside it: reasoning, and a weight."""
+    name, thought = cells.one_of(REASONING)
+    if thought and extra.setdefault("reasoning_content", thought) != thought:
+        raise DataError(
+            "differs from the reasoning that stands in the answer's turn",
+            where=cells.at(name),
+            remedy="keep one of the two",
+        )
+    if (value := cells.take("weight")) is not None and not weight(value, cells.at("weight")):
+        extra["weight"] = 0
+
+
+def _put_system(found: list[Message], cells: Cells) -> None:
+    name, said = cells.one_of(SYSTEM)
+    if not said:
+        return
+    if found[0].role != "system":
+        found.insert(0, Message("system", said))
+    elif found[0].content != said:
+        raise DataError(
+            "stands beside a conversation that begins with another system turn",
+            where=cells.at(name),
+            remedy="keep one of the two",
+        )
+
+
+def _tools(cells: Cells) -> tuple[Mapping[str, Any], ...]:
+    there = [one for one in TOOLS if cells.holds(one)]
+    for one in TOOLS:
+        cells.take(one)
+    found = [schemas(cells.row[one], cells.at(one)) for one in there]
+    if len(found) > 1 and all(found):
+        raise DataError(
+            "stands beside `tools`", where=cells.at("functions"), remedy="keep one of the two"
+        )
+    return next((some for some in found if some), ())
+
+
+def _plain(cells: Cells) -> Row:
+    """A row without a question: plain text, or none of the known forms."""
+    if any(map(cells.holds, PAIR)):
+        raise _preference(cells)
+    if "text" not in cells.row or absent(cells.row["text"]):
+        answered = [one for one in ANSWERS if cells.holds(one)]
+        names = ", ".join(shown(key) for key in list(cells.row)[:12]) or "none"
+        raise DataError(
+            f"has {f'`{answered[0]}` but no question: ' if answered else ''}none of the known "
+            f"forms (its keys: {names})",
+            where=cells.where,
+            remedy=REMEDY,
+        )
+    label = next((one for one in LABELS if not absent(cells.row.get(one))), None)
+    if label is not None:
+        raise DataError(
+            f"has `text` and `{label}`: is the text a question and `{label}` its answer?",
+            where=cells.where,
+            remedy=f"if so, say it in the task: columns: {{prompt: text, completion: {label}}}; to "
+            f"go on training with the text alone, leave `{label}` out of the file",
+        )
+    said = cells.text("text")
+    if not said:
+        raise DataError("is empty", where=cells.at("text"), remedy="fill it, or leave the row out")
+    left = {shown(key) for key, one in cells.row.items() if key != "text" and not blank(one)}
+    return Row((), said, used=frozenset(cells.used), ignored=frozenset(left))
+
+
+def _preference(cells: Cells) -> DataError:
+    return DataError(
+        "is a preference pair (`chosen`, `rejected`) without an answer to learn",
+        where=cells.where,
+        remedy="fine-tuning here learns one answer: to learn the chosen one, say so in the task: "
+        "columns: {completion: chosen}",
+    )
+
+
+def _refuse_media(cells: Cells) -> None:
+    for name in sorted(MEDIA & cells.row.keys()):
+        if not blank(cells.row[name]) and cells.row[name] not in ([], {}):
+            raise DataError(
+                f"is {kind(cells.row[name])}: only text is trained on and asked",
+                where=cells.at(name),
+                remedy=f"leave such rows out; if the text makes sense alone, leave `{name}` out",
+            )
+
+
+def _refuse_rated(name: str, cells: Cells) -> None:
+    """Refuse rows that say whether their answer is wanted: some are examples of what is not."""
+    rated = cells.row.get("label")
+    if isinstance(rated, bool):
+        raise DataError(
+            f"says whether `{name}` is wanted ({str(rated).lower()}), as rows for KTO do",
+            where=cells.at("label"),
+            remedy="keep the rows whose label is true, and leave the column out",
+        )
+
+
+def _check_order(found: Sequence[Message], where: str, target: str | None) -> None:
+    """Refuse conversations whose turns cannot be asked and answered in this order."""
+    roles = [one.role for one in found] + ["assistant"] * (target is not None)
+    for number in range(1, len(roles)):
+        if roles[number] == roles[number - 1] == "assistant":
+            raise DataError(
+                f"turns {number} and {number + 1} are both the assistant's",
+                where=where,
+                remedy="join them in one turn, or put what the user (or the tool) said in between",
+            )
+    if "tool" in roles and "assistant" not in roles[: roles.index("tool")]:
+        raise DataError(
+            f"turn {roles.index('tool') + 1} is a tool's answer, but nothing was asked of it",
+            where=where,
+            remedy="put the assistant's turn with its tool call before it",
+        )
+    if "user" not in roles or found[-1].role not in ("user", "tool"):
+        last = f" (it ends with the turn of a {found[-1].role})" if found else ""
+        raise DataError(
+            f"has no user turn to answer{last}",
+            where=where,
+            remedy="a conversation is a user's turn and the assistant's answer, once or more",
+        )
