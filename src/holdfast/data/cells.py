@@ -47,7 +47,8 @@ def kind(value: object) -> str:
         case float() if math.isnan(value):
             return "NaN (an empty cell of pandas)"
         case int() | float():
-            return f"the number {shown(value)}" if abs(value) < LARGEST else "a huge number"
+            huge = isinstance(value, int) and abs(value) >= LARGEST
+            return "a huge number" if huge else f"the number {value}"
         case str():
             return f"the text {shown(value)!r}"
         case Mapping():

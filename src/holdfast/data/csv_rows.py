@@ -85,7 +85,7 @@ def _check(cells: Sequence[str], names: Sequence[str], where: str) -> None:
         lacks = printable(names[len(cells)])
         raise DataError(
             f"has {len(cells)} cells for {len(names)} columns, so {lacks} has none",
-            where=f"{where}, column {lacks}",
+            where=f"{where}: {lacks}",
             remedy="fill the row up, or put cells that hold commas or line ends in quotes",
         )
     if len(cells) > len(names):
@@ -98,7 +98,7 @@ def _check(cells: Sequence[str], names: Sequence[str], where: str) -> None:
         if "\0" in cell:
             raise DataError(
                 "holds a NUL byte",
-                where=f"{where}, column {printable(name)}",
+                where=f"{where}: {printable(name)}",
                 remedy=f"the file is damaged, or no text: convert it; {READ}",
             )
 
@@ -112,4 +112,4 @@ def _column(path: Path, line: str, mark: str) -> str:
     except (csv.Error, OSError, StopIteration):
         return ""
     bad = [index for index, cell in enumerate(cells) if UNDECODED.search(cell)]
-    return printable(names[bad[0]]) if bad and bad[0] < len(names) else ""
+    return printable(names[bad[0]]) if bad and bad[0] < len(names) and "\ufffd" not in names[bad[0]] else ""

@@ -52,6 +52,8 @@ BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+"""Bytes that no text has, escape sequences apart."""
 SAMPLE = 4096
 """Bytes by which a file is recognised."""
 UNDECODED = re.compile("[\udc80-\udcff]")
@@ -159,9 +161,10 @@ def lines(
     """
     first, packed = sample(path)
     encoding = next((name for mark, name in BOMS if first.startswith(mark)), "utf-8")
-    if encoding == "utf-8" and first.count(b"\0") > len(first) // 4:
+    odd = len(CONTROLS.findall(first)) if encoding.startswith("utf-8") else 0
+    if odd > len(first) // 50 and first.strip(b"\0"):
         raise DataError(
-            "is binary, or UTF-16 without a mark",
+            "is binary" + (", or UTF-16 without a mark" if b"\0" in first else ""),
             where=str(path),
             remedy=f"convert it: iconv -f UTF-16 -t UTF-8 FILE > NEW; {READ}",
         )
@@ -189,7 +192,7 @@ def _undecodable(
         for number, line in enumerate(text, start=1):
             if bad := UNDECODED.search(line):
                 found = column(line) if column else ""
-                where = f"{path}:{number}" + (f", column {found}" if found else "")
+                where = f"{path}:{number}" + (f": {found}" if found else "")
                 what += f": byte 0x{ord(bad[0]) - 0xDC00:02x} at character {bad.start() + 1}"
                 break
     return DataError(what, where=where, remedy=remedy)

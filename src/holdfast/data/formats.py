@@ -7,7 +7,7 @@ is refused with the column and what to do: `docs/tasks/jsonl.md` is the table of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,12 +80,14 @@ class Row:
         return next(said, "")
 
 
-def conversation(row: object, where: str) -> Row:
+def conversation(row: object, where: str, named: Collection[str] = ()) -> Row:
     """The prompt and the answer of one row, whichever form it has.
 
     Args:
         row: the columns and their cells.
         where: file and line, for messages.
+        named: columns that the study itself has given their names; where they make out the form,
+            no other column does.
 
     Raises:
         DataError: no known form, or a cell that cannot be used as it is; row, column and turn are
@@ -98,11 +100,13 @@ def conversation(row: object, where: str) -> Row:
     cells = Cells(row, where)
     ignored: set[str] = set()
     _refuse_media(cells)
-    found = _turns(cells, ignored)
+    meant = [one for one in (*TURNS, *QUESTIONS, "text") if one in named]
+    found = _turns(meant or TURNS, cells, ignored)
     if found is None:
-        found = _asked(cells, ignored)
-    if found is None:
-        return _plain(cells)
+        asked = _question_column(meant or list(QUESTIONS), cells)
+        if asked is None:
+            return _plain(cells)
+        found = _asked(asked, cells, ignored) + _answer(asked, named, cells, ignored)
     _put_system(found, cells)
     extra: dict[str, Any] = {}
     target = None
@@ -140,19 +144,28 @@ def unanswered(row: Mapping[str, object], where: str) -> DataError:
     )
 
 
-def _turns(cells: Cells, ignored: set[str]) -> list[Message] | None:
+def _turns(
+    names: Sequence[str], cells: Cells, ignored: set[str]
+) -> list[Message] | None:
     """The turns of a row that is a conversation; None: it is not."""
-    for name in TURNS:
-        if not absent(cells.row.get(name)):
-            return turns(cells.take(name) or "", cells.at(name), ignored)
+    for name in names:
+        if name in TURNS and not absent(cells.row.get(name)):
+            value = cells.take(name)
+            return turns([] if value is None else value, cells.at(name), ignored)
     return None
 
 
-def _asked(cells: Cells, ignored: set[str]) -> list[Message] | None:
-    """The turns of a row that has a question; None: it has none."""
-    asked = next((one for one in QUESTIONS if cells.holds(one)), None)
-    if asked is None:
-        empty = [one for one in QUESTIONS if one in cells.row]
+def _question_column(names: Sequence[str], cells: Cells) -> str | None:
+    """The column that holds the question; None: there is none.
+
+    Raises:
+        DataError: the column is empty, or it cannot be told which of two is meant.
+    """
+    there = [one for one in QUESTIONS if one in names and cells.holds(one)]
+    if "instruction" in there and "input" in there:
+        there.remove("input")
+    if not there:
+        empty = [one for one in QUESTIONS if one in names and one in cells.row]
         if empty and not cells.holds("text"):
             raise DataError(
                 "is empty, so there is nothing to ask",
@@ -160,19 +173,29 @@ def _asked(cells: Cells, ignored: set[str]) -> list[Message] | None:
                 remedy=f"fill `{empty[0]}`, or leave the row out",
             )
         return None
+    if len(there) > 1 and not cells.holds(QUESTIONS[there[0]]):
+        raise DataError(
+            f"has `{there[0]}` and `{there[1]}`: which of them is asked?",
+            where=cells.where,
+            remedy=f"keep one of them, or {COLUMNS}my_answer}}",
+        )
+    return there[0]
+
+
+def _asked(asked: str, cells: Cells, ignored: set[str]) -> list[Message]:
+    """The turns of a question, with the history before it."""
     value = cells.take(asked)
-    if is_turns(value):
-        found = turns(value, cells.at(asked), ignored)
-        if cells.holds("history"):
-            raise DataError(
-                f"stands beside `{asked}`, which is a list of turns",
-                where=cells.at("history"),
-                remedy=f"put all turns into `{asked}`",
-            )
-    else:
+    if not is_turns(value):
         found = _history(cells, ignored)
-        found.append(Message("user", _question(asked, text(value, cells.at(asked)), cells)))
-    return found + _answer(asked, cells, ignored)
+        said = _question(asked, text(value, cells.at(asked)), cells)
+        return [*found, Message("user", said)]
+    if cells.holds("history"):
+        raise DataError(
+            f"stands beside `{asked}`, which is a list of turns",
+            where=cells.at("history"),
+            remedy=f"put all turns into `{asked}`",
+        )
+    return turns(value, cells.at(asked), ignored)
 
 
 def _question(asked: str, said: str, cells: Cells) -> str:
@@ -190,10 +213,12 @@ def _history(cells: Cells, ignored: set[str]) -> list[Message]:
     return pairs(value, cells.at("history"), ignored) if value not in (None, [], "[]") else []
 
 
-def _answer(asked: str, cells: Cells, ignored: set[str]) -> list[Message]:
+def _answer(
+    asked: str, named: Collection[str], cells: Cells, ignored: set[str]
+) -> list[Message]:
     """The answer's turns; none where there is no answer."""
-    own = QUESTIONS[asked]
     there = [one for one in ANSWERS if cells.holds(one) and one != asked]
+    own = next((one for one in there if one in named), QUESTIONS[asked])
     if own not in there and len(there) > 1:
         raise DataError(
             f"has {' and '.join(f'`{one}`' for one in there)} beside `{asked}`: which is the "
@@ -203,10 +228,9 @@ def _answer(asked: str, cells: Cells, ignored: set[str]) -> list[Message]:
         )
     if not there:
         for one in ANSWERS:
-            if one in cells.row and cells.row[one] is not None:
-                if absent(cells.row[one]):
-                    text(cells.row[one], cells.at(one))
-                cells.take(one)
+            if cells.row.get(one) is not None and absent(cells.row[one]):
+                text(cells.row[one], cells.at(one))
+            cells.take(one)
         return []
     name = own if own in there else there[0]
     value = cells.take(name)

@@ -192,7 +192,7 @@ def _value(text: str, at: int, where: str) -> tuple[Any, int]:
         key = _huge(text, at)
         raise DataError(
             "holds a number of more than 4,300 digits",
-            where=f"{where}, column {key}" if key else where,
+            where=f"{where}: {key}" if key else where,
             remedy="write it as text, in quotes",
         ) from error
     part = text[at:end] if at or end < len(text) else text
@@ -201,7 +201,7 @@ def _value(text: str, at: int, where: str) -> tuple[Any, int]:
     if "\\u" in part and (key := _path(value, lambda one: bool(SURROGATE.search(one)))) is not None:
         raise DataError(
             "holds half of a surrogate pair, which is no text",
-            where=f"{where}, column {key}" if key else where,
+            where=f"{where}: {key}" if key else where,
             remedy="mend the \\\\u escape there",
         )
     return value, end

@@ -125,7 +125,7 @@ def _found(row: Row, known: str, theirs: str) -> Any:
             raise DataError(
                 f"has no column {printable(theirs)} to read as {printable(known)}"
                 f"{nearest(key, has)} (it has: {printable(', '.join(has)) or 'nothing there'})",
-                where=f"{row.where}, column {printable(theirs)}",
+                where=f"{row.where}: {printable(theirs)}",
                 remedy=f"correct `columns`; {NAMES}",
             )
     return value

@@ -57,6 +57,7 @@ PAIRS = (
     ("question", "answer"), ("prompt", "response"),
 )  # fmt: skip
 """Keys of objects that hold a question and its answer: two turns in one."""
+PLAIN = {*ROLE, *TEXT}
 KNOWN = {*ROLE, *TEXT, *REASONING, *WEIGHT, *NAMES, "tool_calls", "function_call"}
 PARTS = {"text", "input_text", "output_text"}
 THOUGHTS = {"thinking", "reasoning"}
@@ -174,7 +175,7 @@ def _message(
     if name in CALLS:
         extra["tool_calls"] = calls(said, at)
         said = ""
-    if len(turn) > 2:
+    if turn.keys() - PLAIN:
         extra |= _extra(turn, role, at)
         for key in turn.keys() - KNOWN:
             if not blank(turn[key]):

@@ -7,14 +7,16 @@ regular expression, or numbers.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
 from holdfast import judges
 from holdfast.config import Section
-from holdfast.data.formats import conversation, unanswered
+from holdfast.data.cells import absent, blank, kind
+from holdfast.data.formats import REMEDY, Row, conversation, unanswered
 from holdfast.errors import DataError
 from holdfast.judges import Judge
 from holdfast.runs import store
@@ -73,19 +75,80 @@ class Jsonl(Task):
                 "no training file", where=self.options.path, remedy="give the task a train_path"
             )
         file = Path(path).expanduser()
-        found = []
+        found: list[Example] = []
+        places: dict[str, str] = {}
+        groups = False
         for number, row in store.read_objects(file):
-            messages, target = conversation(row, f"{file}:{number}")
-            if target is None and (split == "train" or self.options.grader in ("exact", "number")):
-                raise unanswered(row, f"{file}:{number}")
-            group = str(row.get(self.options.group, "")) if self.options.group else ""
-            meta = {"group": group, "question": messages[-1].content}
-            name = str(row.get("id", f"{split}-{number}"))
-            found.append(Example(name, messages, target, f"{file.name}:{split}", meta))
-        names = {one.id for one in found}
-        if len(names) < len(found):
-            raise DataError("has two items of one id", where=str(file), remedy="make ids unique")
+            where = f"{file}:{number}"
+            said = conversation(row, where)
+            self._check_row(said, row, where, split)
+            group = self._group(row, where)
+            groups = groups or bool(group)
+            meta = {"group": group} | ({} if said.plain else {"question": said.question})
+            name = identifier(row.get("id"), where) or f"{split}-{number}"
+            if name in places:
+                raise DataError(
+                    f"has the id {name!r}, as {places[name]} has: two items of one id",
+                    where=where,
+                    remedy="make ids unique, or leave `id` out: rows are numbered then",
+                )
+            places[name] = where
+            source = f"{file.name}:{split}"
+            found.append(
+                Example(name, said.messages, said.target, source, meta, said.tools, said.extra)
+            )
+        if self.options.group and found and not groups and split != "train":
+            raise DataError(
+                f"no row says anything under `{self.options.group}`, by which the report is to be "
+                "broken down",
+                where=str(file),
+                remedy="correct `group`, or leave it out",
+            )
         return found
+
+    def _check_row(self, said: Row, row: Mapping[str, Any], where: str, split: str) -> None:
+        """Refuse a row that lacks what it is read for.
+
+        Raises:
+            DataError: no answer to learn or to compare with, or no question to ask.
+        """
+        compared = self.options.grader in ("exact", "number")
+        if said.target is None:
+            if split == "train" or compared:
+                raise unanswered(row, where)
+        elif split == "train":
+            if not said.learned:
+                raise DataError(
+                    "has the weight 0 on all its answers, so there is nothing to learn",
+                    where=where,
+                    remedy="leave the row out, or the weight",
+                )
+        elif said.plain:
+            raise DataError(
+                "is plain text, which cannot be asked: it can only be trained on",
+                where=where,
+                remedy=f"a row that measures has a question; {REMEDY}",
+            )
+        elif compared and not said.target.strip():
+            raise DataError(
+                f"is answered by tool calls alone, which the {self.options.grader} grader cannot "
+                "compare",
+                where=where,
+                remedy="write a grader of your own (docs/tasks/your-own.md), or leave the row out",
+            )
+
+    def _group(self, row: Mapping[str, Any], where: str) -> str:
+        name = self.options.group
+        value = row.get(name) if name else None
+        if absent(value):
+            return ""
+        if not isinstance(value, str | int | float):
+            raise DataError(
+                f"is {kind(value)}, by which no report can be broken down",
+                where=f"{where}: {name}",
+                remedy="write one word or number, or correct `group`",
+            )
+        return str(value)
 
     def grade(self, example: Example, reply: Reply, verdict: Verdict | None) -> Reading:
         """By the chosen grader."""
@@ -124,6 +187,23 @@ class Jsonl(Task):
                         where=self.options.path,
                         remedy="choose the grader that fits the answers",
                     )
+
+
+def identifier(value: object, where: str) -> str:
+    """An item's id as text; "" where the row has none.
+
+    Raises:
+        DataError: it is neither text nor a number.
+    """
+    if blank(value):
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise DataError(
+            f"is {kind(value)}, which is no name",
+            where=f"{where}: id",
+            remedy="write text or a number, or leave `id` out: rows are numbered then",
+        )
+    return str(value)
 
 
 def _folded(text: str) -> str:
