@@ -31,7 +31,7 @@ from holdfast.registry import nearest
 from holdfast.runs import stages, store
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import PlannedStage, Step
-from holdfast.study import laid_out, measure, preflight
+from holdfast.study import laid_out, measure, preflight, with_data
 from holdfast.study.session import Arm, Measuring, Session
 from holdfast.train import stage
 from holdfast.types import BASE
@@ -169,6 +169,7 @@ def _session(
     planned = Plan(
         study, folder, ref, 0, (), 0, pool.nf4, measuring.planned(study, pool.nf4), {}
     )  # fmt: skip
+    planned = with_data(planned, measuring)
     session = Session(planned, measuring, (), arms, LeakIndex(()), pool, identity, tuple(gpus))
     setting = session.setting()
     own = {who: arm.planned(study, (), setting) for who, arm in arms.items()}
@@ -245,6 +246,8 @@ def run(
         write_plan(session.plan)
         if notices is not None:
             preflight.write_notices(folder, notices)
+            for notice in (*session.plan.notices, *notices):
+                progress.say(notice)
         if not all(step.done for step in steps):
             about = environment.describe() if found.local else {"versions": environment.versions()}
             store.write_json(folder / "environment.json", about)

@@ -152,16 +152,10 @@ class Usage:
         self._source = source
         self._counts: Counter[tuple[str, str]] = Counter()
 
-    def count(self, value: Mapping[str, Any], used: Mapping[str, str]) -> None:
-        """Count one row.
-
-        Args:
-            value: the row, with known names.
-            used: by known name, what it was read as.
-        """
-        for key, one in value.items():
-            if one is not None and one != "":
-                self._counts[key, used.get(key, IGNORED)] += 1
+    def count(self, used: Iterable[str], ignored: Iterable[str]) -> None:
+        """Count one row, both by known names."""
+        self._counts.update((key, key) for key in used)
+        self._counts.update((key, IGNORED) for key in ignored)
 
     def fields(self) -> list[FieldUse]:
         """One entry for each column and use.

@@ -23,6 +23,7 @@ from holdfast.config import Study, load
 from holdfast.config.sweeps import Variant, expand
 from holdfast.data.batching import checkpoint_steps, steps_of
 from holdfast.data.leakage import LeakIndex
+from holdfast.data.sources import notices
 from holdfast.engines.pool import EnginePool
 from holdfast.errors import located
 from holdfast.progress import Progress, default
@@ -90,6 +91,7 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
     pool = EnginePool(study, gpus)
     abilities = measuring.planned(study, pool.nf4)
     found = Plan(study, folder, model, steps, save_at, len(plain), pool.nf4, abilities, {})
+    found = with_data(found, measuring)
     session = Session(
         found, measuring, plain, arms, leaks, pool, models.identity(model), tuple(gpus)
     )
@@ -103,6 +105,13 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
     setting = session.setting()
     planned = {name: arm.planned(study, save_at, setting) for name, arm in arms.items()}
     return laid_out(replace(session, plan=replace(found, arms=planned)), lay_out)
+
+
+def with_data(plan: Plan, measuring: Measuring) -> Plan:
+    """The plan with what became of the user's data, and a notice on each ignored column."""
+    fields, sources = measuring.fields(), measuring.sources()
+    told = dict.fromkeys([*plan.notices, *notices(fields, sources)])
+    return replace(plan, fields=fields, sources=sources, notices=tuple(told))
 
 
 def laid_out(session: Session, lay: Callable[[Session], Iterable[Stage]]) -> Session:
@@ -201,7 +210,7 @@ def _run(
     stage.check_present(study)
     session = prepare(study, folder, source)
     ahead = schedule(session.plan, only, rebuild)  # complain before anything is written
-    notices = preflight.check(session) if any(not step.done for step in ahead) else None
+    noticed = preflight.check(session) if any(not step.done for step in ahead) else None
     store.open_run(folder)
     with store.lock(folder):
         stages.forget(session.plan.stages, folder, rebuild)
@@ -210,9 +219,9 @@ def _run(
         dump = session.study.model_dump(mode="json", exclude_unset=True)
         store.write_text(folder / "study.yaml", yaml.safe_dump(dump, sort_keys=False))
         write_plan(session.plan)
-        if notices is not None:
-            preflight.write_notices(folder, notices)
-            for notice in (*session.plan.notices, *notices):
+        if noticed is not None:
+            preflight.write_notices(folder, noticed)
+            for notice in (*session.plan.notices, *noticed):
                 progress.say(notice)
         if not all(step.done for step in steps):
             store.write_json(folder / "environment.json", environment.describe())

@@ -273,5 +273,6 @@ def grading(session: Session, where: str, name: str) -> list[Stage]:
 def _grader_options(task: Task) -> dict[str, object]:
     """The task's options that are not already in the items themselves."""
     elsewhere = {"path", "train_path", "items", "train_items", "revision", "instruction"}
+    elsewhere |= {"columns", "data_seed"}
     elsewhere |= {"task", "include_path", "overrides"}  # hashed with the items
     return {"options": task.options.model_dump(mode="json", exclude=elsewhere)}

@@ -32,7 +32,7 @@ from holdfast.progress import Progress
 from holdfast.runs.plan import ArmPlan, Plan, Seat, TaskPlan
 from holdfast.runs.stages import Stage
 from holdfast.tasks import Task
-from holdfast.types import BASE, Example
+from holdfast.types import BASE, Example, FieldUse, SourceUse
 
 BASE_LOSSES = "base_losses.jsonl"
 """In the run folder: the untouched model's loss of every token of an answer, by content."""
@@ -150,6 +150,14 @@ class Measuring:
             {name: self.samplings[name] for name in kept},
             {name: self.asked[name] for name in kept},
         )
+
+    def fields(self) -> tuple[FieldUse, ...]:
+        """What became of every column of the user's data that was read."""
+        return tuple(one for task in self.tasks.values() for one in task.fields)
+
+    def sources(self) -> tuple[SourceUse, ...]:
+        """How much of each source was taken."""
+        return tuple(one for task in self.tasks.values() for one in task.sources)
 
     def planned(self, study: Study, nf4: bool) -> dict[str, TaskPlan]:
         """All tasks as data."""
