@@ -73,6 +73,12 @@ class Example:
         return str(self.meta.get("question") or last)
 
     @property
+    def content(self) -> list[object]:
+        """All that learning it depends on: id, turns, answer, and tools and the answer's fields."""
+        more = [part for part in (self.tools, self.extra) if part]
+        return [self.id, self.messages, self.target, *more]
+
+    @property
     def answer(self) -> Message:
         """The answer to learn as a turn of the conversation."""
         return Message("assistant", self.target or "", self.extra)

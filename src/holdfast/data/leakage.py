@@ -49,9 +49,13 @@ class LeakIndex:
                 self._grams.setdefault(gram, []).append(place)
 
     def find(self, example: Example) -> Leak | None:
-        """The evaluation item that this training item gives away, if any; all turns are read."""
-        asked = [turn.content for turn in example.messages if turn.role == "user"]
-        for text in dict.fromkeys([example.question, *asked]):
+        """The evaluation item that this training item gives away, if any.
+
+        All that the model is told is read: turns of the user, of tools, the system prompt; and
+        the whole of a plain text.
+        """
+        told = [turn.content for turn in example.messages if turn.role != "assistant"]
+        for text in dict.fromkeys([example.question, *told]):
             if leak := self._find(example.id, text):
                 return leak
         return None

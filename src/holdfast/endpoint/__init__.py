@@ -9,6 +9,7 @@ for, because it is paid for, and running again asks only for what is missing.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -82,10 +83,13 @@ class Endpoint:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> dict[str, Any]:
         """The body of one question, by whose hash its answer is kept."""
-        turns = [{"role": one.role, "content": one.content} for one in messages]
+        turns = [_turn(one) for one in messages]
         body: dict[str, Any] = {"model": self.server.model, "messages": turns}
+        if tools:
+            body["tools"] = list(tools)
         body |= {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
         if temperature > 0:
             body["top_p"] = top_p
@@ -189,6 +193,18 @@ class Endpoint:
         return EndpointError(
             error.message, fault=error.fault, where=error.where, remedy=f"{remedy}\n  → {note}"
         )
+
+
+def _turn(message: Message) -> dict[str, Any]:
+    """A turn as servers read it: the arguments of tool calls are the JSON of an object."""
+    more = {key: value for key, value in message.extra.items() if key != "weight"}
+    if calls := more.get("tool_calls"):
+        more["tool_calls"] = [{**call, "function": _written(call["function"])} for call in calls]
+    return {"role": message.role, "content": message.content, **more}
+
+
+def _written(function: Mapping[str, Any]) -> dict[str, Any]:
+    return {**function, "arguments": json.dumps(function["arguments"], ensure_ascii=False)}
 
 
 def _cause(under_way: Iterable[Future[Answer]]) -> BaseException | None:

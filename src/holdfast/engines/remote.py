@@ -129,6 +129,7 @@ class RemoteEngine(Engine):
                 sampling.temperature,
                 sampling.top_p,
                 _seed(sampling, example.id, sample),
+                example.tools,
             )
             for example, sample in rows
         ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +187,7 @@ def score(
     Returns:
         The losses, and what they took when they were computed, then or now.
     """
-    marks = [store.fingerprint([asdict(one)["messages"], one.target, of]) for one in examples]
+    marks = [store.fingerprint([*one.content[1:], of]) for one in examples]
     known: dict[str, dict[str, Any]] = {}
     if kept is not None and kept.is_file():
         known = {row["of"]: row for _, row in store.read_objects(kept)}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib import import_module
 from itertools import cycle, islice
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from holdfast.config import Sampling, Section
+from holdfast.data.cells import blank
 from holdfast.data.formats import conversation
 from holdfast.data.leakage import normalise
 from holdfast.engines.resumable import ask
@@ -96,7 +97,7 @@ def check(pool: Pool, context: MethodContext) -> None:
 def identity(pool: Pool) -> dict[str, object]:
     """What bears on the pool: its settings, and the content of a file rather than its path."""
     if pool.source == "file":
-        content = store.fingerprint([asdict(one) for one in _file(pool)])
+        content = store.fingerprint(_file(pool))
         return {"source": "file", "file": content}
     own = "temperature" if pool.source == "dialogue" else "prompts"
     return pool.model_dump(include={"source", "pool", "max_new_tokens", own})
@@ -295,9 +296,20 @@ def _file(pool: Pool) -> list[Example]:
     found = []
     for number, row in store.read_objects(file):
         where = f"{file}:{number}"
-        messages, target = conversation(row, where)
-        if target is None:
+        said = conversation(row, where)
+        if said.target is None:
             raise DataError("has no answer to replay", where=where, remedy="add one")
-        meta = {"category": str(row["category"])} if row.get("category") else {}
-        found.append(Example(f"file-{number}", messages, target, file.name, meta))
+        if not said.learned:
+            raise DataError(
+                "has the weight 0 on all its answers, so there is nothing to replay",
+                where=where,
+                remedy="leave the row out, or the weight",
+            )
+        meta = {} if blank(row.get("category")) else {"category": str(row["category"])}
+        found.append(
+            Example(
+                f"file-{number}", said.messages, said.target, file.name, meta, said.tools,
+                said.extra,
+            )  # fmt: skip
+        )
     return found

@@ -24,7 +24,7 @@ def probes(context: MethodContext, count: int) -> SharedWork:
         context: see `MethodContext`.
         count: questions, at most.
     """
-    plain = context.plain
+    plain = [one for one in context.plain if one.messages]
     count = min(count, len(plain))
     asked = [plain[i * len(plain) // count] for i in range(count)]
     sampling = context.sampling.model_copy(
@@ -32,14 +32,16 @@ def probes(context: MethodContext, count: int) -> SharedWork:
     )
     identity = {
         "method": "probes",
-        "questions": store.fingerprint([[one.id, one.messages] for one in asked]),
+        "questions": store.fingerprint(
+            [[one.id, one.messages, *([one.tools] if one.tools else [])] for one in asked]
+        ),
         "sampling": sampling.model_dump(),
     }
 
     def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         replies = ask(context.engine, asked, sampling, None, folder, progress)
         said = [
-            replace(question, target=reply.text.strip(), source="own answer", meta={})
+            replace(question, target=reply.text.strip(), source="own answer", meta={}, extra={})
             for question, reply in zip(asked, replies, strict=True)
             if reply.text.strip()
         ]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from holdfast.config import Sampling
 from holdfast.engines.resumable import ask
+from holdfast.errors import DataError
 from holdfast.methods import MethodContext
 from holdfast.progress import Progress
 from holdfast.tasks import Task
@@ -62,8 +63,36 @@ def rewrite(
         if reason:
             against.setdefault(example.id, reason)
         elif example.id not in found:
-            found[example.id] = replace(example, target=reply.text.strip(), source="rewrite")
+            found[example.id] = replace(
+                example, target=reply.text.strip(), source="rewrite", extra={}
+            )
     return found, dict(Counter(why for name, why in against.items() if name not in found))
+
+
+def check_questions(method: str, examples: Sequence[Example]) -> None:
+    """Refuse a training set that holds other things than questions with answers in words.
+
+    Args:
+        method: that asks the questions, for messages.
+        examples: the plain arm's training set.
+
+    Raises:
+        DataError: plain text, an answer that is tool calls, or one to what a tool said.
+    """
+    for one in examples:
+        if not one.messages:
+            what = "is plain text: there is no question to answer"
+        elif "tool_calls" in one.extra:
+            what = "is answered by tool calls, which the model's own words cannot replace"
+        elif one.messages[-1].role != "user":
+            what = "answers what a tool said, not a question"
+        else:
+            continue
+        raise DataError(
+            f"the training example {one.id} {what}",
+            where=method,
+            remedy=f"take {method} out of this arm, or such rows out of the training data",
+        )
 
 
 def objection(context: MethodContext, example: Example, reply: Reply) -> str:

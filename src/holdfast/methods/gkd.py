@@ -18,7 +18,7 @@ from pydantic import Field
 from holdfast import models
 from holdfast.config import ModelSpec, Section
 from holdfast.data.chat import IGNORED
-from holdfast.errors import TrainingError
+from holdfast.errors import DataError, TrainingError
 from holdfast.memory.estimate.method_overhead import MethodOverhead
 from holdfast.memory.model.shape import read_shape
 from holdfast.methods import Lesson, LossMethod, MethodContext
@@ -72,8 +72,16 @@ class GKD(LossMethod):
 
         Raises:
             ModelError: it lacks what is needed.
+            DataError: the training data holds plain text, which has no question to answer.
         """
         self.teacher()
+        plain = next((one for one in context.plain if not one.messages), None)
+        if plain is not None:
+            raise DataError(
+                f"the training example {plain.id} is plain text: there is no question to answer",
+                where="gkd",
+                remedy="take gkd out of this arm, or plain text out of the training data",
+            )
 
     def identity(self) -> Mapping[str, object]:
         """See `DataMethod.identity`; the teacher by its content."""

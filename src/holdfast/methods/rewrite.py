@@ -37,9 +37,13 @@ class Rewrite(DataMethod):
         what = {"gold": "the reference kept", "drop": "dropped"}[self.options.otherwise]
         return f"reference answers in the model's own words ({what} where that fails)"
 
+    def check(self, context: MethodContext) -> None:
+        """Refuse training data that is not questions and answers in words."""
+        _rewriting.check_questions("rewrite", context.plain)
+
     def shared(self, context: MethodContext) -> list[SharedWork]:
         """One stage: rewrite and check; what becomes of the others is decided afterwards."""
-        asked = [(one.id, one.messages, one.target) for one in context.plain]
+        asked = [one.content for one in context.plain]
         identity = {
             "method": "rewrite",
             "version": self.version,

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from pydantic import Field, field_validator
 
 from holdfast.config import Section, TrainSpec
-from holdfast.errors import TrainingError
+from holdfast.errors import DataError, TrainingError
 from holdfast.memory.estimate.method_overhead import Logits, MethodOverhead
-from holdfast.methods import Lesson, LossMethod
+from holdfast.methods import Lesson, LossMethod, MethodContext
 from holdfast.methods._context import TokenCounts
+from holdfast.methods._rewriting import check_questions
 
 if TYPE_CHECKING:
     import torch
@@ -78,6 +79,22 @@ class SDFT(LossMethod):
             f"on-policy self-distillation from {teacher} shown the answer ({support}, "
             f"alpha {given.alpha:g}, temperature {given.temperature:g})"
         )
+
+    def check(self, context: MethodContext) -> None:
+        """Refuse training data that TRL's trainer would not see whole.
+
+        Raises:
+            DataError: it holds other things than questions with answers in words, or tools.
+        """
+        check_questions("sdft", context.plain)
+        for one in context.plain:
+            if one.tools or any(turn.extra for turn in one.messages):
+                raise DataError(
+                    f"the training example {one.id} has tools, or turns with more than a role and "
+                    "a content, which TRL's SDFTTrainer is not given",
+                    where="sdft",
+                    remedy="take sdft out of this arm, or such rows out of the training data",
+                )
 
     def overhead(self) -> MethodOverhead:
         """See `LossMethod.overhead`."""

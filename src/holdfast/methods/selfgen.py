@@ -64,9 +64,13 @@ class Selfgen(DataMethod):
             f"{given.temperature:g}; unsolved: {', then '.join(given.unsolved)})"
         )
 
+    def check(self, context: MethodContext) -> None:
+        """Refuse training data that is not questions and answers in words."""
+        _rewriting.check_questions("selfgen", context.plain)
+
     def shared(self, context: MethodContext) -> list[SharedWork]:
         """One stage: draw, grade, choose."""
-        asked = [(one.id, one.messages, one.target) for one in context.plain]
+        asked = [one.content for one in context.plain]
         identity = {
             "method": "selfgen",
             "version": self.version,
@@ -176,7 +180,7 @@ class Selfgen(DataMethod):
         """Per question the `keep` answers that the base finds least surprising."""
         by_id = {one.id: one for one in context.plain}
         candidates = [
-            replace(by_id[name], target=reply.text.strip(), source="self")
+            replace(by_id[name], target=reply.text.strip(), source="self", extra={})
             for name, replies in right.items()
             for reply in replies
         ]

@@ -62,7 +62,7 @@ class SystemPrompt(AskMethod):
                 remedy="name the other tasks in system_prompt.tasks",
             )
         first, *rest = example.messages
-        if first.role == "system":
-            told = Message("system", f"{self.options.text}\n\n{first.content}")
+        if first.role in ("system", "developer"):
+            told = replace(first, content=f"{self.options.text}\n\n{first.content}")
             return replace(example, messages=(told, *rest))
         return replace(example, messages=(Message("system", self.options.text), *example.messages))

@@ -31,7 +31,7 @@ from holdfast.runs import stages, store
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import Stage, Step
 from holdfast.study import combinations, preflight
-from holdfast.study.layout import lay_out
+from holdfast.study.layout import asked_by_meters, lay_out
 from holdfast.study.session import Arm, Measuring, Session
 from holdfast.train import stage
 from holdfast.train.checkpoints import step_of
@@ -104,7 +104,15 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
     check_rule(study.ship, study.tasks, source)
     setting = session.setting()
     planned = {name: arm.planned(study, save_at, setting) for name, arm in arms.items()}
-    return laid_out(replace(session, plan=replace(found, arms=planned)), lay_out)
+    notices = (*found.notices, *_unmetered(study, plain))
+    return laid_out(replace(session, plan=replace(found, arms=planned, notices=notices)), lay_out)
+
+
+def _unmetered(study: Study, plain: Sequence[Example]) -> list[str]:
+    """What to say where the meters have nothing to read."""
+    if asked_by_meters(study, plain) == study.meters.probes:
+        return []
+    return ["The training data is plain text without questions, so no drift meters are read."]
 
 
 def with_data(plan: Plan, measuring: Measuring) -> Plan:

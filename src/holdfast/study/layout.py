@@ -24,8 +24,9 @@ from holdfast.analysis.collect import (
 from holdfast.analysis.results import from_json, to_json
 from holdfast.analysis.selection import from_run
 from holdfast.analysis.summarize import RunData, assemble
-from holdfast.config import ArmSpec
+from holdfast.config import ArmSpec, Study
 from holdfast.data.batching import Budget, plain_budget
+from holdfast.errors import DataError
 from holdfast.methods import SharedWork
 from holdfast.methods._probes import probes
 from holdfast.progress import Progress
@@ -46,7 +47,7 @@ from holdfast.study.session import Session
 from holdfast.train import stage
 from holdfast.train.data import encode_all
 from holdfast.train.job import TrainJob
-from holdfast.types import BASE, Point
+from holdfast.types import BASE, Example, Point
 
 BUDGET = "budget"
 SAID_ELSEWHERE = {  # no bearing on the weights, or part of the identity in its resolved form
@@ -103,9 +104,26 @@ def all_shared(session: Session) -> list[SharedWork]:
         for method in arm.made
         for one in methods.shared_of(method, setting)
     ]
-    if session.study.meters.probes:
-        found.append(probes(setting, session.study.meters.probes))
+    if metered := asked_by_meters(session.study, session.plain):
+        found.append(probes(setting, metered))
     return list({one.name: one for one in found}.values())
+
+
+def asked_by_meters(study: Study, plain: Sequence[Example]) -> int:
+    """Questions that the meters read; none where the training data has none.
+
+    Raises:
+        DataError: training is to stop by a meter, and there can be none.
+    """
+    if any(one.messages for one in plain):
+        return study.meters.probes
+    if study.meters.stop:
+        raise DataError(
+            "the training data is plain text, and the meters ask its questions",
+            where="meters.stop",
+            remedy="leave meters.stop out",
+        )
+    return 0
 
 
 def _data_identity(session: Session, kind: str) -> dict[str, object]:
@@ -113,9 +131,7 @@ def _data_identity(session: Session, kind: str) -> dict[str, object]:
     return {
         "kind": kind,
         "model": session.identity,
-        "examples": store.fingerprint(
-            [[one.id, one.messages, one.target] for one in session.plain]
-        ),
+        "examples": store.fingerprint([one.content for one in session.plain]),
         "steps": session.plan.steps,
         "batch_size": [train.per_device_train_batch_size, train.accumulation],
         "completion_only_loss": train.completion_only_loss,
@@ -197,7 +213,7 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
         "loss": losses,
         "stop": session.study.meters.stop,
     }
-    metered = session.study.meters.probes
+    metered = asked_by_meters(session.study, session.plain)
     read = probes(session.setting(), metered).name if metered else None
 
     def make(folder: Path, progress: Progress) -> Mapping[str, object]:

@@ -97,7 +97,8 @@ def replies(session: Session, point: Point, task: str) -> Stage:
 def _asked(example: Example) -> list[object]:
     """All that a reply depends on of what was asked."""
     otherwise = {key: example.meta[key] for key in OTHERWISE if key in example.meta}
-    return [example.id, example.messages, *([otherwise] if otherwise else [])]
+    more = [part for part in (otherwise, example.tools) if part]
+    return [example.id, example.messages, *more]
 
 
 def _check_there(session: Session, point: Point) -> None:

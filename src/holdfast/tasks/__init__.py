@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -284,21 +285,29 @@ def _with_shots(
     for example in examples:
         if example.id in without:
             continue
+        if not example.messages:
+            raise StudyError(
+                f"{example.id} is plain text, and worked examples go before questions only",
+                remedy="leave shots out, or the plain text",
+            )
         chosen = fixed
         if shots.mode == "random":
             drawn = random.Random(f"{shots.seed}:{example.id}").sample(pool, shots.n + 1)
             chosen = [one for one in drawn if one.question != example.question][: shots.n]
         turns = tuple(turn for shot in chosen for turn in _worked(shot))
         meta = {"question": example.question, **example.meta}
-        shown.append(
-            Example(example.id, turns + example.messages, example.target, example.source, meta)
-        )
+        shown.append(replace(example, messages=turns + example.messages, meta=meta))
     return shown
 
 
 def _worked(shot: Example) -> tuple[Message, ...]:
     """An example as a shot; ``meta["as_shot"]`` is its question where that is put otherwise."""
+    if not shot.messages:
+        raise StudyError(
+            f"{shot.id} is plain text, which is no worked example",
+            remedy="leave shots out, or the plain text",
+        )
     *before, asked = shot.messages
     if "as_shot" in shot.meta:
         asked = Message("user", str(shot.meta["as_shot"]))
-    return (*before, asked, Message("assistant", shot.target or ""))
+    return (*before, asked, shot.answer)
