@@ -33,7 +33,7 @@ class Source:
     Attributes:
         spec: what the study says.
         split: what its rows are for.
-        label: what it is called in tables: its last two names.
+        label: what it is called in tables: its last two names, of a set its split as well.
         name: its last name.
         columns: by the known name, the file's own.
         notes: what a reader must know; filled while it is read.
@@ -103,6 +103,8 @@ def opened(
         label = printable("/".join(part.strip("/") for part in parts))
         if spec.config:
             label += f" ({spec.config})"
+        if spec.hub or Path(spec.path or "").expanduser().is_dir():
+            label += f", split {printable(spec.split or split)}"
         name, again = printable(parts[-1]), 2
         while any(one.name == name for one in found):
             name, again = f"{printable(parts[-1])}#{again}", again + 1

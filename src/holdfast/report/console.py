@@ -117,7 +117,7 @@ def _data(plan: Plan) -> list[str]:
     lines = []
     for source in plan.sources:
         part = f"{source.taken} of {source.rows}" if source.taken < source.rows else source.rows
-        lines.append(f"  {source.source}, {source.split}: {part} rows")
+        lines.append(f"  {source.split}: {part} rows of {source.source}")
     uses = [
         f"  {one.source}: {one.column} "
         + ("is ignored" if one.use == "ignored" else f"is used as {one.use}")
