@@ -32,7 +32,7 @@ class Message:
 
     role: Role
     content: str
-    extra: Mapping[str, Any] = field(default_factory=dict, metadata=SPARSE)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False, metadata=SPARSE)
 
     @property
     def weight(self) -> int:

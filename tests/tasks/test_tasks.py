@@ -12,10 +12,9 @@ import pytest
 
 from holdfast import tasks
 from holdfast.config import Sampling, ShotsSpec, TaskSpec
-from holdfast.data.formats import conversation
 from holdfast.errors import DataError, StudyError
 from holdfast.tasks import _extraction
-from holdfast.types import Message, Reply, Verdict
+from holdfast.types import Example, Message, Reply, Verdict
 
 
 def _build(kind: str, judge: str | None = None, **options: Any) -> tasks.Task:
@@ -127,45 +126,6 @@ def test_a_csv_without_the_prompt_column(tmp_path: Path, content: str, wanted: s
         _build("ailuminate", path=str(tmp_path / "none.csv")).examples("test")
 
 
-PAIR = (Message("user", "q"),)
-
-
-@pytest.mark.parametrize(
-    ("row", "messages"),
-    [
-        ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
-         PAIR),
-        ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}, PAIR),
-        ({"instruction": "q", "input": "", "output": "a"}, PAIR),
-        ({"instruction": "q", "input": "i", "output": "a"}, (Message("user", "q\n\ni"),)),
-        ({"prompt": "q", "completion": "a"}, PAIR),
-        ({"prompt": [{"role": "user", "content": "q"}],
-          "completion": [{"role": "assistant", "content": "a"}]}, PAIR),
-        ({"question": "q", "answer": "a"}, PAIR),
-        ({"instruction": "q", "output": "a", "system": "s"}, (Message("system", "s"), *PAIR)),
-    ],
-)  # fmt: skip
-def test_every_form_of_a_users_file(row: dict[str, Any], messages: tuple[Message, ...]) -> None:
-    assert conversation(row, "f:1") == (messages, "a")
-
-
-@pytest.mark.parametrize(
-    ("row", "wanted"),
-    [
-        (3, "not a JSON object"),
-        ({"text": "x"}, r"none of the known forms \(its keys: text\)"),
-        ({"messages": [{"role": "robot", "content": "q"}]}, "a turn needs role"),
-        ({"messages": [{"role": "user"}]}, "a turn needs role"),
-        ({"messages": []}, "no user turn"),
-        ({"messages": [{"role": "assistant", "content": "a"}]}, "no user turn"),
-    ],
-)
-def test_lines_of_no_form_are_named(row: Any, wanted: str) -> None:
-    with pytest.raises(DataError, match=wanted) as caught:
-        conversation(row, "f.jsonl:7")
-    assert caught.value.where == "f.jsonl:7"
-
-
 def _file(tmp_path: Path, *rows: Mapping[str, Any]) -> str:
     path = tmp_path / "mine.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -190,10 +150,15 @@ def test_the_graders_of_a_users_file(tmp_path: Path) -> None:
 
 def test_what_a_users_file_must_have(tmp_path: Path) -> None:
     for row, lacks in (
-        ({"question": "q", "output": "a"}, "has no `answer` beside `question`, so it has no"),
-        ({"instruction": "q", "question": "?"}, "has no `output` beside `instruction`"),
+        ({"question": "q", "outputs": "a"}, "has no `answer` beside `question`, so it has no"),
+        ({"question": "q", "answer": " "}, "`answer` is empty, so this row has no answer"),
+        ({"instruction": "q", "input": "?"}, "has no `output` beside `instruction`"),
+        ({"text": "q"}, "is plain text, which cannot be asked"),
+        ({"messages": [{"role": "user", "content": "q"},
+                       {"role": "assistant", "tool_calls": [{"name": "f"}]}]},
+         "tool calls alone, which the exact grader cannot compare"),
         ({"messages": [{"role": "user", "content": "q"}]}, "jsonl:1: has no answer"),
-    ):
+    ):  # fmt: skip
         with pytest.raises(DataError, match=lacks):
             _build("jsonl", path=_file(tmp_path, row)).examples("test")
     path = _file(tmp_path, {"prompt": "q"})
@@ -201,7 +166,7 @@ def test_what_a_users_file_must_have(tmp_path: Path) -> None:
         _build("jsonl", path=path).examples("test")
     with pytest.raises(DataError, match="train_path"):
         _build("jsonl", path=path).examples("train")
-    with pytest.raises(DataError, match="two items of one id"):
+    with pytest.raises(DataError, match=r"jsonl:2: has the id '1', as .*jsonl:1 has: two items"):
         twice = {"prompt": "q", "completion": "a", "id": 1}
         _build("jsonl", path=_file(tmp_path, twice, twice)).examples("test")
     with pytest.raises(DataError, match="does not accept the gold answer"):
@@ -211,6 +176,90 @@ def test_what_a_users_file_must_have(tmp_path: Path) -> None:
         _build("jsonl", path=path, grader="regex")
     with pytest.raises(StudyError, match="not a regular expression"):
         _build("jsonl", path=path, grader="regex", pattern="(")
+
+
+def test_what_a_users_training_file_must_have(tmp_path: Path) -> None:
+    unlearned = {"messages": [{"role": "user", "content": "q"},
+                              {"role": "assistant", "content": "a", "weight": 0}]}  # fmt: skip
+    path = _file(tmp_path, unlearned)
+    with pytest.raises(DataError, match=r"jsonl:1: has the weight 0 on all its answers"):
+        _build("jsonl", path=path, train_path=path).examples("train")
+    assert _build("jsonl", path=path).examples("test")[0].target == "a", "weights are for learning"
+    for row in ({"prompt": "q"}, {"prompt": "q", "completion": ""}, {"text": " "}):
+        path = _file(tmp_path, row)
+        with pytest.raises(DataError, match=r"mine\.jsonl:1"):
+            _build("jsonl", path=path, train_path=path).examples("train")
+
+
+def test_a_row_is_kept_whole(tmp_path: Path) -> None:
+    call = {"type": "function", "function": {"name": "f", "arguments": {}}}
+    row = {"system": "s", "tools": [{"name": "f"}], "topic": 3, "messages": [
+        {"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "content": "7"},
+        {"role": "assistant", "content": "a", "reasoning_content": "r"}]}  # fmt: skip
+    path = _file(tmp_path, row, {"text": "Once"})
+    task = _build("jsonl", path=path, train_path=path, group="topic")
+    assert task.examples("train") == [
+        Example(
+            "train-1",
+            (Message("system", "s"), Message("user", "q"),
+             Message("assistant", "", {"tool_calls": [call]}), Message("tool", "7")),
+            "a", "mine.jsonl:train", {"group": "3", "question": "q"},
+            ({"type": "function", "function": {"name": "f"}},), {"reasoning_content": "r"},
+        ),
+        Example("train-2", (), "Once", "mine.jsonl:train", {"group": ""}),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), ""])
+def test_an_id_that_says_nothing_is_none(tmp_path: Path, nothing: object) -> None:
+    row = {"prompt": "q", "completion": "a", "id": nothing}
+    found = _build("jsonl", path=_file(tmp_path, row, row)).examples("test")
+    assert [one.id for one in found] == ["test-1", "test-2"]
+
+
+@pytest.mark.parametrize("odd", [{"a": 1}, ["a"], True])
+def test_an_id_is_text_or_a_number(tmp_path: Path, odd: object) -> None:
+    row = {"prompt": "q", "completion": "a", "id": odd}
+    with pytest.raises(DataError, match="which is no name") as caught:
+        _build("jsonl", path=_file(tmp_path, row)).examples("test")
+    assert caught.value.where.endswith("mine.jsonl:1: id")
+
+
+def test_the_group_is_there_and_says_something(tmp_path: Path) -> None:
+    path = _file(tmp_path, {"prompt": "q", "completion": "a", "topic": {"x": 1}, "part": None})
+    with pytest.raises(DataError, match="by which no report can be broken down") as caught:
+        _build("jsonl", path=path, group="topic").examples("test")
+    assert caught.value.where.endswith("mine.jsonl:1: topic")
+    for name in ("topics", "part"):
+        with pytest.raises(DataError, match=f"no row says anything under `{name}`"):
+            _build("jsonl", path=path, group=name).examples("test")
+
+
+def test_plain_text_is_no_worked_example(tmp_path: Path) -> None:
+    text = _file(tmp_path, {"text": "Once"}, {"text": "Twice"}, {"text": "Thrice"})
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text('{"prompt": "q", "completion": "a"}\n', encoding="utf-8")
+    task = _build("jsonl", path=str(asked), train_path=text)
+    spec = TaskSpec(shots=ShotsSpec(n=1))
+    for read in (tasks.measuring_set, tasks.training_set):
+        with pytest.raises(StudyError, match="is plain text") as caught:
+            read(task, spec)
+        assert "leave shots out" in caught.value.remedy
+    assert [one.target for one in tasks.training_set(task, TaskSpec())][1:] == ["Twice", "Thrice"]
+
+
+def test_shots_keep_tools_and_what_stands_beside_answers(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "q"},
+             {"role": "assistant", "content": "a", "reasoning_content": "r"}]  # fmt: skip
+    rows = [{"messages": [{**turns[0], "content": f"q{i}"}, turns[1]], "tools": [{"name": "f"}]}
+            for i in range(3)]  # fmt: skip
+    path = _file(tmp_path, *rows)
+    task = _build("jsonl", path=path, train_path=path)
+    for one in tasks.training_set(task, TaskSpec(shots=ShotsSpec(n=1))):
+        assert one.messages[1] == Message("assistant", "a", {"reasoning_content": "r"})
+        assert one.extra == {"reasoning_content": "r"}
+        assert one.tools == ({"type": "function", "function": {"name": "f"}},)
 
 
 def test_a_tasks_own_keys_are_checked() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from holdfast.errors import DataError
@@ -27,7 +27,9 @@ def absent(value: object) -> bool:
 
 def blank(value: object) -> bool:
     """Whether a cell holds nothing, or nothing but spaces."""
-    return absent(value) or (isinstance(value, str) and not value.strip())
+    if isinstance(value, str):
+        return not value or value.isspace()
+    return absent(value)
 
 
 def shown(name: object) -> str:
@@ -164,29 +166,37 @@ class Cells:
     Attributes:
         row: the row.
         where: file and line, for messages.
+        there: the cells that hold more than spaces.
         used: the columns that were read.
     """
+
+    __slots__ = ("row", "there", "used", "where")
 
     def __init__(self, row: Mapping[str, Any], where: str) -> None:
         """Take a row of which nothing is used yet."""
         self.row, self.where = row, where
+        self.there = {name: value for name, value in row.items() if not blank(value)}
         self.used: set[str] = set()
 
     def at(self, name: str) -> str:
         """Where a cell is, for messages."""
         return f"{self.where}: {name}"
 
-    def holds(self, name: str) -> bool:
-        """Whether the cell holds more than spaces."""
-        return not blank(self.row.get(name))
+    def has_any(self, names: Iterable[str]) -> bool:
+        """Whether the row has one of these columns, empty or not."""
+        return not self.row.keys().isdisjoint(names)
 
     def take(self, name: str) -> Any:
         """A cell as it is, which is thereby used; None where it holds nothing."""
-        if name not in self.row:
-            return None
-        self.used.add(name)
-        value = self.row[name]
-        return None if blank(value) else value
+        if name in self.row:
+            self.used.add(name)
+        return self.there.get(name)
+
+    def left(self) -> set[str]:
+        """Columns that hold something and were not read, as a message may show them."""
+        if len(self.used) == len(self.row):
+            return set()
+        return {shown(name) for name in self.there if name not in self.used}
 
     def text(self, name: str) -> str:
         """A cell as text, which is thereby used; "" where it holds nothing.

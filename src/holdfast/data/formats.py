@@ -29,6 +29,8 @@ ANSWERS = tuple(dict.fromkeys(QUESTIONS.values()))
 SYSTEM = ("system", "system_prompt")
 TOOLS = ("tools", "functions")
 PAIR = ("chosen", "rejected")
+ABOUT = (*REASONING, "weight")
+FORM_COLUMNS = (*TURNS, *QUESTIONS, "text")
 MEDIA = frozenset(["image", "images", "audio", "audios", "video", "videos"])
 LABELS = ("label", "labels", "target")
 FORMS = (
@@ -99,29 +101,30 @@ def conversation(row: object, where: str, named: Collection[str] = ()) -> Row:
         )
     cells = Cells(row, where)
     ignored: set[str] = set()
-    _refuse_media(cells)
-    meant = [one for one in (*TURNS, *QUESTIONS, "text") if one in named]
+    if cells.has_any(MEDIA):
+        _refuse_media(cells)
+    meant = [one for one in FORM_COLUMNS if one in named] if named else []
     found = _turns(meant or TURNS, cells, ignored)
     if found is None:
-        asked = _question_column(meant or list(QUESTIONS), cells)
+        asked = _question_column(meant or FORM_COLUMNS, cells)
         if asked is None:
             return _plain(cells)
         found = _asked(asked, cells, ignored) + _answer(asked, named, cells, ignored)
-    _put_system(found, cells)
+    if cells.has_any(SYSTEM):
+        _put_system(found, cells)
     extra: dict[str, Any] = {}
     target = None
     if found[-1].role == "assistant":
         last = found.pop()
         target, extra = last.content, dict(last.extra)
-        _about_answer(extra, cells)
-    elif any(map(cells.holds, PAIR)):
+        if cells.has_any(ABOUT):
+            _about_answer(extra, cells)
+    elif not cells.there.keys().isdisjoint(PAIR):
         raise _preference(cells)
     _check_order(found, where, target)
-    tools = _tools(cells)
-    left = {shown(key) for key, value in row.items() if key not in cells.used and not blank(value)}
-    return Row(
-        tuple(found), target, extra, tools, frozenset(cells.used), frozenset(left | ignored)
-    )
+    tools = _tools(cells) if cells.has_any(TOOLS) else ()
+    ignored |= cells.left()
+    return Row(tuple(found), target, extra, tools, frozenset(cells.used), frozenset(ignored))
 
 
 def unanswered(row: Mapping[str, object], where: str) -> DataError:
@@ -133,9 +136,11 @@ def unanswered(row: Mapping[str, object], where: str) -> DataError:
             lack, where=where, remedy="end the conversation with an assistant turn, or leave it out"
         )
     empty = [one for one in ANSWERS if one in row]
-    if empty:
+    if empty and blank(row[empty[0]]):
         said = f"`{empty[0]}` is empty, so this row {lack}"
         return DataError(said, where=where, remedy=f"fill `{empty[0]}`, or leave the row out")
+    if empty:
+        return DataError(lack, where=f"{where}: {empty[0]}", remedy="end it with an assistant turn")
     key = QUESTIONS[asked]
     return DataError(
         f"has no `{key}` beside `{asked}`, so it {lack}",
@@ -144,14 +149,11 @@ def unanswered(row: Mapping[str, object], where: str) -> DataError:
     )
 
 
-def _turns(
-    names: Sequence[str], cells: Cells, ignored: set[str]
-) -> list[Message] | None:
+def _turns(names: Sequence[str], cells: Cells, ignored: set[str]) -> list[Message] | None:
     """The turns of a row that is a conversation; None: it is not."""
     for name in names:
-        if name in TURNS and not absent(cells.row.get(name)):
-            value = cells.take(name)
-            return turns([] if value is None else value, cells.at(name), ignored)
+        if name in TURNS and name in cells.there:
+            return turns(cells.take(name), cells.at(name), ignored)
     return None
 
 
@@ -161,19 +163,19 @@ def _question_column(names: Sequence[str], cells: Cells) -> str | None:
     Raises:
         DataError: the column is empty, or it cannot be told which of two is meant.
     """
-    there = [one for one in QUESTIONS if one in names and cells.holds(one)]
+    there = [one for one in QUESTIONS if one in names and one in cells.there]
     if "instruction" in there and "input" in there:
         there.remove("input")
     if not there:
         empty = [one for one in QUESTIONS if one in names and one in cells.row]
-        if empty and not cells.holds("text"):
+        if empty and "text" not in cells.there:
             raise DataError(
                 "is empty, so there is nothing to ask",
                 where=cells.at(empty[0]),
                 remedy=f"fill `{empty[0]}`, or leave the row out",
             )
         return None
-    if len(there) > 1 and not cells.holds(QUESTIONS[there[0]]):
+    if len(there) > 1 and QUESTIONS[there[0]] not in cells.there:
         raise DataError(
             f"has `{there[0]}` and `{there[1]}`: which of them is asked?",
             where=cells.where,
@@ -189,7 +191,7 @@ def _asked(asked: str, cells: Cells, ignored: set[str]) -> list[Message]:
         found = _history(cells, ignored)
         said = _question(asked, text(value, cells.at(asked)), cells)
         return [*found, Message("user", said)]
-    if cells.holds("history"):
+    if "history" in cells.there:
         raise DataError(
             f"stands beside `{asked}`, which is a list of turns",
             where=cells.at("history"),
@@ -200,12 +202,13 @@ def _asked(asked: str, cells: Cells, ignored: set[str]) -> list[Message]:
 
 def _question(asked: str, said: str, cells: Cells) -> str:
     """The question with what belongs to it: the context before it, alpaca's input behind it."""
-    parts = [cells.text("context"), said]
-    if asked == "instruction":
-        parts.append(cells.text("input"))
-    if asked == "input" and "instruction" in cells.row:
+    if "context" in cells.row and (context := cells.text("context")):
+        said = f"{context}\n\n{said}"
+    if asked == "instruction" and (more := cells.text("input")):
+        said = f"{said}\n\n{more}"
+    if asked == "input":
         cells.take("instruction")
-    return "\n\n".join(part for part in parts if part)
+    return said
 
 
 def _history(cells: Cells, ignored: set[str]) -> list[Message]:
@@ -213,11 +216,9 @@ def _history(cells: Cells, ignored: set[str]) -> list[Message]:
     return pairs(value, cells.at("history"), ignored) if value not in (None, [], "[]") else []
 
 
-def _answer(
-    asked: str, named: Collection[str], cells: Cells, ignored: set[str]
-) -> list[Message]:
+def _answer(asked: str, named: Collection[str], cells: Cells, ignored: set[str]) -> list[Message]:
     """The answer's turns; none where there is no answer."""
-    there = [one for one in ANSWERS if cells.holds(one) and one != asked]
+    there = [one for one in ANSWERS if one in cells.there and one != asked]
     own = next((one for one in there if one in named), QUESTIONS[asked])
     if own not in there and len(there) > 1:
         raise DataError(
@@ -228,13 +229,15 @@ def _answer(
         )
     if not there:
         for one in ANSWERS:
-            if cells.row.get(one) is not None and absent(cells.row[one]):
-                text(cells.row[one], cells.at(one))
-            cells.take(one)
+            if one in cells.row:
+                if cells.row[one] is not None and absent(cells.row[one]):
+                    text(cells.row[one], cells.at(one))
+                cells.take(one)
         return []
     name = own if own in there else there[0]
     value = cells.take(name)
-    _refuse_rated(name, cells)
+    if "label" in cells.there:
+        _refuse_rated(name, cells)
     if is_turns(value):
         return turns(value, cells.at(name), ignored)
     return [Message("assistant", answer(value, cells.at(name)))]
@@ -268,7 +271,7 @@ def _put_system(found: list[Message], cells: Cells) -> None:
 
 
 def _tools(cells: Cells) -> tuple[Mapping[str, Any], ...]:
-    there = [one for one in TOOLS if cells.holds(one)]
+    there = [one for one in TOOLS if one in cells.there]
     for one in TOOLS:
         cells.take(one)
     found = [schemas(cells.row[one], cells.at(one)) for one in there]
@@ -281,10 +284,10 @@ def _tools(cells: Cells) -> tuple[Mapping[str, Any], ...]:
 
 def _plain(cells: Cells) -> Row:
     """A row without a question: plain text, or none of the known forms."""
-    if any(map(cells.holds, PAIR)):
+    if not cells.there.keys().isdisjoint(PAIR):
         raise _preference(cells)
-    if "text" not in cells.row or absent(cells.row["text"]):
-        answered = [one for one in ANSWERS if cells.holds(one)]
+    if absent(cells.row.get("text")):
+        answered = [one for one in ANSWERS if one in cells.there]
         names = ", ".join(shown(key) for key in list(cells.row)[:12]) or "none"
         raise DataError(
             f"has {f'`{answered[0]}` but no question: ' if answered else ''}none of the known "
@@ -303,8 +306,7 @@ def _plain(cells: Cells) -> Row:
     said = cells.text("text")
     if not said:
         raise DataError("is empty", where=cells.at("text"), remedy="fill it, or leave the row out")
-    left = {shown(key) for key, one in cells.row.items() if key != "text" and not blank(one)}
-    return Row((), said, used=frozenset(cells.used), ignored=frozenset(left))
+    return Row((), said, used=frozenset(cells.used), ignored=frozenset(cells.left()))
 
 
 def _preference(cells: Cells) -> DataError:
@@ -317,10 +319,10 @@ def _preference(cells: Cells) -> DataError:
 
 
 def _refuse_media(cells: Cells) -> None:
-    for name in sorted(MEDIA & cells.row.keys()):
-        if not blank(cells.row[name]) and cells.row[name] not in ([], {}):
+    for name in sorted(MEDIA & cells.there.keys()):
+        if cells.there[name] not in ([], {}):
             raise DataError(
-                f"is {kind(cells.row[name])}: only text is trained on and asked",
+                f"is {kind(cells.there[name])}: only text is trained on and asked",
                 where=cells.at(name),
                 remedy=f"leave such rows out; if the text makes sense alone, leave `{name}` out",
             )
@@ -328,7 +330,7 @@ def _refuse_media(cells: Cells) -> None:
 
 def _refuse_rated(name: str, cells: Cells) -> None:
     """Refuse rows that say whether their answer is wanted: some are examples of what is not."""
-    rated = cells.row.get("label")
+    rated = cells.there["label"]
     if isinstance(rated, bool):
         raise DataError(
             f"says whether `{name}` is wanted ({str(rated).lower()}), as rows for KTO do",
@@ -339,7 +341,11 @@ def _refuse_rated(name: str, cells: Cells) -> None:
 
 def _check_order(found: Sequence[Message], where: str, target: str | None) -> None:
     """Refuse conversations whose turns cannot be asked and answered in this order."""
-    roles = [one.role for one in found] + ["assistant"] * (target is not None)
+    roles = [one.role for one in found]
+    if roles == ["user"]:
+        return
+    if target is not None:
+        roles.append("assistant")
     for number in range(1, len(roles)):
         if roles[number] == roles[number - 1] == "assistant":
             raise DataError(

@@ -64,7 +64,9 @@ class LeakIndex:
         words = normalise(text)
         if words in self._exact:
             return Leak(self._names[self._exact[words]], name, 1.0)
-        shared = Counter(place for gram in _ngrams(words) for place in self._grams.get(gram, ()))
+        grams = self._grams
+        known = {gram for gram in _in_order(words) if gram in grams}
+        shared = Counter(place for gram in known for place in grams[gram])
         place = max(shared, key=lambda item: shared[item] / self._sizes[item], default=None)
         if place is None or shared[place] / self._sizes[place] < OVERLAP:
             return None
@@ -91,11 +93,18 @@ class LeakIndex:
 
 def normalise(text: str) -> tuple[str, ...]:
     """Words in lower case, without punctuation, accents and width variants."""
+    if text.isascii():
+        return tuple(WORD.findall(text.lower()))
     folded = unicodedata.normalize("NFKD", text).casefold()
     return tuple(WORD.findall("".join(c for c in folded if not unicodedata.combining(c))))
 
 
 def _ngrams(words: tuple[str, ...]) -> set[tuple[str, ...]]:
+    return set(_in_order(words))
+
+
+def _in_order(words: tuple[str, ...]) -> Iterable[tuple[str, ...]]:
+    """The n-grams as they follow each other; fewer words are one of their own."""
     if len(words) < NGRAM:
-        return {words} if words else set()
-    return {words[i : i + NGRAM] for i in range(len(words) - NGRAM + 1)}
+        return (words,) if words else ()
+    return zip(*(words[start:] for start in range(NGRAM)), strict=False)

@@ -82,6 +82,9 @@ def turns(value: object, where: str, ignored: set[str]) -> list[Message]:
     found: list[Message] = []
     column = where.rpartition(" ")[2]
     for number, turn in enumerate(_listed(parsed(value, where), where), start=1):
+        if one := _simple(turn):
+            found.append(one)
+            continue
         at = f"{where}: turn {number}"
         for one in _messages(turn, at, column, ignored):
             calls = one.extra.get("tool_calls")
@@ -138,12 +141,26 @@ def _listed(value: object, where: str) -> Sequence[object]:
             return [value]
         lists = {key: some for key, some in value.items() if isinstance(some, list | tuple)}
         if any(key in lists for key in ROLE) and len({len(some) for some in lists.values()}) == 1:
-            return [dict(zip(lists, turn, strict=True)) for turn in zip(*lists.values())]
+            one_each = zip(*lists.values(), strict=True)
+            return [dict(zip(lists, turn, strict=True)) for turn in one_each]
     if not isinstance(value, list | tuple):
         raise DataError(f"is {kind(value)}, not a list of turns", where=where, remedy=WRITE)
     if not value:
         raise DataError("holds no turn", where=where, remedy=WRITE)
     return value
+
+
+def _simple(turn: object) -> Message | None:
+    """A turn of a role and a text that are beyond doubt; None: look closer."""
+    if not isinstance(turn, dict) or len(turn) != 2:
+        return None
+    name, said = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+    if not isinstance(name, str) or not isinstance(said, str) or not said.isascii():
+        return None
+    role = ROLES.get(name)
+    return (
+        Message(role, said) if role and said and not said.isspace() and "\0" not in said else None
+    )
 
 
 def _messages(turn: object, at: str, column: str, ignored: set[str]) -> Iterator[Message]:
@@ -165,9 +182,7 @@ def _messages(turn: object, at: str, column: str, ignored: set[str]) -> Iterator
     yield _message(turn, at, column, ignored)
 
 
-def _message(
-    turn: Mapping[str, Any], at: str, column: str, ignored: set[str]
-) -> Message:
+def _message(turn: Mapping[str, Any], at: str, column: str, ignored: set[str]) -> Message:
     name, role = _role(turn, at)
     at = f"{at} ({name})"
     said = _one(turn, TEXT, at)
@@ -273,9 +288,7 @@ def _extra(turn: Mapping[str, Any], role: Role, at: str) -> dict[str, Any]:
     return extra
 
 
-def _reasoning(
-    role: Role, thought: str, extra: Mapping[str, Any], at: str
-) -> dict[str, str]:
+def _reasoning(role: Role, thought: str, extra: Mapping[str, Any], at: str) -> dict[str, str]:
     if role != "assistant" or extra.get("reasoning_content", thought) != thought:
         why = "has two reasonings that differ" if role == "assistant" else "has a reasoning"
         raise DataError(
@@ -395,7 +408,7 @@ def _refuse_tools(key: object, value: object, at: str) -> None:
         raise DataError(
             f"has `{key}` of its own",
             where=at,
-            remedy=f"put `{key}` beside the list of turns: they are those of the whole conversation",
+            remedy=f"put `{key}` beside the list of turns: they are the whole conversation's",
         )
 
 

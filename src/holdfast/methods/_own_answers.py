@@ -308,7 +308,12 @@ def _file(pool: Pool) -> list[Example]:
         meta = {} if blank(row.get("category")) else {"category": str(row["category"])}
         found.append(
             Example(
-                f"file-{number}", said.messages, said.target, file.name, meta, said.tools,
+                f"file-{number}",
+                said.messages,
+                said.target,
+                file.name,
+                meta,
+                said.tools,
                 said.extra,
             )  # fmt: skip
         )
