@@ -92,7 +92,7 @@ def test_two_items_of_one_prompt(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message", "line"),
     [
-        (lambda rows: rows.clear(), "holds no replies", ""),
+        (lambda rows: rows.clear(), "holds no rows", ""),
         (lambda rows: rows.insert(1, ["x"]), "is not a JSON object", ":2"),
         (lambda rows: rows.insert(2, {"id": "test-1"}), "has no reply", ":3"),
         (lambda rows: rows.insert(2, {"id": "test-1", "reply": 4}), "has no reply", ":3"),

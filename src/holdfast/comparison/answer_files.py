@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from holdfast.data import containers
 from holdfast.errors import DataError
 from holdfast.runs import store
 from holdfast.types import Example, Reply
@@ -48,8 +49,8 @@ def rows_of(path: Path, tasks: Iterable[str]) -> Iterator[Row]:
     """
     asked = list(tasks)
     if not path.is_dir():
-        for number, value in store.read_objects(path):
-            yield _row(value, number, str(path))
+        for number, where, value in list(containers.rows(path)):
+            yield _row(value, number, where, str(path))
         return
     files = {
         task: file
@@ -64,12 +65,11 @@ def rows_of(path: Path, tasks: Iterable[str]) -> Iterator[Row]:
             remedy=f"name a file, or a folder with {asked[0]}.jsonl",
         )
     for task, file in files.items():
-        for number, value in store.read_objects(file):
-            yield _row(value, number, str(file), task)
+        for number, where, value in list(containers.rows(file)):
+            yield _row(value, number, where, str(file), task)
 
 
-def _row(value: Any, number: int, file: str, task: str | None = None) -> Row:
-    where = f"{file}:{number}"
+def _row(value: Any, number: int, where: str, file: str, task: str | None = None) -> Row:
     if not isinstance(value, dict):
         raise DataError("is not a JSON object", where=where, remedy=f"write {FORM}")
     text = next((value[key] for key in TEXTS if isinstance(value.get(key), str)), None)
@@ -89,7 +89,9 @@ def _row(value: Any, number: int, file: str, task: str | None = None) -> Row:
             remedy=f"write {FORM}",
         )
     named = value.get("task") or task
-    sample = value.get("sample", 0)
+    sample = value.get("sample") or 0
+    if isinstance(sample, str) and sample.isdecimal():  # of a table, whose cells are text
+        sample = int(sample)
     if not isinstance(sample, int) or isinstance(sample, bool) or sample < 0:
         raise DataError(f"sample is {sample!r}", where=where, remedy="number samples 0, 1, ...")
     tokens = value.get("n_tokens")

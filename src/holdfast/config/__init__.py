@@ -17,6 +17,6 @@ from holdfast.config.training import LoraSpec, TrainSpec
 
 __all__ = [
     "LAB", "LAB_FOLDER", "NAME", "STRICT", "AnswerSpec", "ArmSpec", "HardwareSpec", "LoraSpec",
-    "MeterSpec", "ModelSpec", "Sampling", "Section", "ShipSpec", "ShotsSpec", "SourceSpec", "Sources",
-    "Study", "TaskSpec", "TrainSpec",
+    "MeterSpec", "ModelSpec", "Sampling", "Section", "ShipSpec", "ShotsSpec", "SourceSpec",
+    "Sources", "Study", "TaskSpec", "TrainSpec",
 ]  # fmt: skip

@@ -29,7 +29,7 @@ class SourceSpec(Section):
     """Key of a JSON file under which its list of rows stands, `data` or `a.b`."""
     delimiter: str | None = Field(None, min_length=1, max_length=1)
     """What separates the cells of a CSV, where that is no comma."""
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = Field({})
     """By the known name, the file's own: `{prompt: question, completion: meta.answer}`."""
     share: float | None = Field(None, gt=0, le=1)
     """Share of all rows of the list that come from here; sources without one are taken whole."""

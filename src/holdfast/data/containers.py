@@ -1,7 +1,7 @@
 """Reads rows out of a file of whichever kind, which is told by its content, then by its name.
 
-Parquet, Arrow and what is packed are told by their first bytes; a text that begins with ``[`` or
-``{`` is JSON, unless its name says that it is a table; other text is what its name says, CSV or TSV.
+Parquet, Arrow and what is packed are told by their first bytes. A text is a table where its name
+says so (.csv, .tsv), else JSON where it begins with ``[`` or ``{``.
 """
 
 from __future__ import annotations

@@ -112,4 +112,8 @@ def _column(path: Path, line: str, mark: str) -> str:
     except (csv.Error, OSError, StopIteration):
         return ""
     bad = [index for index, cell in enumerate(cells) if UNDECODED.search(cell)]
-    return printable(names[bad[0]]) if bad and bad[0] < len(names) and "\ufffd" not in names[bad[0]] else ""
+    return (
+        printable(names[bad[0]])
+        if bad and bad[0] < len(names) and "\ufffd" not in names[bad[0]]
+        else ""
+    )

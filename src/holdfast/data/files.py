@@ -127,7 +127,7 @@ def _missing(path: Path) -> DataError:
         hints.append(f"a set on the hub is written hub: {'/'.join(path.parts[-2:])}")
     hints.append(f"check the path; {RELATIVE}")
     return DataError(
-        "cannot be read: no such file or folder", where=printable(text), remedy="; ".join(hints)
+        "cannot be read: No such file or directory", where=printable(text), remedy="; ".join(hints)
     )
 
 
@@ -169,8 +169,8 @@ def lines(
             remedy=f"convert it: iconv -f UTF-16 -t UTF-8 FILE > NEW; {READ}",
         )
     try:
-        with _faults(path), _unpacked(path, packed) as stream:
-            yield from io.TextIOWrapper(stream, encoding=encoding, newline=newline)
+        with _faults(path), _text(_unpacked(path, packed), encoding, newline) as text:
+            yield from text
     except UnicodeDecodeError as error:
         raise _undecodable(path, packed, encoding, newline, column) from error
 
@@ -187,8 +187,8 @@ def _undecodable(
     where, what = str(path), f"is not {encoding.removesuffix('-sig').upper()} text"
     if not encoding.startswith("utf-8"):
         return DataError(what, where=where, remedy=remedy)
-    with _faults(path), _unpacked(path, packed) as stream:
-        text = io.TextIOWrapper(stream, encoding, errors="surrogateescape", newline=newline)
+    stream = _unpacked(path, packed)
+    with _faults(path), _text(stream, encoding, newline, "surrogateescape") as text:
         for number, line in enumerate(text, start=1):
             if bad := UNDECODED.search(line):
                 found = column(line) if column else ""
@@ -219,6 +219,12 @@ def _torn(path: Path, error: Exception) -> DataError:
         where=str(path),
         remedy="copy or download it again",
     )
+
+
+def _text(
+    stream: IO[bytes], encoding: str, newline: str | None, errors: str = "strict"
+) -> io.TextIOWrapper:
+    return io.TextIOWrapper(stream, encoding, errors, newline)
 
 
 def _unpacked(path: Path, packed: str | None) -> IO[bytes]:

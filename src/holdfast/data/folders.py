@@ -1,7 +1,7 @@
 """Finds the files of one split in a folder: plain files, one of the hub's, or a saved data set.
 
-Splits are told by names, as on the hub: a word ``train``, ``test`` or ``validation`` in the name of
-a file or of its folder, or ``NAME-00000-of-00003``. A folder whose files name no split is one split.
+Splits are told by names, as on the hub: a word ``train``, ``test`` or ``validation`` in the name
+of a file or of its folder, or ``NAME-00000-of-00003``. Where no file names one, all are one split.
 """
 
 from __future__ import annotations

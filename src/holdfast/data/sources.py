@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -46,7 +46,7 @@ class Source:
     columns: Mapping[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Generator[Row, None, None]:
         """All rows, their columns renamed; several files are numbered through.
 
         Raises:
@@ -82,9 +82,7 @@ class Source:
         if not isinstance(row.value, dict):
             return row.value
         rest = _without(row.value, self.columns.values())
-        return rest | {
-            known: _found(row, known, theirs) for known, theirs in self.columns.items()
-        }
+        return rest | {known: _found(row, known, theirs) for known, theirs in self.columns.items()}
 
 
 def opened(
@@ -261,6 +259,4 @@ def _wanted(sources: Sequence[Source], rows: Sequence[int]) -> list[int]:
             for share, number in zip(shares, fixed, strict=True)
         ]
     whole = min(there / share for share, there in zip(shares, rows, strict=True))
-    return [
-        min(there, round(share * whole)) for share, there in zip(shares, rows, strict=True)
-    ]
+    return [min(there, round(share * whole)) for share, there in zip(shares, rows, strict=True)]

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from holdfast import judges
 from holdfast.config import Section, Sources
@@ -38,7 +39,7 @@ class Jsonl(Task):
         of both."""
         train_path: Sources | None = None
         """What is trained on, likewise; needed when this is the target."""
-        columns: dict[str, str] = {}
+        columns: dict[str, str] = Field({})
         """Of all its files: by the known name, the files' own, `{prompt: question}`."""
         data_seed: int = 1126
         """Seed by which `share` and `count` of a source are drawn."""
@@ -105,8 +106,10 @@ class Jsonl(Task):
         examples = [
             one[0][index] for one, rows in zip(found, chosen, strict=True) for index in rows
         ]
-        if self.options.group and split != "train" and not any(
-            one.meta["group"] for one in examples
+        if (
+            self.options.group
+            and split != "train"
+            and not any(one.meta["group"] for one in examples)
         ):
             raise DataError(
                 f"no row says anything under `{self.options.group}`, by which the report is to be "
@@ -130,32 +133,35 @@ class Jsonl(Task):
         found: list[Example] = []
         places: dict[str, str] = {}
         usage = sources.Usage(source)
-        for number, where, row in source.rows():
-            said = conversation(row, where, source.columns)
-            self._check_row(said, row, where, split)
-            group = self._group(row, where)
-            meta = {"group": group} | ({} if said.plain else {"question": said.question})
-            name = identifier(row.get("id"), where) or f"{split}-{number}"
-            if name in places:
-                raise DataError(
-                    f"has the id {name!r}, as {places[name]} has: two items of one id",
-                    where=where,
-                    remedy="make ids unique, or leave `id` out: rows are numbered then",
+        with closing(source.rows()) as rows:
+            for number, where, row in rows:
+                said = conversation(row, where, source.columns)
+                self._check_row(said, row, where, split)
+                group = self._group(row, where)
+                meta = {"group": group} | ({} if said.plain else {"question": said.question})
+                name = identifier(row.get("id"), where) or f"{split}-{number}"
+                if name in places:
+                    raise DataError(
+                        f"has the id {name!r}, as {places[name]} has: two items of one id",
+                        where=where,
+                        remedy="make ids unique, or leave `id` out: rows are numbered then",
+                    )
+                places[name] = where
+                own = {"id", self.options.group or "id"}
+                usage.count(
+                    {key for key in said.used | own if not blank(row.get(key))}, said.ignored - own
                 )
-            places[name] = where
-            own = {"id", self.options.group or "id"}
-            usage.count({key for key in said.used | own if not blank(row.get(key))}, said.ignored - own)
-            found.append(
-                Example(
-                    name if first else f"{source.name}:{name}",
-                    said.messages,
-                    said.target,
-                    f"{source.name}:{split}",
-                    meta,
-                    said.tools,
-                    said.extra,
+                found.append(
+                    Example(
+                        name if first else f"{source.name}:{name}",
+                        said.messages,
+                        said.target,
+                        f"{source.name}:{split}",
+                        meta,
+                        said.tools,
+                        said.extra,
+                    )
                 )
-            )
         return found, usage.fields()
 
     @property
