@@ -162,7 +162,7 @@ def lines(
     first, packed = sample(path)
     encoding = next((name for mark, name in BOMS if first.startswith(mark)), "utf-8")
     odd = len(CONTROLS.findall(first)) if encoding.startswith("utf-8") else 0
-    if odd > len(first) // 50 and first.strip(b"\0"):
+    if odd > max(8, len(first) // 50) and first.strip(b"\0"):
         raise DataError(
             "is binary" + (", or UTF-16 without a mark" if b"\0" in first else ""),
             where=str(path),
