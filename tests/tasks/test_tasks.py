@@ -373,7 +373,8 @@ def test_fixed_shots_never_cost_a_measured_item(tmp_path: Path) -> None:
 @pytest.mark.parametrize("row", [{"question": "a", "answer": 5}, {"question": "a"}, ["a", "b"]])
 def test_a_gsm8k_line_of_another_form_is_named(tmp_path: Path, row: Any) -> None:
     (tmp_path / "test.jsonl").write_text(json.dumps(row), encoding="utf-8")
-    with pytest.raises(DataError, match=r"test\.jsonl(:1|, row 1): (question|answer): an item needs the texts"):
+    named = r"test\.jsonl(:1|, row 1): (question|answer): an item needs the texts"
+    with pytest.raises(DataError, match=named):
         _build("gsm8k", path=str(tmp_path)).examples("test")
 
 

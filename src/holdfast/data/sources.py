@@ -131,15 +131,17 @@ def _found(row: Row, known: str, theirs: str) -> Any:
     return value
 
 
-def _without(value: Mapping[str, Any], taken: Iterable[str]) -> dict[str, Any]:
+def _without(row: Mapping[str, Any], taken: Iterable[str]) -> dict[str, Any]:
     """A row without some columns; what is left of an object keeps its dotted name."""
-    rest = dict(value)
+    rest = dict(row)
     for name in taken:
         head, dot, inner = name.partition(".")
         if name in rest:
             del rest[name]
-        elif dot and isinstance(rest.get(head), dict):
-            left = _without(rest.pop(head), [inner])
+        elif dot and isinstance(value := rest.get(head), dict | list):
+            del rest[head]
+            parts = value if isinstance(value, dict) else dict(enumerate(value))
+            left = _without({str(key): one for key, one in parts.items()}, [inner])
             rest |= {f"{head}.{key}": one for key, one in left.items()}
     return rest
 
