@@ -18,6 +18,7 @@ from typing import Any
 
 from holdfast.config.data import SourceSpec
 from holdfast.data import containers, folders, hub
+from holdfast.data.arrow_rows import table_rows
 from holdfast.data.files import NAMES, Row, Shape, kind_of
 from holdfast.errors import DataError, StudyError, printable
 from holdfast.registry import nearest
@@ -58,7 +59,9 @@ class Source:
     def _read(self) -> Iterator[Row]:
         spec = self.spec
         if spec.hub is not None:
-            yield from hub.rows(spec.hub, spec.config, spec.split or self.split, spec.revision)
+            table = hub.table(spec.hub, spec.config, spec.split or self.split, spec.revision)
+            for number, value in enumerate(table_rows(table), start=1):
+                yield Row(number, f"{spec.hub}, row {number}", value)
             return
         path = Path(spec.path or "").expanduser()
         shape = Shape(spec.format, spec.field, spec.delimiter)

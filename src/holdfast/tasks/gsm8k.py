@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from holdfast.config import Section
 from holdfast.data import containers, folders, hub
+from holdfast.data.arrow_rows import table_rows
 from holdfast.data.files import kind_of
 from holdfast.errors import DataError
 from holdfast.judges import Judge
@@ -101,8 +102,8 @@ class GSM8K(Task):
     def _rows(self, split: str) -> list[tuple[int, Mapping[str, Any]]]:
         if self.options.path is None:
             otherwise = "give the task a local `path`"
-            rows = list(hub.rows(HUB_ID, "main", split, self.options.revision, otherwise))
-            return [(number, row) for number, _, row in rows]
+            table = hub.table(HUB_ID, "main", split, self.options.revision, otherwise)
+            return list(enumerate(table_rows(table), start=1))
         found: list[tuple[int, Mapping[str, Any]]] = []
         for file in self._files(split):
             before = found[-1][0] if found else 0
