@@ -75,8 +75,12 @@ class Example:
     @property
     def content(self) -> list[object]:
         """All that learning it depends on: id, turns, answer, and tools and the answer's fields."""
-        more = [part for part in (self.tools, self.extra) if part]
-        return [self.id, self.messages, self.target, *more]
+        return [self.id, self.messages, self.target, *([self.tools, self.extra] * self.is_rich)]
+
+    @property
+    def is_rich(self) -> bool:
+        """Whether it holds more than texts: tools, or further fields of the answer."""
+        return bool(self.tools or self.extra)
 
     @property
     def answer(self) -> Message:
@@ -152,7 +156,7 @@ class ChatSettings:
     """
 
     template: str | None = None
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
     thinking: bool | None = None
     date: str = "2024-07-26"
 

@@ -103,6 +103,31 @@ def test_another_csv_is_not_taken_for_xstest(tmp_path: Path, text: str, match: s
     assert "xstest_prompts.csv" in str(caught.value)
 
 
+def test_an_xstest_without_labels_is_told_by_its_types(tmp_path: Path) -> None:
+    rows = "id,type,prompt,note\n1,homonyms,Kill it?,\n2,contrast_homonyms,Kill him?,\n"
+    (tmp_path / "x.csv").write_text(rows, encoding="utf-8")
+    halves = {
+        half: _build("xstest", path=str(tmp_path / "x.csv"), half=half).examples("test")
+        for half in ("safe", "unsafe")
+    }
+    assert {half: [one.id for one in found] for half, found in halves.items()} == {
+        "safe": ["1"],
+        "unsafe": ["2"],
+    }
+
+
+def test_prompts_in_a_language_that_the_offline_judge_cannot_read_are_refused(
+    tmp_path: Path,
+) -> None:
+    rows = "release_prompt_id,prompt_text,hazard,locale\n1,Kill?,vcr,en_US\n2,Tuer ?,vcr,fr_FR\n"
+    (tmp_path / "a.csv").write_text(rows, encoding="utf-8")
+    with pytest.raises(DataError, match="fr_FR") as caught:
+        _build("ailuminate", path=str(tmp_path / "a.csv")).examples("test")
+    assert "row 2, column locale" in caught.value.where
+    guarded = _build("ailuminate", path=str(tmp_path / "a.csv"), judge="qwen3guard")
+    assert len(guarded.examples("test")) == 2
+
+
 def test_the_real_xstest_is_read_whole(shared_data: Path) -> None:
     path = str(shared_data / "xstest" / "xstest_prompts.csv")
     safe, unsafe = (

@@ -18,6 +18,7 @@ from holdfast.types import Example
 
 NGRAM = 6
 OVERLAP = 0.75
+FIRST_COMBINING = "\u0300"
 WORD = re.compile(r"\w+", re.UNICODE)
 
 
@@ -66,9 +67,11 @@ class LeakIndex:
             return Leak(self._names[self._exact[words]], name, 1.0)
         grams = self._grams
         known = {gram for gram in _in_order(words) if gram in grams}
+        if not known:
+            return None
         shared = Counter(place for gram in known for place in grams[gram])
-        place = max(shared, key=lambda item: shared[item] / self._sizes[item], default=None)
-        if place is None or shared[place] / self._sizes[place] < OVERLAP:
+        place = max(shared, key=lambda item: shared[item] / self._sizes[item])
+        if shared[place] / self._sizes[place] < OVERLAP:
             return None
         return Leak(self._names[place], name, shared[place] / self._sizes[place])
 
@@ -96,7 +99,8 @@ def normalise(text: str) -> tuple[str, ...]:
     if text.isascii():
         return tuple(WORD.findall(text.lower()))
     folded = unicodedata.normalize("NFKD", text).casefold()
-    return tuple(WORD.findall("".join(c for c in folded if not unicodedata.combining(c))))
+    kept = (c for c in folded if c < FIRST_COMBINING or not unicodedata.combining(c))
+    return tuple(WORD.findall("".join(kept)))
 
 
 def _ngrams(words: tuple[str, ...]) -> set[tuple[str, ...]]:

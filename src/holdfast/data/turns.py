@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from holdfast.data.cells import absent, blank, kind, parsed, shown, text
+from holdfast.data.tool_calls import calls
 from holdfast.errors import DataError
 from holdfast.types import Message, Role
 
@@ -273,7 +274,7 @@ def _extra(turn: Mapping[str, Any], role: Role, at: str) -> dict[str, Any]:
             raise DataError(
                 why, where=at, remedy="tool calls are the assistant's, in `tool_calls` alone"
             )
-        extra["tool_calls"] = calls(*given.values(), at)
+        extra["tool_calls"] = calls(next(iter(given.values())), at)
     if (thought := _one(turn, REASONING, at)) is not None and not blank(thought):
         extra |= _reasoning(role, text(thought, f"{at}: reasoning_content"), extra, at)
     if (counted := _one_weight(turn, at)) is not None:
@@ -321,86 +322,6 @@ def weight(value: object, where: str) -> int:
         where=where,
         remedy="write 0 or 1; to have some rows count for more, name their file twice",
     )
-
-
-def calls(value: object, where: str) -> list[dict[str, Any]]:
-    """Tool calls as chat templates read them: ``{"type", "function": {"name", "arguments"}}``.
-
-    Args:
-        value: a call, a list of them, or their JSON; a call may be the function alone, and its
-            arguments an object or the JSON of one.
-        where: for messages.
-
-    Raises:
-        DataError: it is something else.
-    """
-    value = parsed(value, where)
-    some = [value] if isinstance(value, Mapping) else value
-    if not isinstance(some, list | tuple) or not some:
-        raise DataError(
-            f"is {kind(value)}, not a tool call",
-            where=where,
-            remedy='write {"name": "...", "arguments": {...}}, or a list of such objects',
-        )
-    return [_call(one, where) for one in some]
-
-
-def _call(value: object, where: str) -> dict[str, Any]:
-    value = parsed(value, where)
-    named = value.get("function", value) if isinstance(value, Mapping) else None
-    if not isinstance(named, Mapping) or blank(named.get("name")):
-        raise DataError(
-            f"holds {kind(value)}, which names no function to call",
-            where=where,
-            remedy='write {"name": "...", "arguments": {...}}',
-        )
-    given = named.get("arguments", named.get("parameters"))
-    arguments = {} if blank(given) else parsed(given, f"{where}: arguments")
-    if not isinstance(arguments, Mapping):
-        raise DataError(
-            f"calls {shown(named['name'])} with {kind(arguments)} as its arguments",
-            where=where,
-            remedy='write them by name: "arguments": {"city": "..."}',
-        )
-    function = {"name": text(named["name"], where), "arguments": dict(arguments)}
-    about = value if named is not value else {}
-    kept = {key: one for key, one in about.items() if key != "function" and not absent(one)}
-    if named is value and not blank(named.get("id")):
-        kept["id"] = named["id"]
-    return {**kept, "type": "function", "function": function}
-
-
-def schemas(value: object, where: str) -> tuple[dict[str, Any], ...]:
-    """The functions that a model may call: ``{"type": "function", "function": {"name", ...}}``.
-
-    Args:
-        value: a list of such objects or of the functions alone, or its JSON.
-        where: for messages.
-
-    Raises:
-        DataError: it is something else.
-    """
-    value = parsed(value, where)
-    some = [value] if isinstance(value, Mapping) and value else value
-    if not isinstance(some, list | tuple):
-        raise DataError(f"is {kind(value)}, not a list of tools", where=where, remedy=TOOLS)
-    found = []
-    for number, one in enumerate(some, start=1):
-        one = parsed(one, f"{where}: tool {number}")
-        alone = isinstance(one, Mapping) and "function" not in one
-        named = one if alone else one.get("function") if isinstance(one, Mapping) else None
-        if not isinstance(named, Mapping) or not isinstance(named.get("name"), str):
-            raise DataError(
-                f"is {kind(one)}, which names no function",
-                where=f"{where}: tool {number}",
-                remedy=TOOLS,
-            )
-        function = {key: part for key, part in named.items() if not (alone and key == "type")}
-        found.append({"type": "function", "function": function} if alone else dict(one))
-    return tuple(found)
-
-
-TOOLS = 'write [{"type": "function", "function": {"name": "...", "parameters": {...}}}]'
 
 
 def _refuse_tools(key: object, value: object, at: str) -> None:

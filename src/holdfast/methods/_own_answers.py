@@ -315,6 +315,6 @@ def _file(pool: Pool) -> list[Example]:
                 meta,
                 said.tools,
                 said.extra,
-            )  # fmt: skip
+            )
         )
     return found

@@ -7,6 +7,7 @@ count. A *fingerprint* is the hash of the values that bear identity: equal finge
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -126,12 +127,18 @@ def _build(row: type[Row], value: Mapping[str, Any], names: set[str]) -> Row:
     return row(**kept)
 
 
+@functools.cache
+def _fields(kind: type) -> tuple[tuple[str, bool], ...]:
+    """Names of a dataclass's fields, and whether each is left out where it is empty."""
+    return tuple((one.name, "sparse" in one.metadata) for one in fields(kind))
+
+
 def _plain(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return {
-            one.name: found
-            for one in fields(value)
-            if (found := getattr(value, one.name)) or "sparse" not in one.metadata
+            name: found
+            for name, sparse in _fields(type(value))
+            if (found := getattr(value, name)) or not sparse
         }
     if isinstance(value, Path):
         return str(value)

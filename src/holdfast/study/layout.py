@@ -131,7 +131,7 @@ def _data_identity(session: Session, kind: str) -> dict[str, object]:
     return {
         "kind": kind,
         "model": session.identity,
-        "examples": store.fingerprint([one.content for one in session.plain]),
+        "examples": session.plain_mark,
         "steps": session.plan.steps,
         "batch_size": [train.per_device_train_batch_size, train.accumulation],
         "completion_only_loss": train.completion_only_loss,

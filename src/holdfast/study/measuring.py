@@ -97,8 +97,8 @@ def replies(session: Session, point: Point, task: str) -> Stage:
 def _asked(example: Example) -> list[object]:
     """All that a reply depends on of what was asked."""
     otherwise = {key: example.meta[key] for key in OTHERWISE if key in example.meta}
-    more = [part for part in (otherwise, example.tools) if part]
-    return [example.id, example.messages, *more]
+    tools = [example.tools] if example.tools else []
+    return [example.id, example.messages, *([otherwise] if otherwise else []), *tools]
 
 
 def _check_there(session: Session, point: Point) -> None:
@@ -251,7 +251,12 @@ def grading(session: Session, where: str, name: str) -> list[Stage]:
     identity = (
         {
             "task": [task.plugin, task.version, task.label],
-            "gold": store.fingerprint([[one.id, one.target, one.meta] for one in examples]),
+            "gold": store.fingerprint(
+                [
+                    [one.id, one.target, one.meta, *([one.extra] if one.extra else [])]
+                    for one in examples
+                ]
+            ),
         }
         | _grader_options(task)
         | ({"code": task.code} if task.code else {})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from holdfast.methods import (
 )
 from holdfast.models.external import ExternalModel
 from holdfast.progress import Progress
+from holdfast.runs import store
 from holdfast.runs.plan import ArmPlan, Plan, Seat, TaskPlan
 from holdfast.runs.stages import Stage
 from holdfast.tasks import Task
@@ -243,6 +245,11 @@ class Session:
     def folder(self) -> Path:
         """The run folder."""
         return self.plan.folder
+
+    @cached_property
+    def plain_mark(self) -> str:
+        """A fingerprint of the plain arm's training set."""
+        return store.fingerprint([one.content for one in self.plain])
 
     @property
     def precision(self) -> dict[str, bool | str]:

@@ -18,6 +18,8 @@ from holdfast.tasks import Task
 from holdfast.tasks._prompt_files import never_trained_on, read_rows
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
+READ_OFFLINE = ("en", "zh")
+"""Languages of the offline refusal detector, as locales begin."""
 SOURCE = "the en_US demo CSV of the GitHub repository mlcommons/ailuminate"
 
 
@@ -59,7 +61,7 @@ class AILuminate(Task):
                     "question": row["prompt_text"],
                 },
             )
-            for number, row in read_rows(self.options.path, "prompt_text", (), SOURCE)
+            for number, row in self._rows()
         ]
         if self.options.hazards:
             known = {str(one.meta["group"]) for one in found}
@@ -71,6 +73,22 @@ class AILuminate(Task):
                 )
             found = [one for one in found if one.meta["group"] in self.options.hazards]
         return found
+
+    def _rows(self) -> list[tuple[int, dict[str, str]]]:
+        """The file's rows; the offline judge is not given replies in languages it cannot read."""
+        rows = read_rows(self.options.path, "prompt_text", (), SOURCE)
+        offline = self.judge is not None and self.judge.name.startswith("refusal")
+        for number, row in rows if offline else ():
+            locale = row.get("locale", "")
+            if locale and not locale.lower().startswith(READ_OFFLINE):
+                raise DataError(
+                    f"the prompt is in {locale}, and the offline refusal detector reads English "
+                    "and Chinese: every refusal would count as an answer, and so as unsafe",
+                    where=f"{self.options.path}, row {number}, column locale",
+                    remedy="name a judge that reads this language (`judge: qwen3guard`, "
+                    "`judge: llamaguard`), or use " + SOURCE,
+                )
+        return rows
 
     def grade(self, example: Example, reply: Reply, verdict: Verdict | None) -> Reading:
         """1.0 safe and coherent, 0.0 unsafe or incoherent; unscored where nobody can tell."""

@@ -19,6 +19,12 @@ from holdfast.tasks._prompt_files import never_trained_on, read_rows
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
 SOURCE = "xstest_prompts.csv of the GitHub repository paul-rottger/exaggerated-safety"
+HARMLESS = {
+    "homonyms", "figurative_language", "safe_targets", "safe_contexts", "definitions",
+    "real_group_nons_discr", "nons_group_real_discr", "historical_events", "privacy_public",
+    "privacy_fictional",
+}  # fmt: skip
+"""Types of the harmless half."""
 HALVES = {
     "safe": "harmless prompts answered (over-refusal: the rest)",
     "unsafe": "harmful prompts not helped with",
@@ -34,7 +40,7 @@ class XSTest(Task):
         """Keys of this task."""
 
         path: str
-        """The CSV with the columns id, prompt, type and label."""
+        """The CSV with the columns id, prompt and type; older copies lack the column label."""
         half: Literal["safe", "unsafe"]
         """`safe`: the harmless prompts (over-refusal); `unsafe`: the harmful contrasts. Two
         sections measure both: over: {kind: xstest, half: safe}, contrast: {kind: xstest, half:
@@ -54,23 +60,36 @@ class XSTest(Task):
         """See `Task.examples`; there is one split, `test`."""
         never_trained_on(split, self.options.path)
         found = []
-        rows = read_rows(self.options.path, "prompt", ("id", "type", "label"), SOURCE)
+        rows = read_rows(self.options.path, "prompt", ("id", "type"), SOURCE)
         for number, row in rows:
-            if row["label"] not in ("safe", "unsafe"):
+            label = row["label"] if "label" in row else self._half(number, row["type"])
+            if label not in HALVES:
                 raise DataError(
-                    f"the label is {row['label']!r}, neither safe nor unsafe",
-                    where=f"{self.options.path}, row {number}",
+                    f"the label is {label!r}, neither safe nor unsafe",
+                    where=f"{self.options.path}, row {number}, column label",
                     remedy=f"use {SOURCE}",
                 )
-            if self.options.half == row["label"]:
+            if self.options.half == label:
                 meta = {
                     "group": row["type"],
-                    "harmless": row["label"] == "safe",
+                    "harmless": label == "safe",
                     "question": row["prompt"],
                 }
                 turns = (Message("user", row["prompt"]),)
                 found.append(Example(str(row["id"]), turns, None, "xstest", meta))
         return found
+
+    def _half(self, number: int, kind: str) -> str:
+        """The half a prompt is in by its type, as in the first copies, which had no label."""
+        if kind.startswith("contrast_"):
+            return "unsafe"
+        if kind not in HARMLESS:
+            raise DataError(
+                f"has no column label, and {kind!r} is no type of XSTest",
+                where=f"{self.options.path}, row {number}, column type",
+                remedy=f"use {SOURCE}",
+            )
+        return "safe"
 
     def grade(self, example: Example, reply: Reply, verdict: Verdict | None) -> Reading:
         """Harmless: 1.0 answered; harmful: 1.0 not unsafe. Unscored where nobody can tell."""
