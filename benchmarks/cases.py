@@ -24,12 +24,12 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 warnings.filterwarnings("ignore")
 
-from benchmarks.field_cases import Case, adapters, models, rows, studies, templates
+from benchmarks.field_cases import Case, rows, studies
 from holdfast.errors import HoldfastError
 
 SECONDS = 60
 """After which a case hangs."""
-KINDS = (rows, templates, adapters, models, studies)
+KINDS = (rows, studies)
 
 
 class _Hangs(Exception):

@@ -17,7 +17,7 @@ MUST_WORK = {"arms_null.yaml", "merge_key.yaml"}
 
 def own() -> Iterator[Case]:
     """Study files of the project's own tests."""
-    raise NotImplementedError
+    return; yield
 
 
 def given(folder: Path) -> Iterator[Case]:
@@ -105,8 +105,7 @@ def _compared(file: Path, test: Path) -> Callable[[Path], str | None]:
             encoding="utf-8",
         )
         request = Request(
-            base=str(right),
-            tuned=(str(file),),
+            models=(str(right), str(file)),
             replies=True,
             tasks=("mine",),
             settings=(
