@@ -16,6 +16,7 @@ from holdfast.errors import HoldfastError
 from holdfast.runs import store
 from holdfast.runs.plan import NOTICES
 from holdfast.study.session import Session
+from holdfast.study.thoughts import check_thinking
 from holdfast.train.adapters import check_model
 from holdfast.train.arguments import check_settings
 
@@ -64,4 +65,4 @@ def _in_arm(name: str) -> Iterator[None]:
         raise
 
 
-CHECKS: tuple[Check, ...] = (_training,)
+CHECKS: tuple[Check, ...] = (_training, check_thinking)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from holdfast.config import Sampling, Study, TrainSpec
 from holdfast.config.sweeps import Variant, settings_of
+from holdfast.data import thinking
 from holdfast.data.leakage import LeakIndex
 from holdfast.engines.pool import EnginePool
 from holdfast.engines.resumable import LIKELIHOODS
@@ -28,6 +30,7 @@ from holdfast.methods import (
     shared_of,
 )
 from holdfast.models.external import ExternalModel
+from holdfast.models.template_files import template_text
 from holdfast.progress import Progress
 from holdfast.runs.plan import ArmPlan, Plan, Seat, TaskPlan
 from holdfast.runs.stages import Stage
@@ -240,6 +243,16 @@ class Session:
     def precision(self) -> dict[str, bool | str]:
         """In which precision the untouched model is measured."""
         return {"nf4": self.pool.nf4, "bf16": self.study.train.bf16}
+
+    @cached_property
+    def thinking_mark(self) -> dict[str, object]:
+        """How replies are cut, for the identity of what reads them; empty where no model thinks.
+
+        What a model without thinking says is read alike in every version. One on the hub does not
+        tell beforehand.
+        """
+        known = thinking.speaks_of_thinking(template_text(self.plan.model))
+        return {"thinking": thinking.VERSION} if known else {}
 
     def setting(self) -> MethodContext:
         """What the methods may use."""
