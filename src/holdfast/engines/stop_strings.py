@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from holdfast.config import Sampling
+from holdfast.types import Example
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -23,6 +26,11 @@ class Until:
         """Whether one of the texts stands at the end of what was written, special tokens shown."""
         last = self._tokenizer.decode(tokens[-self._window :], skip_special_tokens=False)
         return any(one in last for one in self._words)
+
+
+def stops_of(example: Example, sampling: Sampling) -> tuple[str, ...]:
+    """The texts that end an answer: of the question, and of all questions."""
+    return (*example.meta.get("until", ()), *sampling.stop)
 
 
 def cut(text: str, words: Sequence[str]) -> str:

@@ -178,6 +178,12 @@ class Measuring:
         decoding = "greedy"
         if sampling.temperature:
             decoding = f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}"
+            decoding += f", top-k {sampling.top_k}" if sampling.top_k else ""
+            decoding += f", min-p {sampling.min_p:g}" if sampling.min_p else ""
+        if sampling.repetition_penalty != 1:
+            decoding += f", repetition penalty {sampling.repetition_penalty:g}"
+        if sampling.stop:
+            decoding += f", ended by {', '.join(map(repr, sampling.stop))}"
         how = f"split {spec.split}, {decoding}, at most {sampling.max_new_tokens} new tokens"
         if any(LIKELIHOODS in example.meta for example in self.asked[name]):
             how = f"split {spec.split}, how likely the given choices are"
