@@ -15,13 +15,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from holdfast.config import Sampling
+from holdfast.data import thinking
 from holdfast.endpoint import FIRST_WAIT_S, Answer, Endpoint, parse_url
 from holdfast.engines import Engine, Usage
-from holdfast.engines.stop_strings import cut
+from holdfast.engines.stop_strings import cut, stops_of
 from holdfast.errors import EndpointError, ModelError
 from holdfast.models import ModelRef
 from holdfast.progress import Progress
-from holdfast.types import Example, Reply
+from holdfast.types import ChatSettings, Example, Reply
 
 KEY_ENV = "HOLDFAST_API_KEY"
 """Where the key is looked for, if the server's address names no other variable."""
@@ -73,6 +74,13 @@ class RemoteEngine(Engine):
                 remedy="start it with a quantised model, and set answer.quantize: none",
             )
         self._refuse(ref.adapter, ref.scale)
+        if ref.chat.template is not None:
+            raise ModelError(
+                "a server renders conversations by a template of its own, not by the study's",
+                where=f"model.chat_template, for {self.server.where}",
+                remedy="start the server with that template, and leave it out here",
+            )
+        self.ref = ref
         first_wait_s = endpoint.first_wait_s if endpoint else FIRST_WAIT_S
         self._endpoint = Endpoint(self.server, first_wait_s)
         self.answer_folder: Path | None = None
@@ -122,6 +130,7 @@ class RemoteEngine(Engine):
                     remedy="use a model that is loaded here",
                 )
         rows = [(example, sample) for example in examples for sample in range(sampling.samples)]
+        more = self._more(sampling)
         bodies = [
             self._endpoint.request(
                 example.messages,
@@ -129,15 +138,19 @@ class RemoteEngine(Engine):
                 sampling.temperature,
                 sampling.top_p,
                 _seed(sampling, example.id, sample),
+                **more,
             )
             for example, sample in rows
         ]
         steps = _Shared(progress, sampling.samples)
-        answers = self._endpoint.ask(bodies, self.answer_folder, steps, silent=True)
+        try:
+            answers = self._endpoint.ask(bodies, self.answer_folder, steps, silent=True)
+        except EndpointError as error:
+            raise _explained(error, more) from error
         self.usage.read += sum(answer.read for answer in answers)
         self.usage.written += sum(answer.written for answer in answers)
         replies = [
-            self._reply(example, sample, answer)
+            self._reply(example, sample, answer, sampling)
             for (example, sample), answer in zip(rows, answers, strict=True)
         ]
         samples = sampling.samples
@@ -186,7 +199,19 @@ class RemoteEngine(Engine):
                 remedy="have it serve the adapter under a name of its own, and ask for that name",
             )
 
-    def _reply(self, example: Example, sample: int, answer: Answer) -> Reply:
+    def _more(self, sampling: Sampling) -> dict[str, Any]:
+        """What goes into a question only where it was asked for."""
+        found: dict[str, Any] = {"stop": list(sampling.stop)} if sampling.stop else {}
+        if sampling.temperature > 0:
+            found |= {"top_k": sampling.top_k} if sampling.top_k else {}
+            found |= {"min_p": sampling.min_p} if sampling.min_p else {}
+        if sampling.repetition_penalty != 1:
+            found["repetition_penalty"] = sampling.repetition_penalty
+        if told := _template_kwargs(self.ref.chat):
+            found["chat_template_kwargs"] = told
+        return found
+
+    def _reply(self, example: Example, sample: int, answer: Answer, sampling: Sampling) -> Reply:
         if answer.finish == "too long":
             raise EndpointError(
                 f"the prompt of {example.id!r} does not fit: {answer.text}",
@@ -194,9 +219,16 @@ class RemoteEngine(Engine):
                 where=self.server.where,
                 remedy="start the server with a longer context, or lower max_new_tokens or shots.n",
             )
-        text = cut(answer.text, example.meta.get("until", ()))
+        text = cut(answer.text, stops_of(example, sampling))
         finish = "stop" if text != answer.text else answer.finish
-        return Reply(example.id, sample, text, finish, answer.written)
+        if answer.thinking:
+            closed = finish != "length" or bool(text.strip())
+            text = thinking.written(answer.thinking, text, closed)
+        found = thinking.split(text)
+        thought = answer.thought
+        if not thought and found.blocks:
+            thought = thinking.tokens_of(Reply("", 0, text, finish, answer.written), found) or 0
+        return Reply(example.id, sample, text, finish, answer.written, thought)
 
 
 class _Shared:
@@ -211,6 +243,29 @@ class _Shared:
     def advance(self, amount: int = 1) -> None:
         before, self._done = self._done, self._done + amount
         self._progress.advance(self._done // self._samples - before // self._samples)
+
+
+def _template_kwargs(chat: ChatSettings) -> dict[str, Any]:
+    """Variables for the server's template, as vLLM and SGLang take them.
+
+    Which of its variables switches thinking only the template knows; it ignores the others.
+    """
+    switched = {} if chat.thinking is None else dict.fromkeys(thinking.SWITCHES, chat.thinking)
+    return {**switched, **chat.kwargs}
+
+
+def _explained(error: EndpointError, more: Mapping[str, Any]) -> EndpointError:
+    """A refusal with the fields that may be its cause, which OpenAI's protocol does not have."""
+    own = [name for name in more if name != "stop"]
+    if error.fault != "refused" or not own:
+        return error
+    return EndpointError(
+        error.message,
+        fault=error.fault,
+        where=error.where,
+        remedy=f"this study sends {', '.join(own)}, which not every server takes: leave it out of "
+        f"answer.sampling, or of `model`; {error.remedy}",
+    )
 
 
 def _seed(sampling: Sampling, example_id: str, sample: int) -> int:

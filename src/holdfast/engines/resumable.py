@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +187,7 @@ def score(
     Returns:
         The losses, and what they took when they were computed, then or now.
     """
-    marks = [store.fingerprint([asdict(one)["messages"], one.target, of]) for one in examples]
+    marks = [_content(one, of) for one in examples]
     known: dict[str, dict[str, Any]] = {}
     if kept is not None and kept.is_file():
         known = {row["of"]: row for _, row in store.read_objects(kept)}
@@ -206,3 +206,9 @@ def score(
     used = [known[mark] for mark in dict.fromkeys(marks)]
     usage = Usage(round(sum(row["read"] for row in used)), 0, sum(row["seconds"] for row in used))
     return [known[mark]["nll"] for mark in marks], usage
+
+
+def _content(example: Example, of: Mapping[str, object] | None) -> str:
+    """The mark by which losses are found again: all that they depend on."""
+    more = [[example.tools, example.extra]] if example.tools or example.extra else []
+    return store.fingerprint([list(example.messages), example.target, of, *more])

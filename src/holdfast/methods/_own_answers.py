@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib import import_module
 from itertools import cycle, islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from pydantic import Field, model_validator
 from holdfast.config import Sampling, Section
 from holdfast.data.formats import conversation
 from holdfast.data.leakage import normalise
+from holdfast.data.thinking import answered, learned
 from holdfast.engines.resumable import ask
 from holdfast.errors import DataError
 from holdfast.judges import build as build_judge
@@ -96,7 +97,7 @@ def check(pool: Pool, context: MethodContext) -> None:
 def identity(pool: Pool) -> dict[str, object]:
     """What bears on the pool: its settings, and the content of a file rather than its path."""
     if pool.source == "file":
-        content = store.fingerprint([asdict(one) for one in _file(pool)])
+        content = store.fingerprint(_file(pool))
         return {"source": "file", "file": content}
     own = "temperature" if pool.source == "dialogue" else "prompts"
     return pool.model_dump(include={"source", "pool", "max_new_tokens", own})
@@ -198,11 +199,11 @@ def _answers(
         asked = [one for one in asked if context.leaks.find(one) is None]
         asked_in_all += len(asked)
         pairs = _finished(pool, context, asked, folder, bar, f"replies-{kind}.jsonl")
-        verdicts = build_judge("refusal").judge(pairs)
+        verdicts = build_judge("refusal").judge([(one, answered(said)) for one, said in pairs])
         wanted = "refused" if declined else "answered"
         source = "own refusal" if declined else "own everyday answer"
         kept[declined] = [
-            replace(example, target=reply.text.strip(), source=source)
+            learned(example, reply, source)
             for (example, reply), verdict in zip(pairs, verdicts, strict=True)
             if verdict.label == wanted
         ]
@@ -229,7 +230,7 @@ def _dialogues(
     written = ask(context.engine, blank, sampling, None, folder, bar, "questions.jsonl")
     questions, unused = _questions(context, written)
     pairs = _finished(pool, context, questions, folder, bar, "replies-dialogue.jsonl")
-    found = [replace(one, target=said.text.strip(), source="own dialogue") for one, said in pairs]
+    found = [learned(one, said, "own dialogue") for one, said in pairs]
     if lost := len(questions) - len(found):
         unused["answer unfinished"] = lost
     store.write_jsonl(folder / EXAMPLES, found)
@@ -286,7 +287,7 @@ def _finished(
     return [
         (question, reply)
         for question, reply in zip(asked, replies, strict=True)
-        if reply.finish == "stop" and reply.text.strip()
+        if reply.finish == "stop" and answered(reply).text.strip()
     ]
 
 
