@@ -1,7 +1,7 @@
 """Puts question and reply before a judge that is a model, and finds its answer in its words.
 
-The question is `Example.question`, without shots and system prompt. The reply is judged
-without what was thought before it, if it comes from a study. Neither may speak the guard's control tokens (`plain`).
+The question is `Example.question`, without shots and system prompt. The reply comes from a study
+without what was thought before it. Neither may speak the guard's control tokens (`plain`).
 """
 
 from __future__ import annotations
