@@ -7,8 +7,17 @@ import time
 import pytest
 
 from holdfast.data.thinking import (
-    Thought, answered, expected, learned, marking_tokens, opened, speaks_of_thinking, split,
-    tokens_of, unfinished, written,
+    Thought,
+    answered,
+    expected,
+    learned,
+    marking_tokens,
+    opened,
+    speaks_of_thinking,
+    split,
+    tokens_of,
+    unfinished,
+    written,
 )  # fmt: skip
 from holdfast.types import Example, Message, Reply
 
@@ -121,7 +130,11 @@ def test_a_reply_that_never_came_to_its_answer() -> None:
     for reply in (cut, hidden):
         assert unfinished(reply, split(reply.text))
         assert answered(reply).text == ""
-    for text, finish in (("", "length"), ("<think>a</think>", "stop"), ("<think>a</think>b", "length")):
+    for text, finish in (
+        ("", "length"),
+        ("<think>a</think>", "stop"),
+        ("<think>a</think>b", "length"),
+    ):
         reply = Reply("a", 0, text, finish, 9)
         assert not unfinished(reply, split(text)), text
 

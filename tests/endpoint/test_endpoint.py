@@ -987,7 +987,9 @@ def test_what_a_served_model_thinks_stands_before_its_answer(stub: StubServer) -
     assert (within.text, within.thinking_tokens) == ("<think>2 + 2</think>4", 10)
     hidden = _thinks(stub, "4", "", usage=counted)
     assert (hidden.text, hidden.thinking_tokens) == ("4", 7)
-    assert _thinks(stub, "4 END 5", "2 END 2", stop="END").text == "<think>\n2 END 2\n</think>\n\n4 "
+    assert (
+        _thinks(stub, "4 END 5", "2 END 2", stop="END").text == "<think>\n2 END 2\n</think>\n\n4 "
+    )
 
 
 def test_all_of_the_sampling_is_sent_where_it_is_used(stub: StubServer) -> None:
@@ -1001,7 +1003,9 @@ def test_all_of_the_sampling_is_sent_where_it_is_used(stub: StubServer) -> None:
     _engine(stub).generate([one], Sampling(**given), None, Silent())
     assert set(stub.bodies[-1]) == plain | {"repetition_penalty", "stop"}, "greedy"
     chat = ChatSettings(kwargs={"depth": 2}, thinking=False)
-    asked = RemoteEngine(ModelRef("http://unused/v1#x", chat=chat), endpoint=Endpoint(_server(stub)))
+    asked = RemoteEngine(
+        ModelRef("http://unused/v1#x", chat=chat), endpoint=Endpoint(_server(stub))
+    )
     asked.generate([one], Sampling(), None, Silent())
     told = {"depth": 2, "enable_thinking": False, "thinking": False}
     assert stub.bodies[-1]["chat_template_kwargs"] == told

@@ -54,7 +54,9 @@ def test_a_repetition_penalty_is_that_of_transformers(engine: HFEngine) -> None:
     ],
 )
 def test_a_reply_does_not_depend_on_its_batch(engine: HFEngine, sampling: Any) -> None:
-    assert _said(engine, 6, **sampling) == _said(engine, 4, **sampling) == _said(engine, 1, **sampling)
+    assert (
+        _said(engine, 6, **sampling) == _said(engine, 4, **sampling) == _said(engine, 1, **sampling)
+    )
 
 
 @pytest.mark.parametrize("only", [{"top_k": 1}, {"min_p": 0.9999}])

@@ -76,7 +76,9 @@ def test_what_a_filter_withheld_is_unscored_whatever_the_task(tmp_path: Path, gr
     assert found[0].outcome != "withheld"
 
 
-@pytest.mark.parametrize(("grader", "of_nothing"), [("exact", 0.0), ("number", 0.0), ("judge", None)])
+@pytest.mark.parametrize(
+    ("grader", "of_nothing"), [("exact", 0.0), ("number", 0.0), ("judge", None)]
+)
 def test_what_was_thought_is_neither_graded_nor_judged(
     tmp_path: Path, grader: str, of_nothing: float | None
 ) -> None:
@@ -84,7 +86,13 @@ def test_what_was_thought_is_neither_graded_nor_judged(
     sorry = "I'm sorry, but I can't help with that."
     right = sorry if grader == "judge" else "1"
     rows = [
-        Reply("q1", 0, f"<think>#### 7, {sorry[:-5]}? No: sure, here is how.</think>\n{right}", "stop", 9),
+        Reply(
+            "q1",
+            0,
+            f"<think>#### 7, {sorry[:-5]}? No: sure, here is how.</think>\n{right}",
+            "stop",
+            9,
+        ),
         Reply("q1", 1, f"Sure, here is how: #### 7.\n</think>\n\n{right}", "stop", 9),
         Reply("q1", 2, f"<think>It is\n{right}", "length", 9),
         Reply("q1", 3, right, "stop", 9),
@@ -119,8 +127,11 @@ def test_the_answer_alone_is_scored(tmp_path: Path) -> None:
 def test_a_summary_speaks_of_thinking_only_where_there_was_some() -> None:
     plain = [Reply("a", 0, "so", "stop", 4), Reply("b", 0, "", "length", 8)]
     assert summary_of(plain) == {"replies": 2, "cut_off": 1, "withheld": 0, "mean_tokens": 6.0}
-    thought = [Reply("a", 0, "<think>\nx\n</think>\n\nso", "stop", 10, 8),
-               Reply("b", 0, "<think>\nx", "length", 10, 10), Reply("c", 0, "so", "stop", 2)]  # fmt: skip
+    thought = [
+        Reply("a", 0, "<think>\nx\n</think>\n\nso", "stop", 10, 8),
+        Reply("b", 0, "<think>\nx", "length", 10, 10),
+        Reply("c", 0, "so", "stop", 2),
+    ]
     assert summary_of(thought)["thinking"] == {"in": 2, "cut_off": 1, "mean_tokens": 6.0}
     uncounted = [Reply("a", 0, "<think>x</think>so", "stop", 0)]
     assert summary_of(uncounted)["thinking"] == {"in": 1, "cut_off": 0, "mean_tokens": None}

@@ -207,7 +207,9 @@ def test_rewrites_that_do_not_count_keep_the_reference(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [build("rewrite"), build("selfgen", samples=1, temperature=0.0)], ids=["rewrite", "own"]
+    "method",
+    [build("rewrite"), build("selfgen", samples=1, temperature=0.0)],
+    ids=["rewrite", "own"],
 )
 def test_own_answers_are_checked_without_their_thought_and_keep_it(
     tmp_path: Path, method: Any

@@ -95,7 +95,9 @@ def _row(value: Any, number: int, file: str, task: str | None = None) -> Row:
     sample = value.get("sample", 0)
     if not isinstance(sample, int) or isinstance(sample, bool) or sample < 0:
         raise DataError(f"sample is {sample!r}", where=where, remedy="number samples 0, 1, ...")
-    reply = _with_thinking(value, Reply("", sample, text, _finish(value), _count(value, "n_tokens")))
+    reply = _with_thinking(
+        value, Reply("", sample, text, _finish(value), _count(value, "n_tokens"))
+    )
     line = f"{number} ({task})" if task else str(number)
     return Row(file, line, named and str(named), None if name is None else str(name), prompt, reply)
 

@@ -17,7 +17,6 @@ from pydantic import (
 
 from holdfast.config.section import STRICT, Section
 
-
 LATER = ("stop", "top_k", "min_p", "repetition_penalty")
 """Fields of `Sampling` that stand in files and fingerprints only where they are used."""
 
@@ -33,9 +32,7 @@ class Sampling(Section):
     """0 is greedy decoding."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Nucleus sampling; only with a temperature."""
-    samples: int = Field(
-        1, ge=1, validation_alias=AliasChoices("samples", "num_return_sequences")
-    )
+    samples: int = Field(1, ge=1, validation_alias=AliasChoices("samples", "num_return_sequences"))
     """Answers per prompt. [num_return_sequences]"""
     seed: int = Field(0, ge=0)
     """Seed of the sampling; no effect on greedy decoding."""

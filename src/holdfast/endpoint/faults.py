@@ -204,9 +204,7 @@ def _fault(server: Server, fault: Fault, problem: str, remedy: str) -> EndpointE
 def _text(content: Any) -> str:
     """What was said; servers send a string, nothing, or a list of parts, refusals among them."""
     if isinstance(content, list):
-        rows = [
-            one for one in content if isinstance(one, dict) and one.get("type") not in THOUGHTS
-        ]
+        rows = [one for one in content if isinstance(one, dict) and one.get("type") not in THOUGHTS]
         parts = [one.get("text") or one.get("refusal") for one in rows]
         return "".join(part for part in parts if isinstance(part, str))
     return content if isinstance(content, str) else ""

@@ -294,7 +294,9 @@ class HFEngine(Engine):
         text = self._thoughts.text(said, opening, stops_of(example, sampling))
         if until := self._until(example, sampling):
             ended = ended or until.reached(tokens)
-        thought = self._thoughts.thinking_tokens(said, opening) if thinking.split(text).blocks else 0
+        thought = (
+            self._thoughts.thinking_tokens(said, opening) if thinking.split(text).blocks else 0
+        )
         finish: Literal["stop", "length"] = "stop" if ended else "length"
         return Reply(example.id, sample, text, finish, len(tokens), thought)
 
