@@ -318,7 +318,9 @@ def _channels(text: str) -> Thought | None:
         if lead is None:
             return None
         at = lead.end()
-    said, blocks, last = [], [], ""
+    said: list[str] = []
+    blocks: list[str] = []
+    last = ""
     for one in _MESSAGE.finditer(text, at):
         last = one[1]
         (said if last == "final" else blocks).append((one[2] or "").strip("\n"))

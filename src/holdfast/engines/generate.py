@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from holdfast.config import Sampling
-from holdfast.engines.stop_strings import Until
+from holdfast.engines.reply_text import Until
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

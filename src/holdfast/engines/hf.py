@@ -20,8 +20,7 @@ from holdfast.config import Sampling
 from holdfast.data import chat, thinking
 from holdfast.data.chat import Encoded
 from holdfast.engines import Engine, log_likelihood
-from holdfast.engines.stop_strings import Until, stops_of
-from holdfast.engines.thinking_tokens import ThoughtReader
+from holdfast.engines.reply_text import ThoughtReader, Until, stops_of
 from holdfast.errors import HoldfastError
 from holdfast.memory.fault_injection import FaultInjector
 from holdfast.memory.out_of_memory import (

@@ -18,11 +18,11 @@ from holdfast.config import Sampling
 from holdfast.data import thinking
 from holdfast.endpoint import FIRST_WAIT_S, Answer, Endpoint, parse_url
 from holdfast.engines import Engine, Usage
-from holdfast.engines.stop_strings import cut, stops_of
+from holdfast.engines.reply_text import cut, stops_of
 from holdfast.errors import EndpointError, ModelError
 from holdfast.models import ModelRef
 from holdfast.progress import Progress
-from holdfast.types import ChatSettings, Example, Reply
+from holdfast.types import Example, Reply
 
 KEY_ENV = "HOLDFAST_API_KEY"
 """Where the key is looked for, if the server's address names no other variable."""
@@ -74,12 +74,7 @@ class RemoteEngine(Engine):
                 remedy="start it with a quantised model, and set answer.quantize: none",
             )
         self._refuse(ref.adapter, ref.scale)
-        if ref.chat.template is not None:
-            raise ModelError(
-                "a server renders conversations by a template of its own, not by the study's",
-                where=f"model.chat_template, for {self.server.where}",
-                remedy="start the server with that template, and leave it out here",
-            )
+        told_beyond(Sampling(), ref)
         self.ref = ref
         first_wait_s = endpoint.first_wait_s if endpoint else FIRST_WAIT_S
         self._endpoint = Endpoint(self.server, first_wait_s)
@@ -130,7 +125,8 @@ class RemoteEngine(Engine):
                     remedy="use a model that is loaded here",
                 )
         rows = [(example, sample) for example in examples for sample in range(sampling.samples)]
-        more = self._more(sampling)
+        more: dict[str, Any] = {"stop": list(sampling.stop)} if sampling.stop else {}
+        more |= told_beyond(sampling, self.ref)
         bodies = [
             self._endpoint.request(
                 example.messages,
@@ -199,18 +195,6 @@ class RemoteEngine(Engine):
                 remedy="have it serve the adapter under a name of its own, and ask for that name",
             )
 
-    def _more(self, sampling: Sampling) -> dict[str, Any]:
-        """What goes into a question only where it was asked for."""
-        found: dict[str, Any] = {"stop": list(sampling.stop)} if sampling.stop else {}
-        if sampling.temperature > 0:
-            found |= {"top_k": sampling.top_k} if sampling.top_k else {}
-            found |= {"min_p": sampling.min_p} if sampling.min_p else {}
-        if sampling.repetition_penalty != 1:
-            found["repetition_penalty"] = sampling.repetition_penalty
-        if told := _template_kwargs(self.ref.chat):
-            found["chat_template_kwargs"] = told
-        return found
-
     def _reply(self, example: Example, sample: int, answer: Answer, sampling: Sampling) -> Reply:
         if answer.finish == "too long":
             raise EndpointError(
@@ -245,17 +229,40 @@ class _Shared:
         self._progress.advance(self._done // self._samples - before // self._samples)
 
 
-def _template_kwargs(chat: ChatSettings) -> dict[str, Any]:
-    """Variables for the server's template, as vLLM and SGLang take them.
+def told_beyond(sampling: Sampling, ref: ModelRef) -> dict[str, Any]:
+    """What a question to a server holds, where it is asked for, beyond OpenAI's own fields.
 
-    Which of its variables switches thinking only the template knows; it ignores the others.
+    Variables of the template go as vLLM and SGLang take them; which of them switches thinking only
+    the template knows, which ignores the others.
+
+    Args:
+        sampling: how it is asked.
+        ref: the model, with how its template is used.
+
+    Raises:
+        ModelError: a template of the study's own, which no server takes.
     """
+    chat = ref.chat
+    if chat.template is not None:
+        raise ModelError(
+            "a server renders conversations by a template of its own, not by the study's",
+            where=f"model.chat_template, for {parse_url(ref.base).where}",
+            remedy="start the server with that template, and leave it out here",
+        )
+    found: dict[str, Any] = {}
+    if sampling.temperature > 0:
+        found |= {"top_k": sampling.top_k} if sampling.top_k else {}
+        found |= {"min_p": sampling.min_p} if sampling.min_p else {}
+    if sampling.repetition_penalty != 1:
+        found["repetition_penalty"] = sampling.repetition_penalty
     switched = {} if chat.thinking is None else dict.fromkeys(thinking.SWITCHES, chat.thinking)
-    return {**switched, **chat.kwargs}
+    if variables := {**switched, **chat.kwargs}:
+        found["chat_template_kwargs"] = variables
+    return found
 
 
 def _explained(error: EndpointError, more: Mapping[str, Any]) -> EndpointError:
-    """A refusal with the fields that may be its cause, which OpenAI's protocol does not have."""
+    """A refusal with the fields that may be its cause."""
     own = [name for name in more if name != "stop"]
     if error.fault != "refused" or not own:
         return error

@@ -13,7 +13,7 @@ from typing import Self
 
 from holdfast.config import Sampling
 from holdfast.engines import Engine, Usage
-from holdfast.engines.stop_strings import cut
+from holdfast.engines.reply_text import cut
 from holdfast.progress import Progress
 from holdfast.types import Example, Reply
 

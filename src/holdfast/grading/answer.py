@@ -55,7 +55,7 @@ def summary_of(replies: Sequence[Reply]) -> dict[str, object]:
     nobody counted them.
     """
     ends = Counter(reply.finish for reply in replies)
-    found = {
+    found: dict[str, object] = {
         "replies": len(replies),
         "cut_off": ends["length"],
         "withheld": ends["filtered"],

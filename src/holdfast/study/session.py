@@ -14,7 +14,6 @@ from typing import Any
 
 from holdfast.config import Sampling, Study, TrainSpec
 from holdfast.config.sweeps import Variant, settings_of
-from holdfast.data import thinking
 from holdfast.data.leakage import LeakIndex
 from holdfast.engines.pool import EnginePool
 from holdfast.engines.resumable import LIKELIHOODS
@@ -30,10 +29,10 @@ from holdfast.methods import (
     shared_of,
 )
 from holdfast.models.external import ExternalModel
-from holdfast.models.template_files import template_text
 from holdfast.progress import Progress
 from holdfast.runs.plan import ArmPlan, Plan, Seat, TaskPlan
 from holdfast.runs.stages import Stage
+from holdfast.study import asking
 from holdfast.tasks import Task
 from holdfast.types import BASE, Example
 
@@ -175,16 +174,8 @@ class Measuring:
     def _how(self, name: str, study: Study, nf4: bool) -> str:
         """Split, decoding and judge in the report's words."""
         spec, sampling, task = study.tasks[name], self.samplings[name], self.tasks[name]
-        decoding = "greedy"
-        if sampling.temperature:
-            decoding = f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}"
-            decoding += f", top-k {sampling.top_k}" if sampling.top_k else ""
-            decoding += f", min-p {sampling.min_p:g}" if sampling.min_p else ""
-        if sampling.repetition_penalty != 1:
-            decoding += f", repetition penalty {sampling.repetition_penalty:g}"
-        if sampling.stop:
-            decoding += f", ended by {', '.join(map(repr, sampling.stop))}"
-        how = f"split {spec.split}, {decoding}, at most {sampling.max_new_tokens} new tokens"
+        how = f"split {spec.split}, {asking.decoding(sampling)}"
+        how += f", at most {sampling.max_new_tokens} new tokens"
         if any(LIKELIHOODS in example.meta for example in self.asked[name]):
             how = f"split {spec.split}, how likely the given choices are"
         if sampling.samples > 1:
@@ -251,14 +242,9 @@ class Session:
         return {"nf4": self.pool.nf4, "bf16": self.study.train.bf16}
 
     @cached_property
-    def thinking_mark(self) -> dict[str, object]:
-        """How replies are cut, for the identity of what reads them; empty where no model thinks.
-
-        What a model without thinking says is read alike in every version. One on the hub does not
-        tell beforehand.
-        """
-        known = thinking.speaks_of_thinking(template_text(self.plan.model))
-        return {"thinking": thinking.VERSION} if known else {}
+    def thinking_mark(self) -> Mapping[str, object]:
+        """See `asking.thinking_mark`."""
+        return asking.thinking_mark(self.plan.model)
 
     def setting(self) -> MethodContext:
         """What the methods may use."""

@@ -1,4 +1,4 @@
-"""Is a study told beforehand that its model thinks, and how its readings were cut?"""
+"""Is a study told beforehand what its models may not do, and how they are asked?"""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import pytest
 from fixtures.study import write_study
 
 from holdfast import study
-from holdfast.config import load
+from holdfast.config import Sampling, load
+from holdfast.errors import ModelError
+from holdfast.study.asking import check_heeded
+from holdfast.study.preflight import check
 from holdfast.study.session import Session
-from holdfast.study.thoughts import check_thinking
+from holdfast.types import ChatSettings, ModelRef
 
 OPENS = (
     "{% for one in messages %}{{ one.role }}: {{ one.content.split('</think>')[-1] }}\n"
@@ -34,14 +37,14 @@ def _session(folder: Path, model: Path, **answer: object) -> Session:
 
 
 def test_a_short_answer_of_a_thinking_model_is_warned_of(thinker: Path, tmp_path: Path) -> None:
-    notes = check_thinking(_session(tmp_path, thinker))
+    notes = check(_session(tmp_path, thinker))
     assert len(notes) == 2
     assert "lab_math: the model thinks before it answers, and 8 new tokens" in notes[0]
-    assert check_thinking(_session(tmp_path, thinker, max_new_tokens=2048)) == []
+    assert check(_session(tmp_path, thinker, max_new_tokens=2048)) == []
 
 
 def test_others_are_not(tiny_model: Path, tmp_path: Path) -> None:
-    assert check_thinking(_session(tmp_path, tiny_model)) == []
+    assert check(_session(tmp_path, tiny_model)) == []
 
 
 def test_how_replies_are_cut_is_part_of_what_reads_them(
@@ -67,3 +70,18 @@ def test_new_fields_of_the_sampling_leave_fingerprints_alone(
     assert sampling == {**before, "stop": ("\n\n",), "repetition_penalty": 1.2}
     assert "greedy, repetition penalty 1.2, ended by '\\n\\n', at most 8" in how
     assert "top-k 5, min-p 0.1" in asked(temperature=1.0, top_k=5, min_p=0.1)[1]
+
+
+def test_what_does_nothing_is_named() -> None:
+    (note,) = check_heeded([], {"t": Sampling(top_k=5), "u": Sampling(temperature=1.0, top_k=5)})
+    assert note.startswith("t: top_k only bears on drawing")
+
+
+def test_what_a_server_may_not_heed_is_named() -> None:
+    chat = ChatSettings(thinking=False)
+    served = [ModelRef("http://h/v1#m", chat=chat), ModelRef("http://i/v1#n", chat=chat)]
+    (note,) = check_heeded(served, {"t": Sampling(repetition_penalty=1.1)})
+    assert "sent to http://h/v1 (m), http://i/v1 (n): chat_template_kwargs, repetition" in note
+    assert check_heeded([ModelRef("http://h/v1#m")], {"t": Sampling(stop="X")}) == []
+    with pytest.raises(ModelError, match="template of its own"):
+        check_heeded([ModelRef("http://h/v1#m", chat=ChatSettings("{{ x }}"))], {"t": Sampling()})
