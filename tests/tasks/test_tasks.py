@@ -271,8 +271,15 @@ def test_a_tasks_own_keys_are_checked() -> None:
         _build("mine")
     with pytest.raises(StudyError, match=r"no task is called 'gsm9k' \(did you mean 'gsm8k'\?\)"):
         _build("gsm9k")
-    with pytest.raises(StudyError, match=r"tasks\.t\.sampling\.max_tokens: unknown key"):
-        tasks.sampling("t", TaskSpec(sampling={"max_tokens": 3}), Sampling(), "study.yaml")
+    with pytest.raises(StudyError, match=r"tasks\.t\.sampling\.max_tokns: unknown key"):
+        tasks.sampling("t", TaskSpec(sampling={"max_tokns": 3}), Sampling(), "study.yaml")
+
+
+def test_a_tasks_sampling_wins_under_either_name() -> None:
+    defaults = Sampling(stop=["A"], top_k=4, temperature=0.5)
+    own = {"max_tokens": 3, "stop_strings": "B", "num_return_sequences": 2}
+    found = tasks.sampling("t", TaskSpec(sampling=own), defaults, "study.yaml")
+    assert (found.max_new_tokens, found.stop, found.samples, found.top_k) == (3, ("B",), 2, 4)
 
 
 def _gsm8k(tmp_path: Path, train: int, test: int) -> tasks.Task:

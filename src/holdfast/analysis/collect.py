@@ -141,16 +141,28 @@ def measured_readings(plan: Plan) -> list[Measured]:
                 readings = [
                     judged_at_all(read_readings(plan.folder / "readings" / one)) for one in where
                 ]
-                cut = sum(_summary(plan.folder / "replies" / one)["cut_off"] for one in where)
+                ends = [_summary(plan.folder / "replies" / one) for one in where]
+                cut = sum(one["cut_off"] for one in ends)
                 again = [
                     arm != BASE and plan.repeated(Point(arm, s, step, scale))
                     for s in plan.seeds(arm)
                 ]
                 unread = _unread(plan, where, readings)
                 found.append(
-                    Measured(arm, step, task, readings, cut, scale, plan.seeds(arm), again, unread)
-                )
+                    Measured(
+                        arm, step, task, readings, cut, scale, plan.seeds(arm), again, unread,
+                        *_thinking(ends),
+                    )
+                )  # fmt: skip
     return found
+
+
+def _thinking(summaries: Sequence[Mapping[str, Any]]) -> tuple[int, float | None]:
+    """Replies that ended in thinking, and the mean of the tokens thought, over the seeds."""
+    some = [one["thinking"] for one in summaries if "thinking" in one]
+    counts = [one["mean_tokens"] for one in some]
+    mean = None if None in counts else sum(counts) / max(1, len(summaries))
+    return sum(one["cut_off"] for one in some), mean
 
 
 def judged_at_all(readings: list[Reading]) -> list[Reading]:

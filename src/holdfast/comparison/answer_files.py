@@ -14,12 +14,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from holdfast.data import containers
+from holdfast.data import containers, thinking
 from holdfast.errors import DataError
 from holdfast.runs import store
 from holdfast.types import Example, Reply
 
 TEXTS = ("text", "reply", "response", "completion", "output")
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+"""What was thought before the answer, where it stands apart."""
 PROMPTS = ("prompt", "question")
 IDS = ("example_id", "id")
 FORM = "{id or prompt, reply} on every line: {'id': 'test-1', 'reply': '...'}"
@@ -94,8 +96,9 @@ def _row(value: Any, number: int, where: str, file: str, task: str | None = None
         sample = int(sample)
     if not isinstance(sample, int) or isinstance(sample, bool) or sample < 0:
         raise DataError(f"sample is {sample!r}", where=where, remedy="number samples 0, 1, ...")
-    tokens = value.get("n_tokens")
-    reply = Reply("", sample, text, _finish(value), _count(tokens))
+    reply = _with_thinking(
+        value, Reply("", sample, text, _finish(value), _count(value, "n_tokens"))
+    )
     line = f"{number} ({task})" if task else str(number)
     return Row(file, line, named and str(named), None if name is None else str(name), prompt, reply)
 
@@ -108,7 +111,18 @@ def _finish(value: Mapping[str, Any]) -> Literal["stop", "length", "filtered"]:
     return "length" if "length" in said else "stop"
 
 
-def _count(tokens: Any) -> int:
+def _with_thinking(value: Mapping[str, Any], reply: Reply) -> Reply:
+    """The reply with what was thought in front, where the line gives that apart."""
+    thought = next((value[key] for key in THOUGHTS if isinstance(value.get(key), str)), "").strip()
+    text = reply.text
+    if thought and not thinking.split(text).blocks:
+        closed = reply.finish != "length" or bool(text.strip())
+        text = thinking.written(thought, text, closed)
+    return replace(reply, text=text, thinking_tokens=_count(value, "thinking_tokens"))
+
+
+def _count(value: Mapping[str, Any], key: str) -> int:
+    tokens = value.get(key)
     return tokens if isinstance(tokens, int) and not isinstance(tokens, bool) else 0
 
 

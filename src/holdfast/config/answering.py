@@ -2,26 +2,79 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from holdfast.config.section import STRICT, Section
+
+LATER = ("stop", "top_k", "min_p", "repetition_penalty")
+"""Fields of `Sampling` that stand in files and fingerprints only where they are used."""
 
 
 class Sampling(Section):
     """How answers are generated; part of the identity of every reply."""
 
-    max_new_tokens: int = Field(512, ge=1)
-    """Longest answer, in tokens."""
+    max_new_tokens: int = Field(
+        512, ge=1, validation_alias=AliasChoices("max_new_tokens", "max_tokens")
+    )
+    """Longest answer, in tokens, thinking included. [max_tokens]"""
     temperature: float = Field(0.0, ge=0)
     """0 is greedy decoding."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Nucleus sampling; only with a temperature."""
-    samples: int = Field(1, ge=1)
-    """Answers per prompt."""
+    samples: int = Field(1, ge=1, validation_alias=AliasChoices("samples", "num_return_sequences"))
+    """Answers per prompt. [num_return_sequences]"""
     seed: int = Field(0, ge=0)
     """Seed of the sampling; no effect on greedy decoding."""
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (), validation_alias=AliasChoices("stop", "stop_strings")
+    )
+    """Texts at which an answer ends, before the first of them; one, or a list. [stop_strings]"""
+    top_k: int = Field(0, ge=0)
+    """Draw from so many of the likeliest tokens; 0: from all. Only with a temperature."""
+    min_p: float = Field(0.0, ge=0, lt=1)
+    """Draw from tokens that are at least this share as likely as the likeliest; 0: from all. Only
+    with a temperature."""
+    repetition_penalty: float = Field(1.0, gt=0)
+    """Above 1, tokens that stand in prompt or answer already become less likely
+    (arXiv:1909.05858); for greedy decoding too."""
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_text(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @model_serializer(mode="wrap")
+    def _sparse(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without later fields that are not used: what was asked without them stays the same."""
+        found: dict[str, Any] = write(self)
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name, value in found.items()
+            if name not in LATER or getattr(self, name) != fields[name].default
+        }
+
+    @classmethod
+    def by_name(cls, given: Mapping[str, object]) -> dict[str, object]:
+        """Settings by the fields' own names, so that one source's win over another's."""
+        own = {
+            str(alias): name
+            for name, field in cls.model_fields.items()
+            if isinstance(field.validation_alias, AliasChoices)
+            for alias in field.validation_alias.choices
+        }
+        return {own.get(key, key): value for key, value in given.items()}
 
     @model_validator(mode="after")
     def _several_need_heat(self) -> Self:

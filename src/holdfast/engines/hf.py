@@ -13,14 +13,14 @@ import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 from holdfast import models
 from holdfast.config import Sampling
-from holdfast.data import chat
+from holdfast.data import chat, thinking
 from holdfast.data.chat import Encoded
 from holdfast.engines import Engine, log_likelihood
-from holdfast.engines.stop_strings import Until, cut
+from holdfast.engines.reply_text import ThoughtReader, Until, stops_of
 from holdfast.errors import HoldfastError
 from holdfast.memory.fault_injection import FaultInjector
 from holdfast.memory.out_of_memory import (
@@ -101,6 +101,7 @@ class HFEngine(Engine):
             self._base = models.load_model(
                 self.ref, dtype, self.device, self.nf4, self.device_map
             ).eval()
+        self._thoughts = ThoughtReader(self.tokenizer)
         self._stops = sorted(chat.stop_ids(self.tokenizer, self._base.generation_config))
         if self.batch_size is None:
             self.batch_size = GPU_BATCH if self.device == "cuda" else CPU_BATCH
@@ -144,8 +145,7 @@ class HFEngine(Engine):
         ):
             self.usage.written += sum(map(len, answers))
             for row, tokens in enumerate(answers, start=done):
-                example, _, sample = rows[row]
-                replies[order[row // samples]].append(self._reply(example, sample, tokens))
+                replies[order[row // samples]].append(self._reply(rows[row], sampling, tokens))
             before, done = done, done + len(answers)
             progress.advance(done // samples - before // samples)
         return replies
@@ -278,19 +278,26 @@ class HFEngine(Engine):
             sampling,
             self._stops,
             self.tokenizer.pad_token_id,
-            [self._until(one) for one, _, _ in rows],
+            [self._until(one, sampling) for one, _, _ in rows],
         )
 
-    def _until(self, example: Example) -> Until | None:
-        words = example.meta.get("until")
+    def _until(self, example: Example, sampling: Sampling) -> Until | None:
+        words = stops_of(example, sampling)
         return Until(self.tokenizer, words) if words else None
 
-    def _reply(self, example: Example, sample: int, tokens: list[int]) -> Reply:
+    def _reply(self, asked: Asked, sampling: Sampling, tokens: list[int]) -> Reply:
+        example, prompt, sample = asked
+        opening = "" if "continue" in example.meta else self._thoughts.opened(prompt)
         ended = bool(tokens) and tokens[-1] in self._stops
-        text = self.tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=True)
-        if until := self._until(example):
-            ended, text = ended or until.reached(tokens), cut(text, example.meta["until"])
-        return Reply(example.id, sample, text, "stop" if ended else "length", len(tokens))
+        said = tokens[:-1] if ended else tokens
+        text = self._thoughts.text(said, opening, stops_of(example, sampling))
+        if until := self._until(example, sampling):
+            ended = ended or until.reached(tokens)
+        thought = (
+            self._thoughts.thinking_tokens(said, opening) if thinking.split(text).blocks else 0
+        )
+        finish: Literal["stop", "length"] = "stop" if ended else "length"
+        return Reply(example.id, sample, text, finish, len(tokens), thought)
 
     def _model(self, adapter: str | None, scale: float = 1.0) -> PreTrainedModel:
         """The base as it is, or wrapped with a share of `adapter`; switches when needed."""

@@ -15,9 +15,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from holdfast.config import Sampling
+from holdfast.data import thinking
 from holdfast.endpoint import FIRST_WAIT_S, Answer, Endpoint, parse_url
 from holdfast.engines import Engine, Usage
-from holdfast.engines.stop_strings import cut
+from holdfast.engines.reply_text import cut, stops_of
 from holdfast.errors import EndpointError, ModelError
 from holdfast.models import ModelRef
 from holdfast.progress import Progress
@@ -73,6 +74,8 @@ class RemoteEngine(Engine):
                 remedy="start it with a quantised model, and set answer.quantize: none",
             )
         self._refuse(ref.adapter, ref.scale)
+        told_beyond(Sampling(), ref)
+        self.ref = ref
         first_wait_s = endpoint.first_wait_s if endpoint else FIRST_WAIT_S
         self._endpoint = Endpoint(self.server, first_wait_s)
         self.answer_folder: Path | None = None
@@ -122,6 +125,8 @@ class RemoteEngine(Engine):
                     remedy="use a model that is loaded here",
                 )
         rows = [(example, sample) for example in examples for sample in range(sampling.samples)]
+        more: dict[str, Any] = {"stop": list(sampling.stop)} if sampling.stop else {}
+        more |= told_beyond(sampling, self.ref)
         bodies = [
             self._endpoint.request(
                 example.messages,
@@ -129,16 +134,20 @@ class RemoteEngine(Engine):
                 sampling.temperature,
                 sampling.top_p,
                 _seed(sampling, example.id, sample),
-                example.tools,
+                **more,
+                **_tools(example),
             )
             for example, sample in rows
         ]
         steps = _Shared(progress, sampling.samples)
-        answers = self._endpoint.ask(bodies, self.answer_folder, steps, silent=True)
+        try:
+            answers = self._endpoint.ask(bodies, self.answer_folder, steps, silent=True)
+        except EndpointError as error:
+            raise _explained(error, more) from error
         self.usage.read += sum(answer.read for answer in answers)
         self.usage.written += sum(answer.written for answer in answers)
         replies = [
-            self._reply(example, sample, answer)
+            self._reply(example, sample, answer, sampling)
             for (example, sample), answer in zip(rows, answers, strict=True)
         ]
         samples = sampling.samples
@@ -187,7 +196,7 @@ class RemoteEngine(Engine):
                 remedy="have it serve the adapter under a name of its own, and ask for that name",
             )
 
-    def _reply(self, example: Example, sample: int, answer: Answer) -> Reply:
+    def _reply(self, example: Example, sample: int, answer: Answer, sampling: Sampling) -> Reply:
         if answer.finish == "too long":
             raise EndpointError(
                 f"the prompt of {example.id!r} does not fit: {answer.text}",
@@ -195,9 +204,16 @@ class RemoteEngine(Engine):
                 where=self.server.where,
                 remedy="start the server with a longer context, or lower max_new_tokens or shots.n",
             )
-        text = cut(answer.text, example.meta.get("until", ()))
+        text = cut(answer.text, stops_of(example, sampling))
         finish = "stop" if text != answer.text else answer.finish
-        return Reply(example.id, sample, text, finish, answer.written)
+        if answer.thinking:
+            closed = finish != "length" or bool(text.strip())
+            text = thinking.written(answer.thinking, text, closed)
+        found = thinking.split(text)
+        thought = answer.thought
+        if not thought and found.blocks:
+            thought = thinking.tokens_of(Reply("", 0, text, finish, answer.written), found) or 0
+        return Reply(example.id, sample, text, finish, answer.written, thought)
 
 
 class _Shared:
@@ -214,9 +230,60 @@ class _Shared:
         self._progress.advance(self._done // self._samples - before // self._samples)
 
 
+def told_beyond(sampling: Sampling, ref: ModelRef) -> dict[str, Any]:
+    """What a question to a server holds, where it is asked for, beyond OpenAI's own fields.
+
+    Variables of the template go as vLLM and SGLang take them; which of them switches thinking only
+    the template knows, which ignores the others.
+
+    Args:
+        sampling: how it is asked.
+        ref: the model, with how its template is used.
+
+    Raises:
+        ModelError: a template of the study's own, which no server takes.
+    """
+    chat = ref.chat
+    if chat.template is not None:
+        raise ModelError(
+            "a server renders conversations by a template of its own, not by the study's",
+            where=f"model.chat_template, for {parse_url(ref.base).where}",
+            remedy="start the server with that template, and leave it out here",
+        )
+    found: dict[str, Any] = {}
+    if sampling.temperature > 0:
+        found |= {"top_k": sampling.top_k} if sampling.top_k else {}
+        found |= {"min_p": sampling.min_p} if sampling.min_p else {}
+    if sampling.repetition_penalty != 1:
+        found["repetition_penalty"] = sampling.repetition_penalty
+    switched = {} if chat.thinking is None else dict.fromkeys(thinking.SWITCHES, chat.thinking)
+    if variables := {**switched, **chat.kwargs}:
+        found["chat_template_kwargs"] = variables
+    return found
+
+
+def _explained(error: EndpointError, more: Mapping[str, Any]) -> EndpointError:
+    """A refusal with the fields that may be its cause."""
+    own = [name for name in more if name != "stop"]
+    if error.fault != "refused" or not own:
+        return error
+    return EndpointError(
+        error.message,
+        fault=error.fault,
+        where=error.where,
+        remedy=f"this study sends {', '.join(own)}, which not every server takes: leave it out of "
+        f"answer.sampling, or of `model`; {error.remedy}",
+    )
+
+
 def _seed(sampling: Sampling, example_id: str, sample: int) -> int:
     """A seed of its own for every drawn answer; greedy ones share the study's."""
     if sampling.temperature == 0:
         return sampling.seed
     text = f"{sampling.seed}:{example_id}:{sample}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def _tools(example: Example) -> dict[str, Any]:
+    """The functions that the model may call, where there are any."""
+    return {"tools": list(example.tools)} if example.tools else {}

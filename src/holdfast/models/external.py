@@ -21,6 +21,7 @@ from holdfast.errors import MissingDependency, ModelError
 from holdfast.models import ModelRef, peft_adapter
 from holdfast.models.files import checkpoint_in, sampled_hash
 from holdfast.runs import store
+from holdfast.types import ChatSettings
 
 Form = Literal["model", "adapter", "gguf", "endpoint", "answers"]
 ELSEWHERE = ("endpoint", "answers")
@@ -119,7 +120,8 @@ def identity(model: ExternalModel) -> dict[str, object]:
     """
     ref = model.ref
     if model.form == "endpoint":
-        return {"endpoint": parse_url(ref.base).identity()}
+        chat = {} if ref.chat == ChatSettings() else {"chat": ref.chat}
+        return {"endpoint": parse_url(ref.base).identity(), **chat}
     if ref.gguf is not None:
         file = Path(ref.base) / ref.gguf
         found: dict[str, object] = {"id": ref.base, "revision": ref.revision, "gguf": ref.gguf}

@@ -15,6 +15,7 @@ from pathlib import Path
 from holdfast.errors import HoldfastError
 from holdfast.runs import store
 from holdfast.runs.plan import NOTICES
+from holdfast.study import asking
 from holdfast.study.session import Session
 from holdfast.train.adapters import check_model
 from holdfast.train.arguments import check_settings
@@ -54,6 +55,18 @@ def _training(session: Session) -> list[str]:
     return []
 
 
+def _asking(session: Session) -> list[str]:
+    """Models and servers can be asked as the study says."""
+    foreign = [arm.foreign for arm in session.arms.values() if arm.foreign]
+    if any(one.form == "answers" for one in foreign):
+        return []
+    base, how = session.plan.model, session.measuring
+    return [
+        *asking.check_room(base, how.samplings, how.asked),
+        *asking.check_heeded([base, *(one.ref for one in foreign)], how.samplings),
+    ]
+
+
 @contextmanager
 def _in_arm(name: str) -> Iterator[None]:
     """Say which arm's settings are meant."""
@@ -64,4 +77,4 @@ def _in_arm(name: str) -> Iterator[None]:
         raise
 
 
-CHECKS: tuple[Check, ...] = (_training,)
+CHECKS: tuple[Check, ...] = (_training, _asking)

@@ -33,6 +33,7 @@ from holdfast.progress import Progress
 from holdfast.runs import store
 from holdfast.runs.plan import ArmPlan, Plan, Seat, TaskPlan
 from holdfast.runs.stages import Stage
+from holdfast.study import asking
 from holdfast.tasks import Task
 from holdfast.types import BASE, Example, FieldUse, SourceUse
 
@@ -182,10 +183,8 @@ class Measuring:
     def _how(self, name: str, study: Study, nf4: bool) -> str:
         """Split, decoding and judge in the report's words."""
         spec, sampling, task = study.tasks[name], self.samplings[name], self.tasks[name]
-        decoding = "greedy"
-        if sampling.temperature:
-            decoding = f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}"
-        how = f"split {spec.split}, {decoding}, at most {sampling.max_new_tokens} new tokens"
+        how = f"split {spec.split}, {asking.decoding(sampling)}"
+        how += f", at most {sampling.max_new_tokens} new tokens"
         if any(LIKELIHOODS in example.meta for example in self.asked[name]):
             how = f"split {spec.split}, how likely the given choices are"
         if sampling.samples > 1:
@@ -255,6 +254,11 @@ class Session:
     def precision(self) -> dict[str, bool | str]:
         """In which precision the untouched model is measured."""
         return {"nf4": self.pool.nf4, "bf16": self.study.train.bf16}
+
+    @cached_property
+    def thinking_mark(self) -> Mapping[str, object]:
+        """See `asking.thinking_mark`."""
+        return asking.thinking_mark(self.plan.model)
 
     def setting(self) -> MethodContext:
         """What the methods may use."""

@@ -215,7 +215,7 @@ def sampling(
         task: a benchmark may say in `sampling` how its published figures are sampled.
     """
     own = {} if task is None else task.sampling
-    merged = {**defaults.model_dump(), **own, **spec.sampling}
+    merged = {**defaults.model_dump(), **own, **Sampling.by_name(spec.sampling)}
     return parse(Sampling, merged, source, at=("tasks", name, "sampling"))
 
 
