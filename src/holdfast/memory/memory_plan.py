@@ -59,7 +59,8 @@ class MemoryPlan:
         micro_batch: examples per forward pass and process.
         accumulation: forward passes per optimiser step and process.
         gpus: indices of the GPUs used, as the driver numbers them.
-        dtype: of weights and computation.
+        dtype: of the computation and of a frozen base; float16 is trained with loss scaling. Under
+            full fine-tuning the weights themselves are float32.
         adapter_dtype: of the LoRA matrices.
         device_map: module name to position in `gpus` (or "cpu"); None when one device holds all.
         predicted: one breakdown for each of `gpus`.
