@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from holdfast.memory.precision import Dtype
+
 GIB = 1 << 30
 Placement = Literal["single", "split", "ddp", "fsdp2", "offload", "cpu"]
 
@@ -73,7 +75,7 @@ class MemoryPlan:
     micro_batch: int = 1
     accumulation: int = 4
     gpus: tuple[int, ...] = ()
-    dtype: str = "bfloat16"
+    dtype: Dtype = "bfloat16"
     adapter_dtype: str = "float32"
     device_map: Mapping[str, int | str] | None = None
     predicted: tuple[Breakdown, ...] = field(default=())

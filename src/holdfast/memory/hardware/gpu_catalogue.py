@@ -50,7 +50,7 @@ class Card:
 
 # NVIDIA Pascal, Turing, Ampere, Ada and Blackwell GPU architecture whitepapers, GeForce appendices.
 GEFORCE = (
-    Card("GTX 1080 Ti", 10.9, 484, 11.3, 6.1, PCIE3, also=("gtx1080ti",), float32=1.0),
+    Card("GTX 1080 Ti", 10.9, 484, 11.3, 6.1, PCIE3, also=("1080ti",), float32=1.0),
     Card("RTX 2080 Ti", 10.5, 616, 53.8, 7.5, PCIE3),
     Card("RTX 3060", 11.7, 360, 25.5, 8.6, also=("rtx306012gb",)),
     Card("RTX 3080", 9.7, 760, 59.5, 8.6, also=("rtx308010gb",)),

@@ -230,6 +230,11 @@ def _refused(problem: Problem, setup: Setup, weights: int) -> Refusal | None:
     return None
 
 
+def shared_by(batch: int, gpus: int) -> int:
+    """The most of these GPUs that can share a step's examples evenly."""
+    return max((count for count in range(1, gpus + 1) if batch % count == 0), default=0)
+
+
 def tokens_per_s(shape: Shape, work: Workload, held: States, setup: Setup) -> float:
     """Tokens trained on per second by all GPUs together.
 
