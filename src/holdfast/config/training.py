@@ -8,7 +8,6 @@ from pydantic import AliasChoices, Field, model_validator
 
 from holdfast.config.section import Section
 
-
 ANY_PRECISION: tuple[Literal["bfloat16", "float16", "float32"], ...] = (
     "bfloat16", "float16", "float32",
 )  # fmt: skip

@@ -16,6 +16,8 @@ from typing import Literal
 
 from holdfast.config.training import ANY_PRECISION
 from holdfast.errors import UsageError
+from holdfast.memory.hardware.cpu import computes_bf16
+from holdfast.memory.hardware.detect import detect
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.planner.translations import Language, say
 
@@ -72,7 +74,7 @@ class Precision:
     @property
     def notice(self) -> str:
         """`line` where there is something to say; "" else."""
-        return self.line("en") if self.key else ""
+        return self.line() if self.key else ""
 
     def why(self, language: Language = "en") -> str:
         """Why, in words without a full stop; "" where there is nothing to say."""
@@ -81,11 +83,17 @@ class Precision:
         mixed = say(language, "p_mixed") if self.mixed else ""
         return say(language, self.key, **self.values) + mixed
 
-    def line(self, language: Language = "en") -> str:
-        """What is computed in, and why, as a sentence."""
+    def said(self, language: Language = "en") -> str:
+        """What is computed in, and why where there is something to say."""
         dtype, why = say(language, self.dtype), self.why(language)
-        key = "precision_because" if why else "precision"
-        return say(language, key, dtype=dtype, why=why)
+        return say(language, "because_of", what=dtype, why=why) if why else dtype
+
+    def line(self, language: Language = "en") -> str:
+        """`said` as a sentence."""
+        return say(language, "precision", said=self.said(language))
+
+
+BFLOAT16 = Precision("bfloat16")
 
 
 def stored(config: Mapping[str, object]) -> Stored:
@@ -170,3 +178,16 @@ def on_cpu(
     if every and all(one.in_16_bits for one in every):
         return Precision("bfloat16", "p_cpu")
     return Precision("float32")
+
+
+def here() -> str:
+    """What is computed in on this machine, where a study leaves it open; in words."""
+    try:
+        gpus = detect()
+    except UsageError as error:
+        return f"not known: {error.message}"
+    if gpus:
+        return on_gpus(gpus).said()
+    if computes_bf16():
+        return "float32; bfloat16, which this CPU has in hardware, for models stored in 16 bits"
+    return "float32: this CPU has no bfloat16 in hardware"

@@ -1,4 +1,4 @@
-"""Decides for models and a device what is computed in, by the rule of `holdfast.memory.precision`."""
+"""Says what models are computed in on a device, by the rule of `holdfast.memory.precision`."""
 
 from __future__ import annotations
 
@@ -61,6 +61,6 @@ def stored(ref: ModelRef) -> Stored:
 
 
 def torch_dtype(dtype: Dtype) -> torch.dtype:
-    """torch's own of that name."""
+    """The one of torch that has this name."""
     found: torch.dtype = getattr(models.require_torch(), dtype)
     return found

@@ -45,7 +45,6 @@ from holdfast.train.watch import watch
 from holdfast.types import Example
 
 if TYPE_CHECKING:
-    import torch
     from transformers import Trainer
 
 MARKS = {"dropped", "kl"}
@@ -217,9 +216,7 @@ def _lesson(run: _Run, examples: Sequence[Example], done: int) -> Lesson:
 
     job, spec, plan, budget = run.job, run.job.train, run.job.plan, run.job.budget
     rows, examples, _ = encode_all(job.model, examples, spec)
-    ours = trainer_arguments(
-        spec, budget, job.seed, job.folder, run.device, run.dtype, plan
-    )
+    ours = trainer_arguments(spec, budget, job.seed, job.folder, run.device, run.dtype, plan)
     with loading(), quiet():
         loaded_as = precision.torch_dtype(run.dtype)
         base = models.load_model(job.model, loaded_as, run.device, nf4=spec.method == "qlora")

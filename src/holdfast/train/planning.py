@@ -70,7 +70,8 @@ def plan_study(
         request = replace(
             common, train=arm.train, overhead=arm.overhead, supervised_tokens=supervised
         )
-        requests.setdefault((request.workload(), (arm.train or study.train).precisions), (name, request))
+        precisions = (arm.train or study.train).precisions
+        requests.setdefault((request.workload(), precisions), (name, request))
     if not requests:
         requests[common.workload(), ()] = (study.name, common)
     hardest, notes = next(iter(requests)), []

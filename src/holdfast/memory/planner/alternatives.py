@@ -77,9 +77,8 @@ def next_plan(
 
     Half the micro-batch, recomputation, bfloat16 adapters, 4-bit weights, then placements that take
     less on their fullest GPU, the fastest first. The fused loss is always on. Adapters' dtype and
-    4-bit weights change what is learned, so they are tried only when the user allowed them; adapters
-    stay float32 under float16.
-    Sequences are never shortened.
+    4-bit weights change what is learned, so they are tried only when the user allowed them; under
+    float16 adapters stay float32. Sequences are never shortened.
 
     Args:
         candidates: the table of the job.

@@ -15,8 +15,8 @@ from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.memory_plan import GIB
 from holdfast.memory.model.shape import Shape
-from holdfast.memory.precision import Dtype
 from holdfast.memory.planner.strategies import Held, device_map, split
+from holdfast.memory.precision import Dtype
 
 ROOM_BYTES = 3 * GIB // 2
 """Context, workspace and one layer's activations."""
@@ -52,9 +52,7 @@ def longest(shape: Shape, new_tokens: int) -> int:
     return min(shape.max_positions, PROMPT_TOKENS + new_tokens)
 
 
-def answering_bytes(
-    shape: Shape, quantized: bool, tokens: int, dtype: Dtype = "bfloat16"
-) -> int:
+def answering_bytes(shape: Shape, quantized: bool, tokens: int, dtype: Dtype = "bfloat16") -> int:
     """What a model takes while it answers one prompt; see `answering_map` for the arguments."""
     held, cache = _held(shape, quantized, tokens, dtype)
     return held.weights + cache + ROOM_BYTES

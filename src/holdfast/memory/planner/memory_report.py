@@ -16,7 +16,7 @@ from holdfast.memory.planner import explanation
 from holdfast.memory.planner.candidates import Candidate
 from holdfast.memory.planner.choice import Comparison
 from holdfast.memory.planner.translations import Language, say
-from holdfast.memory.precision import Precision
+from holdfast.memory.precision import BFLOAT16, Precision
 from holdfast.runs import store
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class MemoryReport:
     notes: tuple[str, ...] = ()
     launch: str = ""
     script: Path | None = None
-    precision: Precision = Precision("bfloat16")
+    precision: Precision = BFLOAT16
 
     @property
     def chosen(self) -> Candidate | None:
