@@ -70,7 +70,7 @@ def _lines(keys: Mapping[str, str]) -> list[str]:
 
 
 def doctor(as_json: Json = False) -> None:
-    """Show versions, devices and precision, what is missing, and the command that installs it."""
+    """Show versions and devices, what is missing, and the command that installs it."""
     from holdfast import environment
     from holdfast.memory import precision as precisions
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from holdfast import engines, models
 from holdfast.config import Study, TrainSpec
@@ -13,7 +14,7 @@ from holdfast.engines import Engine, Usage
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.model.shape import read_shape
 from holdfast.memory.planner.inference import answering_map, longest
-from holdfast.memory.precision import Precision
+from holdfast.memory.precision import Dtype, Precision
 from holdfast.models import ModelRef
 from holdfast.models.external import engine_of, has_shape
 from holdfast.models.precision import decide
@@ -58,7 +59,7 @@ class EnginePool:
             nf4: in 4 bits; None: as the study measures. A judge says it, and is then loaded in
                 what suits it and the device, whatever the study trains and measures in.
         """
-        dtype = self._dtype(ref) if nf4 is None else "auto"
+        dtype: Dtype | Literal["auto"] = self._dtype(ref) if nf4 is None else "auto"
         nf4 = self.nf4 if nf4 is None else nf4
         if self._open is None or self._ref != (ref, nf4, dtype):
             self.close()
@@ -90,7 +91,7 @@ class EnginePool:
         device = models.pick_device(self._study.hardware.device)
         return decide(device, self.under_test, allowed, self._gpus)
 
-    def _dtype(self, ref: ModelRef) -> str:
+    def _dtype(self, ref: ModelRef) -> Dtype | Literal["auto"]:
         """For the engine of a model under test: decided for all of them, or left to it."""
         found = self.precision() if engine_of(ref, self._study.answer.engine) == OWN else None
         if found is not None:
@@ -98,7 +99,9 @@ class EnginePool:
         allowed = self._study.train.precisions
         return allowed[0] if len(allowed) == 1 else "auto"
 
-    def _placed(self, ref: ModelRef, nf4: bool, dtype: str) -> Mapping[str, int | str] | None:
+    def _placed(
+        self, ref: ModelRef, nf4: bool, dtype: Dtype | Literal["auto"]
+    ) -> Mapping[str, int | str] | None:
         """Where a model lies that no single GPU holds."""
         if len(self._gpus) < 2 or not has_shape(ref):
             return None

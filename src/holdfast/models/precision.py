@@ -60,7 +60,7 @@ def stored(ref: ModelRef) -> Stored:
     return precision.stored(values)
 
 
-def torch_dtype(dtype: Dtype) -> torch.dtype:
+def torch_dtype(dtype: str) -> torch.dtype:
     """The one of torch that has this name."""
     found: torch.dtype = getattr(models.require_torch(), dtype)
     return found
