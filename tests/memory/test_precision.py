@@ -92,9 +92,7 @@ def test_other_families_are_not(family: str) -> None:
         ({"bf16": False, "fp16": True}, "t4", "float16", ""),
     ],
 )
-def test_what_the_study_says_wins(
-    asked: dict[str, bool], gpus: str, dtype: str, said: str
-) -> None:
+def test_what_the_study_says_wins(asked: dict[str, bool], gpus: str, dtype: str, said: str) -> None:
     found = on_gpus(parse(gpus), [QWEN], TrainSpec(**asked).precisions)
     assert found.dtype == dtype
     assert said in found.why() and bool(said) == bool(found.why())

@@ -11,6 +11,7 @@ import pytest
 
 from holdfast import models
 from holdfast.config import Study
+from holdfast.config.hardware import HardwareSpec
 from holdfast.engines.pool import EnginePool
 from holdfast.memory import precision as rule
 from holdfast.memory.hardware import cpu
@@ -108,6 +109,14 @@ def test_gpus_known_by_size_are_what_is_there(monkeypatch: pytest.MonkeyPatch) -
     there.clear()
     [found] = stage.gpus_of(study)
     assert found.bf16
+
+
+def test_a_named_gpu_is_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    from holdfast.train import stage
+
+    study = _study().model_copy(update={"hardware": HardwareSpec(gpus="2xa100")})
+    monkeypatch.setattr(stage, "detect", lambda: parse("t4"))
+    assert [gpu.bf16 for gpu in stage.gpus_of(study)] == [False, True]
 
 
 def test_what_torch_sees_decides_without_a_plan(

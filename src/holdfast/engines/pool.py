@@ -39,6 +39,7 @@ class EnginePool:
             under_test: all models that are measured: in one precision, which suits all of them.
         """
         self._study, self._gpus, self.under_test = study, gpus, tuple(under_test)
+        self._decided: dict[tuple[Dtype, ...], Precision] = {}
         self._open: Engine | None = None
         self._ref: tuple[ModelRef, bool, str] | None = None
         self._about = ""
@@ -88,8 +89,10 @@ class EnginePool:
         allowed = (train or self._study.train).precisions
         if self._study.answer.engine != OWN or not any(map(has_shape, self.under_test)):
             return None
-        device = models.pick_device(self._study.hardware.device)
-        return decide(device, self.under_test, allowed, self._gpus)
+        if allowed not in self._decided:
+            device = models.pick_device(self._study.hardware.device)
+            self._decided[allowed] = decide(device, self.under_test, allowed, self._gpus)
+        return self._decided[allowed]
 
     def _dtype(self, ref: ModelRef) -> Dtype | Literal["auto"]:
         """For the engine of a model under test: decided for all of them, or left to it."""

@@ -35,24 +35,23 @@ RECORD = "memory.json"
 def gpus_of(study: Study) -> tuple[GPU, ...]:
     """The GPUs that a study may use: those it names, or those that are there; none on the CPU.
 
-    Of one that is named by its size, the one that is there says what it can do.
+    What those that it names can compute in is known best by those that are there.
     """
     if study.hardware.device == "cpu":
         return ()
     if not study.hardware.gpus:
         return detect()
     named = parse(study.hardware.gpus)
-    if all(gpu.known for gpu in named):
-        return named
     try:
         there = {gpu.index: gpu for gpu in detect()}
     except UsageError:  # said when the study is to run (`check_present`)
         return named
     return tuple(
         replace(gpu, name=real.name, bf16=real.bf16, fp16=real.fp16, nf4=real.nf4)
-        if not gpu.known and (real := there.get(gpu.index)) else gpu
+        if (real := there.get(gpu.index))
+        else gpu
         for gpu in named
-    )  # fmt: skip
+    )
 
 
 def resolved(study: Study, gpus: Sequence[GPU]) -> Study:
