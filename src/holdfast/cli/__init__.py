@@ -72,15 +72,21 @@ def _lines(keys: Mapping[str, str]) -> list[str]:
 def doctor(as_json: Json = False) -> None:
     """Show versions and devices, what is missing, and the command that installs it."""
     from holdfast import environment
+    from holdfast.memory import precision as precisions
 
-    about = environment.describe()
+    about, precision = environment.describe(), precisions.here()
     missing = [name for name in environment.PACKAGES if about["versions"][name] is None]
     command = environment.install_command("train", *missing) if missing else None
     lines = [f"{name:<14} {found or 'missing'}" for name, found in about["versions"].items()]
     lines += [f"{'device':<14} {device}" for device in about["devices"]]
+    lines.append(f"{'precision':<14} {precision}")
     if command:
         lines.append(f"\nMissing packages are needed to train and to answer:\n  {command}")
-    say(as_json, {**about, "missing": missing, "install": command}, "\n".join(lines))
+    say(
+        as_json,
+        {**about, "precision": precision, "missing": missing, "install": command},
+        "\n".join(lines),
+    )
 
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C

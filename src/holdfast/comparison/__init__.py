@@ -165,7 +165,7 @@ def _session(
         who: Arm(Variant(who, who, untrained, TrainSpec(), BASE), foreign=model)
         for who, model in tuned.items()
     }
-    pool = EnginePool(study, gpus)
+    pool = EnginePool(study, gpus, [ref, *(model.ref for model in here)] if here else ())
     planned = Plan(
         study, folder, ref, 0, (), 0, pool.nf4, measuring.planned(study, pool.nf4), {}
     )  # fmt: skip

@@ -8,6 +8,11 @@ from pydantic import AliasChoices, Field, model_validator
 
 from holdfast.config.section import Section
 
+ANY_PRECISION: tuple[Literal["bfloat16", "float16", "float32"], ...] = (
+    "bfloat16", "float16", "float32",
+)  # fmt: skip
+"""What may be computed in where nobody says; the best first."""
+
 
 class LoraSpec(Section):
     """Low-rank adapters."""
@@ -69,7 +74,11 @@ class TrainSpec(Section):
     max_grad_norm: float = Field(1.0, ge=0)
     """Gradient clipping."""
     bf16: bool | Literal["auto"] = "auto"
-    """bfloat16; `auto` where the device does it fast, else float32."""
+    """Compute in bfloat16; `auto`: where the device has it in hardware (on a CPU, only for models
+    that are stored in 16 bits); false, with `fp16` left out: float32."""
+    fp16: bool | Literal["auto"] = "auto"
+    """Compute in float16, with loss scaling; `auto`: on GPUs that only emulate bfloat16 (T4, V100,
+    RTX 20), unless they are slow at it or the model overflows; else float32."""
     gradient_checkpointing: bool = Field(
         True, validation_alias=AliasChoices("gradient_checkpointing", "activation_checkpointing")
     )
@@ -99,6 +108,12 @@ class TrainSpec(Section):
     """Seed of the data order. Left out: the seed of the run."""
 
     @model_validator(mode="after")
+    def _one_precision(self) -> Self:
+        if self.bf16 is True and self.fp16 is True:
+            raise ValueError("give bf16 or fp16, not both")
+        return self
+
+    @model_validator(mode="after")
     def _one_batch_size(self) -> Self:
         if self.global_batch_size is not None:
             if self.gradient_accumulation_steps is not None:
@@ -109,6 +124,17 @@ class TrainSpec(Section):
                     f"per_device_train_batch_size {self.per_device_train_batch_size}"
                 )
         return self
+
+    @property
+    def precisions(self) -> tuple[Literal["bfloat16", "float16", "float32"], ...]:
+        """What may be computed in, the best first; only one where it is said."""
+        if self.bf16 is True:
+            return ("bfloat16",)
+        if self.fp16 is True:
+            return ("float16",)
+        if self.bf16 is False:
+            return ("float32",)
+        return ("bfloat16", "float32") if self.fp16 is False else ANY_PRECISION
 
     @property
     def reference_by_switch(self) -> bool:

@@ -31,7 +31,7 @@ from holdfast.memory.out_of_memory import (
     loading,
     unrecoverable,
 )
-from holdfast.models import ModelRef
+from holdfast.models import ModelRef, precision
 from holdfast.models.peft_adapter import load_adapter, scale_adapter
 from holdfast.progress import Progress, Silent
 from holdfast.types import Example, Reply
@@ -64,7 +64,7 @@ class HFEngine(Engine):
         self,
         ref: ModelRef,
         device: str = "auto",
-        bf16: bool | str = "auto",
+        dtype: str = "auto",
         nf4: bool = False,
         batch_size: int | None = None,
         device_map: Mapping[str, int | str] | None = None,
@@ -74,12 +74,12 @@ class HFEngine(Engine):
         Args:
             ref: the base.
             device: `auto`, `cpu` or `cuda`.
-            bf16: see `models.pick_dtype`.
+            dtype: of the computation; `auto`: by `holdfast.models.precision`.
             nf4: load the base in 4 bits, as QLoRA trained on it.
             batch_size: prompts at a time; None: by the device.
             device_map: module name to GPU, for a model that no single GPU holds.
         """
-        super().__init__(ref, device, bf16, nf4, batch_size, device_map)
+        super().__init__(ref, device, dtype, nf4, batch_size, device_map)
         self.events: list[dict[str, object]] = []
         self._most: dict[str, int] = {}  # rows at a time since the last failure, by kind of work
         self._faults = FaultInjector.from_environment()
@@ -95,7 +95,9 @@ class HFEngine(Engine):
         """
         self.device = models.pick_device(self.device)
         self.tokenizer = models.load_tokenizer(self.ref, chats=False)
-        dtype = models.pick_dtype(self.device, self.bf16)
+        if self.dtype == "auto":
+            self.dtype = precision.decide(self.device, [self.ref]).dtype
+        dtype = precision.torch_dtype(self.dtype)
         self.about = models.describe_device(self.device, dtype) + (", NF4" if self.nf4 else "")
         with loading():
             self._base = models.load_model(

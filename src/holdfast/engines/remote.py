@@ -40,7 +40,7 @@ class RemoteEngine(Engine):
         self,
         ref: ModelRef,
         device: str = "auto",
-        bf16: bool | str = "auto",
+        dtype: str = "auto",
         nf4: bool = False,
         batch_size: int | None = None,
         device_map: Mapping[str, int | str] | None = None,
@@ -51,8 +51,8 @@ class RemoteEngine(Engine):
         Args:
             ref: its base is the address, ``http://localhost:8000/v1#model``
                 (`endpoint.parse_url`).
-            device: the server's own affair, as are `bf16` and `device_map`.
-            bf16: see `device`.
+            device: the server's own affair, as are `dtype` and `device_map`.
+            dtype: see `device`.
             nf4: refused: the server serves the precision that it was started with.
             batch_size: questions under way at a time; None: as the address says.
             device_map: see `device`.

@@ -32,7 +32,6 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "pick_device",
-    "pick_dtype",
     "reference",
     "require_torch",
 ]
@@ -102,14 +101,6 @@ def pick_device(wanted: str) -> str:
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return wanted
-
-
-def pick_dtype(device: str, bf16: bool | str) -> torch.dtype:
-    """bfloat16 where asked for, or on a GPU that does it natively; else float32."""
-    torch = require_torch()
-    if bf16 == "auto":
-        bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if bf16 else torch.float32
 
 
 def describe_device(device: str, dtype: torch.dtype) -> str:

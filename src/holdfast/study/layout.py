@@ -204,9 +204,10 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
     own = session.arms[arm]
     train = own.variant.train
     losses = [methods.identity_of(m) for m in own.loss]
+    unsaid = SAID_ELSEWHERE | ({"fp16"} if train.fp16 == "auto" else set())
     identity = {
         "model": session.identity,
-        "train": train.model_dump(mode="json", exclude=SAID_ELSEWHERE),
+        "train": train.model_dump(mode="json", exclude=unsaid),
         "accumulation": train.accumulation,
         "seed": seed,
         "save_at": session.plan.save_at,

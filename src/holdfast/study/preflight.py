@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from holdfast.errors import HoldfastError
+from holdfast.memory.planner.candidates import shared_by
 from holdfast.runs import store
 from holdfast.runs.plan import NOTICES
 from holdfast.study import asking
@@ -67,6 +68,28 @@ def _asking(session: Session) -> list[str]:
     ]
 
 
+def _precision(session: Session) -> list[str]:
+    """What is computed in, where that is not bfloat16 on a GPU or float32 on a CPU."""
+    trained = [arm.train for arm in session.arms.values() if arm.variant.trains]
+    every = [session.pool.precision(), *map(session.pool.precision, trained)]
+    return [one.notice for one in every if one is not None and one.notice]
+
+
+def _idle_gpus(session: Session) -> list[str]:
+    """A global batch too small for the GPUs, or not divisible by their number."""
+    there = sum(not gpu.mig for gpu in session.gpus)
+    found = []
+    for arm in session.arms.values():
+        batch = arm.train.batch_size
+        if arm.variant.trains and (used := shared_by(batch, there)) < there:
+            found.append(
+                f"{there} GPUs and {batch} examples per step: no more than {used} of them can "
+                "share a step, the others stay idle unless the layers are split over them "
+                "(train.global_batch_size)."
+            )
+    return found
+
+
 @contextmanager
 def _in_arm(name: str) -> Iterator[None]:
     """Say which arm's settings are meant."""
@@ -77,4 +100,4 @@ def _in_arm(name: str) -> Iterator[None]:
         raise
 
 
-CHECKS: tuple[Check, ...] = (_training, _asking)
+CHECKS: tuple[Check, ...] = (_training, _asking, _precision, _idle_gpus)

@@ -253,7 +253,9 @@ class Session:
     @property
     def precision(self) -> dict[str, bool | str]:
         """In which precision the untouched model is measured."""
-        return {"nf4": self.pool.nf4, "bf16": self.study.train.bf16}
+        train = self.study.train
+        more = {} if train.fp16 == "auto" else {"fp16": train.fp16}
+        return {"nf4": self.pool.nf4, "bf16": train.bf16, **more}
 
     @cached_property
     def thinking_mark(self) -> Mapping[str, object]:

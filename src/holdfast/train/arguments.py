@@ -19,11 +19,11 @@ from holdfast.data.batching import Budget
 from holdfast.environment import install_command
 from holdfast.errors import HoldfastError, MissingDependency, TrainingError
 from holdfast.memory.memory_plan import MemoryPlan
+from holdfast.memory.precision import Dtype
+from holdfast.models.precision import decide
 
 if TYPE_CHECKING:
     from trl import SFTConfig
-
-BF16 = "torch.bfloat16"
 
 
 def trainer_arguments(
@@ -32,10 +32,14 @@ def trainer_arguments(
     seed: int,
     folder: Path,
     device: str,
-    bf16: bool,
+    dtype: Dtype,
     plan: MemoryPlan | None = None,
 ) -> SFTConfig:
-    """The trainer's arguments; micro-batches are dataset rows, so its batch size is 1."""
+    """The trainer's arguments; micro-batches are dataset rows, so its batch size is 1.
+
+    What is computed in, `dtype`, is autocast of what is trained, which is float32; under float16
+    the trainer scales the loss.
+    """
     from trl import SFTConfig
 
     checkpointing = spec.gradient_checkpointing
@@ -59,8 +63,8 @@ def trainer_arguments(
         weight_decay=spec.weight_decay,
         max_grad_norm=spec.max_grad_norm,
         activation_checkpointing=checkpointing,
-        bf16=bf16,
-        fp16=False,
+        bf16=dtype == "bfloat16",
+        fp16=dtype == "float16",
         use_cpu=device == "cpu",
         seed=seed,
         data_seed=seed,
@@ -87,12 +91,13 @@ def check_settings(spec: TrainSpec, device: str) -> None:
     """Let the trainer look at the settings before any GPU time is spent on them.
 
     Raises:
+        UsageError: float16 on a CPU.
         TrainingError: an unknown optimiser or schedule, or one that needs a missing package.
     """
     device = models.pick_device(device)
-    bf16 = str(models.pick_dtype(device, spec.bf16)) == BF16
+    dtype = decide(device, (), spec.precisions).dtype
     with tempfile.TemporaryDirectory() as folder, explained(spec):
-        trainer_arguments(spec, Budget(1, 1, 1, 1), 0, Path(folder), device, bf16)
+        trainer_arguments(spec, Budget(1, 1, 1, 1), 0, Path(folder), device, dtype)
     if (spec.method == "qlora" or "paged" in spec.optim or "8bit" in spec.optim) and (
         importlib.util.find_spec("bitsandbytes") is None
     ):

@@ -18,16 +18,18 @@ from typing import TYPE_CHECKING
 from holdfast import models
 from holdfast.data.batching import deal, regroup
 from holdfast.memory.out_of_memory import loading
+from holdfast.memory.precision import Dtype
 from holdfast.methods import Term
-from holdfast.models import placement
+from holdfast.models import placement, precision
 from holdfast.models.placement import Rank
 from holdfast.progress import Progress, Silent
 from holdfast.runs import store
 from holdfast.train import adapters, checkpoints
-from holdfast.train.arguments import BF16, explained, trainer_arguments
+from holdfast.train.arguments import explained, trainer_arguments
 from holdfast.train.data import TrainingData, collate, dataset, tokens_of
 from holdfast.train.job import EVENTS, SUMMARY, TrainJob
 from holdfast.train.meters import Meters
+from holdfast.train.mixed_precision import cast_adapters, computed_in, skipped_steps
 from holdfast.train.rehearsal import measured
 from holdfast.train.watch import Planned, watch
 
@@ -98,10 +100,12 @@ class _Run:
     @property
     def dtype(self) -> torch.dtype:
         """What the step computes in, and the frozen base is loaded in."""
-        job = self.job
-        if job.plan is not None and job.train.method != "full":
-            return models.pick_dtype(job.device, job.plan.dtype == "bfloat16")
-        return models.pick_dtype(job.device, job.train.bf16)
+        return precision.torch_dtype(self.precision)
+
+    @property
+    def precision(self) -> Dtype:
+        """Its name: what the plan says; without one by the rule that plans follow too."""
+        return computed_in(self.job, self.job.device)
 
     @property
     def stopped_at(self) -> int | None:
@@ -128,8 +132,8 @@ def _train(run: _Run) -> dict[str, object]:
     done = checkpoints.step_of(start) if start else 0
     tokenizer = models.load_tokenizer(job.model)
     trainer = _trainer(run, arguments, slots, tokenizer, done)
-    if job.plan is not None and job.train.method != "full":
-        placement.cast_adapters(trainer.model, job.plan)
+    if job.train.method != "full":
+        cast_adapters(trainer.model, job, run.precision)
     if job.plan is not None and job.plan.placement == "split":
         placement.outputs_to_first_gpu(trainer.model, trainer.args.device)
     longest = _longest(run, trainer, slots, tokenizer.pad_token_id) if run.rehearses else None
@@ -159,10 +163,9 @@ def _dealt(run: _Run) -> tuple[Slots, Slots]:
 def _arguments(run: _Run, passes: int) -> SFTConfig:
     """The trainer's arguments, with so many forward passes per step and process."""
     job, spec = run.job, run.job.train
-    bf16 = str(run.dtype) == BF16
     with explained(spec):
         arguments = trainer_arguments(
-            spec, job.budget, job.seed, job.folder, job.device, bf16, job.plan
+            spec, job.budget, job.seed, job.folder, job.device, run.precision, job.plan
         )
     arguments.gradient_accumulation_steps = passes
     return arguments
@@ -198,9 +201,9 @@ def _trainer(
 
 
 def _load(run: _Run) -> PreTrainedModel:
-    # All weights train: bfloat16 would round most updates away, so they are float32 under autocast.
+    # All weights train: 16 bits would round most updates away, so they are float32 under autocast.
     job, full = run.job, run.job.train.method == "full"
-    loaded_as = models.pick_dtype(job.device, False) if full else run.dtype
+    loaded_as = precision.torch_dtype("float32") if full else run.dtype
     if job.plan is not None:
         return placement.load(job.model, job.plan, loaded_as, job.device, Rank.current())
     with loading():
@@ -277,6 +280,7 @@ def _summary(run: _Run, trainer: Trainer, dealt: Slots) -> dict[str, object]:
         **tokens_of(run.data, seen, run.terms),
         "trainable_parameters": sum(trained),
         "device": models.describe_device(run.job.device, run.dtype),
+        **skipped_steps(trainer),
         "loss": [[log["step"], log["loss"]] for log in history if "loss" in log],
         "memory": measured(),
     }

@@ -25,9 +25,10 @@ from holdfast.data.chat import Encoded
 from holdfast.errors import HoldfastError, TrainingError
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.memory.out_of_memory import failure_of, is_out_of_memory, loading, unrecoverable
+from holdfast.memory.precision import Dtype
 from holdfast.methods import ANCHOR, PROBE, TASK, Lesson, LossMethod
 from holdfast.methods._context import TokenCounts
-from holdfast.models import placement
+from holdfast.models import precision
 from holdfast.models.placement import Rank
 from holdfast.progress import Progress
 from holdfast.runs import store
@@ -38,15 +39,14 @@ from holdfast.train.arguments import trainer_arguments
 from holdfast.train.data import collate, dataset, encode_all
 from holdfast.train.job import SUMMARY, TrainJob
 from holdfast.train.meters import Meters
+from holdfast.train.mixed_precision import cast_adapters, computed_in, skipped_steps
 from holdfast.train.rehearsal import measured
 from holdfast.train.watch import watch
 from holdfast.types import Example
 
 if TYPE_CHECKING:
-    import torch
     from transformers import Trainer
 
-BF16 = "torch.bfloat16"
 MARKS = {"dropped", "kl"}
 """What other loss methods write into an example's `meta` (see `train.data`)."""
 SHARED = (
@@ -67,7 +67,7 @@ class _Run:
     job: TrainJob
     progress: Progress
     device: str
-    dtype: torch.dtype
+    dtype: Dtype
     meters: Meters | None
 
 
@@ -105,7 +105,7 @@ def train_with(
         return dict(store.read_json(folder / SUMMARY))
     _refuse(examples, job.train, plan, method)
     device = models.pick_device("cpu" if plan and plan.placement == "cpu" else job.device)
-    dtype = models.pick_dtype(device, job.train.bf16 if plan is None else plan.dtype == "bfloat16")
+    dtype = computed_in(job, device)
     spec = job.train.model_copy(update={"completion_only_loss": True, "cut_template_header": False})
     run = _Run(method, replace(job, train=spec), progress, device, dtype, meters)
     try:
@@ -180,8 +180,7 @@ def _train(run: _Run, examples: Sequence[Example]) -> dict[str, object]:
     lesson = _lesson(run, examples, done)
     trainer = _trainer(run, lesson)
     student, meters = lesson.model, run.meters
-    if job.plan is not None:
-        placement.cast_adapters(student, job.plan)
+    cast_adapters(student, job, run.dtype)
     if meters is not None:
         meters.begin(student, done)
     trainable = sum(values.numel() for values in student.parameters() if values.requires_grad)
@@ -204,7 +203,8 @@ def _train(run: _Run, examples: Sequence[Example]) -> dict[str, object]:
         "stopped_at": meters.stopped_at if meters else None,
         **_tokens(lesson, steps),
         "trainable_parameters": trainable,
-        "device": models.describe_device(run.device, run.dtype),
+        "device": models.describe_device(run.device, precision.torch_dtype(run.dtype)),
+        **skipped_steps(trainer),
         "loss": [[entry["step"], entry["loss"]] for entry in log if "loss" in entry],
         "memory": measured(),
     }
@@ -216,11 +216,10 @@ def _lesson(run: _Run, examples: Sequence[Example], done: int) -> Lesson:
 
     job, spec, plan, budget = run.job, run.job.train, run.job.plan, run.job.budget
     rows, examples, _ = encode_all(job.model, examples, spec)
-    ours = trainer_arguments(
-        spec, budget, job.seed, job.folder, run.device, str(run.dtype) == BF16, plan
-    )
+    ours = trainer_arguments(spec, budget, job.seed, job.folder, run.device, run.dtype, plan)
     with loading(), quiet():
-        base = models.load_model(job.model, run.dtype, run.device, nf4=spec.method == "qlora")
+        loaded_as = precision.torch_dtype(run.dtype)
+        base = models.load_model(job.model, loaded_as, run.device, nf4=spec.method == "qlora")
         set_seed(job.seed)
         kinds = [str(example.meta.get("kind", TASK)) for example in examples]
         student = adapt(base, spec, rows, kinds, plan)

@@ -33,10 +33,25 @@ RECORD = "memory.json"
 
 
 def gpus_of(study: Study) -> tuple[GPU, ...]:
-    """The GPUs that a study may use: those it names, or those that are there; none on the CPU."""
+    """The GPUs that a study may use: those it names, or those that are there; none on the CPU.
+
+    What those that it names can compute in is known best by those that are there.
+    """
     if study.hardware.device == "cpu":
         return ()
-    return parse(study.hardware.gpus) if study.hardware.gpus else detect()
+    if not study.hardware.gpus:
+        return detect()
+    named = parse(study.hardware.gpus)
+    try:
+        there = {gpu.index: gpu for gpu in detect()}
+    except UsageError:  # said when the study is to run (`check_present`)
+        return named
+    return tuple(
+        replace(gpu, name=real.name, bf16=real.bf16, fp16=real.fp16, nf4=real.nf4)
+        if (real := there.get(gpu.index))
+        else gpu
+        for gpu in named
+    )
 
 
 def resolved(study: Study, gpus: Sequence[GPU]) -> Study:
@@ -122,6 +137,9 @@ def run(
     progress.say(
         f"{explanation.describe(plan, 'en')}: {explanation.reason(report.comparison, 'en')}"
     )
+    progress.say(report.precision.line())
+    if idle := explanation.idle(report.comparison, "en"):
+        progress.say(idle)
     path = job.launch_folder / "job.json"
     progress.say(f"starting {torchrun.printable(plan, path, {})}")
     events: list[dict[str, object]] = []
@@ -143,7 +161,7 @@ def run(
 
 def _on(study: Study, gpus: Sequence[GPU]) -> PlanRequest:
     """A request for these GPUs, or for those that the study names."""
-    return PlanRequest(gpus=study.hardware.gpus or tuple(gpus), trace=False)
+    return PlanRequest(gpus=tuple(gpus) or study.hardware.gpus, trace=False)
 
 
 def _fitting(report: MemoryReport) -> MemoryPlan:

@@ -106,7 +106,7 @@ def watch(
             if loss is not None and not math.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss} at step {state.global_step}",
-                    remedy="lower train.learning_rate; with float16 hardware set train.bf16: false",
+                    remedy="lower train.learning_rate; under float16 set train.fp16: false",
                 )
 
         def on_save(

@@ -75,8 +75,8 @@ def optimiser_bytes(optim: str, parameters: int, parameter_bytes: int) -> int:
 def states(shape: Shape, work: Workload, method: str) -> States:
     """The states of one training method.
 
-    Under full fine-tuning all weights are float32 and computed with in bfloat16: in bfloat16 most
-    updates would be rounded away.
+    Under full fine-tuning all weights are float32 and computed with in 16 bits: in these most
+    updates would be rounded away. Loss scaling keeps two numbers.
 
     Args:
         shape: the model.
@@ -84,7 +84,7 @@ def states(shape: Shape, work: Workload, method: str) -> States:
         method: `lora`, `qlora` or `full`.
     """
     full = method == "full"
-    each = 4 if full or not work.bf16 else 2
+    each = 4 if full else work.wide
     quantized = method == "qlora"
     layer = each * shape.layer_parameters
     if quantized:
@@ -111,7 +111,7 @@ def states(shape: Shape, work: Workload, method: str) -> States:
         + embedding
         + head
         + rest
-        + 2 * work.method_overhead.teacher_parameters,
+        + work.wide * work.method_overhead.teacher_parameters,
         adapters=0 if full else trained_bytes * (trained + frozen),
         gradients=trained_bytes * trained,
         optimiser=optimiser_bytes(work.optim, trained, trained_bytes) + copies,

@@ -16,6 +16,7 @@ from holdfast.memory.planner import explanation
 from holdfast.memory.planner.candidates import Candidate
 from holdfast.memory.planner.choice import Comparison
 from holdfast.memory.planner.translations import Language, say
+from holdfast.memory.precision import BFLOAT16, Precision
 from holdfast.runs import store
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class MemoryReport:
         notes: what was assumed.
         launch: what to type to run it; empty when nobody said what is to be run.
         script: the training script that was written.
+        precision: what is computed in, and why.
     """
 
     comparison: Comparison
@@ -45,6 +47,7 @@ class MemoryReport:
     notes: tuple[str, ...] = ()
     launch: str = ""
     script: Path | None = None
+    precision: Precision = BFLOAT16
 
     @property
     def chosen(self) -> Candidate | None:
@@ -70,7 +73,11 @@ class MemoryReport:
         """All of it, for programs."""
         commands = [self.launch] if self.launch else []
         found = explanation.to_json(self.comparison, self.source, commands)
-        return found | {"notes": list(self.notes), "script": self.script and str(self.script)}
+        return found | {
+            "precision": {"dtype": self.precision.dtype, "why": self.precision.why()},
+            "notes": list(self.notes),
+            "script": self.script and str(self.script),
+        }
 
     def show(self, every: bool = False, language: Language = "en") -> None:
         """Print it.
@@ -145,6 +152,9 @@ class MemoryReport:
             yield say(language, "because", why=explanation.reason(found, language))
             if found.runner_up:
                 yield explanation.runner_up(plan, found.runner_up.plan, language)
+        yield self.precision.line(language)
+        if idle := explanation.idle(found, language):
+            yield idle
         if methods := explanation.method_overhead(found, language):
             yield methods
         yield from explanation.changes(found, language)
@@ -221,7 +231,9 @@ def script(
         "world": plan.world_size,
         "adapters": not full,
         "quantized": plan.quantized,
-        "load_dtype": plan.dtype,
+        "load_dtype": "float32" if full else plan.dtype,
+        "compute_dtype": plan.dtype,
+        "adapter_dtype": plan.adapter_dtype,
         "stem": comparison.shape.stem,
         **_device_map(plan.device_map or {}, comparison.shape.stem),
         "rank": work.rank,
@@ -238,7 +250,8 @@ def script(
         "optim": train.optim,
         "sampling": "group_by_length" if train.group_by_length else "random",
         "checkpointing": plan.checkpointing,
-        "bf16": work.bf16,
+        "bf16": plan.dtype == "bfloat16",
+        "fp16": plan.dtype == "float16",
         "seed": seed,
         "fsdp_config": _literal(FSDP_CONFIG),
         "allocator": ALLOCATOR,

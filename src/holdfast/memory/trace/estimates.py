@@ -129,9 +129,10 @@ def _job(
         r=work.rank,
         dropout=work.dropout,
         target_modules=targets,
-        adapter_dtype=work.adapters(method == "qlora"),  # type: ignore[arg-type]
-        dtype="float32" if full or not work.bf16 else "bfloat16",
-        autocast=work.bf16,
+        adapter_dtype=work.adapters(method == "qlora"),
+        # float16 takes what bfloat16 takes, and loss scaling two numbers more
+        dtype="bfloat16" if work.autocast and not full else "float32",
+        autocast=work.autocast,
         checkpointing=checkpointing,
         attention="eager" if work.attention == "eager" else "auto",
         fused_loss=work.fused_loss,
