@@ -46,13 +46,13 @@ from holdfast.study.session import Session
 from holdfast.train import stage
 from holdfast.train.data import encode_all
 from holdfast.train.job import TrainJob
-from holdfast.types import BASE, Point
+from holdfast.types import BASE, Example, Point
 
 BUDGET = "budget"
 SAID_ELSEWHERE = {  # no bearing on the weights, or part of the identity in its resolved form
     "gradient_checkpointing", "logging_steps", "checkpoints", "save_steps", "global_batch_size",
     "gradient_accumulation_steps", "num_train_epochs", "max_steps", "keep_shortest",
-    "save_total_limit", "cut_template_header",
+    "save_total_limit", "cut_template_header", "train_on",
 }  # fmt: skip
 
 
@@ -114,13 +114,25 @@ def _data_identity(session: Session, kind: str) -> dict[str, object]:
         "kind": kind,
         "model": session.identity,
         "examples": store.fingerprint(
-            [[one.id, one.messages, one.target] for one in session.plain]
+            [[one.id, one.messages, one.target, *_further(one)] for one in session.plain]
         ),
         "steps": session.plan.steps,
         "batch_size": [train.per_device_train_batch_size, train.accumulation],
         "completion_only_loss": train.completion_only_loss,
         "max_length": [train.max_length, train.overlong],
-    } | ({"cut_template_header": True} if train.cut_template_header else {})
+    } | {
+        key: value
+        for key, value in (
+            ("cut_template_header", train.cut_template_header),
+            ("train_on", train.train_on),
+        )
+        if value not in (False, "last")
+    }
+
+
+def _further(example: Example) -> list[object]:
+    """What an example has beyond its turns and its target."""
+    return [example.tools, example.extra] if example.tools or example.extra else []
 
 
 def _budget(session: Session, folder: Path) -> Mapping[str, object]:

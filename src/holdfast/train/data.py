@@ -76,9 +76,9 @@ def encode_all(
     """
     tokenizer = models.load_tokenizer(ref)
     stops = chat.stop_ids(tokenizer, _generation_config(ref))
-    only_answer, header = spec.completion_only_loss, spec.cut_template_header
+    only_answer, header, on = spec.completion_only_loss, spec.cut_template_header, spec.train_on
     rows = [
-        _marked(chat.encode(tokenizer, example, stops, only_answer, header), example.meta)
+        _marked(chat.encode(tokenizer, example, stops, only_answer, header, on), example.meta)
         for example in examples
     ]
     if spec.max_length is not None:

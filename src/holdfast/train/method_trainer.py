@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import Trainer
 
+AS_ASKED = {"completion_only_loss": True, "cut_template_header": False, "train_on": "last"}
 BF16 = "torch.bfloat16"
 MARKS = {"dropped", "kl"}
 """What other loss methods write into an example's `meta` (see `train.data`)."""
@@ -106,7 +107,7 @@ def train_with(
     _refuse(examples, job.train, plan, method)
     device = models.pick_device("cpu" if plan and plan.placement == "cpu" else job.device)
     dtype = models.pick_dtype(device, job.train.bf16 if plan is None else plan.dtype == "bfloat16")
-    spec = job.train.model_copy(update={"completion_only_loss": True, "cut_template_header": False})
+    spec = job.train.model_copy(update=AS_ASKED)
     run = _Run(method, replace(job, train=spec), progress, device, dtype, meters)
     try:
         summary = _train(run, examples)
