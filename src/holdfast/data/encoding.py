@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from holdfast.data.batching import Cost
-from holdfast.data.turns import Conversation, Span, lay_out
+from holdfast.data.turns import Conversation, Span, after_words, lay_out
 from holdfast.errors import TrainingError
 from holdfast.types import Example
 
@@ -62,7 +62,9 @@ class Tokens:
         ends = [at for at in inside if self.ids[at] in stops]
         if span.first_end:
             ends = [at for at in ends if self.places[at][1] > span.said][:1]
-        return range(inside[0], ends[-1] + 1) if ends else None
+        if inside and not ends and not span.first_end:  # a mark that leaves the end of turn out
+            ends = [at for at in range(inside[-1] + 1, len(self.ids)) if self.ids[at] in stops][:1]
+        return range(inside[0], ends[-1] + 1) if inside and ends else None
 
 
 def encode(
@@ -104,10 +106,7 @@ def encode(
     talk = lay_out(tokenizer, example, every)
     head = _tokens(tokenizer, talk.prompt)
     tail = _tail(tokenizer, talk, head.ids)
-    last = max((place for place, one in enumerate(tail) if one in stops), default=None)
-    if last is None:
-        raise _without_end(tokenizer, stops)
-    tail = tail[: last + 1]
+    tail = tail[: _end(tokenizer, example, tail, stops) + 1]
     learned: set[int] = set()
     unlearned: set[int] = set()
     for message, span in talk.earlier:
@@ -154,9 +153,7 @@ def _tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> Tokens:
     return Tokens(ids, list(zip([0, *ends], ends, strict=False)))
 
 
-def _tail(
-    tokenizer: PreTrainedTokenizerBase, talk: Conversation, head: Sequence[int]
-) -> list[int]:
+def _tail(tokenizer: PreTrainedTokenizerBase, talk: Conversation, head: Sequence[int]) -> list[int]:
     """The tokens after the prompt's, as they are in the whole conversation.
 
     Where the prompt's last characters would melt into a token with the answer's first, which the
@@ -166,6 +163,25 @@ def _tail(
     if whole[: len(head)] == list(head):
         return whole[len(head) :]
     return following_ids(tokenizer, talk.text[len(talk.prompt) :])
+
+
+def _end(
+    tokenizer: PreTrainedTokenizerBase, example: Example, tail: list[int], stops: frozenset[int]
+) -> int:
+    """Where the answer's end-of-turn token stands: the first one after the answer's own words.
+
+    Some templates write another one behind it (Phi), and an answer's words may hold one.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    ends = [place for place, one in enumerate(tail) if one in stops]
+    if len(ends) > 1:
+        after = following_ids(tokenizer, after_words(tokenizer, example))
+        ends = ends[len(ends) - sum(one in stops for one in after) :]
+    if not ends:
+        raise _without_end(tokenizer, stops)
+    return ends[0]
 
 
 def following_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

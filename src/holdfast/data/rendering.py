@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from holdfast.data.chat_settings import settings_of
@@ -65,10 +65,10 @@ def render(
     }
     if thinking.switch is not None:
         told[thinking.switch] = thinking.on
-    knows_developer = template is not None and "developer" in template.text
+    known = "" if template is None else template.text
     calls = any(message.extra.get("tool_calls") for message in messages)
     for as_text in (False, True) if calls else (False,):
-        turns = [_turn(one, thinking, knows_developer, parts, as_text) for one in messages]
+        turns = [_turn(one, thinking, known, parts, as_text) for one in messages]
         try:
             if template is None:
                 text = tokenizer.apply_chat_template(turns, tokenize=False, **told)
@@ -151,12 +151,16 @@ def reasoning_of(message: Message) -> tuple[str, Message]:
 
 
 def _turn(
-    message: Message, thinking: Thinking, knows_developer: bool, parts: bool, as_text: bool
+    message: Message, thinking: Thinking, known: str, parts: bool, as_text: bool
 ) -> dict[str, Any]:
-    if message.role == "assistant" and thinking.on is False:
-        message = reasoning_of(message)[1]
+    if message.role == "assistant" and thinking.on is not None:
+        thought, bare = reasoning_of(message)
+        if not thinking.on:
+            message = bare
+        elif thought and THOUGHTS[0] in known:
+            message = replace(bare, extra={**bare.extra, THOUGHTS[0]: thought})
     role = message.role
-    if role == "developer" and not knows_developer:
+    if role == "developer" and "developer" not in known:
         role = "system"
     turn: dict[str, Any] = {"role": role, "content": message.content}
     turn |= {k: v for k, v in message.extra.items() if v is not None and k not in OURS}

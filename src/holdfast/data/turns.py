@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from holdfast.data.rendering import Rendered, prompt_text, reasoning_of, render, thinking
+from holdfast.data.rendering import prompt_text, reasoning_of, render, thinking
 from holdfast.data.thinking_switch import BRACKETS, Thinking
 from holdfast.errors import ModelError
 from holdfast.types import Example, Message
@@ -30,7 +30,7 @@ class Span:
     Attributes:
         start: where it begins to speak.
         said: where its words end; the end-of-turn token comes after that.
-        end: where the next turn's header may begin at the latest.
+        end: where the turn is over.
         first_end: whether the turn ends with the first end-of-turn token after `said`, not with
             the last before `end`.
     """
@@ -79,15 +79,29 @@ def lay_out(tokenizer: PreTrainedTokenizerBase, example: Example, every: bool) -
     found = Conversation(prompt, text, own=own)
     if not every:
         return found
-    if marked := _marked(example, whole, own):
-        return replace(found, earlier=marked)
+    speaks = [at for at, one in enumerate(example.messages) if one.role == "assistant"]
+    marked = own and len(whole.marks) == len(speaks) + 1
     spans, restyled = [], False
-    for place, message in enumerate(example.messages):
-        if message.role == "assistant":
-            span, other = _earlier(tokenizer, example, place, text)
-            spans.append((message, span))
-            restyled = restyled or other
+    for number, place in enumerate(speaks):
+        message = example.messages[place]
+        if (span := _as_asked(tokenizer, example, place, text)) is None:
+            try:
+                span, other = _where_it_stands(tokenizer, example, place, text)
+                restyled = restyled or other
+            except ModelError:
+                if not marked:
+                    raise
+                start, end = whole.marks[number]
+                span = Span(start, start, end)
+        spans.append((message, span))
     return replace(found, earlier=tuple(spans), restyled=restyled)
+
+
+def after_words(tokenizer: PreTrainedTokenizerBase, example: Example) -> str:
+    """What the template writes after the words of the last answer, its end of turn first."""
+    stands = replace(example.answer, content=SENTINEL)
+    shown = render(tokenizer, (*example.messages, stands), example.tools).text
+    return shown.rpartition(SENTINEL)[2]
 
 
 def _stitched(tokenizer: PreTrainedTokenizerBase, example: Example, prompt: str) -> str:
@@ -153,51 +167,49 @@ def _around(
     return head, text[len(head) :]
 
 
-def _marked(
-    example: Example, whole: Rendered, own: bool
-) -> tuple[tuple[Message, Span], ...]:
-    """The model's earlier turns as the template marks them; () where it does not, or not all."""
-    speaks = [message for message in (*example.messages, example.answer)
-              if message.role == "assistant"]  # fmt: skip
-    if not own or len(whole.marks) != len(speaks):
-        return ()
-    spans = []
-    for message, (start, end), (following, _) in zip(
-        speaks[:-1], whole.marks[:-1], whole.marks[1:], strict=True
-    ):
-        spans.append((message, Span(start, end - 1, following, first_end=True)))
-    return tuple(spans)
+def _as_asked(
+    tokenizer: PreTrainedTokenizerBase, example: Example, place: int, text: str
+) -> Span | None:
+    """An earlier turn of the model, if the template shows it as it asks for it; else None."""
+    before = example.messages[:place]
+    if not before:
+        return None
+    asked = prompt_text(tokenizer, before, example.tools)
+    until = render(tokenizer, example.messages[: place + 1], example.tools).text
+    if not (text.startswith(until) and until.startswith(asked)):
+        return None
+    return Span(len(asked), len(asked), len(until))
 
 
-def _earlier(
+def _where_it_stands(
     tokenizer: PreTrainedTokenizerBase, example: Example, place: int, text: str
 ) -> tuple[Span, bool]:
-    """Where an earlier turn of the model stands, and whether it is asked for otherwise."""
+    """An earlier turn of the model by where its words stand; whether it is asked for otherwise.
+
+    Raises:
+        ModelError: the template shows what comes before it otherwise than when it is asked, or
+            leaves out its thinking.
+    """
     before, message = example.messages[:place], example.messages[place]
-    asked = prompt_text(tokenizer, before, example.tools) if before else ""
-    if asked and text.startswith(asked):
-        until = render(tokenizer, (*before, message), example.tools).text
-        if text.startswith(until):
-            return Span(len(asked), len(asked), len(until)), False
     after = (*example.messages[place + 1 :], example.answer)
     head, body = _around(tokenizer, before, message, example, after)
-    start = len(head)
-    if asked and not asked.startswith(head):
-        start = len(asked) if text.startswith(asked) else -1
-    if start < 0 or not text.startswith(head):
+    asked = prompt_text(tokenizer, before, example.tools) if before else head
+    start = len(asked) if text.startswith(asked) else len(head)
+    if not text.startswith(head) or not (asked.startswith(head) or text.startswith(asked)):
         raise ModelError(
             f"the chat template shows the question before answer {place + 1} otherwise once the "
             "conversation goes on, so a loss on that answer would teach what is never asked",
             remedy="set train.train_on: last, or give a template that shows every turn alike in "
             "model.chat_template",
         )
-    if asked and not text.startswith(asked) and thinking(tokenizer).on:
+    restyled = not text.startswith(asked)
+    if thinking(tokenizer).on:
         raise ModelError(
             "the chat template leaves the thinking of earlier answers out, so a loss on them would "
             "teach the model not to think",
             remedy="set train.train_on: last, or model.thinking: false",
         )
-    shown = reasoning_of(message)[1].content.strip()
-    place_of_words = body.find(shown) if shown else 0
-    said = len(head) + max(0, place_of_words) + (len(shown) if place_of_words >= 0 else 0)
-    return Span(start, said, len(text), first_end=True), bool(asked) and not text.startswith(asked)
+    words = reasoning_of(message)[1].content.strip()
+    found = body.find(words)
+    said = len(head) + found + len(words) if found >= 0 else len(head)
+    return Span(start, said, len(text), first_end=True), restyled

@@ -15,6 +15,7 @@ from pathlib import Path
 from holdfast.errors import HoldfastError
 from holdfast.runs import store
 from holdfast.runs.plan import NOTICES
+from holdfast.study.chats import check_chats
 from holdfast.study.session import Session
 from holdfast.train.adapters import check_model
 from holdfast.train.arguments import check_settings
@@ -64,4 +65,4 @@ def _in_arm(name: str) -> Iterator[None]:
         raise
 
 
-CHECKS: tuple[Check, ...] = (_training,)
+CHECKS: tuple[Check, ...] = (check_chats, _training)
