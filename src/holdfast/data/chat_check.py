@@ -6,7 +6,6 @@ by putting a word of its own into every turn and field, and looking for it in wh
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,18 @@ SAMPLE = 128
 """Examples that are encoded, evenly spread; what can be seen in the text is seen in all."""
 SHAPES = 48
 """Kinds of conversations that are tried with words in every place."""
+STITCHED = (
+    "the chat template asks otherwise than it shows answers (a thinking block stands in the prompt "
+    "only): answers are learned as they follow the prompt"
+)
+MELTED = (
+    "the first characters of some answers would melt into one token with the end of the prompt: "
+    "they are tokenised for themselves, as the model writes them"
+)
+RESTYLED = (
+    "the chat template shows earlier answers without the thinking block that it asks with: "
+    "train_on: all learns them as they stand in the conversation"
+)
 GIVEN = {"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"}
 
 
@@ -134,25 +145,25 @@ def check_learned(
         DataError: an example that cannot be learned, or not whole.
         ModelError: the template cannot show the examples.
     """
-    found: Counter[str] = Counter()
+    found: dict[str, None] = {}
     try:
         for example in examples:
             if not (example.target or "").strip() and not example.extra.get("tool_calls"):
                 encode(tokenizer, example, how.stops)  # says what is wrong with it
         for example in _kinds(one for one in examples if one.messages):
-            found.update(dict.fromkeys(_left_out(tokenizer, example, True), 1))
+            found |= dict.fromkeys(_left_out(tokenizer, example, True))
         for example in examples[:: max(1, len(examples) // SAMPLE)]:
-            found.update(_encoded(tokenizer, example, how))
+            found |= dict.fromkeys(_encoded(tokenizer, example, how))
     except TrainingError as error:
         raise DataError(error.message, where=error.where, remedy=error.remedy) from error
     return [*found, *_counted(tokenizer, examples, how)]
 
 
-def _encoded(tokenizer: PreTrainedTokenizerBase, example: Example, how: Learned) -> dict[str, int]:
+def _encoded(tokenizer: PreTrainedTokenizerBase, example: Example, how: Learned) -> list[str]:
     """What the first tokens of an example say, against what the template renders."""
     row = encode(tokenizer, example, how.stops, how.completion_only, how.cut_header, how.train_on)
     if not example.messages or how.cut_header:
-        return {}
+        return []
     asked = chat.asked_ids(tokenizer, replace(example, meta={}))
     if list(row.ids[: row.start]) != asked:
         raise ModelError(
@@ -160,19 +171,16 @@ def _encoded(tokenizer: PreTrainedTokenizerBase, example: Example, how: Learned)
             "with",
             remedy="give another template in model.chat_template",
         )
-    said: dict[str, int] = {}
+    said: list[str] = []
     talk = lay_out(tokenizer, example, how.train_on == "all")
     if not talk.own:
-        said["the chat template asks otherwise than it shows answers (its thinking block stands in "
-             "the prompt only): answers are learned as they follow the prompt"] = 1  # fmt: skip
+        said.append(STITCHED)
     else:
         whole = tokenizer(talk.text, add_special_tokens=False)["input_ids"]
         if list(whole[: len(row.ids)]) != list(row.ids):
-            said["the first characters of some answers would melt into one token with the end of "
-                 "the prompt: they are tokenised for themselves, as the model writes them"] = 1  # fmt: skip
+            said.append(MELTED)
     if talk.restyled:
-        said["the chat template shows earlier answers without the thinking block that it asks "
-             "with: train_on: all learns them as they stand in the conversation"] = 1  # fmt: skip
+        said.append(RESTYLED)
     return said
 
 

@@ -113,7 +113,8 @@ class SDFT(LossMethod):
             model=lesson.model,
             args=lesson.config(
                 SDFTConfig, **self.arguments(), num_generations=1, max_prompt_length=None,
-                shuffle_dataset=False, chat_template_kwargs=variables(tokenizer), per_device_train_batch_size=lesson.micro_batch,
+                shuffle_dataset=False, chat_template_kwargs=variables(tokenizer),
+                per_device_train_batch_size=lesson.micro_batch,
             ),
             train_dataset=Dataset.from_dict(table),
             processing_class=tokenizer,

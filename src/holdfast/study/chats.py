@@ -59,8 +59,11 @@ def _models(session: Session) -> dict[str, ModelRef]:
         if arm.foreign is not None:
             found[name] = arm.foreign.ref
     here: dict[tuple[str, str | None, str | None], tuple[str, ModelRef]] = {}
+    if any(arm.foreign and arm.foreign.form == "answers" for arm in session.arms.values()):
+        return {}
     for name, ref in found.items():
-        if external.engine_of(ref, session.study.answer.engine) == "hf":
+        engine = external.engine_of(ref, session.study.answer.engine)
+        if engine == "hf" or (name == BASE and session.plain):
             here.setdefault((ref.base, ref.revision, ref.gguf), (name, ref))
     return dict(here.values())
 
