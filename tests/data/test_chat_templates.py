@@ -6,38 +6,21 @@ import re
 from typing import Any
 
 import pytest
+from fixtures.chat_tokenizers import (
+    CALL,
+    KINDS,
+    ONE,
+    TALK,
+    byte_level,
+    metaspace,
+    stops_of,
+    tokenizer_of,
+)
 
-from fixtures.chat_tokenizers import TEMPLATES, byte_level, metaspace
 from holdfast.data import chat
 from holdfast.data.rendering import fixed_date, thinking
 from holdfast.errors import ModelError, TrainingError
-from holdfast.types import ChatSettings, Example, Message
-
-KINDS = {
-    "default_system": (("<|im_start|>", "<|im_end|>"), "<|im_end|>"),
-    "switched": (("<|im_start|>", "<|im_end|>"), "<|im_end|>"),
-    "dated": (("<|begin|>", "<|head|>", "<|/head|>", "<|eot|>"), "<|eot|>"),
-    "no_system": (("<bos>", "<turn>", "<end>"), "<end>"),
-    "system_in_last": (("<s>", "[INST]", "[/INST]", "</s>"), "</s>"),
-    "two_ends": (("<s>", "<|user|>", "<|assistant|>", "<|end|>", "<|eos|>"), "<|eos|>"),
-    "marked": (("<|im_start|>", "<|im_end|>"), "<|im_end|>"),
-    "opens_thinking": (("<bos>", "<U>", "<A>", "<eos>"), "<eos>"),
-    "empty_thought": (("<turn>", "<end>"), "<end>"),
-}
-ONE = (Message("user", "2+2?"),)
-TALK = (Message("user", "2+2?"), Message("assistant", "4"), Message("user", "+1?"))
-CALL = {"type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 2}'}}
-
-
-def tokenizer_of(kind: str, **settings: Any) -> Any:
-    specials, eos = KINDS[kind]
-    template = (TEMPLATES / f"{kind}.jinja").read_text(encoding="utf-8")
-    return byte_level(template, specials, eos, ChatSettings(**settings))
-
-
-def stops_of(kind: str, tokenizer: Any) -> frozenset[int]:
-    more = {"<|end|>"} if kind == "two_ends" else set()
-    return frozenset(map(tokenizer.convert_tokens_to_ids, {KINDS[kind][1], *more}))
+from holdfast.types import Example, Message
 
 
 def trained(kind: str, tokenizer: Any, example: Example, **how: Any) -> list[str]:

@@ -99,7 +99,7 @@ def _unread(
         known |= tools.variables if tools else frozenset()
     for name in kwargs:
         if name not in known:
-            own = sorted(known - GIVEN - {"raise_exception", "namespace", "range", "strftime_now"})
+            own = sorted(known - GIVEN)
             raise ModelError(
                 f"the chat template never reads {name!r}{nearest(name, own)}",
                 where=f"model.template_kwargs.{name}",

@@ -49,7 +49,7 @@ class ChatTemplate:
 
     @cached_property
     def variables(self) -> frozenset[str]:
-        """The names that it reads from outside, those of functions included."""
+        """The names that it reads from outside, without the sandbox's own functions."""
         from jinja2 import meta
 
         return frozenset(meta.find_undeclared_variables(self._parsed()))
@@ -57,7 +57,7 @@ class ChatTemplate:
     @property
     def reads_clock(self) -> bool:
         """Whether it asks for today's date."""
-        return CLOCK in self.variables
+        return re.search(rf"\b{CLOCK}\b", self.text) is not None
 
     def dated(self) -> str:
         """Its text with every call of the clock replaced by what it is told."""
