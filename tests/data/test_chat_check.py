@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from fixtures.chat_tokenizers import CALL, ONE, TALK, byte_level, stops_of, tokenizer_of
 
-from holdfast.data.chat_check import Learned, about_template, check_asked, check_learned
+from holdfast.data.chat_check import Learned, about_template, check_learned
+from holdfast.data.shown import check_asked
 from holdfast.errors import DataError, ModelError
 from holdfast.types import Example, Message
 

@@ -1,6 +1,6 @@
 """Checks, before anything is written, that the models' chat templates show all that is asked.
 
-Only tokenizers are loaded. What is checked is in `holdfast.data.chat_check`.
+Only tokenizers are loaded; `holdfast.data.chat_check` and `holdfast.data.shown` do the looking.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from holdfast import models
-from holdfast.data.chat_check import Learned, about_template, check_asked, check_learned
+from holdfast.data.chat_check import Learned, about_template, check_learned
+from holdfast.data.shown import check_asked
 from holdfast.errors import HoldfastError
 from holdfast.models import ModelRef, external
 from holdfast.study.session import Session
