@@ -108,9 +108,10 @@ def plan(request: Request, runs_dir: Path) -> Comparison:
         UsageError: anything wrong with models, files, tasks or their data.
     """
     base, tuned = contestants.models(request)
-    every = {BASE: base, **tuned}
     name = request.name or contestants.run_name(base, list(tuned))
     study, target = study_of(request, base.source, name)
+    base, tuned = contestants.asked_alike(base, tuned, study)
+    every = {BASE: base, **tuned}
     check_rule(study.ship, study.tasks, SOURCE)
     kinds = {
         who: SOURCE if request.replies else external.engine_of(one.ref, study.answer.engine)

@@ -204,7 +204,7 @@ def _look(model: ExternalModel) -> dict[str, str]:
     }
     if model.ref.adapter and (Path(model.ref.adapter) / "tokenizer_config.json").is_file():
         try:
-            own = models.load_tokenizer(ModelRef(model.ref.adapter))
+            own = models.load_tokenizer(ModelRef(model.ref.adapter, chat=model.ref.chat))
             found["own_template"] = store.fingerprint(chat.prompt_text(own, PROBE))
         except ModelError:
             pass  # none that could be used instead

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from holdfast.config.section import Section
 
@@ -33,3 +33,15 @@ class ModelSpec(Section):
     and after training alike. `auto`: off where there is a switch."""
     date: datetime.date = datetime.date(2024, 7, 26)
     """What a template that reads the clock is told, in training and asking, today and tomorrow."""
+
+    @model_validator(mode="after")
+    def _one_switch(self) -> Self:
+        for name in ("enable_thinking", "thinking"):
+            if name in self.template_kwargs and self.thinking != "auto":
+                said = self.template_kwargs[name]
+                if bool(said) != self.thinking:
+                    raise ValueError(
+                        f"thinking is {str(self.thinking).lower()} and template_kwargs.{name} is "
+                        f"{str(said).lower()}; give one of them"
+                    )
+        return self

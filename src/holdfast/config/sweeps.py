@@ -20,8 +20,8 @@ from holdfast.types import BASE
 EQUAL = {
     "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
     "global_batch_size", "keep_shortest", "max_length", "overlong", "completion_only_loss",
-    "cut_template_header", "checkpoints", "save_steps", "logging_steps", "save_total_limit",
-    "method",
+    "train_on", "cut_template_header", "checkpoints", "save_steps", "logging_steps",
+    "save_total_limit", "method",
 }  # fmt: skip
 """Settings of `train` that are the budget, or must not differ for arms to be comparable."""
 LISTS = {"lora.target_modules", "lora.layers"}

@@ -87,6 +87,8 @@ class TrainSpec(Section):
     """Batch examples of similar length together."""
     completion_only_loss: bool = True
     """Train on the answer only; false: on the whole conversation."""
+    train_on: Literal["last", "all"] = "last"
+    """Which answers of a conversation are learned: the last one, or every turn of the model."""
     cut_template_header: bool = False
     """Only to reproduce the course's starter: in training, but not when asked, leave out the
     template's system header, up to and including the first end-of-turn token."""

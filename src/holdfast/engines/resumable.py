@@ -206,4 +206,3 @@ def score(
     used = [known[mark] for mark in dict.fromkeys(marks)]
     usage = Usage(round(sum(row["read"] for row in used)), 0, sum(row["seconds"] for row in used))
     return [known[mark]["nll"] for mark in marks], usage
-

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.config import LAB, LAB_FOLDER, ModelSpec
+from holdfast.data import chat_settings
 from holdfast.environment import install_command
 from holdfast.errors import RELATIVE, MissingDependency, ModelError
 from holdfast.models.files import check_folder, sampled_hash
@@ -26,6 +27,7 @@ __all__ = [
     "LAB",
     "LAB_FOLDER",
     "ModelRef",
+    "chat_settings_of",
     "describe_device",
     "empty_cache",
     "identity",
@@ -43,19 +45,24 @@ def reference(spec: ModelSpec) -> ModelRef:
     Raises:
         ModelError: a local folder that lacks what is needed (`check_folder`).
     """
-    chat = _chat_settings(spec)
+    chat = chat_settings_of(spec)
     if spec.id == LAB:
         return ModelRef(str(LAB_FOLDER), chat=chat)
     if spec.id.startswith((".", "/", "~")) or Path(spec.id).expanduser().is_dir():
         folder = Path(spec.id).expanduser()
-        check_folder(folder)
+        check_folder(folder, chats=chat.template is None)
         return ModelRef(str(folder), None, None, spec.trust_remote_code, chat=chat)
     if spec.id.count("/") > 1:
         raise ModelError("is neither a folder nor a hub id", where=spec.id, remedy="check the path")
     return ModelRef(spec.id, spec.revision, None, spec.trust_remote_code, chat=chat)
 
 
-def _chat_settings(spec: ModelSpec) -> ChatSettings:
+def chat_settings_of(spec: ModelSpec) -> ChatSettings:
+    """How a study has its models' chat templates used; reads the template's file.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
     text = spec.chat_template
     if text is not None and "{" not in text:  # no template is without; so it names a file
         file = Path(text).expanduser()
@@ -133,6 +140,8 @@ def require_torch() -> Any:
 def load_tokenizer(ref: ModelRef, chats: bool = True) -> PreTrainedTokenizerBase:
     """The model's tokenizer, padded on the left; without a pad token of its own it pads with eos.
 
+    The study's template and its settings are attached to it (`data.chat_settings`).
+
     Padding is masked and has no loss, so that is safe: real end-of-turn tokens keep their labels.
 
     Args:
@@ -149,11 +158,12 @@ def load_tokenizer(ref: ModelRef, chats: bool = True) -> PreTrainedTokenizerBase
         tokenizer = AutoTokenizer.from_pretrained(ref.base, **ref.loading())
     except Exception as error:  # a torn tokenizer.json raises whatever its reader stumbles over
         raise _not_loaded(ref, "tokenizer", error) from error
+    chat_settings.attach(tokenizer, ref.chat)
     if chats and not tokenizer.chat_template:
         raise ModelError(
             "its tokenizer has no chat template",
             where=ref.base,
-            remedy="use the instruction-tuned model, or add a chat_template.jinja to the folder",
+            remedy="use the instruction-tuned model, or give a template in model.chat_template",
         )
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:

@@ -48,7 +48,7 @@ def check_folder(folder: Path, chats: bool = True) -> None:
         raise ModelError(
             "its tokenizer has no chat template, so it is unclear how a conversation looks to it",
             where=where,
-            remedy="use the instruction-tuned model, or put its template into chat_template.jinja",
+            remedy="use the instruction-tuned model, or give a template in model.chat_template",
         )
 
 

@@ -189,8 +189,8 @@ class Plan:
         folder = str(self.folder / self.made_in(point))
         remote = self.model.trust_remote_code
         if self.study.train.method == "full":
-            return ModelRef(folder, None, None, remote)
-        return ModelRef(self.model.base, self.model.revision, folder, remote, point.scale)
+            return ModelRef(folder, None, None, remote, chat=self.model.chat)
+        return replace(self.model, adapter=folder, scale=point.scale)
 
     def made_in(self, point: Point) -> str:
         """The folder of a point's weights below the run folder."""

@@ -53,7 +53,7 @@ BUDGET = "budget"
 SAID_ELSEWHERE = {  # no bearing on the weights, or part of the identity in its resolved form
     "gradient_checkpointing", "logging_steps", "checkpoints", "save_steps", "global_batch_size",
     "gradient_accumulation_steps", "num_train_epochs", "max_steps", "keep_shortest",
-    "save_total_limit", "cut_template_header",
+    "save_total_limit", "cut_template_header", "train_on",
 }  # fmt: skip
 
 
@@ -136,7 +136,14 @@ def _data_identity(session: Session, kind: str) -> dict[str, object]:
         "batch_size": [train.per_device_train_batch_size, train.accumulation],
         "completion_only_loss": train.completion_only_loss,
         "max_length": [train.max_length, train.overlong],
-    } | ({"cut_template_header": True} if train.cut_template_header else {})
+    } | {
+        key: value
+        for key, value in (
+            ("cut_template_header", train.cut_template_header),
+            ("train_on", train.train_on),
+        )
+        if value not in (False, "last")
+    }
 
 
 def _budget(session: Session, folder: Path) -> Mapping[str, object]:

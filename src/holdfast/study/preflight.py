@@ -17,6 +17,7 @@ from holdfast.memory.planner.candidates import shared_by
 from holdfast.runs import store
 from holdfast.runs.plan import NOTICES
 from holdfast.study import asking
+from holdfast.study.chats import check_chats
 from holdfast.study.session import Session
 from holdfast.train.adapters import check_model
 from holdfast.train.arguments import check_settings
@@ -100,4 +101,4 @@ def _in_arm(name: str) -> Iterator[None]:
         raise
 
 
-CHECKS: tuple[Check, ...] = (_training, _asking, _precision, _idle_gpus)
+CHECKS: tuple[Check, ...] = (check_chats, _training, _asking, _precision, _idle_gpus)

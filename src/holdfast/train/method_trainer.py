@@ -47,6 +47,7 @@ from holdfast.types import Example
 if TYPE_CHECKING:
     from transformers import Trainer
 
+AS_ASKED = {"completion_only_loss": True, "cut_template_header": False, "train_on": "last"}
 MARKS = {"dropped", "kl"}
 """What other loss methods write into an example's `meta` (see `train.data`)."""
 SHARED = (
@@ -106,7 +107,7 @@ def train_with(
     _refuse(examples, job.train, plan, method)
     device = models.pick_device("cpu" if plan and plan.placement == "cpu" else job.device)
     dtype = computed_in(job, device)
-    spec = job.train.model_copy(update={"completion_only_loss": True, "cut_template_header": False})
+    spec = job.train.model_copy(update=AS_ASKED)
     run = _Run(method, replace(job, train=spec), progress, device, dtype, meters)
     try:
         summary = _train(run, examples)

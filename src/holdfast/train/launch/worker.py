@@ -26,7 +26,10 @@ from holdfast.train.meters import Meters
 from holdfast.train.method_trainer import train_with
 from holdfast.types import Example
 
-AS_ASKED = {"max_length": None, "completion_only_loss": True, "cut_template_header": False}
+AS_ASKED = {
+    "max_length": None, "completion_only_loss": True, "cut_template_header": False,
+    "train_on": "last",
+}  # fmt: skip
 """What meters look at: the answer, after the prompt as the model is asked it."""
 
 
