@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast.config import LAB, LAB_FOLDER, ModelSpec
 from holdfast.environment import install_command
 from holdfast.errors import RELATIVE, MissingDependency, ModelError
+from holdfast.memory.model.stored import BNB4, EXPANDED, Stored, stored_in
 from holdfast.models.files import check_folder, sampled_hash
 from holdfast.types import ChatSettings, ModelRef
 
@@ -31,6 +32,7 @@ __all__ = [
     "identity",
     "load_model",
     "load_tokenizer",
+    "not_loaded",
     "pick_device",
     "pick_dtype",
     "reference",
@@ -157,7 +159,7 @@ def load_tokenizer(ref: ModelRef, chats: bool = True) -> PreTrainedTokenizerBase
     try:
         tokenizer = AutoTokenizer.from_pretrained(ref.base, **ref.loading())
     except Exception as error:  # a torn tokenizer.json raises whatever its reader stumbles over
-        raise _not_loaded(ref, "tokenizer", error) from error
+        raise not_loaded(ref, "tokenizer", error) from error
     if chats and not tokenizer.chat_template:
         raise ModelError(
             "its tokenizer has no chat template",
@@ -197,19 +199,43 @@ def load_model(
     from transformers import AutoModelForCausalLM
 
     options: dict[str, object] = {"dtype": dtype, "use_safetensors": True, **ref.loading()}
-    if nf4:
+    held = stored_in(ref.base, ref.revision)
+    if held is not None and held.expands:
+        options["quantization_config"] = _expanded(held)
+    elif nf4 and held is None:
         options["quantization_config"] = _nf4(dtype, shared_out)
+    if nf4 or (held is not None and not held.expands):
         options["device_map"] = {"": 0 if device == "cuda" else "cpu"}
+    if held is not None and held.kind == BNB4 and shared_out:
+        raise ModelError(
+            "its 4-bit weights lie such that they cannot be sharded",
+            where=ref.base,
+            remedy="name the base as it was published in 16 bits, or set hardware.strategy: ddp",
+        )
     if device_map is not None:
         options["device_map"] = dict(device_map)
     try:
         model = AutoModelForCausalLM.from_pretrained(ref.base, **options)
+    except ImportError as error:
+        raise MissingDependency(
+            f"{ref.base} cannot be loaded: {(str(error).strip().splitlines() or ['?'])[0]}",
+            remedy="install that package, or name the base as it was published in 16 bits",
+        ) from error
     except (OSError, ValueError, SafetensorError) as error:
-        raise _not_loaded(ref, "model", error) from error
+        raise not_loaded(ref, "model", error) from error
+    if held is not None and held.expands:
+        model.to(dtype)
     if "device_map" not in options:
         model.to(device)
     model.config.use_cache = True
     return model
+
+
+def _expanded(held: Stored) -> object:
+    """Settings with which weights in few bits are written out when they are loaded."""
+    import transformers
+
+    return getattr(transformers, EXPANDED[held.kind])(dequantize=True)
 
 
 def _nf4(dtype: torch.dtype, shared_out: bool) -> BitsAndBytesConfig:
@@ -230,7 +256,8 @@ def _nf4(dtype: torch.dtype, shared_out: bool) -> BitsAndBytesConfig:
     )
 
 
-def _not_loaded(ref: ModelRef, what: str, error: Exception) -> ModelError:
+def not_loaded(ref: ModelRef, what: str, error: Exception) -> ModelError:
+    """What to say of a model that cannot be loaded: the first line, and what to do about it."""
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if not isinstance(error, OSError | ValueError):
         first = f"{type(error).__name__}: {first}"
