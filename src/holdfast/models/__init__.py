@@ -27,11 +27,13 @@ __all__ = [
     "LAB",
     "LAB_FOLDER",
     "ModelRef",
+    "auto_class",
     "describe_device",
     "empty_cache",
     "identity",
     "load_model",
     "load_tokenizer",
+    "load_whole",
     "not_loaded",
     "pick_device",
     "pick_dtype",
@@ -196,7 +198,6 @@ def load_model(
     """
     require_torch()
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
     options: dict[str, object] = {"dtype": dtype, "use_safetensors": True, **ref.loading()}
     held = stored_in(ref.base, ref.revision)
@@ -215,7 +216,7 @@ def load_model(
     if device_map is not None:
         options["device_map"] = dict(device_map)
     try:
-        model = AutoModelForCausalLM.from_pretrained(ref.base, **options)
+        model = auto_class(ref).from_pretrained(ref.base, **options)
     except ImportError as error:
         raise MissingDependency(
             f"{ref.base} cannot be loaded: {(str(error).strip().splitlines() or ['?'])[0]}",
@@ -229,6 +230,47 @@ def load_model(
         model.to(device)
     model.config.use_cache = True
     return model
+
+
+def load_whole(ref: ModelRef, dtype: torch.dtype) -> PreTrainedModel:
+    """A model on the CPU with all weights written out, however they are stored.
+
+    Raises:
+        ModelError: it cannot be loaded, or its kind of few bits cannot be written out.
+    """
+    model = load_model(ref, dtype, "cpu")
+    if getattr(model, "hf_quantizer", None) is not None:
+        try:
+            model = model.dequantize(dtype)
+        except NotImplementedError as error:
+            raise ModelError(
+                f"its weights cannot be written out: {str(error).split(',')[0]}",
+                where=ref.base,
+                remedy="export with --form adapter, or train on the base in 16 bits",
+            ) from error
+        model = model.to(dtype)
+        model.is_quantized = False
+    if getattr(model.config, "quantization_config", None) is not None:
+        del model.config.quantization_config
+    return model
+
+
+def auto_class(ref: ModelRef) -> Any:
+    """transformers' class for a model: of language models, or of those that read pictures too.
+
+    The second are asked and trained with text alone.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto import modeling_auto
+
+    if ref.gguf is not None or ref.trust_remote_code:
+        return AutoModelForCausalLM
+    kind = AutoConfig.from_pretrained(ref.base, **ref.loading()).model_type
+    language = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    pictures = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    if kind in pictures and kind not in language:
+        return AutoModelForImageTextToText
+    return AutoModelForCausalLM
 
 
 def _expanded(held: Stored) -> object:

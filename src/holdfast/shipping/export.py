@@ -79,7 +79,10 @@ def _adapter(ref: ModelRef, folder: Path) -> None:
 
 
 def _merged(ref: ModelRef, folder: Path) -> None:
-    """Write all weights, in the base's own precision, with tokenizer and chat template."""
+    """Write all weights, in the base's own precision, with tokenizer and chat template.
+
+    A base that lies in few bits is written out first: what is merged into four bits is rounded.
+    """
     if ref.adapter is None:
         for pattern in MODEL_FILES:
             for path in Path(ref.base).glob(pattern):
@@ -91,7 +94,7 @@ def _merged(ref: ModelRef, folder: Path) -> None:
 
     base = ModelRef(ref.base, ref.revision, None, ref.trust_remote_code)
     with loading():
-        model = models.load_model(base, _own_dtype(base), "cpu")
+        model = models.load_whole(base, _own_dtype(base))
         tuned = PeftModel.from_pretrained(model, ref.adapter)
         if ref.scale != 1:
             scale_adapter(tuned, ref.scale)

@@ -72,7 +72,7 @@ def on_meta(ref: ModelRef) -> PreTrainedModel:
         ModelError: transformers cannot make a causal language model of it.
     """
     torch = models.require_torch()
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(ref.base, **ref.loading())
@@ -80,7 +80,7 @@ def on_meta(ref: ModelRef) -> PreTrainedModel:
             if getattr(part, "quantization_config", None) is not None:
                 del part.quantization_config  # the kinds of layers are looked at, not their bits
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(
+            return models.auto_class(ref).from_config(
                 config, trust_remote_code=ref.trust_remote_code
             )
     except Exception as error:  # a torn or foreign configuration raises whatever it likes

@@ -63,7 +63,7 @@ def settings(model: PreTrainedModel, spec: TrainSpec) -> tuple[PeftConfig, Targe
     if lora.variant == "oft":
         return OFTConfig(r=0, oft_block_size=lora.r, **common), targets
     if lora.variant == "osf":
-        kept = {f"{re.escape(name)}$": min(module.weight.shape) - lora.r
+        kept = {f"{re.escape(name)}$": min(_sizes(module)) - lora.r
                 for name, module in targets.modules.items()}  # fmt: skip
         return OSFConfig(rank_pattern=kept, **common), targets
     halves = 2 if lora.variant == "corda" else 1
@@ -86,10 +86,18 @@ def settings(model: PreTrainedModel, spec: TrainSpec) -> tuple[PeftConfig, Targe
     return config, replace(targets, notices=(*targets.notices, *notices))
 
 
+def _sizes(module: torch.nn.Module) -> tuple[int, int]:
+    """Inputs and outputs of a matrix, whatever its bits and whichever way round it lies."""
+    if hasattr(module, "in_features"):
+        return module.in_features, module.out_features
+    n_in, n_out = module.weight.shape[:2]
+    return n_in, n_out
+
+
 def _check_ranks(targets: Targets, lora: LoraSpec) -> None:
     """Refuse a rank that a matrix cannot have."""
     for name, module in targets.modules.items():
-        n_out, n_in = module.weight.shape[:2]
+        n_in, n_out = _sizes(module)
         if lora.variant == "oft" and n_in % lora.r:
             raise _rank(f"blocks of {lora.r} do not divide the {n_in} inputs of {name}",
                         "for OFT choose a power of two, such as 32")  # fmt: skip

@@ -295,12 +295,15 @@ class _Choice:
                 raise self._no_such(f"called {name!r}{nearest(name, map(_last, self.linear))}")
 
     def _no_such(self, what: str) -> StudyError:
-        there = sorted({_last(name) for name in [*self.linear, *self._short(self.stacked)]})
+        there = sorted({_last(name) for name in self.linear})
         example = next(iter(self.linear), "")
+        more = f"; a whole name is {example}" if example else ""
+        if self.stacked:
+            more += f"; stacked experts ({_some(self._short(self.stacked))}) go under target_parameters"
         return StudyError(
             f"the model has no matrix {what}",
             where="train.lora.target_modules",
-            remedy=f"it has {', '.join(there)}" + (f"; a whole name is {example}" if example else ""),
+            remedy=f"it has {', '.join(there)}{more}",
         )
 
     def _left_over(self) -> str:
