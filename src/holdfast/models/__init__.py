@@ -7,6 +7,7 @@ no remote code unless asked for) are decided in one place.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast.config import LAB, LAB_FOLDER, ModelSpec
 from holdfast.environment import install_command
 from holdfast.errors import RELATIVE, MissingDependency, ModelError
-from holdfast.memory.model.stored import BNB4, EXPANDED, Stored, stored_in
+from holdfast.memory.model.stored import BNB4, BNB8, EXPANDED, Stored, stored_in
 from holdfast.models.files import check_folder, sampled_hash
 from holdfast.types import ChatSettings, ModelRef
 
@@ -215,6 +216,8 @@ def load_model(
         )
     if device_map is not None:
         options["device_map"] = dict(device_map)
+    if held is not None and held.kind == BNB8:  # it would say of every product that it casts
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     try:
         model = auto_class(ref).from_pretrained(ref.base, **options)
     except ImportError as error:
@@ -250,9 +253,22 @@ def load_whole(ref: ModelRef, dtype: torch.dtype) -> PreTrainedModel:
             ) from error
         model = model.to(dtype)
         model.is_quantized = False
+        _forget_packing(model)
     if getattr(model.config, "quantization_config", None) is not None:
         del model.config.quantization_config
     return model
+
+
+def _forget_packing(model: PreTrainedModel) -> None:
+    """Drop the steps that unpacked the weights: saving would take them backwards, and has none."""
+    kept = []
+    for step in getattr(model, "_weight_conversions", None) or ():
+        try:
+            step.reverse_transform()
+        except NotImplementedError:
+            continue
+        kept.append(step)
+    model._weight_conversions = kept or None
 
 
 def auto_class(ref: ModelRef) -> Any:

@@ -28,7 +28,7 @@ def settings(model: PreTrainedModel, lora: LoraSpec) -> tuple[dict[str, Any], li
     """
     tied = bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False))
     _check_modules(model, lora)
-    _check_tokens(model, lora)
+    _check_tokens(model, lora, tied)
     found: dict[str, Any] = {"modules_to_save": list(lora.modules_to_save) or None}
     notices = []
     if lora.trainable_token_indices:
@@ -55,7 +55,14 @@ def _check_modules(model: PreTrainedModel, lora: LoraSpec) -> None:
             )
 
 
-def _check_tokens(model: PreTrainedModel, lora: LoraSpec) -> None:
+def _check_tokens(model: PreTrainedModel, lora: LoraSpec, tied: bool) -> None:
+    if tied and lora.trainable_token_indices:
+        raise StudyError(
+            "the output head is the embedding in this model, and the loss reads its weight without "
+            "the rows that are trained",
+            where="train.lora.trainable_token_indices",
+            remedy="train the embedding whole: modules_to_save: [embed_tokens]",
+        )
     rows = model.get_input_embeddings().weight.shape[0]
     beyond = [token for token in lora.trainable_token_indices if token >= rows]
     if beyond:
