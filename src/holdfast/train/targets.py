@@ -299,7 +299,9 @@ class _Choice:
         example = next(iter(self.linear), "")
         more = f"; a whole name is {example}" if example else ""
         if self.stacked:
-            more += f"; stacked experts ({_some(self._short(self.stacked))}) go under target_parameters"
+            more += (
+                f"; stacked experts ({_some(self._short(self.stacked))}) go under target_parameters"
+            )
         return StudyError(
             f"the model has no matrix {what}",
             where="train.lora.target_modules",
@@ -402,7 +404,9 @@ def _is_linear(module: torch.nn.Module) -> bool:
     """A matrix; quantised ones of other libraries are no `nn.Linear`, but hold `qweight`."""
     import torch
 
-    return isinstance(module, torch.nn.Linear) or _is_transposed(module) or hasattr(module, "qweight")
+    return (
+        isinstance(module, torch.nn.Linear) or _is_transposed(module) or hasattr(module, "qweight")
+    )
 
 
 def _fits(module: torch.nn.Module) -> bool:

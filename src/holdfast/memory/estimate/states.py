@@ -102,7 +102,11 @@ def states(shape: Shape, work: Workload, method: str) -> States:
     quantized = method == "qlora"
     layer = each * shape.layer_parameters
     layer += sum(
-        one.count * (_stored_bytes(shape, one.n_in * one.n_out, quantized, each) - each * one.n_in * one.n_out)
+        one.count
+        * (
+            _stored_bytes(shape, one.n_in * one.n_out, quantized, each)
+            - each * one.n_in * one.n_out
+        )
         for one in shape.linears
     )
     embedding = each * shape.embedding_parameters

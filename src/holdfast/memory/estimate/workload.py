@@ -39,6 +39,8 @@ class Workload:
         bf16: compute in bfloat16, where the GPU does.
         variant: of the adapters; see `holdfast.config.LoraSpec`.
         layers: only these decoder layers have adapters; None: all.
+        whole: names of modules that are trained whole beside the adapters.
+        tokens: rows of the embedding that are trained.
         method_overhead: what the arm's methods take on top.
     """
 
@@ -60,6 +62,8 @@ class Workload:
     bf16: bool = True
     variant: Variant = "lora"
     layers: tuple[int, ...] | None = None
+    whole: tuple[str, ...] = ()
+    tokens: int = 0
     method_overhead: MethodOverhead = NOTHING
 
     def __post_init__(self) -> None:
@@ -138,6 +142,8 @@ def from_training(
         bf16=train.bf16 is not False,
         variant=train.lora.variant,
         layers=train.lora.layers,
+        whole=train.lora.modules_to_save,
+        tokens=len(train.lora.trainable_token_indices),
         method_overhead=overhead,
     )
 

@@ -2,8 +2,8 @@
 
 Counted from transformers 5.23's modelling code, and checked against it tensor by tensor in the
 tests. Mixtures of experts keep each layer's experts in two three-dimensional parameters instead of
-`nn.Linear`s: bitsandbytes leaves those in 16 bits, whereas PEFT 0.21 does adapt them, and the
-router, under "all-linear" (`Shape.fused`).
+`nn.Linear`s: bitsandbytes leaves those in 16 bits, whereas PEFT 0.21 does adapt them under
+"all-linear" (`Shape.fused`); the router, which it would adapt too, is left as it is.
 """
 
 from __future__ import annotations
