@@ -6,6 +6,7 @@ the base's own stay as they are, so the adapter switched off is the base.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from holdfast.config import LoraSpec
@@ -39,6 +40,22 @@ def settings(model: PreTrainedModel, lora: LoraSpec) -> tuple[dict[str, Any], li
         found["ensure_weight_tying"] = True
         notices.append("the output head is the embedding in this model: both are trained as one")
     return found, notices
+
+
+def check_tied(model: PreTrainedModel, adapted: Iterable[str]) -> None:
+    """Refuse an adapter on an embedding that is the head too: merged, it would change both.
+
+    Raises:
+        StudyError: naming the embedding.
+    """
+    text = model.config.get_text_config()
+    name = _name_of(model, model.get_input_embeddings())
+    if getattr(text, "tie_word_embeddings", False) and name in set(adapted):
+        raise StudyError(
+            f"{name} is the output head too in this model, and an adapter would change only one",
+            where="train.lora.target_modules",
+            remedy=f"train it whole: modules_to_save: [{name.rpartition('.')[2]}]",
+        )
 
 
 def _check_modules(model: PreTrainedModel, lora: LoraSpec) -> None:
