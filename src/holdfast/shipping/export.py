@@ -15,7 +15,7 @@ from holdfast.errors import HoldfastError
 from holdfast.memory.out_of_memory import loading
 from holdfast.methods.scale import scaled_adapter
 from holdfast.models import ModelRef
-from holdfast.models.peft_adapter import scale_adapter
+from holdfast.models.peft_adapter import load_adapter, scale_adapter
 from holdfast.runs import store
 
 Form = Literal["adapter", "merged", "nf4"]
@@ -89,13 +89,10 @@ def _merged(ref: ModelRef, folder: Path) -> None:
                 if path.name not in NOT_MODEL:
                     shutil.copyfile(path, folder / path.name)
         return
-    models.require_torch()
-    from peft import PeftModel
-
     base = ModelRef(ref.base, ref.revision, None, ref.trust_remote_code)
     with loading():
         model = models.load_whole(base, _own_dtype(base))
-        tuned = PeftModel.from_pretrained(model, ref.adapter)
+        tuned = load_adapter(model, ref.adapter)
         if ref.scale != 1:
             scale_adapter(tuned, ref.scale)
         try:

@@ -124,6 +124,7 @@ class _Choice:
                        "they stay as they are, unless train.lora.target_parameters names them "
                        "(with dropout: 0)", self.stacked)  # fmt: skip
         found = {name: self.all[name] for name in self.all if name in set(chosen)}
+        self._check_patterns([*found, *parameters])
         return Targets(
             found,
             tuple(self._short(parameters)),
@@ -276,6 +277,17 @@ class _Choice:
                 remedy=f"its layers are numbered {min(there, default=0)} to "
                 f"{max(there, default=0)}",
             )
+
+    def _check_patterns(self, adapted: Sequence[str]) -> None:
+        """Refuse a rank or scale for what has no adapter; PEFT would pass it over."""
+        for setting in ("rank_pattern", "alpha_pattern"):
+            for key in getattr(self.lora, setting):
+                if not any(self._full(rf"(.*\.)?({key})", name, setting) for name in adapted):
+                    raise StudyError(
+                        f"{key!r} means nothing that has an adapter",
+                        where=f"train.lora.{setting}",
+                        remedy=f"adapters are on {_some(sorted({_last(one) for one in adapted}))}",
+                    )
 
     def _unknown(
         self, asked: str | Sequence[str], chosen: Iterable[str], parameters: Iterable[str]
