@@ -14,6 +14,7 @@ from holdfast.analysis.agreement import agreement
 from holdfast.analysis.arrays import Measured
 from holdfast.analysis.caveats import UNSCORED_LIMIT
 from holdfast.analysis.results import Agreement, ArmInfo, Meter, PairAgreement, ReplyShown, TaskInfo
+from holdfast.errors import ModelError
 from holdfast.grading.answer import QUESTIONS, read_replies
 from holdfast.grading.grade import read_readings
 from holdfast.grading.judge import read_verdicts
@@ -333,10 +334,18 @@ def cost_of(
         shared_seconds=round(
             sum(record["seconds"] for record in records) + data["spent"]["seconds"], 1
         ),
-        flops=passes * read_shape(plan.model.base, plan.model.revision).active_parameters,
+        flops=passes * _active_parameters(plan),
         tokens=round(tokens),
         generated_tokens=round(written + sum(one["written"] for one in spent)),
     )
+
+
+def _active_parameters(plan: Plan) -> int:
+    """Of the model under test; 0 where its configuration does not say."""
+    try:
+        return read_shape(plan.model.base, plan.model.revision).active_parameters
+    except ModelError:
+        return 0
 
 
 def _seconds(folder: Path) -> float:

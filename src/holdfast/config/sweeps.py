@@ -24,7 +24,13 @@ EQUAL = {
     "save_total_limit", "method",
 }  # fmt: skip
 """Settings of `train` that are the budget, or must not differ for arms to be comparable."""
-LISTS = {"lora.target_modules", "lora.layers"}
+LISTS = {
+    f"lora.{name}"
+    for name in (
+        "target_modules", "layers", "exclude_modules", "target_parameters", "layers_pattern",
+        "modules_to_save", "trainable_token_indices",
+    )
+}  # fmt: skip
 """Settings that are lists themselves; a sweep over them is a list of lists."""
 KINDS = (ALL_LINEAR, *PRESETS)
 """Names of many matrices at once; a list of them is a sweep all the same."""
@@ -147,7 +153,7 @@ def _sweep(
 def _flat(train: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     flat: dict[str, object] = {}
     for key, value in train.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and not key.endswith("_pattern"):
             flat |= _flat(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value

@@ -6,36 +6,13 @@ from typing import Literal, Self
 
 from pydantic import AliasChoices, Field, model_validator
 
+from holdfast.config.lora import LoraSpec
 from holdfast.config.section import Section
 
 ANY_PRECISION: tuple[Literal["bfloat16", "float16", "float32"], ...] = (
     "bfloat16", "float16", "float32",
 )  # fmt: skip
 """What may be computed in where nobody says; the best first."""
-
-
-class LoraSpec(Section):
-    """Low-rank adapters."""
-
-    r: int = Field(16, ge=1, validation_alias=AliasChoices("r", "lora_r", "rank"))
-    """Rank. [lora_r, rank]"""
-    alpha: int = Field(16, ge=1, validation_alias=AliasChoices("alpha", "lora_alpha"))
-    """Scale: the update is multiplied by alpha / r. [lora_alpha]"""
-    dropout: float = Field(
-        0.05, ge=0, lt=1, validation_alias=AliasChoices("dropout", "lora_dropout")
-    )
-    """Dropout on the adapter's input. [lora_dropout]"""
-    target_modules: str | tuple[str, ...] = "all-linear"
-    """Which matrices: `all-linear`, `attention`, `mlp`, or a list such as [q_proj, v_proj]."""
-    layers: tuple[int, ...] | None = None
-    """Only these decoder layers, counted from 0; left out: all."""
-    variant: Literal["lora", "rslora", "dora", "oft", "osf", "corda"] = "lora"
-    """Which of PEFT's ways: plain LoRA, rank-stabilised, DoRA, orthogonal (OFT), OSF, CorDA."""
-
-    @property
-    def adds(self) -> bool:
-        """Whether what is saved is added to the weights, so that it can be scaled and merged."""
-        return self.variant in ("lora", "rslora", "corda")
 
 
 class TrainSpec(Section):

@@ -32,7 +32,7 @@ from holdfast.memory.out_of_memory import (
     unrecoverable,
 )
 from holdfast.models import ModelRef, precision
-from holdfast.models.peft_adapter import load_adapter, scale_adapter
+from holdfast.models.peft_adapter import load_adapter, scale_adapter, take_off
 from holdfast.progress import Progress, Silent
 from holdfast.types import Example, Reply
 
@@ -307,7 +307,7 @@ class HFEngine(Engine):
         if wanted == self._adapter:
             return self._tuned if adapter else self._plain()
         if self._tuned is not None:
-            self._base, self._tuned, self._adapter = self._tuned.unload(), None, None
+            self._base, self._tuned, self._adapter = take_off(self._tuned), None, None
         if adapter is None:
             return self._plain()
         with loading():

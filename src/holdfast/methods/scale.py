@@ -73,6 +73,9 @@ def scaled_adapter(folder: Path, factor: float, to: Path) -> None:
     Raises:
         ModelError: no such adapter, or one that is no plain product.
     """
+    if lora_files.adds_elsewhere(folder):
+        lora_files.write_scaled(folder, factor, to)
+        return
     config, products = lora_files.read(folder)
     lora_files.write(to, config, {name: (a, b * factor) for name, (a, b) in products.items()})
 

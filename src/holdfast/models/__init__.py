@@ -7,6 +7,7 @@ no remote code unless asked for) are decided in one place.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ from holdfast.config import LAB, LAB_FOLDER, ModelSpec
 from holdfast.data import chat_settings
 from holdfast.environment import install_command
 from holdfast.errors import RELATIVE, MissingDependency, ModelError
+from holdfast.memory.model.stored import BNB4, BNB8, EXPANDED, Stored, stored_in
 from holdfast.models.files import check_folder, sampled_hash
 from holdfast.types import ChatSettings, ModelRef
 
@@ -27,12 +29,15 @@ __all__ = [
     "LAB",
     "LAB_FOLDER",
     "ModelRef",
+    "auto_class",
     "chat_settings_of",
     "describe_device",
     "empty_cache",
     "identity",
     "load_model",
     "load_tokenizer",
+    "load_whole",
+    "not_loaded",
     "pick_device",
     "reference",
     "require_torch",
@@ -157,7 +162,7 @@ def load_tokenizer(ref: ModelRef, chats: bool = True) -> PreTrainedTokenizerBase
     try:
         tokenizer = AutoTokenizer.from_pretrained(ref.base, **ref.loading())
     except Exception as error:  # a torn tokenizer.json raises whatever its reader stumbles over
-        raise _not_loaded(ref, "tokenizer", error) from error
+        raise not_loaded(ref, "tokenizer", error) from error
     chat_settings.attach(tokenizer, ref.chat)
     if chats and not tokenizer.chat_template:
         raise ModelError(
@@ -195,22 +200,101 @@ def load_model(
     """
     require_torch()
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
     options: dict[str, object] = {"dtype": dtype, "use_safetensors": True, **ref.loading()}
-    if nf4:
+    held = stored_in(ref.base, ref.revision)
+    if held is not None and held.expands:
+        options["quantization_config"] = _expanded(held)
+    elif nf4 and held is None:
         options["quantization_config"] = _nf4(dtype, shared_out)
+    if nf4 or (held is not None and not held.expands):
         options["device_map"] = {"": 0 if device == "cuda" else "cpu"}
+    if held is not None and held.kind == BNB4 and shared_out:
+        raise ModelError(
+            "its 4-bit weights lie such that they cannot be sharded",
+            where=ref.base,
+            remedy="name the base as it was published in 16 bits, or set hardware.strategy: ddp",
+        )
     if device_map is not None:
         options["device_map"] = dict(device_map)
+    if held is not None and held.kind == BNB8:  # it would say of every product that it casts
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     try:
-        model = AutoModelForCausalLM.from_pretrained(ref.base, **options)
+        model = auto_class(ref).from_pretrained(ref.base, **options)
+    except ImportError as error:
+        raise MissingDependency(
+            f"{ref.base} cannot be loaded: {(str(error).strip().splitlines() or ['?'])[0]}",
+            remedy="install that package, or name the base as it was published in 16 bits",
+        ) from error
     except (OSError, ValueError, SafetensorError) as error:
-        raise _not_loaded(ref, "model", error) from error
+        raise not_loaded(ref, "model", error) from error
+    if held is not None and held.expands:
+        model.to(dtype)
     if "device_map" not in options:
         model.to(device)
     model.config.use_cache = True
     return model
+
+
+def load_whole(ref: ModelRef, dtype: torch.dtype) -> PreTrainedModel:
+    """A model on the CPU with all weights written out, however they are stored.
+
+    Raises:
+        ModelError: it cannot be loaded, or its kind of few bits cannot be written out.
+    """
+    model = load_model(ref, dtype, "cpu")
+    if getattr(model, "hf_quantizer", None) is not None:
+        try:
+            model = model.dequantize(dtype)
+        except NotImplementedError as error:
+            raise ModelError(
+                f"its weights cannot be written out: {str(error).split(',')[0]}",
+                where=ref.base,
+                remedy="export with --form adapter, or train on the base in 16 bits",
+            ) from error
+        model = model.to(dtype)
+        model.is_quantized = False
+        _forget_packing(model)
+    if getattr(model.config, "quantization_config", None) is not None:
+        del model.config.quantization_config
+    return model
+
+
+def _forget_packing(model: PreTrainedModel) -> None:
+    """Drop the steps that unpacked the weights: saving would take them backwards, and has none."""
+    kept = []
+    for step in getattr(model, "_weight_conversions", None) or ():
+        try:
+            step.reverse_transform()
+        except NotImplementedError:
+            continue
+        kept.append(step)
+    model._weight_conversions = kept or None
+
+
+def auto_class(ref: ModelRef) -> Any:
+    """transformers' class for a model: of language models, or of those that read pictures too.
+
+    The second are asked and trained with text alone.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto import modeling_auto
+
+    if ref.gguf is not None or ref.trust_remote_code:
+        return AutoModelForCausalLM
+    kind = AutoConfig.from_pretrained(ref.base, **ref.loading()).model_type
+    language = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    pictures = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    if kind in pictures and kind not in language:
+        return AutoModelForImageTextToText
+    return AutoModelForCausalLM
+
+
+def _expanded(held: Stored) -> object:
+    """Settings with which weights in few bits are written out when they are loaded."""
+    import transformers
+
+    return getattr(transformers, EXPANDED[held.kind])(dequantize=True)
 
 
 def _nf4(dtype: torch.dtype, shared_out: bool) -> BitsAndBytesConfig:
@@ -231,7 +315,8 @@ def _nf4(dtype: torch.dtype, shared_out: bool) -> BitsAndBytesConfig:
     )
 
 
-def _not_loaded(ref: ModelRef, what: str, error: Exception) -> ModelError:
+def not_loaded(ref: ModelRef, what: str, error: Exception) -> ModelError:
+    """What to say of a model that cannot be loaded: the first line, and what to do about it."""
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if not isinstance(error, OSError | ValueError):
         first = f"{type(error).__name__}: {first}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
+PRODUCT, SECOND = re.compile(r"\.lora_(embedding_)?[AB]\b"), re.compile(r"\.lora_(embedding_)?B\b")
+"""Names of both factors of a product, and of the second."""
 
 Factors: TypeAlias = "Mapping[str, tuple[torch.Tensor, torch.Tensor]]"
 """Name of a module in the base to its A, shape (r, in), and s·B, shape (out, r), in float32."""
@@ -80,6 +83,35 @@ def write(folder: Path, config: Mapping[str, object], factors: Factors) -> None:
     }  # fmt: skip
     text = json.dumps(settings, indent=2, sort_keys=True)
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+def adds_elsewhere(folder: Path) -> bool:
+    """Whether an adapter adds products, but to stacked experts or an embedding as well."""
+    from safetensors import safe_open
+
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        return False
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if config.get("peft_type") != "LORA" or config.get("use_dora"):
+        return False
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        names = list(file.keys())
+    if not names or not all(PRODUCT.search(name) for name in names):
+        return False
+    return bool(config.get("target_parameters")) or any("lora_embedding" in one for one in names)
+
+
+def write_scaled(folder: Path, factor: float, to: Path) -> None:
+    """Write such an adapter with a share of its change: every B times the factor."""
+    from safetensors.torch import load_file, save_file
+
+    to.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: one * factor if SECOND.search(name) else one
+        for name, one in load_file(folder / WEIGHTS).items()
+    }
+    save_file(tensors, to / WEIGHTS, {"format": "pt"})
+    (to / CONFIG).write_text((folder / CONFIG).read_text(encoding="utf-8"), encoding="utf-8")
 
 
 def _settings(folder: Path) -> dict[str, Any]:

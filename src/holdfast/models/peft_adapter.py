@@ -132,6 +132,19 @@ def load_adapter(model: PreTrainedModel, adapter: str) -> PeftModel:
         ) from error
 
 
+def take_off(model: PeftModel) -> PreTrainedModel:
+    """The base again, without the adapter; with modules that the adapter brought, its own ones.
+
+    PEFT 0.21 would leave those in the base (`modules_to_save`) while the adapter is active.
+    """
+    from peft.utils import ModulesToSaveWrapper
+
+    if any(isinstance(one, ModulesToSaveWrapper) for one in model.modules()):
+        for name in list(model.peft_config):
+            model.delete_adapter(name)
+    return model.unload()
+
+
 def scale_adapter(model: PeftModel, factor: float) -> None:
     """Apply a share of an adapter's change: W + factor · ΔW (WiSE-FT, arXiv:2109.01903).
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 LAYER = re.compile(r"^(.*?\.\d+)\.")
-ADAPTER = re.compile(r"\.(lora|oft|osf)_")
+ADAPTER = re.compile(r"\.(lora|oft|osf)_|\.modules_to_save\.|\.trainable_tokens_delta\b")
 """In the names of adapters' parameters, whichever of PEFT's ways made them."""
 
 

@@ -16,7 +16,7 @@ from holdfast.errors import HoldfastError
 from holdfast.memory.out_of_memory import loading
 from holdfast.methods.scale import scaled_adapter
 from holdfast.models import ModelRef
-from holdfast.models.peft_adapter import scale_adapter
+from holdfast.models.peft_adapter import load_adapter, scale_adapter
 from holdfast.runs import store
 
 Form = Literal["adapter", "merged", "nf4"]
@@ -81,7 +81,10 @@ def _adapter(ref: ModelRef, folder: Path) -> None:
 
 
 def _merged(ref: ModelRef, folder: Path) -> None:
-    """Write all weights, in the base's own precision, with tokenizer and chat template."""
+    """Write all weights, in the base's own precision, with tokenizer and chat template.
+
+    A base that lies in few bits is written out first: what is merged into four bits is rounded.
+    """
     if ref.adapter is None:
         for pattern in MODEL_FILES:
             for path in Path(ref.base).glob(pattern):
@@ -89,13 +92,10 @@ def _merged(ref: ModelRef, folder: Path) -> None:
                     shutil.copyfile(path, folder / path.name)
         _own_template(ref, folder)
         return
-    models.require_torch()
-    from peft import PeftModel
-
     base = replace(ref, adapter=None, scale=1.0)
     with loading():
-        model = models.load_model(base, _own_dtype(base), "cpu")
-        tuned = PeftModel.from_pretrained(model, ref.adapter)
+        model = models.load_whole(base, _own_dtype(base))
+        tuned = load_adapter(model, ref.adapter)
         if ref.scale != 1:
             scale_adapter(tuned, ref.scale)
         try:

@@ -72,7 +72,7 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
         UsageError: anything wrong with the study, its data or its model folder.
     """
     gpus = stage.gpus_of(study)
-    study = _absolute(stage.resolved(study, gpus))
+    given, study = study, _absolute(stage.resolved(study, gpus))
     stage.check_fits(study, gpus)
     model = models.reference(study.model)
     engines.REGISTRY.find(study.answer.engine, f"{source}: answer.engine")
@@ -90,7 +90,10 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
     save_at = checkpoint_steps(steps, train.checkpoints, train.save_steps)
     pool = EnginePool(study, gpus, [model])
     abilities = measuring.planned(study, pool.nf4)
-    found = Plan(study, folder, model, steps, save_at, len(plain), pool.nf4, abilities, {})
+    found = Plan(
+        study, folder, model, steps, save_at, len(plain), pool.nf4, abilities, {},
+        notices=stage.notices(given, study),
+    )  # fmt: skip
     found = with_data(found, measuring)
     session = Session(
         found, measuring, plain, arms, leaks, pool, models.identity(model), tuple(gpus)

@@ -19,7 +19,7 @@ from holdfast.runs.plan import NOTICES
 from holdfast.study import asking
 from holdfast.study.chats import check_chats
 from holdfast.study.session import Session
-from holdfast.train.adapters import check_model
+from holdfast.train.adapter_check import check_mergeable, check_model
 from holdfast.train.arguments import check_settings
 
 Check = Callable[[Session], Sequence[str]]
@@ -48,13 +48,21 @@ def write_notices(folder: Path, notices: Sequence[str]) -> None:
 
 def _training(session: Session) -> list[str]:
     """The trainer takes every arm's settings, and the model the adapters that they ask for."""
+    notices: list[str] = []
+    built: dict[tuple[object, ...], list[str]] = {}
+    ref, device = session.plan.model, session.study.hardware.device
     for name, arm in session.arms.items():
-        if arm.variant.trains:
-            with _in_arm(name):
-                check_settings(arm.variant.train, session.study.hardware.device)
-                if session.study.train.method != "full":
-                    check_model(session.plan.model, arm.variant.train)
-    return []
+        train = arm.variant.train
+        with _in_arm(name):
+            if arm.variant.trains:
+                check_settings(train, device)
+                key = (train.method, train.lora.model_dump_json())
+                if key not in built:
+                    built[key] = check_model(ref, train, device)
+                notices += built[key]
+            if any(method.makes for method in arm.weights) and train.method != "full":
+                check_mergeable(ref, train)
+    return notices
 
 
 def _asking(session: Session) -> list[str]:

@@ -127,7 +127,7 @@ def _differs(variant: Variant) -> dict[str, object]:
     found: dict[str, object] = {}
     for name in settings_of(variant.spec.train):
         head, _, last = name.rpartition(".")
-        found[name] = (train[head] if head else train)[last]
+        found[name] = (train[head] if head else train).get(last)
     return found
 
 

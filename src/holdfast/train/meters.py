@@ -125,7 +125,9 @@ class Meters:
         return torch.log_softmax(logits[0, -count - 1 : -1].float(), -1)
 
     def _norm(self, model: PreTrainedModel) -> float | None:
-        if not hasattr(model, "disable_adapter") or not weight_delta.only_low_rank(model):
+        if not hasattr(model, "disable_adapter") or not weight_delta.only_low_rank(
+            model, experts=True
+        ):
             return None
         return math.sqrt(float(weight_delta.square(model, None).detach()))
 

@@ -40,6 +40,8 @@ class Workload:
         dtype: of the computation, and of a frozen base (`holdfast.memory.precision`).
         variant: of the adapters; see `holdfast.config.LoraSpec`.
         layers: only these decoder layers have adapters; None: all.
+        whole: names of modules that are trained whole beside the adapters.
+        tokens: rows of the embedding that are trained.
         method_overhead: what the arm's methods take on top.
     """
 
@@ -61,6 +63,8 @@ class Workload:
     dtype: Dtype = "bfloat16"
     variant: Variant = "lora"
     layers: tuple[int, ...] | None = None
+    whole: tuple[str, ...] = ()
+    tokens: int = 0
     method_overhead: MethodOverhead = NOTHING
 
     def __post_init__(self) -> None:
@@ -155,6 +159,8 @@ def from_training(
         dtype="bfloat16" if "bfloat16" in train.precisions else train.precisions[0],
         variant=train.lora.variant,
         layers=train.lora.layers,
+        whole=train.lora.modules_to_save,
+        tokens=len(train.lora.trainable_token_indices),
         method_overhead=overhead,
     )
 

@@ -214,6 +214,9 @@ def _predict(
 def _refused(problem: Problem, setup: Setup, weights: int) -> Refusal | None:
     """Why it cannot be run at all; None when it can."""
     work, placement, method = problem.work, setup.placement, setup.method
+    held = problem.shape.stored
+    if held is not None and not held.expands and placement in {"fsdp2", "offload"}:
+        return Refusal("r_stored", {"kind": held.kind})
     if method == "qlora" and not all(gpu.nf4 for gpu in setup.gpus):
         return Refusal("r_nf4", {})
     if method == "qlora" and work.variant in WHOLE_WEIGHTS:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.config import TrainSpec
+from holdfast.config import LoraSpec, TrainSpec
 from holdfast.errors import UsageError
 from holdfast.memory.memory_plan import MemoryPlan
+from holdfast.memory.model.targets import script_targets
 from holdfast.memory.planner import explanation
 from holdfast.memory.planner.candidates import Candidate
 from holdfast.memory.planner.choice import Comparison
@@ -217,6 +218,12 @@ def script(
             remedy="run the study with `holdfast run`, or allow 4-bit weights",
         )
     full = work.method == "full"
+    if not full and work.variant not in ("lora", "rslora", "dora"):
+        raise UsageError(
+            f"{work.variant} needs more than a plain script",
+            remedy="run the study with `holdfast run`",
+        )
+    targets, stacked = script_targets(comparison.shape, work.target_modules)
     settings = {
         "model": comparison.shape.name,
         "model_literal": json.dumps(model),
@@ -238,8 +245,10 @@ def script(
         **_device_map(plan.device_map or {}, comparison.shape.stem),
         "rank": work.rank,
         "alpha": train.lora.alpha,
-        "dropout": work.dropout,
-        "target_modules": _literal(work.target_modules),
+        "dropout": 0.0 if stacked else work.dropout,  # PEFT has none for stacked experts
+        "target_modules": _literal(targets),
+        "more": _more(train.lora),
+        "stored": comparison.shape.stored is not None,
         "micro_batch": plan.micro_batch,
         "accumulation": plan.accumulation,
         "global_batch": plan.global_batch,
@@ -269,6 +278,20 @@ FSDP_CONFIG: Mapping[str, object] = {
     "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
     "state_dict_type": "SHARDED_STATE_DICT",
 }
+
+
+def _more(lora: LoraSpec) -> Mapping[str, str]:
+    """Further arguments of PEFT's `LoraConfig`, those that are not as usual."""
+    given = {
+        "use_rslora": lora.variant == "rslora", "use_dora": lora.variant == "dora",
+        "layers_to_transform": lora.layers, "layers_pattern": lora.layers_pattern,
+        "exclude_modules": lora.exclude_modules, "modules_to_save": lora.modules_to_save,
+        "rank_pattern": lora.rank_pattern, "alpha_pattern": lora.alpha_pattern,
+        "target_parameters": lora.target_parameters,
+        "trainable_token_indices": lora.trainable_token_indices,
+    }  # fmt: skip
+    return {name: repr(list(value) if isinstance(value, tuple) else value)
+            for name, value in given.items() if value}  # fmt: skip
 
 
 def _device_map(where: Mapping[str, int | str], stem: str) -> dict[str, object]:
