@@ -45,6 +45,17 @@ RELATIVE = (
 """Ends the remedy for a file that is not there."""
 
 
+def printable(text: str) -> str:
+    """A text as a terminal may have it: control and direction characters as escapes.
+
+    What is shown may hold words of files that nobody here wrote.
+    """
+    return "".join(
+        one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode()
+        for one in text
+    )
+
+
 class HoldfastError(Exception):
     """The root: something failed while running."""
 

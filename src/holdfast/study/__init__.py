@@ -19,7 +19,7 @@ from holdfast import engines, environment, methods, models, tasks
 from holdfast.analysis import selection
 from holdfast.analysis.results import Results, from_json
 from holdfast.analysis.selection import check_rule, from_run
-from holdfast.config import Study, load
+from holdfast.config import Study, load, places
 from holdfast.config.sweeps import Variant, expand
 from holdfast.data.batching import checkpoint_steps, steps_of
 from holdfast.data.leakage import LeakIndex
@@ -230,7 +230,7 @@ def _run(
 def _absolute(study: Study) -> Study:
     """The same with paths that hold wherever the command is given from."""
     dump = study.model_dump(mode="json", exclude_unset=True)
-    return Study.model_validate(load.anchored(dump, Path.cwd()))
+    return Study.model_validate(places.anchored(dump, Path.cwd()))
 
 
 def _check_trained(session: Session) -> None:
