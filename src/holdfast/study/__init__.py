@@ -29,7 +29,7 @@ from holdfast.progress import Progress, default
 from holdfast.runs import stages, store
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import Stage, Step
-from holdfast.study import combinations, preflight
+from holdfast.study import combinations, preflight, validation
 from holdfast.study.layout import lay_out
 from holdfast.study.session import Arm, Measuring, Session
 from holdfast.train import stage
@@ -83,15 +83,19 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
         )
     leaks = LeakIndex(example for examples in measuring.asked.values() for example in examples)
     leaks.refuse(plain, f"{source}: tasks.{target}")
+    with located(f"{source}: train"):
+        plain, held, said = validation.split(study, measuring.tasks[target], plain, leaks, source)
     arms = {name: _arm(variant, source) for name, variant in expand(study, source).items()}
     train = study.train
     steps = steps_of(len(plain), train.batch_size, train.num_train_epochs, train.max_steps)
     save_at = checkpoint_steps(steps, train.checkpoints, train.save_steps)
     pool = EnginePool(study, gpus)
     abilities = measuring.planned(study, pool.nf4)
-    found = Plan(study, folder, model, steps, save_at, len(plain), pool.nf4, abilities, {})
+    found = Plan(
+        study, folder, model, steps, save_at, len(plain), pool.nf4, abilities, {}, (), said
+    )
     session = Session(
-        found, measuring, plain, arms, leaks, pool, models.identity(model), tuple(gpus)
+        found, measuring, plain, arms, leaks, pool, models.identity(model), held, tuple(gpus)
     )
     for name, arm in arms.items():
         combinations.check(arm, arms, study, f"{source}: arms.{arm.variant.family}")

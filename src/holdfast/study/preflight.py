@@ -48,7 +48,7 @@ def _training(session: Session) -> list[str]:
     for name, arm in session.arms.items():
         if arm.variant.trains:
             with _in_arm(name):
-                check_settings(arm.variant.train, session.study.hardware.device)
+                check_settings(arm.variant.train, session.study.hardware.device, session.plan.steps)
                 if session.study.train.method != "full":
                     check_model(session.plan.model, arm.variant.train)
     return []

@@ -39,7 +39,8 @@ from holdfast.train.data import collate, dataset, encode_all
 from holdfast.train.job import SUMMARY, TrainJob
 from holdfast.train.meters import Meters
 from holdfast.train.rehearsal import measured
-from holdfast.train.watch import watch
+from holdfast.train.validation import Validation, validated
+from holdfast.train.watch import Reader, ended_by, watch
 from holdfast.types import Example
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ MARKS = {"dropped", "kl"}
 """What other loss methods write into an example's `meta` (see `train.data`)."""
 SHARED = (
     "output_dir", "max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "optim",
-    "weight_decay", "max_grad_norm", "activation_checkpointing", "bf16", "fp16", "use_cpu", "seed",
+    "optim_args", "optim_target_modules", "lr_scheduler_kwargs", "adam_beta1", "adam_beta2",
+    "adam_epsilon", "weight_decay", "max_grad_norm", "activation_checkpointing", "bf16", "fp16", "use_cpu", "seed",
     "data_seed", "logging_steps", "logging_nan_inf_filter", "save_strategy", "report_to",
     "remove_unused_columns", "disable_tqdm", "dataloader_pin_memory",
 )  # fmt: skip
@@ -69,6 +71,12 @@ class _Run:
     device: str
     dtype: torch.dtype
     meters: Meters | None
+    validation: Validation | None
+
+    @property
+    def readers(self) -> list[Reader]:
+        """What reads the student while it trains."""
+        return [one for one in (self.meters, self.validation) if one is not None]
 
 
 def train_with(
@@ -76,6 +84,7 @@ def train_with(
     job: TrainJob,
     examples: Sequence[Example],
     meters: Meters | None,
+    validation: Validation | None,
     progress: Progress,
 ) -> Mapping[str, object]:
     """Train one arm with one seed, with a method's own trainer, on one device.
@@ -87,6 +96,7 @@ def train_with(
             unless the method is not `resumable`; then it starts anew.
         examples: prompts and gold answers.
         meters: read at every checkpoint; they may end the training.
+        validation: the loss of held-out examples, which may end it too.
         progress: is advanced per optimiser step.
 
     Returns:
@@ -107,7 +117,7 @@ def train_with(
     device = models.pick_device("cpu" if plan and plan.placement == "cpu" else job.device)
     dtype = models.pick_dtype(device, job.train.bf16 if plan is None else plan.dtype == "bfloat16")
     spec = job.train.model_copy(update={"completion_only_loss": True, "cut_template_header": False})
-    run = _Run(method, replace(job, train=spec), progress, device, dtype, meters)
+    run = _Run(method, replace(job, train=spec), progress, device, dtype, meters, validation)
     try:
         summary = _train(run, examples)
     finally:  # trainer and model hold each other; the next stage needs their memory
@@ -179,15 +189,15 @@ def _train(run: _Run, examples: Sequence[Example]) -> dict[str, object]:
     run.progress.advance(done)
     lesson = _lesson(run, examples, done)
     trainer = _trainer(run, lesson)
-    student, meters = lesson.model, run.meters
+    student = lesson.model
     if job.plan is not None:
         placement.cast_adapters(student, job.plan)
-    if meters is not None:
-        meters.begin(student, done)
+    for reader in run.readers:
+        reader.begin(student, done)
     trainable = sum(values.numel() for values in student.parameters() if values.requires_grad)
-    trainer.add_callback(watch(trainer, set(job.save_at), run.progress, None, None, meters))
+    trainer.add_callback(watch(trainer, set(job.save_at), run.progress, None, None, run.readers))
     try:
-        if meters is None or meters.stopped_at is None:  # else it was killed after its end
+        if ended_by(run.readers) is None:  # else it was killed after its end
             with quiet():
                 trainer.train(resume_from_checkpoint=str(start) if start else None)
     except RuntimeError as error:
@@ -197,16 +207,18 @@ def _train(run: _Run, examples: Sequence[Example]) -> dict[str, object]:
     lesson.counts.write()
     log = trainer.state.log_history
     store.write_jsonl(job.folder / "log.jsonl", log)
-    steps = (meters.stopped_at if meters else None) or budget.steps
+    ended = ended_by(run.readers)
+    steps = (ended.stopped_at if ended else None) or budget.steps
     _check_complete(run, steps)
     return {
         "steps": steps,
-        "stopped_at": meters.stopped_at if meters else None,
+        "stopped_at": ended.stopped_at if ended else None,
         **_tokens(lesson, steps),
         "trainable_parameters": trainable,
         "device": models.describe_device(run.device, run.dtype),
         "loss": [[entry["step"], entry["loss"]] for entry in log if "loss" in entry],
         "memory": measured(),
+        **validated(run.validation),
     }
 
 
