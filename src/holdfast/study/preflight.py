@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from holdfast import models
 from holdfast.errors import HoldfastError
+from holdfast.models import attention
 from holdfast.runs import store
 from holdfast.runs.plan import NOTICES
 from holdfast.study.session import Session
@@ -64,4 +66,10 @@ def _in_arm(name: str) -> Iterator[None]:
         raise
 
 
-CHECKS: tuple[Check, ...] = (_training,)
+def _attention(session: Session) -> list[str]:
+    """The model takes the attention and the scaling of positions that the study asks for."""
+    attention.check(session.plan.model, models.pick_device(session.study.hardware.device))
+    return []
+
+
+CHECKS: tuple[Check, ...] = (_attention, _training)

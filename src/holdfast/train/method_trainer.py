@@ -53,7 +53,8 @@ MARKS = {"dropped", "kl"}
 SHARED = (
     "output_dir", "max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "optim",
     "optim_args", "optim_target_modules", "lr_scheduler_kwargs", "adam_beta1", "adam_beta2",
-    "adam_epsilon", "weight_decay", "max_grad_norm", "activation_checkpointing", "bf16", "fp16", "use_cpu", "seed",
+    "adam_epsilon", "weight_decay", "max_grad_norm", "activation_checkpointing", "bf16",
+    "fp16", "use_cpu", "seed",
     "data_seed", "logging_steps", "logging_nan_inf_filter", "save_strategy", "report_to",
     "remove_unused_columns", "disable_tqdm", "dataloader_pin_memory",
 )  # fmt: skip
@@ -84,8 +85,8 @@ def train_with(
     job: TrainJob,
     examples: Sequence[Example],
     meters: Meters | None,
-    validation: Validation | None,
     progress: Progress,
+    validation: Validation | None = None,
 ) -> Mapping[str, object]:
     """Train one arm with one seed, with a method's own trainer, on one device.
 
@@ -96,8 +97,8 @@ def train_with(
             unless the method is not `resumable`; then it starts anew.
         examples: prompts and gold answers.
         meters: read at every checkpoint; they may end the training.
-        validation: the loss of held-out examples, which may end it too.
         progress: is advanced per optimiser step.
+        validation: the loss of held-out examples, which may end it too.
 
     Returns:
         What `fit.fit` returns. Of the tokens, `generated` were drawn by the student,

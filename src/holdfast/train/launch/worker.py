@@ -39,7 +39,7 @@ def train(job: TrainJob, progress: Progress) -> Mapping[str, Any]:
     meters, validation = _meters(job), _validation(job)
     own = next((method for method in losses if method.own_trainer), None)
     if own is not None:
-        return train_with(own, job, examples, meters, validation, progress)
+        return train_with(own, job, examples, meters, progress, validation)
     data = training_data(job.model, examples, job.train)
     terms = [term for method in losses if (term := method.term())]
     return fit(job, data, terms=terms, meters=meters, validation=validation, progress=progress)
