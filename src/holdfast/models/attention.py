@@ -93,6 +93,12 @@ def _merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
             f"{said}{nearest(str(kind or ''), kinds)}",
             where=WHERE_ROPE, remedy=f"transformers has {', '.join(kinds)}",
         )  # fmt: skip
+    factor = wanted.get("factor", 1)
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or factor < 1:
+        raise StudyError(
+            f"factor is a number from 1 on, not {factor!r}",
+            where=WHERE_ROPE, remedy="2.0 takes twice the positions",
+        )  # fmt: skip
     kept = {name: own[name] for name in ("rope_theta", "partial_rotary_factor") if name in own}
     return kept | wanted
 

@@ -7,6 +7,7 @@ of the training's change (a scale) is written into the weights, so that nobody h
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,17 +42,17 @@ def export(ref: ModelRef, form: Form, folder: Path) -> ModelRef:
         MissingDependency: four bits without bitsandbytes.
         OutOfMemory: the base does not fit into memory.
     """
-    whole = ModelRef(str(folder), None, None, ref.trust_remote_code)
+    whole = replace(ref, base=str(folder), revision=None, adapter=None, scale=1.0)
     if form == "adapter":
         _adapter(ref, folder)
-        return ModelRef(ref.base, ref.revision, str(folder), ref.trust_remote_code)
+        return replace(ref, adapter=str(folder), scale=1.0)
     if form == "merged":
         _merged(ref, folder)
         return whole
     staged = folder / ".merged"
     staged.mkdir()
     _merged(ref, staged)
-    _four_bits(ModelRef(str(staged), None, None, ref.trust_remote_code), folder)
+    _four_bits(replace(whole, base=str(staged)), folder)
     shutil.rmtree(staged)
     return whole
 
@@ -89,7 +90,7 @@ def _merged(ref: ModelRef, folder: Path) -> None:
     models.require_torch()
     from peft import PeftModel
 
-    base = ModelRef(ref.base, ref.revision, None, ref.trust_remote_code)
+    base = replace(ref, adapter=None, scale=1.0)
     with loading():
         model = models.load_model(base, _own_dtype(base), "cpu")
         tuned = PeftModel.from_pretrained(model, ref.adapter)
