@@ -252,7 +252,7 @@ def _check_schedule(
         )  # fmt: skip
     with _told(spec, "lr_scheduler_kwargs" if given else "lr_scheduler_type"):
         schedule = get_scheduler(name, optimizer, warmup, steps, given or None)
-        rates = [float(schedule.get_lr()[0])]
+        rates = [float(schedule.get_last_lr()[0])]
         for step in sorted({1, warmup, steps // 2, steps - 1}):
             rates += [float(each(step)) for each in getattr(schedule, "lr_lambdas", ())]
     if not all(math.isfinite(rate) and rate >= 0 for rate in rates):
