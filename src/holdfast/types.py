@@ -173,6 +173,8 @@ class ModelRef:
         scale: share of the adapter's change that is applied.
         gguf: the file of `base` that holds the weights, llama.cpp's format; None: safetensors.
         chat: how its chat template is used.
+        attention: which implementation computes it, as transformers names it; "": its own choice.
+        rope: scaling of its rotary positions, as transformers spells it; empty: as in its files.
     """
 
     base: str
@@ -182,6 +184,8 @@ class ModelRef:
     scale: float = 1.0
     gguf: str | None = None
     chat: ChatSettings = field(default=ChatSettings(), metadata=SPARSE)
+    attention: str = field(default="", metadata=SPARSE)
+    rope: Mapping[str, Any] = field(default_factory=dict, metadata=SPARSE, hash=False)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ModelRef:

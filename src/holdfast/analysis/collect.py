@@ -68,7 +68,7 @@ def arm_infos(plan: Plan) -> list[ArmInfo]:
                 supervised_tokens=round(_mean(run["supervised_tokens"] for run in runs)),
                 examples_seen=round(_mean(run["examples_seen"] for run in runs)),
                 seconds=spent.seconds,
-                notes=tuple([*data["notes"], *_stopped(plan, runs)]),
+                notes=tuple([*data["notes"], *_stopped(plan, runs), *_validated(plan, runs)]),
                 loss=tuple((step, loss) for step, loss in runs[0]["loss"]),
                 family=arm.family,
                 shared_seconds=spent.shared_seconds,
@@ -85,13 +85,25 @@ def _mean(values: Iterable[float]) -> float:
     return sum(every) / len(every)
 
 
-def _stopped(plan: Plan, runs: Sequence[Mapping[str, object]]) -> list[str]:
-    ends = [
-        f"seed {seed} after step {run['stopped_at']}"
+def _stopped(plan: Plan, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    found: dict[str, list[str]] = {}
+    for seed, run in zip(plan.study.seeds, runs, strict=True):
+        if run.get("stopped_at"):
+            why = "a meter passed its limit"
+            if run.get("validation", {}).get("ended"):
+                why = "the loss of held-out examples was no longer lower"
+            found.setdefault(why, []).append(f"seed {seed} after step {run['stopped_at']}")
+    return [f"{why} and ended training: {', '.join(ends)}" for why, ends in found.items()]
+
+
+def _validated(plan: Plan, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    lowest = [
+        f"{run['validation']['best_loss']:.3f} after step {run['validation']['best_step']} "
+        f"(seed {seed})"
         for seed, run in zip(plan.study.seeds, runs, strict=True)
-        if run.get("stopped_at")
+        if "validation" in run
     ]
-    return [f"a meter passed its limit and ended training: {', '.join(ends)}"] if ends else []
+    return [f"lowest loss of held-out examples: {', '.join(lowest)}"] if lowest else []
 
 
 def conditions(plan: Plan) -> dict[str, str]:

@@ -20,7 +20,7 @@ from holdfast.cli.comparing import compare
 from holdfast.cli.front import Json, app, quiet_libraries, say
 from holdfast.cli.planning import plan
 from holdfast.cli.studies import demo, init, report, run, ship
-from holdfast.errors import HoldfastError, Interrupted, UsageError
+from holdfast.errors import HoldfastError, Interrupted, UsageError, printable
 from holdfast.registry import Registry
 
 
@@ -139,5 +139,6 @@ def _fail(arguments: list[str], error: HoldfastError, code: int) -> int:
         about = {"type": type(error).__name__, "message": error.message, "where": error.where}
         typer.echo(json.dumps({"error": about | {"remedy": error.remedy}}, ensure_ascii=False))
     else:
-        typer.echo(f"{'Stopped' if isinstance(error, Interrupted) else 'Error'}: {error}", err=True)
+        kind = "Stopped" if isinstance(error, Interrupted) else "Error"
+        typer.echo(f"{kind}: {printable(str(error), keep='\n\t')}", err=True)
     return code

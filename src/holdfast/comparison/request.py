@@ -14,7 +14,7 @@ from typing import Any
 
 from holdfast import tasks
 from holdfast.config import ShipSpec, Study, TaskSpec, load
-from holdfast.config.load import known_keys
+from holdfast.config.mistakes import known_keys
 from holdfast.errors import StudyError, UsageError
 from holdfast.registry import names_file, nearest
 

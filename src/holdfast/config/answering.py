@@ -25,16 +25,18 @@ class Sampling(Section):
     """How answers are generated; part of the identity of every reply."""
 
     max_new_tokens: int = Field(
-        512, ge=1, validation_alias=AliasChoices("max_new_tokens", "max_tokens")
+        512, ge=1, le=1_000_000, validation_alias=AliasChoices("max_new_tokens", "max_tokens")
     )
     """Longest answer, in tokens, thinking included. [max_tokens]"""
     temperature: float = Field(0.0, ge=0)
     """0 is greedy decoding."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Nucleus sampling; only with a temperature."""
-    samples: int = Field(1, ge=1, validation_alias=AliasChoices("samples", "num_return_sequences"))
+    samples: int = Field(
+        1, ge=1, le=100_000, validation_alias=AliasChoices("samples", "num_return_sequences")
+    )
     """Answers per prompt. [num_return_sequences]"""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the sampling; no effect on greedy decoding."""
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         (), validation_alias=AliasChoices("stop", "stop_strings")
@@ -90,9 +92,9 @@ class AnswerSpec(Section):
     """Where tokens come from: `hf` (transformers, here)."""
     sampling: Sampling = Sampling()
     """Defaults for every task; a task may override single fields."""
-    batch_size: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(None, ge=1, le=65_536)
     """Prompts answered together. Left out: by the device."""
-    repeats: int = Field(2, ge=1)
+    repeats: int = Field(2, ge=1, le=100)
     """How often the untouched model is asked: what differs between them is the noise floor."""
     quantize: Literal["auto", "none", "nf4"] = "auto"
     """`auto` measures in the precision of training: NF4 after QLoRA, else full precision."""

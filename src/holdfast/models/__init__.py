@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from holdfast.data import chat_settings
 from holdfast.environment import install_command
 from holdfast.errors import RELATIVE, MissingDependency, ModelError
 from holdfast.memory.model.stored import BNB4, BNB8, EXPANDED, Stored, stored_in
+from holdfast.models.attention import loading_options
 from holdfast.models.files import check_folder, sampled_hash
 from holdfast.types import ChatSettings, ModelRef
 
@@ -50,16 +51,24 @@ def reference(spec: ModelSpec) -> ModelRef:
     Raises:
         ModelError: a local folder that lacks what is needed (`check_folder`).
     """
-    chat = chat_settings_of(spec)
+    return replace(
+        _named(spec),
+        chat=chat_settings_of(spec),
+        attention=spec.attn_implementation or "",
+        rope=spec.rope_scaling or {},
+    )
+
+
+def _named(spec: ModelSpec) -> ModelRef:
     if spec.id == LAB:
-        return ModelRef(str(LAB_FOLDER), chat=chat)
+        return ModelRef(str(LAB_FOLDER))
     if spec.id.startswith((".", "/", "~")) or Path(spec.id).expanduser().is_dir():
         folder = Path(spec.id).expanduser()
-        check_folder(folder, chats=chat.template is None)
-        return ModelRef(str(folder), None, None, spec.trust_remote_code, chat=chat)
+        check_folder(folder, chats=spec.chat_template is None)
+        return ModelRef(str(folder), None, None, spec.trust_remote_code)
     if spec.id.count("/") > 1:
         raise ModelError("is neither a folder nor a hub id", where=spec.id, remedy="check the path")
-    return ModelRef(spec.id, spec.revision, None, spec.trust_remote_code, chat=chat)
+    return ModelRef(spec.id, spec.revision, None, spec.trust_remote_code)
 
 
 def chat_settings_of(spec: ModelSpec) -> ChatSettings:
@@ -90,16 +99,18 @@ def identity(ref: ModelRef) -> dict[str, object]:
     Large weight files are hashed by size and by sampled megabytes (first, last and 62 between), so
     that a 15 GB folder takes a moment and two fine-tunes of one base still differ.
     """
-    chat = {} if ref.chat == ChatSettings() else {"chat": asdict(ref.chat)}
+    more: dict[str, object] = {} if ref.chat == ChatSettings() else {"chat": asdict(ref.chat)}
+    more |= {"attention": ref.attention} if ref.attention else {}
+    more |= {"rope": dict(ref.rope)} if ref.rope else {}
     folder = Path(ref.base)
     if not folder.is_dir():
-        return {"id": ref.base, "revision": ref.revision, **chat}
+        return {"id": ref.base, "revision": ref.revision, **more}
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in {".json", ".safetensors", ".jinja", ".model", ".txt"}:
             digest.update(path.name.encode())
             digest.update(sampled_hash(path))
-    return {"sha256": digest.hexdigest()[:16], **chat}
+    return {"sha256": digest.hexdigest()[:16], **more}
 
 
 def pick_device(wanted: str) -> str:
@@ -202,6 +213,7 @@ def load_model(
     from safetensors import SafetensorError
 
     options: dict[str, object] = {"dtype": dtype, "use_safetensors": True, **ref.loading()}
+    options |= loading_options(ref)
     held = stored_in(ref.base, ref.revision)
     if held is not None and held.expands:
         options["quantization_config"] = _expanded(held)
@@ -273,7 +285,7 @@ def _forget_packing(model: PreTrainedModel) -> None:
 
 
 def auto_class(ref: ModelRef) -> Any:
-    """transformers' class for a model: of language models, or of those that read pictures too.
+    """The class of transformers for a model: of language models, or of those that read pictures too.
 
     The second are asked and trained with text alone.
     """

@@ -187,9 +187,8 @@ class Plan:
             other = None if point.arm == BASE else self.arms[point.arm].model
             return self.model if other is None else other
         folder = str(self.folder / self.made_in(point))
-        remote = self.model.trust_remote_code
         if self.study.train.method == "full":
-            return ModelRef(folder, None, None, remote, chat=self.model.chat)
+            return replace(self.model, base=folder, revision=None)
         return replace(self.model, adapter=folder, scale=point.scale)
 
     def made_in(self, point: Point) -> str:

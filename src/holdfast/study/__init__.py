@@ -19,7 +19,7 @@ from holdfast import engines, environment, methods, models, tasks
 from holdfast.analysis import selection
 from holdfast.analysis.results import Results, from_json
 from holdfast.analysis.selection import check_rule, from_run
-from holdfast.config import Study, load
+from holdfast.config import Study, load, places
 from holdfast.config.sweeps import Variant, expand
 from holdfast.data.batching import checkpoint_steps, steps_of
 from holdfast.data.leakage import LeakIndex
@@ -30,7 +30,7 @@ from holdfast.progress import Progress, default
 from holdfast.runs import stages, store
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import Stage, Step
-from holdfast.study import combinations, preflight
+from holdfast.study import combinations, preflight, validation
 from holdfast.study.layout import asked_by_meters, lay_out
 from holdfast.study.session import Arm, Measuring, Session
 from holdfast.train import stage
@@ -84,6 +84,8 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
         )
     leaks = LeakIndex(example for examples in measuring.asked.values() for example in examples)
     leaks.refuse(plain, f"{source}: tasks.{target}")
+    with located(f"{source}: train"):
+        plain, held, said = validation.split(study, measuring.tasks[target], plain, leaks, source)
     arms = {name: _arm(variant, source) for name, variant in expand(study, source).items()}
     train = study.train
     steps = steps_of(len(plain), train.batch_size, train.num_train_epochs, train.max_steps)
@@ -92,11 +94,11 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
     abilities = measuring.planned(study, pool.nf4)
     found = Plan(
         study, folder, model, steps, save_at, len(plain), pool.nf4, abilities, {},
-        notices=stage.notices(given, study),
+        notices=(*stage.notices(given, study), *said),
     )  # fmt: skip
     found = with_data(found, measuring)
     session = Session(
-        found, measuring, plain, arms, leaks, pool, models.identity(model), tuple(gpus)
+        found, measuring, plain, arms, leaks, pool, models.identity(model), held, tuple(gpus)
     )
     for name, arm in arms.items():
         combinations.check(arm, arms, study, f"{source}: arms.{arm.variant.family}")
@@ -250,7 +252,7 @@ def _run(
 def _absolute(study: Study) -> Study:
     """The same with paths that hold wherever the command is given from."""
     dump = study.model_dump(mode="json", exclude_unset=True)
-    return Study.model_validate(load.anchored(dump, Path.cwd()))
+    return Study.model_validate(places.anchored(dump, Path.cwd()))
 
 
 def _check_trained(session: Session) -> None:

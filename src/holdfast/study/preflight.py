@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from holdfast import models
 from holdfast.errors import HoldfastError
 from holdfast.memory.planner.candidates import shared_by
+from holdfast.models import attention
 from holdfast.runs import store
 from holdfast.runs.plan import NOTICES
 from holdfast.study import asking
@@ -55,7 +57,7 @@ def _training(session: Session) -> list[str]:
         train = arm.variant.train
         with _in_arm(name):
             if arm.variant.trains:
-                check_settings(train, device)
+                check_settings(train, device, session.plan.steps)
                 key = (train.method, train.lora.model_dump_json())
                 if key not in built:
                     built[key] = check_model(ref, train, device)
@@ -109,4 +111,12 @@ def _in_arm(name: str) -> Iterator[None]:
         raise
 
 
-CHECKS: tuple[Check, ...] = (check_chats, _training, _asking, _precision, _idle_gpus)
+def _attention(session: Session) -> list[str]:
+    """The model takes the attention and the scaling of positions that the study asks for."""
+    attention.check(session.plan.model, models.pick_device(session.study.hardware.device))
+    return []
+
+
+CHECKS: tuple[Check, ...] = (
+    _attention, check_chats, _training, _asking, _precision, _idle_gpus,
+)  # fmt: skip

@@ -217,6 +217,7 @@ class Session:
         plan: what is done.
         measuring: the abilities that are measured.
         plain: the plain arm's training set.
+        held: examples that no arm trains on; their loss is read while training.
         arms: with their methods, by name.
         leaks: the evaluation questions.
         pool: lends one engine at a time.
@@ -232,6 +233,7 @@ class Session:
     leaks: LeakIndex
     pool: EnginePool
     identity: Mapping[str, object]
+    held: Sequence[Example] = ()
     gpus: tuple[GPU, ...] = ()
     stages: tuple[Stage, ...] = ()
 

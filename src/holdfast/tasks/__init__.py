@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 
 from holdfast import judges
 from holdfast.config import Sampling, Section, ShotsSpec, TaskSpec
-from holdfast.config.load import known_keys, parse
+from holdfast.config.load import parse
+from holdfast.config.mistakes import known_keys
 from holdfast.errors import DataError, StudyError
 from holdfast.judges import Judge
 from holdfast.registry import PAGE, PlugIn, Registry, nearest

@@ -31,7 +31,8 @@ from holdfast.train.job import EVENTS, SUMMARY, TrainJob
 from holdfast.train.meters import Meters
 from holdfast.train.mixed_precision import cast_adapters, computed_in, skipped_steps
 from holdfast.train.rehearsal import measured
-from holdfast.train.watch import Planned, watch
+from holdfast.train.validation import Validation, validated
+from holdfast.train.watch import Planned, Reader, ended_by, watch
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +52,7 @@ def fit(
     *,
     terms: Sequence[Term] = (),
     meters: Meters | None = None,
+    validation: Validation | None = None,
     progress: Progress | None = None,
 ) -> Mapping[str, object]:
     """Train one arm with one seed, in this process or as one of several.
@@ -62,11 +64,12 @@ def fit(
         data: the rows to train on.
         terms: what the arm's loss methods do in a step.
         meters: read at every checkpoint; they may end the training.
+        validation: the loss of held-out examples, which may end it too.
         progress: is advanced per optimiser step; None: nobody is told.
 
     Returns:
         What was spent: steps, tokens, examples, and what it took of each GPU's memory;
-        `stopped_at` when a meter ended it.
+        `stopped_at` when a meter or the validation ended it.
 
     Raises:
         TrainingError: the loss became NaN, or the run is not as planned.
@@ -77,7 +80,7 @@ def fit(
     device = "cpu" if job.plan and job.plan.placement == "cpu" else job.device
     job = replace(job, device=models.pick_device(device))
     try:
-        summary = _train(_Run(job, data, terms, meters, progress or Silent()))
+        summary = _train(_Run(job, data, terms, meters, validation, progress or Silent()))
     finally:  # trainer and model hold each other; the next stage needs their memory
         gc.collect()
         models.empty_cache()
@@ -95,6 +98,7 @@ class _Run:
     data: TrainingData
     terms: Sequence[Term]
     meters: Meters | None
+    validation: Validation | None
     progress: Progress
 
     @property
@@ -109,8 +113,14 @@ class _Run:
 
     @property
     def stopped_at(self) -> int | None:
-        """The step at which a meter ended the training."""
-        return self.meters.stopped_at if self.meters else None
+        """The step at which something that reads the model ended the training."""
+        ended = ended_by(self.readers)
+        return ended.stopped_at if ended else None
+
+    @property
+    def readers(self) -> list[Reader]:
+        """What reads the model while it trains."""
+        return [one for one in (self.meters, self.validation) if one is not None]
 
     @property
     def rehearses(self) -> bool:
@@ -139,7 +149,7 @@ def _train(run: _Run) -> dict[str, object]:
     longest = _longest(run, trainer, slots, tokenizer.pad_token_id) if run.rehearses else None
     planned = None if job.plan is None else Planned(job.plan, job.train.method, job.device, rank)
     trainer.add_callback(
-        watch(trainer, set(job.save_at), run.progress, planned, longest, run.meters)
+        watch(trainer, set(job.save_at), run.progress, planned, longest, run.readers)
     )
     with loading():
         _prepare(run, trainer, done, tokenizer.pad_token_id)
@@ -236,8 +246,8 @@ def _longest(run: _Run, trainer: Trainer, slots: Slots, pad: int) -> dict[str, t
 def _prepare(run: _Run, trainer: Trainer, step: int, pad: int) -> None:
     """Let loss methods and meters look at the untouched model; nothing of it stays."""
     model, probes = trainer.model, run.data.probes
-    if run.meters is not None:
-        run.meters.begin(model, step)
+    for reader in run.readers:
+        reader.begin(model, step)
     if not any(term.prepare for term in run.terms):
         return
     batches = [
@@ -252,7 +262,7 @@ def _prepare(run: _Run, trainer: Trainer, step: int, pad: int) -> None:
 
 
 def _train_from(start: Path | None, run: _Run, trainer: Trainer) -> None:
-    """Train from a checkpoint on, unless a meter had ended it before; events are always kept."""
+    """Train from a checkpoint on, unless a reader had ended it before; events are always kept."""
     from transformers import TrainerState
 
     over = run.stopped_at is not None  # killed after its end
@@ -283,4 +293,5 @@ def _summary(run: _Run, trainer: Trainer, dealt: Slots) -> dict[str, object]:
         **skipped_steps(trainer),
         "loss": [[log["step"], log["loss"]] for log in history if "loss" in log],
         "memory": measured(),
+        **validated(run.validation),
     }

@@ -7,10 +7,10 @@ gradients arrive? Then: progress, a loss that is lost, and checkpoints where the
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from holdfast.errors import TrainingError
 from holdfast.memory.memory_plan import MemoryPlan
@@ -18,13 +18,18 @@ from holdfast.models import placement
 from holdfast.models.placement import Rank
 from holdfast.progress import Progress
 from holdfast.runs.plan import checkpoint_name
-from holdfast.train.checkpoints import mark_complete, meet, save_shards
-from holdfast.train.meters import Meters
+from holdfast.train.checkpoints import mark_complete, meet, save_shards, settle
 from holdfast.train.rehearsal import rehearse
 
 if TYPE_CHECKING:
     import torch
-    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers import (
+        PreTrainedModel,
+        TrainerCallback,
+        TrainerControl,
+        TrainerState,
+        TrainingArguments,
+    )
     from trl import SFTTrainer
 
 
@@ -38,13 +43,42 @@ class Planned:
     rank: Rank
 
 
+class Reader(Protocol):
+    """Something that reads the model while it trains, and may end the training at a checkpoint.
+
+    Attributes:
+        stopped_at: the step at which training should end; None: it should go on.
+        why: in words.
+        log: of the last reading, for the trainer's log.
+    """
+
+    stopped_at: int | None
+    why: str
+    log: Mapping[str, float]
+
+    def begin(self, model: PreTrainedModel, step: int) -> None:
+        """Look at the model before training goes on from a step."""
+
+    def due(self, step: int) -> bool:
+        """Whether it reads after a step that is no checkpoint, too."""
+
+    def read(self, model: PreTrainedModel, step: int) -> None:
+        """Read the model after a step."""
+
+
+def ended_by(readers: Sequence[Reader]) -> Reader | None:
+    """The reader that ended a training; None: none did."""
+    ended = [one for one in readers if one.stopped_at is not None]
+    return min(ended, key=lambda one: one.stopped_at or 0, default=None)
+
+
 def watch(
     trainer: SFTTrainer,
     save_at: Collection[int],
     progress: Progress,
     planned: Planned | None,
     longest: Mapping[str, torch.Tensor] | None,
-    meters: Meters | None = None,
+    readers: Sequence[Reader] = (),
 ) -> TrainerCallback:
     """The callback that does it.
 
@@ -54,7 +88,7 @@ def watch(
         progress: is advanced per step.
         planned: what to compare with; None: no comparison.
         longest: the collated micro-batch to rehearse; None: no rehearsal.
-        meters: are read before each checkpoint; training may end there.
+        readers: read before each checkpoint; training may end there.
     """
     from transformers import TrainerCallback
 
@@ -82,9 +116,17 @@ def watch(
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
         ) -> TrainerControl:
             progress.advance(1)
-            if state.global_step in save_at:
-                if meters is not None and meters.read(trainer.model, state.global_step):
-                    progress.say(f"step {state.global_step}: {meters.why}; training ends here")
+            step, saves = state.global_step, state.global_step in save_at
+            if saves:
+                settle(trainer.optimizer)
+            for reader in readers:
+                if saves or reader.due(step):
+                    reader.read(trainer.model, step)
+                    if reader.log:
+                        state.log_history.append({"step": step, **reader.log})
+            if saves:
+                if (ended := ended_by(readers)) is not None:
+                    progress.say(f"step {step}: {ended.why}; training ends here")
                     control.should_training_stop = True
                 if trainer.is_fsdp_enabled:
                     folder = Path(args.output_dir) / checkpoint_name(state.global_step)
