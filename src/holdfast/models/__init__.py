@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast.config import LAB, LAB_FOLDER, ModelSpec
 from holdfast.environment import install_command
 from holdfast.errors import RELATIVE, MissingDependency, ModelError
+from holdfast.models import skeleton, weights_check
 from holdfast.models.files import check_folder, sampled_hash
 from holdfast.types import ChatSettings, ModelRef
 
@@ -49,7 +50,7 @@ def reference(spec: ModelSpec) -> ModelRef:
         return ModelRef(str(LAB_FOLDER), chat=chat)
     if spec.id.startswith((".", "/", "~")) or Path(spec.id).expanduser().is_dir():
         folder = Path(spec.id).expanduser()
-        check_folder(folder)
+        check_folder(folder, chats=chat.template is None)
         return ModelRef(str(folder), None, None, spec.trust_remote_code, chat=chat)
     if spec.id.count("/") > 1:
         raise ModelError("is neither a folder nor a hub id", where=spec.id, remedy="check the path")
@@ -154,6 +155,7 @@ def load_tokenizer(ref: ModelRef, chats: bool = True) -> PreTrainedTokenizerBase
     require_torch()
     from transformers import AutoTokenizer
 
+    skeleton.reach(ref)
     try:
         tokenizer = AutoTokenizer.from_pretrained(ref.base, **ref.loading())
     except Exception as error:  # a torn tokenizer.json raises whatever its reader stumbles over
@@ -189,13 +191,15 @@ def load_model(
         shared_out: NF4 weights are stored such that FSDP2 can shard them.
 
     Raises:
-        ModelError: it cannot be loaded, or has no safetensors.
+        ModelError: it cannot be loaded, has no safetensors, or is not whole: weights are missing,
+            of another shape, NaN or infinite.
         MissingDependency: NF4 without bitsandbytes.
     """
     require_torch()
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
+    skeleton.reach(ref)
     options: dict[str, object] = {"dtype": dtype, "use_safetensors": True, **ref.loading()}
     if nf4:
         options["quantization_config"] = _nf4(dtype, shared_out)
@@ -203,9 +207,16 @@ def load_model(
     if device_map is not None:
         options["device_map"] = dict(device_map)
     try:
-        model = AutoModelForCausalLM.from_pretrained(ref.base, **options)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            ref.base, output_loading_info=True, **options
+        )
     except (OSError, ValueError, SafetensorError) as error:
         raise _not_loaded(ref, "model", error) from error
+    except RuntimeError as error:
+        if "mismatch" not in str(error) and "convert" not in str(error):
+            raise  # memory, and the like
+        raise _not_loaded(ref, "model", error) from error
+    weights_check.check_loaded(model, info, ref.base)
     if "device_map" not in options:
         model.to(device)
     model.config.use_cache = True
@@ -234,14 +245,14 @@ def _not_loaded(ref: ModelRef, what: str, error: Exception) -> ModelError:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if not isinstance(error, OSError | ValueError):
         first = f"{type(error).__name__}: {first}"
-    remedy = "check the id and the connection to the hub, or name a local folder"
+    remedy = (
+        "check the id and the connection to the hub (HF_ENDPOINT names a mirror), or name a local "
+        "folder"
+    )
     if Path(ref.base).is_dir():
         remedy = "the files are damaged or incomplete (git-lfs pointers?): fetch them again"
     if "custom code" in first and not ref.trust_remote_code:
-        remedy = (
-            "read that code; if you trust it, write `model: {id: ..., trust_remote_code: true}` in "
-            "the study, or add --trust-remote-code to a comparison"
-        )
+        remedy = skeleton.TRUST
     if "gated" in str(error).lower() or "401" in str(error):
         remedy = "accept its licence on the hub and log in with `hf auth login`"
     return ModelError(f"the {what} cannot be loaded: {first}", where=ref.base, remedy=remedy)

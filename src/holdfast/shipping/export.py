@@ -14,8 +14,8 @@ from holdfast import models
 from holdfast.errors import HoldfastError
 from holdfast.memory.out_of_memory import loading
 from holdfast.methods.scale import scaled_adapter
-from holdfast.models import ModelRef
-from holdfast.models.peft_adapter import scale_adapter
+from holdfast.models import ModelRef, adapter_weights, weights_check
+from holdfast.models.peft_adapter import load_adapter, scale_adapter
 from holdfast.runs import store
 
 Form = Literal["adapter", "merged", "nf4"]
@@ -75,6 +75,7 @@ def _adapter(ref: ModelRef, folder: Path) -> None:
     config |= {"base_model_name_or_path": ref.base, "revision": ref.revision}
     store.write_json(folder / CONFIG, config)
     if source != folder:
+        adapter_weights.check(source / WEIGHTS)
         shutil.copyfile(source / WEIGHTS, folder / WEIGHTS)
 
 
@@ -87,12 +88,10 @@ def _merged(ref: ModelRef, folder: Path) -> None:
                     shutil.copyfile(path, folder / path.name)
         return
     models.require_torch()
-    from peft import PeftModel
-
     base = ModelRef(ref.base, ref.revision, None, ref.trust_remote_code)
     with loading():
         model = models.load_model(base, _own_dtype(base), "cpu")
-        tuned = PeftModel.from_pretrained(model, ref.adapter)
+        tuned = load_adapter(model, ref.adapter)
         if ref.scale != 1:
             scale_adapter(tuned, ref.scale)
         try:
@@ -103,6 +102,7 @@ def _merged(ref: ModelRef, folder: Path) -> None:
                 where=ref.adapter,
                 remedy="export it with --form adapter",
             ) from error
+    weights_check.check_finite(whole, ref.adapter)
     whole.save_pretrained(folder)
     models.load_tokenizer(base).save_pretrained(folder)
 

@@ -8,6 +8,7 @@ folder for the report.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +16,16 @@ from pathlib import Path
 from holdfast.errors import HoldfastError
 from holdfast.runs import store
 from holdfast.runs.plan import NOTICES
+from holdfast.study import readiness
 from holdfast.study.session import Session
 from holdfast.train.adapters import check_model
 from holdfast.train.arguments import check_settings
 
+CHECKED = (
+    "packages, models reachable, disk space, weights and tokenizers whole, judges, settings, "
+    "adapters"
+)
+"""What `CHECKS` look at, in words."""
 Check = Callable[[Session], Sequence[str]]
 """Raises what would fail later; returns notices."""
 
@@ -36,6 +43,11 @@ def check(session: Session) -> list[str]:
         HoldfastError: what would fail, where, and what to do about it.
     """
     return list(dict.fromkeys(notice for one in CHECKS for notice in one(session)))
+
+
+def possible() -> bool:
+    """Whether models can be looked at here: torch and transformers are installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("torch", "transformers"))
 
 
 def write_notices(folder: Path, notices: Sequence[str]) -> None:
@@ -64,4 +76,12 @@ def _in_arm(name: str) -> Iterator[None]:
         raise
 
 
-CHECKS: tuple[Check, ...] = (_training,)
+CHECKS: tuple[Check, ...] = (
+    readiness.packages,
+    readiness.reachable,
+    readiness.room,
+    readiness.whole,
+    readiness.judges,
+    _training,
+)
+"""In this order, the cheapest first."""

@@ -16,6 +16,7 @@ from holdfast.errors import TrainingError
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.models import placement
 from holdfast.models.placement import Rank
+from holdfast.models.weights_check import not_finite
 from holdfast.progress import Progress
 from holdfast.runs.plan import checkpoint_name
 from holdfast.train.checkpoints import mark_complete, meet, save_shards
@@ -36,6 +37,22 @@ class Planned:
     method: str
     device: str
     rank: Rank
+
+
+def check_numbers(model: torch.nn.Module, step: int) -> None:
+    """Refuse to write a checkpoint of weights that are NaN or infinite.
+
+    Raises:
+        TrainingError: naming the first such tensor.
+    """
+    trained = ((name, one) for name, one in model.named_parameters() if one.requires_grad)
+    name = not_finite(trained)
+    if name is not None:
+        raise TrainingError(
+            f"the weights are NaN or infinite at step {step}, first {name}",
+            remedy="lower train.learning_rate, set train.max_grad_norm: 1.0, or train in float32 "
+            "(train.bf16: false)",
+        )
 
 
 def watch(
@@ -83,6 +100,7 @@ def watch(
         ) -> TrainerControl:
             progress.advance(1)
             if state.global_step in save_at:
+                check_numbers(trainer.model, state.global_step)
                 if meters is not None and meters.read(trainer.model, state.global_step):
                     progress.say(f"step {state.global_step}: {meters.why}; training ends here")
                     control.should_training_stop = True
