@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from holdfast.errors import ModelError
+from holdfast.errors import ModelError, Unreachable
 
 PATIENCE_S = 1.8
 """How long the hub's address is waited for."""
@@ -47,8 +47,8 @@ def require(
         cache: of the hub; None: the usual one.
 
     Raises:
-        ModelError: what is wrong with it: no such model or file, consent or a login is needed, the
-            hub cannot be reached.
+        Unreachable: the hub does not answer, or may not be asked.
+        ModelError: no such model or file, or consent or a login is needed.
     """
     meant = meant or _folder_meant(name)
     if not _is_id(name):
@@ -61,7 +61,7 @@ def require(
     if asked_offline():
         if kept:
             return
-        raise ModelError(
+        raise Unreachable(
             f"is not in the hub's cache ({file}), and HF_HUB_OFFLINE forbids to fetch it",
             where=name,
             remedy=f"{meant}unset HF_HUB_OFFLINE, run `hf download {name}` where there is a "
@@ -71,7 +71,7 @@ def require(
     if why:
         if kept:
             return
-        raise ModelError(
+        raise Unreachable(
             f"the hub ({endpoint()}) cannot be reached: {why}",
             where=name,
             remedy=meant + ELSEWHERE.format(name=name),

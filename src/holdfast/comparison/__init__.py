@@ -245,6 +245,8 @@ def run(
         write_plan(session.plan)
         if notices is not None:
             preflight.write_notices(folder, notices)
+            for notice in (*session.plan.notices, *notices):
+                progress.say(notice)
         if not all(step.done for step in steps):
             about = environment.describe() if found.local else {"versions": environment.versions()}
             store.write_json(folder / "environment.json", about)

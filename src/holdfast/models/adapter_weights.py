@@ -1,4 +1,4 @@
-"""Is an adapter's file whole and free of NaN? Told from the file and its settings, without torch."""
+"""Is an adapter's file whole and free of NaN? Told from it and its settings, without torch."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int, where: str) 
             f"its tokenizer has {len(wrong)} tokens that the model has no embedding for (it has "
             f"{rows:,}): {shown}",
             where=where,
-            remedy="take the tokenizer that belongs to the model, or give the model its tokens: "
-            f"`model.resize_token_embeddings({max(beyond.values()) + 1})`, saved with the tokenizer",
+            remedy="take the tokenizer that belongs to the model, or give the model its tokens "
+            f"(`model.resize_token_embeddings({max(beyond.values()) + 1})`) and save both",
         )
     return [f"{where}: the model has no embedding for {shown}; no text here may contain them."]

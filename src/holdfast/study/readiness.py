@@ -9,7 +9,6 @@ import importlib
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from holdfast import models
 from holdfast.endpoint import is_endpoint
@@ -26,7 +25,7 @@ ANSWERING = ("torch", "transformers", "peft")
 TRAINING = (*ANSWERING, "trl", "accelerate", "datasets")
 LOADED_BY = "hf"
 """The engine that loads the weights here."""
-BYTES = {"adapter": 4, "full": 4}
+SAVED = 4
 """That a trained number takes in a checkpoint."""
 MOMENTS = 8
 """Bytes of optimiser state for each trained number, beside the newest checkpoint."""
@@ -80,13 +79,13 @@ def room(session: Session) -> Sequence[str]:
 
 
 def checkpoint_bytes(session: Session) -> int:
-    """About what the checkpoints of a study take on disk; 0 where the model's shape is not known."""
+    """About what a study's checkpoints take on disk; 0 where the model's shape is not known."""
     trained, most = 0, 0
     for name, _ in session.plan.trained:
         arm = session.arms[name]
         numbers = _trained_numbers(session, arm)
         kept = 1 + sum(len(one.factors) for one in arm.weights if arm.train.method == "full")
-        trained += numbers * BYTES["full"] * len(session.plan.save_at) * kept
+        trained += numbers * SAVED * len(session.plan.save_at) * kept
         most = max(most, numbers * MOMENTS)
     return trained + most
 
