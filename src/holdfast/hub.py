@@ -7,6 +7,7 @@ answers, a copy in the local cache is used, and the client is told to ask for no
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import threading
 import time
@@ -15,7 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from holdfast.errors import ModelError, Unreachable
+from holdfast.environment import install_command
+from holdfast.errors import MissingDependency, ModelError, Unreachable
 
 PATIENCE_S = 1.8
 """How long the hub's address is waited for."""
@@ -49,7 +51,13 @@ def require(
     Raises:
         Unreachable: the hub does not answer, or may not be asked.
         ModelError: no such model or file, or consent or a login is needed.
+        MissingDependency: without the hub's client nothing can be had from it.
     """
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise MissingDependency(
+            "a model on the hub needs huggingface_hub",
+            remedy=f"{install_command('train')}, or name a local folder",
+        )
     meant = meant or _folder_meant(name)
     if not _is_id(name):
         raise ModelError(

@@ -213,7 +213,7 @@ def load_model(
     except (OSError, ValueError, SafetensorError) as error:
         raise _not_loaded(ref, "model", error) from error
     except RuntimeError as error:
-        if "mismatch" not in str(error) and "convert" not in str(error):
+        if "mismatch" not in str(error) and weights_check.CONVERSION not in str(error):
             raise  # memory, and the like
         raise _not_loaded(ref, "model", error) from error
     weights_check.check_loaded(model, info, ref.base)

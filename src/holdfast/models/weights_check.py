@@ -31,6 +31,8 @@ DTYPES = {
     "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
 }  # fmt: skip
 """Of safetensors, as torch calls them; others are those of quantised models."""
+CONVERSION = "automatic conversion of the weights"
+"""In the words of transformers, where it cannot put weights together."""
 GET_ALL = "fetch the model again: its files are not whole, or are those of another model"
 
 
@@ -57,7 +59,7 @@ def check_files(ref: ModelRef, model: PreTrainedModel) -> list[str]:
     stored = safetensors_files.tensors_of(folder)
     notices: list[str] = []
     if getattr(model.config, "quantization_config", None) is None and not ref.trust_remote_code:
-        found = _as_loaded(type(model), model.config, stored)
+        found = _as_loaded(model, stored)
         if found is not None:
             check_info(found, model, ref.base)
             notices = _left_over(found, ref)
@@ -84,10 +86,13 @@ def folder_of(ref: ModelRef) -> Path | None:
     return None
 
 
-def _as_loaded(
-    kind: type[Any], config: Any, stored: Mapping[str, Stored]
-) -> Mapping[str, Any] | None:
-    """What transformers says of loading tensors of these shapes; None: it cannot be told."""
+def _as_loaded(model: PreTrainedModel, stored: Mapping[str, Stored]) -> Mapping[str, Any] | None:
+    """What transformers says of loading tensors of these shapes; None: it cannot be told.
+
+    Raises:
+        ModelError: what is stored in parts, such as the experts of a mixture, cannot be put
+            together, although that works with all that the model itself would store.
+    """
     import torch
 
     if any(one.dtype not in DTYPES for one in stored.values()):
@@ -97,15 +102,36 @@ def _as_loaded(
         for name, one in stored.items()
     }
     try:
-        with _silent():
-            found = kind.from_pretrained(
-                None, config=config, state_dict=shapes, device_map={"": "meta"},
-                ignore_mismatched_sizes=True, output_loading_info=True,
-            )  # fmt: skip
-    except Exception:  # what it does with real weights may work; the check after loading decides
+        return _load_shapes(model, shapes)
+    except Exception as error:  # what it does with real weights may work; then loading decides
+        if CONVERSION in str(error) and _converts(model):
+            raise ModelError(
+                "its weights cannot be put together: some are missing, or of another shape",
+                where=model.config.name_or_path or next(iter(stored.values())).file.parent.name,
+                remedy=GET_ALL,
+            ) from error
         logging.getLogger(__name__).debug("cannot be told from headers", exc_info=True)
         return None
+
+
+def _load_shapes(model: PreTrainedModel, shapes: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
+    with _silent():
+        found = type(model).from_pretrained(
+            None, config=model.config, state_dict=dict(shapes), device_map={"": "meta"},
+            ignore_mismatched_sizes=True, output_loading_info=True,
+        )  # fmt: skip
     return dict(found[1])
+
+
+def _converts(model: PreTrainedModel) -> bool:
+    """Whether the parts that a model is stored in can be put together on the meta device."""
+    try:
+        from transformers.core_model_loading import revert_weight_conversion
+
+        _load_shapes(model, revert_weight_conversion(model, model.state_dict()))
+    except Exception:
+        return False
+    return True
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from holdfast.train.adapters import check_model
 from holdfast.train.arguments import check_settings
 
 CHECKED = (
-    "packages, models reachable, disk space, weights and tokenizers whole, judges, settings, "
+    "models reachable, packages, disk space, weights and tokenizers whole, judges, settings, "
     "adapters"
 )
 """What `CHECKS` look at, in words."""
@@ -117,8 +117,8 @@ def _in_arm(name: str) -> Iterator[None]:
 
 
 CHECKS: tuple[Check, ...] = (
-    readiness.packages,
     readiness.reachable,
+    readiness.packages,
     readiness.room,
     readiness.whole,
     readiness.judges,
