@@ -46,7 +46,7 @@ class Session:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, session: Session) -> Session:
-    monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: session)
+    monkeypatch.setattr("huggingface_hub.utils._http.get_session", lambda: session)
     return session
 
 

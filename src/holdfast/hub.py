@@ -33,6 +33,7 @@ ELSEWHERE = (
     "or fetch it where there is a network (`hf download {name}`), copy the hub's cache here and "
     "set HF_HUB_OFFLINE=1"
 )
+CONSENT = "accept its licence on its page on the hub, and log in with `hf auth login`"
 Found = TypeVar("Found")
 
 
@@ -130,7 +131,7 @@ def _down(address: str, window: int) -> str:
         address: of the hub.
         window: changes when what was found is to be forgotten.
     """
-    from huggingface_hub.utils import get_session
+    from huggingface_hub.utils._http import get_session
 
     _use_cache_only(False)
 
@@ -148,37 +149,43 @@ def _down(address: str, window: int) -> str:
 def _ask(name: str, revision: str | None, file: str, meant: str) -> None:
     """Ask after one file of a model."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
 
     url = hf_hub_url(name, file, revision=revision)
-    login = "accept its licence on its page on the hub, and log in with `hf auth login`"
     try:
         _within(ANSWER_S, lambda: get_hf_file_metadata(url, timeout=ANSWER_S))
-        return
-    except GatedRepoError as error:
-        why, remedy, cause = "its makers ask for consent to a licence first (gated)", login, error
-    except RevisionNotFoundError as error:
-        why, remedy, cause = f"the hub has no revision {revision!r} of it", "check it", error
-    except RepositoryNotFoundError as error:
-        why = "the hub has no such model, or it is private"
-        remedy, cause = f"check the name; if it is private, {login.rpartition('and ')[2]}", error
-    except EntryNotFoundError as error:
-        why, cause = f"it has no {file} on the hub", error
-        remedy = "name a whole model for transformers, not an adapter, a GGUF or a data set"
-    except HfHubHTTPError as error:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        why, cause = f"the hub answered {status or error}", error
-        remedy = login if status in (401, 403) else "try again later, or name a local folder"
-    except Exception as error:
-        why, cause = f"the hub did not answer: {type(error).__name__} {error}"[:200], error
-        remedy = ELSEWHERE.format(name=name)
-    raise ModelError(why, where=name, remedy=meant + remedy) from cause
+    except Exception as error:  # whatever the HTTP client of this version raises
+        why, remedy = _explained(error, name, revision, file)
+        raise ModelError(why, where=name, remedy=meant + remedy) from error
+
+
+def _explained(error: Exception, name: str, revision: str | None, file: str) -> tuple[str, str]:
+    """What the hub means, and what to do about it."""
+    from huggingface_hub import errors
+
+    match error:
+        case errors.GatedRepoError():
+            return "its makers ask for consent to a licence first (gated)", CONSENT
+        case errors.RevisionNotFoundError():
+            return f"the hub has no revision {revision!r} of it", "check model.revision"
+        case errors.RepositoryNotFoundError():
+            return (
+                "the hub has no such model, or it is private",
+                "check the name; if it is private, log in with `hf auth login`",
+            )
+        case errors.EntryNotFoundError():
+            return (
+                f"it has no {file} on the hub",
+                "name a whole model for transformers, not an adapter, a GGUF or a data set",
+            )
+        case errors.HfHubHTTPError():
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            denied = status in (401, 403)
+            return (
+                f"the hub answered {status or error}",
+                CONSENT if denied else "try again later, or name a local folder",
+            )
+    said = f"the hub did not answer: {type(error).__name__} {error}"
+    return said[:200], ELSEWHERE.format(name=name)
 
 
 def _within(seconds: float, work: Callable[[], Found]) -> Found:
@@ -217,7 +224,7 @@ def _use_cache_only(only: bool) -> None:
 
 def _is_id(name: str) -> bool:
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils._validators import validate_repo_id
 
     try:
         validate_repo_id(name)

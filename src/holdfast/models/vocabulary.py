@@ -35,7 +35,9 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int, where: str) 
     used = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id}
     marks = {at for at, token in tokenizer.added_tokens_decoder.items() if token.special}
     wrong = [name for name, at in beyond.items() if at in used or at not in marks]
-    shown = ", ".join(repr(name) for name in sorted(wrong or beyond, key=beyond.get)[:NAMED])
+    shown = ", ".join(
+        repr(name) for name in sorted(wrong or beyond, key=lambda name: beyond[name])[:NAMED]
+    )
     if wrong:
         raise ModelError(
             f"its tokenizer has {len(wrong)} tokens that the model has no embedding for (it has "

@@ -239,7 +239,8 @@ def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
     """
     import torch
 
-    names, fine = [], []
+    names: list[str] = []
+    fine: list[torch.Tensor] = []
     with torch.no_grad():
         for name, one in tensors:
             local = getattr(one, "_local_tensor", one).detach()  # this rank's shard
@@ -250,10 +251,11 @@ def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
             chosen = [place for place, one in enumerate(fine) if one.device == device]
             found = torch.stack([fine[place] for place in chosen]).tolist()
             if not all(found):
-                return names[chosen[found.index(False)]]
+                return str(names[chosen[found.index(False)]])
     return None
 
 
 def _has_numbers(one: torch.Tensor) -> bool:
-    real = one.is_floating_point() and one.itemsize > 1 and one.device.type != "meta"
-    return real and one.numel() > 0
+    if not one.is_floating_point() or one.itemsize == 1 or one.device.type == "meta":
+        return False
+    return bool(one.numel())
