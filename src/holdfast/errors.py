@@ -8,6 +8,7 @@ traceback and exits with its `exit_code`::
     │   ├── StudyError            the study file: unknown key, wrong type, impossible combination
     │   ├── DataError             a data file: missing, malformed line, missing column, empty
     │   ├── ModelError            a model folder: no config, tokenizer, chat template, safetensors
+    │   │   └── Unreachable       a model on the hub, and no way to it from here now
     │   ├── FolderError           a run folder: unwritable, locked, of another version
     │   ├── LeakError             training data that contains evaluation prompts
     │   └── DriftError            a study that changed under a run folder, with the field diff
@@ -101,6 +102,10 @@ class DataError(UsageError, ValueError):
 
 class ModelError(UsageError, ValueError):
     """A model that cannot be used as it is: files missing, no chat template, unsafe weights."""
+
+
+class Unreachable(ModelError):
+    """A model on the hub that is not in the cache, and no connection, or none that is allowed."""
 
 
 class FolderError(UsageError, OSError):

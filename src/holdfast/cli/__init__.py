@@ -20,7 +20,7 @@ from holdfast.cli.comparing import compare
 from holdfast.cli.front import Json, app, quiet_libraries, say
 from holdfast.cli.planning import plan
 from holdfast.cli.studies import demo, init, report, run, ship
-from holdfast.errors import HoldfastError, Interrupted, UsageError, printable
+from holdfast.errors import HoldfastError, Interrupted, UsageError
 from holdfast.registry import Registry
 
 
@@ -140,5 +140,5 @@ def _fail(arguments: list[str], error: HoldfastError, code: int) -> int:
         typer.echo(json.dumps({"error": about | {"remedy": error.remedy}}, ensure_ascii=False))
     else:
         kind = "Stopped" if isinstance(error, Interrupted) else "Error"
-        typer.echo(f"{kind}: {printable(str(error), keep='\n\t')}", err=True)
+        typer.echo(f"{kind}: {error}", err=True)
     return code

@@ -250,6 +250,7 @@ def summarise(one: Comparison) -> Results:
     )
     results = replace(results, verdict=verdict(results))
     decision = decide(results, plan.study.ship.retain)
+    notes = [*collect.notices(plan), *notes]
     return replace(results, decision=decision, warnings=(*results.warnings, *notes))
 
 

@@ -18,6 +18,7 @@ from holdfast.data import chat_settings
 from holdfast.environment import install_command
 from holdfast.errors import RELATIVE, MissingDependency, ModelError
 from holdfast.memory.model.stored import BNB4, BNB8, EXPANDED, Stored, stored_in
+from holdfast.models import skeleton, weights_check
 from holdfast.models.attention import loading_options
 from holdfast.models.files import check_folder, sampled_hash
 from holdfast.types import ChatSettings, ModelRef
@@ -170,6 +171,7 @@ def load_tokenizer(ref: ModelRef, chats: bool = True) -> PreTrainedTokenizerBase
     require_torch()
     from transformers import AutoTokenizer
 
+    skeleton.reach(ref)
     try:
         tokenizer = AutoTokenizer.from_pretrained(ref.base, **ref.loading())
     except Exception as error:  # a torn tokenizer.json raises whatever its reader stumbles over
@@ -206,12 +208,14 @@ def load_model(
         shared_out: NF4 weights are stored such that FSDP2 can shard them.
 
     Raises:
-        ModelError: it cannot be loaded, or has no safetensors.
+        ModelError: it cannot be loaded, has no safetensors, or is not whole: weights are missing,
+            of another shape, NaN or infinite.
         MissingDependency: NF4 without bitsandbytes.
     """
     require_torch()
     from safetensors import SafetensorError
 
+    skeleton.reach(ref)
     options: dict[str, object] = {"dtype": dtype, "use_safetensors": True, **ref.loading()}
     options |= loading_options(ref)
     held = stored_in(ref.base, ref.revision)
@@ -232,7 +236,7 @@ def load_model(
     if held is not None and held.kind == BNB8:  # it would say of every product that it casts
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     try:
-        model = auto_class(ref).from_pretrained(ref.base, **options)
+        model, info = auto_class(ref).from_pretrained(ref.base, output_loading_info=True, **options)
     except ImportError as error:
         raise MissingDependency(
             f"{ref.base} cannot be loaded: {(str(error).strip().splitlines() or ['?'])[0]}",
@@ -240,8 +244,13 @@ def load_model(
         ) from error
     except (OSError, ValueError, SafetensorError) as error:
         raise not_loaded(ref, "model", error) from error
+    except RuntimeError as error:
+        if "mismatch" not in str(error) and weights_check.CONVERSION not in str(error):
+            raise  # memory, and the like
+        raise not_loaded(ref, "model", error) from error
     if held is not None and held.expands:
         model.to(dtype)
+    weights_check.check_loaded(model, info, ref.base)
     if "device_map" not in options:
         model.to(device)
     model.config.use_cache = True
@@ -285,7 +294,7 @@ def _forget_packing(model: PreTrainedModel) -> None:
 
 
 def auto_class(ref: ModelRef) -> Any:
-    """The class of transformers for a model: of language models, or of those that read pictures too.
+    """The class of transformers for a model: language models, or those that read pictures too.
 
     The second are asked and trained with text alone.
     """
@@ -332,14 +341,14 @@ def not_loaded(ref: ModelRef, what: str, error: Exception) -> ModelError:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if not isinstance(error, OSError | ValueError):
         first = f"{type(error).__name__}: {first}"
-    remedy = "check the id and the connection to the hub, or name a local folder"
+    remedy = (
+        "check the id and the connection to the hub (HF_ENDPOINT names a mirror), or name a local "
+        "folder"
+    )
     if Path(ref.base).is_dir():
         remedy = "the files are damaged or incomplete (git-lfs pointers?): fetch them again"
     if "custom code" in first and not ref.trust_remote_code:
-        remedy = (
-            "read that code; if you trust it, write `model: {id: ..., trust_remote_code: true}` in "
-            "the study, or add --trust-remote-code to a comparison"
-        )
+        remedy = skeleton.TRUST
     if "gated" in str(error).lower() or "401" in str(error):
         remedy = "accept its licence on the hub and log in with `hf auth login`"
     return ModelError(f"the {what} cannot be loaded: {first}", where=ref.base, remedy=remedy)

@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from holdfast.errors import ModelError
+from holdfast.models import adapter_weights, weights_check
+from holdfast.models.json_files import read_object
+from holdfast.models.safetensors_files import broken_numbers
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +41,7 @@ def read(folder: Path) -> tuple[dict[str, object], dict[str, tuple[torch.Tensor,
     from safetensors.torch import load_file
 
     config = _settings(folder)
+    adapter_weights.check(folder / WEIGHTS)
     tensors = load_file(folder / WEIGHTS)
     factors = {}
     for key, a in tensors.items():
@@ -62,9 +66,15 @@ def write(folder: Path, config: Mapping[str, object], factors: Factors) -> None:
         folder: gets ``adapter_config.json`` and ``adapter_model.safetensors``; made if need be.
         config: settings to begin with, those of an adapter of the same base.
         factors: see `Factors`; ranks may differ.
+
+    Raises:
+        ModelError: a product is NaN or infinite; nothing is written then.
     """
     from safetensors.torch import save_file
 
+    found = weights_check.not_finite((name, one) for name, pair in factors.items() for one in pair)
+    if found is not None:
+        raise broken_numbers(found, str(folder), "the weights made of other adapters'")
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for name, (a, b) in factors.items():
@@ -122,7 +132,7 @@ def _settings(folder: Path) -> dict[str, Any]:
             where=str(folder),
             remedy="name the folder of a checkpoint that was trained with LoRA",
         )
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    config: dict[str, Any] = read_object(path)
     if config.get("peft_type") != "LORA":
         raise _no_product(folder, f"it is of the kind {config.get('peft_type')}")
     if config.get("use_dora"):

@@ -15,7 +15,7 @@ from holdfast import models
 from holdfast.errors import HoldfastError
 from holdfast.memory.out_of_memory import loading
 from holdfast.methods.scale import scaled_adapter
-from holdfast.models import ModelRef
+from holdfast.models import ModelRef, adapter_weights, weights_check
 from holdfast.models.peft_adapter import load_adapter, scale_adapter
 from holdfast.runs import store
 
@@ -76,6 +76,7 @@ def _adapter(ref: ModelRef, folder: Path) -> None:
     config |= {"base_model_name_or_path": ref.base, "revision": ref.revision}
     store.write_json(folder / CONFIG, config)
     if source != folder:
+        adapter_weights.check(source / WEIGHTS)
         shutil.copyfile(source / WEIGHTS, folder / WEIGHTS)
     _own_template(ref, folder)
 
@@ -106,6 +107,7 @@ def _merged(ref: ModelRef, folder: Path) -> None:
                 where=ref.adapter,
                 remedy="export it with --form adapter",
             ) from error
+    weights_check.check_finite(whole, ref.adapter)
     whole.save_pretrained(folder)
     models.load_tokenizer(base).save_pretrained(folder)
 

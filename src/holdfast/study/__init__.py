@@ -25,7 +25,7 @@ from holdfast.data.batching import checkpoint_steps, steps_of
 from holdfast.data.leakage import LeakIndex
 from holdfast.data.sources import notices
 from holdfast.engines.pool import EnginePool
-from holdfast.errors import located
+from holdfast.errors import StudyError, located
 from holdfast.progress import Progress, default
 from holdfast.runs import stages, store
 from holdfast.runs.plan import Plan, write_plan
@@ -72,6 +72,7 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
         UsageError: anything wrong with the study, its data or its model folder.
     """
     gpus = stage.gpus_of(study)
+    _check_place(study, source)
     given, study = study, _absolute(stage.resolved(study, gpus))
     stage.check_fits(study, gpus)
     model = models.reference(study.model)
@@ -253,6 +254,22 @@ def _absolute(study: Study) -> Study:
     """The same with paths that hold wherever the command is given from."""
     dump = study.model_dump(mode="json", exclude_unset=True)
     return Study.model_validate(places.anchored(dump, Path.cwd()))
+
+
+def _check_place(study: Study, source: str) -> None:
+    """Refuse a model's name that is a hub id to the study's file and a folder to its caller."""
+    name, file = study.model.id, Path(source)
+    if name == models.LAB or name.startswith((".", "/", "~")) or not file.is_file():
+        return
+    here = Path.cwd()
+    if file.absolute().parent != here and (here / name).is_dir():
+        raise StudyError(
+            f"there is no folder {name!r} beside the study file, so it is a hub id, and there is "
+            "one in the working folder; which is meant?",
+            where=f"{source}: model.id",
+            remedy=f"for the folder write model={here / name}; for the model on the hub run the "
+            "study from another working folder",
+        )
 
 
 def _check_trained(session: Session) -> None:

@@ -8,22 +8,32 @@ folder for the report.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast import models
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, Unreachable
 from holdfast.memory.planner.candidates import shared_by
 from holdfast.models import attention
 from holdfast.runs import store
 from holdfast.runs.plan import NOTICES
-from holdfast.study import asking
+from holdfast.runs.stages import Step
+from holdfast.study import asking, readiness
 from holdfast.study.chats import check_chats
 from holdfast.study.session import Session
 from holdfast.train.adapter_check import check_mergeable, check_model
 from holdfast.train.arguments import check_settings
 
+CHECKED = (
+    "models reachable, packages, disk space, weights and tokenizers whole, judges, settings, "
+    "adapters"
+)
+"""What `CHECKS` look at, in words."""
+NEEDED = ("torch", "transformers", "peft")
+"""Without these no model can be looked at."""
 Check = Callable[[Session], Sequence[str]]
 """Raises what would fail later; returns notices."""
 
@@ -41,6 +51,47 @@ def check(session: Session) -> list[str]:
         HoldfastError: what would fail, where, and what to do about it.
     """
     return list(dict.fromkeys(notice for one in CHECKS for notice in one(session)))
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a dry run looked at.
+
+    Attributes:
+        checked: whether models were looked at.
+        notices: what whoever reads the figures must know, in sentences.
+        lines: both in words.
+    """
+
+    checked: bool
+    notices: list[str]
+    lines: list[str]
+
+
+def looked_at(session: Session, steps: Sequence[Step]) -> Looked:
+    """Check a study as `check` does, as far as that is possible here; for a dry run.
+
+    A model that only another machine may reach is said, and no mistake of the study.
+
+    Args:
+        session: prepared.
+        steps: its schedule; where all is done nothing is looked at.
+
+    Raises:
+        HoldfastError: see `check`.
+    """
+    notices = list(session.plan.notices)
+    if all(step.done for step in steps):
+        return Looked(False, notices, notices)
+    absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if absent and next(readiness.loaded(session), None) is not None:
+        said = f"Not checked, because {absent[0]} is not installed: {CHECKED}."
+        return Looked(False, notices, [*notices, said])
+    try:
+        notices += check(session)
+    except Unreachable as error:  # another machine may reach it
+        return Looked(False, notices, [*notices, f"Not checked: {error}"])
+    return Looked(True, notices, [*notices, f"Checked: {CHECKED}."])
 
 
 def write_notices(folder: Path, notices: Sequence[str]) -> None:
@@ -118,5 +169,16 @@ def _attention(session: Session) -> list[str]:
 
 
 CHECKS: tuple[Check, ...] = (
-    _attention, check_chats, _training, _asking, _precision, _idle_gpus,
-)  # fmt: skip
+    readiness.reachable,
+    readiness.packages,
+    readiness.room,
+    readiness.whole,
+    readiness.judges,
+    _attention,
+    check_chats,
+    _training,
+    _asking,
+    _precision,
+    _idle_gpus,
+)
+"""In this order, the cheapest first."""

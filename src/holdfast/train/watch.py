@@ -16,6 +16,7 @@ from holdfast.errors import TrainingError
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.models import placement
 from holdfast.models.placement import Rank
+from holdfast.models.weights_check import not_finite
 from holdfast.progress import Progress
 from holdfast.runs.plan import checkpoint_name
 from holdfast.train.checkpoints import mark_complete, meet, save_shards, settle
@@ -72,6 +73,22 @@ def ended_by(readers: Sequence[Reader]) -> Reader | None:
     return min(ended, key=lambda one: one.stopped_at or 0, default=None)
 
 
+def check_numbers(model: torch.nn.Module, step: int) -> None:
+    """Refuse to write a checkpoint of weights that are NaN or infinite.
+
+    Raises:
+        TrainingError: naming the first such tensor.
+    """
+    trained = ((name, one) for name, one in model.named_parameters() if one.requires_grad)
+    name = not_finite(trained)
+    if name is not None:
+        raise TrainingError(
+            f"the weights are NaN or infinite at step {step}, first {name}",
+            remedy="lower train.learning_rate, set train.max_grad_norm: 1.0, or train in float32 "
+            "(train.bf16: false)",
+        )
+
+
 def watch(
     trainer: SFTTrainer,
     save_at: Collection[int],
@@ -119,6 +136,7 @@ def watch(
             step, saves = state.global_step, state.global_step in save_at
             if saves:
                 settle(trainer.optimizer)
+                check_numbers(trainer.model, step)
             for reader in readers:
                 if saves or reader.due(step):
                     reader.read(trainer.model, step)
