@@ -11,9 +11,7 @@ from holdfast.environment import install_command
 from holdfast.errors import DataError, MissingDependency, printable
 
 
-def table(
-    name: str, config: str | None, split: str, revision: str | None, remedy: str = ""
-) -> Any:
+def table(name: str, config: str | None, split: str, revision: str | None, remedy: str = "") -> Any:
     """One split as a table of Arrow's; `arrow_rows.table_rows` reads it.
 
     Args:
