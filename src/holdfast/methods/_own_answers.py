@@ -21,8 +21,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from holdfast.config import Sampling, Section
-from holdfast.data.cells import blank
 from holdfast.data import containers
+from holdfast.data.cells import blank
 from holdfast.data.formats import conversation
 from holdfast.data.leakage import normalise
 from holdfast.engines.resumable import ask
