@@ -21,6 +21,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from holdfast.config import Sampling, Section
+from holdfast.data import containers
 from holdfast.data.cells import blank
 from holdfast.data.formats import conversation
 from holdfast.data.leakage import normalise
@@ -295,8 +296,7 @@ def _finished(
 def _file(pool: Pool) -> list[Example]:
     file = Path(pool.path or "").expanduser()
     found = []
-    for number, row in store.read_objects(file):
-        where = f"{file}:{number}"
+    for number, where, row in list(containers.rows(file)):
         said = conversation(row, where)
         if said.target is None:
             raise DataError("has no answer to replay", where=where, remedy="add one")
