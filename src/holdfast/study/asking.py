@@ -10,9 +10,8 @@ from holdfast import models
 from holdfast.config import Sampling
 from holdfast.data import chat, thinking
 from holdfast.endpoint import is_endpoint, parse_url
-from holdfast.engines.remote import told_beyond
 from holdfast.engines.resumable import LIKELIHOODS
-from holdfast.models.template_files import template_text
+from holdfast.engines.server_fields import told_beyond
 from holdfast.types import Example, ModelRef
 
 FEW_TOKENS = 1024
@@ -37,7 +36,7 @@ def thinking_mark(ref: ModelRef) -> dict[str, object]:
     What a model without thinking says is read alike in every version. One on the hub does not tell
     beforehand.
     """
-    known = thinking.speaks_of_thinking(template_text(ref))
+    known = thinking.speaks_of_thinking(_template_text(ref))
     return {"thinking": thinking.VERSION} if known else {}
 
 
@@ -105,7 +104,7 @@ def check_heeded(refs: Iterable[ModelRef], samplings: Mapping[str, Sampling]) ->
 
 def _thinks(ref: ModelRef, asked: Sequence[Example]) -> bool:
     """Whether a model is asked in such a way that it thinks."""
-    text = template_text(ref)
+    text = _template_text(ref)
     if Path(ref.base).is_dir() and not thinking.speaks_of_thinking(text):
         return False
     tokenizer = models.load_tokenizer(ref, chats=False)
@@ -114,3 +113,25 @@ def _thinks(ref: ModelRef, asked: Sequence[Example]) -> bool:
         return False
     prompt = tokenizer.decode(chat.asked_ids(tokenizer, asked[0]), skip_special_tokens=False)
     return thinking.expected(template, prompt, ref.chat.thinking)
+
+
+def _template_text(ref: ModelRef) -> str:
+    """The chat template of a model: the study's, or the one in its folder.
+
+    Args:
+        ref: the model.
+
+    Returns:
+        "" where there is none, and for a model on the hub, which has no folder yet.
+    """
+    if ref.chat.template is not None:
+        return ref.chat.template
+    file = Path(ref.base) / "chat_template.jinja"
+    config = Path(ref.base) / "tokenizer_config.json"
+    try:
+        if file.is_file():
+            return file.read_text(encoding="utf-8")
+        found = json.loads(config.read_text(encoding="utf-8")).get("chat_template")
+        return json.dumps(found, ensure_ascii=False)
+    except (OSError, ValueError, AttributeError):
+        return ""

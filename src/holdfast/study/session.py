@@ -260,7 +260,7 @@ class Session:
         return {"nf4": self.pool.nf4, "bf16": train.bf16, **more}
 
     @cached_property
-    def thinking_mark(self) -> Mapping[str, object]:
+    def thinking_mark(self) -> dict[str, object]:
         """See `asking.thinking_mark`."""
         return asking.thinking_mark(self.plan.model)
 
