@@ -24,12 +24,12 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 warnings.filterwarnings("ignore")
 
-from benchmarks.field_cases import Case, rows, studies
+from benchmarks.field_cases import Case, adapters, models, rows, studies, templates
 from holdfast.errors import HoldfastError
 
 SECONDS = 60
 """After which a case hangs."""
-KINDS = (rows, studies)
+KINDS = (rows, studies, templates, adapters, models)
 
 
 class _Hangs(Exception):
@@ -63,7 +63,7 @@ def _cases(folder: Path | None) -> Iterator[Case]:
     for kind in KINDS:
         yield from kind.own()
         if folder is not None:
-            yield from kind.given(folder)
+            yield from kind.given(folder.resolve())
 
 
 def main() -> None:

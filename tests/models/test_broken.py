@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from fixtures.broken_models import ADAPTERS, MODELS, Break
+from fixtures.tiny_model import make_adapter
 
 from holdfast import comparison, study
 from holdfast.comparison.request import Request
@@ -32,15 +33,8 @@ def _nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def lora(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LoRA adapter with random weights on the tiny model."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import LlamaForCausalLM
-
-    torch.manual_seed(1)
-    config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
     folder = tmp_path_factory.mktemp("adapter") / "lora"
-    model = get_peft_model(LlamaForCausalLM.from_pretrained(tiny_model), config)
-    model.save_pretrained(folder)
+    make_adapter(tiny_model, folder)
     return folder
 
 

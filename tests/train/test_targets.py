@@ -27,8 +27,9 @@ VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
           "num_attention_heads": 2, "image_size": 28, "patch_size": 14}  # fmt: skip
 EYES = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2,
         "out_hidden_size": 64}  # fmt: skip
-QKVO, GUD = "self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj", (
-    "mlp.gate_proj mlp.up_proj mlp.down_proj"
+QKVO, GUD = (
+    "self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj",
+    ("mlp.gate_proj mlp.up_proj mlp.down_proj"),
 )
 EXPERTS = "experts.base_layer mlp.experts"
 TRANSLATED = r"no dropout.*0 instead of 0\.05"
@@ -214,7 +215,8 @@ def test_regular_expressions_match_whole_names() -> None:
         "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.up_proj", "mlp.down_proj",
     }  # fmt: skip
     adapted, targets = build(
-        model_of("llama"), spec_of(target_modules=r".*\.layers\.[01]\.mlp.*", exclude_modules="up_proj")
+        model_of("llama"),
+        spec_of(target_modules=r".*\.layers\.[01]\.mlp.*", exclude_modules="up_proj"),
     )
     names = [name for name, _ in adapted.named_parameters() if "lora_A" in name]
     assert kinds_of(adapted) == {"mlp.gate_proj", "mlp.down_proj"} and len(names) == 4
@@ -302,9 +304,7 @@ def test_merging_needs_plain_matrices(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"experts\.gate_up_proj is none"):
         check_mergeable(ref, spec_of())
     with pytest.raises(StudyError, match=r"lora_embedding"):
-        check_mergeable(
-            _folder(tmp_path / "b", "llama"), spec_of(target_modules=("embed_tokens",))
-        )
+        check_mergeable(_folder(tmp_path / "b", "llama"), spec_of(target_modules=("embed_tokens",)))
 
 
 def test_models_that_are_none(tmp_path: Path) -> None:

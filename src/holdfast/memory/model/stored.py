@@ -71,7 +71,7 @@ def stored_in(base: str, revision: str | None = None) -> Stored | None:
     path = _config(base, revision)
     try:
         content = json.loads(path.read_text(encoding="utf-8")) if path else None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None  # whoever loads it says what is wrong
     return stored(content) if isinstance(content, Mapping) else None
 
@@ -112,7 +112,8 @@ def check(
     for package in PACKAGES[held.kind]:
         if here and importlib.util.find_spec(package) is None:
             raise MissingDependency(
-                f"{where} is stored in {held.kind}, which needs {package}",
+                f"is stored in {held.kind}, which needs {package}",
+                where=where,
                 remedy=f"{install_command('train', package)}; or {UNQUANTISED}",
             )
     if held.kind in ("awq", "gptq") and device == "cpu":
