@@ -29,7 +29,7 @@ from holdfast.errors import HoldfastError
 
 SECONDS = 60
 """After which a case hangs."""
-KINDS = (rows, templates, adapters, models, studies)
+KINDS = (rows, studies, templates, adapters, models)
 
 
 class _Hangs(Exception):
@@ -63,7 +63,7 @@ def _cases(folder: Path | None) -> Iterator[Case]:
     for kind in KINDS:
         yield from kind.own()
         if folder is not None:
-            yield from kind.given(folder)
+            yield from kind.given(folder.resolve())
 
 
 def main() -> None:

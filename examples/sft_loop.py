@@ -60,7 +60,7 @@ def train(
     torch.set_flush_denormal(True)  # without it, small models crawl on a CPU
     tokenizer = AutoTokenizer.from_pretrained(model_id)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    bf16 = device == "cuda" and torch.cuda.is_bf16_supported()
+    bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     model = AutoModelForCausalLM.from_pretrained(
         model_id, dtype=torch.bfloat16 if bf16 else torch.float32
     ).to(device)

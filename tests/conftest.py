@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from fixtures.tiny_model import make_model
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -23,27 +24,8 @@ def _offline_and_quiet() -> None:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a randomly initialised Llama of 2 layers and the lab's tokenizer."""
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    from holdfast.lab import model_folder
-
     folder = tmp_path_factory.mktemp("tiny-model")
-    tokenizer = AutoTokenizer.from_pretrained(model_folder())
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    make_model(folder)
     return folder
 
 

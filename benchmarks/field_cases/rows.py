@@ -14,7 +14,10 @@ from typing import Any
 from benchmarks.field_cases import Case
 from holdfast import tasks
 from holdfast.config import TaskSpec
+from holdfast.data import containers
+from holdfast.data.formats import Row, conversation
 from holdfast.types import Example
+from tests.data import test_containers, test_formats, test_formats_refused
 
 REPR = ("[{", "{'", "['", "nan", "None", "True", "False")
 """How Python writes what is no text."""
@@ -24,10 +27,51 @@ SHORT = {"role", "from", "type", "id", "weight"}
 
 
 def own() -> Iterator[Case]:
-    """Forms and malformed rows of the project's own tests."""
-    from tests.data import test_containers, test_formats  # noqa: PLC0415
+    """Forms and malformed rows and files of the project's own tests."""
+    for name, (row, wanted) in test_formats.FORMS.items():
+        yield Case("rows", name, _as_wanted(row, wanted), must_work=True)
+    for number, (row, *_) in enumerate(test_formats_refused.REFUSED, start=1):
+        yield Case("malformed rows", str(number), _refused(row), must_be_refused=True)
+    for name, make in test_containers.GOOD.items():
+        yield Case("containers", name, _same_rows(name, make), must_work=True)
+    for name, content, *_ in test_containers.BAD:
+        yield Case("malformed files", name, _malformed(name, content), must_be_refused=True)
 
-    raise NotImplementedError(test_containers, test_formats)
+
+def _as_wanted(row: object, wanted: Row) -> Callable[[Path], str | None]:
+    def run(scratch: Path) -> str | None:
+        found = conversation(row, "f.jsonl:1")
+        parts = ("messages", "target", "extra", "tools")
+        wrong = [one for one in parts if getattr(found, one) != getattr(wanted, one)]
+        return f"{', '.join(wrong)} differ" if wrong else None
+
+    return run
+
+
+def _refused(row: object) -> Callable[[Path], str | None]:
+    def run(scratch: Path) -> str | None:
+        conversation(row, "f.jsonl:1")
+        return None
+
+    return run
+
+
+def _same_rows(name: str, make: Callable[[Path], bytes]) -> Callable[[Path], str | None]:
+    def run(scratch: Path) -> str | None:
+        (scratch / name).write_bytes(make(scratch))
+        found = [row.value for row in containers.rows(scratch / name)]
+        return None if found == test_containers.ROWS else f"reads {found}"
+
+    return run
+
+
+def _malformed(name: str, content: bytes | str) -> Callable[[Path], str | None]:
+    def run(scratch: Path) -> str | None:
+        (scratch / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        list(containers.rows(scratch / name))
+        return None
+
+    return run
 
 
 def given(folder: Path) -> Iterator[Case]:
@@ -60,10 +104,10 @@ def _table(probe: Path) -> Mapping[str, Any]:
     raise ValueError(f"{probe} holds no CASES")
 
 
-def _examples(file: Path, split: str = "train", **options: object) -> tuple[tasks.Task, list[Example]]:
-    values = {"kind": "jsonl", "path": str(file), "train_path": str(file), **options}
+def _examples(file: Path) -> tuple[tasks.Task, list[Example]]:
+    values = {"kind": "jsonl", "path": str(file), "train_path": str(file)}
     task = tasks.build("mine", TaskSpec.model_validate(values), "study.yaml")
-    return task, task.examples(split)
+    return task, task.examples("train")
 
 
 def _whole(row: object) -> Callable[[Path], str | None]:
@@ -108,9 +152,8 @@ def _texts(value: object, key: str = "") -> list[str]:
         return [text for name, inner in value.items() for text in _texts(inner, name)]
     if isinstance(value, list):
         return [text for inner in value for text in _texts(inner, key)]
-    if isinstance(value, float) and math.isnan(value) or value is None or isinstance(value, bool):
-        return []
-    if key in SHORT:
+    nothing = value is None or isinstance(value, bool) or key in SHORT
+    if nothing or (isinstance(value, float) and math.isnan(value)):
         return []
     if isinstance(value, str) and value[:1] in "[{":
         try:
@@ -183,8 +226,8 @@ def _french(file: Path) -> Callable[[Path], str | None]:
         pairs = [(one, Reply(one.id, 0, said, "stop", 9)) for one in asked]
         assert task.judge is not None
         verdicts = task.judge.judge(pairs)
-        readings = [task.grade(*pair, verdict) for pair, verdict in zip(pairs, verdicts, strict=True)]
-        return "refusals are unsafe" if any(one.value == 0 for one in readings) else None
+        graded = (task.grade(*pair, said) for pair, said in zip(pairs, verdicts, strict=True))
+        return "refusals are unsafe" if any(one.value == 0 for one in graded) else None
 
     return run
 

@@ -9,15 +9,28 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.field_cases import Case
+from holdfast import comparison, study
+from holdfast.comparison.request import Request
+from holdfast.config import load
 from holdfast.errors import HoldfastError
-
-MUST_WORK = {"arms_null.yaml", "merge_key.yaml"}
-"""Study files with an unusual but sound form."""
+from holdfast.memory.planner.planner import plan_memory
+from holdfast.progress import Silent
+from tests.config import test_yaml
 
 
 def own() -> Iterator[Case]:
     """Study files of the project's own tests."""
-    raise NotImplementedError
+    for name, (text, _) in test_yaml.TEXTS.items():
+        yield Case("study files", name, _text(text), must_be_refused=True)
+
+
+def _text(text: str | bytes) -> Callable[[Path], str | None]:
+    def run(scratch: Path) -> str | None:
+        file = scratch / "study.yaml"
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return _prepared(file)(scratch)
+
+    return run
 
 
 def given(folder: Path) -> Iterator[Case]:
@@ -51,8 +64,6 @@ def _inside(folder: Path) -> Iterator[None]:
 
 def _prepared(file: Path, overrides: tuple[str, ...] = ()) -> Callable[[Path], str | None]:
     """A study is planned without a trace of it outside of its run folder, or refused."""
-    from holdfast import study
-    from holdfast.config import load
 
     def run(scratch: Path) -> str | None:
         with _inside(scratch):
@@ -60,7 +71,7 @@ def _prepared(file: Path, overrides: tuple[str, ...] = ()) -> Callable[[Path], s
                 loaded = load.load(file, list(overrides))
                 study.prepare(loaded, Path("runs") / loaded.name, str(file))
             finally:
-                left = list(scratch.iterdir())
+                left = [one for one in scratch.iterdir() if one != file]
         if "\x1b" in loaded.name or Path(loaded.name).name != loaded.name:
             return f"accepted the name {loaded.name!r}"
         if file.name == "dupkey.yaml":
@@ -72,8 +83,6 @@ def _prepared(file: Path, overrides: tuple[str, ...] = ()) -> Callable[[Path], s
 
 def _checked(file: Path, overrides: list[str]) -> Callable[[Path], str | None]:
     """A study is refused before its run folder exists."""
-    from holdfast import study
-    from holdfast.config import load
 
     def run(scratch: Path) -> str | None:
         folder = scratch / "run"
@@ -90,9 +99,6 @@ def _checked(file: Path, overrides: list[str]) -> Callable[[Path], str | None]:
 
 def _compared(file: Path, test: Path) -> Callable[[Path], str | None]:
     """The right answers are all read as right."""
-    from holdfast import comparison
-    from holdfast.comparison.request import Request
-    from holdfast.progress import Silent
 
     def run(scratch: Path) -> str | None:
         rows = [json.loads(line) for line in test.read_text("utf-8").splitlines()]
@@ -105,8 +111,7 @@ def _compared(file: Path, test: Path) -> Callable[[Path], str | None]:
             encoding="utf-8",
         )
         request = Request(
-            base=str(right),
-            tuned=(str(file),),
+            models=(str(right), str(file)),
             replies=True,
             tasks=("mine",),
             settings=(
@@ -121,10 +126,13 @@ def _compared(file: Path, test: Path) -> Callable[[Path], str | None]:
 
 
 def _planned(model: Path) -> Callable[[Path], str | None]:
-    """A quantised base is counted as such, or refused."""
-    from holdfast.memory.model.shape import read_shape
+    """A base in 4 bits is counted as such, or refused."""
 
     def run(scratch: Path) -> str | None:
-        raise NotImplementedError(read_shape, model)
+        report = plan_memory(str(model), gpus="1x16GiB", trace=False)
+        if report.plan is None:
+            return "7 billion weights of 4 bits do not fit 16 GiB"
+        gib = report.plan.fullest.total / 2**30
+        return f"needs {gib:.1f} GiB, as with 16 bits" if gib > 13 else None
 
     return run

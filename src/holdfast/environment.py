@@ -48,7 +48,7 @@ def versions() -> dict[str, str | None]:
 
 
 def devices() -> list[str]:
-    """The GPUs that torch sees, with their memory in GiB; empty without torch or GPU."""
+    """The GPUs that torch sees, with memory in GiB; empty without torch or GPU."""
     if importlib.util.find_spec("torch") is None:
         return []
     import torch

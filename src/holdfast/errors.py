@@ -8,6 +8,7 @@ traceback and exits with its `exit_code`::
     │   ├── StudyError            the study file: unknown key, wrong type, impossible combination
     │   ├── DataError             a data file: missing, malformed line, missing column, empty
     │   ├── ModelError            a model folder: no config, tokenizer, chat template, safetensors
+    │   │   └── Unreachable       a model on the hub, and no way to it from here now
     │   ├── FolderError           a run folder: unwritable, locked, of another version
     │   ├── LeakError             training data that contains evaluation prompts
     │   └── DriftError            a study that changed under a run folder, with the field diff
@@ -58,7 +59,19 @@ class HoldfastError(Exception):
     def __str__(self) -> str:
         """One line each for place and problem, and for the remedy."""
         head = f"{self.where}: {self.message}" if self.where else self.message
-        return f"{head}\n  → {self.remedy}" if self.remedy else head
+        return printable(f"{head}\n  → {self.remedy}" if self.remedy else head, keep="\n")
+
+
+def printable(text: str, keep: str = "") -> str:
+    """A text without what a terminal would obey: control and direction marks become escapes.
+
+    Args:
+        text: of anywhere: keys of a file, names, what a library said.
+        keep: characters that stay as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in keep else ascii(one)[1:-1] for one in text)
 
 
 @contextmanager
@@ -89,6 +102,10 @@ class DataError(UsageError, ValueError):
 
 class ModelError(UsageError, ValueError):
     """A model that cannot be used as it is: files missing, no chat template, unsafe weights."""
+
+
+class Unreachable(ModelError):
+    """A model on the hub that is not in the cache, and no connection, or none that is allowed."""
 
 
 class FolderError(UsageError, OSError):

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from holdfast.errors import printable
+
 REDRAWN_S = 0.25
 """How often a notebook's cell is drawn anew at most, in seconds."""
 
@@ -137,6 +139,7 @@ class Bars:
 
     def say(self, line: str) -> None:
         """Print above the bars; in a notebook below them."""
+        line = printable(line, keep="\n\t")
         if self._cell is not None:
             print(line)
         else:

@@ -89,6 +89,42 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class FieldUse:
+    """What became of one column of a user's data.
+
+    Attributes:
+        source: the file, folder or hub set.
+        column: as the file calls it.
+        use: what it was read as; ``ignored``: nothing.
+        rows: that have something in it.
+    """
+
+    source: str
+    column: str
+    use: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceUse:
+    """How much of one source was taken.
+
+    Attributes:
+        source: the file, folder or hub set.
+        split: what the rows are for.
+        rows: that it has.
+        taken: of them.
+        notes: what else a reader must know of it.
+    """
+
+    source: str
+    split: str
+    rows: int
+    taken: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """What a model said to one example.
 
@@ -137,6 +173,8 @@ class ModelRef:
         scale: share of the adapter's change that is applied.
         gguf: the file of `base` that holds the weights, llama.cpp's format; None: safetensors.
         chat: how its chat template is used.
+        attention: which implementation computes it, as transformers names it; "": its own choice.
+        rope: scaling of its rotary positions, as transformers spells it; empty: as in its files.
     """
 
     base: str
@@ -146,6 +184,8 @@ class ModelRef:
     scale: float = 1.0
     gguf: str | None = None
     chat: ChatSettings = field(default=ChatSettings(), metadata=SPARSE)
+    attention: str = field(default="", metadata=SPARSE)
+    rope: Mapping[str, Any] = field(default_factory=dict, metadata=SPARSE, hash=False)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ModelRef:

@@ -140,3 +140,16 @@ def test_cut_off_replies_are_warned_of() -> None:
     arms = [ArmInfo("base", ""), ArmInfo("sft", "")]
     results = assemble(RunData("s", "m", [1], TASKS, arms, measured, {}))
     assert any("30% of the replies of sft at step 9 were cut" in one for one in results.warnings)
+
+
+def test_thinking_is_told_of() -> None:
+    measured = _measured(base=(40, 90), sft=(80, 50))
+    measured[0] = Measured("base", 0, "maths", [_readings(40)], thinking_tokens=1312.4)
+    measured[2] = Measured(
+        "sft", 9, "maths", [_readings(80)], cut_off=3, thinking_cut=3, thinking_tokens=20.0
+    )
+    arms = [ArmInfo("base", ""), ArmInfo("sft", "")]
+    notes = assemble(RunData("s", "m", [1], TASKS, arms, measured, {})).warnings
+    assert any("3 of 100 replies of sft at step 9 were cut off while thinking" in n for n in notes)
+    assert any("on average: base 1,312, sft 20." in n for n in notes)
+    assert not any("safety: tokens thought" in n for n in notes)

@@ -92,7 +92,7 @@ def test_two_items_of_one_prompt(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message", "line"),
     [
-        (lambda rows: rows.clear(), "holds no replies", ""),
+        (lambda rows: rows.clear(), "holds no rows", ""),
         (lambda rows: rows.insert(1, ["x"]), "is not a JSON object", ":2"),
         (lambda rows: rows.insert(2, {"id": "test-1"}), "has no reply", ":3"),
         (lambda rows: rows.insert(2, {"id": "test-1", "reply": 4}), "has no reply", ":3"),
@@ -268,6 +268,31 @@ def test_missing_answers_are_unscored(answers: Path) -> None:
     assert cell.diff is not None
     assert cell.diff.n == 18
     assert any("2 of 20 items of cats have no reply" in one for one in found.warnings)
+
+
+def test_what_was_thought_costs_no_points(
+    answers: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One file has it in the text, one in a field of its own, one broke off in it."""
+    thought = "First try: #### 999"
+    for name, fields in (
+        ("inside", lambda n: {"reply": f"<think>{thought}</think>\nIt is {4 * n}."}),
+        ("apart", lambda n: {"reply": f"It is {4 * n}.", "reasoning_content": thought}),
+        ("cut", lambda n: {"reply": f"<think>{thought}, it is {4 * n}", "finish": "length",
+                           "n_tokens": 8}),
+    ):  # fmt: skip
+        write(answers / f"{name}.jsonl",
+              [{"prompt": q, **fields(n)} for n, q in enumerate(QUESTIONS)])  # fmt: skip
+    files = [answers / f"{one}.jsonl" for one in ("right", "inside", "apart", "cut")]
+    assert call(*files, *settings(answers), "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    scores = {one["arm"]: one["score"]["mean"] for one in said["cells"]}
+    assert scores == {"base": 1.0, "inside": 1.0, "apart": 1.0, "cut": 0.0}
+    outcomes = {one["arm"]: one["outcomes"] for one in said["cells"]}
+    assert outcomes["cut"] == {"no answer": 20}
+    (note,) = [one for one in said["warnings"] if "while thinking" in one]
+    assert "20 of 20 replies of cut were cut off while thinking, before any answer" in note
+    assert not any("tokens thought" in one and "inside" in one for one in said["warnings"])
 
 
 def test_files_with_no_task_in_common(answers: Path, capsys: pytest.CaptureFixture[str]) -> None:

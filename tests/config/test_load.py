@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from holdfast import config
-from holdfast.config import Study, TrainSpec, load
+from holdfast.config import Study, TrainSpec, load, places
 from holdfast.config.recipes import recipe_file
 from holdfast.errors import StudyError
 
@@ -216,6 +216,6 @@ def test_paths_of_overrides_are_taken_from_the_working_folder(
     assert study.arms["taught"].loss == ({"gkd": {"teacher": f"{here}/model"}},)
     assert _extra(study, "arc")["overrides"] == {"dataset_path": "mine"}
     assert study.tasks["judged"].judge == {"remote": {"url": "http://h/v1", "model": "model"}}
-    again = load.anchored(study.model_dump(mode="json", exclude_unset=True), tmp_path)
+    again = places.anchored(study.model_dump(mode="json", exclude_unset=True), tmp_path)
     assert isinstance(again, dict)
     assert load.load(again) == study, "what a run folder keeps is anchored already"

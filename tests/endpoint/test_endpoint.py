@@ -45,7 +45,7 @@ from holdfast.lab import model_folder
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
 from holdfast.runs import store
-from holdfast.types import Example, Message, Reply
+from holdfast.types import ChatSettings, Example, Message, Reply
 
 SECRET = "sk-Not4Real+Key/99"
 
@@ -141,7 +141,30 @@ def test_contents_of_all_shapes_are_read(stub: StubServer, content: Any, text: s
 def test_a_silent_answer_is_empty(stub: StubServer) -> None:
     message = {"role": "assistant", "content": None, "reasoning_content": "hm"}
     stub.always = answer(choices=[{"message": message, "finish_reason": "length"}], usage=None)
-    assert _ask(stub, 1)[1] == [Answer("", "length", "judge", 0, 0)]
+    assert _ask(stub, 1)[1] == [Answer("", "length", "judge", 0, 0, "hm")]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "so", "reasoning_content": " hm\n"},
+        {"content": "so", "reasoning": "hm", "reasoning_details": [{"text": "hm"}]},
+        {"content": "so", "reasoning_details": [{"type": "reasoning.text", "text": "hm"}]},
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+                     {"type": "text", "text": "so"}]},
+        {"content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "so"}]},
+    ],
+)  # fmt: skip
+def test_what_was_thought_is_kept_apart(
+    stub: StubServer, tmp_path: Path, message: dict[str, Any]
+) -> None:
+    usage = {"prompt_tokens": 3, "completion_tokens": 9}
+    usage["completion_tokens_details"] = {"reasoning_tokens": 4}
+    stub.always = answer(choices=[{"message": message, "finish_reason": "stop"}], usage=usage)
+    said = Answer("so", "stop", "judge", 3, 9, "hm", 4)
+    assert _ask(stub, 1, tmp_path)[1] == [said]
+    assert _ask(stub, 1, tmp_path)[1] == [said]
+    assert len(stub.bodies) == 1, "kept with the answer"
 
 
 @pytest.mark.parametrize(
@@ -937,6 +960,69 @@ def test_what_is_cut_off_or_withheld_says_so(stub: StubServer) -> None:
     engine = _engine(stub, batch_size=1)
     replies = engine.generate([one for one, _ in _pairs(3)], Sampling(), None, Silent())
     assert [some[0].finish for some in replies] == ["length", "filtered", "stop"]
+
+
+def _thinks(stub: StubServer, content: str, thought: str, **changes: Any) -> Reply:
+    """One reply of a model that thinks; the server counts 12 tokens in all."""
+    message = {"role": "assistant", "content": content}
+    message |= {"reasoning_content": thought} if thought else {}
+    usage = {"completion_tokens": 12} | changes.pop("usage", {})
+    ended = changes.pop("finish", "stop")
+    stub.always = answer(choices=[{"message": message, "finish_reason": ended}], usage=usage)
+    ((reply,),) = _engine(stub).generate(
+        [one for one, _ in _pairs(1)], Sampling(**changes), None, Silent()
+    )
+    return reply
+
+
+def test_what_a_served_model_thinks_stands_before_its_answer(stub: StubServer) -> None:
+    assert _thinks(stub, "4", "2 + 2") == Reply(
+        "item-0", 0, "<think>\n2 + 2\n</think>\n\n4", "stop", 12, 10
+    )
+    counted = {"completion_tokens_details": {"reasoning_tokens": 7}}
+    assert _thinks(stub, "4", "2 + 2", usage=counted).thinking_tokens == 7
+    cut = _thinks(stub, "", "2 + ", finish="length")
+    assert (cut.text, cut.finish, cut.thinking_tokens) == ("<think>\n2 +", "length", 12)
+    within = _thinks(stub, "<think>2 + 2</think>4", "")
+    assert (within.text, within.thinking_tokens) == ("<think>2 + 2</think>4", 10)
+    hidden = _thinks(stub, "4", "", usage=counted)
+    assert (hidden.text, hidden.thinking_tokens) == ("4", 7)
+    assert (
+        _thinks(stub, "4 END 5", "2 END 2", stop="END").text == "<think>\n2 END 2\n</think>\n\n4 "
+    )
+
+
+def test_all_of_the_sampling_is_sent_where_it_is_used(stub: StubServer) -> None:
+    (one,) = [one for one, _ in _pairs(1)]
+    plain = {"model", "messages", "max_tokens", "temperature", "seed"}
+    _engine(stub).generate([one], Sampling(), None, Silent())
+    assert set(stub.bodies[-1]) == plain
+    given: dict[str, Any] = {"top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1, "stop": ["X"]}
+    _engine(stub).generate([one], Sampling(temperature=1.0, **given), None, Silent())
+    assert stub.bodies[-1].items() >= given.items()
+    _engine(stub).generate([one], Sampling(**given), None, Silent())
+    assert set(stub.bodies[-1]) == plain | {"repetition_penalty", "stop"}, "greedy"
+    chat = ChatSettings(kwargs={"depth": 2}, thinking=False)
+    asked = RemoteEngine(
+        ModelRef("http://unused/v1#x", chat=chat), endpoint=Endpoint(_server(stub))
+    )
+    asked.generate([one], Sampling(), None, Silent())
+    told = {"depth": 2, "enable_thinking": False, "thinking": False}
+    assert stub.bodies[-1]["chat_template_kwargs"] == told
+
+
+def test_a_field_that_a_server_does_not_know_is_named(stub: StubServer) -> None:
+    stub.always = status(400, "Unrecognized request argument supplied: top_k")
+    sampling = Sampling(temperature=1.0, top_k=5, repetition_penalty=1.1)
+    with pytest.raises(EndpointError, match="top_k") as error:
+        _engine(stub).generate([one for one, _ in _pairs(1)], sampling, None, Silent())
+    assert "this study sends top_k, repetition_penalty" in error.value.remedy
+    assert "answer.sampling" in error.value.remedy
+
+
+def test_a_server_is_given_no_template(stub: StubServer) -> None:
+    with pytest.raises(ModelError, match="template of its own"):
+        RemoteEngine(ModelRef("http://h/v1#m", chat=ChatSettings("{{ messages }}")))
 
 
 def test_what_a_server_cannot_do_is_refused(stub: StubServer) -> None:

@@ -14,7 +14,7 @@ from holdfast.data import chat
 from holdfast.engines import log_likelihood
 from holdfast.engines.hf import HFEngine
 from holdfast.engines.remote import RemoteEngine
-from holdfast.engines.stop_strings import Until, cut
+from holdfast.engines.reply_text import Until, cut
 from holdfast.errors import ModelError
 from holdfast.lab import TARGET_STEPS, model_folder
 from holdfast.lab.problems import problems

@@ -6,6 +6,7 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,17 @@ from holdfast.analysis.arrays import by_way
 from holdfast.analysis.results import ArmInfo, Cell, Results, Share, TaskInfo
 from holdfast.config import TaskSpec
 from holdfast.engines.resumable import REPLIES
+from holdfast.engines.scripted import ScriptedEngine
 from holdfast.errors import DataError
+from holdfast.grading import perplexity
+from holdfast.grading.answer import paired, summary_of
 from holdfast.grading.grade import READINGS, grade_replies, read_readings
 from holdfast.grading.judge import VERDICTS, judge_replies
+from holdfast.progress import Silent
 from holdfast.report import markdown
 from holdfast.report.tables import ways
 from holdfast.runs import store
-from holdfast.types import Reading, Reply, Verdict
+from holdfast.types import Example, Reading, Reply, Verdict
 
 
 def _jsonl_task(folder: Path, grader: str, count: int = 3) -> tasks.Task:
@@ -69,6 +74,67 @@ def test_what_a_filter_withheld_is_unscored_whatever_the_task(tmp_path: Path, gr
     assert [(o.value, o.outcome) for o in found[1:]] == [(None, "withheld")] * 2
     assert summary["outcomes"]["withheld"] == 2
     assert found[0].outcome != "withheld"
+
+
+@pytest.mark.parametrize(
+    ("grader", "of_nothing"), [("exact", 0.0), ("number", 0.0), ("judge", None)]
+)
+def test_what_was_thought_is_neither_graded_nor_judged(
+    tmp_path: Path, grader: str, of_nothing: float | None
+) -> None:
+    task = _jsonl_task(tmp_path, grader)
+    sorry = "I'm sorry, but I can't help with that."
+    right = sorry if grader == "judge" else "1"
+    rows = [
+        Reply(
+            "q1",
+            0,
+            f"<think>#### 7, {sorry[:-5]}? No: sure, here is how.</think>\n{right}",
+            "stop",
+            9,
+        ),
+        Reply("q1", 1, f"Sure, here is how: #### 7.\n</think>\n\n{right}", "stop", 9),
+        Reply("q1", 2, f"<think>It is\n{right}", "length", 9),
+        Reply("q1", 3, right, "stop", 9),
+    ]
+    store.write_jsonl(tmp_path / REPLIES, rows)
+    items = task.examples("test")
+    if task.judge is not None:
+        judge_replies(task.judge, items, tmp_path, tmp_path)
+    grade_replies(task, items, tmp_path, tmp_path if task.judge else None, tmp_path)
+    found = read_readings(tmp_path)
+    assert [one.value for one in found] == [1.0, 1.0, of_nothing, 1.0]
+    assert [one.note == "cut off while thinking" for one in found] == [False, False, True, False]
+    assert found[2].outcome == ("unsure" if grader == "judge" else "no answer")
+    assert store.read_jsonl(tmp_path / REPLIES, Reply) == rows, "what is stored stays as it was"
+
+
+def test_the_answer_alone_is_scored(tmp_path: Path) -> None:
+    class Scores(ScriptedEngine):
+        def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
+            asked.extend(str(one.target) for one in examples)
+            return super().token_nll(examples)
+
+    asked: list[str] = []
+    task = _jsonl_task(tmp_path, "exact")
+    _replies(tmp_path, "<think>hm hm</think>\n\nso it is", "as it was", "<think>never")
+    engine = Scores(lambda *_: "")
+    pairs = paired(task.examples("test"), tmp_path)
+    perplexity.measure(lambda: engine, pairs, tmp_path / "p", Silent())
+    assert asked == ["so it is", "as it was"]
+
+
+def test_a_summary_speaks_of_thinking_only_where_there_was_some() -> None:
+    plain = [Reply("a", 0, "so", "stop", 4), Reply("b", 0, "", "length", 8)]
+    assert summary_of(plain) == {"replies": 2, "cut_off": 1, "withheld": 0, "mean_tokens": 6.0}
+    thought = [
+        Reply("a", 0, "<think>\nx\n</think>\n\nso", "stop", 10, 8),
+        Reply("b", 0, "<think>\nx", "length", 10, 10),
+        Reply("c", 0, "so", "stop", 2),
+    ]
+    assert summary_of(thought)["thinking"] == {"in": 2, "cut_off": 1, "mean_tokens": 6.0}
+    uncounted = [Reply("a", 0, "<think>x</think>so", "stop", 0)]
+    assert summary_of(uncounted)["thinking"] == {"in": 1, "cut_off": 0, "mean_tokens": None}
 
 
 def test_a_reply_to_nothing_stops_and_leaves_no_half_file(tmp_path: Path) -> None:

@@ -655,10 +655,10 @@ def test_how_the_study_trains_is_not_how_the_judge_is_loaded(method: str) -> Non
         made: ClassVar[list[tuple[str, object, bool]]] = []
         left: ClassVar[list[str]] = []
 
-        def __init__(self, ref: ModelRef, device: str, bf16: object, nf4: bool, *_: object) -> None:
+        def __init__(self, ref: ModelRef, device: str, dtype: str, nf4: bool, *_: object) -> None:
             super().__init__(lambda *_: "")
             self.base = ref.base
-            Kept.made.append((ref.base, bf16, nf4))
+            Kept.made.append((ref.base, dtype, nf4))
 
         def __exit__(self, *_: object) -> None:
             Kept.left.append(self.base)
@@ -679,7 +679,7 @@ def test_how_the_study_trains_is_not_how_the_judge_is_loaded(method: str) -> Non
             )
         pool.close()
     assert Kept.made == [
-        ("base", False, method == "qlora"), ("hub/guard", "auto", False),
+        ("base", "float32", method == "qlora"), ("hub/guard", "auto", False),
         ("hub/guard", "auto", True),
     ]  # fmt: skip
     assert Kept.left == ["base", "hub/guard", "hub/guard"], "one at a time on the GPU"

@@ -127,7 +127,7 @@ def _predicted(overhead: MethodOverhead, rows: int, answer: int) -> tuple[int, i
     from holdfast.memory.trace.trace_job import TraceJob
 
     work = Workload(
-        method="lora", dropout=0.0, optim="adamw_torch_fused", seq_len=SEQ, bf16=False,
+        method="lora", dropout=0.0, optim="adamw_torch_fused", seq_len=SEQ, dtype="float32",
         supervised_tokens=answer, method_overhead=overhead,
     )  # fmt: skip
     job = TraceJob(
@@ -191,7 +191,7 @@ def test_copies_count_where_no_small_product_tells_the_change() -> None:
     ewc = MethodOverhead(names=("ewc",), copies=2)
 
     def more(method: str, variant: Variant = "lora") -> int:
-        work = Workload(optim="adamw_torch", variant=variant, bf16=False)
+        work = Workload(optim="adamw_torch", variant=variant, dtype="float32")
         found = states(QWEN, replace(work, method_overhead=ewc), method)
         return found.optimiser - states(QWEN, work, method).optimiser
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from holdfast.config import LoraSpec, TrainSpec
 from holdfast.errors import ModelError, StudyError
 from holdfast.memory.model import catalogue
 from holdfast.memory.model.shape import Shape, from_config, read_shape
@@ -108,14 +109,12 @@ def built(config: dict[str, Any]) -> Any:
 
 
 def adapted(model: Any, targets: Any) -> int:
-    import torch
-    from peft import LoraConfig, get_peft_model
+    """Parameters of the adapters as training makes them."""
+    from holdfast.train.adapter_check import build
 
-    with torch.device("meta"):
-        model = get_peft_model(
-            model, LoraConfig(r=8, target_modules=targets, task_type="CAUSAL_LM")
-        )
-    return sum(one.numel() for name, one in model.named_parameters() if "lora_" in name)
+    lora = LoraSpec(r=8, target_modules=targets)
+    made = build(model, TrainSpec(lora=lora))[0]
+    return sum(one.numel() for name, one in made.named_parameters() if "lora_" in name)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -153,6 +152,32 @@ def test_lora_counts_what_peft_creates(name: str) -> None:
     assert lora_parameters(shape, 8) == adapted(built(config), "all-linear")
     some = EVERY.get(name.split()[0], ["q_proj", "o_proj"])
     assert lora_parameters(shape, 8, some) == adapted(built(config), some)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_modules_trained_whole_and_rows_of_the_embedding_are_counted(tied: bool) -> None:
+    from holdfast.memory.estimate.adapters import trained
+    from holdfast.memory.estimate.workload import from_training
+    from holdfast.train.adapter_check import build
+
+    config = tiny("qwen2 tied" if tied else "qwen2")
+    asked = [{"modules_to_save": ("embed_tokens", "lm_head")}]
+    asked += [] if tied else [{"modules_to_save": ("lm_head",)},
+                              {"trainable_token_indices": (3, 5, 7)}]  # fmt: skip
+    for lora in asked:
+        train = TrainSpec(lora=LoraSpec(r=8, **lora))
+        made = build(built(config), train)[0]
+        there = sum(one.numel() for one in made.parameters() if one.requires_grad)
+        assert trained(from_config(config, "x", "test"), from_training(train, 64)) == there
+
+
+def test_what_a_pattern_means_is_counted() -> None:
+    shape = from_config(tiny("llama"), "x", "test")
+    some = lora_parameters(shape, 8, ["q_proj", "v_proj"])
+    assert lora_parameters(shape, 8, r".*self_attn\.(q|v)_proj") == some
+    assert lora_parameters(shape, 8, r".*\.nothing") == lora_parameters(shape, 8)
+    with pytest.raises(StudyError, match="no regular expression"):
+        lora_parameters(shape, 8, r".*(q_proj")
 
 
 def test_experts_are_neither_linears_nor_quantised_but_adapted() -> None:

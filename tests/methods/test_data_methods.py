@@ -207,6 +207,29 @@ def test_rewrites_that_do_not_count_keep_the_reference(tmp_path: Path) -> None:
     assert notes == [f"{said} {REASONS}"]
 
 
+@pytest.mark.parametrize(
+    "method",
+    [build("rewrite"), build("selfgen", samples=1, temperature=0.0)],
+    ids=["rewrite", "own"],
+)
+def test_own_answers_are_checked_without_their_thought_and_keep_it(
+    tmp_path: Path, method: Any
+) -> None:
+    def say(example: Example, adapter: str | None, sample: int) -> str:
+        number = int(example.id.split("-")[1])
+        thought = f"The reference answer says so. #### {number}"
+        said = {1: f"<think>{thought} #### 2", 2: f"<think>#### 4</think>#### {number}"}
+        return said.get(number, f"<think>{thought}</think>\n\nIt is\n#### {2 * number}")
+
+    made, _ = apply(method, setting(say), tmp_path)
+    own = {one.id: one for one in made if one.source in ("rewrite", "self")}
+    assert set(own) >= {f"train-{n}" for n in range(10) if n not in (1, 2)}
+    assert own.keys().isdisjoint({"train-1", "train-2"})
+    assert own["train-3"].target == "It is\n#### 6"
+    thought = "The reference answer says so. #### 3"
+    assert own["train-3"].extra == {"reasoning_content": thought}
+
+
 def test_rewrites_that_do_not_count_can_be_dropped(tmp_path: Path) -> None:
     given = setting(_rewriter)
     gold, drop = build("rewrite"), build("rewrite", otherwise="drop")

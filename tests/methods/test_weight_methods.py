@@ -417,3 +417,29 @@ def test_adapters_of_other_models_are_refused(tmp_path: Path) -> None:
     other = _write(tmp_path / "o", {"v": ([[1.0]], [[1.0]])}, base_model_name_or_path="n")
     with pytest.raises(ModelError, match="its base is n"):
         _made([one, other], tmp_path / "m", seeds=True)
+
+
+def test_weights_that_are_no_numbers_are_neither_read_nor_written(tmp_path: Path) -> None:
+    good, broken = _random(tmp_path / "good", 1), tmp_path / "broken"
+    _write(broken, {"q": ([[1.0] * 6], [[math.nan]] * 5)}, r=1, lora_alpha=1)
+    for make in (
+        lambda: _merge(seeds=True).make([good, broken], tmp_path / "made"),
+        lambda: scaled_adapter(broken, 0.5, tmp_path / "made"),
+        lambda: lora_files.write(
+            tmp_path / "made", CONFIG, {"q": (_tensor([[1.0]]), _tensor([[math.inf]]))}
+        ),
+    ):
+        with pytest.raises(ModelError, match="NaN or infinity"):
+            make()
+        assert not (tmp_path / "made").exists()
+
+
+def test_a_share_of_weights_that_are_no_numbers_is_not_written(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    for name, value in (("base", 1.0), ("tuned", math.nan)):
+        (tmp_path / name).mkdir()
+        save_file({"w": _tensor([1.0, value])}, tmp_path / name / "model.safetensors")
+    with pytest.raises(ModelError, match="NaN or infinity, first in w"):
+        interpolated_model(tmp_path / "base", tmp_path / "tuned", 0.5, tmp_path / "made")
+    assert not list((tmp_path / "made").glob("*.safetensors"))

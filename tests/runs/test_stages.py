@@ -135,11 +135,19 @@ def test_a_resumable_stage_finds_its_half_done_folder(tmp_path: Path) -> None:
     assert found == [False], "another identity starts afresh"
 
 
-def test_a_full_disk_is_explained(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        Exception("No space left on device (os error 28)"),  # tokenizers
+        ValueError("Error while serializing: I/O error: Disk quota exceeded (os error 122)"),
+    ],
+)
+def test_a_full_disk_is_explained(tmp_path: Path, error: Exception) -> None:
     shop = Workshop()
 
     def full(folder: Path) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise error
 
     with pytest.raises(HoldfastError, match="disk is full") as caught:
         shop.go([shop.stage("a", work=full)], tmp_path)

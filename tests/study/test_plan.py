@@ -16,6 +16,7 @@ from holdfast.errors import DataError, FolderError, UsageError
 from holdfast.report.run import open_run
 from holdfast.runs import store
 from holdfast.runs.plan import PLAN, Plan, read_plan, to_json, write_plan
+from holdfast.types import FieldUse, SourceUse
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +57,38 @@ def test_a_study_is_planned_from_its_file(finished: Path) -> None:
     assert named.folder == Path("runs/s")
     assert named.training_items == 24 and named.tasks["lab_math"].items == 8
     assert repr(named).startswith("Plan(s: ") and "4 trainings of 6 steps" in repr(named)
+
+
+def test_what_became_of_a_users_columns_is_planned_and_printed(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, rows in (("train", 6), ("test", 2)):
+        lines = [{"question": f"{name} {i}?", "answer": "1", "note": "n"} for i in range(rows)]
+        (tmp_path / f"{name}.csv").write_text(
+            "question,answer,note\n" + "".join(",".join(one.values()) + "\n" for one in lines)
+        )
+    mine = {"kind": "jsonl", "role": "target", "path": "test.csv",
+            "train_path": {"path": "train.csv", "count": 4}}  # fmt: skip
+    path = write_study(tmp_path, tiny_model, tasks={"mine": mine}, arms={"sft": {}})
+    planned = study.plan(path, tmp_path / "runs")
+    at = tmp_path.name
+    assert planned.training_items == 4
+    assert SourceUse(f"{at}/train.csv", "train", 6, 4) in planned.sources
+    assert FieldUse(f"{at}/train.csv", "note", "ignored", 6) in planned.fields
+    assert planned.notices == (
+        f"{at}/test.csv: column `note` is ignored (2 rows)",
+        f"{at}/train.csv: column `note` is ignored (6 rows)",
+    )
+    (tmp_path / "kept").mkdir()
+    store.open_run(tmp_path / "kept")
+    write_plan(replace(planned, folder=tmp_path / "kept"))
+    read = read_plan(tmp_path / "kept")
+    assert (read.fields, read.sources) == (planned.fields, planned.sources)
+    assert cli.call(["run", str(path), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert f"train: 4 of 6 rows of {at}/train.csv" in said
+    assert f"{at}/train.csv: note is ignored (6 rows)" in said
+    assert f"{at}/train.csv: answer is used as answer (6 rows)" in said
 
 
 def test_a_moved_run_folder_is_read_where_it_lies(finished: Path, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_ailuminate_reads_the_csv_and_scores_by_the_judge(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("content", "wanted"),
-    [("id,text\n1,x\n", "no column prompt_text"), ("", "no column prompt_text")],
+    [("id,text\n1,x\n", "no column prompt_text"), ("", "is empty")],
 )
 def test_a_csv_without_the_prompt_column(tmp_path: Path, content: str, wanted: str) -> None:
     (tmp_path / "a.csv").write_text(content, encoding="utf-8")
@@ -271,8 +271,15 @@ def test_a_tasks_own_keys_are_checked() -> None:
         _build("mine")
     with pytest.raises(StudyError, match=r"no task is called 'gsm9k' \(did you mean 'gsm8k'\?\)"):
         _build("gsm9k")
-    with pytest.raises(StudyError, match=r"tasks\.t\.sampling\.max_tokens: unknown key"):
-        tasks.sampling("t", TaskSpec(sampling={"max_tokens": 3}), Sampling(), "study.yaml")
+    with pytest.raises(StudyError, match=r"tasks\.t\.sampling\.max_tokns: unknown key"):
+        tasks.sampling("t", TaskSpec(sampling={"max_tokns": 3}), Sampling(), "study.yaml")
+
+
+def test_a_tasks_sampling_wins_under_either_name() -> None:
+    defaults = Sampling(stop=["A"], top_k=4, temperature=0.5)
+    own = {"max_tokens": 3, "stop_strings": "B", "num_return_sequences": 2}
+    found = tasks.sampling("t", TaskSpec(sampling=own), defaults, "study.yaml")
+    assert (found.max_new_tokens, found.stop, found.samples, found.top_k) == (3, ("B",), 2, 4)
 
 
 def _gsm8k(tmp_path: Path, train: int, test: int) -> tasks.Task:
@@ -332,7 +339,7 @@ def test_shots_are_the_same_in_training_and_measuring(tmp_path: Path, mode: Any)
 
 
 def test_an_empty_split_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="'test' is empty"):
+    with pytest.raises(DataError, match="holds no rows"):
         tasks.measuring_set(_gsm8k(tmp_path, 1, 0), TaskSpec())
 
 
@@ -373,13 +380,14 @@ def test_fixed_shots_never_cost_a_measured_item(tmp_path: Path) -> None:
 @pytest.mark.parametrize("row", [{"question": "a", "answer": 5}, {"question": "a"}, ["a", "b"]])
 def test_a_gsm8k_line_of_another_form_is_named(tmp_path: Path, row: Any) -> None:
     (tmp_path / "test.jsonl").write_text(json.dumps(row), encoding="utf-8")
-    with pytest.raises(DataError, match=r"test\.jsonl:1: an item needs the texts"):
+    named = r"test\.jsonl(:1|, row 1): (question|answer): an item needs the texts"
+    with pytest.raises(DataError, match=named):
         _build("gsm8k", path=str(tmp_path)).examples("test")
 
 
 def test_missing_gsm8k_data_names_the_key(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.jsonl"):
-        with pytest.raises(DataError, match="no such file") as caught:
+        with pytest.raises(DataError, match=r"No such file|no file of rows") as caught:
             _build("gsm8k", path=str(path)).examples("test")
         assert "tasks.NAME.path" in caught.value.remedy
         assert "leave `path` out to read openai/gsm8k from the hub" in caught.value.remedy
@@ -393,5 +401,5 @@ def test_several_samples_need_a_temperature() -> None:
 def test_half_a_character_is_named(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text('{"prompt": "\\ud83d", "completion": "a"}\n', encoding="utf-8")
-    with pytest.raises(DataError, match=r"mine\.jsonl:1: holds half of a surrogate pair"):
+    with pytest.raises(DataError, match=r"mine\.jsonl:1: prompt: holds half of a surrogate pair"):
         _build("jsonl", path=str(path)).examples("test")

@@ -13,7 +13,7 @@ from holdfast.config import TrainSpec
 from holdfast.data import chat
 from holdfast.data.batching import Budget, plain_budget
 from holdfast.data.chat import IGNORED, Encoded
-from holdfast.errors import OutOfMemory, StudyError, TrainingError
+from holdfast.errors import ModelError, OutOfMemory, StudyError, TrainingError
 from holdfast.lab.problems import problems
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.models import ModelRef
@@ -203,14 +203,53 @@ def test_collate_pads_on_the_right() -> None:
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
 
 
-def test_nan_stops_the_run(ref: ModelRef, tmp_path: Path) -> None:
+def test_nan_stops_the_run(ref: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from holdfast.train.trainer import Trainer
+
+    plain = Trainer.compute_loss
+
+    def lost(self: Trainer, *given: Any, **named: Any) -> Any:
+        return plain(self, *given, **named) * float("nan")
+
+    monkeypatch.setattr(Trainer, "compute_loss", lost)
+    with pytest.raises(TrainingError, match="the loss is nan at step 1"):
+        _fit(ref, tmp_path / "out")
+
+
+def test_weights_that_are_no_numbers_are_not_saved(
+    ref: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last step may break the weights and leave every loss that was seen in order."""
+    import torch
+
+    from holdfast.train import watch
+
+    looked: list[int] = []
+
+    def breaking(model: torch.nn.Module, step: int) -> None:
+        looked.append(step)
+        if step == 6:
+            adapter = next(one for one in model.parameters() if one.requires_grad)
+            adapter.data.view(-1)[-1] = float("inf")
+        check(model, step)
+
+    check = watch.check_numbers
+    monkeypatch.setattr(watch, "check_numbers", breaking)
+    with pytest.raises(TrainingError, match=r"NaN or infinite at step 6, first .*lora_A") as caught:
+        _fit(ref, tmp_path / "out")
+    assert looked == [3, 6]
+    assert "train.learning_rate" in caught.value.remedy
+    assert [one.name for one in (tmp_path / "out").glob("checkpoint-*")] == ["checkpoint-3"]
+
+
+def test_a_base_that_is_no_numbers_is_not_trained(ref: ModelRef, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     broken = Path(shutil.copytree(ref.base, tmp_path / "broken"))
     weights = load_file(broken / "model.safetensors")
     weights["model.norm.weight"] *= float("nan")
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
-    with pytest.raises(TrainingError, match="the loss is nan at step 1"):
+    with pytest.raises(ModelError, match=r"first in model\.norm\.weight"):
         _fit(ModelRef(str(broken)), tmp_path / "out")
 
 

@@ -25,6 +25,8 @@ class Measured:
     seeds: Sequence[int | None] = (None,)  # one for each list of readings
     repeated: Sequence[bool] = (False,)  # the same model as at an earlier step, one for each seed
     unread: Sequence[tuple[str, int]] = ()  # what the judge said where it was unsure, most often
+    thinking_cut: int = 0  # replies that ended before any answer, in thinking
+    thinking_tokens: float | None = 0.0  # a reply, on average; None: nobody counted them
 
     @property
     def key(self) -> tuple[str, int, float, str]:

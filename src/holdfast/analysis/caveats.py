@@ -1,4 +1,4 @@
-"""Notes beside the figures: unscored, cut-off and withheld replies, ceilings, loose judges."""
+"""Notes beside the figures: unscored, cut-off and withheld replies, thinking, ceilings, judges."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ def all_of(
     return [
         *(note for task in tasks for note in _of_task(task, cells, measured)),
         *_cut_off(measured),
+        *_cut_in_thinking(measured),
+        *_thought(measured),
         *_withheld(measured),
         *(note for task in tasks for note in _unpinned(task)),
         *([ONE_SEED] if len(seeds) == 1 else []),
@@ -94,6 +96,34 @@ def _cut_off(measured: Sequence[Measured]) -> Iterator[str]:
             f"{task}: {share(worst):.0%} of the replies of {_point(worst)} were cut off at the "
             f"limit of new tokens{_others(rest, f'over {CUT_OFF_LIMIT:.0%}')}; a higher "
             "max_new_tokens may change the figure."
+        )
+
+
+def _cut_in_thinking(measured: Sequence[Measured]) -> Iterator[str]:
+    """A note for every task with replies that hold no answer because thinking took all tokens."""
+
+    def share(point: Measured) -> float:
+        return point.thinking_cut / _size(point)
+
+    for task, some in _by_task(measured, lambda one: one.thinking_cut > 0).items():
+        worst, *rest = sorted(some, key=share, reverse=True)
+        yield (
+            f"{task}: {worst.thinking_cut} of {_size(worst)} replies of {_point(worst)} were cut "
+            f"off while thinking, before any answer{_others(rest, 'some')}; they are graded as "
+            "empty answers, and a higher max_new_tokens may change the figure."
+        )
+
+
+def _thought(measured: Sequence[Measured]) -> Iterator[str]:
+    """A note for every task that was thought about: how long, by the last point of each arm."""
+    for task, some in _by_task(measured, lambda one: one.thinking_tokens is not None).items():
+        last = {point.arm: point for point in sorted(some, key=lambda one: (one.step, one.scale))}
+        if not any(point.thinking_tokens for point in last.values()):
+            continue
+        means = [f"{arm} {point.thinking_tokens:,.0f}" for arm, point in last.items()]
+        yield (
+            f"{task}: tokens thought before an answer, on average: {', '.join(means)}. What was "
+            "thought is neither graded nor judged."
         )
 
 

@@ -14,6 +14,7 @@ from holdfast.analysis.agreement import agreement
 from holdfast.analysis.arrays import Measured
 from holdfast.analysis.caveats import UNSCORED_LIMIT
 from holdfast.analysis.results import Agreement, ArmInfo, Meter, PairAgreement, ReplyShown, TaskInfo
+from holdfast.errors import ModelError
 from holdfast.grading.answer import QUESTIONS, read_replies
 from holdfast.grading.grade import read_readings
 from holdfast.grading.judge import read_verdicts
@@ -67,7 +68,7 @@ def arm_infos(plan: Plan) -> list[ArmInfo]:
                 supervised_tokens=round(_mean(run["supervised_tokens"] for run in runs)),
                 examples_seen=round(_mean(run["examples_seen"] for run in runs)),
                 seconds=spent.seconds,
-                notes=tuple([*data["notes"], *_stopped(plan, runs)]),
+                notes=tuple([*data["notes"], *_stopped(plan, runs), *_validated(plan, runs)]),
                 loss=tuple((step, loss) for step, loss in runs[0]["loss"]),
                 family=arm.family,
                 shared_seconds=spent.shared_seconds,
@@ -84,13 +85,25 @@ def _mean(values: Iterable[float]) -> float:
     return sum(every) / len(every)
 
 
-def _stopped(plan: Plan, runs: Sequence[Mapping[str, object]]) -> list[str]:
-    ends = [
-        f"seed {seed} after step {run['stopped_at']}"
+def _stopped(plan: Plan, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    found: dict[str, list[str]] = {}
+    for seed, run in zip(plan.study.seeds, runs, strict=True):
+        if run.get("stopped_at"):
+            why = "a meter passed its limit"
+            if run.get("validation", {}).get("ended"):
+                why = "the loss of held-out examples was no longer lower"
+            found.setdefault(why, []).append(f"seed {seed} after step {run['stopped_at']}")
+    return [f"{why} and ended training: {', '.join(ends)}" for why, ends in found.items()]
+
+
+def _validated(plan: Plan, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    lowest = [
+        f"{run['validation']['best_loss']:.3f} after step {run['validation']['best_step']} "
+        f"(seed {seed})"
         for seed, run in zip(plan.study.seeds, runs, strict=True)
-        if run.get("stopped_at")
+        if "validation" in run
     ]
-    return [f"a meter passed its limit and ended training: {', '.join(ends)}"] if ends else []
+    return [f"lowest loss of held-out examples: {', '.join(lowest)}"] if lowest else []
 
 
 def conditions(plan: Plan) -> dict[str, str]:
@@ -141,16 +154,28 @@ def measured_readings(plan: Plan) -> list[Measured]:
                 readings = [
                     judged_at_all(read_readings(plan.folder / "readings" / one)) for one in where
                 ]
-                cut = sum(_summary(plan.folder / "replies" / one)["cut_off"] for one in where)
+                ends = [_summary(plan.folder / "replies" / one) for one in where]
+                cut = sum(one["cut_off"] for one in ends)
                 again = [
                     arm != BASE and plan.repeated(Point(arm, s, step, scale))
                     for s in plan.seeds(arm)
                 ]
                 unread = _unread(plan, where, readings)
                 found.append(
-                    Measured(arm, step, task, readings, cut, scale, plan.seeds(arm), again, unread)
-                )
+                    Measured(
+                        arm, step, task, readings, cut, scale, plan.seeds(arm), again, unread,
+                        *_thinking(ends),
+                    )
+                )  # fmt: skip
     return found
+
+
+def _thinking(summaries: Sequence[Mapping[str, Any]]) -> tuple[int, float | None]:
+    """Replies that ended in thinking, and the mean of the tokens thought, over the seeds."""
+    some = [one["thinking"] for one in summaries if "thinking" in one]
+    counts = [one["mean_tokens"] for one in some]
+    mean = None if None in counts else sum(counts) / max(1, len(summaries))
+    return sum(one["cut_off"] for one in some), mean
 
 
 def judged_at_all(readings: list[Reading]) -> list[Reading]:
@@ -321,10 +346,18 @@ def cost_of(
         shared_seconds=round(
             sum(record["seconds"] for record in records) + data["spent"]["seconds"], 1
         ),
-        flops=passes * read_shape(plan.model.base, plan.model.revision).active_parameters,
+        flops=passes * _active_parameters(plan),
         tokens=round(tokens),
         generated_tokens=round(written + sum(one["written"] for one in spent)),
     )
+
+
+def _active_parameters(plan: Plan) -> int:
+    """Of the model under test; 0 where its configuration does not say."""
+    try:
+        return read_shape(plan.model.base, plan.model.revision).active_parameters
+    except ModelError:
+        return 0
 
 
 def _seconds(folder: Path) -> float:

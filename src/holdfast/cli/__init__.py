@@ -72,15 +72,21 @@ def _lines(keys: Mapping[str, str]) -> list[str]:
 def doctor(as_json: Json = False) -> None:
     """Show versions and devices, what is missing, and the command that installs it."""
     from holdfast import environment
+    from holdfast.memory import precision as precisions
 
-    about = environment.describe()
+    about, precision = environment.describe(), precisions.here()
     missing = [name for name in environment.PACKAGES if about["versions"][name] is None]
     command = environment.install_command("train", *missing) if missing else None
     lines = [f"{name:<14} {found or 'missing'}" for name, found in about["versions"].items()]
     lines += [f"{'device':<14} {device}" for device in about["devices"]]
+    lines.append(f"{'precision':<14} {precision}")
     if command:
         lines.append(f"\nMissing packages are needed to train and to answer:\n  {command}")
-    say(as_json, {**about, "missing": missing, "install": command}, "\n".join(lines))
+    say(
+        as_json,
+        {**about, "precision": precision, "missing": missing, "install": command},
+        "\n".join(lines),
+    )
 
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -133,5 +139,6 @@ def _fail(arguments: list[str], error: HoldfastError, code: int) -> int:
         about = {"type": type(error).__name__, "message": error.message, "where": error.where}
         typer.echo(json.dumps({"error": about | {"remedy": error.remedy}}, ensure_ascii=False))
     else:
-        typer.echo(f"{'Stopped' if isinstance(error, Interrupted) else 'Error'}: {error}", err=True)
+        kind = "Stopped" if isinstance(error, Interrupted) else "Error"
+        typer.echo(f"{kind}: {error}", err=True)
     return code

@@ -81,9 +81,14 @@ def compare(
         trust_remote_code,
     )  # fmt: skip
     if dry_run:
+        from holdfast.study.preflight import looked_at
+
         found = comparing.plan(request, runs_dir)
         steps = comparing.schedule(found, rebuild or ())
-        say(as_json, *_dry(found, steps))
+        looked = looked_at(found.session, steps)
+        about, text = _dry(found, steps)
+        about |= {"checked": looked.checked, "notices": looked.notices}
+        say(as_json, about, "\n".join([text, "", *looked.lines]))
         return
     with shown(quiet=as_json) as bars:
         outcome = comparing.run(request, runs_dir, bars, rebuild or ())

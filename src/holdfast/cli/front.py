@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from holdfast.errors import printable
+
 if TYPE_CHECKING:
     from holdfast.progress import Progress
 
@@ -53,7 +55,8 @@ def _front(
 
 def say(as_json: bool, value: object, text: str) -> None:
     """Print a result, as JSON or in words."""
-    typer.echo(json.dumps(value, ensure_ascii=False, default=str) if as_json else text)
+    found = json.dumps(value, ensure_ascii=False, default=str) if as_json else text
+    typer.echo(printable(found, keep="\n\t"))
 
 
 def shown(quiet: bool) -> AbstractContextManager[Progress]:

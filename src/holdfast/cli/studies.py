@@ -130,10 +130,15 @@ def _run(
     study = load.load(path, overrides)
     folder = runs_dir / study.name
     if dry_run:
-        planned = studies.prepare(study, folder, str(path)).plan
-        steps = studies.schedule(planned, only, rebuild)
+        from holdfast.study.preflight import looked_at
+
+        session = studies.prepare(study, folder, str(path))
+        steps = studies.schedule(session.plan, only, rebuild)
+        found = looked_at(session, steps)
         names = [{"stage": step.stage.name, "done": step.done} for step in steps]
-        say(as_json, {"folder": str(folder), "stages": names}, dry_run_text(planned, steps))
+        about = {"folder": str(folder), "stages": names, "checked": found.checked}
+        told = "\n".join([dry_run_text(session.plan, steps), "", *found.lines])
+        say(as_json, about | {"notices": found.notices}, told)
         return
     if not as_json:
         typer.echo(f"Run folder: {folder}", err=True)

@@ -31,7 +31,7 @@ from holdfast.registry import nearest
 from holdfast.runs import stages, store
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import PlannedStage, Step
-from holdfast.study import laid_out, measure, preflight
+from holdfast.study import laid_out, measure, preflight, with_data
 from holdfast.study.session import Arm, Measuring, Session
 from holdfast.train import stage
 from holdfast.types import BASE
@@ -108,9 +108,10 @@ def plan(request: Request, runs_dir: Path) -> Comparison:
         UsageError: anything wrong with models, files, tasks or their data.
     """
     base, tuned = contestants.models(request)
-    every = {BASE: base, **tuned}
     name = request.name or contestants.run_name(base, list(tuned))
     study, target = study_of(request, base.source, name)
+    base, tuned = contestants.asked_alike(base, tuned, study)
+    every = {BASE: base, **tuned}
     check_rule(study.ship, study.tasks, SOURCE)
     kinds = {
         who: SOURCE if request.replies else external.engine_of(one.ref, study.answer.engine)
@@ -165,11 +166,14 @@ def _session(
         who: Arm(Variant(who, who, untrained, TrainSpec(), BASE), foreign=model)
         for who, model in tuned.items()
     }
-    pool = EnginePool(study, gpus)
+    pool = EnginePool(study, gpus, [ref, *(model.ref for model in here)] if here else ())
     planned = Plan(
         study, folder, ref, 0, (), 0, pool.nf4, measuring.planned(study, pool.nf4), {}
     )  # fmt: skip
-    session = Session(planned, measuring, (), arms, LeakIndex(()), pool, identity, tuple(gpus))
+    planned = with_data(planned, measuring)
+    session = Session(
+        planned, measuring, (), arms, LeakIndex(()), pool, identity, gpus=tuple(gpus)
+    )
     setting = session.setting()
     own = {who: arm.planned(study, (), setting) for who, arm in arms.items()}
     return replace(session, plan=replace(planned, arms=own))
@@ -245,6 +249,8 @@ def run(
         write_plan(session.plan)
         if notices is not None:
             preflight.write_notices(folder, notices)
+            for notice in (*session.plan.notices, *notices):
+                progress.say(notice)
         if not all(step.done for step in steps):
             about = environment.describe() if found.local else {"versions": environment.versions()}
             store.write_json(folder / "environment.json", about)

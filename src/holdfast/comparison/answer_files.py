@@ -14,11 +14,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from holdfast.data import containers, thinking
 from holdfast.errors import DataError
 from holdfast.runs import store
 from holdfast.types import Example, Reply
 
 TEXTS = ("text", "reply", "response", "completion", "output")
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+"""What was thought before the answer, where it stands apart."""
 PROMPTS = ("prompt", "question")
 IDS = ("example_id", "id")
 FORM = "{id or prompt, reply} on every line: {'id': 'test-1', 'reply': '...'}"
@@ -48,8 +51,8 @@ def rows_of(path: Path, tasks: Iterable[str]) -> Iterator[Row]:
     """
     asked = list(tasks)
     if not path.is_dir():
-        for number, value in store.read_objects(path):
-            yield _row(value, number, str(path))
+        for number, where, value in list(containers.rows(path)):
+            yield _row(value, number, where, str(path))
         return
     files = {
         task: file
@@ -64,12 +67,11 @@ def rows_of(path: Path, tasks: Iterable[str]) -> Iterator[Row]:
             remedy=f"name a file, or a folder with {asked[0]}.jsonl",
         )
     for task, file in files.items():
-        for number, value in store.read_objects(file):
-            yield _row(value, number, str(file), task)
+        for number, where, value in list(containers.rows(file)):
+            yield _row(value, number, where, str(file), task)
 
 
-def _row(value: Any, number: int, file: str, task: str | None = None) -> Row:
-    where = f"{file}:{number}"
+def _row(value: Any, number: int, where: str, file: str, task: str | None = None) -> Row:
     if not isinstance(value, dict):
         raise DataError("is not a JSON object", where=where, remedy=f"write {FORM}")
     text = next((value[key] for key in TEXTS if isinstance(value.get(key), str)), None)
@@ -89,11 +91,14 @@ def _row(value: Any, number: int, file: str, task: str | None = None) -> Row:
             remedy=f"write {FORM}",
         )
     named = value.get("task") or task
-    sample = value.get("sample", 0)
+    sample = value.get("sample") or 0
+    if isinstance(sample, str) and sample.isdecimal():  # of a table, whose cells are text
+        sample = int(sample)
     if not isinstance(sample, int) or isinstance(sample, bool) or sample < 0:
         raise DataError(f"sample is {sample!r}", where=where, remedy="number samples 0, 1, ...")
-    tokens = value.get("n_tokens")
-    reply = Reply("", sample, text, _finish(value), _count(tokens))
+    reply = _with_thinking(
+        value, Reply("", sample, text, _finish(value), _count(value, "n_tokens"))
+    )
     line = f"{number} ({task})" if task else str(number)
     return Row(file, line, named and str(named), None if name is None else str(name), prompt, reply)
 
@@ -106,7 +111,18 @@ def _finish(value: Mapping[str, Any]) -> Literal["stop", "length", "filtered"]:
     return "length" if "length" in said else "stop"
 
 
-def _count(tokens: Any) -> int:
+def _with_thinking(value: Mapping[str, Any], reply: Reply) -> Reply:
+    """The reply with what was thought in front, where the line gives that apart."""
+    thought = next((value[key] for key in THOUGHTS if isinstance(value.get(key), str)), "").strip()
+    text = reply.text
+    if thought and not thinking.split(text).blocks:
+        closed = reply.finish != "length" or bool(text.strip())
+        text = thinking.written(thought, text, closed)
+    return replace(reply, text=text, thinking_tokens=_count(value, "thinking_tokens"))
+
+
+def _count(value: Mapping[str, Any], key: str) -> int:
+    tokens = value.get(key)
     return tokens if isinstance(tokens, int) and not isinstance(tokens, bool) else 0
 
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from holdfast.comparison.request import SOURCE, Request
+from holdfast.config import Study
 from holdfast.errors import UsageError
-from holdfast.models import external
+from holdfast.models import chat_settings_of, external
 from holdfast.models.external import ExternalModel
-from holdfast.types import BASE
+from holdfast.types import BASE, ChatSettings
 
 
 def models(request: Request) -> tuple[ExternalModel, dict[str, ExternalModel]]:
@@ -41,6 +42,18 @@ def _found(request: Request, said: str, base: ExternalModel | None) -> ExternalM
     if request.replies:
         return external.answers(said)
     return external.find(said, base, request.any_base, request.trust_remote_code)
+
+
+def asked_alike(
+    base: ExternalModel, tuned: Mapping[str, ExternalModel], study: Study
+) -> tuple[ExternalModel, dict[str, ExternalModel]]:
+    """The same models with the study's chat settings: template, variables, thinking and date."""
+    chat = chat_settings_of(study.model)
+    return _told(base, chat), {name: _told(one, chat) for name, one in tuned.items()}
+
+
+def _told(model: ExternalModel, chat: ChatSettings) -> ExternalModel:
+    return model if model.form == "answers" else replace(model, ref=replace(model.ref, chat=chat))
 
 
 def run_name(base: ExternalModel, tuned: Sequence[str]) -> str:

@@ -18,11 +18,11 @@ from holdfast.analysis.results import Results, TaskInfo, from_json, to_json
 from holdfast.analysis.summarize import RunData, assemble
 from holdfast.comparison.answer_files import Given
 from holdfast.comparison.verdict import MIXED, about_looks, decide, verdict
-from holdfast.data import chat
+from holdfast.data import chat, thinking
 from holdfast.engines.resumable import REPLIES
 from holdfast.errors import ModelError
 from holdfast.grading import safety_outcomes
-from holdfast.grading.answer import write_questions
+from holdfast.grading.answer import summary_of, write_questions
 from holdfast.grading.grade import READINGS, read_readings
 from holdfast.models import ModelRef, external
 from holdfast.models.external import ExternalModel
@@ -156,19 +156,16 @@ def _take(given: Given, task: str, folder: Path, progress: Progress) -> Mapping[
     progress.total(len(said), "answers")
     store.write_jsonl(folder / REPLIES, said)
     progress.advance(len(said))
-    return {
-        "replies": len(said),
-        "cut_off": sum(one.finish == "length" for one in said),
-        "withheld": sum(one.finish == "filtered" for one in said),
-        "missing": len(given.missing[task]),
-        "device": ELSEWHERE,
-        "mean_tokens": round(sum(one.n_tokens for one in said) / max(1, len(said)), 1),
-    }
+    return {**summary_of(said), "missing": len(given.missing[task]), "device": ELSEWHERE}
 
 
 def _grading(one: Comparison, at: str, task: str) -> list[Stage]:
     """Verdicts and readings; an item that a file does not answer gets a reading without a value."""
     stages = grading(one.session, at, task)
+    given = one.given[at.split("/")[0]].replies.get(task, ()) if one.given else ()
+    if any(thinking.split(reply.text).blocks for reply in given):
+        mark = {"thinking": thinking.VERSION}
+        stages = [replace(stage, identity={**stage.identity, **mark}) for stage in stages]
     missing = one.given[at.split("/")[0]].missing[task] if one.given else []
     if not missing:
         return stages
@@ -207,7 +204,7 @@ def _look(model: ExternalModel) -> dict[str, str]:
     }
     if model.ref.adapter and (Path(model.ref.adapter) / "tokenizer_config.json").is_file():
         try:
-            own = models.load_tokenizer(ModelRef(model.ref.adapter))
+            own = models.load_tokenizer(ModelRef(model.ref.adapter, chat=model.ref.chat))
             found["own_template"] = store.fingerprint(chat.prompt_text(own, PROBE))
         except ModelError:
             pass  # none that could be used instead
@@ -253,6 +250,7 @@ def summarise(one: Comparison) -> Results:
     )
     results = replace(results, verdict=verdict(results))
     decision = decide(results, plan.study.ship.retain)
+    notes = [*collect.notices(plan), *notes]
     return replace(results, decision=decision, warnings=(*results.warnings, *notes))
 
 

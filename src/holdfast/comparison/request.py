@@ -14,12 +14,14 @@ from typing import Any
 
 from holdfast import tasks
 from holdfast.config import ShipSpec, Study, TaskSpec, load
-from holdfast.config.load import known_keys
+from holdfast.config.mistakes import known_keys
 from holdfast.errors import StudyError, UsageError
 from holdfast.registry import names_file, nearest
 
 SOURCE = "compare"
 SECTIONS = ("tasks", "answer", "ship", "hardware")
+CHAT = ("chat_template", "template_kwargs", "thinking", "date")
+"""Settings of `model` that hold for every model of a comparison."""
 PERPLEXITY = "perplexity"
 
 
@@ -82,9 +84,10 @@ def study_of(request: Request, base: str, name: str) -> tuple[Study, str | None]
     sections["tasks"] = {
         one: spec.model_copy(update={"role": role[one], **changes}) for one, spec in tasks.items()
     }
+    sections["model"] = {"id": base, **sections["model"]}
     if request.retain:
         sections["ship"] = ShipSpec(retain=dict(request.retain))
-    return load.parse(Study, {"name": name, "model": base, **sections}, SOURCE), target
+    return load.parse(Study, {"name": name, **sections}, SOURCE), target
 
 
 def without_perplexity(study: Study, asked: bool) -> Study:
@@ -117,7 +120,7 @@ def _sections(request: Request) -> tuple[dict[str, Any], str | None]:
     if request.study is not None:
         given = load.load(Path(request.study), request.settings)
         names = [_known(one, given.tasks, "--tasks") for one in request.tasks] or list(given.tasks)
-        found = {one: getattr(given, one) for one in SECTIONS}
+        found = {one: getattr(given, one) for one in SECTIONS} | _chat(given)
         found["tasks"] = {one: given.tasks[one] for one in names}
         return found, given.target if given.target in names else None
     if not request.tasks:
@@ -128,19 +131,30 @@ def _sections(request: Request) -> tuple[dict[str, Any], str | None]:
         )
     for one in request.settings:
         section = one.split(".")[0].split("=")[0].strip()
+        if section == "model" and one.split("=")[0].strip() in {f"model.{key}" for key in CHAT}:
+            continue
+        if section == "model" and one.split("=")[0].strip().startswith("model.template_kwargs."):
+            continue
         if section not in SECTIONS:
+            known = (*SECTIONS, *(f"model.{key}" for key in CHAT))
             raise StudyError(
                 f"a comparison has no section {section!r}{nearest(section, SECTIONS)}",
                 where=f"--set {one}",
-                remedy=f"it trains nothing and takes {', '.join(SECTIONS)}",
+                remedy=f"it trains nothing and takes {', '.join(known)}",
             )
-    data: dict[str, Any] = {"name": SOURCE, "model": SOURCE}
+    data: dict[str, Any] = {"name": SOURCE, "model": {"id": SOURCE}}
     data["tasks"] = dict(_asked(one) for one in request.tasks)
     named = [one for one in request.settings if one.replace(" ", "").endswith(".role=target")]
     if not named:  # a stand-in, so that the rest is checked by the code that checks a study
         next(iter(data["tasks"].values()))["role"] = "target"
     given = load.build(data, request.settings, SOURCE)
-    return {one: getattr(given, one) for one in SECTIONS}, given.target if named else None
+    sections = {one: getattr(given, one) for one in SECTIONS} | _chat(given)
+    return sections, given.target if named else None
+
+
+def _chat(given: Study) -> dict[str, Any]:
+    """How chat templates are used, as a section."""
+    return {"model": given.model.model_dump(include=set(CHAT))}
 
 
 def _asked(said: str) -> tuple[str, dict[str, Any]]:

@@ -2,26 +2,81 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from holdfast.config.section import STRICT, Section
+
+LATER = ("stop", "top_k", "min_p", "repetition_penalty")
+"""Fields of `Sampling` that stand in files and fingerprints only where they are used."""
 
 
 class Sampling(Section):
     """How answers are generated; part of the identity of every reply."""
 
-    max_new_tokens: int = Field(512, ge=1)
-    """Longest answer, in tokens."""
+    max_new_tokens: int = Field(
+        512, ge=1, le=1_000_000, validation_alias=AliasChoices("max_new_tokens", "max_tokens")
+    )
+    """Longest answer, in tokens, thinking included. [max_tokens]"""
     temperature: float = Field(0.0, ge=0)
     """0 is greedy decoding."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Nucleus sampling; only with a temperature."""
-    samples: int = Field(1, ge=1)
-    """Answers per prompt."""
-    seed: int = Field(0, ge=0)
+    samples: int = Field(
+        1, ge=1, le=100_000, validation_alias=AliasChoices("samples", "num_return_sequences")
+    )
+    """Answers per prompt. [num_return_sequences]"""
+    seed: int = Field(0, ge=0, lt=2**32)
     """Seed of the sampling; no effect on greedy decoding."""
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (), validation_alias=AliasChoices("stop", "stop_strings")
+    )
+    """Texts at which an answer ends, before the first of them; one, or a list. [stop_strings]"""
+    top_k: int = Field(0, ge=0)
+    """Draw from so many of the likeliest tokens; 0: from all. Only with a temperature."""
+    min_p: float = Field(0.0, ge=0, lt=1)
+    """Draw from tokens that are at least this share as likely as the likeliest; 0: from all. Only
+    with a temperature."""
+    repetition_penalty: float = Field(1.0, gt=0)
+    """Above 1, tokens that stand in prompt or answer already become less likely
+    (arXiv:1909.05858); for greedy decoding too."""
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_text(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @model_serializer(mode="wrap")
+    def _sparse(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without later fields that are not used: what was asked without them stays the same."""
+        found: dict[str, Any] = write(self)
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name, value in found.items()
+            if name not in LATER or getattr(self, name) != fields[name].default
+        }
+
+    @classmethod
+    def by_name(cls, given: Mapping[str, object]) -> dict[str, object]:
+        """Settings by the fields' own names, so that one source's win over another's."""
+        own = {
+            str(alias): name
+            for name, field in cls.model_fields.items()
+            if isinstance(field.validation_alias, AliasChoices)
+            for alias in field.validation_alias.choices
+        }
+        return {own.get(key, key): value for key, value in given.items()}
 
     @model_validator(mode="after")
     def _several_need_heat(self) -> Self:
@@ -37,9 +92,9 @@ class AnswerSpec(Section):
     """Where tokens come from: `hf` (transformers, here)."""
     sampling: Sampling = Sampling()
     """Defaults for every task; a task may override single fields."""
-    batch_size: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(None, ge=1, le=65_536)
     """Prompts answered together. Left out: by the device."""
-    repeats: int = Field(2, ge=1)
+    repeats: int = Field(2, ge=1, le=100)
     """How often the untouched model is asked: what differs between them is the noise floor."""
     quantize: Literal["auto", "none", "nf4"] = "auto"
     """`auto` measures in the precision of training: NF4 after QLoRA, else full precision."""

@@ -57,7 +57,7 @@ class ArmSpec(Section):
 class MeterSpec(Section):
     """Forgetting seen while training, without old data: the drift on the task's own prompts."""
 
-    probes: int = Field(16, ge=0)
+    probes: int = Field(16, ge=0, le=100_000)
     """Training questions, answered by the untouched model, that the meters read; 0: no meters."""
     stop: dict[Literal["kl", "cross_entropy"], float] = Field({})
     """Stop training when a meter passes this, in nats per token: `{kl: 0.3}`."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import AliasChoices, Field, model_validator
 
 from holdfast.config.section import Section
 
+Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 LAB = "lab"
 """What a user writes for the built-in model."""
 LAB_FOLDER = Path(__file__).parents[1] / "lab" / "model"
@@ -31,5 +32,24 @@ class ModelSpec(Section):
     thinking: bool | Literal["auto"] = "auto"
     """Whether the model thinks before it answers, where its template has a switch for that, before
     and after training alike. `auto`: off where there is a switch."""
+    attn_implementation: Attention | None = None
+    """`sdpa`, `eager`, `flash_attention_2`, ...: in training and asking. Left out: the model's."""
+    rope_scaling: dict[str, object] | None = Field(
+        None, validation_alias=AliasChoices("rope_scaling", "rope_parameters")
+    )
+    """Stretches the positions: `{rope_type: yarn, factor: 2.0}`; in training and asking.
+    [rope_parameters]"""
     date: datetime.date = datetime.date(2024, 7, 26)
     """What a template that reads the clock is told, in training and asking, today and tomorrow."""
+
+    @model_validator(mode="after")
+    def _one_switch(self) -> Self:
+        for name in ("enable_thinking", "thinking"):
+            if name in self.template_kwargs and self.thinking != "auto":
+                said = self.template_kwargs[name]
+                if bool(said) != self.thinking:
+                    raise ValueError(
+                        f"thinking is {str(self.thinking).lower()} and template_kwargs.{name} is "
+                        f"{str(said).lower()}; give one of them"
+                    )
+        return self

@@ -12,7 +12,7 @@ from holdfast.config.answering import AnswerSpec, TaskSpec
 from holdfast.config.arms import ArmSpec, MeterSpec
 from holdfast.config.hardware import HardwareSpec
 from holdfast.config.model import ModelSpec
-from holdfast.config.section import NAME, Section
+from holdfast.config.section import LONGEST_NAME, NAME, Section
 from holdfast.config.shipping import ShipSpec
 from holdfast.config.training import TrainSpec
 
@@ -20,11 +20,13 @@ from holdfast.config.training import TrainSpec
 class Study(Section):
     """A whole study: a model, what it learns, what it must keep, and the arms to compare."""
 
-    name: str = Field(pattern=NAME)
+    name: str = Field(pattern=NAME, max_length=LONGEST_NAME)
     """Name of the run folder."""
     model: ModelSpec
     """Hub id, local folder or `lab`; or a mapping with `id`, `revision`, `trust_remote_code`."""
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field((1126,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(
+        (1126,), min_length=1, max_length=1000
+    )
     """One training run per arm and seed."""
     tasks: dict[str, TaskSpec] = Field(min_length=1)
     """What is measured; exactly one has `role: target`."""
@@ -60,8 +62,15 @@ class Study(Section):
     def _names(self) -> Self:
         for kind, names in (("arm", self.arms), ("task", self.tasks)):
             for name in names:
-                if not re.match(NAME, name):
-                    raise ValueError(f"{kind} name {name!r}: letters, digits, dot, dash only")
+                _check_name(kind, name)
+            twins = [
+                name for name in names if sum(name.casefold() == n.casefold() for n in names) > 1
+            ]
+            if twins:
+                raise ValueError(
+                    f"{kind} names {' and '.join(map(repr, twins))} differ in case only, which is "
+                    "one folder on some file systems: rename one"
+                )
         if "base" in self.arms:
             raise ValueError("an arm cannot be called 'base': that is the untouched model")
         if len(set(self.seeds)) != len(self.seeds):
@@ -75,3 +84,18 @@ class Study(Section):
     def target(self) -> str:
         """The name of the task that training is for."""
         return next(name for name, task in self.tasks.items() if task.role == "target")
+
+
+def _check_name(kind: str, name: str) -> None:
+    """Refuse a name that cannot be a folder, or would be one of Holdfast's own.
+
+    Raises:
+        ValueError: saying why.
+    """
+    shown = repr(name) if len(name) <= 60 else f"{name[:40]!r}..."
+    if len(name) > LONGEST_NAME:
+        raise ValueError(f"{kind} name {shown}: {LONGEST_NAME} letters at most, not {len(name)}")
+    if not re.fullmatch(NAME.removesuffix("$"), name):
+        raise ValueError(f"{kind} name {shown}: letters, digits, dot, dash only")
+    if name.casefold().endswith((".tmp", ".")):
+        raise ValueError(f"{kind} name {shown}: ends like a folder that is being worked in")

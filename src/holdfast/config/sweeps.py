@@ -7,11 +7,17 @@ are one family. An arm with `from` shares the training of another one, sweep inc
 from __future__ import annotations
 
 import itertools
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from holdfast.config import ArmSpec, LoraSpec, Study, TrainSpec
-from holdfast.config.load import known_keys, parse
+from holdfast.config import ArmSpec, Study, TrainSpec
+from holdfast.config.load import parse
+from holdfast.config.mistakes import known_keys, unknown
+from holdfast.config.names import spelled_out
+from holdfast.config.section import LONGEST_NAME
+from holdfast.config.training import own_name
 from holdfast.errors import StudyError
 from holdfast.memory.model.targets import ALL_LINEAR, PRESETS
 from holdfast.registry import nearest
@@ -20,12 +26,21 @@ from holdfast.types import BASE
 EQUAL = {
     "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
     "global_batch_size", "keep_shortest", "max_length", "overlong", "completion_only_loss",
-    "cut_template_header", "checkpoints", "save_steps", "logging_steps", "save_total_limit",
-    "method",
+    "train_on", "cut_template_header", "checkpoints", "save_steps", "logging_steps",
+    "save_total_limit", "method", "val_size", "val_path", "eval_steps",
+    "early_stopping_patience", "early_stopping_threshold",
 }  # fmt: skip
 """Settings of `train` that are the budget, or must not differ for arms to be comparable."""
-LISTS = {"lora.target_modules", "lora.layers"}
+LISTS = {
+    "optim_target_modules", "lora.target_modules", "lora.layers", "lora.exclude_modules",
+    "lora.target_parameters", "lora.layers_pattern", "lora.modules_to_save",
+    "lora.trainable_token_indices",
+}  # fmt: skip
 """Settings that are lists themselves; a sweep over them is a list of lists."""
+WHOLE = {"lr_scheduler_kwargs", "optim_args"}
+"""Settings that are mappings themselves."""
+MOST = 1000
+"""Variants of one arm; each is a training of its own."""
 KINDS = (ALL_LINEAR, *PRESETS)
 """Names of many matrices at once; a list of them is a sweep all the same."""
 SHORT = {"learning_rate": "lr", "lora.r": "r", "lora.alpha": "alpha", "weight_decay": "wd"}
@@ -78,11 +93,11 @@ def expand(study: Study, source: str = "study") -> dict[str, Variant]:
             ]
         )
         for variant in made:
-            if variant.name in found or variant.name == BASE:
+            if variant.name.casefold() in (BASE, *(name.casefold() for name in found)):
                 raise StudyError(
                     f"two arms are called {variant.name!r}",
                     where=where,
-                    remedy="rename one of them",
+                    remedy="rename one of them; case does not count, as in some file systems",
                 )
             found[variant.name] = variant
     return found
@@ -111,15 +126,20 @@ def _shared(study: Study, family: str, spec: ArmSpec, where: str) -> list[Varian
 
 def settings_of(train: Mapping[str, object]) -> list[str]:
     """The settings that an arm gives, by their own names: ``learning_rate``, ``lora.r``."""
-    return [_own_name(key) for key in _flat(train)]
+    return [own_name(key) for key in _flat(spelled_out(train))]
 
 
 def _sweep(
     family: str, train: Mapping[str, object], where: str
 ) -> list[tuple[str, dict[str, object]]]:
     """Names and settings of all combinations of an arm's lists."""
-    flat = _flat(train)
-    names = [_own_name(key) for key in flat]
+    try:
+        flat = _flat(spelled_out(train))
+    except ValueError as error:
+        raise StudyError(
+            f"train.{error}", where=where, remedy="docs/study.md lists the names of a setting"
+        ) from error
+    names = [own_name(key) for key in flat]
     if twice := [name for name in names if names.count(name) > 1]:
         raise StudyError(
             f"train.{twice[0]} is given under two names", where=where, remedy="give it once"
@@ -136,10 +156,19 @@ def _sweep(
     for key, values in axes.items():
         if not values:
             raise StudyError(f"train.{key}: the sweep is empty", where=where, remedy="fill it in")
+    if (count := math.prod(len(values) for values in axes.values())) > MOST:
+        raise StudyError(
+            f"the sweep has {count} combinations", where=where, remedy=f"{MOST} is the most"
+        )
     found = []
     for combination in itertools.product(*axes.values()):
         chosen = dict(zip(axes, combination, strict=True))
         name = "-".join([family, *(f"{_word(key)}{_value(v)}" for key, v in chosen.items())])
+        if len(name) > 2 * LONGEST_NAME:
+            raise StudyError(
+                f"{name[:60]}... has {len(name)} letters, too many for a folder",
+                where=where, remedy="sweep over shorter values, or write an arm for each",
+            )  # fmt: skip
         found.append((name, flat | chosen))
     return found
 
@@ -147,7 +176,8 @@ def _sweep(
 def _flat(train: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     flat: dict[str, object] = {}
     for key, value in train.items():
-        if isinstance(value, Mapping):
+        pattern = key.endswith("_pattern")
+        if isinstance(value, Mapping) and not pattern and prefix + str(key) not in WHOLE:
             flat |= _flat(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
@@ -162,26 +192,19 @@ def _swept(key: str, values: Sequence[object]) -> bool:
 
 
 def _word(key: str) -> str:
-    return SHORT.get(_own_name(key), key.rpartition(".")[2] + "-")
+    return SHORT.get(own_name(key), key.rpartition(".")[2] + "-")
 
 
 def _value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
-    if isinstance(value, list | tuple):
-        return ".".join(map(str, value))
-    return str(value)
-
-
-def _own_name(key: str) -> str:
-    """A setting's own name, when it was given under one of its others."""
-    head, dot, last = key.rpartition(".")
-    section = LoraSpec if head == "lora" else TrainSpec
-    for name, field in section.model_fields.items():
-        choices = getattr(field.validation_alias, "choices", ())
-        if last in (name, *choices):
-            return f"{head}{dot}{name}"
-    return key
+    if isinstance(value, Mapping):
+        text = ".".join(f"{key}{_value(one)}" for key, one in value.items())
+    elif isinstance(value, list | tuple):
+        text = ".".join(map(str, value))
+    else:
+        text = str(value)
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text)
 
 
 def _merged(train: TrainSpec, changes: Mapping[str, object], where: str) -> TrainSpec:
@@ -190,7 +213,7 @@ def _merged(train: TrainSpec, changes: Mapping[str, object], where: str) -> Trai
     values = train.model_dump(exclude_unset=True)
     lora = dict(values.pop("lora", {}))
     for key, value in changes.items():
-        name = _own_name(key)
+        name = own_name(key)
         if name in EQUAL:
             raise StudyError(
                 f"train.{key} cannot differ between arms: their budgets would not be equal",
@@ -203,16 +226,17 @@ def _merged(train: TrainSpec, changes: Mapping[str, object], where: str) -> Trai
             lora[last] = value
         elif head:
             raise StudyError(
-                f"train.{key}: unknown key", where=where, remedy="see `holdfast schema`"
+                f"train.{key[:60]}: unknown key", where=where, remedy="see `holdfast schema`"
             )
         else:
             values[name] = value
     if lora:
         values["lora"] = lora
-    unknown = [key for key in values if key not in known_keys(TrainSpec)]
-    if unknown:
-        near = nearest(unknown[0], known_keys(TrainSpec))
+    strange = [key for key in values if key not in known_keys(TrainSpec)]
+    if strange:
         raise StudyError(
-            f"train.{unknown[0]}: unknown key{near}", where=where, remedy="see `holdfast schema`"
+            f"train.{strange[0][:60]}: {unknown(strange[0], TrainSpec)}",
+            where=where,
+            remedy="see `holdfast schema`",
         )
     return parse(TrainSpec, values, where, at=("train",))

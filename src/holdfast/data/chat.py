@@ -1,58 +1,40 @@
-"""Renders messages with a model's chat template into token ids, and masks what is not learned.
+"""Asks a model through its chat template: the token ids that it continues, and where it stops.
 
-The only module that knows chat templates. Prompt and answer are rendered by the model's own
-template and tokenised apart, so that in training the prompt's ids are exactly those that the model
-sees when it is asked.
+What is learned is in `holdfast.data.encoding`, and how a conversation becomes text in
+`holdfast.data.rendering`; both are to be had here as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from holdfast.data.batching import Cost
-from holdfast.errors import ModelError, TrainingError
+from holdfast.data.chat_settings import settings_of
+from holdfast.data.encoding import IGNORED, Encoded, encode, mask_preview
+from holdfast.data.rendering import prompt_ids, prompt_text, render, thinking
+from holdfast.errors import ModelError
 from holdfast.types import Example, Message
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-IGNORED = -100
+__all__ = [
+    "IGNORED",
+    "Encoded",
+    "asked_ids",
+    "encode",
+    "first_ids",
+    "followed_ids",
+    "judged_text",
+    "mask_preview",
+    "prompt_ids",
+    "prompt_text",
+    "settings_of",
+    "stop_ids",
+    "thinking",
+    "user_header",
+]
 SENTINEL = "holdfast-user-turn"
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """One conversation as the model is trained on it.
-
-    Attributes:
-        ids: token ids, shape (tokens,).
-        labels: the same length; `IGNORED` where no loss is taken.
-        start: where the answer begins.
-        kl: the same length; what the divergence from the base counts for at each token; () for
-            none.
-    """
-
-    ids: tuple[int, ...]
-    labels: tuple[int, ...]
-    start: int = 0
-    kl: tuple[float, ...] = ()
-
-    @property
-    def cost(self) -> Cost:
-        """Tokens in all and tokens that bear loss."""
-        return Cost(len(self.ids), sum(label != IGNORED for label in self.labels))
-
-
-def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
-    """The text that the model continues, ending where its own turn begins."""
-    return _render(tokenizer, messages, add_generation_prompt=True)
-
-
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    """Token ids of `prompt_text`; the template has put the special tokens in already."""
-    return list(tokenizer(prompt_text(tokenizer, messages), add_special_tokens=False)["input_ids"])
 
 
 def asked_ids(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[int]:
@@ -78,7 +60,8 @@ def _asked(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[str, b
         case "text":
             text = example.messages[-1].content
             return text, not text.startswith(tokenizer.bos_token or "\0")
-    return prompt_text(tokenizer, example.messages) + str(example.meta.get("prefix", "")), False
+    text = prompt_text(tokenizer, example.messages, example.tools)
+    return text + str(example.meta.get("prefix", "")), False
 
 
 def followed_ids(
@@ -123,9 +106,9 @@ def judged_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message])
     """
     probe = [Message(one.role, SENTINEL + one.role) for one in messages]
     for parts in (False, True):
-        shown = _render(tokenizer, probe, parts=parts)
+        shown = render(tokenizer, probe, parts=parts).text
         if all(one.content in shown for one in probe):
-            text = _render(tokenizer, messages, parts=parts)
+            text = render(tokenizer, messages, parts=parts).text
             # Llama 3 follows a header by an empty line, which not every guard's template writes.
             return text + "\n\n" if text.endswith("<|end_header_id|>") else text
     raise ModelError(
@@ -158,7 +141,8 @@ def user_header(tokenizer: PreTrainedTokenizerBase) -> str:
     Raises:
         ModelError: the template alters the user's words, so that their place cannot be found.
     """
-    head, found, _ = _render(tokenizer, (Message("user", SENTINEL),)).partition(SENTINEL)
+    shown = render(tokenizer, (Message("user", SENTINEL),)).text
+    head, found, _ = shown.partition(SENTINEL)
     if not found:
         raise ModelError(
             "the chat template does not show the user's words as they are, so the model cannot be "
@@ -176,117 +160,3 @@ def stop_ids(
     more = getattr(generation_config, "eos_token_id", None)
     found |= set(more) if isinstance(more, list | tuple) else {more}
     return frozenset(one for one in found if one is not None)
-
-
-def encode(
-    tokenizer: PreTrainedTokenizerBase,
-    example: Example,
-    stops: frozenset[int],
-    completion_only: bool = True,
-    cut_header: bool = False,
-) -> Encoded:
-    """Prompt and target of `example` as ids and labels.
-
-    What the template writes after the end-of-turn token (a line break, say) is dropped: the model
-    never has to produce it.
-
-    Args:
-        tokenizer: with its chat template.
-        example: what is learned.
-        stops: ids that end a turn.
-        completion_only: no loss on the prompt.
-        cut_header: leave out the template's system header; see `TrainSpec.cut_template_header`.
-
-    Raises:
-        TrainingError: nothing would be trained on, the end-of-turn token is missing, so that the
-            model would never learn to stop, or there is no header to cut.
-        ModelError: the template rewrites earlier turns, so that prompt and answer cannot be told
-            apart.
-    """
-    if not example.target or not example.target.strip():
-        raise TrainingError(
-            f"example {example.id} has no answer to learn: no token would be trained on",
-            remedy="give every training example a target, or leave it out",
-        )
-    prompt = prompt_text(tokenizer, example.messages)
-    whole = _render(tokenizer, (*example.messages, Message("assistant", example.target)))
-    if not whole.startswith(prompt):
-        raise ModelError(
-            "the chat template renders the prompt differently once an answer follows, so what is "
-            "trained on would differ from what is asked",
-            remedy="set the tokenizer's chat template to one whose generation prompt is a prefix",
-        )
-    head = list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
-    tail = list(tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"])
-    last = max((place for place, one in enumerate(tail) if one in stops), default=None)
-    if last is None:
-        names = [tokenizer.convert_ids_to_tokens(one) for one in sorted(stops)]
-        raise TrainingError(
-            f"the chat template ends an answer without any of the end-of-turn tokens {names}: the "
-            "model would never learn to stop",
-            remedy="set the tokenizer's eos_token to the token that ends a turn in its template",
-        )
-    tail = tail[: last + 1]
-    if cut_header:
-        head = _without_header(tokenizer, head, example, stops)
-    mask = [IGNORED] * len(head) if completion_only else head
-    return Encoded(tuple(head + tail), tuple(mask + tail), len(head))
-
-
-def _without_header(
-    tokenizer: PreTrainedTokenizerBase, head: Sequence[int], example: Example, stops: frozenset[int]
-) -> list[int]:
-    """A prompt from after its first end-of-turn token on.
-
-    The course cuts text and has a trainer tokenise the rest, which puts the special tokens that
-    open a text (Llama's ``<|begin_of_text|>``) in front again; so does this.
-    """
-    ends = [place for place, one in enumerate(head) if one in stops]
-    if example.messages[0].role != "system" and len(ends) < len(example.messages) + 1:
-        raise TrainingError(
-            "the chat template writes no system header of its own that ends with an end-of-turn "
-            "token: the first question would be cut instead",
-            remedy="leave train.cut_template_header out; it only reproduces the course's starter",
-        )
-    return [*tokenizer("")["input_ids"], *head[ends[0] + 1 :]]
-
-
-def mask_preview(tokenizer: PreTrainedTokenizerBase, encoded: Encoded, width: int = 1200) -> str:
-    """The conversation as text, with the tokens that are trained on between ⟦ and ⟧."""
-    pieces: list[str] = []
-    run: list[int] = []
-    inside = False
-    for token, label in zip(encoded.ids, encoded.labels, strict=True):
-        trained = label != IGNORED
-        if trained != inside:
-            pieces.append(tokenizer.decode(run))
-            pieces.append("⟦" if trained else "⟧")
-            run, inside = [], trained
-        run.append(token)
-    pieces += [tokenizer.decode(run), "⟧" if inside else ""]
-    text = "".join(pieces)
-    return text if len(text) <= width else f"{text[: width // 2]} … {text[-width // 2 :]}"
-
-
-def _render(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    add_generation_prompt: bool = False,
-    parts: bool = False,
-) -> str:
-    turns: list[dict[str, object]] = [
-        {"role": one.role, "content": one.content} for one in messages
-    ]
-    if parts:
-        for turn in turns:
-            turn["content"] = [{"type": "text", "text": turn["content"]}]
-    try:
-        text = tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
-    except Exception as error:  # a template may raise anything, e.g. on a system turn
-        raise ModelError(
-            f"the chat template refused the conversation: {error}",
-            remedy="check the roles that this model's template allows",
-        ) from error
-    return str(text)

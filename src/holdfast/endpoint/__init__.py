@@ -83,17 +83,24 @@ class Endpoint:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
-        tools: Sequence[Mapping[str, Any]] = (),
+        **more: Any,
     ) -> dict[str, Any]:
-        """The body of one question, by whose hash its answer is kept."""
+        """The body of one question, by whose hash its answer is kept.
+
+        Args:
+            messages: the conversation.
+            max_tokens: of the answer.
+            temperature: 0 is greedy.
+            top_p: sent with a temperature only.
+            seed: of the drawing.
+            **more: further fields; the settings' own `extra` wins over them.
+        """
         turns = [_turn(one) for one in messages]
         body: dict[str, Any] = {"model": self.server.model, "messages": turns}
-        if tools:
-            body["tools"] = list(tools)
         body |= {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
         if temperature > 0:
             body["top_p"] = top_p
-        body |= self.server.extra
+        body |= more | self.server.extra
         return {name: value for name, value in body.items() if value is not None}
 
     def ask(

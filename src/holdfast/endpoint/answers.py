@@ -30,7 +30,9 @@ class Answer:
             `too long`: the question does not fit into the model's context, and the text is why.
         model: the name that the answer bears.
         read: tokens of the question; 0 where the server does not say.
-        written: tokens of the answer; 0 where the server does not say.
+        written: tokens of the answer, thinking included; 0 where the server does not say.
+        thinking: what was thought, where the server gives it apart from the answer.
+        thought: tokens of it; 0 where the server does not say.
     """
 
     text: str
@@ -38,6 +40,8 @@ class Answer:
     model: str
     read: int = 0
     written: int = 0
+    thinking: str = ""
+    thought: int = 0
 
     def says_something(self, silent: bool = False) -> bool:
         """Whether it is worth keeping.
@@ -47,7 +51,9 @@ class Answer:
         """
         if self.finish not in ("stop", "length"):
             return False
-        return bool(self.text.strip()) or (silent and self.written > 0)
+        if self.text.strip():
+            return True
+        return silent and (self.written > 0 or bool(self.thinking))
 
 
 class AnswerCache:

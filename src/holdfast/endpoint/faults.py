@@ -25,6 +25,8 @@ SHOWN = 200
 FINISHES: Mapping[Any, Finish] = {"length": "length", "content_filter": "filtered"}
 BROKEN_OFF = ("error", "abort")
 """What servers and gateways call the end of an answer that is not whole."""
+THOUGHTS = ("thinking", "reasoning", "redacted_thinking")
+"""Types of those parts of an answer that were thought and not said."""
 TOO_LONG = re.compile(
     r"context.{0,12}(length|window|size)|maximum.{0,20}(context|tokens|length)"
     r"|too (long|many tokens)",
@@ -146,12 +148,16 @@ def _answer(server: Server, headers: Mapping[str, str], text: str) -> Answer:
         said = f"the answer broke off (finish_reason {ended!r})"
         raise TransientFault(_fault(server, "broken", said, "look at the server's log"))
     usage = data.get("usage") if isinstance(data.get("usage"), dict) else {}
+    details = usage.get("completion_tokens_details")
+    thought = (details if isinstance(details, dict) else usage).get("reasoning_tokens")
     return Answer(
         _text(message.get("content")) or _text(message.get("refusal")),
         FINISHES.get(ended, "stop"),
         _named(server, data.get("model")),
         _count(usage.get("prompt_tokens")),
         _count(usage.get("completion_tokens")),
+        _thinking(message),
+        _count(thought),
     )
 
 
@@ -198,10 +204,27 @@ def _fault(server: Server, fault: Fault, problem: str, remedy: str) -> EndpointE
 def _text(content: Any) -> str:
     """What was said; servers send a string, nothing, or a list of parts, refusals among them."""
     if isinstance(content, list):
-        rows = [one for one in content if isinstance(one, dict)]
+        rows = [one for one in content if isinstance(one, dict) and one.get("type") not in THOUGHTS]
         parts = [one.get("text") or one.get("refusal") for one in rows]
         return "".join(part for part in parts if isinstance(part, str))
     return content if isinstance(content, str) else ""
+
+
+def _thinking(message: Mapping[str, Any]) -> str:
+    """What was thought, where it stands apart from what was said; servers differ in the field."""
+    for name in ("reasoning_content", "reasoning", "thinking"):
+        if isinstance(said := message.get(name), str) and said.strip():
+            return said.strip()
+    parts = []
+    for field in ("reasoning_details", "content"):
+        rows = message.get(field)
+        for row in rows if isinstance(rows, list) else []:
+            if isinstance(row, dict) and (field != "content" or row.get("type") in THOUGHTS):
+                said = row.get("thinking") or row.get("text") or row.get("summary")
+                parts.append(_text(said))
+        if text := "".join(parts).strip():
+            return text
+    return ""
 
 
 def _count(value: Any) -> int:

@@ -64,7 +64,7 @@ class Engine(ABC):
         self,
         ref: ModelRef,
         device: str = "auto",
-        bf16: bool | str = "auto",
+        dtype: str = "auto",
         nf4: bool = False,
         batch_size: int | None = None,
         device_map: Mapping[str, int | str] | None = None,
@@ -74,12 +74,12 @@ class Engine(ABC):
         Args:
             ref: the base.
             device: `auto`, `cpu` or `cuda`.
-            bf16: True, False, or `auto`: where the device has it.
+            dtype: `bfloat16`, `float16` or `float32`; `auto`: what suits device and model.
             nf4: load the base in 4 bits.
             batch_size: prompts at a time; None: by the device.
             device_map: module name to GPU, for a model that no single GPU holds.
         """
-        self.ref, self.device, self.bf16, self.nf4 = ref, device, bf16, nf4
+        self.ref, self.device, self.dtype, self.nf4 = ref, device, dtype, nf4
         self.batch_size, self.device_map = batch_size, device_map
         self.usage = Usage()
 

@@ -18,14 +18,16 @@ from transformers import (
     DynamicCache,
     LogitsProcessor,
     LogitsProcessorList,
+    MinPLogitsWarper,
     StoppingCriteria,
     StoppingCriteriaList,
     TemperatureLogitsWarper,
+    TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
 from holdfast.config import Sampling
-from holdfast.engines.stop_strings import Until
+from holdfast.engines.reply_text import Until
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -59,7 +61,7 @@ def decode(
         model: a causal language model on its device.
         prompts: token ids.
         seeds: one for each prompt; used when the temperature is above 0.
-        sampling: temperature, top-p and the most new tokens.
+        sampling: how tokens are chosen, and the most new ones; its stop strings are in `until`.
         stops: ids that end an answer.
         pad: the id of the padding token.
         until: for each prompt the texts that end its answer as well, None for none; what follows
@@ -72,7 +74,7 @@ def decode(
     noise = [torch.Generator(device).manual_seed(seed) for seed in seeds]
     answers: list[list[int]] = [[] for _ in prompts]
     while rows:
-        processors = _processors(sampling, [noise[row] for row in rows])
+        processors = _processors(sampling, [noise[row] for row in rows], mask)
         words = _Words([until[row] for row in rows] if until else [], start)
         halfway = [_HalfEnded(stops, words)] if len(rows) >= SMALLEST else []
         with torch.inference_mode():
@@ -124,13 +126,41 @@ def _until_stop(tokens: list[int], stops: Sequence[int]) -> list[int]:
     return tokens
 
 
-def _processors(sampling: Sampling, noise: Sequence[torch.Generator]) -> list[LogitsProcessor]:
+def _processors(
+    sampling: Sampling, noise: Sequence[torch.Generator], mask: torch.Tensor
+) -> list[LogitsProcessor]:
+    """What changes the logits, in the order of transformers."""
+    found: list[LogitsProcessor] = []
+    if sampling.repetition_penalty != 1:
+        found.append(_Repetition(sampling.repetition_penalty, mask))
     if sampling.temperature <= 0:
-        return []
-    found: list[LogitsProcessor] = [TemperatureLogitsWarper(sampling.temperature)]
+        return found
+    found.append(TemperatureLogitsWarper(sampling.temperature))
+    if sampling.top_k:
+        found.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1:
         found.append(TopPLogitsWarper(sampling.top_p))
+    if sampling.min_p:
+        found.append(MinPLogitsWarper(sampling.min_p))
     return [*found, _Gumbel(noise)]
+
+
+class _Repetition(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
+    """Makes tokens of the prompt and the answer so far less likely, padding left out.
+
+    Transformers' own counts the padding as well, so that a reply would depend on its batch.
+    """
+
+    def __init__(self, penalty: float, mask: torch.Tensor) -> None:
+        self.penalty = penalty
+        self.padding = (mask == 0).sum(1, keepdim=True)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        places = torch.arange(input_ids.shape[1], device=input_ids.device)
+        real = torch.where(places < self.padding, input_ids[:, -1:], input_ids)
+        seen = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, real, True)
+        lowered = torch.where(scores < 0, scores * self.penalty, scores / self.penalty)
+        return torch.where(seen, lowered, scores)
 
 
 class _Gumbel(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped

@@ -13,14 +13,14 @@ import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 from holdfast import models
 from holdfast.config import Sampling
-from holdfast.data import chat
+from holdfast.data import chat, thinking
 from holdfast.data.chat import Encoded
 from holdfast.engines import Engine, log_likelihood
-from holdfast.engines.stop_strings import Until, cut
+from holdfast.engines.reply_text import ThoughtReader, Until, stops_of
 from holdfast.errors import HoldfastError
 from holdfast.memory.fault_injection import FaultInjector
 from holdfast.memory.out_of_memory import (
@@ -31,8 +31,8 @@ from holdfast.memory.out_of_memory import (
     loading,
     unrecoverable,
 )
-from holdfast.models import ModelRef
-from holdfast.models.peft_adapter import load_adapter, scale_adapter
+from holdfast.models import ModelRef, precision
+from holdfast.models.peft_adapter import load_adapter, scale_adapter, take_off
 from holdfast.progress import Progress, Silent
 from holdfast.types import Example, Reply
 
@@ -64,7 +64,7 @@ class HFEngine(Engine):
         self,
         ref: ModelRef,
         device: str = "auto",
-        bf16: bool | str = "auto",
+        dtype: str = "auto",
         nf4: bool = False,
         batch_size: int | None = None,
         device_map: Mapping[str, int | str] | None = None,
@@ -74,12 +74,12 @@ class HFEngine(Engine):
         Args:
             ref: the base.
             device: `auto`, `cpu` or `cuda`.
-            bf16: see `models.pick_dtype`.
+            dtype: of the computation; `auto`: by `holdfast.models.precision`.
             nf4: load the base in 4 bits, as QLoRA trained on it.
             batch_size: prompts at a time; None: by the device.
             device_map: module name to GPU, for a model that no single GPU holds.
         """
-        super().__init__(ref, device, bf16, nf4, batch_size, device_map)
+        super().__init__(ref, device, dtype, nf4, batch_size, device_map)
         self.events: list[dict[str, object]] = []
         self._most: dict[str, int] = {}  # rows at a time since the last failure, by kind of work
         self._faults = FaultInjector.from_environment()
@@ -95,12 +95,15 @@ class HFEngine(Engine):
         """
         self.device = models.pick_device(self.device)
         self.tokenizer = models.load_tokenizer(self.ref, chats=False)
-        dtype = models.pick_dtype(self.device, self.bf16)
+        if self.dtype == "auto":
+            self.dtype = precision.decide(self.device, [self.ref]).dtype
+        dtype = precision.torch_dtype(self.dtype)
         self.about = models.describe_device(self.device, dtype) + (", NF4" if self.nf4 else "")
         with loading():
             self._base = models.load_model(
                 self.ref, dtype, self.device, self.nf4, self.device_map
             ).eval()
+        self._thoughts = ThoughtReader(self.tokenizer)
         self._stops = sorted(chat.stop_ids(self.tokenizer, self._base.generation_config))
         if self.batch_size is None:
             self.batch_size = GPU_BATCH if self.device == "cuda" else CPU_BATCH
@@ -144,8 +147,7 @@ class HFEngine(Engine):
         ):
             self.usage.written += sum(map(len, answers))
             for row, tokens in enumerate(answers, start=done):
-                example, _, sample = rows[row]
-                replies[order[row // samples]].append(self._reply(example, sample, tokens))
+                replies[order[row // samples]].append(self._reply(rows[row], sampling, tokens))
             before, done = done, done + len(answers)
             progress.advance(done // samples - before // samples)
         return replies
@@ -278,19 +280,26 @@ class HFEngine(Engine):
             sampling,
             self._stops,
             self.tokenizer.pad_token_id,
-            [self._until(one) for one, _, _ in rows],
+            [self._until(one, sampling) for one, _, _ in rows],
         )
 
-    def _until(self, example: Example) -> Until | None:
-        words = example.meta.get("until")
+    def _until(self, example: Example, sampling: Sampling) -> Until | None:
+        words = stops_of(example, sampling)
         return Until(self.tokenizer, words) if words else None
 
-    def _reply(self, example: Example, sample: int, tokens: list[int]) -> Reply:
+    def _reply(self, asked: Asked, sampling: Sampling, tokens: list[int]) -> Reply:
+        example, prompt, sample = asked
+        opening = "" if "continue" in example.meta else self._thoughts.opened(prompt)
         ended = bool(tokens) and tokens[-1] in self._stops
-        text = self.tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=True)
-        if until := self._until(example):
-            ended, text = ended or until.reached(tokens), cut(text, example.meta["until"])
-        return Reply(example.id, sample, text, "stop" if ended else "length", len(tokens))
+        said = tokens[:-1] if ended else tokens
+        text = self._thoughts.text(said, opening, stops_of(example, sampling))
+        if until := self._until(example, sampling):
+            ended = ended or until.reached(tokens)
+        thought = (
+            self._thoughts.thinking_tokens(said, opening) if thinking.split(text).blocks else 0
+        )
+        finish: Literal["stop", "length"] = "stop" if ended else "length"
+        return Reply(example.id, sample, text, finish, len(tokens), thought)
 
     def _model(self, adapter: str | None, scale: float = 1.0) -> PreTrainedModel:
         """The base as it is, or wrapped with a share of `adapter`; switches when needed."""
@@ -298,7 +307,7 @@ class HFEngine(Engine):
         if wanted == self._adapter:
             return self._tuned if adapter else self._plain()
         if self._tuned is not None:
-            self._base, self._tuned, self._adapter = self._tuned.unload(), None, None
+            self._base, self._tuned, self._adapter = take_off(self._tuned), None, None
         if adapter is None:
             return self._plain()
         with loading():

@@ -6,28 +6,42 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
-from holdfast import engines
-from holdfast.config import Study
+from holdfast import engines, models
+from holdfast.config import Study, TrainSpec
 from holdfast.engines import Engine, Usage
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.model.shape import read_shape
 from holdfast.memory.planner.inference import answering_map, longest
+from holdfast.memory.precision import Dtype, Precision
 from holdfast.models import ModelRef
 from holdfast.models.external import engine_of, has_shape
+from holdfast.models.precision import decide
 from holdfast.runs import store
 
 USAGE = "usage.json"
+OWN = "hf"
+"""The engine that loads weights by itself, in what it is told; others see to it themselves."""
 
 
 class EnginePool:
     """At most one engine at a time; asking for another model closes the one that is open."""
 
-    def __init__(self, study: Study, gpus: Sequence[GPU] = ()) -> None:
-        """Take the study's settings for answering, and the GPUs; nothing is loaded yet."""
-        self._study, self._gpus = study, gpus
+    def __init__(
+        self, study: Study, gpus: Sequence[GPU] = (), under_test: Sequence[ModelRef] = ()
+    ) -> None:
+        """Take what decides how models answer; nothing is loaded yet.
+
+        Args:
+            study: its settings for answering.
+            gpus: that may be used.
+            under_test: all models that are measured: in one precision, which suits all of them.
+        """
+        self._study, self._gpus, self.under_test = study, gpus, tuple(under_test)
+        self._decided: dict[tuple[Dtype, ...], Precision] = {}
         self._open: Engine | None = None
-        self._ref: tuple[ModelRef, bool, bool | str] | None = None
+        self._ref: tuple[ModelRef, bool, str] | None = None
         self._about = ""
         self._usage = Usage()
         self._charged: Usage | None = None
@@ -44,35 +58,61 @@ class EnginePool:
         Args:
             ref: the model.
             nf4: in 4 bits; None: as the study measures. A judge says it, and is then loaded in
-                bfloat16 where the device has it, whatever the study trains and measures in.
+                what suits it and the device, whatever the study trains and measures in.
         """
-        bf16 = self._study.train.bf16 if nf4 is None else "auto"
+        dtype: Dtype | Literal["auto"] = self._dtype(ref) if nf4 is None else "auto"
         nf4 = self.nf4 if nf4 is None else nf4
-        if self._open is None or self._ref != (ref, nf4, bf16):
+        if self._open is None or self._ref != (ref, nf4, dtype):
             self.close()
             found = engines.REGISTRY.find(
                 engine_of(ref, self._study.answer.engine), "answer.engine"
             )
-            placed = {"device_map": where} if (where := self._placed(ref, nf4, bf16)) else {}
+            placed = {"device_map": where} if (where := self._placed(ref, nf4, dtype)) else {}
             engine = found.build(
                 ref,
                 self._study.hardware.device,
-                bf16,
+                dtype,
                 nf4,
                 self._study.answer.batch_size,
                 **placed,
             )
-            self._open, self._ref = engine.__enter__(), (ref, nf4, bf16)
+            self._open, self._ref = engine.__enter__(), (ref, nf4, dtype)
             self._about, engine.usage = engine.about, self._usage
         return self._open
 
-    def _placed(self, ref: ModelRef, nf4: bool, bf16: bool | str) -> Mapping[str, int | str] | None:
+    def precision(self, train: TrainSpec | None = None) -> Precision | None:
+        """What models under test are computed with in; None where no weights are loaded here.
+
+        Args:
+            train: an arm's own settings; None: the study's, in which all are measured.
+        """
+        allowed = (train or self._study.train).precisions
+        if self._study.answer.engine != OWN or not any(map(has_shape, self.under_test)):
+            return None
+        if allowed not in self._decided:
+            device = models.pick_device(self._study.hardware.device)
+            self._decided[allowed] = decide(device, self.under_test, allowed, self._gpus)
+        return self._decided[allowed]
+
+    def _dtype(self, ref: ModelRef) -> Dtype | Literal["auto"]:
+        """For the engine of a model under test: decided for all of them, or left to it."""
+        found = self.precision() if engine_of(ref, self._study.answer.engine) == OWN else None
+        if found is not None:
+            return found.dtype
+        allowed = self._study.train.precisions
+        return allowed[0] if len(allowed) == 1 else "auto"
+
+    def _placed(
+        self, ref: ModelRef, nf4: bool, dtype: Dtype | Literal["auto"]
+    ) -> Mapping[str, int | str] | None:
         """Where a model lies that no single GPU holds."""
         if len(self._gpus) < 2 or not has_shape(ref):
             return None
         shape = read_shape(ref.base, ref.revision)
         tokens = longest(shape, self._study.answer.sampling.max_new_tokens)
-        return answering_map(shape, self._gpus, nf4, tokens, bf16 is not False)
+        if dtype == "auto":
+            dtype = decide("cuda", [ref], gpus=self._gpus).dtype
+        return answering_map(shape, self._gpus, nf4, tokens, dtype)
 
     @contextmanager
     def counted(self, folder: Path) -> Iterator[Usage]:

@@ -15,9 +15,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from holdfast.config import Sampling
+from holdfast.data import thinking
 from holdfast.endpoint import FIRST_WAIT_S, Answer, Endpoint, parse_url
 from holdfast.engines import Engine, Usage
-from holdfast.engines.stop_strings import cut
+from holdfast.engines.reply_text import cut, stops_of
+from holdfast.engines.server_fields import told_beyond
 from holdfast.errors import EndpointError, ModelError
 from holdfast.models import ModelRef
 from holdfast.progress import Progress
@@ -39,7 +41,7 @@ class RemoteEngine(Engine):
         self,
         ref: ModelRef,
         device: str = "auto",
-        bf16: bool | str = "auto",
+        dtype: str = "auto",
         nf4: bool = False,
         batch_size: int | None = None,
         device_map: Mapping[str, int | str] | None = None,
@@ -50,8 +52,8 @@ class RemoteEngine(Engine):
         Args:
             ref: its base is the address, ``http://localhost:8000/v1#model``
                 (`endpoint.parse_url`).
-            device: the server's own affair, as are `bf16` and `device_map`.
-            bf16: see `device`.
+            device: the server's own affair, as are `dtype` and `device_map`.
+            dtype: see `device`.
             nf4: refused: the server serves the precision that it was started with.
             batch_size: questions under way at a time; None: as the address says.
             device_map: see `device`.
@@ -73,6 +75,8 @@ class RemoteEngine(Engine):
                 remedy="start it with a quantised model, and set answer.quantize: none",
             )
         self._refuse(ref.adapter, ref.scale)
+        told_beyond(Sampling(), ref)
+        self.ref = ref
         first_wait_s = endpoint.first_wait_s if endpoint else FIRST_WAIT_S
         self._endpoint = Endpoint(self.server, first_wait_s)
         self.answer_folder: Path | None = None
@@ -122,6 +126,8 @@ class RemoteEngine(Engine):
                     remedy="use a model that is loaded here",
                 )
         rows = [(example, sample) for example in examples for sample in range(sampling.samples)]
+        more: dict[str, Any] = {"stop": list(sampling.stop)} if sampling.stop else {}
+        more |= told_beyond(sampling, self.ref)
         bodies = [
             self._endpoint.request(
                 example.messages,
@@ -129,16 +135,20 @@ class RemoteEngine(Engine):
                 sampling.temperature,
                 sampling.top_p,
                 _seed(sampling, example.id, sample),
-                example.tools,
+                **more,
+                **_tools(example),
             )
             for example, sample in rows
         ]
         steps = _Shared(progress, sampling.samples)
-        answers = self._endpoint.ask(bodies, self.answer_folder, steps, silent=True)
+        try:
+            answers = self._endpoint.ask(bodies, self.answer_folder, steps, silent=True)
+        except EndpointError as error:
+            raise _explained(error, more) from error
         self.usage.read += sum(answer.read for answer in answers)
         self.usage.written += sum(answer.written for answer in answers)
         replies = [
-            self._reply(example, sample, answer)
+            self._reply(example, sample, answer, sampling)
             for (example, sample), answer in zip(rows, answers, strict=True)
         ]
         samples = sampling.samples
@@ -187,7 +197,7 @@ class RemoteEngine(Engine):
                 remedy="have it serve the adapter under a name of its own, and ask for that name",
             )
 
-    def _reply(self, example: Example, sample: int, answer: Answer) -> Reply:
+    def _reply(self, example: Example, sample: int, answer: Answer, sampling: Sampling) -> Reply:
         if answer.finish == "too long":
             raise EndpointError(
                 f"the prompt of {example.id!r} does not fit: {answer.text}",
@@ -195,9 +205,16 @@ class RemoteEngine(Engine):
                 where=self.server.where,
                 remedy="start the server with a longer context, or lower max_new_tokens or shots.n",
             )
-        text = cut(answer.text, example.meta.get("until", ()))
+        text = cut(answer.text, stops_of(example, sampling))
         finish = "stop" if text != answer.text else answer.finish
-        return Reply(example.id, sample, text, finish, answer.written)
+        if answer.thinking:
+            closed = finish != "length" or bool(text.strip())
+            text = thinking.written(answer.thinking, text, closed)
+        found = thinking.split(text)
+        thought = answer.thought
+        if not thought and found.blocks:
+            thought = thinking.tokens_of(Reply("", 0, text, finish, answer.written), found) or 0
+        return Reply(example.id, sample, text, finish, answer.written, thought)
 
 
 class _Shared:
@@ -214,9 +231,28 @@ class _Shared:
         self._progress.advance(self._done // self._samples - before // self._samples)
 
 
+def _explained(error: EndpointError, more: Mapping[str, Any]) -> EndpointError:
+    """A refusal with the fields that may be its cause."""
+    own = [name for name in more if name != "stop"]
+    if error.fault != "refused" or not own:
+        return error
+    return EndpointError(
+        error.message,
+        fault=error.fault,
+        where=error.where,
+        remedy=f"this study sends {', '.join(own)}, which not every server takes: leave it out of "
+        f"answer.sampling, or of `model`; {error.remedy}",
+    )
+
+
 def _seed(sampling: Sampling, example_id: str, sample: int) -> int:
     """A seed of its own for every drawn answer; greedy ones share the study's."""
     if sampling.temperature == 0:
         return sampling.seed
     text = f"{sampling.seed}:{example_id}:{sample}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def _tools(example: Example) -> dict[str, Any]:
+    """The functions that the model may call, where there are any."""
+    return {"tools": list(example.tools)} if example.tools else {}

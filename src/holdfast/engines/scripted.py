@@ -13,6 +13,7 @@ from typing import Self
 
 from holdfast.config import Sampling
 from holdfast.engines import Engine, Usage
+from holdfast.engines.reply_text import cut
 from holdfast.progress import Progress
 from holdfast.types import Example, Reply
 
@@ -59,7 +60,7 @@ class ScriptedEngine(Engine):
                 Reply(
                     example.id,
                     sample,
-                    text := self._script(example, adapter, sample),
+                    text := cut(self._script(example, adapter, sample), sampling.stop),
                     "stop",
                     len(text),
                 )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from holdfast.config import Sampling
+from holdfast.data import thinking
 from holdfast.engines.pool import EnginePool
 from holdfast.engines.resumable import CHUNK, REPLIES, answering, in_chunks
 from holdfast.errors import DataError
@@ -43,14 +44,32 @@ def answer_items(
     base = replace(ref, adapter=None, scale=1.0)
     work = answering(lambda: pool.engine(base), sampling, folder, progress, ref.adapter, ref.scale)
     replies = in_chunks(work, examples, folder, progress, chunk=chunk)
+    return {**summary_of(replies), "device": pool.about}
+
+
+def summary_of(replies: Sequence[Reply]) -> dict[str, object]:
+    """How replies ended and how long they are, for the record of their stage.
+
+    `thinking` is there only where a model thought: in how many replies, how many of them ended
+    before any answer, and the mean of the tokens that were thought, over all replies; None where
+    nobody counted them.
+    """
     ends = Counter(reply.finish for reply in replies)
-    return {
+    found: dict[str, object] = {
         "replies": len(replies),
         "cut_off": ends["length"],
         "withheld": ends["filtered"],
-        "device": pool.about,
         "mean_tokens": round(sum(one.n_tokens for one in replies) / max(1, len(replies)), 1),
     }
+    apart = [(one, thinking.split(one.text)) for one in replies]
+    thought = [pair for pair in apart if pair[1].thinking or pair[0].thinking_tokens]
+    if not thought and all(said.closed for _, said in apart):
+        return found
+    tokens = [thinking.tokens_of(*pair) for pair in thought]
+    counted = all(count is not None for count in tokens)
+    mean = round(sum(count or 0 for count in tokens) / len(replies), 1) if counted else None
+    cut_off = sum(thinking.unfinished(*pair) for pair in apart)
+    return found | {"thinking": {"in": len(thought), "cut_off": cut_off, "mean_tokens": mean}}
 
 
 def write_questions(examples: Sequence[Example], folder: Path) -> None:
@@ -65,7 +84,15 @@ def read_replies(folder: Path) -> list[Reply]:
 
 
 def paired(examples: Sequence[Example], replies: Path) -> Iterator[tuple[Example, Reply]]:
-    """Every stored reply with the item that it answers.
+    """Every item with its answers: stored replies, without what was thought before.
+
+    Whatever grades, judges or scores replies reads them here or in `stored`.
+    """
+    return ((item, thinking.answered(reply)) for item, reply in stored(examples, replies))
+
+
+def stored(examples: Sequence[Example], replies: Path) -> Iterator[tuple[Example, Reply]]:
+    """Every item with its replies as they are stored, thinking included.
 
     Raises:
         DataError: a reply to an item that there is not.

@@ -10,9 +10,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from holdfast.data import thinking
 from holdfast.errors import DataError, HoldfastError
 from holdfast.grading import perplexity, safety_outcomes
-from holdfast.grading.answer import paired
+from holdfast.grading.answer import stored
 from holdfast.grading.judge import VERDICTS
 from holdfast.runs import store
 from holdfast.tasks import Task
@@ -32,6 +33,8 @@ def grade_replies(
     """Grade stored replies; writes ``readings.jsonl``, one reply in memory at a time.
 
     What a server's filter withheld is unscored, whatever the task (`safety_outcomes.withheld`).
+    What was thought before an answer is not graded; a reply that was cut off while the model was
+    thinking is graded as the empty answer that it is, and its reading says so.
 
     Args:
         task: whose grader.
@@ -51,15 +54,25 @@ def grade_replies(
     def graded() -> Iterator[Reading]:
         nonlocal unscored
         found, with_loss = _verdicts(verdicts), _losses(scored)
-        for example, reply in paired(examples, replies):
-            reading = safety_outcomes.withheld(example, reply)
-            reading = reading or mark(example, reply, with_loss(found(reply)))
+        for example, reply in stored(examples, replies):
+            thought = thinking.split(reply.text)
+            said = thinking.answered(reply, thought)
+            reading = safety_outcomes.withheld(example, said)
+            reading = reading or mark(example, said, with_loss(found(said)))
+            if thinking.unfinished(reply, thought):
+                reading = _unanswered(reading)
             count[reading.outcome] += 1
             unscored += reading.value is None
             yield reading
 
     store.write_jsonl(folder / READINGS, graded())
     return {"outcomes": dict(sorted(count.items())), "unscored": unscored}
+
+
+def _unanswered(reading: Reading) -> Reading:
+    """The reading of an empty answer, with why it is empty."""
+    outcome = "no answer" if reading.outcome == "wrong" else reading.outcome
+    return replace(reading, outcome=outcome, note=thinking.CUT_OFF)
 
 
 def _graded(task: Task, example: Example, reply: Reply, verdict: Verdict | None) -> Reading:

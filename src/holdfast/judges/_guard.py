@@ -29,6 +29,7 @@ from holdfast.memory.memory_plan import GIB
 from holdfast.memory.model.shape import read_shape
 from holdfast.memory.planner.inference import answering_bytes, longest
 from holdfast.models import ModelRef, files
+from holdfast.models.precision import decide
 from holdfast.runs import store
 from holdfast.types import Example, Reply
 
@@ -114,7 +115,8 @@ class Guard:
         models.load_tokenizer(self.ref, self._chats)
         shape = read_shape(self.ref.base, self.ref.revision)
         tokens = longest(shape, self.options.max_new_tokens)
-        size = answering_bytes(shape, self.options.quantize == "nf4", tokens)
+        dtype = decide("cuda", [self.ref], gpus=gpus).dtype if gpus else "bfloat16"
+        size = answering_bytes(shape, self.options.quantize == "nf4", tokens, dtype)
         free = sum(gpu.free_bytes for gpu in gpus if not gpu.mig)
         if gpus and size > free:
             raise ModelError(

@@ -1,7 +1,7 @@
 """Puts question and reply before a judge that is a model, and finds its answer in its words.
 
-The question is `Example.question`, without shots and system prompt. The reply is judged as it was
-said, thoughts included. Neither may speak the guard's control tokens (`plain`).
+The question is `Example.question`, without shots and system prompt. The reply comes from a study
+without what was thought before it. Neither may speak the guard's control tokens (`plain`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from holdfast.data.thinking import split
 from holdfast.judges import Pair
 from holdfast.types import Message
 
@@ -64,7 +65,7 @@ def plain(text: str) -> str:
 
 def spoken(text: str) -> str:
     """What was said after thinking aloud; a thought that never ends takes all with it."""
-    return text.rpartition("</think>")[2].partition("<think>")[0]
+    return split(text).answer
 
 
 def share(chances: Sequence[float]) -> float | None:

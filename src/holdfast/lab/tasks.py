@@ -21,6 +21,8 @@ from holdfast.tasks import Task
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
 ANSWER = "####"
+MOST = 20_000
+"""Items of a task; they are made up on the spot, which takes a second per thousand."""
 
 
 class LabMath(Task):
@@ -31,9 +33,9 @@ class LabMath(Task):
     class Options(Section):
         """Keys of this task."""
 
-        items: int = Field(TEST_PROBLEMS, ge=1)
+        items: int = Field(TEST_PROBLEMS, ge=1, le=MOST)
         """Problems that measure."""
-        train_items: int = Field(TRAIN_PROBLEMS, ge=1)
+        train_items: int = Field(TRAIN_PROBLEMS, ge=1, le=MOST)
         """Problems to train on."""
 
     version: ClassVar[str] = "1"
@@ -79,7 +81,7 @@ class LabRefuse(Task):
     class Options(Section):
         """Keys of this task."""
 
-        items: int = Field(TEST_REQUESTS, ge=1)
+        items: int = Field(TEST_REQUESTS, ge=1, le=MOST)
         """Requests that measure."""
         seed: int = Field(0, ge=0)
         """Another seed draws other requests of the split."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from holdfast.memory.precision import Dtype
+
 GIB = 1 << 30
 Placement = Literal["single", "split", "ddp", "fsdp2", "offload", "cpu"]
 
@@ -59,7 +61,8 @@ class MemoryPlan:
         micro_batch: examples per forward pass and process.
         accumulation: forward passes per optimiser step and process.
         gpus: indices of the GPUs used, as the driver numbers them.
-        dtype: of weights and computation.
+        dtype: of the computation and of a frozen base; float16 is trained with loss scaling. Under
+            full fine-tuning the weights themselves are float32.
         adapter_dtype: of the LoRA matrices.
         device_map: module name to position in `gpus` (or "cpu"); None when one device holds all.
         predicted: one breakdown for each of `gpus`.
@@ -72,7 +75,7 @@ class MemoryPlan:
     micro_batch: int = 1
     accumulation: int = 4
     gpus: tuple[int, ...] = ()
-    dtype: str = "bfloat16"
+    dtype: Dtype = "bfloat16"
     adapter_dtype: str = "float32"
     device_map: Mapping[str, int | str] | None = None
     predicted: tuple[Breakdown, ...] = field(default=())

@@ -21,9 +21,11 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from holdfast.config import Sampling, Section
+from holdfast.data import containers
 from holdfast.data.cells import blank
 from holdfast.data.formats import conversation
 from holdfast.data.leakage import normalise
+from holdfast.data.thinking import answered, learned
 from holdfast.engines.resumable import ask
 from holdfast.errors import DataError
 from holdfast.judges import build as build_judge
@@ -199,11 +201,11 @@ def _answers(
         asked = [one for one in asked if context.leaks.find(one) is None]
         asked_in_all += len(asked)
         pairs = _finished(pool, context, asked, folder, bar, f"replies-{kind}.jsonl")
-        verdicts = build_judge("refusal").judge(pairs)
+        verdicts = build_judge("refusal").judge([(one, answered(said)) for one, said in pairs])
         wanted = "refused" if declined else "answered"
         source = "own refusal" if declined else "own everyday answer"
         kept[declined] = [
-            replace(example, target=reply.text.strip(), source=source)
+            learned(example, reply, source)
             for (example, reply), verdict in zip(pairs, verdicts, strict=True)
             if verdict.label == wanted
         ]
@@ -230,7 +232,7 @@ def _dialogues(
     written = ask(context.engine, blank, sampling, None, folder, bar, "questions.jsonl")
     questions, unused = _questions(context, written)
     pairs = _finished(pool, context, questions, folder, bar, "replies-dialogue.jsonl")
-    found = [replace(one, target=said.text.strip(), source="own dialogue") for one, said in pairs]
+    found = [learned(one, said, "own dialogue") for one, said in pairs]
     if lost := len(questions) - len(found):
         unused["answer unfinished"] = lost
     store.write_jsonl(folder / EXAMPLES, found)
@@ -287,15 +289,14 @@ def _finished(
     return [
         (question, reply)
         for question, reply in zip(asked, replies, strict=True)
-        if reply.finish == "stop" and reply.text.strip()
+        if reply.finish == "stop" and answered(reply).text.strip()
     ]
 
 
 def _file(pool: Pool) -> list[Example]:
     file = Path(pool.path or "").expanduser()
     found = []
-    for number, row in store.read_objects(file):
-        where = f"{file}:{number}"
+    for number, where, row in list(containers.rows(file)):
         said = conversation(row, where)
         if said.target is None:
             raise DataError("has no answer to replay", where=where, remedy="add one")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from holdfast.data.thinking import answered, learned
 from holdfast.engines.resumable import ask
 from holdfast.errors import DataError
 from holdfast.methods import EXAMPLES, MethodContext, SharedWork
@@ -41,9 +42,9 @@ def probes(context: MethodContext, count: int) -> SharedWork:
     def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         replies = ask(context.engine, asked, sampling, None, folder, progress)
         said = [
-            replace(question, target=reply.text.strip(), source="own answer", meta={}, extra={})
+            replace(learned(question, reply, "own answer"), meta={})
             for question, reply in zip(asked, replies, strict=True)
-            if reply.text.strip()
+            if answered(reply).text.strip()
         ]
         if not said:
             raise DataError(

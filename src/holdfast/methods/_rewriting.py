@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from holdfast.config import Sampling
+from holdfast.data.thinking import answered, learned
 from holdfast.engines.resumable import ask
 from holdfast.errors import DataError
 from holdfast.methods import MethodContext
@@ -58,14 +59,13 @@ def rewrite(
     by_id = {one.id: one for one in examples}
     for reply in ask(context.engine, asked, sampling, None, folder, bar, REPLIES):
         example = by_id[reply.example_id]
-        banned = any(phrase in reply.text.casefold() for phrase in BANNED)
+        said = answered(reply).text.casefold()
+        banned = any(phrase in said for phrase in BANNED)
         reason = "speaks of the reference" if banned else objection(context, example, reply)
         if reason:
             against.setdefault(example.id, reason)
         elif example.id not in found:
-            found[example.id] = replace(
-                example, target=reply.text.strip(), source="rewrite", extra={}
-            )
+            found[example.id] = learned(example, reply, "rewrite")
     return found, dict(Counter(why for name, why in against.items() if name not in found))
 
 
@@ -96,10 +96,14 @@ def check_questions(method: str, examples: Sequence[Example]) -> None:
 
 
 def objection(context: MethodContext, example: Example, reply: Reply) -> str:
-    """Why a reply cannot be trained on as an answer to `example`; "" when it can."""
-    if reply.finish != "stop" or not reply.text.strip():
+    """Why a reply cannot be trained on as an answer to `example`; "" when it can.
+
+    What was thought before is not looked at.
+    """
+    said = answered(reply)
+    if reply.finish != "stop" or not said.text.strip():
         return "unfinished"
-    value = context.task.grade(example, reply, None).value
+    value = context.task.grade(example, said, None).value
     if value is None:
         return "not scored"
     return "" if value == 1.0 else "wrong"

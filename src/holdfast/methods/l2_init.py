@@ -45,7 +45,8 @@ class L2Init(LossMethod):
         first: list[dict[str, torch.Tensor] | None] = []
 
         def prepare(model: torch.nn.Module, probes: Sequence[object]) -> None:
-            first.append(None if weight_delta.only_low_rank(model) else weight_delta.copies(model))
+            plain = weight_delta.only_low_rank(model, experts=True)
+            first.append(None if plain else weight_delta.copies(model))
 
         def penalty(model: torch.nn.Module) -> torch.Tensor:
             return self.options.weight / 2 * weight_delta.square(model, first[0])

@@ -18,7 +18,8 @@ from pydantic import Field, field_validator
 from holdfast.config import Section
 from holdfast.errors import ModelError
 from holdfast.methods import WeightMethod
-from holdfast.models import lora_files
+from holdfast.models import lora_files, weights_check
+from holdfast.models.safetensors_files import broken_numbers
 
 if TYPE_CHECKING:
     import torch
@@ -73,6 +74,9 @@ def scaled_adapter(folder: Path, factor: float, to: Path) -> None:
     Raises:
         ModelError: no such adapter, or one that is no plain product.
     """
+    if lora_files.adds_elsewhere(folder):
+        lora_files.write_scaled(folder, factor, to)
+        return
     config, products = lora_files.read(folder)
     lora_files.write(to, config, {name: (a, b * factor) for name, (a, b) in products.items()})
 
@@ -118,6 +122,8 @@ def interpolated_model(
                     after = before.float().lerp(after.float(), factor).to(after.dtype)
                     tensors, parameters = tensors + 1, parameters + after.numel()
                 mixed[name] = after.contiguous()
+        if (broken := weights_check.not_finite(mixed.items())) is not None:
+            raise broken_numbers(broken, str(tuned), "the weights of base and fine-tuned model")
         save_file(mixed, to / shard.name, {"format": "pt"})
     for path in tuned.iterdir():
         if path.suffix in BESIDE and not path.name.startswith(("trainer_state", "split")):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, field_validator
 
 from holdfast.config import Section, TrainSpec
+from holdfast.data.rendering import fixed_date, variables
 from holdfast.errors import DataError, TrainingError
 from holdfast.memory.estimate.method_overhead import Logits, MethodOverhead
 from holdfast.methods import Lesson, LossMethod, MethodContext
@@ -116,16 +117,24 @@ class SDFT(LossMethod):
         from trl.experimental.sdft import SDFTConfig, SDFTTrainer
 
         asked = [lesson.examples[index] for index in lesson.order]
+        for example in asked:
+            if example.tools or example.extra or any(turn.extra for turn in example.messages):
+                raise TrainingError(
+                    f"example {example.id} has tools, calls or thinking, which TRL would not see",
+                    remedy="leave sdft out, or train it on plain turns",
+                )
         turns = [[{"role": m.role, "content": m.content} for m in e.messages] for e in asked]
+        tokenizer = fixed_date(lesson.tokenizer)  # TRL renders with the clock's
         table = {"prompt": turns, "privileged_context": [example.target for example in asked]}
         trainer = SDFTTrainer(
             model=lesson.model,
             args=lesson.config(
                 SDFTConfig, **self.arguments(), num_generations=1, max_prompt_length=None,
-                shuffle_dataset=False, per_device_train_batch_size=lesson.micro_batch,
+                shuffle_dataset=False, chat_template_kwargs=variables(tokenizer),
+                per_device_train_batch_size=lesson.micro_batch,
             ),
             train_dataset=Dataset.from_dict(table),
-            processing_class=lesson.tokenizer,
+            processing_class=tokenizer,
         )  # fmt: skip
         trainer.add_callback(counting(lesson.counts, self.options.skip))
         return trainer

@@ -17,6 +17,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from holdfast.config import Sampling, Section
+from holdfast.data.thinking import learned
 from holdfast.engines import mean_nll
 from holdfast.engines.resumable import ask
 from holdfast.errors import DataError
@@ -180,7 +181,7 @@ class Selfgen(DataMethod):
         """Per question the `keep` answers that the base finds least surprising."""
         by_id = {one.id: one for one in context.plain}
         candidates = [
-            replace(by_id[name], target=reply.text.strip(), source="self", extra={})
+            learned(by_id[name], reply, "self")
             for name, replies in right.items()
             for reply in replies
         ]

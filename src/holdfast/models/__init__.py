@@ -7,14 +7,19 @@ no remote code unless asked for) are decided in one place.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.config import LAB, LAB_FOLDER, ModelSpec
+from holdfast.data import chat_settings
 from holdfast.environment import install_command
 from holdfast.errors import RELATIVE, MissingDependency, ModelError
+from holdfast.memory.model.stored import BNB4, BNB8, EXPANDED, Stored, stored_in
+from holdfast.models import skeleton, weights_check
+from holdfast.models.attention import loading_options
 from holdfast.models.files import check_folder, sampled_hash
 from holdfast.types import ChatSettings, ModelRef
 
@@ -26,13 +31,16 @@ __all__ = [
     "LAB",
     "LAB_FOLDER",
     "ModelRef",
+    "auto_class",
+    "chat_settings_of",
     "describe_device",
     "empty_cache",
     "identity",
     "load_model",
     "load_tokenizer",
+    "load_whole",
+    "not_loaded",
     "pick_device",
-    "pick_dtype",
     "reference",
     "require_torch",
 ]
@@ -44,19 +52,32 @@ def reference(spec: ModelSpec) -> ModelRef:
     Raises:
         ModelError: a local folder that lacks what is needed (`check_folder`).
     """
-    chat = _chat_settings(spec)
+    return replace(
+        _named(spec),
+        chat=chat_settings_of(spec),
+        attention=spec.attn_implementation or "",
+        rope=spec.rope_scaling or {},
+    )
+
+
+def _named(spec: ModelSpec) -> ModelRef:
     if spec.id == LAB:
-        return ModelRef(str(LAB_FOLDER), chat=chat)
+        return ModelRef(str(LAB_FOLDER))
     if spec.id.startswith((".", "/", "~")) or Path(spec.id).expanduser().is_dir():
         folder = Path(spec.id).expanduser()
-        check_folder(folder)
-        return ModelRef(str(folder), None, None, spec.trust_remote_code, chat=chat)
+        check_folder(folder, chats=spec.chat_template is None)
+        return ModelRef(str(folder), None, None, spec.trust_remote_code)
     if spec.id.count("/") > 1:
         raise ModelError("is neither a folder nor a hub id", where=spec.id, remedy="check the path")
-    return ModelRef(spec.id, spec.revision, None, spec.trust_remote_code, chat=chat)
+    return ModelRef(spec.id, spec.revision, None, spec.trust_remote_code)
 
 
-def _chat_settings(spec: ModelSpec) -> ChatSettings:
+def chat_settings_of(spec: ModelSpec) -> ChatSettings:
+    """How a study has its models' chat templates used; reads the template's file.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
     text = spec.chat_template
     if text is not None and "{" not in text:  # no template is without; so it names a file
         file = Path(text).expanduser()
@@ -79,16 +100,18 @@ def identity(ref: ModelRef) -> dict[str, object]:
     Large weight files are hashed by size and by sampled megabytes (first, last and 62 between), so
     that a 15 GB folder takes a moment and two fine-tunes of one base still differ.
     """
-    chat = {} if ref.chat == ChatSettings() else {"chat": asdict(ref.chat)}
+    more: dict[str, object] = {} if ref.chat == ChatSettings() else {"chat": asdict(ref.chat)}
+    more |= {"attention": ref.attention} if ref.attention else {}
+    more |= {"rope": dict(ref.rope)} if ref.rope else {}
     folder = Path(ref.base)
     if not folder.is_dir():
-        return {"id": ref.base, "revision": ref.revision, **chat}
+        return {"id": ref.base, "revision": ref.revision, **more}
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in {".json", ".safetensors", ".jinja", ".model", ".txt"}:
             digest.update(path.name.encode())
             digest.update(sampled_hash(path))
-    return {"sha256": digest.hexdigest()[:16], **chat}
+    return {"sha256": digest.hexdigest()[:16], **more}
 
 
 def pick_device(wanted: str) -> str:
@@ -102,14 +125,6 @@ def pick_device(wanted: str) -> str:
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return wanted
-
-
-def pick_dtype(device: str, bf16: bool | str) -> torch.dtype:
-    """bfloat16 where asked for, or on a GPU that does it natively; else float32."""
-    torch = require_torch()
-    if bf16 == "auto":
-        bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if bf16 else torch.float32
 
 
 def describe_device(device: str, dtype: torch.dtype) -> str:
@@ -142,6 +157,8 @@ def require_torch() -> Any:
 def load_tokenizer(ref: ModelRef, chats: bool = True) -> PreTrainedTokenizerBase:
     """The model's tokenizer, padded on the left; without a pad token of its own it pads with eos.
 
+    The study's template and its settings are attached to it (`data.chat_settings`).
+
     Padding is masked and has no loss, so that is safe: real end-of-turn tokens keep their labels.
 
     Args:
@@ -154,15 +171,17 @@ def load_tokenizer(ref: ModelRef, chats: bool = True) -> PreTrainedTokenizerBase
     require_torch()
     from transformers import AutoTokenizer
 
+    skeleton.reach(ref)
     try:
         tokenizer = AutoTokenizer.from_pretrained(ref.base, **ref.loading())
     except Exception as error:  # a torn tokenizer.json raises whatever its reader stumbles over
-        raise _not_loaded(ref, "tokenizer", error) from error
+        raise not_loaded(ref, "tokenizer", error) from error
+    chat_settings.attach(tokenizer, ref.chat)
     if chats and not tokenizer.chat_template:
         raise ModelError(
             "its tokenizer has no chat template",
             where=ref.base,
-            remedy="use the instruction-tuned model, or add a chat_template.jinja to the folder",
+            remedy="use the instruction-tuned model, or give a template in model.chat_template",
         )
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
@@ -189,27 +208,114 @@ def load_model(
         shared_out: NF4 weights are stored such that FSDP2 can shard them.
 
     Raises:
-        ModelError: it cannot be loaded, or has no safetensors.
+        ModelError: it cannot be loaded, has no safetensors, or is not whole: weights are missing,
+            of another shape, NaN or infinite.
         MissingDependency: NF4 without bitsandbytes.
     """
     require_torch()
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
+    skeleton.reach(ref)
     options: dict[str, object] = {"dtype": dtype, "use_safetensors": True, **ref.loading()}
-    if nf4:
+    options |= loading_options(ref)
+    held = stored_in(ref.base, ref.revision)
+    if held is not None and held.expands:
+        options["quantization_config"] = _expanded(held)
+    elif nf4 and held is None:
         options["quantization_config"] = _nf4(dtype, shared_out)
+    if nf4 or (held is not None and not held.expands):
         options["device_map"] = {"": 0 if device == "cuda" else "cpu"}
+    if held is not None and held.kind == BNB4 and shared_out:
+        raise ModelError(
+            "its 4-bit weights lie such that they cannot be sharded",
+            where=ref.base,
+            remedy="name the base as it was published in 16 bits, or set hardware.strategy: ddp",
+        )
     if device_map is not None:
         options["device_map"] = dict(device_map)
+    if held is not None and held.kind == BNB8:  # it would say of every product that it casts
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     try:
-        model = AutoModelForCausalLM.from_pretrained(ref.base, **options)
+        model, info = auto_class(ref).from_pretrained(ref.base, output_loading_info=True, **options)
+    except ImportError as error:
+        raise MissingDependency(
+            f"{ref.base} cannot be loaded: {(str(error).strip().splitlines() or ['?'])[0]}",
+            remedy="install that package, or name the base as it was published in 16 bits",
+        ) from error
     except (OSError, ValueError, SafetensorError) as error:
-        raise _not_loaded(ref, "model", error) from error
+        raise not_loaded(ref, "model", error) from error
+    except RuntimeError as error:
+        if "mismatch" not in str(error) and weights_check.CONVERSION not in str(error):
+            raise  # memory, and the like
+        raise not_loaded(ref, "model", error) from error
+    if held is not None and held.expands:
+        model.to(dtype)
+    weights_check.check_loaded(model, info, ref.base)
     if "device_map" not in options:
         model.to(device)
     model.config.use_cache = True
     return model
+
+
+def load_whole(ref: ModelRef, dtype: torch.dtype) -> PreTrainedModel:
+    """A model on the CPU with all weights written out, however they are stored.
+
+    Raises:
+        ModelError: it cannot be loaded, or its kind of few bits cannot be written out.
+    """
+    model = load_model(ref, dtype, "cpu")
+    if getattr(model, "hf_quantizer", None) is not None:
+        try:
+            model = model.dequantize(dtype)
+        except NotImplementedError as error:
+            raise ModelError(
+                f"its weights cannot be written out: {str(error).split(',')[0]}",
+                where=ref.base,
+                remedy="export with --form adapter, or train on the base in 16 bits",
+            ) from error
+        model = model.to(dtype)
+        model.is_quantized = False
+        _forget_packing(model)
+    if getattr(model.config, "quantization_config", None) is not None:
+        del model.config.quantization_config
+    return model
+
+
+def _forget_packing(model: PreTrainedModel) -> None:
+    """Drop the steps that unpacked the weights: saving would take them backwards, and has none."""
+    kept = []
+    for step in getattr(model, "_weight_conversions", None) or ():
+        try:
+            step.reverse_transform()
+        except NotImplementedError:
+            continue
+        kept.append(step)
+    model._weight_conversions = kept or None
+
+
+def auto_class(ref: ModelRef) -> Any:
+    """The class of transformers for a model: language models, or those that read pictures too.
+
+    The second are asked and trained with text alone.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto import modeling_auto
+
+    if ref.gguf is not None or ref.trust_remote_code:
+        return AutoModelForCausalLM
+    kind = AutoConfig.from_pretrained(ref.base, **ref.loading()).model_type
+    language = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    pictures = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    if kind in pictures and kind not in language:
+        return AutoModelForImageTextToText
+    return AutoModelForCausalLM
+
+
+def _expanded(held: Stored) -> object:
+    """Settings with which weights in few bits are written out when they are loaded."""
+    import transformers
+
+    return getattr(transformers, EXPANDED[held.kind])(dequantize=True)
 
 
 def _nf4(dtype: torch.dtype, shared_out: bool) -> BitsAndBytesConfig:
@@ -230,18 +336,19 @@ def _nf4(dtype: torch.dtype, shared_out: bool) -> BitsAndBytesConfig:
     )
 
 
-def _not_loaded(ref: ModelRef, what: str, error: Exception) -> ModelError:
+def not_loaded(ref: ModelRef, what: str, error: Exception) -> ModelError:
+    """What to say of a model that cannot be loaded: the first line, and what to do about it."""
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if not isinstance(error, OSError | ValueError):
         first = f"{type(error).__name__}: {first}"
-    remedy = "check the id and the connection to the hub, or name a local folder"
+    remedy = (
+        "check the id and the connection to the hub (HF_ENDPOINT names a mirror), or name a local "
+        "folder"
+    )
     if Path(ref.base).is_dir():
         remedy = "the files are damaged or incomplete (git-lfs pointers?): fetch them again"
     if "custom code" in first and not ref.trust_remote_code:
-        remedy = (
-            "read that code; if you trust it, write `model: {id: ..., trust_remote_code: true}` in "
-            "the study, or add --trust-remote-code to a comparison"
-        )
+        remedy = skeleton.TRUST
     if "gated" in str(error).lower() or "401" in str(error):
         remedy = "accept its licence on the hub and log in with `hf auth login`"
     return ModelError(f"the {what} cannot be loaded: {first}", where=ref.base, remedy=remedy)

@@ -18,9 +18,10 @@ from holdfast.config import NAME, ModelSpec
 from holdfast.endpoint import is_endpoint, parse_url
 from holdfast.environment import install_command
 from holdfast.errors import MissingDependency, ModelError
-from holdfast.models import ModelRef, peft_adapter
+from holdfast.models import ModelRef, adapter_vocabulary, peft_adapter
 from holdfast.models.files import checkpoint_in, sampled_hash
-from holdfast.runs import store
+from holdfast.models.json_files import read_object
+from holdfast.types import ChatSettings
 
 Form = Literal["model", "adapter", "gguf", "endpoint", "answers"]
 ELSEWHERE = ("endpoint", "answers")
@@ -119,7 +120,8 @@ def identity(model: ExternalModel) -> dict[str, object]:
     """
     ref = model.ref
     if model.form == "endpoint":
-        return {"endpoint": parse_url(ref.base).identity()}
+        chat = {} if ref.chat == ChatSettings() else {"chat": ref.chat}
+        return {"endpoint": parse_url(ref.base).identity(), **chat}
     if ref.gguf is not None:
         file = Path(ref.base) / ref.gguf
         found: dict[str, object] = {"id": ref.base, "revision": ref.revision, "gguf": ref.gguf}
@@ -146,7 +148,7 @@ def is_quantised(model: ExternalModel) -> bool:
     config = Path(model.ref.base) / "config.json"
     if not config.is_file():
         return False
-    return bool(store.read_json(config).get("quantization_config"))
+    return bool(read_object(config).get("quantization_config"))
 
 
 def _named(source: str) -> tuple[str, str]:
@@ -221,6 +223,7 @@ def _from_gguf(name: str, text: str, file: str, revision: str | None) -> Externa
     if importlib.util.find_spec("gguf") is None:
         raise MissingDependency("reading a GGUF file needs `gguf`", remedy=install_command("gguf"))
     path = Path(text).expanduser()
+    _check_gguf(path if path.is_file() else path / file)
     base = str(path.parent if path.is_file() else path)
     if not path.exists():
         base = "/".join(text.split("/")[:2])
@@ -228,6 +231,14 @@ def _from_gguf(name: str, text: str, file: str, revision: str | None) -> Externa
             raise ModelError("no such file", where=text, remedy="check the path of the GGUF file")
     ref = ModelRef(base, revision, gguf=file)
     return ExternalModel(name or _short(file.removesuffix(".gguf")), text, "gguf", ref)
+
+
+def _check_gguf(file: Path) -> None:
+    """Refuse a local file that only bears the name."""
+    if file.is_file():
+        with file.open("rb") as opened:
+            if opened.read(4) != b"GGUF":
+                raise ModelError("is no GGUF file", where=str(file), remedy="fetch it again")
 
 
 def _adapter(
@@ -251,5 +262,6 @@ def _adapter(
         raise ModelError(
             "an adapter needs the weights of its base", where=text, remedy="name a local base"
         )
+    adapter_vocabulary.check(folder, Path(base.ref.base), text)
     ref = replace(base.ref, adapter=str(folder), scale=1.0)
     return ExternalModel(name or _short(text), text, "adapter", ref, tuple(notes))

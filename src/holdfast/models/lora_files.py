@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from holdfast.errors import ModelError
+from holdfast.models import adapter_weights, weights_check
+from holdfast.models.json_files import read_object
+from holdfast.models.safetensors_files import broken_numbers
 
 if TYPE_CHECKING:
     import torch
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
+PRODUCT, SECOND = re.compile(r"\.lora_(embedding_)?[AB]\b"), re.compile(r"\.lora_(embedding_)?B\b")
+"""Names of both factors of a product, and of the second."""
 
 Factors: TypeAlias = "Mapping[str, tuple[torch.Tensor, torch.Tensor]]"
 """Name of a module in the base to its A, shape (r, in), and s·B, shape (out, r), in float32."""
@@ -35,6 +41,7 @@ def read(folder: Path) -> tuple[dict[str, object], dict[str, tuple[torch.Tensor,
     from safetensors.torch import load_file
 
     config = _settings(folder)
+    adapter_weights.check(folder / WEIGHTS)
     tensors = load_file(folder / WEIGHTS)
     factors = {}
     for key, a in tensors.items():
@@ -59,9 +66,15 @@ def write(folder: Path, config: Mapping[str, object], factors: Factors) -> None:
         folder: gets ``adapter_config.json`` and ``adapter_model.safetensors``; made if need be.
         config: settings to begin with, those of an adapter of the same base.
         factors: see `Factors`; ranks may differ.
+
+    Raises:
+        ModelError: a product is NaN or infinite; nothing is written then.
     """
     from safetensors.torch import save_file
 
+    found = weights_check.not_finite((name, one) for name, pair in factors.items() for one in pair)
+    if found is not None:
+        raise broken_numbers(found, str(folder), "the weights made of other adapters'")
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for name, (a, b) in factors.items():
@@ -82,6 +95,35 @@ def write(folder: Path, config: Mapping[str, object], factors: Factors) -> None:
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
+def adds_elsewhere(folder: Path) -> bool:
+    """Whether an adapter adds products, but to stacked experts or an embedding as well."""
+    from safetensors import safe_open
+
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        return False
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if config.get("peft_type") != "LORA" or config.get("use_dora"):
+        return False
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        names = list(file.keys())
+    if not names or not all(PRODUCT.search(name) for name in names):
+        return False
+    return bool(config.get("target_parameters")) or any("lora_embedding" in one for one in names)
+
+
+def write_scaled(folder: Path, factor: float, to: Path) -> None:
+    """Write such an adapter with a share of its change: every B times the factor."""
+    from safetensors.torch import load_file, save_file
+
+    to.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: one * factor if SECOND.search(name) else one
+        for name, one in load_file(folder / WEIGHTS).items()
+    }
+    save_file(tensors, to / WEIGHTS, {"format": "pt"})
+    (to / CONFIG).write_text((folder / CONFIG).read_text(encoding="utf-8"), encoding="utf-8")
+
+
 def _settings(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file() or not (folder / WEIGHTS).is_file():
@@ -90,7 +132,7 @@ def _settings(folder: Path) -> dict[str, Any]:
             where=str(folder),
             remedy="name the folder of a checkpoint that was trained with LoRA",
         )
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    config: dict[str, Any] = read_object(path)
     if config.get("peft_type") != "LORA":
         raise _no_product(folder, f"it is of the kind {config.get('peft_type')}")
     if config.get("use_dora"):

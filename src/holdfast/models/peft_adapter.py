@@ -6,17 +6,20 @@ the wrong base gives figures that look like forgetting and are none.
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from holdfast import hub
 from holdfast.errors import HoldfastError, ModelError
 from holdfast.memory.out_of_memory import is_out_of_memory
-from holdfast.models import files
+from holdfast.models import adapter_weights, files, skeleton
+from holdfast.models.json_files import read_object
 from holdfast.runs import store
+from holdfast.types import ModelRef
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -46,12 +49,7 @@ def settings_of(folder: Path) -> Mapping[str, object]:
     Raises:
         ModelError: they cannot be read.
     """
-    path = folder / SETTINGS
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError("cannot be read", where=str(path), remedy="fetch it again") from error
-    return found if isinstance(found, dict) else {}
+    return read_object(folder / SETTINGS)
 
 
 def check(folder: Path, source: str) -> Mapping[str, object]:
@@ -62,9 +60,11 @@ def check(folder: Path, source: str) -> Mapping[str, object]:
         source: how its user names it.
 
     Raises:
-        ModelError: it is no change of weights, or its weights are missing or pickled.
+        ModelError: it is no change of weights, its settings are damaged, or its weights are
+            missing, pickled, torn, not whole, NaN or infinite.
     """
     settings = settings_of(folder)
+    adapter_weights.check_settings(settings, str(folder / SETTINGS))
     kind = str(settings.get("peft_type") or "")
     if not kind or kind in PROMPTS:
         raise ModelError(
@@ -83,6 +83,7 @@ def check(folder: Path, source: str) -> Mapping[str, object]:
             if pickled
             else "fetch it",
         )
+    adapter_weights.check(folder / WEIGHTS)
     return settings
 
 
@@ -109,8 +110,8 @@ def load_adapter(model: PreTrainedModel, adapter: str) -> PeftModel:
         ModelError: the adapter does not fit the model, or its file is damaged.
     """
     from peft import PeftModel
-    from safetensors import SafetensorError
 
+    adapter_weights.check(Path(adapter) / WEIGHTS)
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
@@ -119,8 +120,8 @@ def load_adapter(model: PreTrainedModel, adapter: str) -> PeftModel:
         if left is not None:  # PEFT goes on with the base's own weights there
             raise KeyError(left.partition(MISSING)[0] + MISSING)
         return tuned
-    except (RuntimeError, ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
-        if is_out_of_memory(error):
+    except Exception as error:  # of whatever kind its settings or its file make PEFT fail with
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
         why = next((line.strip() for line in lines if "mismatch" in line), lines[0])
@@ -130,6 +131,36 @@ def load_adapter(model: PreTrainedModel, adapter: str) -> PeftModel:
             remedy="name the base that it was trained on; if its files are damaged or incomplete, "
             "fetch them again",
         ) from error
+
+
+def take_off(model: PeftModel) -> PreTrainedModel:
+    """The base again, without the adapter; with modules that the adapter brought, its own ones.
+
+    PEFT 0.21 would leave those in the base (`modules_to_save`) while the adapter is active.
+    """
+    from peft.utils import ModulesToSaveWrapper
+
+    if any(isinstance(one, ModulesToSaveWrapper) for one in model.modules()):
+        for name in list(model.peft_config):
+            model.delete_adapter(name)
+    return model.unload()
+
+
+def check_fits(ref: ModelRef) -> None:
+    """Put an adapter on the skeleton of its base; the base's weights are not loaded.
+
+    Raises:
+        ModelError: it belongs to another model, or not all of it would be used.
+    """
+    assert ref.adapter is not None
+    folder = Path(ref.adapter)
+    base = skeleton.build(replace(ref, adapter=None, scale=1.0))
+    rows = base.get_input_embeddings().weight.shape[0]
+    held = adapter_weights.check(folder / WEIGHTS)
+    adapter_weights.check_vocabulary(held, rows, str(folder))
+    tuned = load_adapter(base, ref.adapter)
+    places = {name.replace(".default.", ".") for name in tuned.state_dict()}
+    adapter_weights.check_places(held, places, str(folder))
 
 
 def scale_adapter(model: PeftModel, factor: float) -> None:
@@ -169,6 +200,9 @@ def from_hub(name: str, revision: str | None, cache: Path | None = None) -> Path
     try:
         from huggingface_hub import hf_hub_download, snapshot_download
     except ImportError:
+        return None
+    only_kept = hub.asked_offline() or bool(hub.down())
+    if only_kept and not hub.is_cached(name, revision, SETTINGS, cache):
         return None
     try:
         hf_hub_download(name, SETTINGS, revision=revision, cache_dir=cache)

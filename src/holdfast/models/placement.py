@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 LAYER = re.compile(r"^(.*?\.\d+)\.")
-ADAPTER = re.compile(r"\.(lora|oft|osf)_")
+ADAPTER = re.compile(r"\.(lora|oft|osf)_|\.modules_to_save\.|\.trainable_tokens_delta\b")
 """In the names of adapters' parameters, whichever of PEFT's ways made them."""
 
 
@@ -139,8 +139,12 @@ def outputs_to_first_gpu(model: torch.nn.Module, device: torch.device) -> None:
 
 
 def adapter_dtype(plan: MemoryPlan) -> str:
-    """What the adapters are trained in; FSDP2 under autocast keeps fp32 masters in any case."""
-    return "float32" if plan.placement == "fsdp2" and not plan.quantized else plan.adapter_dtype
+    """What the adapters are trained in; FSDP2 under autocast keeps fp32 masters in any case.
+
+    So does float16, whose loss scaler takes gradients in float32 only.
+    """
+    masters = plan.placement == "fsdp2" and not plan.quantized
+    return "float32" if masters or plan.dtype == "float16" else plan.adapter_dtype
 
 
 def cast_adapters(model: torch.nn.Module, plan: MemoryPlan) -> None:

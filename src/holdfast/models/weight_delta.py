@@ -21,15 +21,34 @@ Importance: TypeAlias = "Mapping[str, tuple[torch.Tensor, torch.Tensor]]"
 def low_rank(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor, torch.Tensor, float]]:
     """Every linear layer with a plain LoRA adapter: name, A (r, in), B (out, r), scale s."""
     from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora.layer import ParamWrapper
 
     for name, module in model.named_modules():
-        if not isinstance(module, LoraLayer):
+        if not isinstance(module, LoraLayer) or isinstance(module, ParamWrapper):
             continue
         for adapter in module.active_adapters:
             if adapter in module.lora_A and not module.use_dora.get(adapter, False):
                 a, b = module.lora_A[adapter].weight, module.lora_B[adapter].weight
                 if a.dim() == 2:
                     yield name, a, b, float(module.scaling[adapter])
+
+
+def stacked(model: torch.nn.Module) -> Iterator[tuple[torch.Tensor, torch.Tensor, float]]:
+    """Every parameter of stacked experts with an adapter: A (e, r, in), B (e, out, r), scale s.
+
+    PEFT keeps A as (e·r, in) and B as (out, r·e).
+    """
+    from peft.tuners.lora.layer import ParamWrapper
+
+    for module in model.modules():
+        if isinstance(module, ParamWrapper):
+            for adapter in module.active_adapters:
+                if adapter in module.lora_A:
+                    a, b = module.lora_A[adapter].weight, module.lora_B[adapter].weight
+                    each = module.num_experts
+                    a = a.reshape(each, -1, a.shape[-1])
+                    b = b.reshape(b.shape[0], -1, each).permute(2, 0, 1)
+                    yield a, b, float(module.scaling[adapter])
 
 
 def product_square(
@@ -53,9 +72,15 @@ def product_square(
     return scale * scale * ((b.T @ b) * (a @ a.T)).sum()
 
 
-def only_low_rank(model: torch.nn.Module) -> bool:
-    """Whether plain LoRA is all that is trained."""
+def only_low_rank(model: torch.nn.Module, experts: bool = False) -> bool:
+    """Whether plain LoRA is all that is trained; with `experts`, also of stacked ones."""
+    from peft.tuners.lora.layer import ParamWrapper
+
     held = {id(one) for _, a, b, _ in low_rank(model) for one in (a, b)}
+    if experts:
+        wrapped = [one for one in model.modules() if isinstance(one, ParamWrapper)]
+        held |= {id(weight) for one in wrapped for part in (one.lora_A, one.lora_B)
+                 for weight in part.parameters()}  # fmt: skip
     return all(id(one) in held for one in model.parameters() if one.requires_grad)
 
 
@@ -83,6 +108,10 @@ def square(
             for name, a, b, s in low_rank(model)
             if importance is None or name in importance
         ]
+        if importance is None:
+            parts += [product_square(one, other, scale)
+                      for a, b, scale in stacked(model)
+                      for one, other in zip(a, b, strict=True)]  # fmt: skip
     else:
         parts = []
         for name, now in model.named_parameters():

@@ -112,6 +112,21 @@ def _share(share: Share, task: TaskInfo) -> str:
     return f"{text}\n{unscored(turned)}" if turned.unscored else text
 
 
+def _data(plan: Plan) -> list[str]:
+    """How much of the user's data is taken, and what each of its columns is read as."""
+    lines = []
+    for source in plan.sources:
+        part = f"{source.taken} of {source.rows}" if source.taken < source.rows else source.rows
+        lines.append(f"  {source.split}: {part} rows of {source.source}")
+    uses = [
+        f"  {one.source}: {one.column} "
+        + ("is ignored" if one.use == "ignored" else f"is used as {one.use}")
+        + f" ({one.rows} rows)"
+        for one in plan.fields
+    ]
+    return [*(["Data:"] if lines else []), *lines, *dict.fromkeys(uses)]
+
+
 def dry_run_text(plan: Plan, steps: Sequence[Step]) -> str:
     """What would run, and what is done already."""
     train = plan.study.train
@@ -123,6 +138,7 @@ def dry_run_text(plan: Plan, steps: Sequence[Step]) -> str:
         f"checkpoints after {', '.join(map(str, plan.save_at))}",
         "Measured: "
         + ", ".join(f"{task.name} ({task.items} items)" for task in plan.tasks.values()),
+        *_data(plan),
         "",
         *(f"  {'done' if step.done else 'run '}  {step.stage.name}" for step in steps),
         "",

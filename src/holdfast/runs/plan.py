@@ -19,7 +19,7 @@ from holdfast.types import BASE
 from holdfast.errors import DataError, FolderError
 from holdfast.runs import stages, store
 from holdfast.runs.stages import PlannedStage
-from holdfast.types import ModelRef, Point
+from holdfast.types import FieldUse, ModelRef, Point, SourceUse
 
 PLAN = "plan.json"
 FORMAT = 1
@@ -118,6 +118,8 @@ class Plan:
         arms: by name, in the study's order; without ``base``.
         stages: everything that is done, needs first.
         notices: what was found in the data and settings that whoever reads the figures must know.
+        fields: what became of every column of the user's data.
+        sources: how much of each of its sources was taken.
     """
 
     study: Study
@@ -131,6 +133,8 @@ class Plan:
     arms: Mapping[str, ArmPlan]
     stages: tuple[PlannedStage, ...] = ()
     notices: tuple[str, ...] = ()
+    fields: tuple[FieldUse, ...] = ()
+    sources: tuple[SourceUse, ...] = ()
 
     def __repr__(self) -> str:
         """One line: what is trained and measured, and where."""
@@ -183,10 +187,9 @@ class Plan:
             other = None if point.arm == BASE else self.arms[point.arm].model
             return self.model if other is None else other
         folder = str(self.folder / self.made_in(point))
-        remote = self.model.trust_remote_code
         if self.study.train.method == "full":
-            return ModelRef(folder, None, None, remote)
-        return ModelRef(self.model.base, self.model.revision, folder, remote, point.scale)
+            return replace(self.model, base=folder, revision=None)
+        return replace(self.model, adapter=folder, scale=point.scale)
 
     def made_in(self, point: Point) -> str:
         """The folder of a point's weights below the run folder."""
@@ -276,6 +279,8 @@ def to_json(plan: Plan) -> dict[str, object]:
             {**asdict(stage), "fingerprint": marks[stage.name]} for stage in plan.stages
         ],
         "notices": plan.notices,
+        "fields": [asdict(one) for one in plan.fields],
+        "sources": [asdict(one) for one in plan.sources],
     }
 
 
@@ -329,6 +334,10 @@ def _from_json(value: Mapping[str, Any], folder: Path) -> Plan:
             for stage in value["stages"]
         ),
         notices=tuple(value.get("notices", ())),
+        fields=tuple(FieldUse(**one) for one in value.get("fields", ())),
+        sources=tuple(
+            SourceUse(**{**one, "notes": tuple(one["notes"])}) for one in value.get("sources", ())
+        ),
     )
 
 

@@ -27,6 +27,8 @@ from holdfast.progress import Progress
 SPELLED = 6
 """Stages that a remedy names one by one."""
 NEARLY_NOTHING_BYTES = 1 << 20
+FULL = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
+"""How libraries that are not written in Python tell of a full disk."""
 Run = Callable[[Path, Progress], Mapping[str, object] | None]
 
 
@@ -169,7 +171,7 @@ def execute(
         progress.enter(step.stage.name)
         try:
             _run(step, code[step.stage.name], folder, progress)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        except Exception as error:  # torch, tokenizers and safetensors have their own for this
             if isinstance(error, HoldfastError) or not _disk_full(error, folder):
                 raise
             raise HoldfastError(
@@ -183,6 +185,10 @@ def execute(
 def _disk_full(error: Exception, folder: Path) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
+    if any(words in str(error) for words in FULL):
+        return True
+    if not isinstance(error, OSError | RuntimeError):
+        return False
     return shutil.disk_usage(folder).free < NEARLY_NOTHING_BYTES
 
 

@@ -14,7 +14,7 @@ from holdfast.report.words import difference, interval, percent, shown, unscored
 from holdfast.runs import store
 from holdfast.runs.plan import ArmPlan, Plan
 from holdfast.shipping.export import Form
-from holdfast.types import Point
+from holdfast.types import ChatSettings, Point
 
 CARD = "README.md"
 SHIP = "ship"
@@ -192,12 +192,24 @@ class Card:
                 f"the base's unrounded weights{rounded}, which is not the same model; the figures "
                 "as exported are of what lies here."
             )
+        lines += self._asked_through()
         for words, settings in self._arm.asked:
             lines.append(
                 f"- Measured as {words}; used otherwise, the figures do not hold: "
                 f"`{dict(settings)}`"
             )
         return "## Limits\n\n" + "\n".join(lines)
+
+    def _asked_through(self) -> list[str]:
+        """How its chat template was used, where that is not as the template comes."""
+        chat, model = self.plan.model.chat, self.plan.study.model
+        said = ["the study's own chat template, which lies here"] if chat.template else []
+        said += [f"`{name}: {value!r}`" for name, value in chat.kwargs.items()]
+        said += [f"thinking {'on' if chat.thinking else 'off'}"] if model.thinking != "auto" else []
+        said += [f"the date {chat.date}"] if chat.date != ChatSettings().date else []
+        if not said:
+            return []
+        return [f"- Measured through {', '.join(said)}; asked otherwise, the figures do not hold."]
 
     def _loading(self) -> str:
         base = f'"{self._base}"'

@@ -7,6 +7,7 @@ of the training's change (a scale) is written into the weights, so that nobody h
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +15,8 @@ from holdfast import models
 from holdfast.errors import HoldfastError
 from holdfast.memory.out_of_memory import loading
 from holdfast.methods.scale import scaled_adapter
-from holdfast.models import ModelRef
-from holdfast.models.peft_adapter import scale_adapter
+from holdfast.models import ModelRef, adapter_weights, weights_check
+from holdfast.models.peft_adapter import load_adapter, scale_adapter
 from holdfast.runs import store
 
 Form = Literal["adapter", "merged", "nf4"]
@@ -41,17 +42,17 @@ def export(ref: ModelRef, form: Form, folder: Path) -> ModelRef:
         MissingDependency: four bits without bitsandbytes.
         OutOfMemory: the base does not fit into memory.
     """
-    whole = ModelRef(str(folder), None, None, ref.trust_remote_code)
+    whole = replace(ref, base=str(folder), revision=None, adapter=None, scale=1.0)
     if form == "adapter":
         _adapter(ref, folder)
-        return ModelRef(ref.base, ref.revision, str(folder), ref.trust_remote_code)
+        return replace(ref, adapter=str(folder), scale=1.0)
     if form == "merged":
         _merged(ref, folder)
         return whole
     staged = folder / ".merged"
     staged.mkdir()
     _merged(ref, staged)
-    _four_bits(ModelRef(str(staged), None, None, ref.trust_remote_code), folder)
+    _four_bits(replace(whole, base=str(staged)), folder)
     shutil.rmtree(staged)
     return whole
 
@@ -75,24 +76,27 @@ def _adapter(ref: ModelRef, folder: Path) -> None:
     config |= {"base_model_name_or_path": ref.base, "revision": ref.revision}
     store.write_json(folder / CONFIG, config)
     if source != folder:
+        adapter_weights.check(source / WEIGHTS)
         shutil.copyfile(source / WEIGHTS, folder / WEIGHTS)
+    _own_template(ref, folder)
 
 
 def _merged(ref: ModelRef, folder: Path) -> None:
-    """Write all weights, in the base's own precision, with tokenizer and chat template."""
+    """Write all weights, in the base's own precision, with tokenizer and chat template.
+
+    A base that lies in few bits is written out first: what is merged into four bits is rounded.
+    """
     if ref.adapter is None:
         for pattern in MODEL_FILES:
             for path in Path(ref.base).glob(pattern):
                 if path.name not in NOT_MODEL:
                     shutil.copyfile(path, folder / path.name)
+        _own_template(ref, folder)
         return
-    models.require_torch()
-    from peft import PeftModel
-
-    base = ModelRef(ref.base, ref.revision, None, ref.trust_remote_code)
+    base = replace(ref, adapter=None, scale=1.0)
     with loading():
-        model = models.load_model(base, _own_dtype(base), "cpu")
-        tuned = PeftModel.from_pretrained(model, ref.adapter)
+        model = models.load_whole(base, _own_dtype(base))
+        tuned = load_adapter(model, ref.adapter)
         if ref.scale != 1:
             scale_adapter(tuned, ref.scale)
         try:
@@ -103,8 +107,15 @@ def _merged(ref: ModelRef, folder: Path) -> None:
                 where=ref.adapter,
                 remedy="export it with --form adapter",
             ) from error
+    weights_check.check_finite(whole, ref.adapter)
     whole.save_pretrained(folder)
     models.load_tokenizer(base).save_pretrained(folder)
+
+
+def _own_template(ref: ModelRef, folder: Path) -> None:
+    """Put the study's own chat template beside the weights, with the tokenizer that uses it."""
+    if ref.chat.template is not None:
+        models.load_tokenizer(ref).save_pretrained(folder)
 
 
 def _four_bits(ref: ModelRef, folder: Path) -> None:

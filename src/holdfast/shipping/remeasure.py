@@ -54,7 +54,8 @@ def measure(
     pool = session.pool
     if exported.form != "adapter":
         answer = session.study.answer.model_copy(update={"quantize": "none"})
-        pool = EnginePool(session.study.model_copy(update={"answer": answer}), session.gpus)
+        study = session.study.model_copy(update={"answer": answer})
+        pool = EnginePool(study, session.gpus, pool.under_test)
     readings = {}
     try:
         with tempfile.TemporaryDirectory() as scratch:

@@ -19,17 +19,18 @@ from holdfast import engines, environment, methods, models, tasks
 from holdfast.analysis import selection
 from holdfast.analysis.results import Results, from_json
 from holdfast.analysis.selection import check_rule, from_run
-from holdfast.config import Study, load
+from holdfast.config import Study, load, places
 from holdfast.config.sweeps import Variant, expand
 from holdfast.data.batching import checkpoint_steps, steps_of
 from holdfast.data.leakage import LeakIndex
+from holdfast.data.sources import notices
 from holdfast.engines.pool import EnginePool
-from holdfast.errors import located
+from holdfast.errors import StudyError, located
 from holdfast.progress import Progress, default
 from holdfast.runs import stages, store
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import Stage, Step
-from holdfast.study import combinations, preflight
+from holdfast.study import combinations, preflight, validation
 from holdfast.study.layout import asked_by_meters, lay_out
 from holdfast.study.session import Arm, Measuring, Session
 from holdfast.train import stage
@@ -71,7 +72,8 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
         UsageError: anything wrong with the study, its data or its model folder.
     """
     gpus = stage.gpus_of(study)
-    study = _absolute(stage.resolved(study, gpus))
+    _check_place(study, source)
+    given, study = study, _absolute(stage.resolved(study, gpus))
     stage.check_fits(study, gpus)
     model = models.reference(study.model)
     engines.REGISTRY.find(study.answer.engine, f"{source}: answer.engine")
@@ -83,15 +85,21 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
         )
     leaks = LeakIndex(example for examples in measuring.asked.values() for example in examples)
     leaks.refuse(plain, f"{source}: tasks.{target}")
+    with located(f"{source}: train"):
+        plain, held, said = validation.split(study, measuring.tasks[target], plain, leaks, source)
     arms = {name: _arm(variant, source) for name, variant in expand(study, source).items()}
     train = study.train
     steps = steps_of(len(plain), train.batch_size, train.num_train_epochs, train.max_steps)
     save_at = checkpoint_steps(steps, train.checkpoints, train.save_steps)
-    pool = EnginePool(study, gpus)
+    pool = EnginePool(study, gpus, [model])
     abilities = measuring.planned(study, pool.nf4)
-    found = Plan(study, folder, model, steps, save_at, len(plain), pool.nf4, abilities, {})
+    found = Plan(
+        study, folder, model, steps, save_at, len(plain), pool.nf4, abilities, {},
+        notices=(*stage.notices(given, study), *said),
+    )  # fmt: skip
+    found = with_data(found, measuring)
     session = Session(
-        found, measuring, plain, arms, leaks, pool, models.identity(model), tuple(gpus)
+        found, measuring, plain, arms, leaks, pool, models.identity(model), held, tuple(gpus)
     )
     for name, arm in arms.items():
         combinations.check(arm, arms, study, f"{source}: arms.{arm.variant.family}")
@@ -111,6 +119,13 @@ def _unmetered(study: Study, plain: Sequence[Example]) -> list[str]:
     if asked_by_meters(study, plain) == study.meters.probes:
         return []
     return ["The training data is plain text without questions, so no drift meters are read."]
+
+
+def with_data(plan: Plan, measuring: Measuring) -> Plan:
+    """The plan with what became of the user's data, and a notice on each ignored column."""
+    fields, sources = measuring.fields(), measuring.sources()
+    told = dict.fromkeys([*plan.notices, *notices(fields, sources)])
+    return replace(plan, fields=fields, sources=sources, notices=tuple(told))
 
 
 def laid_out(session: Session, lay: Callable[[Session], Iterable[Stage]]) -> Session:
@@ -209,7 +224,7 @@ def _run(
     stage.check_present(study)
     session = prepare(study, folder, source)
     ahead = schedule(session.plan, only, rebuild)  # complain before anything is written
-    notices = preflight.check(session) if any(not step.done for step in ahead) else None
+    noticed = preflight.check(session) if any(not step.done for step in ahead) else None
     store.open_run(folder)
     with store.lock(folder):
         stages.forget(session.plan.stages, folder, rebuild)
@@ -218,9 +233,9 @@ def _run(
         dump = session.study.model_dump(mode="json", exclude_unset=True)
         store.write_text(folder / "study.yaml", yaml.safe_dump(dump, sort_keys=False))
         write_plan(session.plan)
-        if notices is not None:
-            preflight.write_notices(folder, notices)
-            for notice in (*session.plan.notices, *notices):
+        if noticed is not None:
+            preflight.write_notices(folder, noticed)
+            for notice in (*session.plan.notices, *noticed):
                 progress.say(notice)
         if not all(step.done for step in steps):
             store.write_json(folder / "environment.json", environment.describe())
@@ -238,7 +253,23 @@ def _run(
 def _absolute(study: Study) -> Study:
     """The same with paths that hold wherever the command is given from."""
     dump = study.model_dump(mode="json", exclude_unset=True)
-    return Study.model_validate(load.anchored(dump, Path.cwd()))
+    return Study.model_validate(places.anchored(dump, Path.cwd()))
+
+
+def _check_place(study: Study, source: str) -> None:
+    """Refuse a model's name that is a hub id to the study's file and a folder to its caller."""
+    name, file = study.model.id, Path(source)
+    if name == models.LAB or name.startswith((".", "/", "~")) or not file.is_file():
+        return
+    here = Path.cwd()
+    if file.absolute().parent != here and (here / name).is_dir():
+        raise StudyError(
+            f"there is no folder {name!r} beside the study file, so it is a hub id, and there is "
+            "one in the working folder; which is meant?",
+            where=f"{source}: model.id",
+            remedy=f"for the folder write model={here / name}; for the model on the hub run the "
+            "study from another working folder",
+        )
 
 
 def _check_trained(session: Session) -> None:

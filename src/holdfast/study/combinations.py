@@ -61,6 +61,12 @@ def _training(arm: Arm, study: Study, where: str) -> None:
             where=f"{where}.loss",
             remedy="use one `kl` per arm",
         )
+    if own and arm.variant.train.neftune_noise_alpha:
+        raise StudyError(
+            f"{own[0].recipe()} draws its own answers, which noise on the embeddings would spoil",
+            where=f"{where}.loss",
+            remedy="leave train.neftune_noise_alpha out",
+        )
     if (compares or own) and not arm.variant.train.reference_by_switch:
         raise StudyError(
             "needs the base beside the tuned model, and when all weights are trained there is none",

@@ -26,6 +26,7 @@ from holdfast.analysis.selection import from_run
 from holdfast.analysis.summarize import RunData, assemble
 from holdfast.config import ArmSpec, Study
 from holdfast.data.batching import Budget, plain_budget
+from holdfast.data.holdout import without
 from holdfast.errors import DataError
 from holdfast.methods import SharedWork
 from holdfast.methods._probes import probes
@@ -49,17 +50,18 @@ from holdfast.train.data import encode_all
 from holdfast.train.job import TrainJob
 from holdfast.types import BASE, Example, Point
 
-BUDGET = "budget"
+BUDGET, VALIDATION = "budget", "validation"
 SAID_ELSEWHERE = {  # no bearing on the weights, or part of the identity in its resolved form
     "gradient_checkpointing", "logging_steps", "checkpoints", "save_steps", "global_batch_size",
     "gradient_accumulation_steps", "num_train_epochs", "max_steps", "keep_shortest",
-    "save_total_limit", "cut_template_header",
+    "save_total_limit", "cut_template_header", "train_on",
 }  # fmt: skip
 
 
 def lay_out(session: Session) -> list[Stage]:
     """All stages, needs first; stages of one model lie together so that it is loaded once."""
     budget = Stage(BUDGET, _data_identity(session, "plain"), lambda f, p: _budget(session, f))
+    held = [_validation(session)] if session.held else []
     base = [replies(session, Point(BASE), task) for task in session.measuring.tasks]
     repeated = [
         again(session, task, time)
@@ -89,7 +91,7 @@ def lay_out(session: Session) -> list[Stage]:
     stats = _stats(session, [one.name for one in graded if one.name.startswith("readings/")])
     report = Stage("report", {}, lambda f, p: _report(session, f), ("stats",))
     return [
-        *judges_ready(session), budget, *base, *repeated, *shared.values(), *data, *trained,
+        *judges_ready(session), budget, *held, *base, *repeated, *shared.values(), *data, *trained,
         *made.values(), *tuned, *scored, *graded, stats, report,
     ]  # fmt: skip
 
@@ -136,7 +138,14 @@ def _data_identity(session: Session, kind: str) -> dict[str, object]:
         "batch_size": [train.per_device_train_batch_size, train.accumulation],
         "completion_only_loss": train.completion_only_loss,
         "max_length": [train.max_length, train.overlong],
-    } | ({"cut_template_header": True} if train.cut_template_header else {})
+    } | {
+        key: value
+        for key, value in (
+            ("cut_template_header", train.cut_template_header),
+            ("train_on", train.train_on),
+        )
+        if value not in (False, "last")
+    }
 
 
 def _budget(session: Session, folder: Path) -> Mapping[str, object]:
@@ -147,6 +156,21 @@ def _budget(session: Session, folder: Path) -> Mapping[str, object]:
     budget = plain_budget(costs, session.plan.steps, train.accumulation, size)
     store.write_json(folder / "budget.json", budget)
     return asdict(budget)
+
+
+def _validation(session: Session) -> Stage:
+    """What is held out, once for all arms; encoded as well, so that a fault shows at once."""
+    examples = session.held
+    identity = _data_identity(session, "validation") | {
+        "examples": store.fingerprint([[one.id, one.messages, one.target] for one in examples]),
+    }
+
+    def make(folder: Path, progress: Progress) -> Mapping[str, object]:
+        rows, kept, _ = encode_all(session.plan.model, examples, session.study.train)
+        store.write_jsonl(folder / methods.EXAMPLES, kept)
+        return {"examples": len(kept), "supervised_tokens": sum(r.cost.supervised for r in rows)}
+
+    return Stage(VALIDATION, identity, make)
 
 
 def _shared(session: Session, work: SharedWork) -> Stage:
@@ -179,6 +203,9 @@ def _data(session: Session, arm: str) -> Stage:
                 notes += said
         session.leaks.refuse(examples, f"arm {arm}")
         before = len(examples)
+        if session.held and len(examples := without(examples, session.held)) < before:
+            notes.append(f"{before - len(examples)} held-out examples were left out")
+            before = len(examples)
         rows, examples, preview = encode_all(session.plan.model, examples, train)
         store.write_jsonl(folder / methods.EXAMPLES, examples)
         store.write_text(folder / "mask_preview.txt", preview + "\n")
@@ -206,7 +233,7 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
     losses = [methods.identity_of(m) for m in own.loss]
     identity = {
         "model": session.identity,
-        "train": train.model_dump(mode="json", exclude=SAID_ELSEWHERE),
+        "train": train.identity(SAID_ELSEWHERE),
         "accumulation": train.accumulation,
         "seed": seed,
         "save_at": session.plan.save_at,
@@ -231,6 +258,11 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
             probes=(
                 (session.folder / "shared" / read / methods.EXAMPLES).absolute() if read else None
             ),
+            validation=(
+                (session.folder / VALIDATION / methods.EXAMPLES).absolute()
+                if session.held
+                else None
+            ),
             stop={str(name): limit for name, limit in session.study.meters.stop.items()},
             device=session.study.hardware.device,
         )
@@ -241,6 +273,7 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
         )
 
     needs = (BUDGET, f"data/{arm}", *([f"shared/{read}"] if read else []))
+    needs += (VALIDATION,) if session.held else ()
     return Stage(f"train/{arm}/seed{seed}", identity, make, needs, True)
 
 

@@ -164,7 +164,7 @@ def again(session: Session, task: str, time: int) -> Stage:
 def scoring(session: Session, where: str, name: str) -> Stage:
     """The stage in which the untouched model scores one folder of replies."""
     replies = f"replies/{where}"
-    identity = {"model": session.identity, **session.precision}
+    identity = {"model": session.identity, **session.precision, **session.thinking_mark}
 
     def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         said = session.folder / replies
@@ -224,7 +224,7 @@ def _judging(session: Session, judge: Judge, where: str, name: str) -> list[Stag
 
     def asking(stage: str, by: Judge) -> Stage:
         return Stage(
-            stage, {"judge": identity_of(by)},
+            stage, {"judge": identity_of(by), **session.thinking_mark},
             lambda f, p: judge_replies(by, examples, session.folder / said, f, session.desk(f, p)),
             (said,), True,
         )  # fmt: skip
@@ -260,6 +260,7 @@ def grading(session: Session, where: str, name: str) -> list[Stage]:
         }
         | _grader_options(task)
         | ({"code": task.code} if task.code else {})
+        | session.thinking_mark
     )
     needs = (replies, *(one.name for one in found if one.name.startswith("verdicts/")))
     scored: tuple[Path, Path] | None = None
@@ -279,5 +280,6 @@ def grading(session: Session, where: str, name: str) -> list[Stage]:
 def _grader_options(task: Task) -> dict[str, object]:
     """The task's options that are not already in the items themselves."""
     elsewhere = {"path", "train_path", "items", "train_items", "revision", "instruction"}
+    elsewhere |= {"columns", "data_seed"}
     elsewhere |= {"task", "include_path", "overrides"}  # hashed with the items
     return {"options": task.options.model_dump(mode="json", exclude=elsewhere)}

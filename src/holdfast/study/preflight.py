@@ -8,17 +8,32 @@ folder for the report.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.errors import HoldfastError
+from holdfast import models
+from holdfast.errors import HoldfastError, Unreachable
+from holdfast.memory.planner.candidates import shared_by
+from holdfast.models import attention
 from holdfast.runs import store
 from holdfast.runs.plan import NOTICES
+from holdfast.runs.stages import Step
+from holdfast.study import asking, readiness
+from holdfast.study.chats import check_chats
 from holdfast.study.session import Session
-from holdfast.train.adapters import check_model
+from holdfast.train.adapter_check import check_mergeable, check_model
 from holdfast.train.arguments import check_settings
 
+CHECKED = (
+    "models reachable, packages, disk space, weights and tokenizers whole, judges, settings, "
+    "adapters"
+)
+"""What `CHECKS` look at, in words."""
+NEEDED = ("torch", "transformers", "peft")
+"""Without these no model can be looked at."""
 Check = Callable[[Session], Sequence[str]]
 """Raises what would fail later; returns notices."""
 
@@ -38,6 +53,47 @@ def check(session: Session) -> list[str]:
     return list(dict.fromkeys(notice for one in CHECKS for notice in one(session)))
 
 
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a dry run looked at.
+
+    Attributes:
+        checked: whether models were looked at.
+        notices: what whoever reads the figures must know, in sentences.
+        lines: both in words.
+    """
+
+    checked: bool
+    notices: list[str]
+    lines: list[str]
+
+
+def looked_at(session: Session, steps: Sequence[Step]) -> Looked:
+    """Check a study as `check` does, as far as that is possible here; for a dry run.
+
+    A model that only another machine may reach is said, and no mistake of the study.
+
+    Args:
+        session: prepared.
+        steps: its schedule; where all is done nothing is looked at.
+
+    Raises:
+        HoldfastError: see `check`.
+    """
+    notices = list(session.plan.notices)
+    if all(step.done for step in steps):
+        return Looked(False, notices, notices)
+    absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if absent and next(readiness.loaded(session), None) is not None:
+        said = f"Not checked, because {absent[0]} is not installed: {CHECKED}."
+        return Looked(False, notices, [*notices, said])
+    try:
+        notices += check(session)
+    except Unreachable as error:  # another machine may reach it
+        return Looked(False, notices, [*notices, f"Not checked: {error}"])
+    return Looked(True, notices, [*notices, f"Checked: {CHECKED}."])
+
+
 def write_notices(folder: Path, notices: Sequence[str]) -> None:
     """Keep notices in a run folder."""
     store.write_json(folder / NOTICES, {"notices": list(notices)})
@@ -45,13 +101,55 @@ def write_notices(folder: Path, notices: Sequence[str]) -> None:
 
 def _training(session: Session) -> list[str]:
     """The trainer takes every arm's settings, and the model the adapters that they ask for."""
+    notices: list[str] = []
+    built: dict[tuple[object, ...], list[str]] = {}
+    ref, device = session.plan.model, session.study.hardware.device
     for name, arm in session.arms.items():
-        if arm.variant.trains:
-            with _in_arm(name):
-                check_settings(arm.variant.train, session.study.hardware.device)
-                if session.study.train.method != "full":
-                    check_model(session.plan.model, arm.variant.train)
-    return []
+        train = arm.variant.train
+        with _in_arm(name):
+            if arm.variant.trains:
+                check_settings(train, device, session.plan.steps)
+                key = (train.method, train.lora.model_dump_json())
+                if key not in built:
+                    built[key] = check_model(ref, train, device)
+                notices += built[key]
+            if any(method.makes for method in arm.weights) and train.method != "full":
+                check_mergeable(ref, train)
+    return notices
+
+
+def _asking(session: Session) -> list[str]:
+    """Models and servers can be asked as the study says."""
+    foreign = [arm.foreign for arm in session.arms.values() if arm.foreign]
+    if any(one.form == "answers" for one in foreign):
+        return []
+    base, how = session.plan.model, session.measuring
+    return [
+        *asking.check_room(base, how.samplings, how.asked),
+        *asking.check_heeded([base, *(one.ref for one in foreign)], how.samplings),
+    ]
+
+
+def _precision(session: Session) -> list[str]:
+    """What is computed in, where that is not bfloat16 on a GPU or float32 on a CPU."""
+    trained = [arm.train for arm in session.arms.values() if arm.variant.trains]
+    every = [session.pool.precision(), *map(session.pool.precision, trained)]
+    return [one.notice for one in every if one is not None and one.notice]
+
+
+def _idle_gpus(session: Session) -> list[str]:
+    """A global batch too small for the GPUs, or not divisible by their number."""
+    there = sum(not gpu.mig for gpu in session.gpus)
+    found = []
+    for arm in session.arms.values():
+        batch = arm.train.batch_size
+        if arm.variant.trains and (used := shared_by(batch, there)) < there:
+            found.append(
+                f"{there} GPUs and {batch} examples per step: no more than {used} of them can "
+                "share a step, the others stay idle unless the layers are split over them "
+                "(train.global_batch_size)."
+            )
+    return found
 
 
 @contextmanager
@@ -64,4 +162,23 @@ def _in_arm(name: str) -> Iterator[None]:
         raise
 
 
-CHECKS: tuple[Check, ...] = (_training,)
+def _attention(session: Session) -> list[str]:
+    """The model takes the attention and the scaling of positions that the study asks for."""
+    attention.check(session.plan.model, models.pick_device(session.study.hardware.device))
+    return []
+
+
+CHECKS: tuple[Check, ...] = (
+    readiness.reachable,
+    readiness.packages,
+    readiness.room,
+    readiness.whole,
+    readiness.judges,
+    _attention,
+    check_chats,
+    _training,
+    _asking,
+    _precision,
+    _idle_gpus,
+)
+"""In this order, the cheapest first."""

@@ -33,8 +33,9 @@ from holdfast.progress import Progress
 from holdfast.runs import store
 from holdfast.runs.plan import ArmPlan, Plan, Seat, TaskPlan
 from holdfast.runs.stages import Stage
+from holdfast.study import asking
 from holdfast.tasks import Task
-from holdfast.types import BASE, Example
+from holdfast.types import BASE, Example, FieldUse, SourceUse
 
 BASE_LOSSES = "base_losses.jsonl"
 """In the run folder: the untouched model's loss of every token of an answer, by content."""
@@ -126,7 +127,7 @@ def _differs(variant: Variant) -> dict[str, object]:
     found: dict[str, object] = {}
     for name in settings_of(variant.spec.train):
         head, _, last = name.rpartition(".")
-        found[name] = (train[head] if head else train)[last]
+        found[name] = (train[head] if head else train).get(last)
     return found
 
 
@@ -153,6 +154,14 @@ class Measuring:
             {name: self.asked[name] for name in kept},
         )
 
+    def fields(self) -> tuple[FieldUse, ...]:
+        """What became of every column of the user's data that was read."""
+        return tuple(one for task in self.tasks.values() for one in task.fields)
+
+    def sources(self) -> tuple[SourceUse, ...]:
+        """How much of each source was taken."""
+        return tuple(one for task in self.tasks.values() for one in task.sources)
+
     def planned(self, study: Study, nf4: bool) -> dict[str, TaskPlan]:
         """All tasks as data."""
         return {name: self._planned(name, study, nf4) for name in self.tasks}
@@ -174,10 +183,8 @@ class Measuring:
     def _how(self, name: str, study: Study, nf4: bool) -> str:
         """Split, decoding and judge in the report's words."""
         spec, sampling, task = study.tasks[name], self.samplings[name], self.tasks[name]
-        decoding = "greedy"
-        if sampling.temperature:
-            decoding = f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}"
-        how = f"split {spec.split}, {decoding}, at most {sampling.max_new_tokens} new tokens"
+        how = f"split {spec.split}, {asking.decoding(sampling)}"
+        how += f", at most {sampling.max_new_tokens} new tokens"
         if any(LIKELIHOODS in example.meta for example in self.asked[name]):
             how = f"split {spec.split}, how likely the given choices are"
         if sampling.samples > 1:
@@ -210,6 +217,7 @@ class Session:
         plan: what is done.
         measuring: the abilities that are measured.
         plain: the plain arm's training set.
+        held: examples that no arm trains on; their loss is read while training.
         arms: with their methods, by name.
         leaks: the evaluation questions.
         pool: lends one engine at a time.
@@ -225,6 +233,7 @@ class Session:
     leaks: LeakIndex
     pool: EnginePool
     identity: Mapping[str, object]
+    held: Sequence[Example] = ()
     gpus: tuple[GPU, ...] = ()
     stages: tuple[Stage, ...] = ()
 
@@ -246,7 +255,14 @@ class Session:
     @property
     def precision(self) -> dict[str, bool | str]:
         """In which precision the untouched model is measured."""
-        return {"nf4": self.pool.nf4, "bf16": self.study.train.bf16}
+        train = self.study.train
+        more = {} if train.fp16 == "auto" else {"fp16": train.fp16}
+        return {"nf4": self.pool.nf4, "bf16": train.bf16, **more}
+
+    @cached_property
+    def thinking_mark(self) -> dict[str, object]:
+        """See `asking.thinking_mark`."""
+        return asking.thinking_mark(self.plan.model)
 
     def setting(self) -> MethodContext:
         """What the methods may use."""

@@ -17,12 +17,13 @@ from typing import Any, ClassVar
 
 from holdfast import judges
 from holdfast.config import Sampling, Section, ShotsSpec, TaskSpec
-from holdfast.config.load import known_keys, parse
+from holdfast.config.load import parse
+from holdfast.config.mistakes import known_keys
 from holdfast.errors import DataError, StudyError
 from holdfast.judges import Judge
 from holdfast.registry import PAGE, PlugIn, Registry, nearest
 from holdfast.tasks._extraction import tolerant as final_number
-from holdfast.types import Example, Message, Reading, Reply, Verdict
+from holdfast.types import Example, FieldUse, Message, Reading, Reply, SourceUse, Verdict
 
 __all__ = [
     "REGISTRY", "TASKS", "Task", "build", "final_number", "kind", "measuring_set", "sampling",
@@ -59,6 +60,8 @@ class Task(ABC):
         sampling: fields of `answer.sampling` with which the published figures are sampled.
         options: the values of `Options`.
         judge: the judge that grading needs, or None.
+        fields: what became of every column of the user's data, once `examples` has read it.
+        sources: how much of each source was taken, likewise.
     """
 
     Options: ClassVar[type[Section]] = Section
@@ -73,6 +76,16 @@ class Task(ABC):
     sampling: Mapping[str, object] = {}
     options: Any = None
     judge: Judge | None = None
+
+    @property
+    def fields(self) -> Sequence[FieldUse]:
+        """One entry for each column and use."""
+        return ()
+
+    @property
+    def sources(self) -> Sequence[SourceUse]:
+        """One entry for each source."""
+        return ()
 
     def __init__(self, options: Any, judge: Judge | None = None) -> None:
         """Take the task's own options and the judge that the study names, if it names one."""
@@ -203,7 +216,7 @@ def sampling(
         task: a benchmark may say in `sampling` how its published figures are sampled.
     """
     own = {} if task is None else task.sampling
-    merged = {**defaults.model_dump(), **own, **spec.sampling}
+    merged = {**defaults.model_dump(), **own, **Sampling.by_name(spec.sampling)}
     return parse(Sampling, merged, source, at=("tasks", name, "sampling"))
 
 

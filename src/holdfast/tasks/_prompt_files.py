@@ -1,13 +1,12 @@
-"""Reads prompts that only measure from a table, a csv or a jsonl."""
+"""Reads prompts that only measure from a file of any kind that is read."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from holdfast.errors import RELATIVE, DataError
-from holdfast.runs import store
+from holdfast.data import containers
+from holdfast.errors import DataError, printable
 
 
 def never_trained_on(split: str, where: str) -> None:
@@ -27,10 +26,10 @@ def never_trained_on(split: str, where: str) -> None:
 def read_rows(
     path: str, prompt: str, others: Sequence[str], source: str
 ) -> list[tuple[int, dict[str, str]]]:
-    """The rows of a csv or jsonl, numbered from 1; rows without a prompt are left out.
+    """The rows of a file, numbered from 1; rows without a prompt are left out.
 
     Args:
-        path: of the file; one that ends in ``.jsonl`` is read as such, others as csv.
+        path: of the file.
         prompt: the column that holds the prompt.
         others: further columns that must be there.
         source: where the right file comes from, for messages.
@@ -38,37 +37,36 @@ def read_rows(
     Raises:
         DataError: the file cannot be read, or lacks a column; the columns it has are named.
     """
-    file, needed = Path(path).expanduser(), (prompt, *others)
-    read = _jsonl if file.suffix.lower() in (".jsonl", ".json") else _csv
+    file, found = Path(path).expanduser(), []
     try:
-        rows = enumerate(read(file, needed, source), start=1)
-        return [(number, row) for number, row in rows if row[prompt].strip()]
-    except OSError as error:
-        raise DataError(
-            f"cannot be read: {error.strerror}",
-            where=str(file),
-            remedy=f"check the path, or download {source}; {RELATIVE}",
-        ) from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"is not a CSV file: {error}", where=str(file)) from error
-
-
-def _csv(file: Path, needed: Sequence[str], source: str) -> Iterator[dict[str, str]]:
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines, strict=True)
-        _check(reader.fieldnames or (), needed, str(file), source)
-        for row in reader:
-            yield {str(name): str(value or "") for name, value in row.items()}
-
-
-def _jsonl(file: Path, needed: Sequence[str], source: str) -> Iterator[dict[str, str]]:
-    for number, value in store.read_objects(file):
+        rows = list(containers.rows(file))
+    except DataError as error:
+        if not file.exists():
+            error.remedy += f"; or download {source}"
+        raise
+    for number, (_, where, value) in enumerate(rows, start=1):
         if not isinstance(value, dict):
-            raise DataError(
-                "is not a JSON object", where=f"{file}:{number}", remedy="mend this line"
-            )
-        _check(value, needed, f"{file}:{number}", source)
-        yield {str(name): "" if one is None else str(one) for name, one in value.items()}
+            raise DataError("is not a JSON object", where=where, remedy=f"use {source}")
+        _check(value, (prompt, *others), where, source)
+        row = {str(name): _text(one, name, where) for name, one in value.items()}
+        if row[prompt].strip():
+            found.append((number, row))
+    return found
+
+
+def _text(value: object, name: str, where: str) -> str:
+    """A cell as text; a number is what it is written as.
+
+    Raises:
+        DataError: a list or an object.
+    """
+    if isinstance(value, list | dict):
+        raise DataError(
+            f"holds {'a list' if isinstance(value, list) else 'an object'} where text should be",
+            where=f"{where}: {printable(str(name))}",
+            remedy="write text",
+        )
+    return "" if value is None else str(value)
 
 
 def _check(columns: Collection[str], needed: Sequence[str], where: str, source: str) -> None:

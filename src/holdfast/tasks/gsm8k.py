@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from holdfast.config import Section
-from holdfast.environment import install_command
-from holdfast.errors import DataError, MissingDependency
+from holdfast.data import containers, folders, hub
+from holdfast.data.arrow_rows import table_rows
+from holdfast.data.files import kind_of
+from holdfast.errors import DataError
 from holdfast.judges import Judge
-from holdfast.runs import store
 from holdfast.tasks import Task, _extraction
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
@@ -100,55 +101,41 @@ class GSM8K(Task):
 
     def _rows(self, split: str) -> list[tuple[int, Mapping[str, Any]]]:
         if self.options.path is None:
-            return self._hub_rows(split)
-        file = self._file(split)
-        if not file.is_file():
-            raise DataError(
-                "no such file",
-                where=str(file),
-                remedy="correct the task's `path` (tasks.NAME.path), or leave `path` out to read "
-                f"{HUB_ID} from the hub",
-            )
-        rows = list(store.read_objects(file))
-        for number, row in rows:
-            if not isinstance(row, dict) or not all(
-                isinstance(row.get(key), str) for key in ("question", "answer")
-            ):
-                raise DataError(
-                    "an item needs the texts question and answer",
-                    where=f"{file}:{number}",
-                    remedy="use the published jsonl, or the task `jsonl` for other forms",
-                )
-        return rows
+            otherwise = "give the task a local `path`"
+            table = hub.table(HUB_ID, "main", split, self.options.revision, otherwise)
+            return list(enumerate(table_rows(table), start=1))
+        found: list[tuple[int, Mapping[str, Any]]] = []
+        for file in self._files(split):
+            before = found[-1][0] if found else 0
+            for number, where, row in list(containers.rows(file)):
+                for key in ("question", "answer"):
+                    if not isinstance(row, dict) or not isinstance(row.get(key), str):
+                        raise DataError(
+                            "an item needs the texts question and answer",
+                            where=f"{where}: {key}",
+                            remedy="use the published files, or the task `jsonl` for other forms",
+                        )
+                found.append((before + number, row))
+        return found
 
-    def _hub_rows(self, split: str) -> list[tuple[int, Mapping[str, Any]]]:
-        try:
-            from datasets import load_dataset
-        except ImportError as error:
-            raise MissingDependency(
-                "reading a hub dataset needs `datasets`",
-                remedy=f"{install_command('train', 'datasets')}, or give the task a local `path`",
-            ) from error
-        try:
-            data = load_dataset(HUB_ID, "main", split=split, revision=self.options.revision)
-        except Exception as error:  # the hub client raises many types, all meaning "not to be had"
-            raise DataError(
-                f"cannot be loaded from the hub: {str(error).splitlines()[0]}",
-                where=HUB_ID,
-                remedy="check the connection, or give the task a local `path`",
-            ) from error
-        return list(enumerate(data, start=1))
-
-    def _file(self, split: str) -> Path:
+    def _files(self, split: str) -> list[Path]:
         path = Path(self.options.path or "").expanduser()
-        if path.is_dir():
-            return path / f"{split}.jsonl"
-        if split == "train":
+        if split == "train" and path.is_file():
             if self.options.train_path is None:
                 raise DataError(
                     "no training file",
                     where=str(path),
                     remedy="name a folder with train.jsonl and test.jsonl, or give train_path",
                 )
-            return Path(self.options.train_path).expanduser()
-        return path
+            path = Path(self.options.train_path).expanduser()
+        file = path / f"{split}.jsonl" if path.is_dir() else path
+        if file.is_file():
+            return [file]
+        try:
+            return folders.files_of(path, split)[0] if kind_of(path) == "folder" else [path]
+        except DataError as error:
+            error.remedy = (
+                "correct the task's `path` (tasks.NAME.path), or leave `path` out to read "
+                f"{HUB_ID} from the hub; {error.remedy}"
+            )
+            raise

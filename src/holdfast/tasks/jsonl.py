@@ -1,27 +1,29 @@
-"""Reads and grades a jsonl of the user's own.
+"""Reads and grades data of the user's own, in files of every kind or from the hub.
 
-Its lines may have any form that `holdfast.data.formats` knows. Three graders: exact match, a
-regular expression, or numbers.
+Rows may have any form that `holdfast.data.formats` knows, files any that
+`holdfast.data.containers` knows. Three graders: exact match, a regular expression, or numbers.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from holdfast import judges
-from holdfast.config import Section
+from holdfast.config import Section, Sources
+from holdfast.data import sources
 from holdfast.data.cells import absent, blank, kind
 from holdfast.data.formats import REMEDY, Row, conversation, unanswered
+from holdfast.data.sources import Source
 from holdfast.errors import DataError
 from holdfast.judges import Judge
-from holdfast.runs import store
 from holdfast.tasks import Task, _extraction
-from holdfast.types import Example, Reading, Reply, Verdict
+from holdfast.types import Example, FieldUse, Reading, Reply, SourceUse, Verdict
 
 
 class Jsonl(Task):
@@ -32,10 +34,15 @@ class Jsonl(Task):
     class Options(Section):
         """Keys of this task."""
 
-        path: str
-        """The file that measures."""
-        train_path: str | None = None
-        """The file to train on; needed when this is the target."""
+        path: Sources
+        """What measures: a file or folder, a source (`{hub: owner/name, split: test}`), or a list
+        of both."""
+        train_path: Sources | None = None
+        """What is trained on, likewise; needed when this is the target."""
+        columns: dict[str, str] = Field({})
+        """Of all its files: by the known name, the files' own, `{prompt: question}`."""
+        data_seed: int = 1126
+        """Seed by which `share` and `count` of a source are drawn."""
         grader: Literal["exact", "regex", "number", "judge"] = "exact"
         """exact: the same text (spaces and case aside); regex: `pattern`; number: the last number;
         judge: the study's `judge` says whether the reply is safe."""
@@ -64,47 +71,103 @@ class Jsonl(Task):
         self.judge = (judge or judges.build("refusal")) if judged else None
         self.inverted = judged
         self.label = f"{options.grader} match"
+        self._read: dict[str, _Read] = {}
         if self.judge:
             self.label = f"unsafe rate by judge {self.judge_title}"
 
+    @property
+    def fields(self) -> tuple[FieldUse, ...]:
+        """See `Task.fields`."""
+        return tuple(one for read in self._read.values() for one in read.fields)
+
+    @property
+    def sources(self) -> tuple[SourceUse, ...]:
+        """See `Task.sources`."""
+        return tuple(one for read in self._read.values() for one in read.sources)
+
     def examples(self, split: str) -> list[Example]:
         """See `Task.examples`; `train` reads `train_path`, every other split reads `path`."""
-        path = self.options.train_path if split == "train" else self.options.path
-        if path is None:
+        if split not in self._read:
+            self._read[split] = self._all(split)
+        return list(self._read[split].examples)
+
+    def _all(self, split: str) -> _Read:
+        """Everything of a split: the rows of all its sources, as far as they are taken."""
+        specs = self.options.train_path if split == "train" else self.options.path
+        if specs is None:
             raise DataError(
-                "no training file", where=self.options.path, remedy="give the task a train_path"
+                "no training file",
+                where=self._place,
+                remedy="give the task a train_path",
             )
-        file = Path(path).expanduser()
-        found: list[Example] = []
-        places: dict[str, str] = {}
-        groups = False
-        for number, row in store.read_objects(file):
-            where = f"{file}:{number}"
-            said = conversation(row, where)
-            self._check_row(said, row, where, split)
-            group = self._group(row, where)
-            groups = groups or bool(group)
-            meta = {"group": group} | ({} if said.plain else {"question": said.question})
-            name = identifier(row.get("id"), where) or f"{split}-{number}"
-            if name in places:
-                raise DataError(
-                    f"has the id {name!r}, as {places[name]} has: two items of one id",
-                    where=where,
-                    remedy="make ids unique, or leave `id` out: rows are numbered then",
-                )
-            places[name] = where
-            source = f"{file.name}:{split}"
-            found.append(
-                Example(name, said.messages, said.target, source, meta, said.tools, said.extra)
-            )
-        if self.options.group and found and not groups and split != "train":
+        opened = sources.opened(specs, split, self.options.columns)
+        found = [self._source(one, split, first=one is opened[0]) for one in opened]
+        chosen = sources.drawn(opened, [len(one[0]) for one in found], self.options.data_seed)
+        examples = [
+            one[0][index] for one, rows in zip(found, chosen, strict=True) for index in rows
+        ]
+        if (
+            self.options.group
+            and split != "train"
+            and not any(one.meta["group"] for one in examples)
+        ):
             raise DataError(
                 f"no row says anything under `{self.options.group}`, by which the report is to be "
                 "broken down",
-                where=str(file),
+                where=self._place,
                 remedy="correct `group`, or leave it out",
             )
-        return found
+        return _Read(
+            tuple(examples),
+            tuple(use for one in found for use in one[1]),
+            tuple(
+                SourceUse(one.label, split, len(had), len(rows), tuple(one.notes))
+                for one, (had, _), rows in zip(opened, found, chosen, strict=True)
+            ),
+        )
+
+    def _source(
+        self, source: Source, split: str, first: bool
+    ) -> tuple[list[Example], list[FieldUse]]:
+        """All items of one source, and what became of its columns."""
+        found: list[Example] = []
+        places: dict[str, str] = {}
+        usage = sources.Usage(source)
+        with closing(source.rows()) as rows:
+            for number, where, row in rows:
+                said = conversation(row, where, source.columns)
+                self._check_row(said, row, where, split)
+                group = self._group(row, where)
+                meta = {"group": group} | ({} if said.plain else {"question": said.question})
+                name = identifier(row.get("id"), where) or f"{split}-{number}"
+                if name in places:
+                    raise DataError(
+                        f"has the id {name!r}, as {places[name]} has: two items of one id",
+                        where=where,
+                        remedy="make ids unique, or leave `id` out: rows are numbered then",
+                    )
+                places[name] = where
+                own = {"id", self.options.group or "id"}
+                usage.count(
+                    {key for key in said.used | own if not blank(row.get(key))}, said.ignored - own
+                )
+                found.append(
+                    Example(
+                        name if first else f"{source.name}:{name}",
+                        said.messages,
+                        said.target,
+                        f"{source.name}:{split}",
+                        meta,
+                        said.tools,
+                        said.extra,
+                    )
+                )
+        return found, usage.fields()
+
+    @property
+    def _place(self) -> str:
+        """Where the items that measure are, for messages."""
+        return ", ".join(one.path or one.hub or "" for one in self.options.path)
 
     def _check_row(self, said: Row, row: Mapping[str, Any], where: str, split: str) -> None:
         """Refuse a row that lacks what it is read for.
@@ -184,9 +247,18 @@ class Jsonl(Task):
                     raise DataError(
                         f"the {self.options.grader} grader does not accept the gold answer "
                         f"{first.target!r}",
-                        where=self.options.path,
+                        where=self._place,
                         remedy="choose the grader that fits the answers",
                     )
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What the sources of one split came to."""
+
+    examples: tuple[Example, ...]
+    fields: tuple[FieldUse, ...]
+    sources: tuple[SourceUse, ...]
 
 
 def identifier(value: object, where: str) -> str:

@@ -9,18 +9,20 @@ twice the rank, W + s·(B·A - B₀·A₀), whose second half is frozen. Both tr
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from holdfast.config import TrainSpec
+from holdfast.config import LoraSpec, TrainSpec
 from holdfast.data.chat import Encoded
 from holdfast.errors import StudyError
 from holdfast.memory.memory_plan import MemoryPlan
-from holdfast.memory.model.targets import ALL_LINEAR, PRESETS
 from holdfast.methods import ANCHOR, REPLAY
-from holdfast.models import ModelRef
 from holdfast.models.placement import match_buffers
-from holdfast.registry import nearest
+from holdfast.train import whole_modules as whole
+from holdfast.train.targets import Targets, choose
 
 if TYPE_CHECKING:
     import torch
@@ -31,11 +33,15 @@ CALIBRATION_ROWS = 256
 """Most conversations that CorDA looks at; PEFT's advice for a hidden size of 4096."""
 ANYWHERE = {"lora", "rslora"}
 """Variants that were tried in every placement; the others on one device, or a copy on each GPU."""
-NUMBERED = re.compile(r".*?\.[^.]*\.(\d+)\.")  # as PEFT finds the number of a layer
 
 
 def adapter_config(model: PreTrainedModel, spec: TrainSpec) -> PeftConfig:
-    """PEFT's settings for the adapters that a study asks for.
+    """PEFT's settings for the adapters that a study asks for; see `settings`."""
+    return settings(model, spec)[0]
+
+
+def settings(model: PreTrainedModel, spec: TrainSpec) -> tuple[PeftConfig, Targets]:
+    """PEFT's settings for the adapters that a study asks for, and what they mean for this model.
 
     The rank means: for LoRA and its kin the rank of the change; for OFT (arXiv:2306.07280) the size
     of the rotated blocks; for OSF (arXiv:2504.07097) how many of a matrix's smallest singular
@@ -50,46 +56,55 @@ def adapter_config(model: PreTrainedModel, spec: TrainSpec) -> PeftConfig:
     """
     from peft import LoraConfig, OFTConfig, OSFConfig
 
-    lora = spec.lora
-    matrices = _matrices(model)
-    _check_layers(matrices, lora.layers)
-    names = _names(matrices, spec, fused=any(one.dim() > 2 for one in model.parameters()))
-    chosen = {name: one for name, one in matrices.items() if _is_chosen(name, names, lora.layers)}
-    if not chosen:
-        raise _no_such(f"of {lora.target_modules!r}", matrices)
+    lora, targets = spec.lora, choose(model, spec.lora)
+    _check_ranks(targets, lora)
+    whole.check_tied(model, targets.modules)
+    names = list(targets.modules)
     common: dict[str, object] = {"target_modules": names, "task_type": "CAUSAL_LM"}
-    layers = None if lora.layers is None else list(lora.layers)
     if lora.variant == "oft":
-        for name, module in chosen.items():
-            if module.in_features % lora.r:
-                raise _rank(f"blocks of {lora.r} do not divide the {module.in_features} inputs of "
-                            f"{name}", "for OFT choose a power of two, such as 32")  # fmt: skip
-        return OFTConfig(r=0, oft_block_size=lora.r, layers_to_transform=layers, **common)
-    if lora.variant in ("osf", "corda"):
-        for name, module in chosen.items():
-            least = min(module.in_features, module.out_features)
-            if lora.r >= least:
-                raise _rank(f"rank {lora.r} is not below the rank of {name}, {least}",
-                            f"choose a rank below {least}, or other matrices")  # fmt: skip
+        return OFTConfig(r=0, oft_block_size=lora.r, **common), targets
     if lora.variant == "osf":
-        kept = {
-            f"{re.escape(name)}$": min(module.in_features, module.out_features) - lora.r
-            for name, module in chosen.items()
-        }
-        if layers is not None:
-            common["target_modules"] = list(chosen)
-        return OSFConfig(rank_pattern=kept, **common)
+        kept = {f"{re.escape(name)}$": min(_sizes(module)) - lora.r
+                for name, module in targets.modules.items()}  # fmt: skip
+        return OSFConfig(rank_pattern=kept, **common), targets
     halves = 2 if lora.variant == "corda" else 1
-    return LoraConfig(
+    more, notices = whole.settings(model, lora)
+    config = LoraConfig(
         r=lora.r * halves,
         lora_alpha=lora.alpha * halves,
-        lora_dropout=lora.dropout,
+        lora_dropout=targets.dropout,
         use_rslora=lora.variant == "rslora",
         use_dora=lora.variant == "dora",
-        layers_to_transform=layers,
+        target_parameters=list(targets.parameters) or None,
+        rank_pattern=dict(targets.ranks),
+        alpha_pattern=dict(targets.alphas),
+        fan_in_fan_out=targets.transposed,
+        init_lora_weights=lora.init_lora_weights,
         bias="none",
+        **more,
         **common,
     )
+    return config, replace(targets, notices=(*targets.notices, *notices))
+
+
+def _sizes(module: torch.nn.Module) -> tuple[int, int]:
+    """Inputs and outputs of a matrix, whatever its bits and whichever way round it lies."""
+    if hasattr(module, "in_features"):
+        return module.in_features, module.out_features
+    n_in, n_out = module.weight.shape[:2]
+    return n_in, n_out
+
+
+def _check_ranks(targets: Targets, lora: LoraSpec) -> None:
+    """Refuse a rank that a matrix cannot have."""
+    for name, module in targets.modules.items():
+        n_in, n_out = _sizes(module)
+        if lora.variant == "oft" and n_in % lora.r:
+            raise _rank(f"blocks of {lora.r} do not divide the {n_in} inputs of {name}",
+                        "for OFT choose a power of two, such as 32")  # fmt: skip
+        if lora.variant in ("osf", "corda") and lora.r >= min(n_in, n_out):
+            raise _rank(f"rank {lora.r} is not below the rank of {name}, {min(n_in, n_out)}",
+                        f"choose a rank below {min(n_in, n_out)}, or other matrices")  # fmt: skip
 
 
 def adapt(
@@ -118,7 +133,8 @@ def adapt(
     check(spec, plan.placement if plan is not None else "single", quantized)
     config = adapter_config(model, spec)
     if spec.lora.variant != "corda":
-        adapted = get_peft_model(model, config)
+        with told_apart():
+            adapted = get_peft_model(model, config)
         dtype = next(one.dtype for one in adapted.parameters() if one.requires_grad)
         match_buffers(adapted, dtype)
         return adapted
@@ -127,6 +143,16 @@ def adapt(
         adapted = get_peft_model(model, config)
     _start_from(adapted, start, spec.lora.r)
     return adapted
+
+
+@contextmanager
+def told_apart() -> Iterator[None]:
+    """Keep PEFT from warning of what was decided knowingly: Conv1D, tied weights, no dropout."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*fan_in_fan_out.*")
+        warnings.filterwarnings("ignore", ".*[Tt]ied.*")
+        warnings.filterwarnings("ignore", ".*_pattern keys did not match.*")  # of stacked experts
+        yield
 
 
 def check(spec: TrainSpec, placement: str, quantized: bool) -> None:
@@ -157,21 +183,6 @@ def check(spec: TrainSpec, placement: str, quantized: bool) -> None:
         )
 
 
-def check_model(ref: ModelRef, spec: TrainSpec) -> None:
-    """Check that the model has what the adapters are to go on; its weights are not loaded.
-
-    Raises:
-        StudyError: see `adapter_config`.
-    """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.from_pretrained(ref.base, **ref.loading())
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=ref.trust_remote_code)
-    adapter_config(model, spec)
-
-
 def calibration(rows: Sequence[Encoded], kinds: Sequence[str]) -> tuple[Sequence[Encoded], str]:
     """What CorDA looks at, and which of its two modes that calls for.
 
@@ -183,65 +194,6 @@ def calibration(rows: Sequence[Encoded], kinds: Sequence[str]) -> tuple[Sequence
     pool, mode = (old, "kpm") if old else (rows, "ipm")
     step = max(1, len(pool) / CALIBRATION_ROWS)
     return [pool[int(i * step)] for i in range(int(len(pool) / step))], mode
-
-
-def _matrices(model: PreTrainedModel) -> dict[str, torch.nn.Linear]:
-    """Every linear layer but the head, by its full name."""
-    import torch
-
-    head = model.get_output_embeddings()
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not head
-    }
-
-
-def _names(
-    matrices: Mapping[str, torch.nn.Module], spec: TrainSpec, fused: bool
-) -> str | list[str]:
-    """`target_modules` for PEFT; it finds the experts that are one parameter by itself."""
-    asked, found = spec.lora.target_modules, {_last(name) for name in matrices}
-    if asked == ALL_LINEAR:  # written out where PEFT would forget the layers
-        return ALL_LINEAR if spec.lora.layers is None else sorted(found)
-    if isinstance(asked, str) and asked in PRESETS:
-        return list(PRESETS[asked]) if fused else sorted(found & set(PRESETS[asked]))
-    given = [asked] if isinstance(asked, str) else list(asked)
-    for name in given:
-        if not fused and not any(_is_chosen(one, [name], None) for one in matrices):
-            raise _no_such(f"called {name!r}", matrices, nearest(name, found))
-    return given
-
-
-def _is_chosen(name: str, names: str | list[str], layers: Sequence[int] | None) -> bool:
-    if layers is not None:
-        layer = NUMBERED.match(name)
-        if layer is None or int(layer[1]) not in layers:
-            return False
-    return names == ALL_LINEAR or any(name == one or name.endswith(f".{one}") for one in names)
-
-
-def _last(name: str) -> str:
-    return name.rpartition(".")[2]
-
-
-def _check_layers(matrices: Mapping[str, torch.nn.Module], layers: Sequence[int] | None) -> None:
-    there = {int(found[1]) for found in map(NUMBERED.match, matrices) if found}
-    missing = sorted(set(layers or ()) - there)
-    if missing:
-        raise StudyError(
-            f"the model has no layer {missing[0]}",
-            where="train.lora.layers",
-            remedy=f"its layers are numbered {min(there, default=0)} to {max(there, default=0)}",
-        )
-
-
-def _no_such(what: str, matrices: Mapping[str, torch.nn.Module], near: str = "") -> StudyError:
-    return StudyError(
-        f"the model has no matrix {what}{near}",
-        where="train.lora.target_modules",
-        remedy=f"it has {', '.join(sorted({_last(name) for name in matrices}))}",
-    )
 
 
 def _rank(what: str, remedy: str) -> StudyError:
@@ -259,8 +211,7 @@ def _corda_start(
 
     if not rows:
         raise StudyError("corda needs training examples to look at", where="train.lora.variant")
-    names = [name for name in _matrices(model)
-             if _is_chosen(name, config.target_modules, spec.lora.layers)]  # fmt: skip
+    names = list(choose(model, spec.lora).modules)
     seen = LoraConfig(
         r=spec.lora.r, target_modules=names, init_lora_weights="corda",
         corda_config=CordaConfig(corda_method=mode),

@@ -17,13 +17,18 @@ from holdfast import models
 from holdfast.config import TrainSpec
 from holdfast.data.batching import Budget
 from holdfast.environment import install_command
-from holdfast.errors import HoldfastError, MissingDependency, TrainingError
+from holdfast.errors import HoldfastError, MissingDependency, StudyError, TrainingError
 from holdfast.memory.memory_plan import MemoryPlan
+from holdfast.memory.precision import Dtype
+from holdfast.models.precision import decide
+from holdfast.registry import nearest
+from holdfast.train.optimizers import check_optimizer, needs_bitsandbytes, refuse
 
 if TYPE_CHECKING:
     from trl import SFTConfig
 
-BF16 = "torch.bfloat16"
+OLD = {"adam": "adamw_torch", "adamw": "adamw_torch", "adamw_hf": "adamw_torch"}
+"""What optimisers were called, or are elsewhere."""
 
 
 def trainer_arguments(
@@ -32,10 +37,14 @@ def trainer_arguments(
     seed: int,
     folder: Path,
     device: str,
-    bf16: bool,
+    dtype: Dtype,
     plan: MemoryPlan | None = None,
 ) -> SFTConfig:
-    """The trainer's arguments; micro-batches are dataset rows, so its batch size is 1."""
+    """The trainer's arguments; micro-batches are dataset rows, so its batch size is 1.
+
+    What is computed in, `dtype`, is autocast of what is trained, which is float32; under float16
+    the trainer scales the loss.
+    """
     from trl import SFTConfig
 
     checkpointing = spec.gradient_checkpointing
@@ -56,11 +65,18 @@ def trainer_arguments(
         lr_scheduler_type=spec.lr_scheduler_type,
         warmup_steps=spec.warmup_steps,
         optim=spec.optim,
+        optim_args=",".join(f"{name}={value}" for name, value in spec.optim_args.items()) or None,
+        optim_target_modules=_listed(spec.optim_target_modules),
+        lr_scheduler_kwargs=dict(spec.lr_scheduler_kwargs),
         weight_decay=spec.weight_decay,
+        adam_beta1=spec.adam_beta1,
+        adam_beta2=spec.adam_beta2,
+        adam_epsilon=spec.adam_epsilon,
+        neftune_noise_alpha=spec.neftune_noise_alpha,
         max_grad_norm=spec.max_grad_norm,
         activation_checkpointing=checkpointing,
-        bf16=bf16,
-        fp16=False,
+        bf16=dtype == "bfloat16",
+        fp16=dtype == "float16",
         use_cpu=device == "cpu",
         seed=seed,
         data_seed=seed,
@@ -83,17 +99,37 @@ def trainer_arguments(
     return arguments
 
 
-def check_settings(spec: TrainSpec, device: str) -> None:
-    """Let the trainer look at the settings before any GPU time is spent on them.
+def _listed(names: str | tuple[str, ...] | None) -> str | list[str] | None:
+    return list(names) if isinstance(names, tuple) else names
+
+
+def check_settings(spec: TrainSpec, device: str, steps: int = 1) -> None:
+    """Make what the trainer would make of the settings before any GPU time is spent on them.
+
+    Args:
+        spec: the settings.
+        device: `auto`, `cpu` or `cuda`.
+        steps: of a whole training.
 
     Raises:
-        TrainingError: an unknown optimiser or schedule, or one that needs a missing package.
+        UsageError: float16 on a CPU.
+        StudyError: an unknown optimiser or schedule, or one that cannot be made of its settings.
+        MissingDependency: one that needs a package which is not there.
     """
     device = models.pick_device(device)
-    bf16 = str(models.pick_dtype(device, spec.bf16)) == BF16
-    with tempfile.TemporaryDirectory() as folder, explained(spec):
-        trainer_arguments(spec, Budget(1, 1, 1, 1), 0, Path(folder), device, bf16)
-    if (spec.method == "qlora" or "paged" in spec.optim or "8bit" in spec.optim) and (
+    dtype = decide(device, (), spec.precisions).dtype
+    _check_names(spec)
+    refuse(spec)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            arguments = trainer_arguments(
+                spec, Budget(steps, 1, 1, 1), 0, Path(folder), device, dtype
+            )
+        except (ValueError, ImportError) as error:
+            raise StudyError(
+                f"the trainer refused: {error}", where="train", remedy="see docs/study.md"
+            ) from error
+    if (spec.method == "qlora" or needs_bitsandbytes(spec.optim)) and (
         importlib.util.find_spec("bitsandbytes") is None
     ):
         raise MissingDependency(
@@ -101,6 +137,21 @@ def check_settings(spec: TrainSpec, device: str) -> None:
             remedy=f"{install_command('train', 'bitsandbytes')}, or set train.optim: adamw_torch "
             "and method: lora",
         )
+    check_optimizer(spec, arguments, device, steps)
+
+
+def _check_names(spec: TrainSpec) -> None:
+    from transformers.trainer_utils import SchedulerType
+    from transformers.training_args import OptimizerNames
+
+    for setting, known in (("optim", OptimizerNames), ("lr_scheduler_type", SchedulerType)):
+        name, names = getattr(spec, setting), [one.value for one in known]
+        if name not in names:
+            raise StudyError(
+                f"transformers has no {name!r}{nearest(OLD.get(name.lower(), name), names)}",
+                where=f"train.{setting}",
+                remedy=f"it has {', '.join(names)}",
+            )
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from holdfast.types import Example, ModelRef
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +75,10 @@ def encode_all(
             nothing to train on, or lacks the end-of-turn token.
     """
     tokenizer = models.load_tokenizer(ref)
-    stops = chat.stop_ids(tokenizer, _generation_config(ref))
-    only_answer, header = spec.completion_only_loss, spec.cut_template_header
+    stops = stops_of(tokenizer, ref)
+    only_answer, header, on = spec.completion_only_loss, spec.cut_template_header, spec.train_on
     rows = [
-        _marked(chat.encode(tokenizer, example, stops, only_answer, header), example.meta)
+        _marked(chat.encode(tokenizer, example, stops, only_answer, header, on), example.meta)
         for example in examples
     ]
     if spec.max_length is not None:
@@ -116,6 +116,11 @@ def _marked(row: Encoded, meta: Mapping[str, Any]) -> Encoded:
     if meta.get("kind") == ANCHOR:
         labels = [chat.IGNORED] * len(labels)
     return replace(row, labels=tuple(labels), kl=kl)
+
+
+def stops_of(tokenizer: PreTrainedTokenizerBase, ref: ModelRef) -> frozenset[int]:
+    """Ids that end the model's turn, by its tokenizer and its generation config."""
+    return chat.stop_ids(tokenizer, _generation_config(ref))
 
 
 def _generation_config(ref: ModelRef) -> GenerationConfig | None:

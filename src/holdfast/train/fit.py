@@ -18,18 +18,21 @@ from typing import TYPE_CHECKING
 from holdfast import models
 from holdfast.data.batching import deal, regroup
 from holdfast.memory.out_of_memory import loading
+from holdfast.memory.precision import Dtype
 from holdfast.methods import Term
-from holdfast.models import placement
+from holdfast.models import placement, precision
 from holdfast.models.placement import Rank
 from holdfast.progress import Progress, Silent
 from holdfast.runs import store
 from holdfast.train import adapters, checkpoints
-from holdfast.train.arguments import BF16, explained, trainer_arguments
+from holdfast.train.arguments import explained, trainer_arguments
 from holdfast.train.data import TrainingData, collate, dataset, tokens_of
 from holdfast.train.job import EVENTS, SUMMARY, TrainJob
 from holdfast.train.meters import Meters
+from holdfast.train.mixed_precision import cast_adapters, computed_in, skipped_steps
 from holdfast.train.rehearsal import measured
-from holdfast.train.watch import Planned, watch
+from holdfast.train.validation import Validation, validated
+from holdfast.train.watch import Planned, Reader, ended_by, watch
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +52,7 @@ def fit(
     *,
     terms: Sequence[Term] = (),
     meters: Meters | None = None,
+    validation: Validation | None = None,
     progress: Progress | None = None,
 ) -> Mapping[str, object]:
     """Train one arm with one seed, in this process or as one of several.
@@ -60,11 +64,12 @@ def fit(
         data: the rows to train on.
         terms: what the arm's loss methods do in a step.
         meters: read at every checkpoint; they may end the training.
+        validation: the loss of held-out examples, which may end it too.
         progress: is advanced per optimiser step; None: nobody is told.
 
     Returns:
         What was spent: steps, tokens, examples, and what it took of each GPU's memory;
-        `stopped_at` when a meter ended it.
+        `stopped_at` when a meter or the validation ended it.
 
     Raises:
         TrainingError: the loss became NaN, or the run is not as planned.
@@ -75,7 +80,7 @@ def fit(
     device = "cpu" if job.plan and job.plan.placement == "cpu" else job.device
     job = replace(job, device=models.pick_device(device))
     try:
-        summary = _train(_Run(job, data, terms, meters, progress or Silent()))
+        summary = _train(_Run(job, data, terms, meters, validation, progress or Silent()))
     finally:  # trainer and model hold each other; the next stage needs their memory
         gc.collect()
         models.empty_cache()
@@ -93,20 +98,29 @@ class _Run:
     data: TrainingData
     terms: Sequence[Term]
     meters: Meters | None
+    validation: Validation | None
     progress: Progress
 
     @property
     def dtype(self) -> torch.dtype:
         """What the step computes in, and the frozen base is loaded in."""
-        job = self.job
-        if job.plan is not None and job.train.method != "full":
-            return models.pick_dtype(job.device, job.plan.dtype == "bfloat16")
-        return models.pick_dtype(job.device, job.train.bf16)
+        return precision.torch_dtype(self.precision)
+
+    @property
+    def precision(self) -> Dtype:
+        """Its name: what the plan says; without one by the rule that plans follow too."""
+        return computed_in(self.job, self.job.device)
 
     @property
     def stopped_at(self) -> int | None:
-        """The step at which a meter ended the training."""
-        return self.meters.stopped_at if self.meters else None
+        """The step at which something that reads the model ended the training."""
+        ended = ended_by(self.readers)
+        return ended.stopped_at if ended else None
+
+    @property
+    def readers(self) -> list[Reader]:
+        """What reads the model while it trains."""
+        return [one for one in (self.meters, self.validation) if one is not None]
 
     @property
     def rehearses(self) -> bool:
@@ -128,14 +142,14 @@ def _train(run: _Run) -> dict[str, object]:
     done = checkpoints.step_of(start) if start else 0
     tokenizer = models.load_tokenizer(job.model)
     trainer = _trainer(run, arguments, slots, tokenizer, done)
-    if job.plan is not None and job.train.method != "full":
-        placement.cast_adapters(trainer.model, job.plan)
+    if job.train.method != "full":
+        cast_adapters(trainer.model, job, run.precision)
     if job.plan is not None and job.plan.placement == "split":
         placement.outputs_to_first_gpu(trainer.model, trainer.args.device)
     longest = _longest(run, trainer, slots, tokenizer.pad_token_id) if run.rehearses else None
     planned = None if job.plan is None else Planned(job.plan, job.train.method, job.device, rank)
     trainer.add_callback(
-        watch(trainer, set(job.save_at), run.progress, planned, longest, run.meters)
+        watch(trainer, set(job.save_at), run.progress, planned, longest, run.readers)
     )
     with loading():
         _prepare(run, trainer, done, tokenizer.pad_token_id)
@@ -159,10 +173,9 @@ def _dealt(run: _Run) -> tuple[Slots, Slots]:
 def _arguments(run: _Run, passes: int) -> SFTConfig:
     """The trainer's arguments, with so many forward passes per step and process."""
     job, spec = run.job, run.job.train
-    bf16 = str(run.dtype) == BF16
     with explained(spec):
         arguments = trainer_arguments(
-            spec, job.budget, job.seed, job.folder, job.device, bf16, job.plan
+            spec, job.budget, job.seed, job.folder, job.device, run.precision, job.plan
         )
     arguments.gradient_accumulation_steps = passes
     return arguments
@@ -198,9 +211,9 @@ def _trainer(
 
 
 def _load(run: _Run) -> PreTrainedModel:
-    # All weights train: bfloat16 would round most updates away, so they are float32 under autocast.
+    # All weights train: 16 bits would round most updates away, so they are float32 under autocast.
     job, full = run.job, run.job.train.method == "full"
-    loaded_as = models.pick_dtype(job.device, False) if full else run.dtype
+    loaded_as = precision.torch_dtype("float32") if full else run.dtype
     if job.plan is not None:
         return placement.load(job.model, job.plan, loaded_as, job.device, Rank.current())
     with loading():
@@ -233,8 +246,8 @@ def _longest(run: _Run, trainer: Trainer, slots: Slots, pad: int) -> dict[str, t
 def _prepare(run: _Run, trainer: Trainer, step: int, pad: int) -> None:
     """Let loss methods and meters look at the untouched model; nothing of it stays."""
     model, probes = trainer.model, run.data.probes
-    if run.meters is not None:
-        run.meters.begin(model, step)
+    for reader in run.readers:
+        reader.begin(model, step)
     if not any(term.prepare for term in run.terms):
         return
     batches = [
@@ -249,7 +262,7 @@ def _prepare(run: _Run, trainer: Trainer, step: int, pad: int) -> None:
 
 
 def _train_from(start: Path | None, run: _Run, trainer: Trainer) -> None:
-    """Train from a checkpoint on, unless a meter had ended it before; events are always kept."""
+    """Train from a checkpoint on, unless a reader had ended it before; events are always kept."""
     from transformers import TrainerState
 
     over = run.stopped_at is not None  # killed after its end
@@ -277,6 +290,8 @@ def _summary(run: _Run, trainer: Trainer, dealt: Slots) -> dict[str, object]:
         **tokens_of(run.data, seen, run.terms),
         "trainable_parameters": sum(trained),
         "device": models.describe_device(run.job.device, run.dtype),
+        **skipped_steps(trainer),
         "loss": [[log["step"], log["loss"]] for log in history if "loss" in log],
         "memory": measured(),
+        **validated(run.validation),
     }

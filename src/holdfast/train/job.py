@@ -37,6 +37,7 @@ class TrainJob:
         examples: jsonl of the training examples, for a process that reads them itself.
         losses: names and options of the arm's loss methods, for such a process.
         probes: jsonl of questions with the base's answers, which the meters read; None: no meters.
+        validation: jsonl of examples that are held out, whose loss is read; None: none are.
         stop: limits of the meters, by name; past one, training ends.
         device: `auto`, `cpu` or `cuda`.
         plan: placement, dtypes, micro-batch; has no bearing on what is learned, up to rounding.
@@ -54,6 +55,7 @@ class TrainJob:
     examples: Path | None = None
     losses: tuple[tuple[str, Mapping[str, object]], ...] = ()
     probes: Path | None = None
+    validation: Path | None = None
     stop: Mapping[str, float] = field(default_factory=dict)
     device: str = "auto"
     plan: MemoryPlan | None = None
@@ -83,7 +85,12 @@ def write_job(job: TrainJob, path: Path) -> None:
 
 
 def _paths(job: TrainJob) -> dict[str, Path | None]:
-    return {"folder": job.folder, "examples": job.examples, "probes": job.probes}
+    return {
+        "folder": job.folder,
+        "examples": job.examples,
+        "probes": job.probes,
+        "validation": job.validation,
+    }
 
 
 def read_job(path: Path) -> TrainJob:
@@ -104,6 +111,7 @@ def read_job(path: Path) -> TrainJob:
             "folder": Path(value["folder"]),
             "examples": value["examples"] and Path(value["examples"]),
             "probes": value["probes"] and Path(value["probes"]),
+            "validation": value["validation"] and Path(value["validation"]),
         })  # fmt: skip
     except (OSError, KeyError, TypeError) as error:
         raise UsageError(

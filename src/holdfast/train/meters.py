@@ -33,6 +33,7 @@ class Meters:
     Attributes:
         stopped_at: the step at which a limit was passed; None: none was.
         why: which one, in words.
+        log: empty: meters have a file of their own.
     """
 
     def __init__(self, rows: Sequence[Encoded], stop: Mapping[str, float], folder: Path) -> None:
@@ -48,6 +49,7 @@ class Meters:
         self._base: list[torch.Tensor] | None = None
         self.stopped_at: int | None = None
         self.why = ""
+        self.log: Mapping[str, float] = {}
 
     def begin(self, model: PreTrainedModel, step: int) -> None:
         """Before training: note what the base thinks of its answers where it will not be at hand.
@@ -63,8 +65,12 @@ class Meters:
             store.write_jsonl(self._file, kept)
         self._judge(kept[-1] if kept else {})
 
-    def read(self, model: PreTrainedModel, step: int) -> bool:
-        """Read all meters after a step and write them down; True: training should end.
+    def due(self, step: int) -> bool:
+        """Meters are read at checkpoints only."""
+        return False
+
+    def read(self, model: PreTrainedModel, step: int) -> None:
+        """Read all meters after a step, write them down, and see whether training should end.
 
         Args:
             model: without the wrapping of data parallel.
@@ -89,7 +95,6 @@ class Meters:
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(found) + "\n")
         self._judge(found)
-        return self.stopped_at is not None
 
     def _judge(self, found: Mapping[str, Any]) -> None:
         passed = [
@@ -125,7 +130,9 @@ class Meters:
         return torch.log_softmax(logits[0, -count - 1 : -1].float(), -1)
 
     def _norm(self, model: PreTrainedModel) -> float | None:
-        if not hasattr(model, "disable_adapter") or not weight_delta.only_low_rank(model):
+        if not hasattr(model, "disable_adapter") or not weight_delta.only_low_rank(
+            model, experts=True
+        ):
             return None
         return math.sqrt(float(weight_delta.square(model, None).detach()))
 

@@ -25,9 +25,10 @@ from holdfast.data.chat import Encoded
 from holdfast.errors import HoldfastError, TrainingError
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.memory.out_of_memory import failure_of, is_out_of_memory, loading, unrecoverable
+from holdfast.memory.precision import Dtype
 from holdfast.methods import ANCHOR, PROBE, TASK, Lesson, LossMethod
 from holdfast.methods._context import TokenCounts
-from holdfast.models import placement
+from holdfast.models import precision
 from holdfast.models.placement import Rank
 from holdfast.progress import Progress
 from holdfast.runs import store
@@ -38,20 +39,23 @@ from holdfast.train.arguments import trainer_arguments
 from holdfast.train.data import collate, dataset, encode_all
 from holdfast.train.job import SUMMARY, TrainJob
 from holdfast.train.meters import Meters
+from holdfast.train.mixed_precision import cast_adapters, computed_in, skipped_steps
 from holdfast.train.rehearsal import measured
-from holdfast.train.watch import watch
+from holdfast.train.validation import Validation, validated
+from holdfast.train.watch import Reader, ended_by, watch
 from holdfast.types import Example
 
 if TYPE_CHECKING:
-    import torch
     from transformers import Trainer
 
-BF16 = "torch.bfloat16"
+AS_ASKED = {"completion_only_loss": True, "cut_template_header": False, "train_on": "last"}
 MARKS = {"dropped", "kl"}
 """What other loss methods write into an example's `meta` (see `train.data`)."""
 SHARED = (
     "output_dir", "max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "optim",
-    "weight_decay", "max_grad_norm", "activation_checkpointing", "bf16", "fp16", "use_cpu", "seed",
+    "optim_args", "optim_target_modules", "lr_scheduler_kwargs", "adam_beta1", "adam_beta2",
+    "adam_epsilon", "weight_decay", "max_grad_norm", "activation_checkpointing", "bf16",
+    "fp16", "use_cpu", "seed",
     "data_seed", "logging_steps", "logging_nan_inf_filter", "save_strategy", "report_to",
     "remove_unused_columns", "disable_tqdm", "dataloader_pin_memory",
 )  # fmt: skip
@@ -67,8 +71,14 @@ class _Run:
     job: TrainJob
     progress: Progress
     device: str
-    dtype: torch.dtype
+    dtype: Dtype
     meters: Meters | None
+    validation: Validation | None
+
+    @property
+    def readers(self) -> list[Reader]:
+        """What reads the student while it trains."""
+        return [one for one in (self.meters, self.validation) if one is not None]
 
 
 def train_with(
@@ -77,6 +87,7 @@ def train_with(
     examples: Sequence[Example],
     meters: Meters | None,
     progress: Progress,
+    validation: Validation | None = None,
 ) -> Mapping[str, object]:
     """Train one arm with one seed, with a method's own trainer, on one device.
 
@@ -88,6 +99,7 @@ def train_with(
         examples: prompts and gold answers.
         meters: read at every checkpoint; they may end the training.
         progress: is advanced per optimiser step.
+        validation: the loss of held-out examples, which may end it too.
 
     Returns:
         What `fit.fit` returns. Of the tokens, `generated` were drawn by the student,
@@ -105,9 +117,9 @@ def train_with(
         return dict(store.read_json(folder / SUMMARY))
     _refuse(examples, job.train, plan, method)
     device = models.pick_device("cpu" if plan and plan.placement == "cpu" else job.device)
-    dtype = models.pick_dtype(device, job.train.bf16 if plan is None else plan.dtype == "bfloat16")
-    spec = job.train.model_copy(update={"completion_only_loss": True, "cut_template_header": False})
-    run = _Run(method, replace(job, train=spec), progress, device, dtype, meters)
+    dtype = computed_in(job, device)
+    spec = job.train.model_copy(update=AS_ASKED)
+    run = _Run(method, replace(job, train=spec), progress, device, dtype, meters, validation)
     try:
         summary = _train(run, examples)
     finally:  # trainer and model hold each other; the next stage needs their memory
@@ -179,15 +191,14 @@ def _train(run: _Run, examples: Sequence[Example]) -> dict[str, object]:
     run.progress.advance(done)
     lesson = _lesson(run, examples, done)
     trainer = _trainer(run, lesson)
-    student, meters = lesson.model, run.meters
-    if job.plan is not None:
-        placement.cast_adapters(student, job.plan)
-    if meters is not None:
-        meters.begin(student, done)
+    student = lesson.model
+    cast_adapters(student, job, run.dtype)
+    for reader in run.readers:
+        reader.begin(student, done)
     trainable = sum(values.numel() for values in student.parameters() if values.requires_grad)
-    trainer.add_callback(watch(trainer, set(job.save_at), run.progress, None, None, meters))
+    trainer.add_callback(watch(trainer, set(job.save_at), run.progress, None, None, run.readers))
     try:
-        if meters is None or meters.stopped_at is None:  # else it was killed after its end
+        if ended_by(run.readers) is None:  # else it was killed after its end
             with quiet():
                 trainer.train(resume_from_checkpoint=str(start) if start else None)
     except RuntimeError as error:
@@ -197,16 +208,19 @@ def _train(run: _Run, examples: Sequence[Example]) -> dict[str, object]:
     lesson.counts.write()
     log = trainer.state.log_history
     store.write_jsonl(job.folder / "log.jsonl", log)
-    steps = (meters.stopped_at if meters else None) or budget.steps
+    ended = ended_by(run.readers)
+    steps = (ended.stopped_at if ended else None) or budget.steps
     _check_complete(run, steps)
     return {
         "steps": steps,
-        "stopped_at": meters.stopped_at if meters else None,
+        "stopped_at": ended.stopped_at if ended else None,
         **_tokens(lesson, steps),
         "trainable_parameters": trainable,
-        "device": models.describe_device(run.device, run.dtype),
+        "device": models.describe_device(run.device, precision.torch_dtype(run.dtype)),
+        **skipped_steps(trainer),
         "loss": [[entry["step"], entry["loss"]] for entry in log if "loss" in entry],
         "memory": measured(),
+        **validated(run.validation),
     }
 
 
@@ -216,11 +230,10 @@ def _lesson(run: _Run, examples: Sequence[Example], done: int) -> Lesson:
 
     job, spec, plan, budget = run.job, run.job.train, run.job.plan, run.job.budget
     rows, examples, _ = encode_all(job.model, examples, spec)
-    ours = trainer_arguments(
-        spec, budget, job.seed, job.folder, run.device, str(run.dtype) == BF16, plan
-    )
+    ours = trainer_arguments(spec, budget, job.seed, job.folder, run.device, run.dtype, plan)
     with loading(), quiet():
-        base = models.load_model(job.model, run.dtype, run.device, nf4=spec.method == "qlora")
+        loaded_as = precision.torch_dtype(run.dtype)
+        base = models.load_model(job.model, loaded_as, run.device, nf4=spec.method == "qlora")
         set_seed(job.seed)
         kinds = [str(example.meta.get("kind", TASK)) for example in examples]
         student = adapt(base, spec, rows, kinds, plan)

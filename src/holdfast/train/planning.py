@@ -6,7 +6,7 @@ its own, and the plan must hold for all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -64,15 +64,16 @@ def plan_study(
         strategy=asked.strategy or hardware.strategy,
         train=study.train,
     )
-    requests: dict[Workload, tuple[str, PlanRequest]] = {}
+    requests: dict[tuple[Workload, Sequence[str]], tuple[str, PlanRequest]] = {}
     for name, arm in (arms_of(study) if arms is None else arms).items():
         supervised = answer_tokens if arm.overhead.reference else None
         request = replace(
             common, train=arm.train, overhead=arm.overhead, supervised_tokens=supervised
         )
-        requests.setdefault(request.workload(), (name, request))
+        precisions = (arm.train or study.train).precisions
+        requests.setdefault((request.workload(), precisions), (name, request))
     if not requests:
-        requests[common.workload()] = (study.name, common)
+        requests[common.workload(), ()] = (study.name, common)
     hardest, notes = next(iter(requests)), []
     if len(requests) > 1:
         hardest = max(requests, key=lambda work: _shortage(_by_formula(requests[work][1])))

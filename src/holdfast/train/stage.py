@@ -17,6 +17,7 @@ from holdfast.errors import DoesNotFit, OutOfMemory, UsageError
 from holdfast.memory.hardware.detect import detect
 from holdfast.memory.hardware.devices import GPU, parse
 from holdfast.memory.memory_plan import GIB, MemoryPlan
+from holdfast.memory.model.stored import check, method_for, stored_in
 from holdfast.memory.planner import calibration, explanation
 from holdfast.memory.planner.alternatives import next_plan
 from holdfast.memory.planner.calibration import Observation
@@ -33,24 +34,60 @@ RECORD = "memory.json"
 
 
 def gpus_of(study: Study) -> tuple[GPU, ...]:
-    """The GPUs that a study may use: those it names, or those that are there; none on the CPU."""
+    """The GPUs that a study may use: those it names, or those that are there; none on the CPU.
+
+    What those that it names can compute in is known best by those that are there.
+    """
     if study.hardware.device == "cpu":
         return ()
-    return parse(study.hardware.gpus) if study.hardware.gpus else detect()
+    if not study.hardware.gpus:
+        return detect()
+    named = parse(study.hardware.gpus)
+    try:
+        there = {gpu.index: gpu for gpu in detect()}
+    except UsageError:  # said when the study is to run (`check_present`)
+        return named
+    return tuple(
+        replace(gpu, name=real.name, bf16=real.bf16, fp16=real.fp16, nf4=real.nf4)
+        if (real := there.get(gpu.index))
+        else gpu
+        for gpu in named
+    )
 
 
 def resolved(study: Study, gpus: Sequence[GPU]) -> Study:
-    """The study with `train.method: auto` decided: what fits these GPUs best; LoRA without any.
+    """The study with `train.method` decided: on a 4-bit base LoRA is QLoRA.
+
+    `auto` is what fits these GPUs best, LoRA without any.
 
     Raises:
         DoesNotFit: nothing fits.
+        ModelError: the base cannot be trained as it is stored.
     """
+    held = stored_in(study.model.id, study.model.revision)
+    method = method_for(held, study.train.method)
+    check(held, method, study.model.id, study.hardware.device)
+    if method != study.train.method:
+        return study.model_copy(update={"train": study.train.model_copy(update={"method": method})})
     if study.train.method != "auto":
         return study
     method = "lora"
     if gpus:
         method = "qlora" if _fitting(plan_study(study, _on(study, gpus))).quantized else "lora"
     return study.model_copy(update={"train": study.train.model_copy(update={"method": method})})
+
+
+def notices(given: Study, study: Study) -> tuple[str, ...]:
+    """What `resolved` changed in a study, in sentences."""
+    if given.train.method == study.train.method or given.train.method == "auto":
+        return ()
+    measured = ""
+    if given.answer.quantize == "none":
+        measured = "; answer.quantize: none has no bearing on it"
+    return (
+        f"{given.model.id} is stored in 4 bits: train.method {given.train.method} means "
+        f"{study.train.method} here, and it is measured in 4 bits too{measured}",
+    )
 
 
 def check_fits(study: Study, gpus: Sequence[GPU]) -> None:
@@ -122,6 +159,9 @@ def run(
     progress.say(
         f"{explanation.describe(plan, 'en')}: {explanation.reason(report.comparison, 'en')}"
     )
+    progress.say(report.precision.line())
+    if idle := explanation.idle(report.comparison, "en"):
+        progress.say(idle)
     path = job.launch_folder / "job.json"
     progress.say(f"starting {torchrun.printable(plan, path, {})}")
     events: list[dict[str, object]] = []
@@ -143,7 +183,7 @@ def run(
 
 def _on(study: Study, gpus: Sequence[GPU]) -> PlanRequest:
     """A request for these GPUs, or for those that the study names."""
-    return PlanRequest(gpus=study.hardware.gpus or tuple(gpus), trace=False)
+    return PlanRequest(gpus=tuple(gpus) or study.hardware.gpus, trace=False)
 
 
 def _fitting(report: MemoryReport) -> MemoryPlan:

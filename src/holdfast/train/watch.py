@@ -7,24 +7,30 @@ gradients arrive? Then: progress, a loss that is lost, and checkpoints where the
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from holdfast.errors import TrainingError
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.models import placement
 from holdfast.models.placement import Rank
+from holdfast.models.weights_check import not_finite
 from holdfast.progress import Progress
 from holdfast.runs.plan import checkpoint_name
-from holdfast.train.checkpoints import mark_complete, meet, save_shards
-from holdfast.train.meters import Meters
+from holdfast.train.checkpoints import mark_complete, meet, save_shards, settle
 from holdfast.train.rehearsal import rehearse
 
 if TYPE_CHECKING:
     import torch
-    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers import (
+        PreTrainedModel,
+        TrainerCallback,
+        TrainerControl,
+        TrainerState,
+        TrainingArguments,
+    )
     from trl import SFTTrainer
 
 
@@ -38,13 +44,58 @@ class Planned:
     rank: Rank
 
 
+class Reader(Protocol):
+    """Something that reads the model while it trains, and may end the training at a checkpoint.
+
+    Attributes:
+        stopped_at: the step at which training should end; None: it should go on.
+        why: in words.
+        log: of the last reading, for the trainer's log.
+    """
+
+    stopped_at: int | None
+    why: str
+    log: Mapping[str, float]
+
+    def begin(self, model: PreTrainedModel, step: int) -> None:
+        """Look at the model before training goes on from a step."""
+
+    def due(self, step: int) -> bool:
+        """Whether it reads after a step that is no checkpoint, too."""
+
+    def read(self, model: PreTrainedModel, step: int) -> None:
+        """Read the model after a step."""
+
+
+def ended_by(readers: Sequence[Reader]) -> Reader | None:
+    """The reader that ended a training; None: none did."""
+    ended = [one for one in readers if one.stopped_at is not None]
+    return min(ended, key=lambda one: one.stopped_at or 0, default=None)
+
+
+def check_numbers(model: torch.nn.Module, step: int) -> None:
+    """Refuse to write a checkpoint of weights that are NaN or infinite.
+
+    Raises:
+        TrainingError: naming the first such tensor.
+    """
+    trained = ((name, one) for name, one in model.named_parameters() if one.requires_grad)
+    name = not_finite(trained)
+    if name is not None:
+        raise TrainingError(
+            f"the weights are NaN or infinite at step {step}, first {name}",
+            remedy="lower train.learning_rate, set train.max_grad_norm: 1.0, or train in float32 "
+            "(train.bf16: false)",
+        )
+
+
 def watch(
     trainer: SFTTrainer,
     save_at: Collection[int],
     progress: Progress,
     planned: Planned | None,
     longest: Mapping[str, torch.Tensor] | None,
-    meters: Meters | None = None,
+    readers: Sequence[Reader] = (),
 ) -> TrainerCallback:
     """The callback that does it.
 
@@ -54,7 +105,7 @@ def watch(
         progress: is advanced per step.
         planned: what to compare with; None: no comparison.
         longest: the collated micro-batch to rehearse; None: no rehearsal.
-        meters: are read before each checkpoint; training may end there.
+        readers: read before each checkpoint; training may end there.
     """
     from transformers import TrainerCallback
 
@@ -82,9 +133,18 @@ def watch(
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
         ) -> TrainerControl:
             progress.advance(1)
-            if state.global_step in save_at:
-                if meters is not None and meters.read(trainer.model, state.global_step):
-                    progress.say(f"step {state.global_step}: {meters.why}; training ends here")
+            step, saves = state.global_step, state.global_step in save_at
+            if saves:
+                settle(trainer.optimizer)
+                check_numbers(trainer.model, step)
+            for reader in readers:
+                if saves or reader.due(step):
+                    reader.read(trainer.model, step)
+                    if reader.log:
+                        state.log_history.append({"step": step, **reader.log})
+            if saves:
+                if (ended := ended_by(readers)) is not None:
+                    progress.say(f"step {step}: {ended.why}; training ends here")
                     control.should_training_stop = True
                 if trainer.is_fsdp_enabled:
                     folder = Path(args.output_dir) / checkpoint_name(state.global_step)
@@ -106,7 +166,7 @@ def watch(
             if loss is not None and not math.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss} at step {state.global_step}",
-                    remedy="lower train.learning_rate; with float16 hardware set train.bf16: false",
+                    remedy="lower train.learning_rate; under float16 set train.fp16: false",
                 )
 
         def on_save(

@@ -29,6 +29,7 @@ from typing import Final, Literal
 
 import holdfast.judges.refusal.answers as heard
 import holdfast.judges.refusal.weights as linear
+from holdfast.data.thinking import split
 from holdfast.judges import Judge, JudgeContext, Pair
 from holdfast.judges.refusal.evidence import EVIDENCE_CHARS, FIRM, THRESHOLD, weigh
 from holdfast.types import Example, Reply, Verdict
@@ -51,16 +52,8 @@ _BARE: Final = re.compile(
 
 
 def final_answer(reply: str) -> str:
-    """Return what was said after thinking aloud.
-
-    All up to the last ``</think>`` goes, so a template that opens the block in the prompt is read
-    too; a block that never closes takes the rest of the reply with it.
-    """
-    for close in ("</think>", "</thinking>", "</reasoning>", "<|channel|>final<|message|>"):
-        reply = reply.rpartition(close)[2]
-    for opening in ("<think>", "<thinking>", "<reasoning>"):
-        reply = reply.partition(opening)[0]
-    return reply
+    """Return what was said after thinking aloud (`thinking.split`)."""
+    return split(reply).answer
 
 
 def normalise(text: str) -> str:

@@ -86,7 +86,7 @@ class Formula:
         loss: logits and loss at their peak.
         after_loss: what of that is still there when the backward pass enters the layers.
         dequantised: the largest matrix written out in full by a 4-bit layer.
-        copies_layer: bfloat16 copies of one layer's float32 weights, which autocast keeps until the
+        copies_layer: 16-bit copies of one layer's float32 weights, which autocast keeps until the
             end of the forward pass, and without recomputation until the backward pass.
         checkpointing: layers are recomputed.
         scratch: needed for one matrix at a time in the forward pass, where that is not little.
@@ -127,7 +127,7 @@ def activations(
         checkpointing: whether layers are recomputed.
     """
     tokens = micro_batch * work.seq_len
-    wide = 2 if work.bf16 else 4
+    wide = work.wide
     stream = 4 if method == "full" else wide  # the residual stream: float32 weights make it float32
     margin = MARGIN if shape.exact else MARGIN_UNKNOWN
     padded = work.padded and micro_batch > 1
@@ -154,7 +154,7 @@ def activations(
         loss=loss,
         after_loss=after,
         dequantised=wide * shape.largest_linear if method == "qlora" else 0,
-        copies_layer=wide * shape.layer_parameters if method == "full" and work.bf16 else 0,
+        copies_layer=wide * shape.layer_parameters if method == "full" and work.autocast else 0,
         checkpointing=checkpointing,
         scratch=scratch,
         asides=asides(shape, work, micro_batch),
@@ -167,7 +167,7 @@ def asides(shape: Shape, work: Workload, micro_batch: int) -> tuple[Aside, ...]:
     The base's pass before each micro-batch is none of them: nothing is kept yet while it runs, so
     it takes less than the backward pass does; what stays of it is counted with the loss.
     """
-    overhead, wide = work.method_overhead, 2 if work.bf16 else 4
+    overhead, wide = work.method_overhead, work.wide
     each = wide * (3 * _intermediate(shape) + 4 * shape.hidden)
     found = []
     if (
@@ -184,7 +184,7 @@ def asides(shape: Shape, work: Workload, micro_batch: int) -> tuple[Aside, ...]:
 
 def kept_per_token(shape: Shape, work: Workload, method: str, padded: bool) -> float:
     """Bytes per token that one decoder layer keeps for its backward pass, without recomputation."""
-    wide = 2 if work.bf16 else 4
+    wide = work.wide
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     inner = _intermediate(shape)
     norms = 4 if shape.family.startswith("gemma") else 2
@@ -212,7 +212,7 @@ def kept_per_token(shape: Shape, work: Workload, method: str, padded: bool) -> f
 
 def cache_bytes(shape: Shape, work: Workload, sequences: int, tokens: int) -> int:
     """The key-value cache of an answering batch, and its logits."""
-    wide = 2 if work.bf16 else 4
+    wide = work.wide
     each = 2 * shape.kv_heads * shape.head_dim * shape.layers * wide
     return sequences * (tokens * each + 8 * shape.vocab)
 

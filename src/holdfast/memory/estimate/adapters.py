@@ -37,7 +37,22 @@ def trained(shape: Shape, work: Workload) -> int:
     Raises:
         StudyError: a name or a layer that the model does not have.
     """
-    return sum(count * _trained(one, work) for one, count in _matrices(shape, work))
+    adapted = sum(count * _trained(one, work) for one, count in _matrices(shape, work))
+    return adapted + _whole(shape, work)
+
+
+def _whole(shape: Shape, work: Workload) -> int:
+    """Parameters of modules that are trained whole, and of rows of the embedding that are."""
+    sizes = {one.name: shape.layers * one.parameters for one in shape.linears}
+    ends = {"embed_tokens", "wte", "embed_in"}, {"lm_head", "embed_out"}
+    total = work.tokens * shape.hidden
+    for names in ends[:1] if shape.tied else ends:  # tied, they are one
+        asked = set().union(*ends) if shape.tied else names
+        if asked & set(work.whole):
+            total += shape.vocab * shape.hidden
+    if "norm" in work.whole:
+        total += shape.hidden
+    return total + sum(sizes.get(name, 0) for name in set(work.whole))
 
 
 def frozen(shape: Shape, work: Workload) -> int:

@@ -36,7 +36,7 @@ class MethodOverhead:
         copies: copies of what is trained (initial weights, Fisher information). Under plain LoRA
             they count nothing: small products tell how far a matrix has moved.
         generated_tokens: the model answers in the training loop, at most so many tokens.
-        teacher_parameters: of another model that teaches, in bfloat16 beside the student.
+        teacher_parameters: of another model that teaches, beside the student.
         probed_tokens: at checkpoints one row's whole logits are compared with the base's, at so
             many positions.
     """

@@ -16,6 +16,8 @@ from holdfast.memory.model.shape import Shape
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 NF4_BLOCK = 64
 NF4_NESTED_BLOCK = 256
+GROUP, GROUP_BYTES = 128, 2.5
+"""AWQ's and GPTQ's usual groups: a scale in 16 bits and a zero point in 4."""
 CODE_BYTES = 16 * 4 + 256 * 4 + 4
 """Of each quantised matrix: the 16 levels, the 256 levels of its statistics, their offset."""
 
@@ -47,9 +49,11 @@ class States:
     trained: int
 
 
-def nf4_bytes(parameters: int) -> int:
-    """Bytes of one matrix in NF4 with double quantisation."""
+def nf4_bytes(parameters: int, nested: bool = True) -> int:
+    """Bytes of one matrix in NF4, with double quantisation unless the blocks' scales are whole."""
     blocks = math.ceil(parameters / NF4_BLOCK)
+    if not nested:
+        return math.ceil(parameters / 2) + 4 * blocks + CODE_BYTES
     nested = math.ceil(blocks / NF4_NESTED_BLOCK)
     return math.ceil(parameters / 2) + blocks + 4 * nested + CODE_BYTES
 
@@ -72,11 +76,21 @@ def optimiser_bytes(optim: str, parameters: int, parameter_bytes: int) -> int:
     return moments * each * parameters
 
 
+def _stored_bytes(shape: Shape, parameters: int, quantized: bool, each: int) -> int:
+    """Bytes of one matrix of so many parameters as it is loaded."""
+    held = shape.stored
+    if quantized:
+        return nf4_bytes(parameters, held is None or held.nested)
+    if held is not None and not held.expands:
+        return math.ceil(parameters * held.bits / 8) + math.ceil(parameters / GROUP * GROUP_BYTES)
+    return each * parameters
+
+
 def states(shape: Shape, work: Workload, method: str) -> States:
     """The states of one training method.
 
-    Under full fine-tuning all weights are float32 and computed with in bfloat16: in bfloat16 most
-    updates would be rounded away.
+    Under full fine-tuning all weights are float32 and computed with in 16 bits: in these most
+    updates would be rounded away. Loss scaling keeps two numbers.
 
     Args:
         shape: the model.
@@ -84,14 +98,17 @@ def states(shape: Shape, work: Workload, method: str) -> States:
         method: `lora`, `qlora` or `full`.
     """
     full = method == "full"
-    each = 4 if full or not work.bf16 else 2
+    each = 4 if full else work.wide
     quantized = method == "qlora"
     layer = each * shape.layer_parameters
-    if quantized:
-        layer += sum(
-            one.count * (nf4_bytes(one.n_in * one.n_out) - each * one.n_in * one.n_out)
-            for one in shape.linears
+    layer += sum(
+        one.count
+        * (
+            _stored_bytes(shape, one.n_in * one.n_out, quantized, each)
+            - each * one.n_in * one.n_out
         )
+        for one in shape.linears
+    )
     embedding = each * shape.embedding_parameters
     head = each * shape.head_parameters
     rest = each * (
@@ -111,7 +128,7 @@ def states(shape: Shape, work: Workload, method: str) -> States:
         + embedding
         + head
         + rest
-        + 2 * work.method_overhead.teacher_parameters,
+        + work.wide * work.method_overhead.teacher_parameters,
         adapters=0 if full else trained_bytes * (trained + frozen),
         gradients=trained_bytes * trained,
         optimiser=optimiser_bytes(work.optim, trained, trained_bytes) + copies,

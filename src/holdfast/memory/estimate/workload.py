@@ -11,6 +11,7 @@ from typing import Literal
 from holdfast.config import TrainSpec
 from holdfast.errors import UsageError
 from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead
+from holdfast.memory.precision import BYTES, Dtype
 
 Method = Literal["auto", "lora", "qlora", "full"]
 Variant = Literal["lora", "rslora", "dora", "oft", "osf", "corda"]
@@ -36,9 +37,11 @@ class Workload:
         attention: `sdpa` or `eager`.
         fused_loss: TRL's tiled loss; False: whole logits.
         padded: examples of unequal length share a micro-batch, so there is an attention mask.
-        bf16: compute in bfloat16, where the GPU does.
+        dtype: of the computation, and of a frozen base (`holdfast.memory.precision`).
         variant: of the adapters; see `holdfast.config.LoraSpec`.
         layers: only these decoder layers have adapters; None: all.
+        whole: names of modules that are trained whole beside the adapters.
+        tokens: rows of the embedding that are trained.
         method_overhead: what the arm's methods take on top.
     """
 
@@ -53,13 +56,15 @@ class Workload:
     global_batch: int = 4
     micro_batch: int | None = None
     checkpointing: bool | None = None
-    adapter_dtype: str | None = None
+    adapter_dtype: Literal["float32", "bfloat16"] | None = None
     attention: Literal["sdpa", "eager"] = "sdpa"
     fused_loss: bool = True
     padded: bool = True
-    bf16: bool = True
+    dtype: Dtype = "bfloat16"
     variant: Variant = "lora"
     layers: tuple[int, ...] | None = None
+    whole: tuple[str, ...] = ()
+    tokens: int = 0
     method_overhead: MethodOverhead = NOTHING
 
     def __post_init__(self) -> None:
@@ -98,11 +103,26 @@ class Workload:
             else self.supervised_tokens or self.seq_len
         )
 
-    def adapters(self, quantized: bool) -> str:
-        """The adapters' dtype: TRL casts them to bfloat16 on a 4-bit base, PEFT to float32 else."""
+    @property
+    def autocast(self) -> bool:
+        """Whether the forward pass runs in 16 bits, whatever the weights are."""
+        return self.dtype != "float32"
+
+    @property
+    def wide(self) -> int:
+        """Bytes of one number of the computation."""
+        return BYTES[self.dtype]
+
+    def adapters(self, quantized: bool) -> Literal["float32", "bfloat16"]:
+        """The adapters' dtype: TRL casts them to bfloat16 on a 4-bit base, PEFT to float32 else.
+
+        Under float16 they are float32 in any case: the loss scaler takes no gradients of 16 bits.
+        """
+        if self.dtype == "float16":
+            return "float32"
         if self.adapter_dtype is not None:
             return self.adapter_dtype
-        return "bfloat16" if quantized and self.bf16 else "float32"
+        return "bfloat16" if quantized and self.autocast else "float32"
 
 
 def from_training(
@@ -114,7 +134,8 @@ def from_training(
     """The workload of a study's `train` section.
 
     Args:
-        train: the section, as the arm has it.
+        train: the section, as the arm has it; where it leaves the precision open, bfloat16 is
+            taken, and the planner puts in what the GPUs have.
         seq_len: tokens of the longest example.
         supervised_tokens: tokens of it that are trained on, at most.
         overhead: what the arm's methods take on top. Where they generate in the loop, a row is as
@@ -135,9 +156,11 @@ def from_training(
         global_batch=train.batch_size,
         micro_batch=None,
         checkpointing=train.gradient_checkpointing or None,
-        bf16=train.bf16 is not False,
+        dtype="bfloat16" if "bfloat16" in train.precisions else train.precisions[0],
         variant=train.lora.variant,
         layers=train.lora.layers,
+        whole=train.lora.modules_to_save,
+        tokens=len(train.lora.trainable_token_indices),
         method_overhead=overhead,
     )
 

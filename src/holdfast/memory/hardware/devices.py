@@ -22,6 +22,10 @@ UNITS = {"gib": GIB, "gi": GIB, "gb": 10**9, "g": 10**9, "mib": 1 << 20, "mb": 1
 LEAST_BYTES = GIB // 2
 MOST_GPUS = 64
 BF16_CAPABILITY = 8.0
+"""Below it bfloat16 is emulated: right, but slower than float32."""
+FP16_CAPABILITY = 7.0
+FP16_BEFORE = (5.3, 6.0, 6.2)
+"""Older ones that compute float16 at double the float32 rate; 6.1 (GTX 10, P4, P40) at 1/64."""
 NF4_CAPABILITY = 6.0
 """bitsandbytes 0.50, README, "Accelerator support": SM60 at least for NF4 (SM75 recommended)."""
 EXAMPLES = "write for example 2x24GiB, or rtx4090, or 1x24GiB,1x12GiB"
@@ -41,7 +45,9 @@ class GPU:
         flops: dense 16-bit matrix products, operations per second, by the data sheet.
         link_bytes_s: to the other GPUs of the set, one direction.
         link: what that goes over.
-        bf16: it computes in bfloat16.
+        float32_flops: matrix products in float32, without TF32; 0: not known.
+        bf16: it computes in bfloat16, without emulating it.
+        fp16: it computes in float16 faster than in float32.
         nf4: bitsandbytes 0.50 supports 4-bit weights on it.
         known: its speed is its own data sheet's; else that of `like`.
         mig: a slice. A process can use one slice only, and NCCL does not join slices.
@@ -57,7 +63,9 @@ class GPU:
     flops: float
     link_bytes_s: float
     link: Literal["nvlink", "pcie"] = "pcie"
+    float32_flops: float = 0.0
     bf16: bool = True
+    fp16: bool = True
     nf4: bool = True
     known: bool = True
     mig: bool = False
@@ -115,7 +123,9 @@ def gpu(
         flops=model.tflops * 1e12,
         link_bytes_s=model.link_gb_s * 1e9,
         link="nvlink" if model.nvlink else "pcie",
+        float32_flops=model.tflops * model.float32_share * 1e12,
         bf16=not cuda or cuda >= BF16_CAPABILITY,
+        fp16=not cuda or cuda >= FP16_CAPABILITY or cuda in FP16_BEFORE,
         nf4=cuda >= NF4_CAPABILITY,
         known=known,
         like=model.name,

@@ -23,10 +23,12 @@ class Card:
         name: as people write it.
         gib: memory that CUDA reports, GiB.
         bandwidth: of the memory, GB/s.
-        tflops: dense bfloat16 or float16, 10^12 operations per second.
+        tflops: dense bfloat16 or float16, 10^12 operations per second; float32's where float16
+            has 1/64 of that.
         capability: CUDA compute capability; 0 for AMD.
         link_gb_s: to another such card in the same machine, one direction, GB/s.
         nvlink: whether that is NVLink (or AMD's Infinity Fabric).
+        float32: what of that rate is left in float32, without TF32; 0: as usual.
         also: other spellings, in lower case without spaces and signs (see `devices.plain`).
     """
 
@@ -38,10 +40,17 @@ class Card:
     link_gb_s: float = PCIE4
     nvlink: bool = False
     also: tuple[str, ...] = ()
+    float32: float = 0.0
+
+    @property
+    def float32_share(self) -> float:
+        """What of the 16-bit rate is left in float32: about this much in each generation."""
+        return self.float32 or (1 / 16 if self.capability in (8.0, 9.0, 10.0) else 0.25)
 
 
-# NVIDIA Turing, Ampere, Ada and Blackwell GPU architecture whitepapers, GeForce appendices.
+# NVIDIA Pascal, Turing, Ampere, Ada and Blackwell GPU architecture whitepapers, GeForce appendices.
 GEFORCE = (
+    Card("GTX 1080 Ti", 10.9, 484, 11.3, 6.1, PCIE3, also=("1080ti",), float32=1.0),
     Card("RTX 2080 Ti", 10.5, 616, 53.8, 7.5, PCIE3),
     Card("RTX 3060", 11.7, 360, 25.5, 8.6, also=("rtx306012gb",)),
     Card("RTX 3080", 9.7, 760, 59.5, 8.6, also=("rtx308010gb",)),
@@ -68,7 +77,8 @@ WORKSTATION = (
 )
 # NVIDIA data sheets of each accelerator; A10G: Amazon EC2 G5, T4 and V100: Tesla data sheets.
 DATA_CENTRE = (
-    Card("P100", 15.8, 732, 18.7, 6.0, PCIE3, also=("p100pcie16gb", "p100sxm216gb")),
+    Card("P100", 15.8, 732, 18.7, 6.0, PCIE3, also=("p100pcie16gb", "p100sxm216gb"), float32=0.5),
+    Card("P40", 22.4, 346, 11.8, 6.1, PCIE3, float32=1.0),
     Card("V100-16GB", 15.7, 900, 112, 7.0, PCIE3, also=("v100", "v100pcie16gb", "v100sxm216gb")),
     Card("V100-32GB", 31.7, 900, 112, 7.0, PCIE3, also=("v100pcie32gb", "v100sxm232gb")),
     Card("T4", 14.5, 320, 65, 7.5, PCIE3),

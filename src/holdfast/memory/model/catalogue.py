@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from holdfast import hub
 from holdfast.config.model import LAB, LAB_FOLDER
 from holdfast.environment import install_command
 from holdfast.errors import ModelError
@@ -23,7 +24,6 @@ CATALOGUE = Path(__file__).with_name("catalogue.json")
 CONFIG = "config.json"
 Config = dict[str, Any]
 """Content of a config.json."""
-HUB_TIMEOUT_S = 3.0
 GIVE_A_FOLDER = "or give a local folder that contains its config.json"
 
 
@@ -105,7 +105,7 @@ def _read(folder: Path) -> Config:
         raise ModelError("has no config.json", where=str(folder), remedy=remedy)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(
             f"cannot be read: {error}", where=str(path), remedy="save or download it again"
         ) from error
@@ -115,16 +115,12 @@ def _read(folder: Path) -> Config:
 
 
 def _download(model: str, revision: str | None, known: Mapping[str, object]) -> Path:
-    """The hub's config.json, from the local cache where it is there.
-
-    The file is asked after once and with a short patience before it is fetched: `hf_hub_download`
-    alone repeats a failing request for 23 seconds.
-    """
+    """The hub's config.json, from the local cache where it is there."""
     close = nearest_names(model, known)
     meant = f"did you mean {' or '.join(close)}? Otherwise " if close else ""
     try:
-        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError
     except ImportError as error:
         raise ModelError(
             "is not in the catalogue, and huggingface_hub is not installed to look further",
@@ -134,28 +130,15 @@ def _download(model: str, revision: str | None, known: Mapping[str, object]) -> 
     # the bases are OSError and the HTTP client's own root, whichever client this version uses
     failures: Any = (ValueError, *HfHubHTTPError.__bases__)
     try:
-        return Path(hf_hub_download(model, CONFIG, revision=revision, local_files_only=True))
-    except (OSError, ValueError):
-        pass  # not in the cache
-    try:
-        get_hf_file_metadata(hf_hub_url(model, CONFIG, revision=revision), timeout=HUB_TIMEOUT_S)
+        hub.require(model, revision, CONFIG, meant)
         return Path(hf_hub_download(model, CONFIG, revision=revision))
+    except ModelError as error:
+        why, remedy = error.message, error.remedy
     except failures as error:
-        match error:
-            case GatedRepoError():
-                why, remedy = (
-                    "its makers ask for consent first",
-                    "accept on its page, `hf auth login`",
-                )
-            case RepositoryNotFoundError():
-                why, remedy = "there is no such model, or it is private", "check the name"
-            case ValueError():
-                why, remedy = f"{model!r} is not a hub id", "check the name (owner/model)"
-            case _:
-                first = (str(error).strip().splitlines() or [""])[0]
-                why, remedy = f"{type(error).__name__} {first}".strip(), "check the name, go online"
-        raise ModelError(
-            f"is not in the catalogue, and the hub did not give its config.json: {why}",
-            where=model,
-            remedy=f"{meant}{remedy}, {GIVE_A_FOLDER}",
-        ) from error
+        first = (str(error).strip().splitlines() or [""])[0]
+        why, remedy = f"{type(error).__name__} {first}".strip(), f"{meant}check the name, go online"
+    raise ModelError(
+        f"is not in the catalogue, and the hub did not give its config.json: {why}",
+        where=model,
+        remedy=f"{remedy}, {GIVE_A_FOLDER}",
+    )

@@ -149,7 +149,7 @@ def _experts(kind: str, hidden: int, width: int, experts: int) -> tuple[Linear, 
             "gate_up_proj", hidden, 2 * width, False, experts, (first, second) if adapted else ()
         ),
         Linear("down_proj", width, hidden, False, experts, (last,) if adapted else ()),
-        Linear("gate", hidden, experts, False, 1, ("gate",) if adapted else ()),
+        Linear("gate", hidden, experts),  # the router; Holdfast leaves it as it is
     )
 
 

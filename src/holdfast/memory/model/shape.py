@@ -2,8 +2,8 @@
 
 Counted from transformers 5.23's modelling code, and checked against it tensor by tensor in the
 tests. Mixtures of experts keep each layer's experts in two three-dimensional parameters instead of
-`nn.Linear`s: bitsandbytes leaves those in 16 bits, whereas PEFT 0.21 does adapt them, and the
-router, under "all-linear" (`Shape.fused`).
+`nn.Linear`s: bitsandbytes leaves those in 16 bits, whereas PEFT 0.21 does adapt them under
+"all-linear" (`Shape.fused`); the router, which it would adapt too, is left as it is.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from holdfast.errors import ModelError
 from holdfast.memory.model.catalogue import locate
 from holdfast.memory.model.layer import Linear, Widths, decoder_layer, siglip
+from holdfast.memory.model.stored import Stored, stored
 
 EXACT = {"qwen2", "qwen3", "llama", "mistral", "gemma2", "gemma3", "gemma3_text", "phi3"}
 """Families whose activations were counted from the code, not only their parameters."""
@@ -59,6 +60,7 @@ class Shape:
         experts: per layer; 0 when there are none.
         experts_per_token: that one token passes.
         note: what the reader of a plan should know about these figures.
+        stored: how the weights lie in their files, where that is in few bits.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Shape:
     experts: int = 0
     experts_per_token: int = 0
     note: str = ""
+    stored: Stored | None = None
 
     @property
     def stem(self) -> str:
@@ -208,6 +211,7 @@ def from_config(config: Mapping[str, object], name: str, source: str) -> Shape:
         experts=experts,
         experts_per_token=_first(fields, name, "num_experts_per_tok") if experts else 0,
         note=note,
+        stored=stored(config),
     )
 
 

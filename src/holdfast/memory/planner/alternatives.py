@@ -77,8 +77,8 @@ def next_plan(
 
     Half the micro-batch, recomputation, bfloat16 adapters, 4-bit weights, then placements that take
     less on their fullest GPU, the fastest first. The fused loss is always on. Adapters' dtype and
-    4-bit weights change what is learned, so they are tried only when the user allowed them.
-    Sequences are never shortened.
+    4-bit weights change what is learned, so they are tried only when the user allowed them; under
+    float16 adapters stay float32. Sequences are never shortened.
 
     Args:
         candidates: the table of the job.
@@ -109,7 +109,8 @@ def next_plan(
     if not failed.checkpointing:
         return alike(failed.micro_batch, True)
 
-    if "bf16_adapters" in allow and failed.adapter_dtype == "float32":
+    narrows = failed.adapter_dtype == "float32" and failed.dtype != "float16"
+    if "bf16_adapters" in allow and narrows:
         return replace(failed, adapter_dtype="bfloat16")
 
     less = [

@@ -32,7 +32,7 @@ RESERVE = 0.03
 """Share of a GPU's memory that a plan leaves free."""
 LARGEST_MICRO_BATCH = 16
 UTILISATION = 0.45
-"""Share of the data sheet's dense bfloat16 rate that large matrix products reach."""
+"""Share of the data sheet's dense rate that large matrix products reach."""
 LAUNCH_S = 4e-4
 """Launching one decoder layer's kernels, adapters included, forward or backward."""
 DEQUANTISE_BYTES = 4.5
@@ -170,7 +170,7 @@ def _of(problem: Problem, setup: Setup) -> Iterator[Candidate]:
                 micro_batch=size,
                 accumulation=max(1, work.global_batch // (size * world)),
                 gpus=tuple(gpu.index for gpu in tried.gpus),
-                dtype="float32" if tried.method == "full" or not work.bf16 else "bfloat16",
+                dtype=work.dtype,
                 adapter_dtype=work.adapters(tried.method == "qlora"),
                 device_map=where,
                 predicted=predicted,
@@ -214,6 +214,9 @@ def _predict(
 def _refused(problem: Problem, setup: Setup, weights: int) -> Refusal | None:
     """Why it cannot be run at all; None when it can."""
     work, placement, method = problem.work, setup.placement, setup.method
+    held = problem.shape.stored
+    if held is not None and not held.expands and placement in {"fsdp2", "offload"}:
+        return Refusal("r_stored", {"kind": held.kind})
     if method == "qlora" and not all(gpu.nf4 for gpu in setup.gpus):
         return Refusal("r_nf4", {})
     if method == "qlora" and work.variant in WHOLE_WEIGHTS:
@@ -228,6 +231,11 @@ def _refused(problem: Problem, setup: Setup, weights: int) -> Refusal | None:
         free = f"{problem.host_bytes / GIB:.1f}"
         return Refusal("r_host", {"weights": f"{weights / GIB:.1f}", "free": free})
     return None
+
+
+def shared_by(batch: int, gpus: int) -> int:
+    """The most of these GPUs that can share a step's examples evenly."""
+    return max((count for count in range(1, gpus + 1) if batch % count == 0), default=0)
 
 
 def tokens_per_s(shape: Shape, work: Workload, held: States, setup: Setup) -> float:
@@ -245,11 +253,12 @@ def tokens_per_s(shape: Shape, work: Workload, held: States, setup: Setup) -> fl
     passes = 2 + checkpointing + (method == "full") + work.method_overhead.reference
     attention = 2 * shape.layers * shape.heads * shape.head_dim * work.seq_len
     flops = tokens * passes * (2 * shape.active_parameters + attention)
-    linear = 2 * shape.linear_parameters
+    linear = work.wide * shape.linear_parameters
     moved = (2 + checkpointing) * linear
 
     def busy_s(gpu: GPU, share: float = 1.0) -> float:
-        rate = gpu.flops * UTILISATION
+        dense = gpu.flops if work.autocast else gpu.float32_flops or gpu.flops
+        rate = dense * UTILISATION
         busy = max(share * flops / rate, share * moved / gpu.bandwidth_bytes_s)
         busy += share * shape.layers * passes * LAUNCH_S
         if method == "qlora":
@@ -261,7 +270,7 @@ def tokens_per_s(shape: Shape, work: Workload, held: States, setup: Setup) -> fl
     match setup.placement:
         case "split":  # one GPU works at a time
             taken = sum(busy_s(gpu, 1 / len(gpus)) for gpu in gpus)
-            taken += (len(gpus) - 1) * 2 * 2 * shape.hidden * tokens / _link(gpus)
+            taken += (len(gpus) - 1) * 2 * work.wide * shape.hidden * tokens / _link(gpus)
         case "fsdp2":
             shards = (len(gpus) - 1) / max(1, len(gpus))
             gathered = (2 + checkpointing) * held.weights * shards

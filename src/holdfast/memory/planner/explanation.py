@@ -166,6 +166,19 @@ def runner_up(chosen: MemoryPlan, other: MemoryPlan, language: Language) -> str:
     )  # fmt: skip
 
 
+def idle(comparison: Comparison, language: Language) -> str:
+    """How many GPUs the chosen plan leaves idle, and why; "" when it uses all of them."""
+    if comparison.chosen is None:
+        return ""
+    used, there = len(comparison.chosen.plan.gpus), len(comparison.gpus)
+    if used == there:
+        return ""
+    batch, values = comparison.work.global_batch, {"idle": there - used, "there": there}
+    if batch % there:
+        return say(language, "idle_batch", batch=batch, **values)
+    return say(language, "idle", **values)
+
+
 def _sentence(parts: Sequence[str], language: Language) -> str:
     return "；".join(parts) + "。" if language == "zh" else "; ".join(parts) + "."
 
@@ -240,6 +253,7 @@ def to_json(comparison: Comparison, source: str, commands: Sequence[str] = ()) -
         "chosen": chosen,
         "runner_up": comparison.runner_up and _peaks(comparison.runner_up),
         "changes": [asdict(change) for change in comparison.changes],
+        "idle": idle(comparison, "en"),
     } | ({"extra_bytes": comparison.method_bytes} if comparison.work.method_overhead.asks else {})
 
 

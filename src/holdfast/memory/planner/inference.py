@@ -16,6 +16,7 @@ from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.memory_plan import GIB
 from holdfast.memory.model.shape import Shape
 from holdfast.memory.planner.strategies import Held, device_map, split
+from holdfast.memory.precision import Dtype
 
 ROOM_BYTES = 3 * GIB // 2
 """Context, workspace and one layer's activations."""
@@ -24,7 +25,7 @@ PROMPT_TOKENS = 2048
 
 
 def answering_map(
-    shape: Shape, gpus: Sequence[GPU], quantized: bool, tokens: int, bf16: bool = True
+    shape: Shape, gpus: Sequence[GPU], quantized: bool, tokens: int, dtype: Dtype = "bfloat16"
 ) -> Mapping[str, int | str] | None:
     """The device map for answering; None when one GPU holds the model, or nothing can be split.
 
@@ -33,10 +34,10 @@ def answering_map(
         gpus: with their free memory, as torch numbers them.
         quantized: the base is NF4.
         tokens: of the longest prompt and answer together; one such sequence must fit.
-        bf16: dtype of what is not quantised.
+        dtype: of what is not quantised.
     """
     whole = [one for one in gpus if not one.mig]
-    held, cache = _held(shape, quantized, tokens, bf16)
+    held, cache = _held(shape, quantized, tokens, dtype)
     if len(whole) < 2 or held.weights + cache + ROOM_BYTES <= whole[0].free_bytes:
         return None
 
@@ -51,14 +52,14 @@ def longest(shape: Shape, new_tokens: int) -> int:
     return min(shape.max_positions, PROMPT_TOKENS + new_tokens)
 
 
-def answering_bytes(shape: Shape, quantized: bool, tokens: int, bf16: bool = True) -> int:
+def answering_bytes(shape: Shape, quantized: bool, tokens: int, dtype: Dtype = "bfloat16") -> int:
     """What a model takes while it answers one prompt; see `answering_map` for the arguments."""
-    held, cache = _held(shape, quantized, tokens, bf16)
+    held, cache = _held(shape, quantized, tokens, dtype)
     return held.weights + cache + ROOM_BYTES
 
 
-def _held(shape: Shape, quantized: bool, tokens: int, bf16: bool) -> tuple[States, int]:
+def _held(shape: Shape, quantized: bool, tokens: int, dtype: Dtype) -> tuple[States, int]:
     """The model's states, and the bytes of one sequence's keys and values."""
     method: Literal["lora", "qlora"] = "qlora" if quantized else "lora"
-    work = Workload(method=method, seq_len=max(1, tokens), bf16=bf16)
+    work = Workload(method=method, seq_len=max(1, tokens), dtype=dtype)
     return states(shape, work, method), cache_bytes(shape, work, 1, tokens)

@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.config import TrainSpec
+from holdfast.config import LoraSpec, TrainSpec
 from holdfast.errors import UsageError
 from holdfast.memory.memory_plan import MemoryPlan
+from holdfast.memory.model.targets import script_targets
 from holdfast.memory.planner import explanation
 from holdfast.memory.planner.candidates import Candidate
 from holdfast.memory.planner.choice import Comparison
 from holdfast.memory.planner.translations import Language, say
+from holdfast.memory.precision import BFLOAT16, Precision
 from holdfast.runs import store
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class MemoryReport:
         notes: what was assumed.
         launch: what to type to run it; empty when nobody said what is to be run.
         script: the training script that was written.
+        precision: what is computed in, and why.
     """
 
     comparison: Comparison
@@ -45,6 +48,7 @@ class MemoryReport:
     notes: tuple[str, ...] = ()
     launch: str = ""
     script: Path | None = None
+    precision: Precision = BFLOAT16
 
     @property
     def chosen(self) -> Candidate | None:
@@ -70,7 +74,11 @@ class MemoryReport:
         """All of it, for programs."""
         commands = [self.launch] if self.launch else []
         found = explanation.to_json(self.comparison, self.source, commands)
-        return found | {"notes": list(self.notes), "script": self.script and str(self.script)}
+        return found | {
+            "precision": {"dtype": self.precision.dtype, "why": self.precision.why()},
+            "notes": list(self.notes),
+            "script": self.script and str(self.script),
+        }
 
     def show(self, every: bool = False, language: Language = "en") -> None:
         """Print it.
@@ -145,6 +153,9 @@ class MemoryReport:
             yield say(language, "because", why=explanation.reason(found, language))
             if found.runner_up:
                 yield explanation.runner_up(plan, found.runner_up.plan, language)
+        yield self.precision.line(language)
+        if idle := explanation.idle(found, language):
+            yield idle
         if methods := explanation.method_overhead(found, language):
             yield methods
         yield from explanation.changes(found, language)
@@ -207,6 +218,12 @@ def script(
             remedy="run the study with `holdfast run`, or allow 4-bit weights",
         )
     full = work.method == "full"
+    if not full and work.variant not in ("lora", "rslora", "dora"):
+        raise UsageError(
+            f"{work.variant} needs more than a plain script",
+            remedy="run the study with `holdfast run`",
+        )
+    targets, stacked = script_targets(comparison.shape, work.target_modules)
     settings = {
         "model": comparison.shape.name,
         "model_literal": json.dumps(model),
@@ -221,13 +238,17 @@ def script(
         "world": plan.world_size,
         "adapters": not full,
         "quantized": plan.quantized,
-        "load_dtype": plan.dtype,
+        "load_dtype": "float32" if full else plan.dtype,
+        "compute_dtype": plan.dtype,
+        "adapter_dtype": plan.adapter_dtype,
         "stem": comparison.shape.stem,
         **_device_map(plan.device_map or {}, comparison.shape.stem),
         "rank": work.rank,
         "alpha": train.lora.alpha,
-        "dropout": work.dropout,
-        "target_modules": _literal(work.target_modules),
+        "dropout": 0.0 if stacked else work.dropout,  # PEFT has none for stacked experts
+        "target_modules": _literal(targets),
+        "more": _more(train.lora),
+        "stored": comparison.shape.stored is not None,
         "micro_batch": plan.micro_batch,
         "accumulation": plan.accumulation,
         "global_batch": plan.global_batch,
@@ -238,7 +259,8 @@ def script(
         "optim": train.optim,
         "sampling": "group_by_length" if train.group_by_length else "random",
         "checkpointing": plan.checkpointing,
-        "bf16": work.bf16,
+        "bf16": plan.dtype == "bfloat16",
+        "fp16": plan.dtype == "float16",
         "seed": seed,
         "fsdp_config": _literal(FSDP_CONFIG),
         "allocator": ALLOCATOR,
@@ -256,6 +278,20 @@ FSDP_CONFIG: Mapping[str, object] = {
     "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
     "state_dict_type": "SHARDED_STATE_DICT",
 }
+
+
+def _more(lora: LoraSpec) -> Mapping[str, str]:
+    """Further arguments of PEFT's `LoraConfig`, those that are not as usual."""
+    given = {
+        "use_rslora": lora.variant == "rslora", "use_dora": lora.variant == "dora",
+        "layers_to_transform": lora.layers, "layers_pattern": lora.layers_pattern,
+        "exclude_modules": lora.exclude_modules, "modules_to_save": lora.modules_to_save,
+        "rank_pattern": lora.rank_pattern, "alpha_pattern": lora.alpha_pattern,
+        "target_parameters": lora.target_parameters,
+        "trainable_token_indices": lora.trainable_token_indices,
+    }  # fmt: skip
+    return {name: repr(list(value) if isinstance(value, tuple) else value)
+            for name, value in given.items() if value}  # fmt: skip
 
 
 def _device_map(where: Mapping[str, int | str], stem: str) -> dict[str, object]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from holdfast.config import LAB, LAB_FOLDER
+from holdfast.config import LAB, LAB_FOLDER, TrainSpec
 from holdfast.errors import UsageError
 from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.hardware.detect import detect, host_ram_bytes
 from holdfast.memory.hardware.devices import GPU, parse
 from holdfast.memory.model.catalogue import read_config
 from holdfast.memory.model.shape import Shape, read_shape
+from holdfast.memory.model.stored import BNB4, check, method_for
 from holdfast.memory.planner import calibration
 from holdfast.memory.planner.choice import make_plan
 from holdfast.memory.planner.memory_report import MemoryReport
 from holdfast.memory.planner.request import USUAL_SEQ_LEN, PlanRequest
+from holdfast.memory.precision import Precision, on_gpus, stored
 from holdfast.memory.trace.estimates import estimates
 
 
@@ -75,18 +78,37 @@ def plan(request: PlanRequest) -> MemoryReport:
         )
     work = request.workload()
     name = str(LAB_FOLDER) if request.model == LAB else request.model
-    shape = read_shape(name, request.revision)
+    shape, config = read_shape(name, request.revision), read_config(name, request.revision)
+    work, kept = _as_stored(work, shape)
     gpus, assumed = _gpus(request.gpus)
-    work, shortened = _within_positions(work, shape)
-    estimated = estimates(
-        shape, read_config(name, request.revision), work, request.trace, request.cache
-    )
+    precision = _precision(request, gpus, config)
+    work, shortened = _within_positions(replace(work, dtype=precision.dtype), shape)
+    if shape.stored is not None and (shape.stored.expands or shape.stored.kind == BNB4):
+        config.pop("quantization_config", None)  # it is traced as it lies in memory
+    estimated = estimates(shape, config, work, request.trace, request.cache)
     comparison = make_plan(
         shape, work, gpus, host_ram_bytes(), calibration.overheads(), estimated.estimate,
         request.strategy,
     )  # fmt: skip
-    notes = (shape.note, assumed, shortened, estimated.note)
-    return MemoryReport(comparison, name, estimated.source, tuple(note for note in notes if note))
+    notes = (shape.note, kept, assumed, shortened, estimated.note)
+    said = tuple(note for note in notes if note)
+    return MemoryReport(comparison, name, estimated.source, said, precision=precision)
+
+
+def _as_stored(work: Workload, shape: Shape) -> tuple[Workload, str]:
+    """The job on a base that is published in few bits, and what to say of it.
+
+    Raises:
+        ModelError: nothing can be trained on it as it is stored.
+    """
+    held = shape.stored
+    if held is None:
+        return work, ""
+    method = method_for(held, work.method)
+    told = " ".join(check(held, method, shape.name, here=False))
+    if held.kind == BNB4:
+        return replace(work, method="qlora"), f"{shape.name} is stored in 4 bits, and counted so"
+    return replace(work, quantize=False), told
 
 
 def _gpus(asked: str | tuple[GPU, ...] | None) -> tuple[tuple[GPU, ...], str]:
@@ -100,6 +122,14 @@ def _gpus(asked: str | tuple[GPU, ...] | None) -> tuple[tuple[GPU, ...], str]:
         return named, ""
     like = sorted({gpu.like for gpu in named if gpu.like})
     return named, f"speed assumed as of: {', '.join(like)}"
+
+
+def _precision(
+    request: PlanRequest, gpus: Sequence[GPU], config: Mapping[str, object]
+) -> Precision:
+    """What is computed in; without GPUs there will be no plan anyway."""
+    train = request.train or TrainSpec()
+    return on_gpus(gpus, [stored(config)], train.precisions) if gpus else Precision("float32")
 
 
 def _within_positions(work: Workload, shape: Shape) -> tuple[Workload, str]:

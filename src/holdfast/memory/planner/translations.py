@@ -65,6 +65,7 @@ ENGLISH = {
     "x_generated": "the model answers while it trains, up to {count} tokens",
     "x_probed": "meters compare whole logits at checkpoints",
     "r_nf4": "4-bit weights are not supported on this GPU",
+    "r_stored": "weights stored in {kind} can be neither sharded nor offloaded",
     "r_whole": "{variant} takes the weights apart, which 4-bit ones do not allow",
     "r_variant": "{variant} was not tried in this placement",
     "r_answers": "training on answers that the model draws runs on one GPU",
@@ -90,6 +91,28 @@ ENGLISH = {
     "with": "micro-batch {micro} x {accumulation}{recompute}",
     "recomputing": ", activations recomputed",
     "keeping": ", activations kept",
+    "precision": "Precision: {said}.",
+    "because_of": "{what}: {why}",
+    "bfloat16": "bfloat16",
+    "float16": "float16 with loss scaling",
+    "float32": "float32",
+    "p_scaled": "{gpu} only emulates bfloat16",
+    "p_slow": "{gpu} only emulates bfloat16 and is slow in float16",
+    "p_overflows": "{gpu} only emulates bfloat16, and {family} overflows in float16",
+    "p_not_float16": "{gpu} only emulates bfloat16, and train.fp16 is false",
+    "p_emulated": "{gpu} only emulates bfloat16, which is slow; train.bf16: auto chooses what "
+    "is fast",
+    "p_asked_overflows": "train.fp16 asks for float16, in which {family} is known to overflow",
+    "p_asked_slow": "train.fp16 asks for float16, in which {gpu} is slower than in float32",
+    "p_asked_float32": "train.bf16: false asks for float32, where bfloat16 would take half",
+    "p_cpu": "this CPU has bfloat16 in hardware and the model is stored in 16 bits, for which "
+    "it is several times faster (train.bf16: false: float32)",
+    "p_cpu_emulated": "train.bf16 asks for bfloat16, which this CPU only emulates: slower than "
+    "float32",
+    "p_mixed": "; it decides for all GPUs: name the others alone in hardware.gpus to use bfloat16",
+    "idle": "{idle} of {there} GPUs stay idle under this plan.",
+    "idle_batch": "{idle} of {there} GPUs stay idle: a global batch of {batch} cannot be shared "
+    "out evenly among {there} (train.global_batch_size, or --global-batch-size).",
 }  # fmt: skip
 
 CHINESE = {
@@ -147,6 +170,7 @@ CHINESE = {
     "x_generated": "训练中模型自己作答，最多 {count} 个词元",
     "x_probed": "检查点处的仪表比较完整 logits",
     "r_nf4": "这种显卡不支持 4 位权重",
+    "r_stored": "以 {kind} 存储的权重既不能分片,也不能卸载",
     "r_whole": "{variant} 要分解权重，4 位权重做不到",
     "r_variant": "{variant} 未在这种放置方式下验证过",
     "r_answers": "用模型自己的作答来训练只支持单卡",
@@ -171,6 +195,26 @@ CHINESE = {
     "with": "微批 {micro} × 累积 {accumulation}{recompute}",
     "recomputing": "，重计算激活",
     "keeping": "，保留激活",
+    "precision": "精度：{said}。",
+    "because_of": "{what}：{why}",
+    "bfloat16": "bfloat16",
+    "float16": "float16（带损失缩放）",
+    "float32": "float32",
+    "p_scaled": "{gpu} 只能模拟 bfloat16",
+    "p_slow": "{gpu} 只能模拟 bfloat16，float16 又很慢",
+    "p_overflows": "{gpu} 只能模拟 bfloat16，而 {family} 在 float16 下会溢出",
+    "p_not_float16": "{gpu} 只能模拟 bfloat16，而 train.fp16 为 false",
+    "p_emulated": "{gpu} 只能模拟 bfloat16，速度很慢；去掉 train.bf16: true 会选用更快的精度",
+    "p_asked_overflows": "train.fp16 要求 float16，而 {family} 在其中会溢出",
+    "p_asked_slow": "train.fp16 要求 float16，而 {gpu} 用它比 float32 还慢",
+    "p_asked_float32": "train.bf16: false 要求 float32；这种显卡支持 bfloat16，占用减半",
+    "p_cpu": "此 CPU 有 bfloat16 硬件，模型也以 16 位存储，bfloat16 快数倍"
+    "（train.bf16: false 则用 float32）",
+    "p_cpu_emulated": "train.bf16 要求 bfloat16，而此 CPU 只能模拟，比 float32 还慢",
+    "p_mixed": "；所有显卡都随它：只在 hardware.gpus 中写其余显卡就能用 bfloat16",
+    "idle": "{there} 张显卡中有 {idle} 张在此方案下闲置。",
+    "idle_batch": "{there} 张显卡中有 {idle} 张闲置：全局批大小 {batch} 不能平均分给 {there} 张"
+    "（train.global_batch_size 或 --global-batch-size）。",
 }  # fmt: skip
 
 WORDS: dict[Language, dict[str, str]] = {"en": ENGLISH, "zh": CHINESE}

@@ -28,7 +28,7 @@ from holdfast.memory.estimate.activations import (
 )
 from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.model.shape import Shape
-from holdfast.memory.model.targets import PRESETS, names_of
+from holdfast.memory.model.targets import PRESETS, is_pattern, names_of
 from holdfast.memory.trace.trace_job import Point, Traced, TraceFailed, TraceJob
 from holdfast.runs import store
 
@@ -92,6 +92,10 @@ def estimates(
     """
     if not trace:
         return Estimates(activations, "formula")
+    if work.whole or work.tokens or (isinstance(work.target_modules, str)
+                                     and is_pattern(work.target_modules)):  # fmt: skip
+        why = "modules trained whole, or targets by a pattern, are not traced"
+        return Estimates(activations, "formula", f"no trace: {why}")
     wanted = (True, False) if work.checkpointing is None else (work.checkpointing,)
     keys = [(method, recompute) for method in work.methods for recompute in wanted]
     results = measure([_job(shape, config, work, *key) for key in keys], cache)
@@ -129,9 +133,10 @@ def _job(
         r=work.rank,
         dropout=work.dropout,
         target_modules=targets,
-        adapter_dtype=work.adapters(method == "qlora"),  # type: ignore[arg-type]
-        dtype="float32" if full or not work.bf16 else "bfloat16",
-        autocast=work.bf16,
+        adapter_dtype=work.adapters(method == "qlora"),
+        # float16 takes what bfloat16 takes, and loss scaling two numbers more
+        dtype="bfloat16" if work.autocast and not full else "float32",
+        autocast=work.autocast,
         checkpointing=checkpointing,
         attention="eager" if work.attention == "eager" else "auto",
         fused_loss=work.fused_loss,

@@ -32,8 +32,10 @@ class TraceJob:
         target_modules: PEFT's; a name such as `all-linear`, or names of modules.
         adapter_dtype: PEFT keeps float32 on a bfloat16 base, TRL turns a quantised base's into
             bfloat16.
-        dtype: of the base weights (for `qlora`: of what is not quantised, and of the computation).
-        autocast: the forward pass runs under bfloat16 autocast, as the trainer's ``bf16=True``.
+        dtype: of the base weights (for `qlora`: of what is not quantised, and of the computation);
+            bfloat16 stands for float16 too.
+        autocast: the forward pass runs under 16-bit autocast, as the trainer's ``bf16=True`` or
+            ``fp16=True``.
         checkpointing: activations are recomputed, layer by layer (non-reentrant).
         attention: `auto` is what transformers chooses for this model.
         fused_loss: TRL's fused head; else the model's own loss on full logits.

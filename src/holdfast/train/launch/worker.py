@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import methods
+from holdfast.data.batching import checkpoint_steps
 from holdfast.errors import HoldfastError, OutOfMemory, UsageError
 from holdfast.models.placement import Rank
 from holdfast.progress import Progress, Silent
@@ -24,9 +25,13 @@ from holdfast.train.launch.process import ProgressFile, exit_with_parent
 from holdfast.train.launch.torchrun import OUT_OF_MEMORY, PARENT
 from holdfast.train.meters import Meters
 from holdfast.train.method_trainer import train_with
+from holdfast.train.validation import Validation
 from holdfast.types import Example
 
-AS_ASKED = {"max_length": None, "completion_only_loss": True, "cut_template_header": False}
+AS_ASKED = {
+    "max_length": None, "completion_only_loss": True, "cut_template_header": False,
+    "train_on": "last",
+}  # fmt: skip
 """What meters look at: the answer, after the prompt as the model is asked it."""
 
 
@@ -34,13 +39,13 @@ def train(job: TrainJob, progress: Progress) -> Mapping[str, Any]:
     """Train a job in this process, its data read and its loss methods built; see `fit.fit`."""
     examples = store.read_jsonl(_written(job), Example)
     losses = losses_of(job)
-    meters = _meters(job)
+    meters, validation = _meters(job), _validation(job)
     own = next((method for method in losses if method.own_trainer), None)
     if own is not None:
-        return train_with(own, job, examples, meters, progress)
+        return train_with(own, job, examples, meters, progress, validation)
     data = training_data(job.model, examples, job.train)
     terms = [term for method in losses if (term := method.term())]
-    return fit(job, data, terms=terms, meters=meters, progress=progress)
+    return fit(job, data, terms=terms, meters=meters, validation=validation, progress=progress)
 
 
 def losses_of(job: TrainJob) -> list[Any]:
@@ -63,6 +68,18 @@ def _meters(job: TrainJob) -> Meters | None:
     examples = store.read_jsonl(job.probes, Example)
     plain = job.train.model_copy(update=AS_ASKED)
     return Meters(encode_all(job.model, examples, plain)[0], job.stop, job.folder)
+
+
+def _validation(job: TrainJob) -> Validation | None:
+    if job.validation is None:
+        return None
+    spec, steps = job.train, job.budget.steps
+    rows, _, _ = encode_all(job.model, store.read_jsonl(job.validation, Example), spec)
+    also = () if spec.eval_steps is None else checkpoint_steps(steps, None, spec.eval_steps)
+    return Validation(
+        rows, job.folder, job.save_at, also, spec.early_stopping_patience,
+        spec.early_stopping_threshold,
+    )  # fmt: skip
 
 
 def main(path: Path) -> int:

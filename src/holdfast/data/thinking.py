@@ -1,0 +1,358 @@
+"""Tells what a model thinks from what it answers.
+
+Models that think write the thought before the answer, between markers that differ by family; a
+template may have opened the thought in the prompt already, so that only its end is in the reply,
+and a reply that was cut off may hold no end. Only a thought at the beginning of a reply counts:
+whoever *speaks* of ``<think>``, in backticks, quotes or code, has not thought. Everything here is
+pure, and a reply without a thought comes back as it was.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from holdfast.types import Example, Reply
+
+VERSION: Final = "1"
+"""Raised whenever a reply would be cut differently."""
+OPEN: Final = "<think>\n"
+CLOSE: Final = "\n</think>\n\n"
+CUT_OFF: Final = "cut off while thinking"
+
+SWITCHES: Final = ("enable_thinking", "thinking")
+"""Variables by which templates have a model think, or not."""
+
+_TAGS: Final = "think|thinking|thoughts?|reasoning|seed:think"
+_PAIRS: Final = {
+    "[THINK]": ("[/THINK]",),  # Magistral
+    "◁think▷": ("◁/think▷",),  # Kimi
+    "<|begin_of_thought|>": ("<|end_of_thought|>", "<|begin_of_solution|>"),  # Sky-T1, OpenThinker
+    "<|channel>thought": ("<channel|>",),  # Gemma 4
+    "<unused94>thought": ("<unused95>",),  # MedGemma
+    "<|START_THINKING|>": ("<|END_THINKING|>", "<|START_RESPONSE|>"),  # Command A Reasoning
+    "<|inner_prefix|>": ("<|inner_suffix|>",),  # Apertus
+}
+"""What opens a thought, and what ends it; beside these, tags such as ``<think>``."""
+_HARMONY: Final = ("<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|return|>", "<|call|>")
+"""Of gpt-oss: every message says its channel; `final` is the answer."""
+
+
+def _any(words: Iterable[str]) -> str:
+    return "|".join(map(re.escape, words))
+
+
+_OPENING: Final = re.compile(rf"<(?:{_TAGS})>|(?-i:{_any(_PAIRS)})", re.IGNORECASE)
+_CLOSINGS: Final = [one for ends in _PAIRS.values() for one in ends]
+_CLOSING: Final = re.compile(rf"</(?:{_TAGS})>|(?-i:{_any(_CLOSINGS)})", re.IGNORECASE)
+_MARKER: Final = re.compile(f"{_OPENING.pattern}|{_CLOSING.pattern}", re.IGNORECASE)
+_LEAD: Final = re.compile(
+    r"[\s\ufeff\u200b]+|(?:<s>|<bos>|<start_of_turn>|<[|｜][^<>|｜\s]{1,40}[|｜]>)(?:assistant|model)?"
+)
+"""What may stand before a thought: space, and tokens that open a turn."""
+_WRAPS: Final = (
+    ("<|begin_of_solution|>", "<|end_of_solution|>"),
+    ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+    ("<|START_TEXT|>", "<|END_TEXT|>"),
+    ("<answer>", "</answer>"),
+    ("<response>", "</response>"),
+)
+"""What some models put around the answer that follows a thought."""
+_MESSAGE: Final = re.compile(
+    r"<\|channel\|>\s*(\w+)[^<]*(?:<\|constrain\|>[^<]*)?"
+    r"(?:<\|message\|>(.*?)(?=<\|(?:end|return|call|start|channel)\|>|\Z)|\Z)",
+    re.DOTALL,
+)
+_FINAL: Final = re.compile(
+    r"(?:<\|end\|>)?(?:<\|start\|>)?(?:assistant)?<\|channel\|>\s*final\s*<\|message\|>"
+)
+_BARE_HARMONY: Final = re.compile(r"analysis(?=\S)(.*?)assistantfinal(.*)", re.DOTALL)
+"""The same where the special tokens were left out of the text."""
+_GRANITE: Final = re.compile(
+    r"\s*Here(?: is|'s) my thought process:(.*?)Here(?: is|'s) my response:(.*)", re.DOTALL
+)
+_SPOKEN_OF: Final = re.compile(
+    r"[ \t]+(?:tags?|tokens?|markers?|elements?|delimiters?|is|are|and|or)\b"
+)
+"""A marker before such words is what the sentence is about."""
+_NEEDED: Final = re.compile(r"[<\[◁]|\A\s*(?:analysis|Here)")
+"""Without one of these there is no thought."""
+_FENCE: Final = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
+_QUOTES: Final = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "“", "「": "」"}
+WORDS: Final = 3
+"""A further thought in the middle of a line has so many words at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """A reply taken apart.
+
+    Attributes:
+        thinking: what was thought, without markers; "" for nothing.
+        answer: what was said; the whole reply, unchanged, where there are no markers.
+        closed: whether the thinking came to its end; true where there is none.
+        blocks: the single thoughts, empty ones included; () where there are no markers.
+    """
+
+    thinking: str
+    answer: str
+    closed: bool = True
+    blocks: tuple[str, ...] = ()
+
+
+def split(text: str) -> Thought:
+    """Take a reply apart into what was thought and what was answered."""
+    if not _NEEDED.search(text):
+        return Thought("", text)
+    found = _channels(text)
+    if found is None and (start := _begins(text)) is not None:
+        found = _blocks(text, start)
+    return found or _closed_only(text) or _phrases(text) or Thought("", text)
+
+
+def answered(reply: Reply, found: Thought | None = None) -> Reply:
+    """The reply without what was thought: what is graded, judged and scored.
+
+    Args:
+        reply: as it is stored.
+        found: what `split` makes of its text, where that is known already.
+    """
+    found = found or split(reply.text)
+    return replace(reply, text=found.answer) if found.blocks else reply
+
+
+def unfinished(reply: Reply, found: Thought) -> bool:
+    """Whether a reply was cut off while the model was still thinking, before any answer.
+
+    Args:
+        reply: as it is stored.
+        found: what `split` makes of its text.
+    """
+    if found.answer.strip():
+        return False
+    return not found.closed or (reply.finish == "length" and reply.thinking_tokens > 0)
+
+
+def tokens_of(reply: Reply, found: Thought) -> int | None:
+    """How many tokens were thought; by the share of the letters where nobody counted.
+
+    Args:
+        reply: as it is stored.
+        found: what `split` makes of its text.
+
+    Returns:
+        None where the length of the reply is not known either.
+    """
+    if reply.thinking_tokens or not found.thinking:
+        return reply.thinking_tokens
+    letters = len(found.thinking) + len(found.answer)
+    return round(reply.n_tokens * len(found.thinking) / letters) if reply.n_tokens else None
+
+
+def learned(example: Example, reply: Reply, source: str) -> Example:
+    """The example with a model's reply as its answer to learn; its thinking is kept beside it.
+
+    Args:
+        example: what was asked.
+        reply: the answer, as it is stored.
+        source: see `Example`.
+    """
+    found = split(reply.text)
+    extra = {"reasoning_content": found.thinking} if found.thinking else {}
+    return replace(example, target=found.answer.strip(), source=source, extra=extra)
+
+
+def written(thinking: str, answer: str, closed: bool = True) -> str:
+    """A reply of thinking and answer, in the one form in which engines keep it.
+
+    Args:
+        thinking: without markers; "" for none.
+        answer: what was said.
+        closed: whether the thinking came to its end.
+    """
+    if not closed:
+        return OPEN + thinking
+    return OPEN + thinking + CLOSE + answer if thinking else answer
+
+
+def opened(prompt: str) -> str:
+    """The opening of a thought that a prompt ends with, with the space behind it; "" for none."""
+    end = prompt.rstrip()
+    places = [match.start() for match in _OPENING.finditer(end) if match.end() == len(end)]
+    harmony = "<|channel|>analysis<|message|>"
+    if end.endswith(harmony):
+        places.append(len(end) - len(harmony))
+    return prompt[places[-1] :] if places else ""
+
+
+def marking_tokens(special: Iterable[str]) -> set[str]:
+    """Of a tokenizer's special tokens, those without which a thought could not be told.
+
+    Args:
+        special: their texts, which a decoder leaves out.
+    """
+    known = set(special)
+    wraps = {one for pair in _WRAPS for one in pair}
+    openings = {one.removesuffix("thought") for one in _PAIRS}
+    tags = {one for one in known if _OPENING.fullmatch(one) or _CLOSING.fullmatch(one)}
+    harmony = {*_HARMONY, "<|constrain|>"} if "<|channel|>" in known else set()
+    return known & (tags | openings | wraps | harmony)
+
+
+def speaks_of_thinking(template: str) -> bool:
+    """Whether a chat template knows of thoughts at all."""
+    return bool(_MARKER.search(template)) or "<|channel|>analysis" in template
+
+
+def expected(template: str, prompt: str, wanted: bool | None) -> bool:
+    """Whether a model whose template speaks of thinking will think.
+
+    Args:
+        template: the chat template.
+        prompt: what it made of a question; it may open the thinking, or close it at once.
+        wanted: what the study says.
+    """
+    end = prompt.rstrip()
+    if any(one.end() == len(end) for one in _CLOSING.finditer(end)):
+        return False
+    if opened(prompt) or wanted is not None:
+        return bool(opened(prompt) or wanted)
+    return not any(name in template for name in SWITCHES)
+
+
+def _begins(text: str) -> int | None:
+    """Where the opening of a thought stands that a reply begins with."""
+    at = 0
+    while (opening := _OPENING.match(text, at)) is None:
+        lead = _LEAD.match(text, at)
+        if lead is None:
+            return None
+        at = lead.end()
+    return None if _SPOKEN_OF.match(text, opening.end()) else at
+
+
+def _blocks(text: str, start: int) -> Thought:
+    """A reply that begins with a thought; others may follow in it."""
+    blocks: list[str] = []
+    said = ""
+    at: int | None = start
+    rest = text
+    while at is not None:
+        said, rest = said + rest[:at] if blocks else "", rest[at:]
+        opening = _OPENING.match(rest)
+        assert opening is not None
+        end = _end(rest, opening.end())
+        if end is None:
+            blocks.append(rest[opening.end() :].strip())
+            return _thought(blocks, said, False)
+        blocks.append(rest[opening.end() : end[0]].strip())
+        rest = rest[end[1] :]
+        at = _further(rest)
+    return _thought(blocks, said + rest, True)
+
+
+def _thought(blocks: list[str], said: str, closed: bool) -> Thought:
+    thinking = "\n\n".join(filter(None, blocks))
+    return Thought(thinking, _unwrapped(said.lstrip()), closed, tuple(blocks))
+
+
+def _end(text: str, start: int) -> tuple[int, int] | None:
+    """Where the thought that was opened before `start` ends, and where what follows begins."""
+    depth, last, in_code = 1, None, None
+    for one in _MARKER.finditer(text, start):
+        if _quoted(text, one):
+            continue
+        if _OPENING.fullmatch(one[0]):
+            depth += 1
+        elif _fenced(text, one):
+            in_code = one
+        else:
+            depth, last = depth - 1, one
+        if depth == 0:
+            break
+    last = last or in_code  # where depth is left, an opening inside was only spoken of
+    return None if last is None else last.span()
+
+
+def _further(text: str) -> int | None:
+    """Where another thought begins in what follows a thought."""
+    for one in _OPENING.finditer(text):
+        if _quoted(text, one) or _fenced(text, one):
+            continue
+        alone = not text[text.rfind("\n", 0, one.start()) + 1 : one.start()].strip()
+        end = _end(text, one.end())
+        if alone or (end and len(text[one.end() : end[0]].split()) >= WORDS):
+            return one.start()
+    return None
+
+
+def _closed_only(text: str) -> Thought | None:
+    """A reply whose thought was opened in the prompt: no opening, and one end."""
+    final = [one for one in _FINAL.finditer(text) if not _quoted(text, one)]
+    ends = final if len(final) == 1 else list(_told(text, _CLOSING))
+    if not ends or any(one.start() < ends[0].start() for one in _told(text, _OPENING)):
+        return None
+    first, last = ends[0], ends[0]
+    for one in ends[1:]:
+        if text[last.end() : one.start()].strip():
+            return None
+        last = one
+    if _fenced(text, first) or _SPOKEN_OF.match(text, last.end()):
+        return None
+    return _thought([text[: first.start()].strip()], text[last.end() :], True)
+
+
+def _told(text: str, marker: re.Pattern[str]) -> Iterator[re.Match[str]]:
+    return (one for one in marker.finditer(text) if not _quoted(text, one))
+
+
+def _channels(text: str) -> Thought | None:
+    """A reply in messages, each of which says its channel."""
+    at = 0
+    while not text.startswith("<|channel|>", at):
+        lead = _LEAD.match(text, at)
+        if lead is None:
+            return None
+        at = lead.end()
+    said: list[str] = []
+    blocks: list[str] = []
+    last = ""
+    for one in _MESSAGE.finditer(text, at):
+        last = one[1]
+        (said if last == "final" else blocks).append((one[2] or "").strip("\n"))
+    over = last == "final" or text.rstrip().endswith(("<|end|>", "<|return|>", "<|call|>"))
+    return _thought(blocks or [""], "".join(said), over)
+
+
+def _phrases(text: str) -> Thought | None:
+    """A reply that says in words where the thought ends."""
+    found = _BARE_HARMONY.fullmatch(text) or _GRANITE.fullmatch(text)
+    return _thought([found[1].strip()], found[2], True) if found else None
+
+
+def _unwrapped(answer: str) -> str:
+    """An answer without the marks that some models put around the whole of it."""
+    for start, end in _WRAPS:
+        if answer.startswith(start):
+            inside, closed, after = answer[len(start) :].partition(end)
+            return answer if closed and after.strip() else inside.strip()
+    return answer
+
+
+def _quoted(text: str, one: re.Match[str]) -> bool:
+    """Whether a marker stands in quotes or in code within a line: it is spoken of."""
+    begin = text.rfind("\n", 0, one.start()) + 1
+    end = text.find("\n", one.end())
+    before, after = text[begin : one.start()], text[one.end() : end if end >= 0 else len(text)]
+    if before.count("`") % 2 and "`" in after:
+        return True
+    opens = len(before) < 2 or not before[-2].isalnum()
+    return bool(before) and opens and after[:1] == _QUOTES.get(before[-1], "\0")
+
+
+def _fenced(text: str, one: re.Match[str]) -> bool:
+    """Whether a marker stands in a block of code."""
+    before = sum(1 for _ in _FENCE.finditer(text, 0, one.start()))
+    return before % 2 == 1 and bool(_FENCE.search(text, one.end()))

@@ -1,0 +1,102 @@
+"""Builds a model of its configuration alone, on torch's meta device: shapes, and no numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holdfast import hub
+from holdfast.errors import HoldfastError, ModelError
+from holdfast.models.json_files import AGAIN
+from holdfast.types import ModelRef
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+UPDATE = "check config.json, or update transformers (`pip install -U transformers`)"
+TRUST = (
+    "read that code; if you trust it, write `model: {id: ..., trust_remote_code: true}` in the "
+    "study, or add --trust-remote-code to a comparison"
+)
+
+
+def read_config(ref: ModelRef) -> Any:
+    """The configuration of a model, as transformers reads it.
+
+    Raises:
+        ModelError: it cannot be had or read, transformers does not know the kind of model, or it
+            needs Python code of its own that may not be run.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    reach(ref)
+    options = {**ref.loading()}
+    try:
+        config = AutoConfig.from_pretrained(ref.base, **options)
+        known = type(config) in AutoModelForCausalLM._model_mapping
+        own = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    except HoldfastError:
+        raise
+    except Exception as error:  # of whatever kind the fields make it fail with
+        raise _unusable(ref, error) from error
+    if own and not known and not ref.trust_remote_code:
+        raise _needs_code(ref)
+    if not own and not known:
+        raise ModelError(
+            f"a model of the kind {config.model_type!r} does not write text as a causal language "
+            "model does, or transformers does not know it as one",
+            where=ref.base,
+            remedy=UPDATE,
+        )
+    return config
+
+
+def build(ref: ModelRef) -> PreTrainedModel:
+    """The model on the meta device; its weights are not looked at.
+
+    Raises:
+        ModelError: see `read_config`; or the fields of the configuration do not go together.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = read_config(ref)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=ref.trust_remote_code)
+    except Exception as error:
+        raise _unusable(ref, error) from error
+
+
+def reach(ref: ModelRef) -> None:
+    """Refuse a model that is neither a folder nor to be had from the hub.
+
+    Raises:
+        ModelError: see `hub.require`.
+    """
+    if not Path(ref.base).is_dir():
+        hub.require(ref.base, ref.revision, ref.gguf or hub.CONFIG)
+
+
+def _unusable(ref: ModelRef, error: Exception) -> ModelError:
+    said = str(error).strip()
+    first = said.splitlines()[0] if said else ""
+    where = str(Path(ref.base) / hub.CONFIG) if Path(ref.base).is_dir() else ref.base
+    if "trust_remote_code" in said or "custom code" in said:
+        return _needs_code(ref)
+    if "does not recognize" in said or "model type" in said or "Unrecognized model" in said:
+        return ModelError(
+            f"transformers does not know it: {first[:200]}", where=where, remedy=UPDATE
+        )
+    first = f"{type(error).__name__} {first[:200]}".strip()
+    return ModelError(
+        f"no model can be built of this configuration: {first}",
+        where=where,
+        remedy=f"check the fields of config.json; {AGAIN}",
+    )
+
+
+def _needs_code(ref: ModelRef) -> ModelError:
+    return ModelError(
+        "needs Python code that comes with it (custom code, auto_map)", where=ref.base, remedy=TRUST
+    )

@@ -1,0 +1,154 @@
+"""Are the models of a study there and whole, and is there room for what it will write?
+
+Part of `holdfast.study.preflight`: nothing is loaded, models are built of their configuration.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from holdfast import models
+from holdfast.endpoint import is_endpoint
+from holdfast.environment import install_command
+from holdfast.errors import FolderError, HoldfastError, MissingDependency, located
+from holdfast.judges import Judge, members_of
+from holdfast.memory.memory_plan import GIB
+from holdfast.memory.model.shape import read_shape
+from holdfast.memory.model.targets import lora_parameters
+from holdfast.models import ModelRef, peft_adapter, skeleton, vocabulary, weights_check
+from holdfast.study.session import Arm, Session
+
+ANSWERING = ("torch", "transformers", "peft")
+TRAINING = (*ANSWERING, "trl", "accelerate", "datasets")
+LOADED_BY = "hf"
+"""The engine that loads the weights here."""
+SAVED = 4
+"""That a trained number takes in a checkpoint."""
+MOMENTS = 8
+"""Bytes of optimiser state for each trained number, beside the newest checkpoint."""
+
+
+def packages(session: Session) -> Sequence[str]:
+    """Everything that will be imported can be."""
+    if not list(loaded(session)):
+        return []
+    trains = any(arm.trains for arm in session.arms.values())
+    needed = TRAINING if trains else ANSWERING
+    if session.pool.nf4 or (trains and session.study.train.method == "qlora"):
+        needed = (*needed, "bitsandbytes")
+    for name in needed:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise MissingDependency(
+                f"this study needs {name}, which cannot be imported: {error}",
+                remedy=install_command("train", name),
+            ) from error
+    return []
+
+
+def reachable(session: Session) -> Sequence[str]:
+    """Every model, adapter and judge is there, or can be had from the hub."""
+    for where, ref in loaded(session):
+        with located(where):
+            skeleton.reach(ref)
+    return []
+
+
+def room(session: Session) -> Sequence[str]:
+    """The disk holds the checkpoints that training will write."""
+    needed = checkpoint_bytes(session)
+    place = session.folder.absolute()
+    while not place.exists():
+        place = place.parent
+    there = sum(one.stat().st_size for one in (session.folder / "train").rglob("*.safetensors"))
+    free = shutil.disk_usage(place).free
+    if needed - there > free:
+        raise FolderError(
+            f"the checkpoints will take about {needed / GIB:.1f} GiB, and the disk has "
+            f"{free / GIB:.1f} GiB free",
+            where=str(session.folder),
+            remedy="write fewer (train.checkpoints, seeds, arms) or smaller ones (train.method: "
+            "lora, train.lora.r), make room, or choose another place with --runs-dir; "
+            "train.save_total_limit deletes only what was measured already",
+        )
+    return []
+
+
+def checkpoint_bytes(session: Session) -> int:
+    """About what a study's checkpoints take on disk; 0 where the model's shape is not known."""
+    trained, most = 0, 0
+    for name, _ in session.plan.trained:
+        arm = session.arms[name]
+        numbers = _trained_numbers(session, arm)
+        kept = 1 + sum(len(one.factors) for one in arm.weights if arm.train.method == "full")
+        trained += numbers * SAVED * len(session.plan.save_at) * kept
+        most = max(most, numbers * MOMENTS)
+    return trained + most
+
+
+def _trained_numbers(session: Session, arm: Arm) -> int:
+    ref, train = session.plan.model, arm.train
+    try:
+        shape = read_shape(ref.base, ref.revision)
+        if train.method == "full":
+            return shape.parameters
+        return lora_parameters(shape, train.lora.r, train.lora.target_modules, train.lora.layers)
+    except HoldfastError:  # what the planner cannot count may be trained all the same
+        return 0
+
+
+def whole(session: Session) -> Sequence[str]:
+    """Every model can be built, its files hold all of it, and its tokenizer goes with it."""
+    notices: list[str] = []
+    done: set[tuple[str, str | None]] = set()
+    for where, ref in loaded(session):
+        with located(where):
+            plain = replace(ref, adapter=None, scale=1.0)
+            if ref.gguf is not None:
+                continue
+            if (ref.base, ref.revision) not in done:
+                done.add((ref.base, ref.revision))
+                model = skeleton.build(plain)
+                rows = model.get_input_embeddings().weight.shape[0]
+                tokenizer = models.load_tokenizer(plain, chats=False)
+                notices += vocabulary.check_vocabulary(tokenizer, rows, ref.base)
+                notices += weights_check.check_files(plain, model)
+            if ref.adapter is not None:
+                peft_adapter.check_fits(ref)
+    return notices
+
+
+def judges(session: Session) -> Sequence[str]:
+    """Every judge that is a model is there, may be had, has a tokenizer, and fits."""
+    for where, judge in _judges(session):
+        if judge.guard is not None and _loads(session):
+            with located(where):
+                judge.guard.needs(session.gpus)
+    return []
+
+
+def loaded(session: Session) -> Iterator[tuple[str, ModelRef]]:
+    """The models whose weights are loaded here, and where the study names them."""
+    foreign = {name: arm.foreign for name, arm in session.arms.items() if arm.foreign is not None}
+    base, trains = session.plan.model, any(arm.trains for arm in session.arms.values())
+    if any(one.form == "answers" for one in foreign.values()):
+        return
+    if not is_endpoint(base.base) and (trains or _loads(session)):
+        yield "model" if not foreign else "base", base
+    for name, one in foreign.items():
+        if one.form != "endpoint" and _loads(session):
+            yield name, one.ref
+
+
+def _loads(session: Session) -> bool:
+    return session.study.answer.engine == LOADED_BY
+
+
+def _judges(session: Session) -> Iterator[tuple[str, Judge]]:
+    for name, task in session.measuring.tasks.items():
+        for judge in members_of(task.judge) if task.judge else ():
+            yield f"tasks.{name}.judge", judge

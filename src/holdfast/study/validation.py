@@ -1,0 +1,68 @@
+"""Holds examples out of a study's training set, so that their loss can be read while training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from holdfast import tasks
+from holdfast.config import Study, TaskSpec
+from holdfast.data.holdout import hold_out, without
+from holdfast.data.leakage import LeakIndex
+from holdfast.errors import StudyError
+from holdfast.tasks import Task
+from holdfast.types import Example
+
+Split = tuple[list[Example], list[Example], tuple[str, ...]]
+
+
+def split(
+    study: Study, task: Task, plain: Sequence[Example], leaks: LeakIndex, source: str
+) -> Split:
+    """What is trained on, what is held out, and what to say of it.
+
+    Args:
+        study: what the user wrote.
+        task: the target.
+        plain: its training set.
+        leaks: the evaluation questions; none of them may be held out either, or training would end
+            where the evaluation is best.
+        source: the study file's name, for messages.
+
+    Raises:
+        StudyError: nothing would be left to train on, or the task takes no file of its own.
+        DataError: the file cannot be read.
+        LeakError: it holds evaluation questions.
+    """
+    train = study.train
+    if not train.validates:
+        return list(plain), [], ()
+    if train.val_size:
+        trained, held = hold_out(plain, train.val_size)
+    else:
+        held = _read(study, task, source)
+        leaks.refuse(held, f"{source}: train.val_path")
+        trained = without(plain, held)
+        if not trained:
+            raise StudyError(
+                "holds every training question, so nothing is left to train on",
+                where=f"{source}: train.val_path",
+                remedy="name another file, or use val_size",
+            )
+    gone = len(plain) - len(trained)
+    said = f"{len(held)} examples are held out: no arm trains on them, and their loss is read"
+    if train.val_path and gone:
+        said += f"; {gone} training examples that ask the same are left out"
+    return trained, held, (said,)
+
+
+def _read(study: Study, task: Task, source: str) -> list[Example]:
+    name, path = study.target, study.train.val_path
+    if "train_path" not in type(task.options).model_fields:
+        raise StudyError(
+            f"the task {task.plugin} has no train_path, so no file can stand beside it",
+            where=f"{source}: train.val_path",
+            remedy="use val_size, which holds a part of the training set out",
+        )
+    given = study.tasks[name].model_dump(exclude_unset=True) | {"train_path": path}
+    spec = TaskSpec.model_validate(given)
+    return tasks.training_set(tasks.build(name, spec, source), spec)
