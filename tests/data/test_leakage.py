@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.data.leakage import LeakIndex
+from holdfast.data.leakage import LeakIndex, normalise
 from holdfast.errors import LeakError
 from holdfast.types import Example, Message
 
@@ -90,3 +90,25 @@ def test_gsm8k_train_and_test_are_clean(shared_data: Path) -> None:
     planted = [*rows["train"][:100], *rows["test"][:3]]
     with pytest.raises(LeakError, match="3 training items"):
         index.refuse(planted, "planted")
+
+
+@pytest.mark.parametrize(
+    "trained",
+    [
+        Example("x", (), f"An old book. {LONG} And so on."),
+        Example("x", (Message("system", f"Example: {LONG}"), Message("user", "Hello?"))),
+        Example("x", (Message("user", "Look."), Message("assistant", ""), Message("tool", LONG))),
+        Example("x", (Message("user", LONG), Message("assistant", "96"), Message("user", "Why?"))),
+    ],
+    ids=["plain text", "system prompt", "tool", "earlier turn"],
+)
+def test_whatever_the_model_is_told_is_read(trained: Example) -> None:
+    index = LeakIndex([_example("t", "Other question?"), _example("t2", LONG)])
+    leak = index.find(trained)
+    assert leak is not None and leak.evaluated == "t2"
+    assert index.find(Example("x", (), "An old book about clips and friends in May.")) is None
+
+
+def test_words_are_the_same_by_the_short_way() -> None:
+    for text in ("It's 3 o'clock: A_b, C-D!", "", "TAB\tand\nline 4.5"):
+        assert normalise(text) == normalise(text + "\u0301"), "an accent alone is no word"

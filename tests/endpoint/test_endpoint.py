@@ -1204,3 +1204,23 @@ def _until_open(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
                 return
         time.sleep(0.3)
     raise AssertionError(log.read_text()[-2000:])
+
+
+def test_turns_are_sent_as_servers_read_them() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": {"a": "é"}}}
+    tool = {"type": "function", "function": {"name": "f"}}
+    turns = [
+        Message("user", "q"),
+        Message("assistant", "", {"tool_calls": [call], "weight": 0}),
+        Message("tool", "7", {"tool_call_id": "c1", "name": "f"}),
+    ]
+    one = Endpoint(Server(url="http://localhost:1/v1", model="m"))
+    body = one.request(turns, 8, tools=[tool])
+    written = {**call, "function": {"name": "f", "arguments": '{"a": "é"}'}}
+    assert body["messages"] == [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "", "tool_calls": [written]},
+        {"role": "tool", "content": "7", "tool_call_id": "c1", "name": "f"},
+    ]
+    assert body["tools"] == [tool]
+    assert "tools" not in one.request(turns[:1], 8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -252,6 +253,79 @@ def test_a_system_prompt_joins_the_one_that_is_there() -> None:
     assert method.change(told, "t").messages == (
         Message("system", "Be good.\n\nBe brief."), Message("user", "hi"),
     )  # fmt: skip
+
+
+def test_a_system_prompt_joins_what_a_developer_says() -> None:
+    method = build("system_prompt", "ask", text="Be good.")
+    told = Example("e", (Message("developer", "Be brief."), Message("user", "hi")))
+    assert method.change(told, "t").messages[0] == Message("developer", "Be good.\n\nBe brief.")
+
+
+CALL = {"tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {}}}]}
+TOLD = (*PLAIN[0].messages, Message("assistant", "", CALL), Message("tool", "7"))
+
+
+@pytest.mark.parametrize(
+    ("odd", "why"),
+    [
+        (Example("train-11", (), "Once upon a time"), "is plain text"),
+        (Example("train-11", PLAIN[0].messages, "", extra=CALL), "is answered by tool calls"),
+        (Example("train-11", TOLD, "7"), "answers what a tool said"),
+    ],
+)
+@pytest.mark.parametrize("name", ["selfgen", "rewrite", "sdft"])
+def test_methods_that_ask_questions_are_told_what_is_none(
+    name: str, odd: Example, why: str
+) -> None:
+    method = build(name, "loss" if name == "sdft" else "data")
+    method.check(setting(_answers))
+    with pytest.raises(DataError, match=f"the training example train-11 {why}") as caught:
+        method.check(replace(setting(_answers), plain=[*PLAIN, odd]))
+    assert caught.value.where == name
+    assert caught.value.remedy.startswith(f"take {name} out of this arm")
+
+
+def test_sdft_and_gkd_are_told_what_trl_does_not_see() -> None:
+    tools = replace(PLAIN[0], tools=({"type": "function", "function": {"name": "f"}},))
+    with pytest.raises(DataError, match="has tools, or turns with more than"):
+        build("sdft", "loss").check(replace(setting(_answers), plain=[tools]))
+    with pytest.raises(DataError, match="is plain text: there is no question"):
+        build("gkd", "loss").check(replace(setting(_answers), plain=[Example("t", (), "Once")]))
+
+
+def test_own_words_leave_nothing_of_the_reference_behind(tmp_path: Path) -> None:
+    rich = [replace(one, extra={"reasoning_content": "hm", "weight": 0}) for one in PLAIN]
+    context = replace(setting(_answers), plain=rich)
+    for name in ("selfgen", "rewrite"):
+        method = build(name)
+        made = {part.name: tmp_path / part.name for part in method.shared(context)}
+        for part in method.shared(context):
+            store.write_json(
+                made[part.name] / store.RECORD, {"summary": part.run(made[part.name], Silent())}
+            )
+        found, _ = method.apply(rich, context, made)
+        own = [one for one in found if one.source in ("self", "rewrite")]
+        assert all(not one.extra for one in own)
+        assert own or name == "rewrite"
+
+
+def test_replayed_rows_are_kept_whole(tmp_path: Path) -> None:
+    file = tmp_path / "old.jsonl"
+    rows = [
+        {"text": "Once"},
+        {"prompt": "q", "completion": "a", "reasoning_content": "r", "tools": [{"name": "f"}]},
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    pool = build("replay", source="file", path=str(file)).options
+    text, asked = _own_answers.read(pool, setting(_answers), {})
+    assert (text.messages, text.target) == ((), "Once")
+    assert asked.extra == {"reasoning_content": "r"}
+    assert asked.tools == ({"type": "function", "function": {"name": "f"}},)
+    file.write_text('{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", '
+                    '"content": "a", "weight": 0}]}', encoding="utf-8")  # fmt: skip
+    with pytest.raises(DataError, match="nothing to replay") as caught:
+        _own_answers.read(pool, setting(_answers), {})
+    assert caught.value.where.endswith("old.jsonl:1")
 
 
 def test_a_system_prompt_can_be_for_some_tasks() -> None:

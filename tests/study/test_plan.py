@@ -12,7 +12,7 @@ from fixtures.study import run_study, write_study
 import holdfast.tasks
 from holdfast import cli, judges, study
 from holdfast.config import load
-from holdfast.errors import FolderError, UsageError
+from holdfast.errors import DataError, FolderError, UsageError
 from holdfast.report.run import open_run
 from holdfast.runs import store
 from holdfast.runs.plan import PLAN, Plan, read_plan, to_json, write_plan
@@ -184,3 +184,36 @@ def test_pruning_reads_the_plan(tiny_model: Path, tmp_path: Path) -> None:
     kept = {one.name for one in (tmp_path / "runs/s/train/sft/seed1").glob("checkpoint-*")}
     gone = prune(read_plan(tmp_path / "runs" / "s"))
     assert {one.name for one in gone} < kept
+
+
+def _plain_text(folder: Path, more: str = "") -> Path:
+    (folder / "train.jsonl").write_text('{"text": "Once upon a time"}\n' * 8, "utf-8")
+    (folder / "test.jsonl").write_text('{"prompt": "q", "completion": "a"}\n', "utf-8")
+    file = folder / "study.yaml"
+    file.write_text(
+        "name: s\nmodel: lab\ntasks:\n  mine: {kind: jsonl, role: target, path: test.jsonl, "
+        f"train_path: train.jsonl}}\ntrain: {{max_steps: 2, checkpoints: 1}}\n{more}",
+        "utf-8",
+    )
+    return file
+
+
+def test_plain_text_has_no_questions_for_the_meters(tmp_path: Path) -> None:
+    made = study.plan(_plain_text(tmp_path, "arms: {sft: {}}\n"), tmp_path / "run")
+    assert made.notices == (
+        "The training data is plain text without questions, so no drift meters are read.",
+    )
+    assert not any(one.name.startswith("shared/") for one in made.stages)
+
+
+@pytest.mark.parametrize(
+    ("more", "where"),
+    [
+        ("arms: {sft: {}}\nmeters: {stop: {kl: 0.3}}\n", "meters.stop"),
+        ("arms: {own: {data: [{selfgen: {}}]}}\n", "selfgen"),
+    ],
+)
+def test_plain_text_cannot_be_asked(tmp_path: Path, more: str, where: str) -> None:
+    with pytest.raises(DataError, match="is plain text") as caught:
+        study.plan(_plain_text(tmp_path, more), tmp_path / "run")
+    assert caught.value.where == where and caught.value.remedy

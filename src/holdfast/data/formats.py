@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast.data.cells import Cells, absent, answer, blank, kind, shown, text
+from holdfast.data.messages import REASONING, is_turns, pairs, turns, weight
 from holdfast.data.tool_calls import schemas
-from holdfast.data.turns import REASONING, is_turns, pairs, turns, weight
 from holdfast.errors import DataError
 from holdfast.types import Message
 
