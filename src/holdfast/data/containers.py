@@ -11,7 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import cast
 
-from holdfast.data.files import READ, Row, Shape, kind_of, sample
+from holdfast.data.files import READ, Row, Shape, kind_of
+from holdfast.data.texts import sample
 from holdfast.errors import DataError
 
 SUFFIXES = {

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from holdfast.data.files import READ, UNDECODED, Row, Shape, lines
+from holdfast.data.files import READ, Row, Shape
+from holdfast.data.texts import UNDECODED, lines
 from holdfast.errors import DataError, printable
 
 LONGEST = 1 << 28
