@@ -77,7 +77,10 @@ _SPOKEN_OF: Final = re.compile(
     r"[ \t]+(?:tags?|tokens?|markers?|elements?|delimiters?|is|are|and|or)\b"
 )
 """A marker before such words is what the sentence is about."""
-_NEEDED: Final = re.compile(r"[<\[◁]|\A\s*(?:analysis|Here)")
+_NEEDED: Final = re.compile(
+    r"</?(?:thin|thou|reas|seed:|channel\||unused9|\|)|\[/?THINK|◁|\A\s*(?:analysis\S|Here)",
+    re.IGNORECASE,
+)
 """Without one of these there is no thought."""
 _FENCE: Final = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 _QUOTES: Final = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "“", "「": "」"}
