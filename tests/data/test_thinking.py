@@ -115,8 +115,10 @@ def test_odd_forms(said: str, blocks: tuple[str, ...], answer: str) -> None:
 
 @pytest.mark.parametrize(
     "said",
-    ["<think></think>" * 1400, "<think>" * 3000, "<think>a</think> b " * 1000, "</think>" * 2500,
-     "x <think>" * 2000, "<think>" + "```\n<think></think>\n" * 500],
+    [one * (100_000 // len(one)) for one in (
+        "<think></think>", "<think>", "</think>", "x <think>", "<think>a</think> b ", "`<think>` ",
+        "```\n<think></think>\n", "<|channel|>analysis<|message|>", "<|end|>", "[THINK]",
+    )] + ["<think>a</think>" + " x <think> y" * 8000, "<think>" + "```\n<think></think>\n" * 5000],
 )  # fmt: skip
 def test_a_model_that_goes_round_in_circles_takes_no_time(said: str) -> None:
     start = time.process_time()

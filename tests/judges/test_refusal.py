@@ -133,7 +133,9 @@ def test_thinking_aloud_does_not_change_the_finding() -> None:
     for case in CASES:
         plain = detect(case["reply"], case["prompt"])
         assert detect(thoughts + case["reply"], case["prompt"]) == plain, case
-    for text in random_texts(500):
+    unmarked = [text for text in random_texts(500) if "think>" not in text]
+    assert len(unmarked) > 50
+    for text in unmarked:  # with a mark of its own it may be a thought in itself
         assert detect(thoughts + text) == detect(text), text
 
 

@@ -10,7 +10,8 @@ pure, and a reply without a thought comes back as it was.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from bisect import bisect, bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -77,10 +78,15 @@ _SPOKEN_OF: Final = re.compile(
     r"[ \t]+(?:tags?|tokens?|markers?|elements?|delimiters?|is|are|and|or)\b"
 )
 """A marker before such words is what the sentence is about."""
-_NEEDED: Final = re.compile(r"[<\[◁]|\A\s*(?:analysis|Here)")
+_NEEDED: Final = re.compile(
+    r"</?(?:thin|thou|reas|seed:|channel\||unused9|\|)|\[/?THINK|◁|\A\s*(?:analysis\S|Here)",
+    re.IGNORECASE,
+)
 """Without one of these there is no thought."""
 _FENCE: Final = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 _QUOTES: Final = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "“", "「": "」"}
+NEAR: Final = 400
+"""Letters around a marker that are looked at for quotes."""
 WORDS: Final = 3
 """A further thought in the middle of a line has so many words at least."""
 
@@ -235,22 +241,20 @@ def _begins(text: str) -> int | None:
 
 def _blocks(text: str, start: int) -> Thought:
     """A reply that begins with a thought; others may follow in it."""
+    fences = _fences(text)
     blocks: list[str] = []
-    said = ""
-    at: int | None = start
-    rest = text
+    said: list[str] = []
+    after, at = start, _OPENING.match(text, start)
     while at is not None:
-        said, rest = said + rest[:at] if blocks else "", rest[at:]
-        opening = _OPENING.match(rest)
-        assert opening is not None
-        end = _end(rest, opening.end())
+        said.append(text[after : at.start()])
+        end = _end(text, at.end(), fences)
         if end is None:
-            blocks.append(rest[opening.end() :].strip())
-            return _thought(blocks, said, False)
-        blocks.append(rest[opening.end() : end[0]].strip())
-        rest = rest[end[1] :]
-        at = _further(rest)
-    return _thought(blocks, said + rest, True)
+            blocks.append(text[at.end() :].strip())
+            return _thought(blocks, "".join(said), False)
+        blocks.append(text[at.end() : end[0]].strip())
+        after = end[1]
+        at = _further(text, after, fences)
+    return _thought(blocks, "".join(said) + text[after:], True)
 
 
 def _thought(blocks: list[str], said: str, closed: bool) -> Thought:
@@ -258,7 +262,7 @@ def _thought(blocks: list[str], said: str, closed: bool) -> Thought:
     return Thought(thinking, _unwrapped(said.lstrip()), closed, tuple(blocks))
 
 
-def _end(text: str, start: int) -> tuple[int, int] | None:
+def _end(text: str, start: int, fences: Sequence[int]) -> tuple[int, int] | None:
     """Where the thought that was opened before `start` ends, and where what follows begins."""
     depth, last, in_code = 1, None, None
     for one in _MARKER.finditer(text, start):
@@ -266,7 +270,7 @@ def _end(text: str, start: int) -> tuple[int, int] | None:
             continue
         if _OPENING.fullmatch(one[0]):
             depth += 1
-        elif _fenced(text, one):
+        elif _fenced(one, start, fences):
             in_code = one
         else:
             depth, last = depth - 1, one
@@ -276,15 +280,19 @@ def _end(text: str, start: int) -> tuple[int, int] | None:
     return None if last is None else last.span()
 
 
-def _further(text: str) -> int | None:
+def _further(text: str, start: int, fences: Sequence[int]) -> re.Match[str] | None:
     """Where another thought begins in what follows a thought."""
-    for one in _OPENING.finditer(text):
-        if _quoted(text, one) or _fenced(text, one):
+    closes = True
+    for one in _OPENING.finditer(text, start):
+        if _quoted(text, one) or _fenced(one, start, fences):
             continue
-        alone = not text[text.rfind("\n", 0, one.start()) + 1 : one.start()].strip()
-        end = _end(text, one.end())
-        if alone or (end and len(text[one.end() : end[0]].split()) >= WORDS):
-            return one.start()
+        line = max(start, text.rfind("\n", start, one.start()))
+        if not text[line : one.start()].strip():
+            return one
+        end = _end(text, one.end(), fences) if closes else None
+        closes = end is not None
+        if end and len(text[one.end() : end[0]].split()) >= WORDS:
+            return one
     return None
 
 
@@ -299,7 +307,7 @@ def _closed_only(text: str) -> Thought | None:
         if text[last.end() : one.start()].strip():
             return None
         last = one
-    if _fenced(text, first) or _SPOKEN_OF.match(text, last.end()):
+    if _fenced(first, 0, _fences(text)) or _SPOKEN_OF.match(text, last.end()):
         return None
     return _thought([text[: first.start()].strip()], text[last.end() :], True)
 
@@ -343,16 +351,20 @@ def _unwrapped(answer: str) -> str:
 
 def _quoted(text: str, one: re.Match[str]) -> bool:
     """Whether a marker stands in quotes or in code within a line: it is spoken of."""
-    begin = text.rfind("\n", 0, one.start()) + 1
-    end = text.find("\n", one.end())
-    before, after = text[begin : one.start()], text[one.end() : end if end >= 0 else len(text)]
+    before = text[max(0, one.start() - NEAR) : one.start()].rpartition("\n")[2]
+    after = text[one.end() : one.end() + NEAR].partition("\n")[0]
     if before.count("`") % 2 and "`" in after:
         return True
     opens = len(before) < 2 or not before[-2].isalnum()
     return bool(before) and opens and after[:1] == _QUOTES.get(before[-1], "\0")
 
 
-def _fenced(text: str, one: re.Match[str]) -> bool:
-    """Whether a marker stands in a block of code."""
-    before = sum(1 for _ in _FENCE.finditer(text, 0, one.start()))
-    return before % 2 == 1 and bool(_FENCE.search(text, one.end()))
+def _fences(text: str) -> list[int]:
+    """Where blocks of code begin and end."""
+    return [one.start() for one in _FENCE.finditer(text)]
+
+
+def _fenced(one: re.Match[str], start: int, fences: Sequence[int]) -> bool:
+    """Whether a marker stands in a block of code, in the text from `start` on."""
+    before = bisect(fences, one.start())
+    return (before - bisect_left(fences, start)) % 2 == 1 and before < len(fences)
