@@ -202,3 +202,10 @@ def test_what_came_later_leaves_identities_as_they_were() -> None:
     changed = TrainSpec(val_size=0.1, adam_beta2=0.95).identity({"optim"})
     assert changed["val_size"] == 0.1 and changed["adam_beta2"] == 0.95
     assert "adam_beta1" not in changed and "optim" not in changed
+
+
+def test_an_override_of_the_whole_section_wins_over_single_names() -> None:
+    study = {"name": "s", "model": "lab", "tasks": {"lab_math": {"role": "target"}},
+             "train": {"lora_r": 8, "use_dora": True, "lr": 1}}  # fmt: skip
+    train = load.load(study, ["train.lora={r: 2}"]).train
+    assert (train.lora.r, train.lora.variant, train.learning_rate) == (2, "lora", 1)

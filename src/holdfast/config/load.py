@@ -185,6 +185,9 @@ def _forget(data: Mapping[str, object], parents: Sequence[str], last: str) -> No
     assert isinstance(train, MutableMapping)
     wanted = own_name(".".join((*parents[root:], last)))
     for section, prefix in ((train, ""), (train.get("lora"), "lora.")):
-        for name in list(section) if isinstance(section, MutableMapping) else ():
-            if own_name(f"{prefix}{name}") == wanted and name != "lora":
+        if not isinstance(section, MutableMapping):
+            continue
+        for name in list(section):
+            own = own_name(f"{prefix}{name}")
+            if name != "lora" and (own == wanted or own.startswith(f"{wanted}.")):
                 del section[name]

@@ -16,6 +16,8 @@ from holdfast.registry import nearest
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+ABSENT = object()
+
 
 def known_keys(model: type[BaseModel]) -> list[str]:
     """Every key a section takes, aliases and other programs' names included."""
@@ -45,17 +47,20 @@ def place_of(data: object, error: ErrorDetails) -> KeyPath:
     path: list[str | int] = []
     current = data
     for part in error["loc"]:
-        listed = isinstance(current, list | tuple) and isinstance(part, int)
-        if (isinstance(current, Mapping) and part in current) or (
-            listed and int(part) < len(current)
-        ):
-            current = current[part]
-        elif _is_type_tag(part):
+        inner = _inside(current, part)
+        if inner is ABSENT and _is_type_tag(part):
             continue
-        else:
-            current = None
+        current = inner
         path.append(part)
     return tuple(path)
+
+
+def _inside(value: object, part: str | int) -> object:
+    if isinstance(value, Mapping):
+        return value.get(part, ABSENT)
+    if isinstance(value, list | tuple) and isinstance(part, int) and part < len(value):
+        return value[part]
+    return ABSENT
 
 
 def explained(model: type[BaseModel], path: KeyPath, error: ErrorDetails) -> str:

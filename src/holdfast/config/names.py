@@ -211,7 +211,7 @@ FOREIGN: Mapping[str, str] = {
 
 def own_names(section: type[BaseModel]) -> dict[str, str]:
     """Every name that a section's fields answer to, and the field's own."""
-    found = {}
+    found: dict[str, str] = {}
     for name, field in section.model_fields.items():
         alias = field.validation_alias
         choices = alias.choices if isinstance(alias, AliasChoices) else ()

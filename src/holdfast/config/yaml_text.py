@@ -142,7 +142,7 @@ def _measure(text: str) -> None:
         elif isinstance(event, yaml.AliasEvent):
             if any(event.anchor == one for one, _ in parts):
                 raise _fault(event, f"the alias *{event.anchor} stands inside what it names")
-            size = sizes.get(event.anchor, 1)
+            size = sizes.get(str(event.anchor), 1)
         if anchor:
             sizes[anchor] = size
         parts[-1] = (parts[-1][0], parts[-1][1] + size)
@@ -151,7 +151,8 @@ def _measure(text: str) -> None:
 
 
 def _fault(place: yaml.Node | yaml.Event, problem: str) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=place.start_mark)
+    mark: Any = place.start_mark
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
 def _old(text: str) -> str:

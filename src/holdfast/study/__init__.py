@@ -99,7 +99,7 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
     )  # fmt: skip
     found = with_data(found, measuring)
     session = Session(
-        found, measuring, plain, arms, leaks, pool, models.identity(model), held, tuple(gpus)
+        found, measuring, plain, arms, leaks, pool, models.identity(model), tuple(gpus), held=held
     )
     for name, arm in arms.items():
         combinations.check(arm, arms, study, f"{source}: arms.{arm.variant.family}")

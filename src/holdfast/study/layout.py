@@ -45,12 +45,13 @@ from holdfast.study.measuring import (
     scoring,
 )
 from holdfast.study.session import Session
+from holdfast.study.validation import VALIDATION, stage_of
 from holdfast.train import stage
 from holdfast.train.data import encode_all
 from holdfast.train.job import TrainJob
 from holdfast.types import BASE, Example, Point
 
-BUDGET, VALIDATION = "budget", "validation"
+BUDGET = "budget"
 SAID_ELSEWHERE = {  # no bearing on the weights, or part of the identity in its resolved form
     "gradient_checkpointing", "logging_steps", "checkpoints", "save_steps", "global_batch_size",
     "gradient_accumulation_steps", "num_train_epochs", "max_steps", "keep_shortest",
@@ -61,7 +62,7 @@ SAID_ELSEWHERE = {  # no bearing on the weights, or part of the identity in its 
 def lay_out(session: Session) -> list[Stage]:
     """All stages, needs first; stages of one model lie together so that it is loaded once."""
     budget = Stage(BUDGET, _data_identity(session, "plain"), lambda f, p: _budget(session, f))
-    held = [_validation(session)] if session.held else []
+    held = [stage_of(session, _data_identity(session, VALIDATION))] if session.held else []
     base = [replies(session, Point(BASE), task) for task in session.measuring.tasks]
     repeated = [
         again(session, task, time)
@@ -156,21 +157,6 @@ def _budget(session: Session, folder: Path) -> Mapping[str, object]:
     budget = plain_budget(costs, session.plan.steps, train.accumulation, size)
     store.write_json(folder / "budget.json", budget)
     return asdict(budget)
-
-
-def _validation(session: Session) -> Stage:
-    """What is held out, once for all arms; encoded as well, so that a fault shows at once."""
-    examples = session.held
-    identity = _data_identity(session, "validation") | {
-        "examples": store.fingerprint([[one.id, one.messages, one.target] for one in examples]),
-    }
-
-    def make(folder: Path, progress: Progress) -> Mapping[str, object]:
-        rows, kept, _ = encode_all(session.plan.model, examples, session.study.train)
-        store.write_jsonl(folder / methods.EXAMPLES, kept)
-        return {"examples": len(kept), "supervised_tokens": sum(r.cost.supervised for r in rows)}
-
-    return Stage(VALIDATION, identity, make)
 
 
 def _shared(session: Session, work: SharedWork) -> Stage:

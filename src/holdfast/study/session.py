@@ -217,13 +217,13 @@ class Session:
         plan: what is done.
         measuring: the abilities that are measured.
         plain: the plain arm's training set.
-        held: examples that no arm trains on; their loss is read while training.
         arms: with their methods, by name.
         leaks: the evaluation questions.
         pool: lends one engine at a time.
         identity: what makes the untouched model this model.
         gpus: that may be used; none on the CPU.
         stages: of the plan, with their code.
+        held: examples that no arm trains on; their loss is read while training.
     """
 
     plan: Plan
@@ -233,9 +233,9 @@ class Session:
     leaks: LeakIndex
     pool: EnginePool
     identity: Mapping[str, object]
-    held: Sequence[Example] = ()
     gpus: tuple[GPU, ...] = ()
     stages: tuple[Stage, ...] = ()
+    held: Sequence[Example] = ()
 
     @property
     def study(self) -> Study:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from holdfast import tasks
 from holdfast.config import Study, TaskSpec
 from holdfast.data.holdout import hold_out, without
 from holdfast.data.leakage import LeakIndex
 from holdfast.errors import StudyError
+from holdfast.methods import EXAMPLES
+from holdfast.progress import Progress
+from holdfast.runs import store
+from holdfast.runs.stages import Stage
+from holdfast.study.session import Session
 from holdfast.tasks import Task
+from holdfast.train.data import encode_all
 from holdfast.types import Example
 
+VALIDATION = "validation"
 Split = tuple[list[Example], list[Example], tuple[str, ...]]
 
 
@@ -53,6 +61,23 @@ def split(
     if train.val_path and gone:
         said += f"; {gone} training examples that ask the same are left out"
     return trained, held, (said,)
+
+
+def stage_of(session: Session, identity: Mapping[str, object]) -> Stage:
+    """The stage that writes down what is held out, once for all arms, encoded to see any fault.
+
+    Args:
+        session: with something held out.
+        identity: of a set of this study's examples.
+    """
+    asked = [[one.id, one.messages, one.target] for one in session.held]
+
+    def make(folder: Path, progress: Progress) -> Mapping[str, object]:
+        rows, kept, _ = encode_all(session.plan.model, session.held, session.study.train)
+        store.write_jsonl(folder / EXAMPLES, kept)
+        return {"examples": len(kept), "supervised_tokens": sum(r.cost.supervised for r in rows)}
+
+    return Stage(VALIDATION, {**identity, "examples": store.fingerprint(asked)}, make)
 
 
 def _read(study: Study, task: Task, source: str) -> list[Example]:

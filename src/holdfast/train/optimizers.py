@@ -197,11 +197,11 @@ def _read(spec: TrainSpec) -> Iterator[set[str]]:
     if parse is None:  # another version's trainer: it is taken at its word
         yield set(spec.optim_args)
         return
-    trainer._parse_optim_args = lambda text: Watched(parse(text))  # type: ignore[attr-defined]
+    trainer._parse_optim_args = lambda text: Watched(parse(text))
     try:
         yield seen
     finally:
-        trainer._parse_optim_args = parse  # type: ignore[attr-defined]
+        trainer._parse_optim_args = parse
 
 
 def _step(model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> None:
