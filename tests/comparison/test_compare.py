@@ -360,7 +360,7 @@ def test_what_is_no_usable_adapter(models: Path, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=message):
             external.find(str(path), base)
     (broken("torn") / peft_adapter.SETTINGS).write_text("{")
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match="is not whole"):
         external.find(str(tmp_path / "torn"), base)
     assert external.find(str(broken("silent", base_model_name_or_path=None)), base).notes
     two = external.find(str(broken("renamed", base_model_name_or_path="x/tiny")), base)

@@ -929,7 +929,7 @@ def test_a_judge_that_is_missing_or_too_large_is_found_before_anything_is_asked(
     asked = comparison.Request(
         ("lab", "x=lab"), ("lab_refuse",), (f"tasks.lab_refuse.judge={judge}",)
     )
-    with pytest.raises(ModelError, match="tokenizer cannot be loaded"):
+    with pytest.raises(ModelError, match="not in the hub's cache"):
         comparison.run(asked, tmp_path, Silent())
     assert not list(tmp_path.rglob("replies.jsonl"))
     small = GPU("small", 2**30, 2**30, 0, 1e11, 1e13, 1e10)

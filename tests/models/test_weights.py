@@ -12,7 +12,7 @@ import pytest
 
 from holdfast import models
 from holdfast.errors import ModelError
-from holdfast.models import ModelRef, safetensors_files, skeleton, vocabulary, weights_check
+from holdfast.models import ModelRef, safetensors_files, skeleton, weights_check
 
 SIZES = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
@@ -124,12 +124,12 @@ def test_layers_beyond_those_configured_are_named(tiny_model: Path, tmp_path: Pa
 def test_marks_without_an_embedding_are_noted_and_words_refused(tiny_model: Path) -> None:
     tokenizer = models.load_tokenizer(ModelRef(str(tiny_model)))
     rows = len(tokenizer)
-    assert vocabulary.check_vocabulary(tokenizer, rows, "m") == []
+    assert skeleton.check_vocabulary(tokenizer, rows, "m") == []
     tokenizer.add_special_tokens({"extra_special_tokens": ["<picture>"]})
-    (notice,) = vocabulary.check_vocabulary(tokenizer, rows, "m")
+    (notice,) = skeleton.check_vocabulary(tokenizer, rows, "m")
     assert "'<picture>'" in notice
     tokenizer.add_special_tokens({"pad_token": "<blank>"})
     with pytest.raises(ModelError, match="no embedding for") as caught:
-        vocabulary.check_vocabulary(tokenizer, rows, "m")
+        skeleton.check_vocabulary(tokenizer, rows, "m")
     assert "'<blank>'" in caught.value.message
     assert f"resize_token_embeddings({rows + 2})" in caught.value.remedy

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.errors import RELATIVE, ModelError
-from holdfast.hub import near_folder
+from holdfast.memory.model.hub import near_folder
 from holdfast.models import safetensors_files
 from holdfast.models.json_files import AGAIN, LFS, PULL, read_object
 

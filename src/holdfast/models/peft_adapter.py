@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast import hub
 from holdfast.errors import HoldfastError, ModelError
+from holdfast.memory.model import hub
 from holdfast.memory.out_of_memory import is_out_of_memory
 from holdfast.models import adapter_weights, files, skeleton
 from holdfast.models.json_files import read_object

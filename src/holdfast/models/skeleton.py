@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast import hub
 from holdfast.errors import HoldfastError, ModelError
+from holdfast.memory.model import hub
 from holdfast.models.json_files import AGAIN
 from holdfast.types import ModelRef
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+NAMED = 3
+"""How many tokens a message names."""
 UPDATE = "check config.json, or update transformers (`pip install -U transformers`)"
 TRUST = (
     "read that code; if you trust it, write `model: {id: ..., trust_remote_code: true}` in the "
@@ -76,6 +78,42 @@ def reach(ref: ModelRef) -> None:
     """
     if not Path(ref.base).is_dir():
         hub.require(ref.base, ref.revision, ref.gguf or hub.CONFIG)
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int, where: str) -> list[str]:
+    """Refuse a tokenizer that has ordinary tokens, or those that end and pad, beyond the embedding.
+
+    Some sound models have marks for pictures there, which no text ever becomes; that is noted.
+
+    Args:
+        tokenizer: of the model.
+        rows: of the model's embedding.
+        where: for messages.
+
+    Returns:
+        Notices.
+
+    Raises:
+        ModelError: naming the tokens.
+    """
+    beyond = {name: at for name, at in tokenizer.get_vocab().items() if at >= rows}
+    if not beyond:
+        return []
+    used = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id}
+    marks = {at for at, token in tokenizer.added_tokens_decoder.items() if token.special}
+    wrong = [name for name, at in beyond.items() if at in used or at not in marks]
+    shown = ", ".join(
+        repr(name) for name in sorted(wrong or beyond, key=lambda name: beyond[name])[:NAMED]
+    )
+    if wrong:
+        raise ModelError(
+            f"its tokenizer has {len(wrong)} tokens that the model has no embedding for (it has "
+            f"{rows:,}): {shown}",
+            where=where,
+            remedy="take the tokenizer that belongs to the model, or give the model its tokens "
+            f"(`model.resize_token_embeddings({max(beyond.values()) + 1})`) and save both",
+        )
+    return [f"{where}: the model has no embedding for {shown}; no text here may contain them."]
 
 
 def _unusable(ref: ModelRef, error: Exception) -> ModelError:

@@ -14,17 +14,15 @@ from holdfast import models
 from holdfast.endpoint import is_endpoint
 from holdfast.environment import install_command
 from holdfast.errors import FolderError, HoldfastError, MissingDependency, located
-from holdfast.judges import Judge, members_of
+from holdfast.judges import members_of
 from holdfast.memory.memory_plan import GIB
 from holdfast.memory.model.shape import read_shape
 from holdfast.memory.model.targets import lora_parameters
-from holdfast.models import ModelRef, peft_adapter, skeleton, vocabulary, weights_check
+from holdfast.models import ModelRef, peft_adapter, skeleton, weights_check
 from holdfast.study.session import Arm, Session
 
 ANSWERING = ("torch", "transformers", "peft")
 TRAINING = (*ANSWERING, "trl", "accelerate", "datasets")
-LOADED_BY = "hf"
-"""The engine that loads the weights here."""
 SAVED = 4
 """That a trained number takes in a checkpoint."""
 MOMENTS = 8
@@ -106,16 +104,16 @@ def whole(session: Session) -> Sequence[str]:
     notices: list[str] = []
     done: set[tuple[str, str | None]] = set()
     for where, ref in loaded(session):
+        if ref.gguf is not None:
+            continue
         with located(where):
             plain = replace(ref, adapter=None, scale=1.0)
-            if ref.gguf is not None:
-                continue
             if (ref.base, ref.revision) not in done:
                 done.add((ref.base, ref.revision))
                 model = skeleton.build(plain)
                 rows = model.get_input_embeddings().weight.shape[0]
                 tokenizer = models.load_tokenizer(plain, chats=False)
-                notices += vocabulary.check_vocabulary(tokenizer, rows, ref.base)
+                notices += skeleton.check_vocabulary(tokenizer, rows, ref.base)
                 notices += weights_check.check_files(plain, model)
             if ref.adapter is not None:
                 peft_adapter.check_fits(ref)
@@ -124,10 +122,11 @@ def whole(session: Session) -> Sequence[str]:
 
 def judges(session: Session) -> Sequence[str]:
     """Every judge that is a model is there, may be had, has a tokenizer, and fits."""
-    for where, judge in _judges(session):
-        if judge.guard is not None and _loads(session):
-            with located(where):
-                judge.guard.needs(session.gpus)
+    for name, task in session.measuring.tasks.items():
+        for judge in members_of(task.judge) if task.judge and _loads(session) else ():
+            if judge.guard is not None:
+                with located(f"tasks.{name}.judge"):
+                    judge.guard.needs(session.gpus)
     return []
 
 
@@ -145,10 +144,4 @@ def loaded(session: Session) -> Iterator[tuple[str, ModelRef]]:
 
 
 def _loads(session: Session) -> bool:
-    return session.study.answer.engine == LOADED_BY
-
-
-def _judges(session: Session) -> Iterator[tuple[str, Judge]]:
-    for name, task in session.measuring.tasks.items():
-        for judge in members_of(task.judge) if task.judge else ():
-            yield f"tasks.{name}.judge", judge
+    return session.study.answer.engine == "hf"

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from holdfast import cli, hub
+from holdfast import cli
 from holdfast.errors import ModelError, Unreachable
+from holdfast.memory.model import hub
 
 constants = pytest.importorskip("huggingface_hub.constants")
 
@@ -97,7 +98,7 @@ def test_it_is_tried_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> Non
     use(monkeypatch, Session())
     assert "no route" in hub.down()
     later = time.monotonic() + hub.REMEMBERED_S
-    monkeypatch.setattr("holdfast.hub.time.monotonic", lambda: later)
+    monkeypatch.setattr("holdfast.memory.model.hub.time.monotonic", lambda: later)
     assert hub.down() == ""
     assert constants.HF_HUB_OFFLINE is False
     assert "HF_HUB_OFFLINE" not in os.environ
