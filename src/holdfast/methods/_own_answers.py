@@ -202,7 +202,7 @@ def _answers(
         wanted = "refused" if declined else "answered"
         source = "own refusal" if declined else "own everyday answer"
         kept[declined] = [
-            replace(example, target=reply.text.strip(), source=source)
+            replace(example, target=reply.text.strip(), source=source, extra={})
             for (example, reply), verdict in zip(pairs, verdicts, strict=True)
             if verdict.label == wanted
         ]

@@ -39,7 +39,7 @@ def probes(context: MethodContext, count: int) -> SharedWork:
     def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         replies = ask(context.engine, asked, sampling, None, folder, progress)
         said = [
-            replace(question, target=reply.text.strip(), source="own answer", meta={})
+            replace(question, target=reply.text.strip(), source="own answer", meta={}, extra={})
             for question, reply in zip(asked, replies, strict=True)
             if reply.text.strip()
         ]

@@ -62,7 +62,9 @@ def rewrite(
         if reason:
             against.setdefault(example.id, reason)
         elif example.id not in found:
-            found[example.id] = replace(example, target=reply.text.strip(), source="rewrite")
+            found[example.id] = replace(
+                example, target=reply.text.strip(), source="rewrite", extra={}
+            )
     return found, dict(Counter(why for name, why in against.items() if name not in found))
 
 

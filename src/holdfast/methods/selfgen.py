@@ -176,7 +176,7 @@ class Selfgen(DataMethod):
         """Per question the `keep` answers that the base finds least surprising."""
         by_id = {one.id: one for one in context.plain}
         candidates = [
-            replace(by_id[name], target=reply.text.strip(), source="self")
+            replace(by_id[name], target=reply.text.strip(), source="self", extra={})
             for name, replies in right.items()
             for reply in replies
         ]
