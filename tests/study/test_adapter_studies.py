@@ -1,4 +1,4 @@
-"""Real studies of seconds on kinds of models whose adapters are not plain: trained, measured, shipped."""
+"""Real studies of seconds on models whose adapters are not plain: trained, measured, shipped."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_modules_trained_whole_come_and_go_with_the_adapter(
     shipping.ship(tmp_path / "s", tmp_path / "out", form="merged", anyway=True)
     torch.testing.assert_close(logits(loaded(tmp_path / "out")), after, rtol=0, atol=1e-5)
     arms = {"sft": {"weights": [{"scale": {"factors": [0.5]}}]}}
-    with pytest.raises(StudyError, match="modules_to_save"):
+    with pytest.raises(StudyError, match="lora with modules_to_save"):
         run_study(study_of(tmp_path, folder, train=train, arms=arms, name="t"), tmp_path)
 
 
@@ -167,7 +167,7 @@ def test_a_base_in_four_bits_is_trained_measured_and_merged(
     [
         ({"quant_method": "awq", "bits": 4}, {}, HoldfastError, r"awq.*gptqmodel(.|\n)*16 bits"),
         ({"quant_method": "gptq", "bits": 4}, {}, HoldfastError, r"gptq.*gptqmodel(.|\n)*16 bits"),
-        ({"quant_method": "compressed-tensors"}, {}, ModelError, r"cannot be trained(.|\n)*16 bits"),
+        ({"quant_method": "compressed-tensors"}, {}, ModelError, r"be trained(.|\n)*16 bits"),
         ({"quant_method": "fp8"}, {"method": "qlora"}, ModelError, r"NF4(.|\n)*method: lora"),
         ({"quant_method": "bitsandbytes", "load_in_4bit": True}, {"method": "full"}, ModelError,
          r"no weights that could be trained(.|\n)*qlora"),

@@ -272,7 +272,7 @@ def _forget_packing(model: PreTrainedModel) -> None:
 
 
 def auto_class(ref: ModelRef) -> Any:
-    """transformers' class for a model: of language models, or of those that read pictures too.
+    """Transformers' class for a model: of language models, or of those that read pictures too.
 
     The second are asked and trained with text alone.
     """

@@ -44,7 +44,7 @@ def check(adapter: Path, base: Path, source: str) -> None:
             own = any((adapter / one).is_file() for one in ("tokenizer.json", "tokenizer.model"))
             tokenizer = str(adapter) if own else "the tokenizer that it was trained with"
             raise ModelError(
-                f"was trained on a vocabulary of {there} rows ({found[1]}), and the base has {rows}",
+                f"was trained on a vocabulary of {there} rows ({found[1]}); the base has {rows}",
                 where=source,
                 remedy=f"resize the base as it was then: model.resize_token_embeddings({there}), "
                 f"save the model and {tokenizer} in one folder, and name that as BASE",
