@@ -97,9 +97,12 @@ def test_an_adapter_of_a_resized_base_says_how_to_make_that_base(
     from holdfast.models.external import find
 
     base = find(str(tiny_model))
-    for name, rows, more in (("plain", 0, {}), ("same", 0, {"modules_to_save": ["lm_head"]}),
-                             ("resized", 7, {"modules_to_save": ["embed_tokens", "lm_head"]}),
-                             ("factor", 7, {"target_modules": ["q_proj", "embed_tokens"]})):  # fmt: skip
+    for name, rows, more in (
+        ("plain", 0, {}),
+        ("same", 0, {"modules_to_save": ["lm_head"]}),
+        ("resized", 7, {"modules_to_save": ["embed_tokens", "lm_head"]}),
+        ("factor", 7, {"target_modules": ["q_proj", "embed_tokens"]}),
+    ):
         model = AutoModelForCausalLM.from_pretrained(tiny_model)
         size = model.config.vocab_size
         if rows:

@@ -148,3 +148,8 @@ def _fits(module: torch.nn.Module) -> bool:
 
     kinds = (torch.nn.Embedding, torch.nn.Conv1d, torch.nn.Conv2d)
     return _is_linear(module) or isinstance(module, kinds)
+
+
+def name_of(model: PreTrainedModel, module: object) -> str:
+    """The full name of a module; "" where it is none of the model's."""
+    return next((name for name, one in model.named_modules() if one is module), "")

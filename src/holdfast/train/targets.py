@@ -18,6 +18,7 @@ from holdfast.errors import StudyError
 from holdfast.memory.model.targets import ALL_LINEAR, PRESETS, is_pattern
 from holdfast.registry import nearest
 from holdfast.train.model_parts import NOT_LANGUAGE, NUMBERED, Parts, is_transposed, kind_of, last
+from holdfast.train.whole_modules import check_tied
 
 if TYPE_CHECKING:
     import torch
@@ -124,6 +125,7 @@ class _Choice:
             )
         found = {name: self.parts.all[name] for name in self.parts.all if name in set(chosen)}
         self._check_patterns([*found, *parameters])
+        check_tied(self.model, found)
         return Targets(
             found,
             tuple(self.parts.short(parameters)),
