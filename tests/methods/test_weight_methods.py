@@ -91,10 +91,10 @@ def test_scales_of_every_kind_are_read(tmp_path: Path) -> None:
 )
 def test_what_is_no_product_is_refused(tmp_path: Path, config: dict[str, Any], why: str) -> None:
     folder = _write(tmp_path / "a", {"q": ([[1.0]], [[1.0]])}, **config)
-    for work in (
-        lambda: scaled_adapter(folder, 0.5, tmp_path / "b"),
-        lambda: _made([folder, folder], tmp_path / "b", seeds=True),
-    ):
+    works = [lambda: _made([folder, folder], tmp_path / "b", seeds=True)]
+    if "target_parameters" not in config:  # a share of experts' change can be written
+        works.append(lambda: scaled_adapter(folder, 0.5, tmp_path / "b"))
+    for work in works:
         with pytest.raises(ModelError, match=why):
             work()
     with pytest.raises(ModelError, match="is no adapter"):

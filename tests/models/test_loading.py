@@ -86,3 +86,32 @@ def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="sees no GPU"):
         models.pick_device("cuda")
     assert models.pick_device("auto") == "cpu"
+
+
+def test_an_adapter_of_a_resized_base_says_how_to_make_that_base(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from holdfast.models.external import find
+
+    base = find(str(tiny_model))
+    for name, rows, more in (
+        ("plain", 0, {}),
+        ("same", 0, {"modules_to_save": ["lm_head"]}),
+        ("resized", 7, {"modules_to_save": ["embed_tokens", "lm_head"]}),
+        ("factor", 7, {"target_modules": ["q_proj", "embed_tokens"]}),
+    ):
+        model = AutoModelForCausalLM.from_pretrained(tiny_model)
+        size = model.config.vocab_size
+        if rows:
+            model.resize_token_embeddings(size + rows, mean_resizing=False)
+        config = LoraConfig(**{"target_modules": ["q_proj"], "task_type": "CAUSAL_LM", **more})
+        get_peft_model(model, config).save_pretrained(tmp_path / name, save_embedding_layers=False)
+        if not rows:
+            assert find(str(tmp_path / name), base).form == "adapter"
+            continue
+        with pytest.raises(ModelError, match=f"vocabulary of {size + rows} rows") as told:
+            find(str(tmp_path / name), base)
+        assert f"model.resize_token_embeddings({size + rows})" in str(told.value)

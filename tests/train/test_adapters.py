@@ -298,13 +298,14 @@ def test_what_the_model_does_not_have(
 
 
 def test_a_preset_without_a_match_names_what_there_is() -> None:
-    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+    import torch
+    from transformers import Mamba2Config, Mamba2ForCausalLM
 
-    config = GPTNeoXConfig(vocab_size=16, hidden_size=8, num_hidden_layers=1,
-                           num_attention_heads=2, intermediate_size=16)  # fmt: skip
+    config = Mamba2Config(hidden_size=64, num_hidden_layers=1, num_heads=8, head_dim=16,
+                          state_size=16, n_groups=1, vocab_size=16)  # fmt: skip
     spec = _spec("lora", lora={"target_modules": "attention"})
-    with pytest.raises(StudyError, match=r"of 'attention'\n.*dense_4h_to_h.*query_key_value"):
-        adapters.adapt(GPTNeoXForCausalLM(config), spec)
+    with torch.device("meta"), pytest.raises(StudyError, match=r"of 'attention'\n.*in_proj"):
+        adapters.adapt(Mamba2ForCausalLM(config), spec)
 
 
 def test_where_a_variant_may_train() -> None:

@@ -171,9 +171,7 @@ def _session(
         study, folder, ref, 0, (), 0, pool.nf4, measuring.planned(study, pool.nf4), {}
     )  # fmt: skip
     planned = with_data(planned, measuring)
-    session = Session(
-        planned, measuring, (), arms, LeakIndex(()), pool, identity, gpus=tuple(gpus)
-    )
+    session = Session(planned, measuring, (), arms, LeakIndex(()), pool, identity, gpus=tuple(gpus))
     setting = session.setting()
     own = {who: arm.planned(study, (), setting) for who, arm in arms.items()}
     return replace(session, plan=replace(planned, arms=own))

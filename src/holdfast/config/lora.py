@@ -32,10 +32,8 @@ NOT_HERE = {
     "`model.resize_token_embeddings(len(tokenizer))`, save both), name that folder as the model, "
     "and give the new ids in trainable_token_indices",
     "loftq_config": "it changes the base's weights",
-    "megatron_config": "Megatron is not used",
     "layer_replication": "it changes the base's layers",
     "corda_config": "use variant: corda",
-    "eva_config": "no such start is offered",
     "alora_invocation_tokens": "answers are asked with the adapter on all tokens",
 }
 """Settings of PEFT's `LoraConfig` that have no place in a study, and why."""
@@ -149,6 +147,5 @@ class LoraSpec(Section):
     @property
     def kind(self) -> str:
         """What is trained, in words for messages."""
-        if self.modules_to_save:
-            return f"{self.variant} with modules_to_save"
-        return f"{self.variant}{' with trained tokens' if self.trainable_token_indices else ''}"
+        whole = " with modules_to_save" if self.modules_to_save else ""
+        return self.variant + (whole or " with trained tokens" * bool(self.trainable_token_indices))

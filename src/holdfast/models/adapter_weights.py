@@ -13,7 +13,11 @@ from holdfast.models.safetensors_files import Stored
 
 PAIRS = ((".lora_A.", ".lora_B."), (".lora_embedding_A", ".lora_embedding_B"))
 """Both halves of a LoRA product, as PEFT names them; either may come first."""
-VOCABULARY = re.compile(r"(embed_tokens|lm_head|wte|embed_in|embed_out)\.weight$")
+VOCABULARY = re.compile(
+    r"\.(embed_tokens|lm_head|wte|embed_in|embed_out)\."
+    r"(?:weight|base_layer\.weight|lora_embedding_A|lora_B\.weight)$"
+)
+"""An embedding or a head that is brought whole, or the factor that has a number for each token."""
 DIGITS = re.compile(r"\.\d+\.")
 
 
@@ -86,24 +90,32 @@ def _check_ranks(name: str, a: tuple[int, ...], b: tuple[int, ...], file: Path) 
         )
 
 
-def check_vocabulary(held: Mapping[str, Stored], rows: int, where: str) -> None:
+def check_vocabulary(
+    held: Mapping[str, Stored], rows: int, where: str, tokenizer: str = ""
+) -> None:
     """Refuse an adapter that brings a vocabulary of another size than its base has.
 
     Args:
         held: its tensors.
         rows: of the base's embedding.
         where: for the message.
+        tokenizer: the folder that holds the adapter's own; "" for none.
 
     Raises:
-        ModelError: naming both sizes.
+        ModelError: naming both sizes, with the lines that resize the base.
     """
     for name, one in held.items():
-        if VOCABULARY.search(name) and "lora_" not in name and one.shape[:1] not in ((), (rows,)):
+        found = VOCABULARY.search(name)
+        if found is None or len(one.shape) != 2:
+            continue
+        there = one.shape[1] if name.endswith("lora_embedding_A") else one.shape[0]
+        if there != rows:
+            own = tokenizer or "the tokenizer that it was trained with"
             raise ModelError(
-                f"was trained on a vocabulary of {one.shape[0]} tokens, its base has {rows}",
+                f"was trained on a vocabulary of {there} rows ({found[1]}); the base has {rows}",
                 where=where,
-                remedy="give the base the same new tokens: `model.resize_token_embeddings"
-                f"({one.shape[0]})`, save it with the adapter's tokenizer, and name that folder",
+                remedy=f"resize the base as it was then: model.resize_token_embeddings({there}), "
+                f"save the model and {own} in one folder, and name that as BASE",
             )
 
 

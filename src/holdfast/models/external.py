@@ -18,7 +18,7 @@ from holdfast.config import NAME, ModelSpec
 from holdfast.endpoint import is_endpoint, parse_url
 from holdfast.environment import install_command
 from holdfast.errors import MissingDependency, ModelError
-from holdfast.models import ModelRef, adapter_vocabulary, peft_adapter
+from holdfast.models import ModelRef, peft_adapter
 from holdfast.models.files import checkpoint_in, sampled_hash
 from holdfast.models.json_files import read_object
 from holdfast.types import ChatSettings
@@ -262,6 +262,6 @@ def _adapter(
         raise ModelError(
             "an adapter needs the weights of its base", where=text, remedy="name a local base"
         )
-    adapter_vocabulary.check(folder, Path(base.ref.base), text)
+    peft_adapter.check_vocabulary(folder, Path(base.ref.base), text)
     ref = replace(base.ref, adapter=str(folder), scale=1.0)
     return ExternalModel(name or _short(text), text, "adapter", ref, tuple(notes))

@@ -18,6 +18,7 @@ from holdfast.memory.model import hub
 from holdfast.memory.out_of_memory import is_out_of_memory
 from holdfast.models import adapter_weights, files, skeleton
 from holdfast.models.json_files import read_object
+from holdfast.models.safetensors_files import read_header
 from holdfast.runs import store
 from holdfast.types import ModelRef
 
@@ -226,3 +227,26 @@ def _bare(name: str) -> str:
     kept = KEPT.search(name)
     last = kept["name"] if kept else name.rstrip("/").rpartition("/")[2]
     return QUANTISED.sub("", last.casefold())
+
+
+def check_vocabulary(adapter: Path, base: Path, source: str) -> None:
+    """Check that the embeddings that an adapter brings have as many rows as the base.
+
+    Args:
+        adapter: its folder.
+        base: the base's folder; one that is not here is not looked at.
+        source: how the adapter's user names it.
+
+    Raises:
+        ModelError: they have not; with the lines that resize the base.
+    """
+    config = base / "config.json"
+    if not config.is_file():
+        return
+    fields = read_object(config)
+    inner = fields.get("text_config")
+    rows = (inner if isinstance(inner, dict) else fields).get("vocab_size")
+    if isinstance(rows, int):
+        own = any((adapter / one).is_file() for one in ("tokenizer.json", "tokenizer.model"))
+        held = read_header(adapter / WEIGHTS)
+        adapter_weights.check_vocabulary(held, rows, source, str(adapter) if own else "")

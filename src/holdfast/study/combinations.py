@@ -11,6 +11,8 @@ from holdfast.study.session import Arm
 from holdfast.train import adapters
 from holdfast.types import BASE
 
+PLAIN = "train.lora.variant lora, rslora or corda without modules trained whole"
+
 
 def check(arm: Arm, arms: Mapping[str, Arm], study: Study, where: str) -> None:
     """Refuse an arm that could not be trained, or would not be what it says.
@@ -86,18 +88,18 @@ def _weights(arm: Arm, arms: Mapping[str, Arm], study: Study, where: str) -> Non
     lora = arm.variant.train.lora
     if scales and study.train.method != "full" and not lora.adds:
         raise StudyError(
-            f"a share of {lora.variant}'s change is no interpolation between base and tuned model",
+            f"a share of the change of {lora.kind} is no interpolation of base and tuned model",
             where=f"{where}.weights",
-            remedy="use train.lora.variant lora, rslora or corda, or leave `scale` out",
+            remedy=f"use {PLAIN}, or leave `scale` out",
         )
     merges = [one for one in arm.weights if one.makes]
     if not merges:
         return
     if not lora.adds:
         raise StudyError(
-            f"what {lora.variant} changes is no plain product, so it cannot be merged",
+            f"what {lora.kind} changes is no plain product, so it cannot be merged",
             where=f"{where}.weights",
-            remedy="use train.lora.variant lora, rslora or corda, or leave `merge` out",
+            remedy=f"use {PLAIN}, or leave `merge` out",
         )
     if len(merges) > 1 or study.train.method == "full":
         raise StudyError(

@@ -58,7 +58,6 @@ def settings(model: PreTrainedModel, spec: TrainSpec) -> tuple[PeftConfig, Targe
 
     lora, targets = spec.lora, choose(model, spec.lora)
     _check_ranks(targets, lora)
-    whole.check_tied(model, targets.modules)
     names = list(targets.modules)
     common: dict[str, object] = {"target_modules": names, "task_type": "CAUSAL_LM"}
     if lora.variant == "oft":

@@ -11,35 +11,28 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from holdfast.config import LoraSpec
 from holdfast.errors import StudyError
 from holdfast.memory.model.targets import ALL_LINEAR, PRESETS, is_pattern
 from holdfast.registry import nearest
+from holdfast.train.model_parts import NOT_LANGUAGE, NUMBERED, Parts, is_transposed, kind_of, last
+from holdfast.train.whole_modules import check_tied
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-NUMBERED = re.compile(r".*?\.[^.]*\.(\d+)\.")  # as PEFT finds the number of a layer
-TOWER = re.compile(
-    r"(^|\.)(vision\w*|visual\w*|audio\w*|image\w*|img_\w+|speech\w*|embed_tokens_extend|"
-    r"(\w*_)?projector|multimodal\w*|multi_modal\w*|mm_\w+|vit\w*|qformer|perceiver\w*|aligner|"
-    r"embed_vision|embed_audio|merger)(\.|$)"
-)
-"""In the names of what reads pictures and sounds, and hands them to the language model."""
-ROUTER = re.compile(r"(^|\.)(router|gate)(\.|$)")
-"""What chooses experts; trained by few examples it sends everything to the same ones."""
-NOT_LANGUAGE = re.compile(r"(^|\.)mtp\w*(\.|$)")
-"""Heads that predict several tokens at once; no answer is read from them."""
-KINDS = (("attention", re.compile(r"attn|attention")),
-         ("mlp", re.compile(r"mlp|feed_forward|ffn|moe|expert")))  # fmt: skip
-READ_NOT_CALLED = ("out_proj", "dt_proj")
-"""Layers of state-space mixers whose weight goes into a kernel; an adapter would not be seen."""
 PLAIN = ("lora", "rslora")
 """Variants that PEFT can put on stacked experts."""
+TOWERS = (
+    "what reads pictures or sounds is left as it is (to train it too, give its names in "
+    "train.lora.target_modules)"
+)
+UNSEEN = (
+    "state-space mixers read these weights without calling their layer, so they get no adapters"
+)
 SHOWN = 4
 """Names written out in a notice."""
 
@@ -85,17 +78,15 @@ class _Choice:
 
     def __init__(self, model: PreTrainedModel, lora: LoraSpec) -> None:
         self.model, self.lora, self.notices = model, lora, list[str]()
-        self.head = model.get_output_embeddings()
-        self.all = {name: one for name, one in model.named_modules() if name and _fits(one)}
-        self.linear = {name: one for name, one in self.all.items()
-                       if _is_linear(one) and one is not self.head}  # fmt: skip
+        self.parts = Parts(model)
 
     def made(self) -> Targets:
         lora, asked = self.lora, self.lora.target_modules
+        probe: str | set[str]
         if isinstance(asked, str) and asked.lower() == ALL_LINEAR:
             chosen, probe = self._sensible(lambda name: True), ALL_LINEAR
         elif isinstance(asked, str) and asked in PRESETS:
-            chosen = self._sensible(lambda name: self._kind(name) == asked)
+            chosen = self._sensible(lambda name: self.parts.kind(name) == asked)
             probe = set(PRESETS[asked])
         elif isinstance(asked, str) and is_pattern(asked):
             chosen, probe = self._matching(asked), asked
@@ -108,44 +99,53 @@ class _Choice:
         chosen = [name for name in chosen if self._kept(name)]
         parameters = [name for name in parameters if self._kept(name)]
         if parameters and lora.variant not in PLAIN:
-            self._tell(f"{lora.variant} cannot be put on experts that are stacked in one "
-                       "parameter: they stay as they are", parameters)  # fmt: skip
+            self._tell(
+                f"{lora.variant} cannot be put on experts that are stacked in one "
+                "parameter: they stay as they are",
+                parameters,
+            )
             parameters = []
         chosen = self._reachable(chosen)
         if not chosen and not parameters:
             raise self._no_such(f"of {asked!r}{self._left_over()}")
         dropout = lora.dropout
         if parameters and dropout:
-            self._tell(f"experts that are stacked in one parameter take no dropout: train.lora."
-                       f"dropout is 0 instead of {dropout:g}, for all adapters", parameters)  # fmt: skip
+            self._tell(
+                f"experts that are stacked in one parameter take no dropout: train.lora."
+                f"dropout is 0 instead of {dropout:g}, for all adapters",
+                parameters,
+            )
             dropout = 0.0
-        if not parameters and self.stacked and asked != "attention":
-            self._tell("the experts are stacked in parameters that PEFT does not adapt by itself; "
-                       "they stay as they are, unless train.lora.target_parameters names them "
-                       "(with dropout: 0)", self.stacked)  # fmt: skip
-        found = {name: self.all[name] for name in self.all if name in set(chosen)}
+        if not parameters and self.parts.stacked and asked != "attention":
+            self._tell(
+                "the experts are stacked in parameters that PEFT does not adapt by itself; "
+                "they stay as they are, unless train.lora.target_parameters names them "
+                "(with dropout: 0)",
+                self.parts.stacked,
+            )
+        found = {name: self.parts.all[name] for name in self.parts.all if name in set(chosen)}
         self._check_patterns([*found, *parameters])
+        check_tied(self.model, found)
         return Targets(
             found,
-            tuple(self._short(parameters)),
+            tuple(self.parts.short(parameters)),
             {**(ranks if parameters else {}), **lora.rank_pattern},
             {**(alphas if parameters else {}), **lora.alpha_pattern},
             dropout,
-            any(_is_transposed(one) for one in found.values()),
+            any(is_transposed(one) for one in found.values()),
             tuple(self.notices),
         )
 
     def _sensible(self, wanted: Callable[[str], bool]) -> list[str]:
         """Linear layers of the language model that an adapter does something for."""
-        found = [name for name in self.linear if wanted(name)]
+        found = [name for name in self.parts.linear if wanted(name)]
+        parts = self.parts
         for left, why in (
-            (self._is_tower, "what reads pictures or sounds is left as it is (to train it too, "
-                             "give its names in train.lora.target_modules)"),
+            (parts.is_tower, TOWERS),
             (NOT_LANGUAGE.search, "heads that predict several tokens at once are left as they are"),
-            (self._is_router, "what chooses experts is left as it is"),
-            (self._is_unseen, "state-space mixers read these weights without calling their layer, "
-                              "so they get no adapters"),
-        ):  # fmt: skip
+            (parts.is_router, "what chooses experts is left as it is"),
+            (parts.is_unseen, UNSEEN),
+        ):
             out = [name for name in found if left(name)]
             if out:
                 self._tell(why, out)
@@ -156,18 +156,21 @@ class _Choice:
         """Modules by the ends of their names; a bare name means the language model's."""
         found: list[str] = []
         for name in given:
-            here = [one for one in self.all if one == name or one.endswith(f".{name}")]
-            if any(self.all[one] is self.head for one in here):
+            here = [one for one in self.parts.all if one == name or one.endswith(f".{name}")]
+            if any(self.parts.all[one] is self.parts.head for one in here):
                 raise StudyError(
                     f"{name} is the output head, which takes no adapter: the loss reads its weight",
                     where="train.lora.target_modules",
                     remedy=f"train it whole with train.lora.modules_to_save: [{name}]",
                 )
-            inside = [one for one in here if not self._is_tower(one)]
+            inside = [one for one in here if not self.parts.is_tower(one)]
             if inside and len(inside) < len(here) and "." not in name:
-                outside = [one for one in here if self._is_tower(one)]
-                self._tell("what reads pictures or sounds has layers of these names too; they are "
-                           "left as they are (give longer names to train them)", outside)  # fmt: skip
+                outside = [one for one in here if self.parts.is_tower(one)]
+                self._tell(
+                    "what reads pictures or sounds has layers of these names too; they are "
+                    "left as they are (give longer names to train them)",
+                    outside,
+                )
                 here = inside
             found += here
         return found
@@ -175,7 +178,11 @@ class _Choice:
     def _matching(self, pattern: str) -> list[str]:
         """Modules whose whole name a regular expression matches, as PEFT reads it."""
         found = [name for name, _ in self.model.named_modules() if self._full(pattern, name)]
-        out = [name for name in found if name not in self.all or self.all[name] is self.head]
+        out = [
+            name
+            for name in found
+            if name not in self.parts.all or self.parts.all[name] is self.parts.head
+        ]
         leaves = [name for name in out if not any(self.model.get_submodule(name).children())]
         if leaves and len(out) < len(found):
             self._tell("the pattern also means what takes no adapters; it is left as it is", leaves)
@@ -202,7 +209,7 @@ class _Choice:
         config = LoraConfig(
             r=lora.r, lora_alpha=lora.alpha, target_modules=probe, task_type="CAUSAL_LM"
         )
-        if self.stacked:
+        if self.parts.stacked:
             try:
                 convert_peft_config_for_transformers(config, self.model, None)
             except ValueError as error:
@@ -212,7 +219,7 @@ class _Choice:
                     remedy="name both, or neither",
                 ) from error
         leaves = set(config.target_parameters or ())
-        found = [name for name in self.stacked if _last(name) in leaves]
+        found = [name for name in self.parts.stacked if last(name) in leaves]
         ranks, alphas = dict(config.rank_pattern or {}), dict(config.alpha_pattern or {})
         for wanted in lora.target_parameters:
             here = [one for one in every if one == wanted or one.endswith(f".{wanted}")]
@@ -220,7 +227,7 @@ class _Choice:
                 raise StudyError(
                     f"the model has no parameter called {wanted!r}{nearest(wanted, every)}",
                     where="train.lora.target_parameters",
-                    remedy=f"stacked experts here: {_some(self._short(self.stacked))}",
+                    remedy=f"stacked experts here: {_some(self.parts.short(self.parts.stacked))}",
                 )
             found += [one for one in here if one not in found]
         return found, ranks, alphas
@@ -230,17 +237,20 @@ class _Choice:
         from peft import LoraConfig
         from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 
-        if not self.stacked or self.lora.variant not in (*PLAIN, "dora", "corda"):
+        if not self.parts.stacked or self.lora.variant not in (*PLAIN, "dora", "corda"):
             return chosen
         kept = []
         config = LoraConfig(target_modules=set(_MAPPED), task_type="CAUSAL_LM")
         convert_peft_config_for_transformers(config, self.model, None)
         taken = set(_MAPPED) - set(config.target_modules or ())
-        kept = [name for name in chosen if _last(name) not in taken]
-        lost = [name for name in chosen if _last(name) in taken]
+        kept = [name for name in chosen if last(name) not in taken]
+        lost = [name for name in chosen if last(name) in taken]
         if lost:
-            self._tell("PEFT takes these for the stacked experts because of their names, so they "
-                       "get no adapters of their own", lost)  # fmt: skip
+            self._tell(
+                "PEFT takes these for the stacked experts because of their names, so they "
+                "get no adapters of their own",
+                lost,
+            )
         return kept
 
     def _kept(self, name: str) -> bool:
@@ -259,7 +269,7 @@ class _Choice:
 
     def _layer(self, name: str) -> int | None:
         """The number of the decoder layer that a module is in."""
-        if self._is_tower(name):
+        if self.parts.is_tower(name):
             return None
         for pattern in self.lora.layers_pattern:
             if found := re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", name):
@@ -268,7 +278,11 @@ class _Choice:
         return int(found[1]) if found else None
 
     def _check_layers(self) -> None:
-        there = {one for one in map(self._layer, [*self.linear, *self.stacked]) if one is not None}
+        there = {
+            one
+            for one in map(self._layer, [*self.parts.linear, *self.parts.stacked])
+            if one is not None
+        }
         missing = sorted(set(self.lora.layers or ()) - there)
         if missing:
             raise StudyError(
@@ -286,7 +300,7 @@ class _Choice:
                     raise StudyError(
                         f"{key!r} means nothing that has an adapter",
                         where=f"train.lora.{setting}",
-                        remedy=f"adapters are on {_some(sorted({_last(one) for one in adapted}))}",
+                        remedy=f"adapters are on {_some(sorted({last(one) for one in adapted}))}",
                     )
 
     def _unknown(
@@ -304,16 +318,15 @@ class _Choice:
         for name in given:
             by_experts = any(True for _ in parameters) and name in _MAPPED
             if not by_experts and not any(n == name or n.endswith(f".{name}") for n in names):
-                raise self._no_such(f"called {name!r}{nearest(name, map(_last, self.linear))}")
+                raise self._no_such(f"called {name!r}{nearest(name, map(last, self.parts.linear))}")
 
     def _no_such(self, what: str) -> StudyError:
-        there = sorted({_last(name) for name in self.linear})
-        example = next(iter(self.linear), "")
+        there = sorted({last(name) for name in self.parts.linear})
+        example = next(iter(self.parts.linear), "")
         more = f"; a whole name is {example}" if example else ""
-        if self.stacked:
-            more += (
-                f"; stacked experts ({_some(self._short(self.stacked))}) go under target_parameters"
-            )
+        if self.parts.stacked:
+            stacked = _some(self.parts.short(self.parts.stacked))
+            more += f"; stacked experts ({stacked}) go under target_parameters"
         return StudyError(
             f"the model has no matrix {what}",
             where="train.lora.target_modules",
@@ -325,66 +338,8 @@ class _Choice:
                   if getattr(self.lora, name)]  # fmt: skip
         return f" that {', '.join(limits)} would leave" if limits else ""
 
-    @cached_property
-    def stacked(self) -> list[str]:
-        """Experts that are one three-dimensional parameter."""
-        return [
-            name
-            for name, one in self.model.named_parameters()
-            if one.dim() == 3 and "expert" in name and not self._is_tower(name)
-        ]
-
-    @cached_property
-    def _language(self) -> str | None:
-        """The name of the language model inside of one that reads more; None: it is all of it."""
-        text = self.model.config.get_text_config()
-        if text is self.model.config:
-            return None
-        inner = [name for name, one in self.model.named_modules()
-                 if name and getattr(one, "config", None) is text and one is not self.model]  # fmt: skip
-        return min(inner, key=len, default=None)
-
-    def _is_tower(self, name: str) -> bool:
-        if self._language is not None:
-            return not name.startswith(f"{self._language}.")
-        return bool(TOWER.search(name))
-
-    def _is_router(self, name: str) -> bool:
-        return bool(self.stacked) and bool(ROUTER.search(name))
-
-    def _is_mixer(self, name: str) -> bool:
-        """Whether a layer belongs to a state-space mixer (Mamba and its kin)."""
-        parent = self.model.get_submodule(name.rpartition(".")[0])
-        if not hasattr(parent, "A_log") or not hasattr(parent, "conv1d"):
-            return False
-        return "DeltaNet" not in type(parent).__name__
-
-    def _is_unseen(self, name: str) -> bool:
-        return _last(name) in READ_NOT_CALLED and self._is_mixer(name)
-
-    def _kind(self, name: str) -> str:
-        """`attention` or `mlp`, by where a layer is, else by its name; "" for neither."""
-        if self._is_mixer(name):
-            return ""
-        above = [part for part in name.split(".")[:-1]]
-        for part in reversed(above):
-            for kind, words in KINDS:
-                if words.search(part):
-                    return kind
-        return next((kind for kind, names in PRESETS.items() if _last(name) in names), "")
-
-    def _short(self, names: Sequence[str]) -> list[str]:
-        """Ends of parameters' names that mean these and no others, else the whole names."""
-        found: list[str] = []
-        every = [name for name, _ in self.model.named_parameters()]
-        for name in names:
-            short = ".".join(name.split(".")[-2:])
-            meant = {one for one in every if one.endswith(f".{short}")}
-            found.append(short if meant <= set(names) else name)
-        return list(dict.fromkeys(found))
-
     def _tell(self, what: str, names: Sequence[str]) -> None:
-        kinds = list(dict.fromkeys(_kind_of(name) for name in names))
+        kinds = list(dict.fromkeys(kind_of(name) for name in names))
         self.notices.append(f"{what}: {_some(kinds)}")
 
 
@@ -395,35 +350,3 @@ _MAPPED = ("gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - SHOWN} more kinds" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more if names else "none"
-
-
-def _kind_of(name: str) -> str:
-    """A module's name with its numbers left out."""
-    return ".".join("*" if part.isdigit() else part for part in name.split("."))
-
-
-def _last(name: str) -> str:
-    return name.rpartition(".")[2]
-
-
-def _is_transposed(module: torch.nn.Module) -> bool:
-    from transformers.pytorch_utils import Conv1D
-
-    return isinstance(module, Conv1D)
-
-
-def _is_linear(module: torch.nn.Module) -> bool:
-    """A matrix; quantised ones of other libraries are no `nn.Linear`, but hold `qweight`."""
-    import torch
-
-    return (
-        isinstance(module, torch.nn.Linear) or _is_transposed(module) or hasattr(module, "qweight")
-    )
-
-
-def _fits(module: torch.nn.Module) -> bool:
-    """Whether PEFT has an adapter for this kind of layer."""
-    import torch
-
-    kinds = (torch.nn.Embedding, torch.nn.Conv1d, torch.nn.Conv2d)
-    return _is_linear(module) or isinstance(module, kinds)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast.config import LoraSpec
 from holdfast.errors import StudyError
 from holdfast.registry import nearest
+from holdfast.train.model_parts import name_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,8 +35,8 @@ def settings(model: PreTrainedModel, lora: LoraSpec) -> tuple[dict[str, Any], li
     notices = []
     if lora.trainable_token_indices:
         found["trainable_token_indices"] = list(lora.trainable_token_indices)
-    ends = {_name_of(model, model.get_input_embeddings()),
-            _name_of(model, model.get_output_embeddings())}  # fmt: skip
+    ends = {name_of(model, model.get_input_embeddings()),
+            name_of(model, model.get_output_embeddings())}  # fmt: skip
     if tied and set(lora.modules_to_save) & {end.rpartition(".")[2] for end in ends}:
         found["ensure_weight_tying"] = True
         notices.append("the output head is the embedding in this model: both are trained as one")
@@ -49,7 +50,7 @@ def check_tied(model: PreTrainedModel, adapted: Iterable[str]) -> None:
         StudyError: naming the embedding.
     """
     text = model.config.get_text_config()
-    name = _name_of(model, model.get_input_embeddings())
+    name = name_of(model, model.get_input_embeddings())
     if getattr(text, "tie_word_embeddings", False) and name in set(adapted):
         raise StudyError(
             f"{name} is the output head too in this model, and an adapter would change only one",
@@ -62,7 +63,7 @@ def _check_modules(model: PreTrainedModel, lora: LoraSpec) -> None:
     names = {part for name, _ in model.named_modules() for part in [name.rpartition(".")[2]]}
     for wanted in lora.modules_to_save:
         if wanted not in names:
-            ends = [_name_of(model, one) for one in
+            ends = [name_of(model, one) for one in
                     (model.get_input_embeddings(), model.get_output_embeddings())]  # fmt: skip
             raise StudyError(
                 f"the model has no module called {wanted!r}{nearest(wanted, names)}",
@@ -89,7 +90,3 @@ def _check_tokens(model: PreTrainedModel, lora: LoraSpec, tied: bool) -> None:
             remedy="resize the base once (`model.resize_token_embeddings(len(tokenizer))`, save it "
             "with its tokenizer) and name that folder as the model",
         )
-
-
-def _name_of(model: PreTrainedModel, module: object) -> str:
-    return next((name for name, one in model.named_modules() if one is module), "")

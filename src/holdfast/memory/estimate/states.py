@@ -54,8 +54,8 @@ def nf4_bytes(parameters: int, nested: bool = True) -> int:
     blocks = math.ceil(parameters / NF4_BLOCK)
     if not nested:
         return math.ceil(parameters / 2) + 4 * blocks + CODE_BYTES
-    nested = math.ceil(blocks / NF4_NESTED_BLOCK)
-    return math.ceil(parameters / 2) + blocks + 4 * nested + CODE_BYTES
+    above = math.ceil(blocks / NF4_NESTED_BLOCK)
+    return math.ceil(parameters / 2) + blocks + 4 * above + CODE_BYTES
 
 
 def optimiser_bytes(optim: str, parameters: int, parameter_bytes: int) -> int:

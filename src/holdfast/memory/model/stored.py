@@ -62,16 +62,16 @@ def stored(config: Mapping[str, object]) -> Stored | None:
         return Stored(BNB8, 8)
     if method in EXPANDED:
         return Stored(method, 16)
-    bits = given.get("bits", given.get("w_bit"))
-    return Stored(method or "unknown", bits if isinstance(bits, int) and bits > 0 else 8)
+    bits = given.get("bits") or given.get("w_bit")
+    return Stored(method or "unknown", bits if isinstance(bits, int) else 8)
 
 
 def stored_in(base: str, revision: str | None = None) -> Stored | None:
     """How a model's weights lie; None also where its config.json is not on this machine yet."""
-    path = _config(base, revision)
     try:
+        path = _config(base, revision)
         content = json.loads(path.read_text(encoding="utf-8")) if path else None
-    except (OSError, ValueError, RecursionError):
+    except (ImportError, OSError, ValueError, RecursionError):
         return None  # whoever loads it says what is wrong
     return stored(content) if isinstance(content, Mapping) else None
 
@@ -144,10 +144,7 @@ def _config(base: str, revision: str | None) -> Path | None:
         return file if file.is_file() else None
     if base.count("/") > 1 or base.startswith((".", "/", "~")):
         return None
-    try:
-        from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(base, "config.json", revision=revision)
-    except (ImportError, ValueError, OSError):
-        return None
+    found = try_to_load_from_cache(base, "config.json", revision=revision)
     return Path(found) if isinstance(found, str) else None
