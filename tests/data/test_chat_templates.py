@@ -200,6 +200,7 @@ def test_plain_text_is_learned_from_its_second_token_on() -> None:
 
 @pytest.mark.parametrize("template, said", [
     ("a\n{% for m in messages %}{{ m.content }", "chat template, line 2"),
+    ("a\n{{ messages | nonsense }}", "chat template, line 2"),
     ("{% for i in range(99999) %}{% for j in range(99999) %}{% set x = j %}{% endfor %}"
      "{% endfor %}", "does not come to an end"),
     ("{% for i in range(10**9) %}x{% endfor %}", "refused the conversation"),

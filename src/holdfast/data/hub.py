@@ -9,6 +9,7 @@ from typing import Any
 from holdfast.data.containers import suffix_kind
 from holdfast.environment import install_command
 from holdfast.errors import DataError, MissingDependency, printable
+from holdfast.memory.model import hub
 
 
 def table(name: str, config: str | None, split: str, revision: str | None, remedy: str = "") -> Any:
@@ -40,11 +41,12 @@ def table(name: str, config: str | None, split: str, revision: str | None, remed
             where=name,
             remedy=f"{install_command('train', 'datasets')}, or {else_}",
         ) from error
+    why = "" if hub.asked_offline() else hub.down()  # then only what lies in the cache is looked at, without waiting
     try:
         data: Any = load_dataset(name, config, split=split, revision=revision)
         return data.with_format("arrow").data.table
     except Exception as error:  # the hub client raises many types, all meaning "not to be had"
-        said = str(error).strip().splitlines() or [type(error).__name__]
+        said = [why] if why else str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(
             f"cannot be loaded from the hub: {printable(said[0])}",
             where=f"{name}, split {split}",
@@ -54,7 +56,7 @@ def table(name: str, config: str | None, split: str, revision: str | None, remed
 
 def _settings() -> str:
     """The variables that decide how the hub is reached."""
-    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "on", "yes", "true")
+    offline = hub.asked_offline()
     mirror = printable(os.environ.get("HF_ENDPOINT", ""))
     return (
         f"; HF_ENDPOINT names a mirror{f' (now {mirror})' if mirror else ''}; HF_HUB_OFFLINE=1 "

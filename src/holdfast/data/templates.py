@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,8 @@ class ChatTemplate:
         """The names that it reads from outside, without the sandbox's own functions."""
         from jinja2 import meta
 
-        return frozenset(meta.find_undeclared_variables(self._parsed()))
+        with self._explained():
+            return frozenset(meta.find_undeclared_variables(self._parsed()))
 
     @property
     def reads_clock(self) -> bool:
@@ -99,13 +101,20 @@ class ChatTemplate:
             bounded = nodes.Call(nodes.Name(ROUNDS, "load"), [loop.iter], [], None, None)
             loop.iter = bounded.set_lineno(loop.lineno)
         tree.set_environment(_environment())
-        return _environment().from_string(tree)
+        with self._explained():
+            return _environment().from_string(tree)
 
     def _parsed(self) -> Any:
+        with self._explained():
+            return _environment().parse(self.text)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say on which line Jinja stumbles, over its form or a filter that is not there."""
         from jinja2 import TemplateSyntaxError
 
         try:
-            return _environment().parse(self.text)
+            yield
         except TemplateSyntaxError as error:
             line = self.text.splitlines()[error.lineno - 1 : error.lineno] or [""]
             raise ModelError(
@@ -137,7 +146,7 @@ def compiled(text: str, date: str) -> ChatTemplate:
         ModelError: its Jinja is broken; with the line.
     """
     found = ChatTemplate(text, date)
-    _ = found.variables  # complain now
+    _ = found.variables, found._compiled  # complain now
     return found
 
 

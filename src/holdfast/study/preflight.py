@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast import models
-from holdfast.errors import HoldfastError, Unreachable
+from holdfast.errors import HoldfastError, ModelError, Unreachable
+from holdfast.memory.model.stored import BNB4, stored_in
 from holdfast.memory.planner.candidates import shared_by
 from holdfast.models import attention
 from holdfast.runs import store
@@ -28,8 +29,8 @@ from holdfast.train.adapter_check import check_mergeable, check_model
 from holdfast.train.arguments import check_settings
 
 CHECKED = (
-    "models reachable, packages, disk space, weights and tokenizers whole, judges, settings, "
-    "adapters"
+    "models reachable, packages, disk space, weights and tokenizers whole, judges, chat templates, "
+    "settings, adapters"
 )
 """What `CHECKS` look at, in words."""
 NEEDED = ("torch", "transformers", "peft")
@@ -113,9 +114,25 @@ def _training(session: Session) -> list[str]:
                 if key not in built:
                     built[key] = check_model(ref, train, device)
                 notices += built[key]
+                _check_bits(session)
             if any(method.makes for method in arm.weights) and train.method != "full":
                 check_mergeable(ref, train)
     return notices
+
+
+def _check_bits(session: Session) -> None:
+    """Refuse to go on with a base whose 4 bits could only now be seen: the plan knew nothing of it.
+
+    Raises:
+        ModelError: its configuration has come from the hub since the study was planned.
+    """
+    held = stored_in(session.plan.model.base, session.plan.model.revision)
+    if held is not None and held.kind == BNB4 and not session.pool.nf4:
+        raise ModelError(
+            "is stored in 4 bits, which could not be seen before its configuration was fetched",
+            where=session.plan.model.base,
+            remedy="give the same command again, or set train.method: qlora",
+        )
 
 
 def _asking(session: Session) -> list[str]:
