@@ -41,7 +41,7 @@ def table(name: str, config: str | None, split: str, revision: str | None, remed
             where=name,
             remedy=f"{install_command('train', 'datasets')}, or {else_}",
         ) from error
-    why = "" if hub.asked_offline() else hub.down()  # then only what lies in the cache is looked at, without waiting
+    why = "" if hub.asked_offline() else hub.down()  # if so, the cache alone is looked at
     try:
         data: Any = load_dataset(name, config, split=split, revision=revision)
         return data.with_format("arrow").data.table
