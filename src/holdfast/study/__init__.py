@@ -31,7 +31,8 @@ from holdfast.runs import stages, store
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import Stage, Step
 from holdfast.study import combinations, preflight, validation
-from holdfast.study.layout import asked_by_meters, lay_out
+from holdfast.study.layout import lay_out
+from holdfast.study.probes import asked_by_meters
 from holdfast.study.session import Arm, Measuring, Session
 from holdfast.train import stage
 from holdfast.train.checkpoints import step_of
