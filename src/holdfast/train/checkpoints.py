@@ -74,15 +74,6 @@ def meet() -> None:
         dist.barrier()
 
 
-def settle(optimizer: object) -> None:
-    """Let an optimiser that trains other weights than it ends with put those in place.
-
-    Schedule-free ones do; the trainer puts them back before its next step.
-    """
-    if callable(put := getattr(optimizer, "eval", None)):
-        put()
-
-
 def save_shards(trainer: SFTTrainer, checkpoint: Path) -> None:
     """Write a checkpoint of a sharded model; every rank takes part, rank 0 writes.
 

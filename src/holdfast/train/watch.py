@@ -19,7 +19,8 @@ from holdfast.models.placement import Rank
 from holdfast.models.weights_check import not_finite
 from holdfast.progress import Progress
 from holdfast.runs.plan import checkpoint_name
-from holdfast.train.checkpoints import mark_complete, meet, save_shards, settle
+from holdfast.train.checkpoints import mark_complete, meet, save_shards
+from holdfast.train.optimizers import settle
 from holdfast.train.rehearsal import rehearse
 
 if TYPE_CHECKING:
