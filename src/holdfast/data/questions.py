@@ -61,7 +61,8 @@ def question_turns(asked: str, cells: Cells, ignored: set[str]) -> list[Message]
     """
     value = cells.take(asked)
     if not is_turns(value):
-        found = _history(cells, ignored)
+        past = cells.take("history")
+        found = pairs(past, cells.at("history"), ignored) if past not in (None, [], "[]") else []
         said = _question(asked, text(value, cells.at(asked)), cells)
         return [*found, Message("user", said)]
     if "history" in cells.there:
@@ -91,11 +92,10 @@ def answer_turns(
             remedy=f"keep one of them, or {COLUMNS}{there[0]}}}",
         )
     if not there:
-        for one in ANSWERS:
-            if one in cells.row:
-                if cells.row[one] is not None and absent(cells.row[one]):
-                    text(cells.row[one], cells.at(one))
-                cells.take(one)
+        for one in [name for name in ANSWERS if name in cells.row]:
+            if cells.row[one] is not None and absent(cells.row[one]):
+                text(cells.row[one], cells.at(one))
+            cells.take(one)
         return []
     name = own if own in there else there[0]
     value = cells.take(name)
@@ -137,11 +137,6 @@ def _question(asked: str, said: str, cells: Cells) -> str:
     if asked == "input":
         cells.take("instruction")
     return said
-
-
-def _history(cells: Cells, ignored: set[str]) -> list[Message]:
-    value = cells.take("history")
-    return pairs(value, cells.at("history"), ignored) if value not in (None, [], "[]") else []
 
 
 def _refuse_rated(name: str, cells: Cells) -> None:
