@@ -87,7 +87,7 @@ def figures(source: Source) -> list[Figure]:
         Figure("lines, median", statistics.median(lines), 150, "of all files"),
         Figure("lines, p90", lines[int(0.9 * (len(lines) - 1))], 300, "of all files"),
         Figure("lines, max", lines[-1], 400, "of all files"),
-        Figure("one importer", len(alone), 41,
+        Figure("one importer", len(alone), 40,
                "modules and packages that import statements of exactly one other module name, "
                "wherever they stand; names in registries and in strings are no imports",
                tuple(alone)),

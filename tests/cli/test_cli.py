@@ -16,7 +16,7 @@ from fixtures.paths import ROOT
 from holdfast import cli, environment
 from holdfast.analysis.results import to_json
 from holdfast.report.write import write_report
-from holdfast.runs import store
+from holdfast.runs import run_folder, store
 
 DOCS = ROOT / "docs"
 
@@ -82,7 +82,7 @@ def test_a_dry_run_writes_nothing(capsys: pytest.CaptureFixture[str], tmp_path: 
 def test_report_renders_again_without_torch(tmp_path: Path) -> None:
     from fixtures.report import build
 
-    store.open_run(tmp_path / "run")
+    run_folder.open_run(tmp_path / "run")
     store.write_json(tmp_path / "run" / "stats" / "results.json", to_json(build()))
     code = (
         "import sys\nfrom holdfast.cli import call\n"
@@ -100,7 +100,7 @@ def test_report_renders_again_without_torch(tmp_path: Path) -> None:
 def test_report_of_something_else(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, _, err = _call(capsys, "report", str(tmp_path))
     assert (code, "is not a run folder" in err) == (3, True)
-    store.open_run(tmp_path / "run")
+    run_folder.open_run(tmp_path / "run")
     code, _, err = _call(capsys, "report", str(tmp_path / "run"))
     assert (code, "has no results yet" in err) == (3, True)
 

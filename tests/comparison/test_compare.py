@@ -23,7 +23,7 @@ from holdfast.models.external import ExternalModel
 from holdfast.progress import Silent
 from holdfast.report import write as html
 from holdfast.report.words import percent
-from holdfast.runs import store
+from holdfast.runs import run_folder, store
 
 TASKS = ("--tasks", "lab_math,lab_refuse", "--limit", "8",
          "--set", "answer.sampling.max_new_tokens=8")  # fmt: skip
@@ -573,7 +573,7 @@ def test_the_perplexity_test_needs_a_base_that_scores(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_a_study_is_left_alone(tmp_path: Path) -> None:
-    store.open_run(tmp_path / "s")
+    run_folder.open_run(tmp_path / "s")
     (tmp_path / "s" / "study.yaml").write_text("name: s\n")
     found = comparison.plan(Request(("lab", "x=lab"), ("lab_math",), name="s"), tmp_path)
     with pytest.raises(UsageError, match="is the run of a study"):

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from holdfast.data import containers, files
-from holdfast.data.files import Shape
+from holdfast.data import containers
+from holdfast.data.reading.files import READ, Shape
 from holdfast.errors import DataError, MissingDependency
 
 ROWS = [
@@ -366,4 +366,4 @@ def test_a_hundred_thousand_rows_take_little_time_and_memory(tmp_path: Path) -> 
 
 def test_the_formats_are_named_in_one_sentence() -> None:
     for kind in ("JSON Lines", "JSON array", "CSV", "TSV", "gzip", "zstd", "Parquet", "Arrow"):
-        assert kind in files.READ
+        assert kind in READ

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from holdfast.data.formats import QUESTIONS, Row, conversation
+from holdfast.data.formats import Row, conversation
+from holdfast.data.questions import QUESTIONS
 from holdfast.types import Message
 
 CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Brno"}}}

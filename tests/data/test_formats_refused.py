@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from holdfast.data.formats import conversation, unanswered
+from holdfast.data.formats import conversation
+from holdfast.data.questions import unanswered
 from holdfast.errors import DataError
 
 ASKED, SAID = {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}

@@ -9,16 +9,13 @@ import pytest
 from holdfast.data.thinking import (
     Thought,
     answered,
-    expected,
     learned,
-    marking_tokens,
-    opened,
-    speaks_of_thinking,
     split,
     tokens_of,
     unfinished,
     written,
-)  # fmt: skip
+)
+from holdfast.data.thinking_marks import expected, marking_tokens, opened, speaks_of_thinking
 from holdfast.types import Example, Message, Reply
 
 MARKS = {

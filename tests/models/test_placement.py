@@ -10,7 +10,7 @@ import pytest
 from holdfast.errors import TrainingError
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.models import ModelRef, placement
-from holdfast.models.placement import Rank
+from holdfast.models.rank import Rank
 
 SPLIT = {"model.embed_tokens": 0, "model.layers.0": 0, "model.layers.1": 1, "lm_head": 1}
 PARTS = {**SPLIT, "model.norm": 1, "model.rotary_emb": 0}

@@ -12,7 +12,7 @@ import pytest
 
 from holdfast import models
 from holdfast.errors import ModelError
-from holdfast.models import ModelRef, safetensors_files, skeleton, weights_check
+from holdfast.models import ModelRef, finite, safetensors_files, skeleton, weights_check
 
 SIZES = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
@@ -89,12 +89,12 @@ def test_a_number_that_is_none_is_found_on_disk_and_in_memory(
         safetensors_files.not_finite(safetensors_files.read_header(tmp_path / "w.safetensors"))
         is None
     )
-    assert weights_check.not_finite(held.items()) is None
+    assert finite.not_finite(held.items()) is None
     held["wrong"] = torch.zeros((4, 4), dtype=kind)
     held["wrong"][2, 3] = value
     save_file(held, tmp_path / "w.safetensors")
     found = safetensors_files.not_finite(safetensors_files.read_header(tmp_path / "w.safetensors"))
-    assert found == "wrong" == weights_check.not_finite(held.items())
+    assert found == "wrong" == finite.not_finite(held.items())
 
 
 def test_large_models_are_looked_through_when_they_are_loaded(

@@ -14,7 +14,7 @@ from fixtures.report import LABEL, SCRIPT, Page, build
 
 from holdfast.analysis import budget
 from holdfast.analysis.results import Cell, Results, Share, from_json, to_json
-from holdfast.report import markdown, tables, words
+from holdfast.report import decision_words, markdown, tables, words
 from holdfast.report import write as html
 from holdfast.report.charts import axis, marks, plots
 from holdfast.report.console import table
@@ -338,7 +338,7 @@ def test_a_decision_without_a_winner_names_the_nearest_miss(
     assert "About 1,300 more items would decide." in box
     assert "nearest miss kl" in box and "Runner-up" not in box
     told = replace(changed, reason="Open. About 1,300 more examples would decide.")
-    assert words.more(told) == ""  # the reason says it already
+    assert decision_words.more(told) == ""  # the reason says it already
     assert "<aside" not in html.render(replace(results, decision=None))
     assert "Decision" not in markdown.write(replace(results, decision=None))
 

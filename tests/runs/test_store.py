@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.errors import DataError, FolderError
-from holdfast.runs import store
+from holdfast.runs import run_folder, store
 from holdfast.types import Example, Message, Reading
 
 
@@ -57,28 +57,28 @@ def test_field_diff_names_the_leaves() -> None:
 
 
 def test_run_folders_are_recognised(tmp_path: Path) -> None:
-    store.check_run(tmp_path / "new")
+    run_folder.check_run(tmp_path / "new")
     with pytest.raises(FolderError, match="not a run folder"):
-        store.check_run(tmp_path / "new", must_exist=True)
+        run_folder.check_run(tmp_path / "new", must_exist=True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(FolderError, match="not a run folder"):
-        store.check_run(tmp_path / "mine")
-    store.open_run(tmp_path / "run")
-    store.check_run(tmp_path / "run")
+        run_folder.check_run(tmp_path / "mine")
+    run_folder.open_run(tmp_path / "run")
+    run_folder.check_run(tmp_path / "run")
     store.write_json(tmp_path / "run" / "run.json", {"format": 99})
     with pytest.raises(FolderError, match="format 99, which this version .* does not know"):
-        store.check_run(tmp_path / "run")
+        run_folder.check_run(tmp_path / "run")
     (tmp_path / "file").write_text("")
     with pytest.raises(FolderError, match="cannot be written"):
-        store.open_run(tmp_path / "file" / "run")
+        run_folder.open_run(tmp_path / "file" / "run")
 
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from holdfast.runs import store
-with store.lock(Path(sys.argv[1])):
+from holdfast.runs import run_folder
+with run_folder.lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -91,7 +91,7 @@ def test_a_locked_folder_is_refused_and_a_killed_holder_lets_go(tmp_path: Path) 
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(FolderError, match=f"process {holder.pid}"), store.lock(tmp_path):
+        with pytest.raises(FolderError, match=f"process {holder.pid}"), run_folder.lock(tmp_path):
             pass
     finally:
         os.kill(holder.pid, signal.SIGKILL)
@@ -100,7 +100,7 @@ def test_a_locked_folder_is_refused_and_a_killed_holder_lets_go(tmp_path: Path) 
         holder.stdout.close()
     for _ in range(50):
         try:
-            with store.lock(tmp_path):
+            with run_folder.lock(tmp_path):
                 return
         except FolderError:
             time.sleep(0.1)

@@ -18,7 +18,7 @@ from holdfast.errors import FolderError, HoldfastError, UsageError
 from holdfast.models import ModelRef, files
 from holdfast.models.peft_adapter import scale_adapter
 from holdfast.progress import Silent
-from holdfast.runs import store
+from holdfast.runs import run_folder, store
 from holdfast.shipping import ship
 from holdfast.shipping.export import export
 from holdfast.types import Example
@@ -241,7 +241,7 @@ def test_usage(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_comparison_has_nothing_to_ship(tmp_path: Path) -> None:
-    store.open_run(tmp_path / "c")
+    run_folder.open_run(tmp_path / "c")
     store.write_json(tmp_path / "c" / REQUEST, {})
     with pytest.raises(UsageError, match="is a comparison: nothing is chosen to ship"):
         ship(tmp_path / "c", None, Silent(), dry_run=True)

@@ -16,7 +16,7 @@ from holdfast.config import ModelSpec, load
 from holdfast.data import chat
 from holdfast.errors import ModelError, StudyError
 from holdfast.shipping.export import export
-from holdfast.study.chats import check_chats
+from holdfast.study.preflight import check_chats
 from holdfast.types import Message
 
 TEMPLATE = (

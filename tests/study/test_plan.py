@@ -14,7 +14,7 @@ from holdfast import cli, judges, study
 from holdfast.config import load
 from holdfast.errors import DataError, FolderError, UsageError
 from holdfast.report.run import open_run
-from holdfast.runs import store
+from holdfast.runs import run_folder, store
 from holdfast.runs.plan import PLAN, Plan, read_plan, to_json, write_plan
 from holdfast.types import FieldUse, SourceUse
 
@@ -80,7 +80,7 @@ def test_what_became_of_a_users_columns_is_planned_and_printed(
         f"{at}/train.csv: column `note` is ignored (6 rows)",
     )
     (tmp_path / "kept").mkdir()
-    store.open_run(tmp_path / "kept")
+    run_folder.open_run(tmp_path / "kept")
     write_plan(replace(planned, folder=tmp_path / "kept"))
     read = read_plan(tmp_path / "kept")
     assert (read.fields, read.sources) == (planned.fields, planned.sources)
@@ -131,7 +131,7 @@ def test_deciding_reads_the_run_folder_alone(
 def test_a_plan_that_cannot_be_read_says_what_to_do(
     tmp_path: Path, text: str | None, message: str
 ) -> None:
-    store.open_run(tmp_path)
+    run_folder.open_run(tmp_path)
     if text is not None:
         (tmp_path / PLAN).write_text(text)
     with pytest.raises(UsageError) as caught:
@@ -141,8 +141,8 @@ def test_a_plan_that_cannot_be_read_says_what_to_do(
 
 
 def test_a_run_folder_of_an_older_format_is_told_so(tmp_path: Path) -> None:
-    store.write_json(tmp_path / store.MARKER, {"schema": 1})
-    for read in (read_plan, open_run, store.check_run):
+    store.write_json(tmp_path / run_folder.MARKER, {"schema": 1})
+    for read in (read_plan, open_run, run_folder.check_run):
         with pytest.raises(FolderError, match="run format 1, made by an older version") as caught:
             read(tmp_path)
         assert "another `name`" in str(caught.value)

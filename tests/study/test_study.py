@@ -26,7 +26,7 @@ from holdfast.errors import (
     StudyError,
 )
 from holdfast.progress import Silent
-from holdfast.runs import store
+from holdfast.runs import run_folder, store
 
 
 def test_the_folder_holds_everything(finished: Path) -> None:
@@ -143,7 +143,7 @@ def test_ctrl_c_says_how_to_go_on(tiny_model: Path, tmp_path: Path) -> None:
 
 def test_two_runs_on_one_folder(finished: Path) -> None:
     run = finished / "runs" / "s"
-    with store.lock(run), pytest.raises(FolderError, match="another run is using this folder"):
+    with run_folder.lock(run), pytest.raises(FolderError, match="another run is using this folder"):
         run_study(finished / "study.yaml", finished / "runs")
 
 

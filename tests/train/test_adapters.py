@@ -15,7 +15,7 @@ from holdfast.lab.problems import problems
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.methods import REPLAY
 from holdfast.models import ModelRef, placement
-from holdfast.models.placement import Rank
+from holdfast.models.rank import Rank
 from holdfast.progress import Silent
 from holdfast.train import adapters, data
 from holdfast.train.data import TrainingData

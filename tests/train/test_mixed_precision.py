@@ -18,6 +18,7 @@ from holdfast.memory.hardware import cpu
 from holdfast.memory.hardware.devices import parse
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.models import ModelRef, placement
+from holdfast.models.rank import Rank
 from holdfast.study import preflight
 from holdfast.train import data
 from holdfast.train.arguments import check_settings, trainer_arguments
@@ -128,7 +129,7 @@ def test_a_loss_scaler_takes_the_adapters(half: ModelRef, adapters: str, planned
     assert {one.dtype for one in trained} == {torch.float32}
     assert base.get_input_embeddings().weight.dtype == torch.float16
     if planned and plan is not None:
-        placement.check_start(model, plan, "lora", "cpu", placement.Rank())
+        placement.check_start(model, plan, "lora", "cpu", Rank())
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
     optimiser = torch.optim.SGD(trained, lr=0.1)
     before = [one.detach().clone() for one in trained]

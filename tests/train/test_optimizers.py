@@ -14,7 +14,7 @@ from holdfast.config import TrainSpec
 from holdfast.errors import MissingDependency, StudyError
 from holdfast.train import optimizers
 from holdfast.train.arguments import check_settings
-from holdfast.train.checkpoints import settle
+from holdfast.train.optimizers import settle
 
 WORK_HERE = {
     "adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop", "ademamix",

@@ -28,7 +28,7 @@ from holdfast.models import ModelRef, external
 from holdfast.models.external import ExternalModel
 from holdfast.progress import Progress, default
 from holdfast.registry import nearest
-from holdfast.runs import stages, store
+from holdfast.runs import run_folder, stages, store
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import PlannedStage, Step
 from holdfast.study import laid_out, measure, preflight, with_data
@@ -239,8 +239,8 @@ def run(
     rebuild = [*rebuild, *_stale(found)]
     ahead = schedule(found, rebuild)  # complain before anything is written
     notices = preflight.check(session) if any(not step.done for step in ahead) else None
-    store.open_run(folder)
-    with store.lock(folder):
+    run_folder.open_run(folder)
+    with run_folder.lock(folder):
         stages.forget(session.plan.stages, folder, rebuild)
         steps = schedule(found)
         store.write_json(folder / REQUEST, asdict(request))
@@ -267,7 +267,7 @@ def schedule(one: Comparison, rebuild: Sequence[str] = ()) -> list[Step]:
         DriftError: finished stages differ from what is asked for now.
     """
     folder = one.plan.folder
-    store.check_run(folder)
+    run_folder.check_run(folder)
     if (folder / "study.yaml").is_file():
         raise FolderError(
             "is the run of a study", where=str(folder), remedy="give another --name or --runs-dir"

@@ -130,13 +130,11 @@ class LoraSpec(Section):
     @model_serializer(mode="wrap")
     def _sparse(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         found: dict[str, Any] = write(self)
-        usual = {name: self.__class__.model_fields[name].get_default(call_default_factory=True)
-                 for name in SPARSE}  # fmt: skip
-        return {
-            key: value
-            for key, value in found.items()
-            if key not in usual or getattr(self, key) != usual[key]
-        }
+        for name in SPARSE:
+            usual = self.__class__.model_fields[name].get_default(call_default_factory=True)
+            if getattr(self, name) == usual:
+                found.pop(name, None)
+        return found
 
     @property
     def adds(self) -> bool:

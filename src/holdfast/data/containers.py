@@ -11,8 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import cast
 
-from holdfast.data.files import READ, Row, Shape, kind_of
-from holdfast.data.texts import sample
+from holdfast.data.reading.files import READ, Row, Shape, kind_of
+from holdfast.data.reading.texts import sample
 from holdfast.errors import DataError
 
 SUFFIXES = {
@@ -50,7 +50,7 @@ def rows(path: Path, shape: Shape | None = None) -> Iterator[Row]:
     kind = asked.format or recognised(path)
     read = cast(
         "Callable[[Path, Shape], Iterator[Row]]",
-        import_module(f"holdfast.data.{READERS[kind]}").rows,
+        import_module(f"holdfast.data.reading.{READERS[kind]}").rows,
     )
     found = False
     for row in read(path, Shape(kind, asked.field, asked.delimiter)):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.data.containers import recognised, suffix_kind
-from holdfast.data.files import READ
+from holdfast.data.reading.files import READ
 from holdfast.errors import DataError, printable
 
 SAVED, SAVED_SPLITS = "state.json", "dataset_dict.json"

@@ -18,8 +18,8 @@ from typing import Any
 
 from holdfast.config.data import SourceSpec
 from holdfast.data import containers, folders, hub
-from holdfast.data.arrow_rows import table_rows
-from holdfast.data.files import NAMES, Row, Shape, kind_of
+from holdfast.data.reading.arrow_rows import table_rows
+from holdfast.data.reading.files import NAMES, Row, Shape, kind_of
 from holdfast.errors import DataError, StudyError, printable
 from holdfast.registry import nearest
 from holdfast.types import FieldUse, SourceUse

@@ -11,10 +11,23 @@ from __future__ import annotations
 
 import re
 from bisect import bisect, bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from holdfast.data.thinking_marks import (
+    BARE_HARMONY,
+    CLOSING,
+    FINAL,
+    GRANITE,
+    LEAD,
+    MARKER,
+    MESSAGE,
+    NEEDED,
+    OPENING,
+    SPOKEN_OF,
+    WRAPS,
+)
 from holdfast.types import Example, Reply
 
 VERSION: Final = "1"
@@ -23,66 +36,6 @@ OPEN: Final = "<think>\n"
 CLOSE: Final = "\n</think>\n\n"
 CUT_OFF: Final = "cut off while thinking"
 
-SWITCHES: Final = ("enable_thinking", "thinking")
-"""Variables by which templates have a model think, or not."""
-
-_TAGS: Final = "think|thinking|thoughts?|reasoning|seed:think"
-_PAIRS: Final = {
-    "[THINK]": ("[/THINK]",),  # Magistral
-    "◁think▷": ("◁/think▷",),  # Kimi
-    "<|begin_of_thought|>": ("<|end_of_thought|>", "<|begin_of_solution|>"),  # Sky-T1, OpenThinker
-    "<|channel>thought": ("<channel|>",),  # Gemma 4
-    "<unused94>thought": ("<unused95>",),  # MedGemma
-    "<|START_THINKING|>": ("<|END_THINKING|>", "<|START_RESPONSE|>"),  # Command A Reasoning
-    "<|inner_prefix|>": ("<|inner_suffix|>",),  # Apertus
-}
-"""What opens a thought, and what ends it; beside these, tags such as ``<think>``."""
-_HARMONY: Final = ("<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|return|>", "<|call|>")
-"""Of gpt-oss: every message says its channel; `final` is the answer."""
-
-
-def _any(words: Iterable[str]) -> str:
-    return "|".join(map(re.escape, words))
-
-
-_OPENING: Final = re.compile(rf"<(?:{_TAGS})>|(?-i:{_any(_PAIRS)})", re.IGNORECASE)
-_CLOSINGS: Final = [one for ends in _PAIRS.values() for one in ends]
-_CLOSING: Final = re.compile(rf"</(?:{_TAGS})>|(?-i:{_any(_CLOSINGS)})", re.IGNORECASE)
-_MARKER: Final = re.compile(f"{_OPENING.pattern}|{_CLOSING.pattern}", re.IGNORECASE)
-_LEAD: Final = re.compile(
-    r"[\s\ufeff\u200b]+|(?:<s>|<bos>|<start_of_turn>|<[|｜][^<>|｜\s]{1,40}[|｜]>)(?:assistant|model)?"
-)
-"""What may stand before a thought: space, and tokens that open a turn."""
-_WRAPS: Final = (
-    ("<|begin_of_solution|>", "<|end_of_solution|>"),
-    ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
-    ("<|START_TEXT|>", "<|END_TEXT|>"),
-    ("<answer>", "</answer>"),
-    ("<response>", "</response>"),
-)
-"""What some models put around the answer that follows a thought."""
-_MESSAGE: Final = re.compile(
-    r"<\|channel\|>\s*(\w+)[^<]*(?:<\|constrain\|>[^<]*)?"
-    r"(?:<\|message\|>(.*?)(?=<\|(?:end|return|call|start|channel)\|>|\Z)|\Z)",
-    re.DOTALL,
-)
-_FINAL: Final = re.compile(
-    r"(?:<\|end\|>)?(?:<\|start\|>)?(?:assistant)?<\|channel\|>\s*final\s*<\|message\|>"
-)
-_BARE_HARMONY: Final = re.compile(r"analysis(?=\S)(.*?)assistantfinal(.*)", re.DOTALL)
-"""The same where the special tokens were left out of the text."""
-_GRANITE: Final = re.compile(
-    r"\s*Here(?: is|'s) my thought process:(.*?)Here(?: is|'s) my response:(.*)", re.DOTALL
-)
-_SPOKEN_OF: Final = re.compile(
-    r"[ \t]+(?:tags?|tokens?|markers?|elements?|delimiters?|is|are|and|or)\b"
-)
-"""A marker before such words is what the sentence is about."""
-_NEEDED: Final = re.compile(
-    r"</?(?:thin|thou|reas|seed:|channel\||unused9|\|)|\[/?THINK|◁|\A\s*(?:analysis\S|Here)",
-    re.IGNORECASE,
-)
-"""Without one of these there is no thought."""
 _FENCE: Final = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 _QUOTES: Final = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "“", "「": "」"}
 NEAR: Final = 400
@@ -110,7 +63,7 @@ class Thought:
 
 def split(text: str) -> Thought:
     """Take a reply apart into what was thought and what was answered."""
-    if not _NEEDED.search(text):
+    if not NEEDED.search(text):
         return Thought("", text)
     found = _channels(text)
     if found is None and (start := _begins(text)) is not None:
@@ -183,60 +136,15 @@ def written(thinking: str, answer: str, closed: bool = True) -> str:
     return OPEN + thinking + CLOSE + answer if thinking else answer
 
 
-def opened(prompt: str) -> str:
-    """The opening of a thought that a prompt ends with, with the space behind it; "" for none."""
-    end = prompt.rstrip()
-    places = [match.start() for match in _OPENING.finditer(end) if match.end() == len(end)]
-    harmony = "<|channel|>analysis<|message|>"
-    if end.endswith(harmony):
-        places.append(len(end) - len(harmony))
-    return prompt[places[-1] :] if places else ""
-
-
-def marking_tokens(special: Iterable[str]) -> set[str]:
-    """Of a tokenizer's special tokens, those without which a thought could not be told.
-
-    Args:
-        special: their texts, which a decoder leaves out.
-    """
-    known = set(special)
-    wraps = {one for pair in _WRAPS for one in pair}
-    openings = {one.removesuffix("thought") for one in _PAIRS}
-    tags = {one for one in known if _OPENING.fullmatch(one) or _CLOSING.fullmatch(one)}
-    harmony = {*_HARMONY, "<|constrain|>"} if "<|channel|>" in known else set()
-    return known & (tags | openings | wraps | harmony)
-
-
-def speaks_of_thinking(template: str) -> bool:
-    """Whether a chat template knows of thoughts at all."""
-    return bool(_MARKER.search(template)) or "<|channel|>analysis" in template
-
-
-def expected(template: str, prompt: str, wanted: bool | None) -> bool:
-    """Whether a model whose template speaks of thinking will think.
-
-    Args:
-        template: the chat template.
-        prompt: what it made of a question; it may open the thinking, or close it at once.
-        wanted: what the study says.
-    """
-    end = prompt.rstrip()
-    if any(one.end() == len(end) for one in _CLOSING.finditer(end)):
-        return False
-    if opened(prompt) or wanted is not None:
-        return bool(opened(prompt) or wanted)
-    return not any(name in template for name in SWITCHES)
-
-
 def _begins(text: str) -> int | None:
     """Where the opening of a thought stands that a reply begins with."""
     at = 0
-    while (opening := _OPENING.match(text, at)) is None:
-        lead = _LEAD.match(text, at)
+    while (opening := OPENING.match(text, at)) is None:
+        lead = LEAD.match(text, at)
         if lead is None:
             return None
         at = lead.end()
-    return None if _SPOKEN_OF.match(text, opening.end()) else at
+    return None if SPOKEN_OF.match(text, opening.end()) else at
 
 
 def _blocks(text: str, start: int) -> Thought:
@@ -244,7 +152,7 @@ def _blocks(text: str, start: int) -> Thought:
     fences = _fences(text)
     blocks: list[str] = []
     said: list[str] = []
-    after, at = start, _OPENING.match(text, start)
+    after, at = start, OPENING.match(text, start)
     while at is not None:
         said.append(text[after : at.start()])
         end = _end(text, at.end(), fences)
@@ -265,10 +173,10 @@ def _thought(blocks: list[str], said: str, closed: bool) -> Thought:
 def _end(text: str, start: int, fences: Sequence[int]) -> tuple[int, int] | None:
     """Where the thought that was opened before `start` ends, and where what follows begins."""
     depth, last, in_code = 1, None, None
-    for one in _MARKER.finditer(text, start):
+    for one in MARKER.finditer(text, start):
         if _quoted(text, one):
             continue
-        if _OPENING.fullmatch(one[0]):
+        if OPENING.fullmatch(one[0]):
             depth += 1
         elif _fenced(one, start, fences):
             in_code = one
@@ -283,7 +191,7 @@ def _end(text: str, start: int, fences: Sequence[int]) -> tuple[int, int] | None
 def _further(text: str, start: int, fences: Sequence[int]) -> re.Match[str] | None:
     """Where another thought begins in what follows a thought."""
     closes = True
-    for one in _OPENING.finditer(text, start):
+    for one in OPENING.finditer(text, start):
         if _quoted(text, one) or _fenced(one, start, fences):
             continue
         line = max(start, text.rfind("\n", start, one.start()))
@@ -298,16 +206,16 @@ def _further(text: str, start: int, fences: Sequence[int]) -> re.Match[str] | No
 
 def _closed_only(text: str) -> Thought | None:
     """A reply whose thought was opened in the prompt: no opening, and one end."""
-    final = [one for one in _FINAL.finditer(text) if not _quoted(text, one)]
-    ends = final if len(final) == 1 else list(_told(text, _CLOSING))
-    if not ends or any(one.start() < ends[0].start() for one in _told(text, _OPENING)):
+    final = [one for one in FINAL.finditer(text) if not _quoted(text, one)]
+    ends = final if len(final) == 1 else list(_told(text, CLOSING))
+    if not ends or any(one.start() < ends[0].start() for one in _told(text, OPENING)):
         return None
     first, last = ends[0], ends[0]
     for one in ends[1:]:
         if text[last.end() : one.start()].strip():
             return None
         last = one
-    if _fenced(first, 0, _fences(text)) or _SPOKEN_OF.match(text, last.end()):
+    if _fenced(first, 0, _fences(text)) or SPOKEN_OF.match(text, last.end()):
         return None
     return _thought([text[: first.start()].strip()], text[last.end() :], True)
 
@@ -320,14 +228,14 @@ def _channels(text: str) -> Thought | None:
     """A reply in messages, each of which says its channel."""
     at = 0
     while not text.startswith("<|channel|>", at):
-        lead = _LEAD.match(text, at)
+        lead = LEAD.match(text, at)
         if lead is None:
             return None
         at = lead.end()
     said: list[str] = []
     blocks: list[str] = []
     last = ""
-    for one in _MESSAGE.finditer(text, at):
+    for one in MESSAGE.finditer(text, at):
         last = one[1]
         (said if last == "final" else blocks).append((one[2] or "").strip("\n"))
     over = last == "final" or text.rstrip().endswith(("<|end|>", "<|return|>", "<|call|>"))
@@ -336,13 +244,13 @@ def _channels(text: str) -> Thought | None:
 
 def _phrases(text: str) -> Thought | None:
     """A reply that says in words where the thought ends."""
-    found = _BARE_HARMONY.fullmatch(text) or _GRANITE.fullmatch(text)
+    found = BARE_HARMONY.fullmatch(text) or GRANITE.fullmatch(text)
     return _thought([found[1].strip()], found[2], True) if found else None
 
 
 def _unwrapped(answer: str) -> str:
     """An answer without the marks that some models put around the whole of it."""
-    for start, end in _WRAPS:
+    for start, end in WRAPS:
         if answer.startswith(start):
             inside, closed, after = answer[len(start) :].partition(end)
             return answer if closed and after.strip() else inside.strip()

@@ -64,18 +64,10 @@ class EnginePool:
         nf4 = self.nf4 if nf4 is None else nf4
         if self._open is None or self._ref != (ref, nf4, dtype):
             self.close()
-            found = engines.REGISTRY.find(
-                engine_of(ref, self._study.answer.engine), "answer.engine"
-            )
+            device, answer = self._study.hardware.device, self._study.answer
+            found = engines.REGISTRY.find(engine_of(ref, answer.engine), "answer.engine")
             placed = {"device_map": where} if (where := self._placed(ref, nf4, dtype)) else {}
-            engine = found.build(
-                ref,
-                self._study.hardware.device,
-                dtype,
-                nf4,
-                self._study.answer.batch_size,
-                **placed,
-            )
+            engine = found.build(ref, device, dtype, nf4, answer.batch_size, **placed)
             self._open, self._ref = engine.__enter__(), (ref, nf4, dtype)
             self._about, engine.usage = engine.about, self._usage
         return self._open

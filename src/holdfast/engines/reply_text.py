@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from holdfast.config import Sampling
-from holdfast.data import thinking
+from holdfast.data import thinking, thinking_marks
 from holdfast.types import Example
 
 if TYPE_CHECKING:
@@ -58,14 +58,14 @@ class ThoughtReader:
         special = {number: str(token) for number, token in added.items() if token.special}
         ids = tokenizer.all_special_ids
         special |= dict(zip(ids, tokenizer.convert_ids_to_tokens(ids), strict=True))
-        marking = thinking.marking_tokens(special.values())
+        marking = thinking_marks.marking_tokens(special.values())
         self._marks = {number for number, text in special.items() if text in marking}
         self._left_out = set(special) - self._marks
 
     def opened(self, prompt: Sequence[int]) -> str:
         """The opening of a thought that a prompt ends with; "" for none."""
         end = self._tokenizer.decode(prompt[-TAIL:], skip_special_tokens=False)
-        return thinking.opened(end)
+        return thinking_marks.opened(end)
 
     def text(self, tokens: Sequence[int], opening: str = "", stops: Sequence[str] = ()) -> str:
         """A reply as text; what stood between special tokens is written between ``<think>``.

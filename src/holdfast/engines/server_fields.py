@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from holdfast.config import Sampling
-from holdfast.data import thinking
+from holdfast.data.thinking_marks import SWITCHES
 from holdfast.endpoint import parse_url
 from holdfast.errors import ModelError
 from holdfast.models import ModelRef
@@ -37,7 +37,7 @@ def told_beyond(sampling: Sampling, ref: ModelRef) -> dict[str, Any]:
         found |= {"min_p": sampling.min_p} if sampling.min_p else {}
     if sampling.repetition_penalty != 1:
         found["repetition_penalty"] = sampling.repetition_penalty
-    switched = {} if chat.thinking is None else dict.fromkeys(thinking.SWITCHES, chat.thinking)
+    switched = {} if chat.thinking is None else dict.fromkeys(SWITCHES, chat.thinking)
     if variables := {**switched, **chat.kwargs}:
         found["chat_template_kwargs"] = variables
     return found

@@ -18,7 +18,8 @@ from pydantic import Field, field_validator
 from holdfast.config import Section
 from holdfast.errors import ModelError
 from holdfast.methods import WeightMethod
-from holdfast.models import lora_files, weights_check
+from holdfast.models import lora_files
+from holdfast.models.finite import not_finite
 from holdfast.models.safetensors_files import broken_numbers
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def interpolated_model(
                     after = before.float().lerp(after.float(), factor).to(after.dtype)
                     tensors, parameters = tensors + 1, parameters + after.numel()
                 mixed[name] = after.contiguous()
-        if (broken := weights_check.not_finite(mixed.items())) is not None:
+        if (broken := not_finite(mixed.items())) is not None:
             raise broken_numbers(broken, str(tuned), "the weights of base and fine-tuned model")
         save_file(mixed, to / shard.name, {"format": "pt"})
     for path in tuned.iterdir():

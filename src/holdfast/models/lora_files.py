@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from holdfast.errors import ModelError
-from holdfast.models import adapter_weights, weights_check
+from holdfast.models import adapter_weights
+from holdfast.models.finite import not_finite
 from holdfast.models.json_files import read_object
 from holdfast.models.safetensors_files import broken_numbers
 
@@ -72,7 +73,7 @@ def write(folder: Path, config: Mapping[str, object], factors: Factors) -> None:
     """
     from safetensors.torch import save_file
 
-    found = weights_check.not_finite((name, one) for name, pair in factors.items() for one in pair)
+    found = not_finite((name, one) for name, pair in factors.items() for one in pair)
     if found is not None:
         raise broken_numbers(found, str(folder), "the weights made of other adapters'")
     folder.mkdir(parents=True, exist_ok=True)

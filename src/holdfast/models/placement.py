@@ -7,10 +7,8 @@ pass, because every one of these mistakes trains without a word, only slower or 
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from holdfast import models
@@ -18,6 +16,7 @@ from holdfast.errors import TrainingError
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.memory.out_of_memory import loading
 from holdfast.models import ModelRef
+from holdfast.models.rank import Rank
 
 if TYPE_CHECKING:
     import torch
@@ -26,34 +25,6 @@ if TYPE_CHECKING:
 LAYER = re.compile(r"^(.*?\.\d+)\.")
 ADAPTER = re.compile(r"\.(lora|oft|osf)_|\.modules_to_save\.|\.trainable_tokens_delta\b")
 """In the names of adapters' parameters, whichever of PEFT's ways made them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rank:
-    """This process among those that train together, as torchrun numbers them.
-
-    Attributes:
-        rank: over all machines.
-        local_rank: on this machine, and so the GPU's position among the visible ones.
-        world_size: how many there are.
-    """
-
-    rank: int = 0
-    local_rank: int = 0
-    world_size: int = 1
-
-    @classmethod
-    def current(cls, environment: Mapping[str, str] = os.environ) -> Rank:
-        """This process's rank: the only one, unless a launcher says otherwise."""
-        names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
-        if not all(name in environment for name in names):
-            return cls()
-        return cls(*(int(environment[name]) for name in names))
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this process writes what only one may write."""
-        return self.rank == 0
 
 
 def device_map(plan: MemoryPlan, device: str, rank: Rank) -> dict[str, int | str]:

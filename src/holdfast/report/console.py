@@ -13,7 +13,7 @@ from rich.text import Text
 from holdfast.analysis import budget
 from holdfast.analysis.lookup import final
 from holdfast.analysis.results import Results, Share, TaskInfo
-from holdfast.report import words
+from holdfast.report import decision_words, words
 from holdfast.report.words import UNMEASURED, difference, factor, interval, shown, unscored
 from holdfast.runs.plan import Plan
 from holdfast.runs.stages import Step
@@ -94,11 +94,11 @@ def _decision(results: Results) -> list[str]:
     made = results.decision
     if made is None:
         return []
-    second = f"{words.second(made).capitalize()}: {words.runner_up(made)}"
+    second = f"{decision_words.second(made).capitalize()}: {decision_words.runner_up(made)}"
     return [
         "",
-        f"Decision: {words.headline(made)}.",
-        f"{made.reason} {words.more(made)}".strip(),
+        f"Decision: {decision_words.headline(made)}.",
+        f"{made.reason} {decision_words.more(made)}".strip(),
         f"Rule: {made.rule}",
         *([second] if made.runner_up else []),
     ]

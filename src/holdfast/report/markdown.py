@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from holdfast.analysis import budget
 from holdfast.analysis.lookup import final, find, group_names, scales_of, steps_of
 from holdfast.analysis.results import Cell, Choice, Results, Share, TaskInfo
-from holdfast.report import tables, words
+from holdfast.report import decision_words, tables, words
 from holdfast.report.figures import Figure
 from holdfast.report.words import (
     NONE,
@@ -177,10 +177,10 @@ def _decision(results: Results) -> list[str]:
     candidates = [one for one in (made.chosen, made.runner_up) if one is not None]
     named = [one.arm for one in candidates]
     if made.runner_up is not None:
-        named[-1] = f"{words.second(made)} {named[-1]}"
+        named[-1] = f"{decision_words.second(made)} {named[-1]}"
     parts = [
-        f"## Decision: {clean(words.headline(made))}\n",
-        clean(f"{made.reason} {words.more(made)}".strip()) + "\n",
+        f"## Decision: {clean(decision_words.headline(made))}\n",
+        clean(f"{made.reason} {decision_words.more(made)}".strip()) + "\n",
     ]
     if candidates:
         head = ["Change against base, on the untouched half", *map(clean, named)]
@@ -188,8 +188,8 @@ def _decision(results: Results) -> list[str]:
         parts.append(table(head, rows))
     told = (
         ("Rule", made.rule),
-        (words.second(made).capitalize(), words.runner_up(made)),
-        ("Items", words.halves(made)),
+        (decision_words.second(made).capitalize(), decision_words.runner_up(made)),
+        ("Items", decision_words.halves(made)),
     )
     parts.append("\n".join(f"- {name}: {clean(text)}" for name, text in told if text) + "\n")
     return parts

@@ -18,7 +18,7 @@ from holdfast.grading.grade import read_readings
 from holdfast.grading.judge import read_verdicts
 from holdfast.registry import nearest
 from holdfast.report.write import write_report
-from holdfast.runs import store
+from holdfast.runs import run_folder, store
 from holdfast.runs.plan import Plan, place, read_plan
 from holdfast.types import BASE, Point, Reading, Reply, Verdict
 
@@ -152,7 +152,7 @@ def read_results(folder: Path) -> Results:
     Raises:
         FolderError: not a run folder, or a run that has no results yet.
     """
-    store.check_run(folder, must_exist=True)
+    run_folder.check_run(folder, must_exist=True)
     finished = folder / "stats" / "results.json"
     if not finished.is_file():
         raise FolderError(

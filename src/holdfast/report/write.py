@@ -17,7 +17,7 @@ from pathlib import Path
 from holdfast.analysis import budget
 from holdfast.analysis.lookup import group_names, targets
 from holdfast.analysis.results import Choice, ReplyShown, Results, TaskInfo, to_json
-from holdfast.report import figures, markdown, tables, words
+from holdfast.report import decision_words, figures, markdown, tables, words
 from holdfast.report.charts.marks import swatch
 from holdfast.report.html import pictures, trade_off
 from holdfast.runs.store import write_text
@@ -129,18 +129,18 @@ def box(results: Results) -> Box | None:
     made = results.decision
     if made is None:
         return None
-    named = (("", made.chosen), (f"{words.second(made)} ", made.runner_up))
+    named = (("", made.chosen), (f"{decision_words.second(made)} ", made.runner_up))
     there = [(prefix, one) for prefix, one in named if one is not None]
     rows = [(task, tuple(_effect(one, task) for _, one in there)) for task in results.tasks]
     return Box(
-        headline=words.headline(made),
+        headline=decision_words.headline(made),
         tone=TONES.get(made.answer, "open"),
         columns=tuple(prefix + one.arm for prefix, one in there),
         rows=tuple((task, effects) for task, effects in rows if any(e.reported for e in effects)),
-        second=words.second(made),
-        runner_up=words.runner_up(made),
-        halves=words.halves(made),
-        more=words.more(made),
+        second=decision_words.second(made),
+        runner_up=decision_words.runner_up(made),
+        halves=decision_words.halves(made),
+        more=decision_words.more(made),
     )
 
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from holdfast.config import Study
 from holdfast.types import BASE
 from holdfast.errors import DataError, FolderError
-from holdfast.runs import stages, store
+from holdfast.runs import run_folder, stages, store
 from holdfast.runs.stages import PlannedStage
 from holdfast.types import FieldUse, ModelRef, Point, SourceUse
 
@@ -294,7 +294,7 @@ def read_plan(folder: Path) -> Plan:
         FolderError: no run folder, none of this format, or a plan that is missing, torn or of
             another format.
     """
-    store.check_run(folder, must_exist=True)
+    run_folder.check_run(folder, must_exist=True)
     file = folder / PLAN
     if not file.is_file():
         raise FolderError(f"holds no {PLAN}", where=str(folder), remedy=RUN_AGAIN)

@@ -21,10 +21,7 @@ from typing import Any, TypeVar
 from holdfast.errors import DataError, FolderError, RELATIVE
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
-FORMAT = 2
-"""Of run folders; raised whenever what an older version left can no longer be continued or read."""
 RECORD = "record.json"
-MARKER = "run.json"
 Row = TypeVar("Row", Example, Reply, Verdict, Reading)
 
 
@@ -178,90 +175,3 @@ def field_diff(old: object, new: object, prefix: str = "") -> list[str]:
 def _brief(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else text[:77] + "…"
-
-
-def open_run(folder: Path) -> None:
-    """Make `folder` a run folder.
-
-    Raises:
-        FolderError: it cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        from importlib.metadata import version  # takes longer than all else of this module
-
-        write_json(folder / MARKER, {"format": FORMAT, "holdfast": version("holdfast")})
-    except OSError as error:
-        raise FolderError(
-            f"cannot be written: {error.strerror}",
-            where=str(folder),
-            remedy="choose another place with --runs-dir, or mend the permissions",
-        ) from error
-
-
-def check_run(folder: Path, must_exist: bool = False) -> None:
-    """Refuse a folder that is something else, or a run whose layout this version does not know.
-
-    Args:
-        folder: a run folder, or where one is to be.
-        must_exist: also refuse a folder that is not there yet.
-
-    Raises:
-        FolderError: naming what it is and what to do.
-    """
-    marker = folder / MARKER
-    if not marker.is_file():
-        if must_exist or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
-            raise FolderError(
-                f"is not a run folder (it has no {MARKER})",
-                where=str(folder),
-                remedy="name the folder that `holdfast run` or `holdfast demo` printed",
-            )
-        return
-    found = _format_of(marker)
-    if found == FORMAT:
-        return
-    if isinstance(found, int) and found < FORMAT:
-        raise FolderError(
-            f"is of run format {found}, made by an older version of Holdfast (this one reads "
-            f"format {FORMAT})",
-            where=str(folder),
-            remedy="give the study another `name` (of a comparison: --name) and run it again; its "
-            "report/ can still be opened as it is",
-        )
-    raise FolderError(
-        f"is of run format {found!r}, which this version of Holdfast does not know (it reads "
-        f"format {FORMAT})",
-        where=str(folder),
-        remedy="open it with the version that made it, or give the study another `name`",
-    )
-
-
-def _format_of(marker: Path) -> object:
-    """The format that a run folder's marker names; the first was called a schema."""
-    value = read_json(marker)
-    return value.get("format", value.get("schema")) if isinstance(value, Mapping) else None
-
-
-@contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold the run folder alone; the operating system lets go of it even after ``kill -9``."""
-    from filelock import FileLock, Timeout
-
-    holder = folder / "lock.json"
-    guard = FileLock(folder / ".lock")
-    try:
-        guard.acquire(timeout=0)
-    except Timeout as error:
-        pid = read_json(holder).get("pid", "?") if holder.exists() else "?"
-        raise FolderError(
-            f"another run is using this folder (process {pid})",
-            where=str(folder),
-            remedy="wait for it, stop it, or give this study another `name`",
-        ) from error
-    try:
-        write_json(holder, {"pid": os.getpid()})
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
-        guard.release()

@@ -28,7 +28,7 @@ from holdfast.errors import FolderError, UsageError
 from holdfast.progress import Progress, Silent, default
 from holdfast.registry import nearest
 from holdfast.report.run import Run
-from holdfast.runs import stages, store
+from holdfast.runs import run_folder, stages, store
 from holdfast.runs.plan import Plan, point_folder, read_plan
 from holdfast.shipping.card import CARD, SHIP, Card, Figure
 from holdfast.shipping.export import FORMS, Form, export
@@ -158,7 +158,7 @@ def ship(
 
 def _finished(run: Path) -> Plan:
     """The plan of a run folder in which nothing is left to do."""
-    store.check_run(run, must_exist=True)
+    run_folder.check_run(run, must_exist=True)
     if (run / REQUEST).is_file():
         raise UsageError(
             "is a comparison: nothing is chosen to ship",

@@ -15,7 +15,8 @@ from holdfast import models
 from holdfast.errors import HoldfastError
 from holdfast.memory.out_of_memory import loading
 from holdfast.methods.scale import scaled_adapter
-from holdfast.models import ModelRef, adapter_weights, weights_check
+from holdfast.models import ModelRef, adapter_weights
+from holdfast.models.finite import check_finite
 from holdfast.models.peft_adapter import load_adapter, scale_adapter
 from holdfast.runs import store
 
@@ -107,7 +108,7 @@ def _merged(ref: ModelRef, folder: Path) -> None:
                 where=ref.adapter,
                 remedy="export it with --form adapter",
             ) from error
-    weights_check.check_finite(whole, ref.adapter)
+    check_finite(whole, ref.adapter)
     whole.save_pretrained(folder)
     models.load_tokenizer(base).save_pretrained(folder)
 

@@ -27,11 +27,12 @@ from holdfast.data.sources import notices
 from holdfast.engines.pool import EnginePool
 from holdfast.errors import StudyError, located
 from holdfast.progress import Progress, default
-from holdfast.runs import stages, store
+from holdfast.runs import run_folder, stages, store
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import Stage, Step
 from holdfast.study import combinations, preflight, validation
-from holdfast.study.layout import asked_by_meters, lay_out
+from holdfast.study.layout import lay_out
+from holdfast.study.probes import asked_by_meters
 from holdfast.study.session import Arm, Measuring, Session
 from holdfast.train import stage
 from holdfast.train.checkpoints import step_of
@@ -225,8 +226,8 @@ def _run(
     session = prepare(study, folder, source)
     ahead = schedule(session.plan, only, rebuild)  # complain before anything is written
     noticed = preflight.check(session) if any(not step.done for step in ahead) else None
-    store.open_run(folder)
-    with store.lock(folder):
+    run_folder.open_run(folder)
+    with run_folder.lock(folder):
         stages.forget(session.plan.stages, folder, rebuild)
         steps = schedule(session.plan, only)
         _check_trained(session)
@@ -282,7 +283,7 @@ def _check_trained(session: Session) -> None:
 
 def schedule(plan: Plan, only: str = "*", rebuild: Sequence[str] = ()) -> list[Step]:
     """Which stages of a plan run and which are done; touches nothing (see `stages.schedule`)."""
-    store.check_run(plan.folder)
+    run_folder.check_run(plan.folder)
     return stages.schedule(plan.stages, plan.folder, only, rebuild)
 
 

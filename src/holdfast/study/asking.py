@@ -8,7 +8,7 @@ from pathlib import Path
 
 from holdfast import models
 from holdfast.config import Sampling
-from holdfast.data import chat, thinking
+from holdfast.data import chat, thinking, thinking_marks
 from holdfast.endpoint import is_endpoint, parse_url
 from holdfast.engines.resumable import LIKELIHOODS
 from holdfast.engines.server_fields import told_beyond
@@ -36,7 +36,7 @@ def thinking_mark(ref: ModelRef) -> dict[str, object]:
     What a model without thinking says is read alike in every version. One on the hub does not tell
     beforehand.
     """
-    known = thinking.speaks_of_thinking(_template_text(ref))
+    known = thinking_marks.speaks_of_thinking(_template_text(ref))
     return {"thinking": thinking.VERSION} if known else {}
 
 
@@ -105,14 +105,14 @@ def check_heeded(refs: Iterable[ModelRef], samplings: Mapping[str, Sampling]) ->
 def _thinks(ref: ModelRef, asked: Sequence[Example]) -> bool:
     """Whether a model is asked in such a way that it thinks."""
     text = _template_text(ref)
-    if Path(ref.base).is_dir() and not thinking.speaks_of_thinking(text):
+    if Path(ref.base).is_dir() and not thinking_marks.speaks_of_thinking(text):
         return False
     tokenizer = models.load_tokenizer(ref, chats=False)
     template = text or json.dumps(tokenizer.chat_template, ensure_ascii=False)
-    if not thinking.speaks_of_thinking(template):
+    if not thinking_marks.speaks_of_thinking(template):
         return False
     prompt = tokenizer.decode(chat.asked_ids(tokenizer, asked[0]), skip_special_tokens=False)
-    return thinking.expected(template, prompt, ref.chat.thinking)
+    return thinking_marks.expected(template, prompt, ref.chat.thinking)
 
 
 def _template_text(ref: ModelRef) -> str:

@@ -24,12 +24,10 @@ from holdfast.analysis.collect import (
 from holdfast.analysis.results import from_json, to_json
 from holdfast.analysis.selection import from_run
 from holdfast.analysis.summarize import RunData, assemble
-from holdfast.config import ArmSpec, Study
+from holdfast.config import ArmSpec
 from holdfast.data.batching import Budget, plain_budget
 from holdfast.data.holdout import without
-from holdfast.errors import DataError
 from holdfast.methods import SharedWork
-from holdfast.methods._probes import probes
 from holdfast.progress import Progress
 from holdfast.report.write import write_report
 from holdfast.runs import store
@@ -44,12 +42,13 @@ from holdfast.study.measuring import (
     replies,
     scoring,
 )
+from holdfast.study.probes import asked_by_meters, probes
 from holdfast.study.session import Session
 from holdfast.study.validation import VALIDATION, stage_of
 from holdfast.train import stage
 from holdfast.train.data import encode_all
 from holdfast.train.job import TrainJob
-from holdfast.types import BASE, Example, Point
+from holdfast.types import BASE, Point
 
 BUDGET = "budget"
 SAID_ELSEWHERE = {  # no bearing on the weights, or part of the identity in its resolved form
@@ -110,23 +109,6 @@ def all_shared(session: Session) -> list[SharedWork]:
     if metered := asked_by_meters(session.study, session.plain):
         found.append(probes(setting, metered))
     return list({one.name: one for one in found}.values())
-
-
-def asked_by_meters(study: Study, plain: Sequence[Example]) -> int:
-    """Questions that the meters read; none where the training data has none.
-
-    Raises:
-        DataError: training is to stop by a meter, and there can be none.
-    """
-    if any(one.messages for one in plain):
-        return study.meters.probes
-    if study.meters.stop:
-        raise DataError(
-            "the training data is plain text, and the meters ask its questions",
-            where="meters.stop",
-            remedy="leave meters.stop out",
-        )
-    return 0
 
 
 def _data_identity(session: Session, kind: str) -> dict[str, object]:

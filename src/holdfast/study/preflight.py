@@ -15,18 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast import models
+from holdfast.data.chat_check import about_template, check_learned
+from holdfast.data.shown import check_asked
 from holdfast.errors import HoldfastError, ModelError, Unreachable
 from holdfast.memory.model.stored import BNB4, stored_in
 from holdfast.memory.planner.candidates import shared_by
-from holdfast.models import attention
+from holdfast.models import ModelRef, attention, external
 from holdfast.runs import store
 from holdfast.runs.plan import NOTICES
 from holdfast.runs.stages import Step
 from holdfast.study import asking, readiness
-from holdfast.study.chats import check_chats
 from holdfast.study.session import Session
 from holdfast.train.adapter_check import check_mergeable, check_model
 from holdfast.train.arguments import check_settings
+from holdfast.train.data import learned
+from holdfast.types import BASE
 
 CHECKED = (
     "models reachable, packages, disk space, weights and tokenizers whole, judges, chat templates, "
@@ -100,6 +103,68 @@ def write_notices(folder: Path, notices: Sequence[str]) -> None:
     store.write_json(folder / NOTICES, {"notices": list(notices)})
 
 
+def check_chats(session: Session) -> list[str]:
+    """Each model's chat template shows it the training set and all that is asked.
+
+    Only tokenizers are loaded; `holdfast.data.chat_check` and `holdfast.data.shown` do the looking.
+
+    Returns:
+        Notices: the date that a template is told, whether the model thinks, what is not shown.
+
+    Raises:
+        HoldfastError: a template is broken, or would drop something without a word; an example
+            cannot be learned.
+    """
+    notices: list[str] = []
+    found = _asked_in_chats(session)
+    for name, ref in found.items():
+        asked = [one for task in session.plan.tasks for one in session.measuring.asked[task]]
+        in_turns = [one for one in asked if one.messages and not one.meta.get("continue")]
+        if not (session.plain or in_turns):
+            continue  # bare text only: no template is needed
+        tokenizer = models.load_tokenizer(ref)
+        notices += about_template(tokenizer, name if len(found) > 1 else "")
+        for arm in (BASE, *session.arms):
+            for task in session.plan.tasks:
+                with _where(f"tasks.{task}"):
+                    notices += check_asked(tokenizer, session.ask(arm, task))
+        if session.plain and name == BASE:
+            how = learned(tokenizer, ref, session.study.train)
+            with _where(f"tasks.{session.study.target}"):
+                notices += check_learned(tokenizer, session.plain, how)
+            notices += _last_only(session)
+    return notices
+
+
+def _asked_in_chats(session: Session) -> dict[str, ModelRef]:
+    """The models that are asked through a template of theirs, no two alike."""
+    found = {BASE: session.plan.model}
+    for name, arm in session.arms.items():
+        if arm.foreign is not None:
+            found[name] = arm.foreign.ref
+    here: dict[tuple[str, str | None, str | None], tuple[str, ModelRef]] = {}
+    if any(arm.foreign and arm.foreign.form == "answers" for arm in session.arms.values()):
+        return {}
+    for name, ref in found.items():
+        engine = external.engine_of(ref, session.study.answer.engine)
+        if engine == "hf" or (name == BASE and session.plain):
+            here.setdefault((ref.base, ref.revision, ref.gguf), (name, ref))
+    return dict(here.values())
+
+
+def _last_only(session: Session) -> list[str]:
+    """Arms whose methods look at the last answer only, where every answer is learned."""
+    if session.study.train.train_on == "last":
+        return []
+    return [
+        f"arm {name}: {', '.join(method.recipe() for method in arm.made)}: looks at the last "
+        "answer of a conversation only, and earlier ones are "
+        + ("not learned" if any(one.own_trainer for one in arm.loss) else "learned as they are")
+        for name, arm in session.arms.items()
+        if arm.trains and arm.made
+    ]
+
+
 def _training(session: Session) -> list[str]:
     """The trainer takes every arm's settings, and the model the adapters that they ask for."""
     notices: list[str] = []
@@ -107,7 +172,7 @@ def _training(session: Session) -> list[str]:
     ref, device = session.plan.model, session.study.hardware.device
     for name, arm in session.arms.items():
         train = arm.variant.train
-        with _in_arm(name):
+        with _where(f"arms.{name}"):
             if arm.variant.trains:
                 check_settings(train, device, session.plan.steps)
                 key = (train.method, train.lora.model_dump_json())
@@ -169,20 +234,20 @@ def _idle_gpus(session: Session) -> list[str]:
     return found
 
 
-@contextmanager
-def _in_arm(name: str) -> Iterator[None]:
-    """Say which arm's settings are meant."""
-    try:
-        yield
-    except HoldfastError as error:
-        error.where = f"arms.{name}: {error.where}" if error.where else f"arms.{name}"
-        raise
-
-
 def _attention(session: Session) -> list[str]:
     """The model takes the attention and the scaling of positions that the study asks for."""
     attention.check(session.plan.model, models.pick_device(session.study.hardware.device))
     return []
+
+
+@contextmanager
+def _where(place: str) -> Iterator[None]:
+    """Say where the trouble was met."""
+    try:
+        yield
+    except HoldfastError as error:
+        error.where = f"{place}: {error.where}" if error.where else place
+        raise
 
 
 CHECKS: tuple[Check, ...] = (

@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Literal
 
 from holdfast.config import Section
 from holdfast.data import containers, folders, hub
-from holdfast.data.arrow_rows import table_rows
-from holdfast.data.files import kind_of
+from holdfast.data.reading.arrow_rows import table_rows
+from holdfast.data.reading.files import kind_of
 from holdfast.errors import DataError
 from holdfast.judges import Judge
 from holdfast.tasks import Task, _extraction

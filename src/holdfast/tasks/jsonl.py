@@ -18,7 +18,8 @@ from holdfast import judges
 from holdfast.config import Section, Sources
 from holdfast.data import sources
 from holdfast.data.cells import absent, blank, kind
-from holdfast.data.formats import REMEDY, Row, conversation, unanswered
+from holdfast.data.formats import REMEDY, Row, conversation
+from holdfast.data.questions import unanswered
 from holdfast.data.sources import Source
 from holdfast.errors import DataError
 from holdfast.judges import Judge

@@ -21,14 +21,11 @@ from holdfast.errors import HoldfastError, MissingDependency, StudyError, Traini
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.memory.precision import Dtype
 from holdfast.models.precision import decide
-from holdfast.registry import nearest
-from holdfast.train.optimizers import check_optimizer, needs_bitsandbytes, refuse
+from holdfast.train.optimizer_packages import needs_bitsandbytes
+from holdfast.train.optimizers import check_names, check_optimizer, refuse
 
 if TYPE_CHECKING:
     from trl import SFTConfig
-
-OLD = {"adam": "adamw_torch", "adamw": "adamw_torch", "adamw_hf": "adamw_torch"}
-"""What optimisers were called, or are elsewhere."""
 
 
 def trainer_arguments(
@@ -118,7 +115,7 @@ def check_settings(spec: TrainSpec, device: str, steps: int = 1) -> None:
     """
     device = models.pick_device(device)
     dtype = decide(device, (), spec.precisions).dtype
-    _check_names(spec)
+    check_names(spec)
     refuse(spec)
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -129,29 +126,14 @@ def check_settings(spec: TrainSpec, device: str, steps: int = 1) -> None:
             raise StudyError(
                 f"the trainer refused: {error}", where="train", remedy="see docs/study.md"
             ) from error
-    if (spec.method == "qlora" or needs_bitsandbytes(spec.optim)) and (
-        importlib.util.find_spec("bitsandbytes") is None
-    ):
+    needed = spec.method == "qlora" or needs_bitsandbytes(spec.optim)
+    if needed and importlib.util.find_spec("bitsandbytes") is None:
         raise MissingDependency(
             f"method {spec.method} with optim {spec.optim} needs bitsandbytes",
             remedy=f"{install_command('train', 'bitsandbytes')}, or set train.optim: adamw_torch "
             "and method: lora",
         )
     check_optimizer(spec, arguments, device, steps)
-
-
-def _check_names(spec: TrainSpec) -> None:
-    from transformers.trainer_utils import SchedulerType
-    from transformers.training_args import OptimizerNames
-
-    for setting, known in (("optim", OptimizerNames), ("lr_scheduler_type", SchedulerType)):
-        name, names = getattr(spec, setting), [one.value for one in known]
-        if name not in names:
-            raise StudyError(
-                f"transformers has no {name!r}{nearest(OLD.get(name.lower(), name), names)}",
-                where=f"train.{setting}",
-                remedy=f"it has {', '.join(names)}",
-            )
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from holdfast import models
 from holdfast.config import TrainSpec
 from holdfast.data import chat
 from holdfast.data.chat import Encoded
+from holdfast.data.chat_check import Learned
 from holdfast.errors import TrainingError
 from holdfast.methods import ANCHOR, PROBE, TASK, Term
 from holdfast.types import Example, ModelRef
@@ -75,10 +76,10 @@ def encode_all(
             nothing to train on, or lacks the end-of-turn token.
     """
     tokenizer = models.load_tokenizer(ref)
-    stops = stops_of(tokenizer, ref)
-    only_answer, header, on = spec.completion_only_loss, spec.cut_template_header, spec.train_on
+    how = learned(tokenizer, ref, spec)
+    told = how.completion_only, how.cut_header, how.train_on
     rows = [
-        _marked(chat.encode(tokenizer, example, stops, only_answer, header, on), example.meta)
+        _marked(chat.encode(tokenizer, example, how.stops, *told), example.meta)
         for example in examples
     ]
     if spec.max_length is not None:
@@ -118,9 +119,17 @@ def _marked(row: Encoded, meta: Mapping[str, Any]) -> Encoded:
     return replace(row, labels=tuple(labels), kl=kl)
 
 
-def stops_of(tokenizer: PreTrainedTokenizerBase, ref: ModelRef) -> frozenset[int]:
-    """Ids that end the model's turn, by its tokenizer and its generation config."""
-    return chat.stop_ids(tokenizer, _generation_config(ref))
+def learned(tokenizer: PreTrainedTokenizerBase, ref: ModelRef, spec: TrainSpec) -> Learned:
+    """How a study has examples learned: on what there is loss, and what ends the model's turn.
+
+    The ids that end it are read from its tokenizer and its generation config.
+    """
+    return Learned(
+        chat.stop_ids(tokenizer, _generation_config(ref)),
+        spec.completion_only_loss,
+        spec.cut_template_header,
+        spec.train_on,
+    )
 
 
 def _generation_config(ref: ModelRef) -> GenerationConfig | None:

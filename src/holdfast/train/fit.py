@@ -21,7 +21,7 @@ from holdfast.memory.out_of_memory import loading
 from holdfast.memory.precision import Dtype
 from holdfast.methods import Term
 from holdfast.models import placement, precision
-from holdfast.models.placement import Rank
+from holdfast.models.rank import Rank
 from holdfast.progress import Progress, Silent
 from holdfast.runs import store
 from holdfast.train import adapters, checkpoints
@@ -31,6 +31,7 @@ from holdfast.train.job import EVENTS, SUMMARY, TrainJob
 from holdfast.train.meters import Meters
 from holdfast.train.mixed_precision import cast_adapters, computed_in, skipped_steps
 from holdfast.train.rehearsal import measured
+from holdfast.train.shards import dealt_out
 from holdfast.train.validation import Validation, validated
 from holdfast.train.watch import Planned, Reader, ended_by, watch
 
@@ -271,7 +272,7 @@ def _train_from(start: Path | None, run: _Run, trainer: Trainer) -> None:
     shards = start is not None and trainer.is_fsdp_enabled
     try:
         if not over:
-            with checkpoints.dealt_out(trainer, start) if start and shards else nullcontext():
+            with dealt_out(trainer, start) if start and shards else nullcontext():
                 trainer.train(resume_from_checkpoint=str(start) if start else None)
     finally:
         with (run.job.folder / EVENTS).open("a", encoding="utf-8") as file:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.data.chat import Encoded
 from holdfast.models import weight_delta
-from holdfast.models.placement import Rank
+from holdfast.models.rank import Rank
 from holdfast.runs import store
 
 if TYPE_CHECKING:
@@ -130,9 +130,8 @@ class Meters:
         return torch.log_softmax(logits[0, -count - 1 : -1].float(), -1)
 
     def _norm(self, model: PreTrainedModel) -> float | None:
-        if not hasattr(model, "disable_adapter") or not weight_delta.only_low_rank(
-            model, experts=True
-        ):
+        adapted = hasattr(model, "disable_adapter")
+        if not adapted or not weight_delta.only_low_rank(model, experts=True):
             return None
         return math.sqrt(float(weight_delta.square(model, None).detach()))
 

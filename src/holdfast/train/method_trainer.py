@@ -29,7 +29,7 @@ from holdfast.memory.precision import Dtype
 from holdfast.methods import ANCHOR, PROBE, TASK, Lesson, LossMethod
 from holdfast.methods._context import TokenCounts
 from holdfast.models import precision
-from holdfast.models.placement import Rank
+from holdfast.models.rank import Rank
 from holdfast.progress import Progress
 from holdfast.runs import store
 from holdfast.runs.plan import checkpoint_name

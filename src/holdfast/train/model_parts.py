@@ -86,9 +86,8 @@ class Parts:
     def is_mixer(self, name: str) -> bool:
         """Whether a layer belongs to a state-space mixer (Mamba and its kin)."""
         parent = self.model.get_submodule(name.rpartition(".")[0])
-        if not hasattr(parent, "A_log") or not hasattr(parent, "conv1d"):
-            return False
-        return "DeltaNet" not in type(parent).__name__
+        mixes = hasattr(parent, "A_log") and hasattr(parent, "conv1d")
+        return mixes and "DeltaNet" not in type(parent).__name__
 
     def is_unseen(self, name: str) -> bool:
         """Whether the model's code reads its weight without calling it."""
@@ -98,8 +97,7 @@ class Parts:
         """`attention` or `mlp`, by where a layer is, else by its name; "" for neither."""
         if self.is_mixer(name):
             return ""
-        above = [part for part in name.split(".")[:-1]]
-        for part in reversed(above):
+        for part in reversed(name.split(".")[:-1]):
             for kind, words in KINDS:
                 if words.search(part):
                     return kind
@@ -137,9 +135,8 @@ def _is_linear(module: torch.nn.Module) -> bool:
     """A matrix; quantised ones of other libraries are no `nn.Linear`, but hold `qweight`."""
     import torch
 
-    return (
-        isinstance(module, torch.nn.Linear) or is_transposed(module) or hasattr(module, "qweight")
-    )
+    plain = isinstance(module, torch.nn.Linear) or is_transposed(module)
+    return plain or hasattr(module, "qweight")
 
 
 def _fits(module: torch.nn.Module) -> bool:

@@ -16,34 +16,20 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from holdfast.config import TrainSpec
-from holdfast.errors import HoldfastError, MissingDependency, StudyError
+from holdfast.errors import StudyError
 from holdfast.registry import nearest
+from holdfast.train.optimizer_packages import told
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, TrainingArguments
 
-PACKAGES = {
-    "galore_": ("galore_torch", "pip install galore-torch"),
-    "apollo_": ("apollo_torch", "pip install apollo-torch"),
-    "grokadamw": ("grokadamw", "pip install grokadamw"),
-    "schedule_free_": ("schedulefree", "pip install schedulefree"),
-    "stable_adamw": ("optimi", "pip install torch-optimi"),
-    "adamw_torch_4bit": ("torchao", "pip install torchao"),
-    "adamw_torch_8bit": ("torchao", "pip install torchao"),
-    "adamw_anyprecision": (
-        "torchdistx", "pip install git+https://github.com/pytorch/torchdistx",
-    ),
-    "adamw_torch_xla": ("torch_xla", "pip install torch_xla"),
-    "adamw_torch_npu_fused": ("torch_npu", "pip install torch-npu"),
-}  # fmt: skip
-"""Beginnings of optimisers' names, the module that each needs, and how to get it."""
-BITSANDBYTES = ("paged", "8bit", "bnb", "lion_", "ademamix")
+OLD = {"adam": "adamw_torch", "adamw": "adamw_torch", "adamw_hf": "adamw_torch"}
+"""What optimisers were called, or are elsewhere."""
 IN_BACKWARD = ("lomo", "adalomo", "layerwise")
 """Optimisers that change the weights inside the backward pass."""
 BY_METRIC = ("reduce_lr_on_plateau", "greedy")
 """Schedules that go by a loss of held-out examples instead of the step."""
-INSTEAD = "train.optim: adamw_torch needs no package; docs/study.md says more"
 
 
 def check_optimizer(spec: TrainSpec, arguments: TrainingArguments, device: str, steps: int) -> None:
@@ -64,19 +50,31 @@ def check_optimizer(spec: TrainSpec, arguments: TrainingArguments, device: str, 
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of paged states that lie in plain memory on the CPU
         model = _stand_in()
-        with _told(spec, "optim"):
+        with told(spec, "optim"):
             optimizer = _made(spec, arguments, model)
         if device == "cpu":
-            with _told(spec, "optim"):
+            with told(spec, "optim"):
                 _step(model, optimizer)
     _check_schedule(spec, arguments, optimizer, steps)
 
 
-def needs_bitsandbytes(optim: str) -> bool:
-    """Whether an optimiser is one of bitsandbytes."""
-    return any(part in optim for part in BITSANDBYTES) and not optim.startswith(
-        ("adamw_torch", "galore")
-    )
+def check_names(spec: TrainSpec) -> None:
+    """Refuse an optimiser or a schedule that transformers does not know.
+
+    Raises:
+        StudyError: naming the setting of `train`, and what there is.
+    """
+    from transformers.trainer_utils import SchedulerType
+    from transformers.training_args import OptimizerNames
+
+    for setting, known in (("optim", OptimizerNames), ("lr_scheduler_type", SchedulerType)):
+        name, names = getattr(spec, setting), [one.value for one in known]
+        if name not in names:
+            raise StudyError(
+                f"transformers has no {name!r}{nearest(OLD.get(name.lower(), name), names)}",
+                where=f"train.{setting}",
+                remedy=f"it has {', '.join(names)}",
+            )
 
 
 def refuse(spec: TrainSpec) -> None:
@@ -128,6 +126,15 @@ def refuse(spec: TrainSpec) -> None:
             where="train.warmup_steps",
             remedy="write lr_scheduler_type: constant_with_warmup",
         )
+
+
+def settle(optimizer: object) -> None:
+    """Let an optimiser that trains other weights than it ends with put those in place.
+
+    Schedule-free ones do; the trainer puts them back before its next step.
+    """
+    if callable(put := getattr(optimizer, "eval", None)):
+        put()
 
 
 def _stand_in() -> PreTrainedModel:
@@ -250,7 +257,7 @@ def _check_schedule(
             f"warm-up and the schedule's own parts take {spent} steps, and a training has {steps}",
             where="train.lr_scheduler_kwargs", remedy="give fewer",
         )  # fmt: skip
-    with _told(spec, "lr_scheduler_kwargs" if given else "lr_scheduler_type"):
+    with told(spec, "lr_scheduler_kwargs" if given else "lr_scheduler_type"):
         schedule = get_scheduler(name, optimizer, warmup, steps, given or None)
         rates = [float(schedule.get_last_lr()[0])]
         for step in sorted({1, warmup, steps // 2, steps - 1}):
@@ -260,47 +267,3 @@ def _check_schedule(
             f"the schedule {name} gives a learning rate of {min(rates):g}",
             where="train.lr_scheduler_kwargs", remedy="check its settings",
         )  # fmt: skip
-
-
-@contextmanager
-def _told(spec: TrainSpec, setting: str) -> Iterator[None]:
-    """Turn what a library raises into an error that names the setting, or the package to install.
-
-    Raises:
-        MissingDependency: a package is not there, or cannot be imported.
-        StudyError: anything else.
-    """
-    try:
-        yield
-    except HoldfastError:
-        raise
-    except Exception as error:
-        package = _package(spec.optim) if setting == "optim" else None
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if package and (isinstance(error, ImportError) or _absent(package[0])):
-            raise MissingDependency(
-                f"train.optim {spec.optim} needs {package[0]}: {first}",
-                remedy=f"{package[1]}; {INSTEAD}",
-            ) from error
-        said = getattr(spec, setting)
-        remedy = INSTEAD if setting == "optim" else "docs/study.md says what schedules take"
-        raise StudyError(
-            f"{said} cannot be used here: {first}", where=f"train.{setting}", remedy=remedy
-        ) from error
-
-
-def _package(optim: str) -> tuple[str, str] | None:
-    from holdfast.environment import install_command
-
-    for start, found in PACKAGES.items():
-        if optim.startswith(start):
-            return found
-    if needs_bitsandbytes(optim):
-        return "bitsandbytes", install_command("train", "bitsandbytes")
-    return None
-
-
-def _absent(module: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(module) is None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.data.chat import IGNORED, Encoded
 from holdfast.errors import TrainingError
-from holdfast.models.placement import Rank
+from holdfast.models.rank import Rank
 from holdfast.runs import store
 
 if TYPE_CHECKING:

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Protocol
 from holdfast.errors import TrainingError
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.models import placement
-from holdfast.models.placement import Rank
-from holdfast.models.weights_check import not_finite
+from holdfast.models.finite import not_finite
+from holdfast.models.rank import Rank
 from holdfast.progress import Progress
 from holdfast.runs.plan import checkpoint_name
-from holdfast.train.checkpoints import mark_complete, meet, save_shards, settle
+from holdfast.train.checkpoints import mark_complete, meet
+from holdfast.train.optimizers import settle
 from holdfast.train.rehearsal import rehearse
+from holdfast.train.shards import save_shards
 
 if TYPE_CHECKING:
     import torch

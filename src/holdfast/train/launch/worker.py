@@ -15,7 +15,7 @@ from typing import Any
 from holdfast import methods
 from holdfast.data.batching import checkpoint_steps
 from holdfast.errors import HoldfastError, OutOfMemory, UsageError
-from holdfast.models.placement import Rank
+from holdfast.models.rank import Rank
 from holdfast.progress import Progress, Silent
 from holdfast.runs import store
 from holdfast.train.data import encode_all, training_data

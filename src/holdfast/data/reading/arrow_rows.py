@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from holdfast.data.files import READ, Row, Shape, pyarrow
+from holdfast.data.reading.files import READ, Row, Shape, pyarrow
 from holdfast.errors import DataError, printable
 
 ROWS = 1024

@@ -6,16 +6,35 @@ that the mean of log-probability ratios on them is an unbiased estimate of KL(ba
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from holdfast.config import Study
 from holdfast.data.thinking import answered, learned
 from holdfast.engines.resumable import ask
 from holdfast.errors import DataError
 from holdfast.methods import EXAMPLES, MethodContext, SharedWork
 from holdfast.progress import Progress
 from holdfast.runs import store
+from holdfast.types import Example
+
+
+def asked_by_meters(study: Study, plain: Sequence[Example]) -> int:
+    """Questions that the meters read; none where the training data has none.
+
+    Raises:
+        DataError: training is to stop by a meter, and there can be none.
+    """
+    if any(one.messages for one in plain):
+        return study.meters.probes
+    if study.meters.stop:
+        raise DataError(
+            "the training data is plain text, and the meters ask its questions",
+            where="meters.stop",
+            remedy="leave meters.stop out",
+        )
+    return 0
 
 
 def probes(context: MethodContext, count: int) -> SharedWork:

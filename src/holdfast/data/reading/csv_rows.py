@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from holdfast.data.files import READ, Row, Shape
-from holdfast.data.texts import UNDECODED, lines
+from holdfast.data.reading.files import READ, Row, Shape
+from holdfast.data.reading.texts import UNDECODED, lines
 from holdfast.errors import DataError, printable
 
 LONGEST = 1 << 28

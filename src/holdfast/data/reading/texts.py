@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
-from holdfast.data.files import READ, pyarrow
+from holdfast.data.reading.files import READ, pyarrow
 from holdfast.errors import DataError, printable
 
 PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}

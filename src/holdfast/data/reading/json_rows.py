@@ -13,8 +13,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from holdfast.data.files import READ, Row, Shape
-from holdfast.data.texts import UNDECODED, lines
+from holdfast.data.reading.files import READ, Row, Shape
+from holdfast.data.reading.texts import UNDECODED, lines
 from holdfast.errors import DataError, printable
 
 DEEPEST = 100
