@@ -160,7 +160,7 @@ def test_doctor_tasks_and_schema(capsys: pytest.CaptureFixture[str]) -> None:
     common, _, others = out.partition("\ngsm8k\n")
     assert common.startswith("every task\n    kind ")
     assert "evenly spaced" in common
-    assert re.search(r"\njsonl\n    path +\(required\) The file that measures\.\n", others)
+    assert re.search(r"\njsonl\n    path +\(required\) What measures: a file or folder", others)
     code, out, _ = _call(capsys, "tasks", "--json")
     assert json.loads(out)["jsonl"]["path"].startswith("(required)")
     code, out, _ = _call(capsys, "methods")

@@ -82,8 +82,8 @@ def test_a_planned_training_is_launched_and_recorded(
         assert loss == pytest.approx(wanted, abs=1e-4), step
     assert summary["events"] == []
     assert "data parallel" in summary["plan"]
-    assert "torch.distributed.run" in heard.lines[1]
-    assert "--nproc_per_node=2" in heard.lines[1]
+    assert any("torch.distributed.run" in line for line in heard.lines)
+    assert any("--nproc_per_node=2" in line for line in heard.lines)
     record = json.loads((tmp_path / "run" / stage.RECORD).read_text())
     assert record["source"] in {"traced", "formula"}
     assert len(record["plan"]["predicted"]) == 2

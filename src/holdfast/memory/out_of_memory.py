@@ -127,13 +127,13 @@ def loading() -> Iterator[None]:
         FaultInjector.from_environment().at("load")
         yield
     except RuntimeError as error:
-        kept = None if isinstance(error, HoldfastError) else _kept_back(error)
+        kept = None if isinstance(error, HoldfastError) else kept_back(error)
         if kept is None and not is_out_of_memory(error):
             raise
         raise unrecoverable("load", "the model does not fit", failure_of(kept or error)) from error
 
 
-def _kept_back(error: BaseException) -> RuntimeError | None:
+def kept_back(error: BaseException) -> RuntimeError | None:
     """The out-of-memory message among the conversion errors that transformers kept, if any."""
     trace = error.__traceback__
     while trace is not None:

@@ -18,6 +18,7 @@ from holdfast.data import chat_settings
 from holdfast.environment import install_command
 from holdfast.errors import RELATIVE, MissingDependency, ModelError
 from holdfast.memory.model.stored import BNB4, BNB8, EXPANDED, Stored, stored_in
+from holdfast.memory.out_of_memory import kept_back
 from holdfast.models import skeleton, weights_check
 from holdfast.models.attention import loading_options
 from holdfast.models.files import check_folder, sampled_hash
@@ -245,7 +246,8 @@ def load_model(
     except (OSError, ValueError, SafetensorError) as error:
         raise not_loaded(ref, "model", error) from error
     except RuntimeError as error:
-        if "mismatch" not in str(error) and weights_check.CONVERSION not in str(error):
+        told = "mismatch" in str(error) or weights_check.CONVERSION in str(error)
+        if not told or kept_back(error) is not None:
             raise  # memory, and the like
         raise not_loaded(ref, "model", error) from error
     if held is not None and held.expands:

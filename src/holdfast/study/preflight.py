@@ -236,7 +236,9 @@ def _idle_gpus(session: Session) -> list[str]:
 
 def _attention(session: Session) -> list[str]:
     """The model takes the attention and the scaling of positions that the study asks for."""
-    attention.check(session.plan.model, models.pick_device(session.study.hardware.device))
+    ref = session.plan.model
+    if ref.attention or ref.rope:
+        attention.check(ref, models.pick_device(session.study.hardware.device))
     return []
 
 
