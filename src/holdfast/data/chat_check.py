@@ -18,7 +18,7 @@ from holdfast.data.spans import lay_out
 from holdfast.data.templates import ChatTemplate, template_of
 from holdfast.errors import DataError, ModelError, TrainingError
 from holdfast.registry import nearest
-from holdfast.types import Example, Message
+from holdfast.types import Example
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -171,7 +171,8 @@ def _counted(
     """What can be seen in all examples without encoding them."""
     said, total, state = [], len(examples), thinking(tokenizer)
     talks = [one for one in examples if one.messages]
-    thoughtful = sum(bool(reasoning_of(one.answer)[0]) for one in talks)
+    about = talks if state.on is not None else []
+    thoughtful = sum(bool(reasoning_of(one.answer)[0]) for one in about)
     if state.on is False and thoughtful:
         said.append(
             f"{thoughtful:,} of {total:,} training answers have thinking, which is left out, "
@@ -189,8 +190,8 @@ def _counted(
             f"{developers:,} of {total:,} examples have a developer turn, which the chat template "
             "does not know: it is shown as a system turn"
         )
-    ends = [str(one) for one in tokenizer.convert_ids_to_tokens(sorted(how.stops))]
-    broken = sum(any(_holds(turn, ends) for turn in (*one.messages, one.answer)) for one in talks)
+    ends = [str(one) for one in tokenizer.convert_ids_to_tokens(sorted(how.stops)) if one]
+    broken = sum(_holds(one, ends) for one in talks)
     if broken:
         said.append(
             f"{broken:,} of {total:,} examples have an end-of-turn token ({', '.join(ends)}) in "
@@ -199,5 +200,6 @@ def _counted(
     return said
 
 
-def _holds(turn: Message, ends: Sequence[str]) -> bool:
-    return any(end and end in turn.content for end in ends)
+def _holds(example: Example, ends: Sequence[str]) -> bool:
+    said = example.target or ""
+    return any(end in said or any(end in one.content for one in example.messages) for end in ends)

@@ -7,8 +7,10 @@ is refused with the column and what to do: `docs/tasks/jsonl.md` is the table of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from holdfast.data.cells import MEDIA, Cells, absent, kind, shown
@@ -29,6 +31,8 @@ from holdfast.types import Message
 SYSTEM = ("system", "system_prompt")
 TOOLS = ("tools", "functions")
 PAIR = ("chosen", "rejected")
+HALF = re.compile("[\ud800-\udfff]")
+"""Half of a surrogate pair, which is no text."""
 ABOUT = (*REASONING, "weight")
 FORM_COLUMNS = (*TURNS, *QUESTIONS, "text")
 LABELS = ("label", "labels", "target")
@@ -69,15 +73,17 @@ class Row:
     @property
     def learned(self) -> bool:
         """Whether there is a turn to learn: an answer, and not all answers have the weight 0."""
-        said = [one for one in self.messages if one.role == "assistant"]
-        last = self.target is not None and self.extra.get("weight", 1)
-        return bool(last or any(one.weight for one in said))
+        if self.target is not None and self.extra.get("weight", 1):
+            return True
+        return any(one.weight for one in self.messages if one.role == "assistant")
 
     @property
     def question(self) -> str:
         """The user's last turn; "" of plain text."""
-        said = (one.content for one in reversed(self.messages) if one.role == "user")
-        return next(said, "")
+        for one in reversed(self.messages):
+            if one.role == "user":
+                return one.content
+        return ""
 
 
 def conversation(row: object, where: str, named: Collection[str] = ()) -> Row:
@@ -93,6 +99,43 @@ def conversation(row: object, where: str, named: Collection[str] = ()) -> Row:
         DataError: no known form, or a cell that cannot be used as it is; row, column and turn are
             named.
     """
+    if isinstance(row, dict) and len(row) == 2:
+        pair = _pair(tuple(row), tuple(named))
+        if pair is not None and all(map(_is_bare, row.values())):
+            asked, said, used = pair
+            return Row((Message("user", row[asked]),), row[said], used=used)
+    return _conversation(row, where, named)
+
+
+@lru_cache(maxsize=64)
+def _pair(
+    columns: tuple[str, str], named: tuple[str, ...]
+) -> tuple[str, str, frozenset[str]] | None:
+    """The columns of question and answer, and both, where rows of these two are nothing else."""
+    if not all(isinstance(one, str) for one in columns):
+        return None
+    try:
+        row = _conversation(dict(zip(columns, ("q", "a"), strict=True)), "", named)
+    except DataError:
+        return None
+    asked, said = columns if row.target == "a" else columns[::-1]
+    plain = Row((Message("user", "q"),), "a", used=frozenset(columns))
+    other = Row((Message("user", "a"),), "q", used=frozenset(columns))
+    return (asked, said, plain.used) if row in (plain, other) else None
+
+
+def _is_bare(value: object) -> bool:
+    """Whether a cell is beyond doubt a text of the usual kind; others are looked at closer."""
+    return (
+        type(value) is str
+        and value[:1] not in ("", "[", "{")
+        and not value[:1].isspace()
+        and "\0" not in value
+        and (value.isascii() or HALF.search(value) is None)
+    )
+
+
+def _conversation(row: object, where: str, named: Collection[str]) -> Row:
     if not isinstance(row, Mapping):
         raise DataError(
             f"is {kind(row)}, not a JSON object with named columns", where=where, remedy=REMEDY

@@ -66,7 +66,7 @@ class LeakIndex:
         if words in self._exact:
             return Leak(self._names[self._exact[words]], name, 1.0)
         grams = self._grams
-        known = {gram for gram in _in_order(words) if gram in grams}
+        known = grams.keys() & set(_in_order(words))
         if not known:
             return None
         shared = Counter(place for gram in known for place in grams[gram])

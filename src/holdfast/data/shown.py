@@ -44,9 +44,11 @@ def kinds_of(examples: Iterable[Example]) -> list[Example]:
     """One example of each kind: the same roles in the same order, with the same fields."""
     found: dict[tuple[object, ...], Example] = {}
     for example in examples:
-        turns = example.messages if example.target is None else (*example.messages, example.answer)
-        kind = tuple((one.role, *sorted(one.extra), bool(one.content.strip())) for one in turns)
-        found.setdefault((kind, bool(example.tools)), example)
+        kind = tuple((one.role, *one.extra, one.content.isspace() or not one.content)
+                     for one in example.messages)  # fmt: skip
+        said = example.target
+        last = None if said is None else (*example.extra, said.isspace() or not said)
+        found.setdefault((kind, last, bool(example.tools)), example)
         if len(found) == SHAPES:
             break
     return list(found.values())

@@ -155,12 +155,11 @@ class Usage:
     def __init__(self, source: Source) -> None:
         """Count nothing yet."""
         self._source = source
-        self._counts: Counter[tuple[str, str]] = Counter()
+        self._rows: Counter[tuple[frozenset[str], frozenset[str]]] = Counter()
 
-    def count(self, used: Iterable[str], ignored: Iterable[str]) -> None:
+    def count(self, used: frozenset[str], ignored: frozenset[str]) -> None:
         """Count one row, both by known names."""
-        self._counts.update((key, key) for key in used)
-        self._counts.update((key, IGNORED) for key in ignored)
+        self._rows[used, ignored] += 1
 
     def fields(self) -> list[FieldUse]:
         """One entry for each column and use.
@@ -169,8 +168,12 @@ class Usage:
             DataError: a column that the study renames is not one that is read.
         """
         columns = self._source.columns
+        counts: Counter[tuple[str, str]] = Counter()
+        for (used, ignored), rows in self._rows.items():
+            counts.update({(key, key): rows for key in used})
+            counts.update({(key, IGNORED): rows for key in ignored})
         for known, theirs in columns.items():
-            uses = {use for key, use in self._counts if key == known}
+            uses = {use for key, use in counts if key == known}
             if uses == {IGNORED}:
                 raise DataError(
                     f"columns: {printable(known)} is no column that is read in these rows, so "
@@ -180,7 +183,7 @@ class Usage:
                 )
         return [
             FieldUse(self._source.label, printable(columns.get(key, key)), use, rows)
-            for (key, use), rows in sorted(self._counts.items())
+            for (key, use), rows in sorted(counts.items())
         ]
 
 

@@ -25,6 +25,7 @@ BRACKETS = (
     ("<|channel>thought", "<channel|>"), ("◁think▷", "◁/think▷"),
 )  # fmt: skip
 """What thinking stands between, as templates write it."""
+OPENINGS = re.compile(rf"\s*(?:{'|'.join(re.escape(opening) for opening, _ in BRACKETS)})")
 PROBE = [{"role": "user", "content": "holdfast-user-turn"}]
 
 
@@ -124,6 +125,8 @@ def open_mark(prompt: str) -> tuple[str, str]:
 
 def split(text: str) -> tuple[str, str]:
     """Thinking that stands at the beginning of an answer, and the answer without it."""
+    if OPENINGS.match(text) is None:
+        return "", text
     for opening, closing in BRACKETS:
         pattern = rf"\s*{re.escape(opening)}(.*?){re.escape(closing)}\s*"
         if found := re.match(pattern, text, re.DOTALL):

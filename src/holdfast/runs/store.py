@@ -155,6 +155,15 @@ def fingerprint(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def fingerprint_rows(rows: Iterable[object]) -> str:
+    """The `fingerprint` of a list whose entries may be JSON texts already (sorted keys)."""
+    texts = (
+        one if isinstance(one, str) else json.dumps(one, sort_keys=True, default=_plain)
+        for one in rows
+    )
+    return hashlib.sha256(f"[{', '.join(texts)}]".encode()).hexdigest()[:16]
+
+
 def fingerprint_file(path: Path) -> str:
     """A short hash of a file's bytes."""
     with path.open("rb") as file:

@@ -134,12 +134,15 @@ class Jsonl(Task):
         found: list[Example] = []
         places: dict[str, str] = {}
         usage = sources.Usage(source)
+        own = {"id", self.options.group or "id"}
         with closing(source.rows()) as rows:
             for number, where, row in rows:
                 said = conversation(row, where, source.columns)
                 self._check_row(said, row, where, split)
                 group = self._group(row, where)
-                meta = {"group": group} | ({} if said.plain else {"question": said.question})
+                meta = {"group": group}
+                if not said.plain:
+                    meta["question"] = said.question
                 name = identifier(row.get("id"), where) or f"{split}-{number}"
                 if name in places:
                     raise DataError(
@@ -148,10 +151,9 @@ class Jsonl(Task):
                         remedy="make ids unique, or leave `id` out: rows are numbered then",
                     )
                 places[name] = where
-                own = {"id", self.options.group or "id"}
-                usage.count(
-                    {key for key in said.used | own if not blank(row.get(key))}, said.ignored - own
-                )
+                used = said.used | mine if (mine := own & row.keys()) else said.used
+                empty = [key for key in used if blank(row.get(key))]
+                usage.count(used.difference(empty) if empty else used, said.ignored - own)
                 found.append(
                     Example(
                         name if first else f"{source.name}:{name}",

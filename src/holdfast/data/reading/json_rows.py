@@ -40,6 +40,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=_object)
+QUICK = json.JSONDecoder()
 
 
 def rows(path: Path, shape: Shape) -> Iterator[Row]:
@@ -177,6 +178,8 @@ def _after_blanks(text: str, at: int = 0) -> int:
 
 def _value(text: str, at: int, where: str) -> tuple[Any, int]:
     """One JSON value and where it ends."""
+    if at == 0 and (flat := _flat(text)) is not None:
+        return flat
     try:
         value, end = DECODER.raw_decode(text, at)
     except _Twice as error:
@@ -199,13 +202,26 @@ def _value(text: str, at: int, where: str) -> tuple[Any, int]:
     part = text[at:end] if at or end < len(text) else text
     if part.count("[") + part.count("{") > DEEPEST and _depth(value) > DEEPEST:
         raise _deep(where)
-    if "\\u" in part and (key := _path(value, lambda one: bool(SURROGATE.search(one)))) is not None:
+    halves = "\\ud" in part or "\\uD" in part
+    if halves and (key := _path(value, lambda one: bool(SURROGATE.search(one)))) is not None:
         raise DataError(
             "holds half of a surrogate pair, which is no text",
             where=f"{where}: {key}" if key else where,
             remedy="mend the \\\\u escape there",
         )
     return value, end
+
+
+def _flat(text: str) -> tuple[Any, int] | None:
+    """An object of texts and numbers, in which nothing can be wrong; None: look closer."""
+    if "\\ud" in text or "\\uD" in text or "[" in text:
+        return None
+    try:
+        value, end = QUICK.raw_decode(text)
+    except (ValueError, RecursionError):
+        return None
+    # A key more than there are values may be one that stands twice, or in an object inside.
+    return (value, end) if type(value) is dict and text.count('":') == len(value) else None
 
 
 def _broken(text: str, error: json.JSONDecodeError, where: str) -> DataError:
