@@ -146,9 +146,9 @@ def main() -> None:
     print(f"| resident memory, imports included | {GIB:g} GiB | {peak <= GIB} | {peak / GIB:.0%} |")
     times = statistics.median(formats / bare for formats, _, _, _, bare in found)
     print(
-        f"\nReading and forming takes {times:.1f} times as long as `json.loads` of the same lines in "
-        f"the same process. The rest of planning (every row against the evaluation questions, fingerprints) takes "
-        f"{more:.1f} times as long as both."
+        f"\nReading and forming takes {times:.1f} times as long as `json.loads` of the same lines "
+        "in the same process. The rest of planning (every row against the evaluation questions, "
+        f"fingerprints) takes {more:.1f} times as long as both."
     )
 
 
