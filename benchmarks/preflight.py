@@ -49,10 +49,12 @@ from holdfast import study, tasks
 from holdfast.config import load
 from holdfast.study import preflight
 asked = load.load(Path(sys.argv[1]))
-with open(asked.tasks["mine"].model_extra["train_path"], encoding="utf-8") as lines:
-    plain = [json.loads(line) for line in lines]
-bare = time.perf_counter() - imported
-del plain
+for _ in range(2):  # the first time pays for fresh memory
+    begun = time.perf_counter()
+    with open(asked.tasks["mine"].model_extra["train_path"], encoding="utf-8") as lines:
+        plain = [json.loads(line) for line in lines]
+    bare = time.perf_counter() - begun
+    del plain
 imported = time.perf_counter()
 mine = tasks.build("mine", asked.tasks["mine"], "study")
 examples = mine.examples("train"), mine.examples("test")

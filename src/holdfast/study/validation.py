@@ -57,7 +57,10 @@ def split(
                 remedy="name another file, or use val_size",
             )
     gone = len(plain) - len(trained)
-    said = f"{len(held)} examples are held out: no arm trains on them, and their loss is read"
+    said = (
+        f"{len(held)} examples are held out: no arm trains on them, and their loss is read at every "
+        "checkpoint"
+    )
     if train.val_path and gone:
         said += f"; {gone} training examples that ask the same are left out"
     return trained, held, (said,)

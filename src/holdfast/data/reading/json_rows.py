@@ -68,12 +68,14 @@ def rows(path: Path, shape: Shape) -> Iterator[Row]:
 
 def _lines(path: Path, text: Iterator[str]) -> Iterator[Row]:
     held: Row | None = None
+    file = str(path)
     for number, line in enumerate(text, start=1):
-        if not line.strip():
+        bare = line.startswith("{")
+        if not bare and not line.strip():
             continue
-        where = f"{path}:{number}"
-        value, end = _value(line, _after_blanks(line), where)
-        if line[end:].strip():
+        where = f"{file}:{number}"
+        value, end = _value(line, 0 if bare else _after_blanks(line), where)
+        if (rest := line[end:]) != "\n" and rest.strip():
             raise DataError(
                 f"not valid JSON: Extra data at column {end + 1}", where=where, remedy=_mend(line)
             )
