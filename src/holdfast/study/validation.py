@@ -58,8 +58,8 @@ def split(
             )
     gone = len(plain) - len(trained)
     said = (
-        f"{len(held)} examples are held out: no arm trains on them, and their loss is read at every "
-        "checkpoint"
+        f"{len(held)} examples are held out: no arm trains on them, and their loss is read at "
+        "every checkpoint"
     )
     if train.val_path and gone:
         said += f"; {gone} training examples that ask the same are left out"
