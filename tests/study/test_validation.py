@@ -67,7 +67,8 @@ def test_the_same_are_held_out_for_every_arm_and_nothing_else_changes(tmp_path: 
     assert {one.id for one in plain.plain} == {one.id for one in (*split.plain, *split.held)}
     assert split.plan.training_items == 19
     assert split.plan.notices == (
-        "5 examples are held out: no arm trains on them, and their loss is read at every checkpoint",
+        "5 examples are held out: no arm trains on them, and their loss is read at every "
+        "checkpoint",
     )
     (stage,) = [one for one in split.stages if one.name.startswith("train/")]
     assert "validation" in stage.needs and stage.identity["train"]["val_size"] == 5
