@@ -219,3 +219,10 @@ def test_paths_of_overrides_are_taken_from_the_working_folder(
     again = places.anchored(study.model_dump(mode="json", exclude_unset=True), tmp_path)
     assert isinstance(again, dict)
     assert load.load(again) == study, "what a run folder keeps is anchored already"
+
+
+def test_a_setting_of_a_model_that_is_named_alone(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("name: s\nmodel: lab\ntasks: {lab_math: {role: target}}\n", encoding="utf-8")
+    found = load.load(path, ["model.thinking=true", "model.template_kwargs.level=2"]).model
+    assert (found.id, found.thinking, found.template_kwargs) == ("lab", True, {"level": 2})

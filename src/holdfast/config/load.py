@@ -159,6 +159,8 @@ def _override(data: dict[str, object], override: str) -> None:
         inner = current.get(parent)
         if inner is None:
             inner = current[parent] = {}
+        elif current is data and parent == "model" and isinstance(inner, str):
+            inner = current[parent] = {"id": inner}  # a bare name is short for this
         if not isinstance(inner, dict):
             raise StudyError(
                 f"{_shown(parent)} is not a section of the study", where=_shown(override),
