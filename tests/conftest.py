@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from fixtures.tiny_model import make_model
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything is collected: the hub's client reads it once
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _offline_and_quiet() -> None:
-    os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     os.environ["TQDM_DISABLE"] = "1"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job ignores it,

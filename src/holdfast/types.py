@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 BASE = "base"
 """The arm of the untouched model."""
+LAB = "lab"
+"""What a user writes for the built-in model."""
+LAB_FOLDER = Path(__file__).parent / "lab" / "model"
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 SPARSE = {"sparse": True}
 """Metadata of fields that stand in files and fingerprints only where they say something."""

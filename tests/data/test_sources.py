@@ -389,6 +389,7 @@ def test_a_set_on_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     _Hub(monkeypatch, None)
+    monkeypatch.setattr("holdfast.memory.model.hub.down", lambda: "")
     monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example")
     with pytest.raises(DataError, match="cannot be loaded from the hub: no way") as caught:
         hub.table("owner/name", None, "train", None)

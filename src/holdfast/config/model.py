@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import datetime
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import AliasChoices, Field, model_validator
 
 from holdfast.config.section import Section
+from holdfast.types import LAB, LAB_FOLDER
+
+__all__ = ["LAB", "LAB_FOLDER", "ModelSpec"]
 
 Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
-LAB = "lab"
-"""What a user writes for the built-in model."""
-LAB_FOLDER = Path(__file__).parents[1] / "lab" / "model"
 
 
 class ModelSpec(Section):

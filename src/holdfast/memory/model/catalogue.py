@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from holdfast.config.model import LAB, LAB_FOLDER
 from holdfast.environment import install_command
 from holdfast.errors import ModelError
 from holdfast.memory.model import hub
+from holdfast.types import LAB, LAB_FOLDER
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
 CONFIG = "config.json"

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.config.model import LAB, LAB_FOLDER
 from holdfast.environment import install_command
 from holdfast.errors import MissingDependency, ModelError
+from holdfast.types import LAB, LAB_FOLDER
 
 BNB4, BNB8 = "bitsandbytes 4-bit", "bitsandbytes 8-bit"
 EXPANDED: Mapping[str, str] = {"mxfp4": "Mxfp4Config", "fp8": "FineGrainedFP8Config"}
