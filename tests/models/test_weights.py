@@ -32,6 +32,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "qwen3_moe": SIZES | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
     "falcon_h1": SIZES | {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8,
                           "mamba_d_state": 8},
+    "llava": {
+        "text_config": SIZES | {"model_type": "llama"},
+        "vision_config": {"model_type": "clip_vision_model", "hidden_size": 32,
+                          "intermediate_size": 48, "num_hidden_layers": 2,
+                          "num_attention_heads": 4, "image_size": 28, "patch_size": 14},
+    },
 }  # fmt: skip
 
 
@@ -39,11 +45,13 @@ KINDS: dict[str, dict[str, Any]] = {
 def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A small model of one kind, in several files, as transformers saves it."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     torch.manual_seed(0)
-    config = AutoConfig.for_model(request.param, **KINDS[request.param])
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    fields = KINDS[request.param]
+    config = AutoConfig.for_model(request.param, **fields)
+    made = AutoModelForImageTextToText if "text_config" in fields else AutoModelForCausalLM
+    model = made.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(tmp_path / "m", max_shard_size="20KB")
     yield tmp_path / "m"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -20,6 +21,8 @@ LARGEST = 10**18
 """Of a whole number that is an answer; a longer one was cut by whoever wrote it as a number."""
 DIGITS = 15
 """Of a fraction: so many survive being kept as a floating-point number."""
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a surrogate pair, which is no text."""
 
 
 def absent(value: object) -> bool:

@@ -7,13 +7,12 @@ is refused with the column and what to do: `docs/tasks/jsonl.md` is the table of
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from holdfast.data.cells import MEDIA, Cells, absent, kind, shown
+from holdfast.data.cells import MEDIA, SURROGATE, Cells, absent, kind, shown
 from holdfast.data.messages import REASONING, turns, weight
 from holdfast.data.questions import (
     ANSWERS,
@@ -31,8 +30,6 @@ from holdfast.types import Message
 SYSTEM = ("system", "system_prompt")
 TOOLS = ("tools", "functions")
 PAIR = ("chosen", "rejected")
-HALF = re.compile("[\ud800-\udfff]")
-"""Half of a surrogate pair, which is no text."""
 ABOUT = (*REASONING, "weight")
 FORM_COLUMNS = (*TURNS, *QUESTIONS, "text")
 LABELS = ("label", "labels", "target")
@@ -131,7 +128,7 @@ def _is_bare(value: object) -> bool:
         and value[:1] not in ("", "[", "{")
         and not value[:1].isspace()
         and "\0" not in value
-        and (value.isascii() or HALF.search(value) is None)
+        and (value.isascii() or SURROGATE.search(value) is None)
     )
 
 

@@ -22,6 +22,7 @@ from holdfast.memory.out_of_memory import kept_back
 from holdfast.models import skeleton, weights_check
 from holdfast.models.attention import loading_options
 from holdfast.models.files import check_folder, sampled_hash
+from holdfast.models.skeleton import auto_class
 from holdfast.types import ChatSettings, ModelRef
 
 if TYPE_CHECKING:
@@ -293,24 +294,6 @@ def _forget_packing(model: PreTrainedModel) -> None:
             continue
         kept.append(step)
     model._weight_conversions = kept or None
-
-
-def auto_class(ref: ModelRef) -> Any:
-    """The class of transformers for a model: language models, or those that read pictures too.
-
-    The second are asked and trained with text alone.
-    """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
-    from transformers.models.auto import modeling_auto
-
-    if ref.gguf is not None or ref.trust_remote_code:
-        return AutoModelForCausalLM
-    kind = AutoConfig.from_pretrained(ref.base, **ref.loading()).model_type
-    language = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    pictures = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-    if kind in pictures and kind not in language:
-        return AutoModelForImageTextToText
-    return AutoModelForCausalLM
 
 
 def _expanded(held: Stored) -> object:

@@ -29,13 +29,12 @@ def read_config(ref: ModelRef) -> Any:
         ModelError: it cannot be had or read, transformers does not know the kind of model, or it
             needs Python code of its own that may not be run.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     reach(ref)
-    options = {**ref.loading()}
     try:
-        config = AutoConfig.from_pretrained(ref.base, **options)
-        known = type(config) in AutoModelForCausalLM._model_mapping
+        config = AutoConfig.from_pretrained(ref.base, **ref.loading())
+        known = type(config) in _class_of(config, ref)._model_mapping
         own = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     except HoldfastError:
         raise
@@ -60,14 +59,38 @@ def build(ref: ModelRef) -> PreTrainedModel:
         ModelError: see `read_config`; or the fields of the configuration do not go together.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     config = read_config(ref)
+    made = _class_of(config, ref)
     try:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=ref.trust_remote_code)
+            return made.from_config(config, trust_remote_code=ref.trust_remote_code)
     except Exception as error:
         raise _unusable(ref, error) from error
+
+
+def auto_class(ref: ModelRef) -> Any:
+    """The class of transformers for a model: language models, or those that read pictures too.
+
+    The second are asked and trained with text alone.
+    """
+    from transformers import AutoConfig
+
+    return _class_of(AutoConfig.from_pretrained(ref.base, **ref.loading()), ref)
+
+
+def _class_of(config: Any, ref: ModelRef) -> Any:
+    """See `auto_class`."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto import modeling_auto
+
+    if ref.gguf is not None or ref.trust_remote_code:
+        return AutoModelForCausalLM
+    language = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    pictures = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    if config.model_type in pictures and config.model_type not in language:
+        return AutoModelForImageTextToText
+    return AutoModelForCausalLM
 
 
 def reach(ref: ModelRef) -> None:

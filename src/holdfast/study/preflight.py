@@ -36,8 +36,6 @@ CHECKED = (
     "settings, adapters"
 )
 """What `CHECKS` look at, in words."""
-NEEDED = ("torch", "transformers", "peft")
-"""Without these no model can be looked at."""
 Check = Callable[[Session], Sequence[str]]
 """Raises what would fail later; returns notices."""
 
@@ -87,7 +85,7 @@ def looked_at(session: Session, steps: Sequence[Step]) -> Looked:
     notices = list(session.plan.notices)
     if all(step.done for step in steps):
         return Looked(False, notices, notices)
-    absent = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    absent = [name for name in readiness.ANSWERING if importlib.util.find_spec(name) is None]
     if absent and next(readiness.loaded(session), None) is not None:
         said = f"Not checked, because {absent[0]} is not installed: {CHECKED}."
         return Looked(False, notices, [*notices, said])
@@ -124,7 +122,8 @@ def check_chats(session: Session) -> list[str]:
             continue  # bare text only: no template is needed
         tokenizer = models.load_tokenizer(ref)
         notices += about_template(tokenizer, name if len(found) > 1 else "")
-        for arm in (BASE, *session.arms):
+        otherwise = [arm for arm, own in session.arms.items() if own.ask]
+        for arm in (BASE, *otherwise):
             for task in session.plan.tasks:
                 with _where(f"tasks.{task}"):
                     notices += check_asked(tokenizer, session.ask(arm, task))
@@ -170,6 +169,8 @@ def _training(session: Session) -> list[str]:
     notices: list[str] = []
     built: dict[tuple[object, ...], list[str]] = {}
     ref, device = session.plan.model, session.study.hardware.device
+    if session.plan.trained:
+        _check_bits(session)
     for name, arm in session.arms.items():
         train = arm.variant.train
         with _where(f"arms.{name}"):
@@ -179,7 +180,6 @@ def _training(session: Session) -> list[str]:
                 if key not in built:
                     built[key] = check_model(ref, train, device)
                 notices += built[key]
-                _check_bits(session)
             if any(method.makes for method in arm.weights) and train.method != "full":
                 check_mergeable(ref, train)
     return notices

@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from holdfast.data.cells import SURROGATE
 from holdfast.data.reading.files import READ, Row, Shape
 from holdfast.data.reading.texts import UNDECODED, lines
 from holdfast.errors import DataError, printable
@@ -21,7 +22,6 @@ DEEPEST = 100
 """Lists and objects within each other; what is deeper is no row of ours."""
 BLANKS = re.compile(r"[ \t\r\n]*")
 KEY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:')
-SURROGATE = re.compile("[\ud800-\udfff]")
 TURNS = ("messages", "conversations", "conversation", "prompt", "completion", "history", "tools")
 """Keys of a single row whose value may be a list of objects."""
 A_LINE = "every line of a jsonl file is one JSON object"
