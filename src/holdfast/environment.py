@@ -12,12 +12,25 @@ import re
 import shlex
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TypedDict
 
 PACKAGES = (
     "torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "tokenizers",
 )  # fmt: skip
+
+
+def version(name: str) -> str:
+    """The installed version of a package; see `importlib.metadata`, which is slow to import."""
+    from importlib import metadata
+
+    return metadata.version(name)
+
+
+def requires(name: str) -> list[str] | None:
+    """What an installed package requires; see `importlib.metadata`."""
+    from importlib import metadata
+
+    return metadata.requires(name)
 
 
 class Environment(TypedDict):
@@ -42,7 +55,7 @@ def versions() -> dict[str, str | None]:
     for name in ("holdfast", *PACKAGES):
         try:
             found[name] = version(name)
-        except PackageNotFoundError:
+        except ModuleNotFoundError:
             found[name] = None
     return found
 
@@ -82,7 +95,7 @@ def install_command(extra: str, *only: str) -> str:
     """
     try:
         lines = requires("holdfast") or []
-    except PackageNotFoundError:  # the sources were put on the path by hand
+    except ModuleNotFoundError:  # the sources were put on the path by hand
         lines = []
     wanted = []
     for line in lines:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from holdfast.environment import install_command
 from holdfast.errors import ModelError
 from holdfast.memory.model import hub
 from holdfast.types import LAB, LAB_FOLDER
@@ -121,13 +122,10 @@ def _download(model: str, revision: str | None, known: Mapping[str, object]) -> 
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError
     except ImportError as error:
-        from holdfast import environment
-
-        install = environment.install_command("train", "transformers")
         raise ModelError(
             "is not in the catalogue, and huggingface_hub is not installed to look further",
             where=model,
-            remedy=f"{meant}{install}, {GIVE_A_FOLDER}",
+            remedy=f"{meant}{install_command('train', 'transformers')}, {GIVE_A_FOLDER}",
         ) from error
     # the bases are OSError and the HTTP client's own root, whichever client this version uses
     failures: Any = (ValueError, *HfHubHTTPError.__bases__)

@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from holdfast.environment import install_command
 from holdfast.errors import MissingDependency, ModelError, Unreachable
 
 PATIENCE_S = 1.8
@@ -54,11 +55,9 @@ def require(
         MissingDependency: without the hub's client nothing can be had from it.
     """
     if importlib.util.find_spec("huggingface_hub") is None:
-        from holdfast import environment  # which reads package metadata: not for nothing
-
         raise MissingDependency(
             "a model on the hub needs huggingface_hub",
-            remedy=f"{environment.install_command('train')}, or name a local folder",
+            remedy=f"{install_command('train')}, or name a local folder",
         )
     meant = meant or _folder_meant(name)
     if not _is_id(name):

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from holdfast.environment import install_command
 from holdfast.errors import MissingDependency, ModelError
 from holdfast.types import LAB, LAB_FOLDER
 
@@ -110,12 +111,10 @@ def check(
         raise _refused(held, "is not made into NF4", where, "set train.method: lora, or ")
     for package in PACKAGES[held.kind]:
         if here and importlib.util.find_spec(package) is None:
-            from holdfast import environment
-
             raise MissingDependency(
                 f"is stored in {held.kind}, which needs {package}",
                 where=where,
-                remedy=f"{environment.install_command('train', package)}; or {UNQUANTISED}",
+                remedy=f"{install_command('train', package)}; or {UNQUANTISED}",
             )
     if held.kind in ("awq", "gptq") and device == "cpu":
         raise _refused(held, "needs a GPU", where)
