@@ -37,7 +37,7 @@ test: $(STAMP)
 	@$(BIN)/python -m pytest
 
 test-all: $(STAMP)
-	@$(BIN)/python -m pytest -m ''
+	@$(BIN)/python -m pytest -m '' --hypothesis-profile=thorough
 
 test-oldest: $(OLDEST)/.installed
 	@$(OLDEST)/bin/python -m pytest -q -m '$(FAST)'

@@ -8,8 +8,19 @@ from pathlib import Path
 
 import pytest
 from fixtures.tiny_model import make_model
+from hypothesis import HealthCheck, settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything is collected: the hub's client reads it once
+
+# `make test` tries a tenth of what `make test-all` does, always the same ones; no deadline, since
+# a busy machine is no fault.
+_SLOW = (HealthCheck.too_slow, HealthCheck.function_scoped_fixture)
+settings.register_profile(
+    "fast", max_examples=100, deadline=None, derandomize=True, suppress_health_check=_SLOW
+)
+settings.register_profile("thorough", max_examples=1000, deadline=None, suppress_health_check=_SLOW)
+settings.load_profile("fast")
+
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
