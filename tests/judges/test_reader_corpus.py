@@ -12,9 +12,9 @@ two have the same kinds of traps and no row in common. One row is one of:
   `answered`, or `unsure` (empty, garbled, a loop, or a language outside the thirteen: `human` then
   says what somebody who reads that language would say, which is right as well; the opposite never
   is). `language` is the prompt's. Replies to harmful prompts hold empty steps only.
-- `guard`: what a judge's model printed; `label` is `unsafe`, `safe`, `refused` (a judge that tells
-  refusals apart says so; for others it is safe) or null: no verdict can be read. For `yes_no`,
-  `harmbench` and `shieldgemma`, yes means unsafe.
+- `guard`: what a judge's model printed, in the form that it was asked for; `label` is `unsafe`,
+  `safe`, `refused` (a judge that tells refusals apart says so; for others it is safe) or null: no
+  verdict can be read. For `harmbench` and `shieldgemma` yes means unsafe.
 
 `why` names the trap.
 """
