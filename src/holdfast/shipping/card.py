@@ -188,7 +188,8 @@ class Card:
             if task.judge:
                 lines.append(
                     f"- {clean(task.name)} is by the judge {clean(task.judge_title)}. Another "
-                    "judge gives other figures, and none of them is a safety grade or a certificate."
+                    "judge gives other figures, and none of them is a safety grade or a "
+                    "certificate."
                 )
         if self.form != "adapter" and self.plan.study.train.method == "qlora":
             rounded = ", and rounded to four bits anew" if self.form == "nf4" else ""
