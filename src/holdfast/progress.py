@@ -10,10 +10,13 @@ from __future__ import annotations
 import io
 import sys
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
 
 from holdfast.errors import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 REDRAWN_S = 0.25
 """How often a notebook's cell is drawn anew at most, in seconds."""
@@ -65,7 +68,6 @@ class Bars:
             cell: replaces the text of a notebook's cell; None: the bars go to standard error, if
                 that is a terminal.
         """
-        from rich.console import Console
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -75,9 +77,9 @@ class Bars:
         )
         from rich.progress import Progress as RichProgress
 
-        self._console = Console(stderr=True)
+        self._console = console(stderr=True)
         self._bars = RichProgress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -149,13 +151,33 @@ class Bars:
         """Draw a notebook's cell anew; a terminal is drawn by a thread of rich's."""
         if self._cell is None:
             return
-        from rich.console import Console
-
-        page = Console(file=io.StringIO(), width=100, force_jupyter=False, force_terminal=False)
+        page = console(file=io.StringIO(), width=100, force_jupyter=False, force_terminal=False)
         with page.capture() as drawn:
             page.print(self._bars.get_renderable())
         self._cell(drawn.get().rstrip("\n"))
         self._drawn = time.monotonic()
+
+
+def console(**options: Any) -> Console:
+    """A console of rich's that prints nothing which a terminal would obey, but rich's own marks.
+
+    Args:
+        **options: of `rich.console.Console`.
+    """
+    from rich import console as rich
+    from rich.segment import Segment
+
+    class Harmless(rich.Console):
+        """Cleans what is laid out, whatever it was made of."""
+
+        def render(
+            self, renderable: rich.RenderableType, options: rich.ConsoleOptions | None = None
+        ) -> Iterator[Segment]:
+            for one in super().render(renderable, options):
+                text = one.text if one.control else printable(one.text, keep="\n\t")
+                yield one if text == one.text else Segment(text, one.style)
+
+    return Harmless(**options)
 
 
 def default() -> Bars:
