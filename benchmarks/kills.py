@@ -2,9 +2,9 @@
 
 A small run is carried out in a forked process that dies (`os._exit`, no buffer flushed, nothing
 cleaned up) just before its N-th open for writing, rename, unlink, truncate, mkdir, rmdir, chmod or
-fsync within the run folder; then the same run is begun again and goes to its end. Readings and costs
-(tokens generated and read, steps, arithmetic; not seconds) must be those of the run that nobody
-interrupted. Then, for every file of a finished run: half of it, one byte flipped, deleted, and
+fsync within the run folder; then the same run is begun again and goes to its end. Readings and
+costs (tokens generated and read, steps, arithmetic; not seconds) must be those of the run that
+nobody interrupted. Then, for every file of a finished run: half of it, one byte flipped, deleted, and
 `report`, the run begun again, and the run with its statistics made again give a typed error with a
 remedy or the very same figures.
 
@@ -334,6 +334,7 @@ def main() -> int:
         scratch = Path(folder).resolve()
         make = stages_of_moments if given.stages else study_of_seconds
         run, figures, looks = make(scratch)
+        run(scratch / "warm")  # all imports are made; the forks need not
         kills = kill_everywhere(run, figures, scratch, given.every, given.offset, given.twice)
         print(f"kills: {dict(kills)}", flush=True)
         torn = Counter[str]()
