@@ -10,6 +10,7 @@ traceback and exits with its `exit_code`::
     │   ├── ModelError            a model folder: no config, tokenizer, chat template, safetensors
     │   │   └── Unreachable       a model on the hub, and no way to it from here now
     │   ├── FolderError           a run folder: unwritable, locked, of another version
+    │   │   └── Damaged           a file of it that is not as it was written
     │   ├── LeakError             training data that contains evaluation prompts
     │   └── DriftError            a study that changed under a run folder, with the field diff
     ├── MissingDependency         exit 3: an optional package, and the command that installs it
@@ -55,7 +56,11 @@ RELATIVE = (
 
 
 class HoldfastError(Exception):
-    """The root: something failed while running."""
+    """The root: something failed while running.
+
+    Attributes:
+        exit_code: of the command that it ends; see `begun`.
+    """
 
     exit_code = 1
 
@@ -115,6 +120,17 @@ def located(where: str) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def begun() -> Iterator[None]:
+    """Once a run has begun, whatever stops it is a failure of the run and no wrong usage."""
+    try:
+        yield
+    except HoldfastError as error:
+        if error.exit_code == UsageError.exit_code:
+            error.exit_code = HoldfastError.exit_code
+        raise
+
+
 class UsageError(HoldfastError):
     """The request itself was wrong; nothing was started and nothing was written."""
 
@@ -139,6 +155,10 @@ class Unreachable(ModelError):
 
 class FolderError(UsageError, OSError):
     """A run folder that cannot be written, is in use, or was made by another version."""
+
+
+class Damaged(FolderError):
+    """A file of a run that is torn, changed, missing or added; the remedy makes its stage again."""
 
 
 class LeakError(UsageError, ValueError):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 REDRAWN_S = 0.25
 """How often a notebook's cell is drawn anew at most, in seconds."""
+KEPT_S = 10.0
+"""How often the seconds of a stage are written down at most."""
 
 
 class Progress(Protocol):
@@ -53,6 +55,41 @@ class Silent:
     def total(self, amount: int, what: str = "") -> None: ...  # noqa: D102
     def advance(self, amount: int = 1) -> None: ...  # noqa: D102
     def say(self, line: str) -> None: ...  # noqa: D102
+
+
+class Clocked:
+    """A `Progress` that counts the seconds of a stage, over interruptions too.
+
+    Attributes:
+        sittings: how often the stage was begun, or gone on with.
+        keep: writes the seconds down; called when something is done, but not often.
+    """
+
+    def __init__(self, inner: Progress, before: float = 0.0, sittings: int = 1) -> None:
+        """Start the clock.
+
+        Args:
+            inner: is told everything.
+            before: seconds of earlier sittings.
+            sittings: this one included.
+        """
+        self._inner, self._before, self.sittings = inner, before, sittings
+        self._started = self._kept = time.monotonic()
+        self.keep: Callable[[], None] = lambda: None
+        self.begin, self.enter, self.leave = inner.begin, inner.enter, inner.leave
+        self.total, self.say = inner.total, inner.say
+
+    @property
+    def seconds(self) -> float:
+        """Of all sittings."""
+        return self._before + time.monotonic() - self._started
+
+    def advance(self, amount: int = 1) -> None:
+        """See `Progress.advance`."""
+        self._inner.advance(amount)
+        if time.monotonic() - self._kept >= KEPT_S:
+            self._kept = time.monotonic()
+            self.keep()
 
 
 class Bars:

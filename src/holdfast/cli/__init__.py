@@ -119,7 +119,7 @@ def call(arguments: list[str]) -> int:
         wrong = UsageError(error.format_message(), remedy="see `holdfast --help`")
         return _fail(arguments, wrong, 3)  # typer's own: an unknown option, a missing argument
     if code == INTERRUPTED:
-        stopped = "stopped; everything finished is kept"
+        stopped = "everything finished is kept"
         return _fail(arguments, Interrupted(stopped, remedy=f"continue with: {again}"), 1)
     return int(code or 0)
 
