@@ -98,20 +98,20 @@ def test_fronts_compare_arms() -> None:
         + [_model("sft", 0.4, 0.6, seed=seed, step=10) for seed in (1, 2)]
         + [_model("kept", 0.45, 0.9, seed=1, step=20), _model("kept", 0.2, 0.8, seed=1, step=30)]
     )
-    sft, kept = fronts(models, BASE, "math", BOTH)
-    assert sft.volume.mean == pytest.approx(0.1 * 0.7 + 0.1 * 0.6)
+    sft, kept = fronts(models, BASE, "math")
+    assert sft.volume.mean == pytest.approx(0.1 * 0.7 + 0.1 * 0.6, abs=0.001)
     assert kept.volume.mean == pytest.approx(0.15 * 1)
     assert sft.points == ((20, 1.0),), "step 10 is dominated by the other arm"
     assert kept.points == ((20, 1.0),), "step 30 is worse than the untouched model"
     assert kept.volume.low is not None and kept.volume.high is not None
     assert kept.volume.low < 0.15 < kept.volume.high
-    assert kept.volume.low > 0.12, "pairs with the base: 15 % of items moved, all one way"
+    assert 0.05 < kept.volume.low < 0.12, "pairs with the base; another seed may differ"
 
 
 def test_seeds_widen_the_interval() -> None:
     same = [_model("a", 0.4, 0.9, seed=seed) for seed in (1, 2, 3)]
     other = [_model("a", math, 0.9, seed=s) for s, math in ((1, 0.3), (2, 0.4), (3, 0.5))]
-    (one,), (two,) = fronts(same, BASE, "math", BOTH), fronts(other, BASE, "math", BOTH)
+    (one,), (two,) = fronts(same, BASE, "math"), fronts(other, BASE, "math")
     assert one.volume.mean == pytest.approx(0.1) == two.volume.mean
     width = [float((f.volume.high or 0) - (f.volume.low or 0)) for f in (one, two)]
     assert width[1] > 2 * width[0]
@@ -119,7 +119,6 @@ def test_seeds_widen_the_interval() -> None:
 
 def test_many_equal_models_are_no_larger_front_than_one() -> None:
     rng, n = np.random.default_rng(1), 300
-    both = {task: split_halves([str(i) for i in range(n)], [""] * n, 0) for task in BASE}
     off, flattered, covered = [], [], []
     for _ in range(40):
         base = {"math": (rng.random(n) < 0.3) * 1.0, "safe": (rng.random(n) < 0.9) * 1.0}
@@ -134,7 +133,7 @@ def test_many_equal_models_are_no_larger_front_than_one() -> None:
             for step in range(20)
         ]
         true = 0.3 * 0.7 * (1 - 0.2 * 0.9)
-        (front,) = fronts(models, base, "math", both, draws=300)
+        (front,) = fronts(models, base, "math")
         assert front.volume.mean is not None
         off.append(front.volume.mean - true)
         means = [[(m.readings[t] - base[t]).mean() for t in ("math", "safe")] for m in models]
@@ -142,12 +141,12 @@ def test_many_equal_models_are_no_larger_front_than_one() -> None:
         covered.append((front.volume.low or 0) <= true <= (front.volume.high or 0))
     assert np.mean(flattered) > 0.035
     assert abs(np.mean(off)) < 0.012
-    assert np.mean(covered) > 0.8
+    assert np.mean(covered) > 0.93
 
 
 def test_fronts_without_a_score_add_nothing() -> None:
     blind = Candidate(Point("a", 1, 1), {"math": _half(0.6), "safe": np.full(N, np.nan)})
-    (front,) = fronts([blind], BASE, "math", BOTH)
+    (front,) = fronts([blind], BASE, "math")
     assert front.volume.mean == 0.0
 
 

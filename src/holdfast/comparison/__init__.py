@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from holdfast.config import ArmSpec, Study, TrainSpec
 from holdfast.config.sweeps import Variant
 from holdfast.data.leakage import LeakIndex
 from holdfast.engines.pool import EnginePool
-from holdfast.errors import DataError, FolderError, UsageError
+from holdfast.errors import DataError, FolderError, UsageError, begun
 from holdfast.models import ModelRef, external
 from holdfast.models.external import ExternalModel
 from holdfast.progress import Progress, default
@@ -236,11 +237,11 @@ def run(
     """
     found = plan(request, runs_dir)
     session, folder = found.session, found.plan.folder
-    rebuild = [*rebuild, *_stale(found)]
+    rebuild = [*rebuild, *_stale(found, rebuild)]
     ahead = schedule(found, rebuild)  # complain before anything is written
     notices = preflight.check(session) if any(not step.done for step in ahead) else None
     run_folder.open_run(folder)
-    with run_folder.lock(folder):
+    with run_folder.lock(folder), begun():
         stages.forget(session.plan.stages, folder, rebuild)
         steps = schedule(found)
         store.write_json(folder / REQUEST, asdict(request))
@@ -249,6 +250,8 @@ def run(
             preflight.write_notices(folder, notices)
             for notice in (*session.plan.notices, *notices):
                 progress.say(notice)
+        for notice in stages.unchecked(steps, folder):
+            progress.say(notice)
         if not all(step.done for step in steps):
             about = environment.describe() if found.local else {"versions": environment.versions()}
             store.write_json(folder / "environment.json", about)
@@ -275,9 +278,15 @@ def schedule(one: Comparison, rebuild: Sequence[str] = ()) -> list[Step]:
     return stages.schedule(one.plan.stages, folder, rebuild=rebuild)
 
 
-def _stale(one: Comparison) -> list[str]:
+def _stale(one: Comparison, rebuild: Sequence[str]) -> list[str]:
     """Finished stages that were asked for differently and cost next to nothing to make again."""
-    return [stage.name for stage in one.plan.stages if _cheap(stage) and _differs(stage, one.plan)]
+    return [
+        stage.name
+        for stage in one.plan.stages
+        if _cheap(stage)
+        and not any(fnmatchcase(stage.name, glob) for glob in rebuild)
+        and _differs(stage, one.plan)
+    ]
 
 
 def _cheap(stage: PlannedStage) -> bool:

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from holdfast.config import Study
 from holdfast.types import BASE
-from holdfast.errors import DataError, FolderError
-from holdfast.runs import run_folder, stages, store
+from holdfast.errors import FolderError
+from holdfast.runs import records, run_folder, sealed, stages, store
 from holdfast.runs.stages import PlannedStage
 from holdfast.types import FieldUse, ModelRef, Point, SourceUse
 
@@ -202,10 +202,8 @@ class Plan:
 
     def ended(self, arm: str, seed: int | None) -> int | None:
         """The step at which a meter ended a training; None: it went to its end."""
-        record = self.folder / f"train/{arm}/seed{seed}" / store.RECORD
-        if not record.is_file():
-            return None
-        stopped: int | None = store.read_json(record)["summary"].get("stopped_at")
+        record = records.read(self.folder / f"train/{arm}/seed{seed}")
+        stopped: int | None = None if record is None else record["summary"].get("stopped_at")
         return stopped
 
     def repeated(self, point: Point) -> bool:
@@ -259,7 +257,7 @@ def member_place(seat: str, where: str) -> str:
 
 def write_plan(plan: Plan) -> None:
     """Write ``plan.json`` into the run folder."""
-    store.write_json(plan.folder / PLAN, to_json(plan))
+    store.write_sealed(plan.folder / PLAN, to_json(plan))
 
 
 def to_json(plan: Plan) -> dict[str, object]:
@@ -298,12 +296,8 @@ def read_plan(folder: Path) -> Plan:
     file = folder / PLAN
     if not file.is_file():
         raise FolderError(f"holds no {PLAN}", where=str(folder), remedy=RUN_AGAIN)
-    try:
-        value = store.read_json(file)
-    except DataError as error:
-        error.remedy = RUN_AGAIN
-        raise
-    found = value.get("format") if isinstance(value, Mapping) else None
+    value = sealed.read(file, RUN_AGAIN)
+    found = value.get("format")
     if found != FORMAT:
         raise FolderError(
             f"is of another format ({found}; this version reads {FORMAT})",
@@ -312,7 +306,7 @@ def read_plan(folder: Path) -> Plan:
         )
     try:
         return _from_json(value, folder)
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ValidationError) as error:
         raise FolderError(
             f"is not whole: {type(error).__name__}: {error}", where=str(file), remedy=RUN_AGAIN
         ) from error

@@ -9,7 +9,6 @@ change a model; what is given away is what was measured.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -24,11 +23,11 @@ from holdfast.analysis.selection import Candidate, from_run
 from holdfast.analysis.selection.from_run import Evidence
 from holdfast.analysis.stats import Values, paired_difference, wilson
 from holdfast.comparison import REQUEST
-from holdfast.errors import FolderError, UsageError
+from holdfast.errors import FolderError, UsageError, begun
 from holdfast.progress import Progress, Silent, default
 from holdfast.registry import nearest
 from holdfast.report.run import Run
-from holdfast.runs import run_folder, stages, store
+from holdfast.runs import records, run_folder, stages, store, temporary
 from holdfast.runs.plan import Plan, point_folder, read_plan
 from holdfast.shipping.card import CARD, SHIP, Card, Figure
 from holdfast.shipping.export import FORMS, Form, export
@@ -133,7 +132,8 @@ def ship(
             remedy=f"make them again: {_again(plan)} --rebuild '{where.rpartition('/')[0]}'",
         )
     told = progress or Silent()
-    with _building(target) as folder:
+    records.check_folder(Path(ref.adapter or ref.base))
+    with _building(target) as folder, begun(), stages.explained_disk(target):
         told.say(f"exporting {selection.name_of(choice.point)}")
         made = export(ref, form, folder)
         session = prepare(plan.study, plan.folder, str(plan.folder / "study.yaml"))
@@ -151,7 +151,6 @@ def ship(
         Card(plan, choice.point, form, found.in_study, again, figures, by_hand).write(folder)
         shutil.copyfile(plan.folder / "study.yaml", folder / "study.yaml")
         store.write_json(folder / DECISION, {**found.to_json(), "point": choice.point})
-        folder.chmod(0o755)
         folder.replace(target)
     return replace(found, folder=target)
 
@@ -226,7 +225,9 @@ def _building(to: Path) -> Iterator[Path]:
     """A temporary folder beside the one to make; what is left of it in the end is removed."""
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=to.parent, prefix=f".{to.name}."))
+        temporary.clear(to.parent, deep=False, name=to.name)
+        folder = temporary.beside(to)
+        folder.mkdir()
     except OSError as error:
         raise FolderError(
             f"cannot be written: {error.strerror}", where=str(to), remedy="choose another place"

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,9 +24,9 @@ from holdfast.data.batching import checkpoint_steps, steps_of
 from holdfast.data.leakage import LeakIndex
 from holdfast.data.sources import notices
 from holdfast.engines.pool import EnginePool
-from holdfast.errors import StudyError, located
+from holdfast.errors import StudyError, begun, located
 from holdfast.progress import Progress, default
-from holdfast.runs import run_folder, stages, store
+from holdfast.runs import run_folder, stages, store, temporary
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import Stage, Step
 from holdfast.study import combinations, preflight, validation
@@ -227,7 +226,7 @@ def _run(
     ahead = schedule(session.plan, only, rebuild)  # complain before anything is written
     noticed = preflight.check(session) if any(not step.done for step in ahead) else None
     run_folder.open_run(folder)
-    with run_folder.lock(folder):
+    with run_folder.lock(folder), begun():
         stages.forget(session.plan.stages, folder, rebuild)
         steps = schedule(session.plan, only)
         _check_trained(session)
@@ -238,6 +237,8 @@ def _run(
             preflight.write_notices(folder, noticed)
             for notice in (*session.plan.notices, *noticed):
                 progress.say(notice)
+        for notice in stages.unchecked(steps, folder):
+            progress.say(notice)
         if not all(step.done for step in steps):
             store.write_json(folder / "environment.json", environment.describe())
         try:
@@ -317,6 +318,6 @@ def prune(plan: Plan) -> list[Path]:
         spare = [checkpoint for checkpoint in found if checkpoint not in kept]
         room = max(0, limit - (len(found) - len(spare)))
         for checkpoint in spare[room:]:
-            shutil.rmtree(checkpoint)
+            temporary.remove_tree(checkpoint)
             deleted.append(checkpoint)
     return deleted

@@ -30,7 +30,7 @@ from holdfast.data.holdout import without
 from holdfast.methods import SharedWork
 from holdfast.progress import Progress
 from holdfast.report.write import write_report
-from holdfast.runs import store
+from holdfast.runs import records, store
 from holdfast.runs.plan import again_place, place
 from holdfast.runs.stages import Stage
 from holdfast.study.measuring import (
@@ -217,7 +217,7 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
         job = TrainJob(
             model=session.plan.model,
             train=train,
-            budget=Budget(**store.read_json(session.folder / BUDGET / "budget.json")),
+            budget=store.read_value(session.folder / BUDGET / "budget.json", Budget),
             seed=seed,
             save_at=session.plan.save_at,
             folder=folder.absolute(),
@@ -234,7 +234,7 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
             stop={str(name): limit for name, limit in session.study.meters.stop.items()},
             device=session.study.hardware.device,
         )
-        about = store.read_json(data / store.RECORD)["summary"]
+        about = records.summary(data)
         study = session.study.model_copy(update={"train": train})
         return stage.run(
             study, job, about["longest_tokens"], session.gpus, progress, about["answer_tokens"]

@@ -63,7 +63,7 @@ class Jsonl(Task):
                     raise ValueError(f"pattern is not a regular expression: {error}") from error
             return self
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def __init__(self, options: Options, judge: Judge | None = None) -> None:
         """Take the options and, for the judge grader, the judge."""

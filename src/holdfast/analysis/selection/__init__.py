@@ -4,16 +4,15 @@ Pure arithmetic on readings: no model, no files. All values are 1 for good, 0 fo
 unscored, so that higher is better on every task, however a report shows it.
 """
 
+from holdfast.analysis.selection.area import hypervolume, undominated
 from holdfast.analysis.selection.decision import Decision, confirm, decide, name_of
 from holdfast.analysis.selection.frontier import (
     Candidate,
     Front,
     Halves,
     fronts,
-    hypervolume,
     keepers,
     split_halves,
-    undominated,
 )
 from holdfast.analysis.selection.rule import (
     Choice,

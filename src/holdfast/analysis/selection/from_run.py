@@ -87,7 +87,7 @@ def as_decision(decision: selection.Decision) -> Decision:
 
 def fronts(plan: Plan, evidence: Evidence) -> tuple[Front, ...]:
     """Every arm's hypervolume as results keep it."""
-    found = selection.fronts(evidence.candidates, evidence.base, plan.study.target, evidence.halves)
+    found = selection.fronts(evidence.candidates, evidence.base, plan.study.target)
     return tuple(Front(one.arm, as_share(one.volume), one.points) for one in found)
 
 
