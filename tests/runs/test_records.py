@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -151,7 +152,7 @@ def test_one_changed_digit_of_a_record_is_noticed(tmp_path: Path) -> None:
 def test_records_of_older_versions_are_read_with_a_notice(tmp_path: Path) -> None:
     _run(tmp_path)
     steps = stages.schedule(PLAN, tmp_path)
-    assert stages.unchecked(steps, tmp_path) == []
+    assert stages.unchecked(steps) == []
     file = tmp_path / "readings" / "a" / "record.json"
     old = json.loads(file.read_text("utf-8"))
     for name in ("files", "sittings", "seal"):
@@ -160,21 +161,22 @@ def test_records_of_older_versions_are_read_with_a_notice(tmp_path: Path) -> Non
     _flip(tmp_path / "readings" / "a" / "readings.jsonl")
     steps = stages.schedule(PLAN, tmp_path)
     assert all(step.done for step in steps)
-    (said,) = stages.unchecked(steps, tmp_path)
+    (said,) = stages.unchecked(steps)
     assert "1 finished stages are not checked" in said
     assert "readings/a" in said
 
 
 def test_a_torn_claim_is_named_and_rebuilt(tmp_path: Path) -> None:
+    made = [Stage("b", {}, lambda folder, progress: None, (), True)]
     work = tmp_path / "b.tmp"
     work.mkdir()
     (work / "claim.json").write_text("[1]")
     with pytest.raises(Damaged, match=r"claim\.json: is not a JSON object") as caught:
-        stages.execute(stages.schedule(PLAN, tmp_path), PLAN, tmp_path, Silent())
+        stages.execute(stages.schedule(made, tmp_path), made, tmp_path, Silent())
     assert "--rebuild 'b'" in caught.value.remedy
     assert caught.value.exit_code == 1, "the run has begun"
-    stages.forget(PLAN, tmp_path, ["b"])
-    stages.execute(stages.schedule(PLAN, tmp_path), PLAN, tmp_path, Silent())
+    stages.forget(made, tmp_path, ["b"])
+    stages.execute(stages.schedule(made, tmp_path), made, tmp_path, Silent())
     assert not work.exists()
 
 
@@ -218,37 +220,42 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+HALF_DONE = [Stage("c", {}, lambda folder, progress: None, (), True)]
+
+
 @given(
     st.sampled_from(["run.json", "plan.json", "b/record.json", "readings/a/record.json",
-                     "readings/a/readings.jsonl", "b.tmp/claim.json"]),
+                     "readings/a/readings.jsonl", "claims/c.tmp/claim.json"]),
     CONTENT,
 )  # fmt: skip
 def test_whatever_stands_in_a_record_is_a_typed_error_or_works(
     whole: Path, name: str, content: bytes
 ) -> None:
     file = whole / name
-    before = file.read_bytes() if file.is_file() else None
-    file.parent.mkdir(exist_ok=True)
+    before = file.read_bytes() if file.is_file() else b""
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
     try:
         _looked_at(whole, name)
     except HoldfastError as error:
         assert error.remedy
     finally:
-        if before is None:
-            file.unlink()
-            file.parent.rmdir()
-        else:
+        shutil.rmtree(whole / "claims", ignore_errors=True)
+        if before:
             file.write_bytes(before)
 
 
 def _looked_at(folder: Path, name: str) -> None:
+    if name.startswith("claims"):
+        made = stages.schedule(HALF_DONE, folder / "claims")
+        return stages.execute(made, HALF_DONE, folder / "claims", Silent())
     run_folder.check_run(folder, must_exist=True)
     if name == "plan.json":
         assert plan.read_plan(folder).stages
-    stages.execute(stages.schedule(PLAN, folder), PLAN, folder, Silent())
+    assert len(stages.schedule(PLAN, folder)) == len(PLAN)
     rows = store.read_jsonl(folder / "readings" / "a" / "readings.jsonl", Reading)
     assert len(rows) == 12, "never fewer"
+    return None
 
 
 @pytest.mark.parametrize(

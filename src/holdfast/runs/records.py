@@ -7,6 +7,7 @@ Names and sizes are compared whenever a run is continued or shipped, digests whe
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -47,7 +48,8 @@ def read(folder: Path, needed: Iterable[str] = NEEDED) -> dict[str, Any] | None:
     path = folder / RECORD
     if not os.path.lexists(path):
         return None
-    found, _ = sealed.read_with_seal(path, again(folder))
+    state = os.lstat(path)
+    found = dict(_parsed(path, state.st_size, state.st_mtime_ns, state.st_ino))
     wrong = [
         name for name in needed
         if not isinstance(found.get(name), NEEDED[name]) or isinstance(found[name], bool)
@@ -56,6 +58,12 @@ def read(folder: Path, needed: Iterable[str] = NEEDED) -> dict[str, Any] | None:
         what = ", ".join(wrong) or "files"
         raise Damaged(f"is no record of a stage: {what}", where=str(path), remedy=again(folder))
     return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed(path: Path, size: int, changed_ns: int, inode: int) -> dict[str, Any]:
+    """What is in a record, once per process and state of the file."""
+    return sealed.read(path, again(path.parent))
 
 
 def _are_files(value: object) -> bool:

@@ -121,7 +121,7 @@ def ship(
     if checkpoint is not None:
         evidence = replace(evidence, trained=[_named(evidence, checkpoint)])
     decision = from_run.decide(plan, evidence)
-    notices = tuple(stages.unchecked(stages.schedule(plan.stages, plan.folder), plan.folder))
+    notices = tuple(stages.unchecked(stages.schedule(plan.stages, plan.folder)))
     found = Shipment(from_run.as_decision(decision), form, notices=notices)
     choice = decision.chosen or decision.runner_up
     if dry_run or target is None or choice is None or (decision.answer != SHIP and not anyway):
