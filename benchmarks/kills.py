@@ -4,9 +4,9 @@ A small run is carried out in a forked process that dies (`os._exit`, no buffer 
 cleaned up) just before its N-th open for writing, rename, unlink, truncate, mkdir, rmdir, chmod or
 fsync within the run folder; then the same run is begun again and goes to its end. Readings and
 costs (tokens generated and read, steps, arithmetic; not seconds) must be those of the run that
-nobody interrupted. Then, for every file of a finished run: half of it, one byte flipped, deleted, and
-`report`, the run begun again, and the run with its statistics made again give a typed error with a
-remedy or the very same figures.
+nobody interrupted. Then, for every file of a finished run: half of it, one bit flipped, deleted,
+and `report`, the run begun again, and the run with its statistics made again give a typed error
+with a remedy or the very same figures.
 
     python benchmarks/kills.py            # a study with training on random weights; minutes
     python benchmarks/kills.py --stages   # stages with a scripted engine, no torch; seconds
@@ -106,9 +106,12 @@ def writes_of(run: Run, folder: Path) -> int:
         run(folder)
         log.write_text(json.dumps(seen), encoding="utf-8")
 
+    started = time.monotonic()
     if (code := forked(work)) != 0:
         sys.exit(f"the run that nobody interrupts ends with {code}")
-    return len(json.loads(log.read_text(encoding="utf-8")))
+    count = len(json.loads(log.read_text(encoding="utf-8")))
+    print(f"{count} writes in {time.monotonic() - started:.1f} s, uninterrupted", flush=True)
+    return count
 
 
 def kill_everywhere(
@@ -186,6 +189,8 @@ def tear_everything(
 
 def study_of_seconds(scratch: Path) -> tuple[Run, Figures, dict[str, Run]]:
     """A study with training, an arm that learns from its own answers, and judged refusals."""
+    import warnings
+
     import torch
     import trl  # noqa: F401  # so that the forks need not
     from fixtures.study import write_study
@@ -197,6 +202,7 @@ def study_of_seconds(scratch: Path) -> tuple[Run, Figures, dict[str, Run]]:
     from holdfast.progress import Silent
     from holdfast.report.run import render
 
+    warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     make_model(scratch / "model")
     train = {

@@ -68,7 +68,14 @@ def arm_infos(plan: Plan) -> list[ArmInfo]:
                 supervised_tokens=round(_mean(run["supervised_tokens"] for run in runs)),
                 examples_seen=round(_mean(run["examples_seen"] for run in runs)),
                 seconds=spent.seconds,
-                notes=tuple([*data["notes"], *_stopped(plan, runs), *_validated(plan, runs)]),
+                notes=tuple(
+                    [
+                        *data["notes"],
+                        *_stopped(plan, runs),
+                        *_validated(plan, runs),
+                        *_interrupted(plan, source, folders),
+                    ]
+                ),
                 loss=tuple((step, loss) for step, loss in runs[0]["loss"]),
                 family=arm.family,
                 shared_seconds=spent.shared_seconds,
@@ -104,6 +111,14 @@ def _validated(plan: Plan, runs: Sequence[Mapping[str, Any]]) -> list[str]:
         if "validation" in run
     ]
     return [f"lowest loss of held-out examples: {', '.join(lowest)}"] if lowest else []
+
+
+def _interrupted(plan: Plan, arm: ArmPlan, trained: Sequence[Path]) -> list[str]:
+    """What to say where seconds add up several sittings."""
+    folders = [*trained, *(plan.folder / "shared" / name for name in arm.shared)]
+    sittings = [records.finished(folder).get("sittings", 1) for folder in folders]
+    count = sum(isinstance(one, int) and one > 1 for one in sittings)
+    return [f"interrupted: the seconds of {count} stages add up all sittings"] if count else []
 
 
 def conditions(plan: Plan) -> dict[str, str]:

@@ -250,7 +250,7 @@ def run(
             preflight.write_notices(folder, notices)
             for notice in (*session.plan.notices, *notices):
                 progress.say(notice)
-        for notice in stages.unchecked(steps, folder):
+        for notice in stages.unchecked(steps):
             progress.say(notice)
         if not all(step.done for step in steps):
             about = environment.describe() if found.local else {"versions": environment.versions()}

@@ -20,6 +20,7 @@ from holdfast.engines import Engine, Usage
 from holdfast.errors import HoldfastError
 from holdfast.progress import Progress
 from holdfast.runs import store
+from holdfast.runs.rows import as_row
 from holdfast.runs.stages import PARTS
 from holdfast.types import Example, Message, Reply
 
@@ -172,7 +173,7 @@ def in_chunks(
         part = folder / PARTS / f"{name}.{index:05d}"
         kept = read_part(part, progress)
         if kept is not None:
-            replies += [store.as_row(Reply, row, str(part)) for row in kept]
+            replies += [as_row(Reply, row, str(part)) for row in kept]
             progress.advance(len(some))
             continue
         flat = [reply for samples in work(some) for reply in samples]
@@ -232,7 +233,7 @@ def spent_in(folder: Path) -> Usage:
     total = Usage()
     for part in sorted((folder / PARTS).glob("*")):
         if (rows := _rows(part)) is not None:
-            spent = store.as_row(Usage, rows[-1][END]["spent"], str(part))
+            spent = as_row(Usage, rows[-1][END]["spent"], str(part))
             total.read += spent.read
             total.written += spent.written
     return total

@@ -7,8 +7,9 @@ Names and sizes are compared whenever a run is continued or shipped, digests whe
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,12 @@ Files = Mapping[str, tuple[int, str]]
 """Size in bytes and SHA-256 by name below the stage's folder."""
 
 
-def read(folder: Path) -> dict[str, Any] | None:
+def read(folder: Path, needed: Iterable[str] = NEEDED) -> dict[str, Any] | None:
     """The record of a finished stage, or None.
+
+    Args:
+        folder: of the stage.
+        needed: what must be in it.
 
     Raises:
         Damaged: it is torn, or was changed.
@@ -43,15 +48,22 @@ def read(folder: Path) -> dict[str, Any] | None:
     path = folder / RECORD
     if not os.path.lexists(path):
         return None
-    found, _ = sealed.read_with_seal(path, again(folder))
+    state = os.lstat(path)
+    found = dict(_parsed(path, state.st_size, state.st_mtime_ns, state.st_ino))
     wrong = [
-        name for name, kinds in NEEDED.items()
-        if not isinstance(found.get(name), kinds) or isinstance(found[name], bool)
+        name for name in needed
+        if not isinstance(found.get(name), NEEDED[name]) or isinstance(found[name], bool)
     ]  # fmt: skip
     if wrong or not _are_files(found.get("files", {})):
         what = ", ".join(wrong) or "files"
         raise Damaged(f"is no record of a stage: {what}", where=str(path), remedy=again(folder))
     return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed(path: Path, size: int, changed_ns: int, inode: int) -> dict[str, Any]:
+    """What is in a record, once per process and state of the file."""
+    return sealed.read(path, again(path.parent))
 
 
 def _are_files(value: object) -> bool:
@@ -62,13 +74,17 @@ def _are_files(value: object) -> bool:
     )  # fmt: skip
 
 
-def finished(folder: Path) -> dict[str, Any]:
+def finished(folder: Path, needed: Iterable[str] = NEEDED) -> dict[str, Any]:
     """The record of a stage that must be finished.
+
+    Args:
+        folder: of the stage.
+        needed: what must be in it.
 
     Raises:
         Damaged: it is not, or its record is torn.
     """
-    found = read(folder)
+    found = read(folder, needed)
     if found is None:
         raise Damaged("is not finished", where=str(folder), remedy="run the study to its end")
     return found
@@ -76,7 +92,7 @@ def finished(folder: Path) -> dict[str, Any]:
 
 def summary(folder: Path) -> Summary:
     """What a finished stage says of itself; see `finished`."""
-    return Summary(finished(folder)["summary"], folder)
+    return Summary(finished(folder, ("summary",))["summary"], folder)
 
 
 class Summary(dict[str, Any]):
@@ -121,7 +137,7 @@ def _found(folder: Path) -> dict[str, Path]:
 
 def _walk(folder: Path, before: str, depth: int) -> Iterator[tuple[str, Path]]:
     """Everything but what is hidden (a system's own, or unfinished) and what the record is for."""
-    for entry in os.scandir(folder):
+    for entry in list(os.scandir(folder)):
         if entry.name.startswith(".") or (not before and entry.name in (RECORD, CLAIM)):
             continue
         if entry.is_dir() and depth:

@@ -67,8 +67,8 @@ def seal(value: Mapping[str, object]) -> dict[str, object]:
     return {**value, SEAL: digest(value)}
 
 
-def unseal(value: object, path: Path, remedy: str) -> tuple[dict[str, Any], bool]:
-    """An object without its seal, and whether it had one: files of older versions have none.
+def unseal(value: object, path: Path, remedy: str) -> dict[str, Any]:
+    """An object without its seal, where it has one: files of older versions have none.
 
     Args:
         value: what `load` gave.
@@ -84,7 +84,7 @@ def unseal(value: object, path: Path, remedy: str) -> tuple[dict[str, Any], bool
     said = found.pop(SEAL, None)
     if said is not None and said != digest(found):
         raise Damaged("was changed after it was written", where=str(path), remedy=remedy)
-    return found, said is not None
+    return found
 
 
 def read(path: Path, remedy: str) -> dict[str, Any]:
@@ -93,11 +93,6 @@ def read(path: Path, remedy: str) -> dict[str, Any]:
     Raises:
         Damaged: it cannot be read, is no object, or its seal does not fit.
     """
-    return read_with_seal(path, remedy)[0]
-
-
-def read_with_seal(path: Path, remedy: str) -> tuple[dict[str, Any], bool]:
-    """`read`, and whether there was a seal."""
     try:
         value = load(path)
     except DataError as error:

@@ -77,11 +77,19 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of the schedule: a stage, and whether it is done or has to run."""
+    """One line of the schedule: a stage, and whether it is done or has to run.
+
+    Attributes:
+        stage: what is to be done.
+        fingerprint: of it and its needs.
+        done: it is.
+        checked: its files were compared with its record; False where an older version made it.
+    """
 
     stage: PlannedStage
     fingerprint: str
     done: bool
+    checked: bool = True
 
 
 def schedule(
@@ -135,7 +143,8 @@ def schedule(
         if not done:
             undone.add(stage.name)
         if stage.name in wanted:
-            steps.append(Step(stage, marks[stage.name], done))
+            checked = not done or "files" in (record or {})
+            steps.append(Step(stage, marks[stage.name], done, checked))
     if drifted:
         raise DriftError(
             "the study has changed since these stages were made:\n  " + "\n  ".join(drifted[:40]),
@@ -154,13 +163,9 @@ def schedule(
     return steps
 
 
-def unchecked(steps: Sequence[Step], folder: Path) -> list[str]:
+def unchecked(steps: Sequence[Step]) -> list[str]:
     """What to say of finished stages whose records hold no digests; nothing where all do."""
-    old = [
-        step.stage.name
-        for step in steps
-        if step.done and "files" not in (read_record(folder / step.stage.name) or {})
-    ]
+    old = [step.stage.name for step in steps if not step.checked]
     if not old:
         return []
     return [
@@ -257,8 +262,9 @@ def _run(step: Step, stage: Stage, folder: Path, progress: Progress) -> None:
     claim = {"fingerprint": step.fingerprint, "needs": needs}
     if not _is_made(work, claim):  # else it died just before the rename
         marker, again = work / records.CLAIM, f"start it again with --rebuild '{stage.name}'"
-        before = sealed.read(marker, again) if os.path.lexists(marker) else {}
-        if claim.items() <= before.items() and stage.resumable:
+        resumed = stage.resumable and os.path.lexists(marker)
+        before = sealed.read(marker, again) if resumed else {}
+        if claim.items() <= before.items():
             clock = Clocked(progress, _seconds(before), int(before.get("sittings", 1)) + 1)
         else:
             if os.path.lexists(work):

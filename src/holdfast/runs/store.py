@@ -12,19 +12,16 @@ import hashlib
 import json
 import os
 import stat
-import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from holdfast.errors import RELATIVE, DataError
-from holdfast.runs import records, sealed, temporary
-from holdfast.types import Example, Message
+from holdfast.runs import records, rows, sealed, temporary
+from holdfast.runs.rows import Row
 
 RECORD = records.RECORD
-Row = TypeVar("Row")
-"""A dataclass, such as `Example`, `Reply`, `Verdict` and `Reading`."""
 MODE = 0o666
 """Of new files, before the user's umask."""
 
@@ -71,7 +68,7 @@ def read_value(path: Path, kind: type[Row]) -> Row:
     Raises:
         DataError: the file is broken, or holds something else.
     """
-    return _build(kind, read_json(path), str(path))
+    return rows.as_row(kind, read_json(path), str(path))
 
 
 def write_sealed(path: Path, value: Mapping[str, object]) -> None:
@@ -164,76 +161,7 @@ def read_jsonl(path: Path, row: type[Row]) -> list[Row]:
 
 def iterate_jsonl(path: Path, row: type[Row]) -> Iterator[Row]:
     """Read rows that `write_jsonl` wrote, one at a time."""
-    return (_build(row, value, path, number) for number, value in read_objects(path))
-
-
-def as_row(row: type[Row], value: object, where: str) -> Row:
-    """One row of the shape of a dataclass.
-
-    Raises:
-        DataError: it is of another shape.
-    """
-    return _build(row, value, where)
-
-
-def _build(row: type[Row], value: object, path: Path | str, number: int = 0) -> Row:
-    if not isinstance(value, dict):
-        raise _misshapen(row, "is no object", path, number)
-    kept: dict[str, Any] = {}
-    for name, kinds, needed in _shape(row):
-        if name in value:
-            found = kept[name] = value[name]
-            if kinds and type(found) not in kinds:
-                raise _misshapen(row, f"{name} cannot be {type(found).__name__}", path, number)
-        elif needed:
-            raise _misshapen(row, f"has no {name!r}", path, number)
-    if row is Example:
-        where = f"{path}:{number}"
-        kept["messages"] = tuple(_build(Message, one, where) for one in kept["messages"])
-        kept["tools"] = tuple(kept.get("tools", ()))
-    make: Callable[..., Row] = row
-    return make(**kept)
-
-
-def _misshapen(row: type, what: str, path: Path | str, number: int) -> DataError:
-    return DataError(
-        f"{what}, so it is no {row.__name__}",
-        where=f"{path}:{number}" if number else str(path),
-        remedy="the file was not written by Holdfast, or was changed since; make it again",
-    )
-
-
-JSON_KINDS: Mapping[object, tuple[type, ...]] = {
-    str: (str,), int: (int,), float: (float, int, bool), bool: (bool,), type(None): (type(None),),
-    Mapping: (dict,), dict: (dict,), tuple: (list,),
-}  # fmt: skip
-"""How a value of a type comes back from JSON."""
-
-
-@functools.cache
-def _shape(row: Any) -> tuple[tuple[str, frozenset[type], bool], ...]:
-    """Name of each field, as what it can come back from JSON, and whether it must be there."""
-    hints = get_type_hints(row)
-    return tuple(
-        (
-            one.name,
-            frozenset(_kinds(hints[one.name])),
-            one.default is MISSING and one.default_factory is MISSING,
-        )
-        for one in fields(row)
-        if one.init
-    )
-
-
-def _kinds(hint: Any) -> Iterator[type]:
-    origin = get_origin(hint) or hint
-    if origin is Literal:
-        yield from {type(one) for one in get_args(hint)}
-    elif origin in (Union, types.UnionType):
-        for one in get_args(hint):
-            yield from _kinds(one)
-    else:
-        yield from JSON_KINDS.get(origin, ())
+    return (rows.as_row(row, value, path, number) for number, value in read_objects(path))
 
 
 @functools.cache

@@ -46,12 +46,14 @@ class Shipment:
         exported: the same rule put to the export; None where nothing was exported.
         form: in which it is, or would be, exported.
         folder: the export; None where there is none.
+        notices: what else whoever reads the answer must know of the run.
     """
 
     in_study: Decision
     form: Form
     exported: Decision | None = None
     folder: Path | None = None
+    notices: tuple[str, ...] = ()
 
     @property
     def answer(self) -> str:
@@ -73,7 +75,7 @@ class Shipment:
         lines = [f"{self.answer[:1].upper()}{self.answer[1:]}.", one.reason, one.why_not]
         if self.exported is not None:
             lines.append(f"Measured again as exported ({self.form}): {self.exported.reason}")
-        lines.append(f"Rule: {one.rule}")
+        lines += [f"Rule: {one.rule}", *(f"Note: {notice}" for notice in self.notices)]
         if self.folder is not None:
             lines.append(f"Exported to {self.folder}; its card is {self.folder / CARD}")
         return "\n".join(line for line in lines if line)
@@ -119,7 +121,8 @@ def ship(
     if checkpoint is not None:
         evidence = replace(evidence, trained=[_named(evidence, checkpoint)])
     decision = from_run.decide(plan, evidence)
-    found = Shipment(from_run.as_decision(decision), form)
+    notices = tuple(stages.unchecked(stages.schedule(plan.stages, plan.folder)))
+    found = Shipment(from_run.as_decision(decision), form, notices=notices)
     choice = decision.chosen or decision.runner_up
     if dry_run or target is None or choice is None or (decision.answer != SHIP and not anyway):
         return found

@@ -237,7 +237,7 @@ def _run(
             preflight.write_notices(folder, noticed)
             for notice in (*session.plan.notices, *noticed):
                 progress.say(notice)
-        for notice in stages.unchecked(steps, folder):
+        for notice in stages.unchecked(steps):
             progress.say(notice)
         if not all(step.done for step in steps):
             store.write_json(folder / "environment.json", environment.describe())

@@ -19,6 +19,7 @@ from holdfast.data.chat import Encoded
 from holdfast.models import weight_delta
 from holdfast.models.rank import Rank
 from holdfast.runs import store
+from holdfast.runs.rows import as_row
 
 if TYPE_CHECKING:
     import torch
@@ -160,4 +161,4 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 def _readings(folder: Path) -> list[MeterReading]:
     path = folder / FILE
-    return [store.as_row(MeterReading, row, str(path)) for row in store.read_lines(path)]
+    return [as_row(MeterReading, row, str(path)) for row in store.read_lines(path)]

@@ -17,6 +17,7 @@ from holdfast.data.chat import IGNORED, Encoded
 from holdfast.errors import TrainingError
 from holdfast.models.rank import Rank
 from holdfast.runs import store
+from holdfast.runs.rows import as_row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -166,4 +167,4 @@ def validated(validation: Validation | None) -> dict[str, object]:
 def read(folder: Path) -> list[dict[str, Any]]:
     """What was read in a run, in order of the steps; empty without held-out examples."""
     path = folder / FILE
-    return [asdict(store.as_row(LossReading, row, str(path))) for row in store.read_lines(path)]
+    return [asdict(as_row(LossReading, row, str(path))) for row in store.read_lines(path)]
