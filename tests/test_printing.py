@@ -185,7 +185,7 @@ def test_a_report_of_hostile_texts_lives_nowhere_in_markdown(first: int) -> None
 
 
 def test_a_report_of_hostile_texts_lives_nowhere_in_a_browser() -> None:
-    page = Page(write.render(_nasty("".join(one[:60] for one in HOSTILE))))
+    page = Page(write.render(_nasty("".join(one for one in HOSTILE if "<" in one))))
     assert page.open == []
     assert [tag for tag, _ in page.tags].count("script") == 1
     for tag, attrs in page.tags:
