@@ -330,6 +330,8 @@ def _inside(plan: Plan) -> Plan:
         numbers = [*(seed for seed in arm.seeds if seed is not None), *dict(arm.places)]
         if not all(type(one) is int for one in numbers):
             raise ValueError(f"seeds and steps of the arm {arm.name!r} are no whole numbers")
+        if not all(type(scale) in (int, float) for _, scale in arm.places):
+            raise ValueError(f"scales of the arm {arm.name!r} are no numbers")
     for stage in plan.stages:
         names += [stage.name, *stage.needs]
     for name in names:
