@@ -107,7 +107,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
             self.most_examples = json.loads(split.read_text(encoding="utf-8"))["most_examples"]
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
-        except pickle.UnpicklingError as error:
+        except (pickle.UnpicklingError, EOFError) as error:
             raise TrainingError(
                 "the state to go on from is damaged, or holds more than numbers",
                 where=str(resume_from_checkpoint),
