@@ -114,7 +114,7 @@ def _raw(words: str) -> bytes:
     return text.replace("W", words).encode()
 
 
-def _places(words: str) -> list[Fault]:
+def places(words: str) -> list[Fault]:
     said = '{"error": {"message": "bad W", "W": ["W"]}}'.replace("W", words).encode()
     page = f"<html><title>no {words}</title></html>".encode()
     model = f'{{"model": "{words}", "choices": [{{"message": {{"content": "x"}}}}]}}'.encode()
@@ -137,7 +137,7 @@ def test_the_key_stands_nowhere_however_it_is_spelled(
 ) -> None:
     monkeypatch.setenv("MY_KEY", KEY)
     words, texts = SPELLINGS[spelling], []
-    for number, fault in enumerate(_places(words)):
+    for number, fault in enumerate(places(words)):
         server.always = fault
         try:
             found = _ask(_endpoint(server, key_env="MY_KEY", retries=0), tmp_path, f"q{number}")

@@ -145,6 +145,32 @@ def test_a_killed_run_ends_in_the_same_weights(ref: ModelRef, tmp_path: Path, me
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
+class RunsCode:
+    """What a pickle may hold: reading it makes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.file,)
+
+
+def test_a_state_that_would_run_code_is_refused(ref: ModelRef, tmp_path: Path) -> None:
+    import torch
+
+    with pytest.raises(Killed):
+        _fit(ref, tmp_path / "cut", progress=DiesAt(5))
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        shutil.copytree(tmp_path / "cut", tmp_path / name)
+        state = tmp_path / name / "checkpoint-3" / name
+        assert state.is_file()
+        torch.save(RunsCode(tmp_path / "ran"), state)
+        with pytest.raises(TrainingError, match="holds more than numbers") as caught:
+            _fit(ref, tmp_path / name)
+        assert caught.value.where.endswith("checkpoint-3") and caught.value.remedy
+    assert not (tmp_path / "ran").exists()
+
+
 def test_an_empty_micro_batch_changes_nothing(ref: ModelRef, tmp_path: Path) -> None:
     """Answers longer than the plain arm's leave some micro-batches empty."""
     encoded, _, _ = data.encode_all(ref, _examples(), SPEC)

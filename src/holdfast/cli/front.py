@@ -34,6 +34,11 @@ Rebuild = Annotated[
     list[str] | None, typer.Option("--rebuild", help="Make the stages of this glob again.")
 ]
 
+TrustCode = Annotated[
+    bool,
+    typer.Option("--trust-code", help="Run the Python code that the study of a run folder names."),
+]
+
 
 def _version(asked: bool) -> None:
     if asked:

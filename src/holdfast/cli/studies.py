@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from holdfast.cli.front import DryRun, Json, Only, Overrides, Rebuild, RunsDir, say, shown, tell
+from holdfast.cli.front import (
+    DryRun,
+    Json,
+    Only,
+    Overrides,
+    Rebuild,
+    RunsDir,
+    TrustCode,
+    say,
+    shown,
+    tell,
+)
 from holdfast.errors import FolderError, UsageError
 
 if TYPE_CHECKING:
@@ -61,9 +72,14 @@ def run(
     dry_run: DryRun = False,
     only: Only = "*",
     rebuild: Rebuild = None,
+    trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
     """Run a study, or continue it: baseline, data, train, answer, grade, report."""
+    from holdfast.config import consent, load
+
+    if trust_code:
+        consent.give(load.load(study, overrides or [], trust_code))
     _run(study, overrides or [], runs_dir, dry_run, only, rebuild or [], as_json)
 
 
@@ -100,11 +116,17 @@ def ship(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Export whatever the answer; the card says it.")
     ] = False,
+    trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
     """Say which checkpoint may be shipped, export it, and measure the export again."""
     from holdfast import shipping
 
+    if trust_code:
+        from holdfast.config import consent
+        from holdfast.runs.plan import read_plan
+
+        consent.give(read_plan(folder).study)
     with shown(quiet=as_json or dry_run) as bars:
         found = shipping.ship(
             folder, to, bars, form, checkpoint=checkpoint, dry_run=dry_run, anyway=anyway

@@ -280,8 +280,10 @@ class Connection:
 
     def _kept(self, answer: Answer) -> Answer:
         """An answer without the key, which may stand in pieces before they are put together."""
-        said = {name: self._blot(whole(getattr(answer, name))) for name in ("text", "thinking")}
-        return replace(answer, **said, model=self._blot(whole(answer.model)))
+        text, thinking, model = (
+            self._blot(whole(one)) for one in (answer.text, answer.thinking, answer.model)
+        )
+        return replace(answer, text=text, thinking=thinking, model=model)
 
     def _cleaned(self, error: Fault) -> Fault:
         """An error without the key in it."""

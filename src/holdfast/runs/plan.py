@@ -312,8 +312,31 @@ def read_plan(folder: Path) -> Plan:
         ) from error
 
 
+def _inside(plan: Plan) -> Plan:
+    """The plan, if all that it names lies in its folder.
+
+    Raises:
+        ValueError: a name that leads out of it, a seed or step that is no number.
+    """
+    names = [*plan.tasks, *(seat.folder for task in plan.tasks.values() for seat in task.seats)]
+    for arm in plan.arms.values():
+        names += [arm.name, arm.source, *arm.shared]
+        numbers = [*(seed for seed in arm.seeds if seed is not None), *dict(arm.places)]
+        if not all(type(one) is int for one in numbers):
+            raise ValueError(f"seeds and steps of the arm {arm.name!r} are no whole numbers")
+        if not all(type(scale) in (int, float) for _, scale in arm.places):
+            raise ValueError(f"scales of the arm {arm.name!r} are no numbers")
+    for stage in plan.stages:
+        names += [stage.name, *stage.needs]
+    for name in names:
+        parts = name.split("/")
+        if {"", ".", ".."} & set(parts) or "\0" in name or name.endswith(".tmp"):
+            raise ValueError(f"{name!r} is no place in a run folder")
+    return plan
+
+
 def _from_json(value: Mapping[str, Any], folder: Path) -> Plan:
-    return Plan(
+    return _inside(Plan(
         study=Study.model_validate(value["study"]),
         folder=folder,
         model=ModelRef.from_json(value["model"]),
@@ -332,7 +355,7 @@ def _from_json(value: Mapping[str, Any], folder: Path) -> Plan:
         sources=tuple(
             SourceUse(**{**one, "notes": tuple(one["notes"])}) for one in value.get("sources", ())
         ),
-    )
+    ))
 
 
 def _task(value: Mapping[str, Any]) -> TaskPlan:

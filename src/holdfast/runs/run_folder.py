@@ -59,6 +59,7 @@ def check_run(folder: Path, must_exist: bool = False) -> None:
         return
     found = _format_of(marker)
     if found == FORMAT:
+        _check_inside(folder)
         return
     if isinstance(found, int) and found < FORMAT:
         raise FolderError(
@@ -81,6 +82,33 @@ def _is_empty(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     return all(temporary.PART.fullmatch(one.name) for one in folder.iterdir())
+
+
+def _check_inside(folder: Path) -> None:
+    """Refuse what leads out of a run folder, or has no end: it may be somebody else's.
+
+    Raises:
+        FolderError: a link that leads elsewhere, a pipe, a device.
+    """
+    root, waiting = folder.resolve(), [str(folder)]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for one in entries:
+                why = ""
+                if one.is_symlink():
+                    if not Path(os.path.realpath(one.path)).is_relative_to(root):
+                        why = "is a link that leads out of the run folder"
+                elif one.is_dir(follow_symlinks=False):
+                    waiting.append(one.path)
+                elif not one.is_file(follow_symlinks=False):
+                    why = "is no file, but a pipe, a socket or a device"
+                if why:
+                    raise FolderError(
+                        why,
+                        where=one.path,
+                        remedy="put what it stands for in its place, or remove it; nothing outside "
+                        "of a run folder is read or deleted for it",
+                    )
 
 
 def _format_of(marker: Path) -> object:

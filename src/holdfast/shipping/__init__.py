@@ -23,6 +23,7 @@ from holdfast.analysis.selection import Candidate, from_run
 from holdfast.analysis.selection.from_run import Evidence
 from holdfast.analysis.stats import Values, paired_difference, wilson
 from holdfast.comparison import REQUEST
+from holdfast.config import consent
 from holdfast.errors import FolderError, UsageError, begun
 from holdfast.progress import Progress, Silent, default
 from holdfast.registry import nearest
@@ -108,7 +109,7 @@ def ship(
 
     Raises:
         UsageError: the study is not finished, or is a comparison; or something was asked for that
-            is not there.
+            is not there; or the study names code that was never run here (`config.consent`).
         FolderError: no run folder, or `to` holds something already.
     """
     if progress is None and not dry_run:
@@ -126,6 +127,7 @@ def ship(
     choice = decision.chosen or decision.runner_up
     if dry_run or target is None or choice is None or (decision.answer != SHIP and not anyway):
         return found
+    consent.check(plan.study, plan.folder / "study.yaml")
     ref = plan.weights(choice.point)
     if not Path(ref.adapter or ref.base).is_dir():
         where = plan.made_in(choice.point)

@@ -18,7 +18,7 @@ from holdfast import engines, environment, methods, models, tasks
 from holdfast.analysis import selection
 from holdfast.analysis.results import Results, from_json
 from holdfast.analysis.selection import check_rule, from_run
-from holdfast.config import Study, load, places
+from holdfast.config import Study, consent, load, places
 from holdfast.config.sweeps import Variant, expand
 from holdfast.data.batching import checkpoint_steps, steps_of
 from holdfast.data.leakage import LeakIndex
@@ -225,6 +225,7 @@ def _run(
     session = prepare(study, folder, source)
     ahead = schedule(session.plan, only, rebuild)  # complain before anything is written
     noticed = preflight.check(session) if any(not step.done for step in ahead) else None
+    consent.give(study, must=False)  # its user's own, or consented to when it was loaded
     run_folder.open_run(folder)
     with run_folder.lock(folder), begun():
         stages.forget(session.plan.stages, folder, rebuild)
