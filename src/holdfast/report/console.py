@@ -98,7 +98,7 @@ def _decision(results: Results) -> list[str]:
     return [
         "",
         f"Decision: {decision_words.headline(made)}.",
-        f"{made.reason} {decision_words.more(made)}".strip(),
+        made.reason,
         f"Rule: {made.rule}",
         *([second] if made.runner_up else []),
     ]
