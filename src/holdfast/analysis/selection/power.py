@@ -41,6 +41,15 @@ class Attainable:
     margins: tuple[float, ...]
     wanted: tuple[int | None, ...]
 
+    def words(self) -> str:
+        """``safe may lose 2 points; 0, 1, 3 lost of 200 can meet 2.1, 3, 4.6``."""
+        met = ", ".join(f"{100 * margin:g}" for margin in self.margins)
+        lost = ", ".join(map(str, LOST))
+        return (
+            f"{self.need.task} may lose {-100 * self.need.margin:g} points; with {lost} of "
+            f"{self.items:,} answers lost it can be shown that it is at most {met}"
+        )
+
 
 def attainable(need: Need, level: float, items: int, available: int | None) -> Attainable:
     """What one need takes.
