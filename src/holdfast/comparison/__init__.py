@@ -15,11 +15,11 @@ from typing import Any
 
 from holdfast import environment
 from holdfast.analysis.results import Results, from_json
-from holdfast.analysis.selection import check_rule
+from holdfast.analysis.selection import check_power, check_rule
 from holdfast.comparison import answer_files, contestants
 from holdfast.comparison.layout import Comparison, lay_out
 from holdfast.comparison.request import SOURCE, Request, study_of, without_perplexity
-from holdfast.comparison.verdict import KEPT, about_models
+from holdfast.comparison.verdict import KEPT, about_models, power
 from holdfast.config import ArmSpec, Study, TrainSpec
 from holdfast.config.sweeps import Variant
 from holdfast.data.leakage import LeakIndex
@@ -172,6 +172,7 @@ def _session(
         study, folder, ref, 0, (), 0, pool.nf4, measuring.planned(study, pool.nf4), {}
     )  # fmt: skip
     planned = with_data(planned, measuring)
+    planned = replace(planned, notices=(*planned.notices, *check_power(power(planned))))
     session = Session(planned, measuring, (), arms, LeakIndex(()), pool, identity, gpus=tuple(gpus))
     setting = session.setting()
     own = {who: arm.planned(study, (), setting) for who, arm in arms.items()}

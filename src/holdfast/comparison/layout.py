@@ -220,7 +220,7 @@ def _stats(one: Comparison, needs: Sequence[str]) -> Stage:
         return {"verdict": results.verdict}
 
     identity = {
-        "name": one.plan.study.name, "statistics": 3, "ship": ship, "target": one.target,
+        "name": one.plan.study.name, "statistics": 4, "ship": ship, "target": one.target,
         "notes": one.notes,
     }  # fmt: skip
     return Stage("stats", identity, make, tuple(needs))

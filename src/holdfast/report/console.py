@@ -13,6 +13,7 @@ from rich.text import Text
 from holdfast.analysis import budget
 from holdfast.analysis.lookup import final
 from holdfast.analysis.results import Results, Share, TaskInfo
+from holdfast.analysis.selection.from_run import power
 from holdfast.report import decision_words, words
 from holdfast.report.words import UNMEASURED, difference, factor, interval, shown, unscored
 from holdfast.runs.plan import Plan
@@ -98,7 +99,7 @@ def _decision(results: Results) -> list[str]:
     return [
         "",
         f"Decision: {decision_words.headline(made)}.",
-        f"{made.reason} {decision_words.more(made)}".strip(),
+        made.reason,
         f"Rule: {made.rule}",
         *([second] if made.runner_up else []),
     ]
@@ -139,6 +140,7 @@ def dry_run_text(plan: Plan, steps: Sequence[Step]) -> str:
         "Measured: "
         + ", ".join(f"{task.name} ({task.items} items)" for task in plan.tasks.values()),
         *_data(plan),
+        *(f"Rule: {one.words()}" for one in power(plan)),
         "",
         *(f"  {'done' if step.done else 'run '}  {step.stage.name}" for step in steps),
         "",

@@ -217,29 +217,30 @@ def _decision(results: Results) -> list[str]:
         named[-1] = f"{decision_words.second(made)} {named[-1]}"
     parts = [
         f"## Decision: {clean(decision_words.headline(made))}\n",
-        clean(f"{made.reason} {decision_words.more(made)}".strip()) + "\n",
+        clean(made.reason) + "\n",
     ]
     if candidates:
-        head = ["Change against base, on the untouched half", *map(clean, named)]
+        head = ["Change against base", *map(clean, named)]
         rows = [[title(t), *(_effect(c, t) for c in candidates)] for t in results.tasks]
         parts.append(table(head, rows))
     told = (
         ("Rule", made.rule),
         (decision_words.second(made).capitalize(), decision_words.runner_up(made)),
-        ("Items", decision_words.halves(made)),
+        ("Items", decision_words.items(made)),
+        ("Intervals", decision_words.intervals(made)),
     )
     parts.append("\n".join(f"- {name}: {clean(text)}" for name, text in told if text) + "\n")
     return parts
 
 
 def _effect(choice: Choice, task: TaskInfo) -> str:
-    reported = difference(choice.reported_on.get(task.name), task.inverted)
-    chosen = difference(choice.chosen_on.get(task.name), task.inverted)
-    if reported is None:
+    change = difference(choice.changes.get(task.name), task.inverted)
+    if change is None:
         return NONE
-    text = f"{reported.arrow} {reported.points} pts {reported.interval} {reported.verdict}"
-    text += f", n = {reported.n:,}"
-    return text + (f"<br>half that chose: {chosen.points} {chosen.interval}" if chosen else "")
+    text = f"{change.arrow} {change.points} pts {change.interval} {change.verdict}"
+    return ", ".join(
+        filter(None, (text, decision_words.level(choice, task.name), f"n = {change.n:,}"))
+    )
 
 
 def _fronts(results: Results) -> list[str]:

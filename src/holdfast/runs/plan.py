@@ -53,6 +53,7 @@ class TaskPlan:
         judge_title: what the judge is called beside figures.
         seats: the judges of an ensemble, in order; empty for a single judge.
         perplexity: the untouched model scores every reply as well.
+        available: items that there are in all; None where the task makes as many as are asked for.
     """
 
     name: str
@@ -64,6 +65,7 @@ class TaskPlan:
     judge_title: str = ""
     seats: tuple[Seat, ...] = ()
     perplexity: bool = False
+    available: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,11 @@ class Plan:
             if arm.trains
             for seed in self.study.seeds
         ]
+
+    @property
+    def candidates(self) -> int:
+        """How many models there are to choose from."""
+        return sum(not self.untouched(point.arm) for point in self.points())
 
     @property
     def repeats(self) -> range:

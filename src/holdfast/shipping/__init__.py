@@ -1,8 +1,8 @@
 """Exports the checkpoint that a study chose, measured again as exported.
 
 The rule decides by the readings of the run. What it chose is exported into a temporary folder, the
-export itself is asked and graded again on the items that had no part in the choice, the rule
-decides again by those readings, and only then the folder gets its name. Merging and four bits
+export itself is asked and graded again on all items, the rule decides again by those readings, and
+only then the folder gets its name. Merging and four bits
 change a model; what is given away is what was measured.
 """
 
@@ -119,9 +119,9 @@ def ship(
     form = _form(form, plan)
     target = None if dry_run else _free(to)
     evidence = from_run.gather(plan)
-    if checkpoint is not None:
-        evidence = replace(evidence, trained=[_named(evidence, checkpoint)])
     decision = from_run.decide(plan, evidence)
+    if checkpoint is not None:
+        decision = _by_hand(plan, evidence, decision, checkpoint)
     notices = tuple(stages.unchecked(stages.schedule(plan.stages, plan.folder)))
     found = Shipment(from_run.as_decision(decision), form, notices=notices)
     choice = decision.chosen or decision.runner_up
@@ -143,11 +143,7 @@ def ship(
         made = export(ref, form, folder)
         session = prepare(plan.study, plan.folder, str(plan.folder / "study.yaml"))
         measured = measure(session, evidence, Exported(choice.point, made, form), told)
-        again = from_run.as_decision(
-            selection.confirm(
-                measured, evidence.base, plan.study.ship, plan.study.target, evidence.halves
-            )
-        )
+        again = from_run.as_decision(from_run.confirm(plan, evidence, measured, choice.levels))
         found = replace(found, exported=again)
         if again.answer != SHIP and not anyway:
             return found
@@ -213,6 +209,16 @@ def _free(named: str | Path | None) -> Path:
     return to
 
 
+def _by_hand(
+    plan: Plan, evidence: Evidence, decision: selection.Decision, checkpoint: str
+) -> selection.Decision:
+    """The decision on a checkpoint that was named; what the rule chose itself needs no other."""
+    named = _named(evidence, checkpoint)
+    if decision.chosen is not None and decision.chosen.point == named.point:
+        return decision
+    return from_run.confirm(plan, evidence, named)
+
+
 def _named(evidence: Evidence, checkpoint: str) -> Candidate:
     names = {point_folder(one.point): one for one in evidence.trained}
     name = checkpoint.strip("/")
@@ -244,13 +250,12 @@ def _building(to: Path) -> Iterator[Path]:
 
 
 def _figures(plan: Plan, evidence: Evidence, measured: Candidate) -> list[Figure]:
-    """Every task on the items that report: before, in the study, and as exported."""
+    """Every task: before, in the study, and as exported."""
     (in_study,) = (one for one in evidence.trained if one.point == measured.point)
     found = []
     for info in task_infos(plan):
-        half = evidence.halves[info.name][1]
-        before = evidence.base[info.name][half]
-        then, now = (one.readings[info.name][half] for one in (in_study, measured))
+        before = evidence.base[info.name]
+        then, now = (one.readings[info.name] for one in (in_study, measured))
         diff = as_share(paired_difference(before, now[None]))
         found.append(Figure(info, _share(before), _share(then), _share(now), diff))
     return found

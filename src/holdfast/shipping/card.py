@@ -45,7 +45,7 @@ tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One task's share of good answers, on the items that had no part in the choice.
+    """One task's share of good answers.
 
     Attributes:
         task: how it was measured.
@@ -113,22 +113,26 @@ class Card:
         against = ""
         if answer != SHIP:
             against = "\n\n**Exported against this answer, because that was asked for.**"
-        halves = (
-            "- The items of every task were halved: one half is for choosing a model, the other "
-            "has no part in that, and all figures as exported are from it."
+        chosen = (
+            "- It was chosen by the rule from all models of the study; the intervals of the "
+            "decision allow for that choice."
         )
         if self.by_hand:
-            halves = (
-                "- The checkpoint was named by hand. Whoever named it may have seen its figures, "
-                "so they may flatter it; all figures as exported are from half of the items."
+            chosen = (
+                "- The checkpoint was named by hand. Whoever named it may have seen its figures; "
+                "the intervals of the decision allow for a choice among all models of the study."
             )
+        chosen += (
+            " The table below shows ordinary 95 % intervals, and the gain of a model that was "
+            "chosen for its gain flatters it a little."
+        )
         return (
             f"## May it be shipped? {answer[:1].upper()}{answer[1:]}\n\n"
             f"{clean(self.exported.reason)}{against}\n\n"
             f"- The rule: {clean(self.exported.rule)}\n"
             f"- In the study, before it was exported: {self.in_study.answer}. "
             f"{clean(self.in_study.reason)}\n"
-            f"{halves}"
+            f"{chosen}"
         )
 
     def _table(self) -> str:

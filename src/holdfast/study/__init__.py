@@ -17,7 +17,7 @@ import yaml
 from holdfast import engines, environment, methods, models, tasks
 from holdfast.analysis import selection
 from holdfast.analysis.results import Results, from_json
-from holdfast.analysis.selection import check_rule, from_run
+from holdfast.analysis.selection import check_power, check_rule, from_run
 from holdfast.config import Study, consent, load, places
 from holdfast.config.sweeps import Variant, expand
 from holdfast.data.batching import checkpoint_steps, steps_of
@@ -110,8 +110,9 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
     check_rule(study.ship, study.tasks, source)
     setting = session.setting()
     planned = {name: arm.planned(study, save_at, setting) for name, arm in arms.items()}
-    notices = (*found.notices, *_unmetered(study, plain))
-    return laid_out(replace(session, plan=replace(found, arms=planned, notices=notices)), lay_out)
+    found = replace(found, arms=planned)
+    notices = (*found.notices, *_unmetered(study, plain), *check_power(from_run.power(found)))
+    return laid_out(replace(session, plan=replace(found, notices=notices)), lay_out)
 
 
 def _unmetered(study: Study, plain: Sequence[Example]) -> list[str]:

@@ -275,7 +275,7 @@ def _stats(session: Session, readings: Sequence[str]) -> Stage:
         return {"verdict": results.verdict}
 
     identity = {
-        "name": plan.study.name, "statistics": 3, "ship": plan.study.ship.model_dump(mode="json"),
+        "name": plan.study.name, "statistics": 4, "ship": plan.study.ship.model_dump(mode="json"),
     }  # fmt: skip
     trained = [f"train/{arm}/seed{seed}" for arm, seed in session.plan.trained]
     return Stage("stats", identity, make, (*trained, *readings))

@@ -6,6 +6,7 @@ unscored, so that higher is better on every task, however a report shows it.
 
 from holdfast.analysis.selection.area import hypervolume, undominated
 from holdfast.analysis.selection.decision import Decision, confirm, decide, name_of
+from holdfast.analysis.selection.evaluator import Choice, RuleEvaluator
 from holdfast.analysis.selection.frontier import (
     Candidate,
     Front,
@@ -14,14 +15,8 @@ from holdfast.analysis.selection.frontier import (
     keepers,
     split_halves,
 )
-from holdfast.analysis.selection.rule import (
-    Choice,
-    Need,
-    RuleEvaluator,
-    check_rule,
-    in_words,
-    needs,
-)
+from holdfast.analysis.selection.power import attainable, check_power
+from holdfast.analysis.selection.rule import Need, check_rule, in_words, needs
 
 __all__ = [
     "Candidate",
@@ -31,6 +26,8 @@ __all__ = [
     "Halves",
     "Need",
     "RuleEvaluator",
+    "attainable",
+    "check_power",
     "check_rule",
     "confirm",
     "decide",
