@@ -157,8 +157,10 @@ class Decision:
     """Which checkpoint may be shipped."""
 
     answer: str  # ship | do not ship | not enough evidence; of a comparison kept | not kept
-    reason: str  # a sentence or two
+    reason: str  # a sentence or two, with the figures
     rule: str  # in words
+    summary: str = ""  # the answer in a sentence, without figures
+    next_step: str = ""  # what to do now
     chosen: Choice | None = None
     runner_up: Choice | None = None  # where nothing is chosen, the nearest miss
     why_not: str = ""  # why the runner-up lost

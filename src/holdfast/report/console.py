@@ -100,6 +100,7 @@ def _decision(results: Results) -> list[str]:
         "",
         f"Decision: {decision_words.headline(made)}.",
         made.reason,
+        *([f"Next: {made.next_step}"] if made.next_step else []),
         f"Rule: {made.rule}",
         *([second] if made.runner_up else []),
     ]

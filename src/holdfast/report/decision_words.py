@@ -59,3 +59,10 @@ def runner_up(decision: Decision) -> str:
 def second(decision: Decision) -> str:
     """What the second candidate is called: there is no runner-up where nothing won."""
     return "runner-up" if decision.chosen else "nearest miss"
+
+
+def passed(decision: Decision) -> tuple[str, ...]:
+    """Why the first model of every other arm is not shipped; the runner-up has its own line."""
+    told = runner_up(decision) or decision.reason
+    arm = decision.runner_up.arm if decision.runner_up else ""
+    return tuple(why for name, why in decision.passed.items() if name != arm and why not in told)

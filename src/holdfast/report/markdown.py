@@ -224,8 +224,10 @@ def _decision(results: Results) -> list[str]:
         rows = [[title(t), *(_effect(c, t) for c in candidates)] for t in results.tasks]
         parts.append(table(head, rows))
     told = (
+        ("Next", made.next_step),
         ("Rule", made.rule),
         (decision_words.second(made).capitalize(), decision_words.runner_up(made)),
+        *(("Passed over", why) for why in decision_words.passed(made)),
         ("Items", decision_words.items(made)),
         ("Intervals", decision_words.intervals(made)),
     )

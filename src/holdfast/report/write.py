@@ -120,6 +120,7 @@ class Box:
     rows: tuple[tuple[TaskInfo, tuple[Effect, ...]], ...]  # in the order of `columns`
     second: str
     runner_up: str
+    passed: tuple[str, ...]
     items: str
     intervals: str
 
@@ -139,6 +140,7 @@ def box(results: Results) -> Box | None:
         rows=tuple((task, effects) for task, effects in rows if any(e.change for e in effects)),
         second=decision_words.second(made),
         runner_up=decision_words.runner_up(made),
+        passed=decision_words.passed(made),
         items=decision_words.items(made),
         intervals=decision_words.intervals(made),
     )

@@ -52,7 +52,9 @@ class Decision:
 
     Attributes:
         answer: one of three.
-        reason: a sentence or two.
+        summary: the answer in one sentence, without figures.
+        reason: the answer in a sentence or two, with the figures that it rests on.
+        next_step: what to do now; without a model to ship it names the nearest, and its task.
         rule: in words.
         chosen: None where no model was allowed.
         runner_up: the next best; where none was allowed, the nearest miss.
@@ -64,8 +66,10 @@ class Decision:
     """
 
     answer: Answer
+    summary: str
     reason: str
     rule: str
+    next_step: str = ""
     chosen: Choice | None = None
     runner_up: Choice | None = None
     why_not: str = ""
@@ -95,7 +99,8 @@ def decide(
     """
     evaluator = RuleEvaluator(base, rule, target, len(candidates), available or {})
     if not candidates:
-        return Decision(NO, "Nothing was trained.", evaluator.words, items=evaluator.items)
+        text = "Nothing was trained."
+        return Decision(NO, text, text, evaluator.words, items=evaluator.items)
     judged: list[tuple[Candidate, Choice]] = []
     waiting: list[tuple[Candidate, Choice]] = []
     for one in sorted(candidates, key=evaluator.order):
@@ -115,12 +120,22 @@ def decide(
         if others := [pair[1] for pair in judged if pair[1] is not chosen]:
             second = max(others, key=evaluator.slack)
             why = _not_allowed(evaluator, second)
-    told = _told(evaluator.states(chosen.changes), chosen)
-    reason = f"{name_of(chosen.point)}: it {listed(n.kept() for n in evaluator.needs)} ({told})."
-    passed = _passed(evaluator, judged, chosen)
+    name, verdict = name_of(chosen.point), _verdict(evaluator, *allowed[0])
+    todo = verdict.next_step
+    if (ahead := waiting[0])[1] is not chosen:  # it gained more, and is not surely worse
+        todo += f" {_verdict(evaluator, *ahead).next_step}"
     return Decision(
-        SHIP, reason, evaluator.words, chosen, second, why, (), passed, evaluator.items
-    )  # fmt: skip
+        SHIP,
+        f"{name} may be shipped: it {verdict.why}.",
+        f"{name}: it {verdict.why} ({verdict.told}).",
+        evaluator.words,
+        todo,
+        chosen,
+        second,
+        why,
+        passed=_passed(evaluator, judged, chosen),
+        items=evaluator.items,
+    )
 
 
 def confirm(
@@ -148,11 +163,17 @@ def confirm(
     if levels is None:
         levels = evaluator.levels(ERROR / max(1, models))
     choice = evaluator.choice(candidate, levels)
-    answer, reason, more = _verdict(evaluator, candidate, choice)
-    reason = reason[0].upper() + reason[1:]
+    verdict = _verdict(evaluator, candidate, choice)
     return Decision(
-        answer, reason, evaluator.words, choice, None, "", more, {}, evaluator.items
-    )  # fmt: skip
+        verdict.answer,
+        f"It {verdict.why}.",
+        f"It {verdict.why} ({verdict.told}).",
+        evaluator.words,
+        verdict.next_step,
+        choice,
+        more_items=verdict.more,
+        items=evaluator.items,
+    )
 
 
 def name_of(point: Point) -> str:
@@ -164,24 +185,50 @@ def name_of(point: Point) -> str:
     return ", ".join(words)
 
 
-def _verdict(
-    evaluator: RuleEvaluator, candidate: Candidate, choice: Choice
-) -> tuple[Answer, str, tuple[tuple[str, int], ...]]:
-    """The answer for one model, why, and how many more items would do."""
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """One model by the rule: the answer, why (after "it"), its figures, and what to do."""
+
+    answer: Answer
+    why: str
+    told: str
+    next_step: str
+    more: tuple[tuple[str, int], ...] = ()
+
+
+def _verdict(evaluator: RuleEvaluator, candidate: Candidate, choice: Choice) -> _Verdict:
+    """The answer for one model."""
     states = evaluator.states(choice.changes)
-    told = _told(states, choice)
+    told, name = _told(states, choice), name_of(choice.point)
     if missed := [need for need, state in states if state == "missed"]:
-        return NO, f"it {listed(need.broken() for need in missed)} ({told}).", ()
+        why = listed(need.broken() for need in missed)
+        return _Verdict(NO, why, told, _remedy(missed, evaluator, choice))
     if blind := [need.task for need, state in states if state == "unscored"]:
-        return UNSURE, f"{_blind(blind)} ({told}).", ()
+        todo = f"Read why the replies of {name} to {listed(blind)} could not be scored."
+        return _Verdict(UNSURE, f"cannot be judged: {_blind(blind)}", told, todo)
     if opened := [need for need, state in states if state == "open"]:
-        text = f"it is open whether it {listed(need.kept() for need in opened)} ({told})."
         wanted = evaluator.wanted(candidate, choice)
-        text += f" To decide it takes {listed(one.words() for one in wanted)}."
+        todo = f"To decide on {name}, measure {listed(one.words() for one in wanted)}."
         settled = all(one.enough for one in wanted)
         more = tuple((one.task, one.more) for one in wanted if settled and one.more is not None)
-        return UNSURE, text, more
-    return SHIP, f"it {listed(need.kept() for need, _ in states)} ({told}).", ()
+        why = f"leaves open whether it {listed(need.kept() for need in opened)}"
+        return _Verdict(UNSURE, why, told, todo, more)
+    kept = listed(need.kept() for need, _ in states)
+    return _Verdict(SHIP, kept, told, f"Export {name} and measure the export: `holdfast ship`.")
+
+
+def _remedy(missed: Sequence[Need], evaluator: RuleEvaluator, choice: Choice) -> str:
+    """What to try where a model surely misses: the need that it misses by most stands for all."""
+    name = name_of(choice.point)
+    need = min(missed, key=lambda one: _mean(choice.changes[one.task]) - one.margin)
+    short = 100 * (need.margin - _mean(choice.changes[need.task]))
+    by = f"{name} misses by {short:.1f} points on {need.task}"
+    if need.task == evaluator.target:
+        return f"{by}: train for longer or at a higher rate, or use other data."
+    return (
+        f"{by}: try an earlier checkpoint, a part of its change (`scale`), or a remedy that holds "
+        f"more of {need.task}, such as a larger replay share."
+    )
 
 
 def _none_allowed(
@@ -191,19 +238,25 @@ def _none_allowed(
 ) -> Decision:
     """The decision when no model meets the rule."""
     hopeful = [pair for pair in judged if not evaluator.surely_misses(pair[0])]
-    head = "No model surely meets the rule."
+    head, answer = "No model surely meets the rule.", UNSURE
     if not hopeful:
-        head = "Every model breaks the rule."
+        head, answer = "Every model breaks the rule.", NO
         usual = dict.fromkeys(evaluator.base, confidence(ERROR))
         judged = [(one, evaluator.choice(one, usual)) for one, _ in judged]
     nearest, miss = max(waiting or hopeful or judged, key=lambda pair: evaluator.slack(pair[1]))
-    _, why, more = _verdict(evaluator, nearest, miss)
-    reason = f"{head} The nearest is {name_of(nearest.point)}: {why}"
-    answer = UNSURE if hopeful else NO
-    passed = _passed(evaluator, judged, None)
+    verdict, name = _verdict(evaluator, nearest, miss), name_of(nearest.point)
     return Decision(
-        answer, reason, evaluator.words, None, miss, "", more, passed, evaluator.items
-    )  # fmt: skip
+        answer,
+        f"No model may be shipped{' yet' if hopeful else ''}: the nearest, {name}, {verdict.why}.",
+        f"{head} The nearest is {name}: it {verdict.why} ({verdict.told}).",
+        evaluator.words,
+        verdict.next_step,
+        None,
+        miss,
+        more_items=verdict.more,
+        passed=_passed(evaluator, judged, None),
+        items=evaluator.items,
+    )
 
 
 def _passed(

@@ -101,7 +101,9 @@ def as_decision(decision: selection.Decision) -> Decision:
     """A decision as results keep it."""
     return Decision(
         answer=decision.answer,
+        summary=decision.summary,
         reason=decision.reason,
+        next_step=decision.next_step,
         rule=decision.rule,
         chosen=_choice(decision.chosen),
         runner_up=_choice(decision.runner_up),
