@@ -228,7 +228,7 @@ def test_an_open_question_says_how_many_examples_of_every_task() -> None:
     more = dict(found.more_items)
     assert list(more) == ["safe", "help"]
     assert 50 < more["help"] < more["safe"] < 4000
-    assert found.reason.count("more examples of") == 2
+    assert found.next_step.count("more examples of") == 2
     grown = {t: np.repeat(base[t], 1 + more["safe"] // N + 1) for t in base}
     bigger = Candidate(near.point, {t: np.repeat(near.readings[t], len(grown[t]) // N)
                                     for t in base})  # fmt: skip
@@ -243,12 +243,12 @@ def test_a_forecast_respects_how_many_items_a_task_has() -> None:
     near = _model("b", 0.5, 0.885)
     found = decide(near, available={"math": None, "safe": 1200})
     assert found.answer == "not enough evidence" and found.more_items == ()
-    assert "of which only 200 are left" in found.reason
-    margin = float(found.reason.rpartition("margin of -")[2].rstrip("."))
+    assert "of which only 200 are left" in found.next_step
+    margin = float(found.next_step.rpartition("margin of -")[2].rstrip("."))
     assert 0.021 < margin < 0.03
     found = decide(near, available={"math": None, "safe": N})
-    assert "of which none are left" in found.reason
-    margin = float(found.reason.rpartition("margin of -")[2].rstrip("."))
+    assert "of which none are left" in found.next_step
+    margin = float(found.next_step.rpartition("margin of -")[2].rstrip("."))
     assert decide(near, rule=ShipSpec(retain={"safe": -margin})).answer == "ship"
     assert decide(near, rule=ShipSpec(retain={"safe": 0.001 - margin})).answer != "ship"
     assert decide(near, available={"safe": None}).more_items
