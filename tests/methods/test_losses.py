@@ -134,6 +134,33 @@ def test_the_likeliest_words_of_the_tiled_head_are_those_of_the_logits(
     assert bool((seen[1] - likeliest.entropy_among(seen[0]))[mask].min() > 0.01)
 
 
+def test_the_likeliest_words_are_seen_beside_a_divergence(tiny_model: Path) -> None:
+    """Whole logits are there then, of the columns that anybody needs."""
+    from contextlib import nullcontext
+
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+    model.disable_adapter = nullcontext
+    inputs = torch.arange(3, 19).view(2, 8)
+    labels = inputs.clone()
+    labels[:, :5] = labels[1, :7] = -100
+    compared = torch.zeros(2, 8)
+    compared[1, 3] = 1.0
+    seen: list[torch.Tensor] = []
+
+    def weights(log_probs: torch.Tensor, given: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        seen.append(given[mask])
+        return torch.ones_like(log_probs)
+
+    terms = [methods.Term(weights=weights, top_k=3), methods.Term(divergence=divergence)]
+    given = {"input_ids": inputs, "labels": labels}
+    found = objective.Objective(terms).forward(model, model, given, compared)
+    logits = model(inputs).logits[:, :-1][labels[:, 1:] != -100]
+    torch.testing.assert_close(seen[0], logits.topk(3, dim=1).values, rtol=0, atol=1e-5)
+    assert found.extra.item() == pytest.approx(0, abs=1e-6), "the base is the model itself"
+
+
 def test_the_likeliest_words_are_spread_over_the_marked_positions() -> None:
     mask = torch.tensor([[True, False, True], [False, False, True]])
     marked = likeliest.spread(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), mask)
@@ -149,7 +176,7 @@ def test_the_likeliest_words_are_spread_over_the_marked_positions() -> None:
 
 
 def test_likeliest_words_that_were_not_seen_are_a_typed_fault() -> None:
-    """Another version of TRL may name its head otherwise: no other entropy is taken in its place."""
+    """Another TRL may name its head otherwise: no other entropy is taken in its place."""
     with pytest.raises(TrainingError, match="words cannot be seen"), likeliest.watched(20):
         pass
     with likeliest.watched(0) as kept:

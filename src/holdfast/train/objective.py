@@ -94,13 +94,13 @@ class Objective:
         return max((one.top_k or 0 for one in self.terms if one.weights), default=0)
 
     def _weighed(self, outputs: Outputs, top: torch.Tensor | None) -> torch.Tensor:
-        """What the token weights change of the sum of the cross-entropies; `top`: largest logits."""
+        """What token weights change of the sum of the cross-entropies; `top`: largest logits."""
         total = torch.zeros((), device=outputs.log_probs.device)
         product = None
         for term in self.terms:
             if term.weights:
                 seen, mask = outputs.entropy.detach(), outputs.label_mask
-                if term.top_k is not None:
+                if term.top_k is not None and top is not None:  # `watched` raises where it is None
                     seen = spread(top[:, : term.top_k], mask)
                 factors = term.weights(outputs.log_probs.detach(), seen, mask)
                 product = factors if product is None else product * factors
