@@ -131,7 +131,8 @@ class Term:
             and the examples of kind `PROBE` as batches of tensors on that device.
         weights: (log-probabilities of the labels, entropies of the predictions in nats, mask), each
             of shape (rows, positions), to weights of the same shape, detached.
-        top_k: `weights` gets the entropy among that many likeliest words; None: among all.
+        top_k: in the place of entropies `weights` gets the logits of so many likeliest words, in
+            falling order, shape (rows, positions, words); a smaller vocabulary gives fewer.
         divergence: (logits, the base's logits), each of shape (positions, words), to nats, shape
             (positions,); asks for whole logits and a second pass with the adapters switched off.
         penalty: the model, to a scalar in nats per supervised token; added once per step.

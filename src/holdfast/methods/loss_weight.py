@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 from holdfast.config import Section
 from holdfast.methods import LossMethod, Term
+from holdfast.models import likeliest
 
 if TYPE_CHECKING:
     import torch
@@ -75,12 +76,13 @@ class LossWeight(LossMethod):
         return Term(weights=self._weights, top_k=None if top == "all" else top)
 
     def _weights(
-        self, log_probs: torch.Tensor, entropy: torch.Tensor, mask: torch.Tensor
+        self, log_probs: torch.Tensor, seen: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
         match self.options.by:
             case "eaft":
                 top = self.options.top_k
                 most = MOST_ENTROPY if top == "all" or top == PUBLISHED else math.log(top)
+                entropy = seen if top == "all" else likeliest.entropy_among(seen)
                 found = (entropy / most).clamp(max=1.0)
             case "dft":
                 found = log_probs.exp()

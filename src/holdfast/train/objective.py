@@ -1,25 +1,24 @@
 """The loss of a step where methods weigh tokens, compare with the base, or add penalties.
 
 Without whole logits nothing changes about the forward pass: TRL's tiled head returns
-log-probabilities and entropies, and what methods make of them is added as a correction. For the
-entropy among the likeliest words the tiles are computed once more, and only the largest logits of
-each position are kept. Where a
+log-probabilities and entropies, and what methods make of them is added as a correction. Where a
 method compares with the base, whole logits are computed for the positions that need them, by the
 model as it is and by the model with its adapters switched off, which is the base: no second copy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
 from holdfast.data.chat import IGNORED
 from holdfast.methods import Term
+from holdfast.models.likeliest import largest, spread, watched
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 WEIGHTS = "kl_weights"
 Outputs: TypeAlias = "ModelOutput | SimpleNamespace"
 """What TRL's fused head returns, or the same fields made from whole logits; and `extra`."""
-TILE = 1024
-"""Positions whose largest logits are looked for at a time."""
 
 
 @dataclass(slots=True)
@@ -86,7 +83,8 @@ class Objective:
         each = weights[:, 1:][held].to(now.device)
         drift = sum(compare(now.float(), before.float()) for compare in comparing)
         self.said["drift"] = float(drift.detach().mean())
-        top = largest(logits[found.label_mask].detach().float(), self._most) if self._most else None
+        most = self._most
+        top = largest(logits[found.label_mask].detach(), most).float() if most else None
         found.extra = self._weighed(found, top) + (each * drift).sum()
         return found
 
@@ -96,24 +94,18 @@ class Objective:
         return max((one.top_k or 0 for one in self.terms if one.weights), default=0)
 
     def _weighed(self, outputs: Outputs, top: torch.Tensor | None) -> torch.Tensor:
-        """What the token weights change of the sum of the cross-entropies.
-
-        Args:
-            outputs: of the forward pass.
-            top: largest logits in falling order, of each position or of each supervised one.
-        """
+        """What token weights change of the sum of the cross-entropies; `top`: largest logits."""
         total = torch.zeros((), device=outputs.log_probs.device)
         product = None
         for term in self.terms:
             if term.weights:
-                entropy = outputs.entropy.detach()
-                if term.top_k is not None and top is not None:
-                    entropy = _spread(entropy_among(top[:, : term.top_k]), outputs.label_mask)
-                factors = term.weights(outputs.log_probs.detach(), entropy, outputs.label_mask)
+                seen, mask = outputs.entropy.detach(), outputs.label_mask
+                if term.top_k is not None and top is not None:  # `watched` raises where it is None
+                    seen = spread(top[:, : term.top_k], mask)
+                factors = term.weights(outputs.log_probs.detach(), seen, mask)
                 product = factors if product is None else product * factors
         if product is None:
             return total
-        mask = outputs.label_mask
         if bool(mask.any()):
             self.said["weight"] = float(product[mask].mean())
         return total + ((product - 1) * -outputs.log_probs)[mask].sum()
@@ -132,80 +124,6 @@ def adapters_off(model: PeftModel) -> AbstractContextManager[None]:
     """The base: for as long as this lasts, `model` runs without its adapters."""
     switch: AbstractContextManager[None] = model.disable_adapter()
     return switch
-
-
-@contextmanager
-def watched(count: int) -> Iterator[list[torch.Tensor]]:
-    """Keep the largest logits of what TRL's tiled head projects for as long as this lasts.
-
-    Its arguments are taken as they come: gathered weights, scaled and capped logits.
-
-    Args:
-        count: how many of each position; 0: nothing is watched.
-
-    Yields:
-        A list that gets a tensor of shape (positions, count) with every call.
-    """
-    kept: list[torch.Tensor] = []
-    if not count:
-        yield kept
-        return
-    from trl.trainer import utils
-
-    head = utils._ChunkedLogProbFunction
-
-    class Watching:
-        @staticmethod
-        def apply(*given: Any) -> object:
-            hidden, weight, bias, _, temperature, chunk, cap, scale, *_ = given
-            with torch.no_grad():
-                tops = [largest_of_head(some, weight, bias, count, chunk)
-                        for some in hidden.detach().split(TILE)]  # fmt: skip
-                top = torch.cat(tops).float() * scale
-                kept.append((top if cap is None else cap * torch.tanh(top / cap)) / temperature)
-            return head.apply(*given)
-
-    utils._ChunkedLogProbFunction = Watching
-    try:
-        yield kept
-    finally:
-        utils._ChunkedLogProbFunction = head
-
-
-def largest_of_head(
-    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, count: int, chunk: int
-) -> torch.Tensor:
-    """The largest logits of each position, in falling order; words are projected in chunks."""
-    kind = hidden.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-    best: torch.Tensor | None = None
-    for start in range(0, weight.shape[0], chunk):
-        tile = hidden.to(dtype) @ weight[start : start + chunk].to(dtype).t()
-        if bias is not None:
-            tile += bias[start : start + chunk].to(dtype)
-        found = largest(tile, count)
-        best = found if best is None else largest(torch.cat([best, found], dim=1), count)
-    return best if best is not None else hidden.new_zeros((len(hidden), 0))
-
-
-def largest(logits: torch.Tensor, count: int) -> torch.Tensor:
-    """The largest of each row in falling order, or all if there are fewer."""
-    return logits.topk(min(count, logits.shape[1]), dim=1).values
-
-
-def entropy_among(logits: torch.Tensor) -> torch.Tensor:
-    """Entropy of each row in nats, as if there were no other words."""
-    log_probs = torch.log_softmax(logits.float(), -1)
-    return -(log_probs.exp() * log_probs).sum(1)
-
-
-def _spread(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Values in the shape of the mask, from one for each position or for each that it marks."""
-    mask = mask.to(values.device)
-    if values.numel() == mask.numel():
-        return values.view(mask.shape).masked_fill(~mask, 0)
-    empty = torch.zeros(mask.shape, dtype=values.dtype, device=values.device)
-    return empty.masked_scatter(mask, values)
 
 
 def _by_row(value: object, rows: torch.Tensor) -> bool:
@@ -227,7 +145,5 @@ def _scores(logits: torch.Tensor, labels: torch.Tensor) -> SimpleNamespace:
         entropy = -(log_probs.exp() * log_probs).sum(1)
         top = chosen.argmax(1) == labels[mask].to(chosen.device)
 
-    return SimpleNamespace(
-        log_probs=_spread(own, mask), entropy=_spread(entropy, mask), is_top1=_spread(top, mask),
-        label_mask=mask,
-    )  # fmt: skip
+    made = {"log_probs": own, "entropy": entropy, "is_top1": top}
+    return SimpleNamespace(label_mask=mask, **{k: spread(v, mask) for k, v in made.items()})
