@@ -4,9 +4,7 @@ A model is on the frontier when no other is at least as good on every task and b
 are compared by the area that their models dominate (the hypervolume of Zitzler and Thiele 1998,
 PPSN V:292-301). The area of many noisy points is flattered, and the more so the more points there
 are: an arm of 20 equal checkpoints looks better than one of 5. The models at the edge are therefore
-picked on one half of the items and their area is taken on the other, both ways round. The same
-halves serve the decision: the best of many models is also the luckiest on the items that chose it,
-so its figures are taken on items that had no part in the choice.
+picked on one half of the items and their area is taken on the other, both ways round.
 """
 
 from __future__ import annotations
