@@ -329,6 +329,14 @@ def test_a_rule_that_cannot_be_met_is_said_to_be_so(
     assert said in told
 
 
+def test_nothing_lost_at_all_can_never_be_shown() -> None:
+    one = attainable(Need("safe", 0.0), confidence(FIRST), 1200, 1200)
+    (told,) = check_power([one])
+    assert "0 points may be lost" in told
+    assert "That takes more than a million items, and the task has 1,200;" in told
+    assert "set ship.retain.safe: -0.004" in told
+
+
 def test_a_rule_that_can_be_met_is_not_spoken_of() -> None:
     one = attainable(Need("safe", -0.02), confidence(FIRST), 1200, 1200)
     assert check_power([one]) == []

@@ -106,7 +106,7 @@ def power(plan: Plan) -> list[Attainable]:
     return [
         attainable(Need(name, margin), LEVEL, tasks[name].items, tasks[name].available)
         for name, margin in plan.study.ship.retain.items()
-        if margin < 0
+        if margin <= 0
     ]
 
 

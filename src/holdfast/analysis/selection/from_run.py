@@ -71,7 +71,7 @@ def power(plan: Plan) -> list[Attainable]:
     rule, target, models = plan.study.ship, plan.study.target, plan.candidates
     found = []
     for need in needs(rule, plan.tasks, target):
-        if need.margin < 0 and not need.gain and models:
+        if need.margin <= 0 and not need.gain and models:
             orders = need.task == rule.maximize
             level = confidence(ERROR / models if orders else error_of(0, models))
             task = plan.tasks[need.task]

@@ -26,7 +26,7 @@ class Attainable:
     """What one need takes, by the number of answers that are lost and none won: `LOST`.
 
     Attributes:
-        need: of the rule; its margin is below 0.
+        need: of the rule; its margin is 0 or below.
         items: that are measured.
         available: that the task has; None where it makes as many as are asked for.
         level: of the interval that judges it.
@@ -46,7 +46,7 @@ class Attainable:
         met = ", ".join(f"{100 * margin:g}" for margin in self.margins)
         lost = ", ".join(map(str, LOST))
         return (
-            f"{self.need.task} may lose {-100 * self.need.margin:g} points; with {lost} of "
+            f"{self.need.task} may lose {100 * abs(self.need.margin):g} points; with {lost} of "
             f"{self.items:,} answers lost it can be shown that it is at most {met}"
         )
 
@@ -55,7 +55,7 @@ def attainable(need: Need, level: float, items: int, available: int | None) -> A
     """What one need takes.
 
     Args:
-        need: of a rule; its margin is below 0.
+        need: of a rule; its margin is 0 or below.
         level: of the interval that judges it.
         items: that are measured.
         available: that there are in all; None: as many as one likes.
@@ -231,7 +231,7 @@ def _grown(before: Values, after: Values, n: int) -> tuple[Values, Values]:
 
 
 def _said(one: Attainable) -> Iterator[str]:
-    need, n, allowed = one.need, one.items, 100 * -one.need.margin
+    need, n, allowed = one.need, one.items, 100 * abs(one.need.margin)
     key, (least, with_one, _) = f"ship.retain.{need.task}", one.margins
     if with_one <= -need.margin + 1e-9:
         return
