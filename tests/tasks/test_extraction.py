@@ -27,7 +27,9 @@ CORPUS = TESTS / "data" / "graders"
 def _corpus(name: str) -> list[Any]:
     lines = (CORPUS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    return [pytest.param(row, id=f"{at}: {row.get('why', '')}") for at, row in enumerate(rows, start=1)]
+    return [
+        pytest.param(row, id=f"{at}: {row.get('why', '')}") for at, row in enumerate(rows, start=1)
+    ]
 
 
 def _rows(name: str) -> list[dict[str, Any]]:

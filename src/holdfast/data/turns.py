@@ -20,7 +20,9 @@ _ASKS: Final = (
     "|问题|問題|问|問|题目|題目|用户|用戶|提问|人类|练习|質問|問い|ユーザー|질문|문제|사용자"
     "|प्रश्न|सवाल|उपयोगकर्ता|سؤال|السؤال|مسألة|المستخدم"
 )
-_NUMBERED: Final = "example|task|instruction|input|prompt|test|puzzle|例|例题|beispiel|exemple|ejemplo"
+_NUMBERED: Final = (
+    "example|task|instruction|input|prompt|test|puzzle|例|例题|beispiel|exemple|ejemplo"
+)
 _HEADS: Final = "instruction|instructions|input|prompt|task|query|next question|new question"
 _WORD: Final = (
     rf"(?:(?:{_ASKS})(?:\s?#?\d{{1,4}}(?!\.\d))?[*_ ]{{0,3}}\s?[:：>]"
@@ -36,11 +38,14 @@ _LINE: Final = re.compile(
 _INLINE: Final = re.compile(
     r"(?<=[.!?。！？\d*}])[ \t]{1,4}(?:Question|Q|Problem|User|Human)(?:\s?\d{1,3})?:\s(?=\w)"
 )
+_CLOSES: Final = re.compile(
+    r"<\|(?:im_end|eot_id|eom_id|endoftext|end_of_text|end|return|eot)\|>|<end_of_turn>|</s>|<eos>"
+    r"|<｜end▁of▁sentence｜>|\[/?EOS\]"
+)
 _TOKEN: Final = re.compile(
     r"<\|(?:im_start|start_header_id)\|>\s*(?:user|system|human)|<start_of_turn>\s*user"
     r"|<[|｜](?:user|human|User|Human|system|prompter)[|｜]>|\[INST\]|<s>\s*\[INST\]"
-    r"|<\|(?:im_end|eot_id|eom_id|endoftext|end_of_text|end|return|eot)\|>|<end_of_turn>|</s>|<eos>"
-    r"|<｜end▁of▁sentence｜>|\[/?EOS\]"
+    rf"|{_CLOSES.pattern}"
 )
 _OPENS: Final = re.compile(
     r"(?:\s|<s>|<bos>|<(?:start_of_turn>model|\|[^<>|\s]{1,40}\|>(?:assistant)?)|\[/INST\])+"
@@ -54,13 +59,18 @@ _LEAD_IN: Final = re.compile(
 """Such a beginning leads up to an answer and is none, though it may say what is given."""
 
 
-def own_turn(text: str) -> str:
-    """A reply up to where the next turn begins, without thinking and the tokens around it."""
+def own_turn(text: str, closed: bool = True) -> str:
+    """A reply up to where the next turn begins, without thinking and the tokens around it.
+
+    Args:
+        text: as it was said.
+        closed: a token that closes its own turn ends it, whatever follows.
+    """
     said = split(text).answer
     opened = _OPENS.match(said)
     said = said[opened.end() :] if opened else said
     for match in _TOKEN.finditer(said) if "<" in said or "[" in said else ():
-        if said[: match.start()].strip():
+        if (closed or not _CLOSES.fullmatch(match[0])) and said[: match.start()].strip():
             said = said[: match.start()]
             break
     cuts = [*_LINE.finditer(said), *_INLINE.finditer(said)]

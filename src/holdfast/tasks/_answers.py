@@ -72,7 +72,9 @@ _NEXT: Final = re.compile(
     re.IGNORECASE,
 )
 """A paragraph that puts another problem."""
-_CODE: Final = re.compile(r"```[ \t]*(?:py|js|java|c\+\+|cpp|sql|bash|sh\b|c\n|r\n)[\s\S]*?(?:```|\Z)")
+_CODE: Final = re.compile(
+    r"```[ \t]*(?:py|js|java|c\+\+|cpp|sql|bash|sh\b|c\n|r\n)[\s\S]*?(?:```|\Z)"
+)
 _SPACES: Final = re.compile(r"([^\w\n]{0,6})(\d{1,3}(?: \d{3}){1,4})(?![\d.,/])")
 _BARE: Final = re.compile(
     r"[\W_]*(?:(?:x|about|approximately|USD|Rs)[\s.=]*)?[-+\u2212–$€£¥₹\s]*[\d.,/ ]*\d[%\W]*"
@@ -184,7 +186,9 @@ def _hashed(rest: str) -> Decimal | str | None:
         first = next(iter(_first_lines(below)), "")
         return _stated(first) if first else None
     follows = bool(re.search(r"\w", below))
-    headed = re.match(r"(?:step|part|case|phase|method|第)\s?\d|\(?\d{1,2}[.)]\s+[^\W\d]", bare, re.I)
+    headed = re.match(
+        r"(?:step|part|case|phase|method|第)\s?\d|\(?\d{1,2}[.)]\s+[^\W\d]", bare, re.I
+    )
     if follows and (headed or not numbers(bare)) and not _NOTHING.match(bare):
         return None
     found = _stated(END.split(bare)[0])

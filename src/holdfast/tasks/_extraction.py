@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from functools import lru_cache
 from typing import Literal, get_args
 
 from holdfast.tasks._answers import tolerant
@@ -47,6 +48,7 @@ def last_number(text: str) -> Decimal | None:
     return last_stated(tidy(text))
 
 
+@lru_cache(maxsize=64)
 def gold(answer: str, way: Way) -> Decimal | str | None:
     """What `read` must find to be right; `answer` is the worked one, with its ``#### N``."""
     return _harness(answer) if way.startswith("harness") else read(answer, way)

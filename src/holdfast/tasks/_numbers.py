@@ -52,7 +52,9 @@ _LINK: Final = re.compile(
     rf"%?\s?(?:\\?[-+*/×÷·xX\u2212–—~～^]|\*\*)\s?(?:[({{]|{_MONEY}\s?|[-+\u2212])?"
 )
 _MIXED: Final = re.compile(r"[ \u00a0-]")
-_POWER: Final = re.compile(r"(?:\s?[x×*·]\s?10\s?(?:\^|\*\*)\s?\{?|[eE])([-+\u2212]?\d{1,3})(?!\w)\}?")
+_POWER: Final = re.compile(
+    r"(?:\s?[x×*·]\s?10\s?(?:\^|\*\*)\s?\{?|[eE])([-+\u2212]?\d{1,3})(?!\w)\}?"
+)
 _SPACED: Final = re.compile(r"(?:\A|[=:：({\[#≈>|\x01])\s*\Z")
 """What a minus may stand apart from its number behind."""
 _TIMES: Final = re.compile(r"\d\s?[xX]\Z")

@@ -63,15 +63,21 @@ _TAIL: Final = re.compile(
     r"|if|when|after|before|compared|including|out of|leaving out)\b|，(?:因为|因為|其中|即)",
     re.IGNORECASE,
 )
-_CLAUSE: Final = re.compile(r"[,;，；]\s|\b(?:so|then|and|thus|therefore|hence|or)\b", re.IGNORECASE)
+_CLAUSE: Final = re.compile(
+    r"[,;，；]\s|\b(?:so|then|and|thus|therefore|hence|or)\b", re.IGNORECASE
+)
 _EITHER: Final = re.compile(
     r"%?(?:\s[a-z]{1,12})?[\x04$,]{0,2}\s?(?:\b(?:or|oder|ou|o|или)\b|或者?|または|또는)(?:\s(?:maybe"
     r"|perhaps|rather))?[\s\x03$€£]{0,3}-?",
     re.IGNORECASE,
 )
-_TO: Final = re.compile(r"%?(?:\s[a-z]{1,12})?\s?(?:\b(?:and|to)\b|至|到|和)\s?[$€£]?", re.IGNORECASE)
+_TO: Final = re.compile(
+    r"%?(?:\s[a-z]{1,12})?\s?(?:\b(?:and|to)\b|至|到|和)\s?[$€£]?", re.IGNORECASE
+)
 _CENTS: Final = re.compile(r"\s(?:US )?dollars?,? (?:and )?\Z", re.IGNORECASE)
-_NOT: Final = re.compile(r"\b(?:not|nicht|no|pas)\s(?:just |only )?[$€£]?\d[\d.,]{0,20}(?=\D)", re.IGNORECASE)
+_NOT: Final = re.compile(
+    r"\b(?:not|nicht|no|pas)\s(?:just |only )?[$€£]?\d[\d.,]{0,20}(?=\D)", re.IGNORECASE
+)
 _DIRECT: Final = re.compile(
     r"(?:\W|\b(?:the|a|an|about|around|approximately|approx|roughly|nearly|exactly|just|only|simply"
     r"|therefore|thus|then|equal|equals|to|is|are|number|value|total|sum|option|of|at|most|least|x|n"
