@@ -136,11 +136,14 @@ def test_only_what_misses_the_budget_is_swapped() -> None:
 def test_a_short_run_by_length_is_a_sample_of_all_lengths() -> None:
     rows = answers(1000, 100, 0.5, 5)
     budget = plain_budget(rows, steps=10, micro_batches=1, per_micro_batch=16)
-    slots = deal(rows, ["task"] * 1000, budget, 0, by_length=True)
+    mixed, slots = (
+        deal(rows, ["task"] * 1000, budget, 0, by_length) for by_length in (False, True)
+    )
     seen = [rows[index].supervised for slot in slots for index in slot]
     for some, every in zip(quantiles(seen), quantiles(own.supervised for own in rows), strict=True):
         assert some == pytest.approx(every, rel=0.15)
-    widths = [max(rows[i].tokens for i in slot) for slot in slots]
-    padding = sum(w * len(s) for w, s in zip(widths, slots, strict=True))
-    assert padding < 1.25 * sum(rows[i].tokens for slot in slots for i in slot)
-    assert widths[0] == max(widths), "what will not fit fails at once"
+    wide, narrow = (
+        [max(rows[i].tokens for i in slot) for slot in order] for order in (mixed, slots)
+    )
+    assert sum(narrow) < 0.75 * sum(wide), "little padding"
+    assert narrow[0] == max(narrow), "what will not fit fails at once"

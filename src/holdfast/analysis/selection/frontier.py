@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from holdfast.analysis.selection.area import (
     PARTS,
     REFERENCE,
-    Area,
     area_of,
     means_of,
     spread_of,
