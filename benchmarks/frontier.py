@@ -90,6 +90,7 @@ CASES = (
     Case("flat", 1, 300, steps=20), Case("saturating", 2, 300, 0.02, 0.02, steps=20),
     Case("saturating", 3, 100, 0.03, retained=3), Case("flat", 2, 300, 0.03, retained=3),
     Case("small gain", 1, 300, 0.03), Case("small gain", 3, 300, 0.03),
+    Case("saturating", 2, 300, 0.06),
 )  # fmt: skip
 
 

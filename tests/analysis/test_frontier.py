@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
+from benchmarks.frontier import Case, coverage, draw, estimated
 from holdfast.analysis.selection import (
     Candidate,
     fronts,
@@ -124,6 +127,52 @@ def test_many_equal_models_are_no_larger_front_than_one() -> None:
     assert np.mean(flattered) > 0.035
     assert abs(np.mean(off)) < 0.012
     assert np.mean(covered) > 0.93
+
+
+def test_intervals_cover_the_true_area() -> None:
+    """With seeds that differ by 3 points and without; `benchmarks/frontier.py` has more cases."""
+    cases = (
+        Case("saturating", 1, 300),
+        Case("trade-off", 1, 300, 0.03),
+        Case("flat", 2, 300, 0.03),
+        Case("close", 3, 100, 0.02, 0.02),
+    )
+    found = np.array([coverage(case, 60, seed=5, before=False) for case in cases])
+    assert (found[:, 0] > 0.88).all(), "within the error of 60 studies"
+    assert found[:, 0].mean() >= 0.94
+    assert (found[:, 1] < 0.25).all(), "and not by being useless"
+    assert (np.abs(found[:, 2]) < 0.03).all(), "nor flattered"
+
+
+def test_what_other_arms_show_of_seeds_widens_the_interval_of_one_seed() -> None:
+    one = [_model("one", 0.4, 0.9)]
+    wild = [_model("wild", math, 0.9, seed=s) for s, math in ((1, 0.2), (2, 0.4), (3, 0.6))]
+    (alone,), (beside, _) = fronts(one, BASE, "math"), fronts([*one, *wild], BASE, "math")
+    assert beside.volume.mean == alone.volume.mean
+    assert (beside.volume.high or 0) > 0.1 + 3 * ((alone.volume.high or 0) - 0.1)
+    asked = [Candidate(Point("asked", None, 0), one[0].readings)]
+    (sure,) = fronts(asked, BASE, "math")
+    assert (sure.volume.high or 0) < 0.12, "nothing was trained, so no seed could differ"
+
+
+def test_many_models_are_reported_in_seconds() -> None:
+    case = Case("saturating", 3, 300, retained=3, steps=170)
+    base, arm = draw(case, np.random.default_rng(0))
+    start = time.perf_counter()
+    low, high = estimated(base, arm)[1:]
+    assert time.perf_counter() - start < 20
+    assert low < case.truth < high
+
+
+def test_steps_that_a_seed_did_not_reach_and_items_without_a_score() -> None:
+    models = [_model("a", 0.5, 0.8, seed=s, step=20) for s in (1, 2)]
+    short = _model("a", 0.4, 0.9, seed=1, step=10)
+    holes = _half(0.8)
+    holes[::7] = np.nan
+    some = Candidate(Point("a", 3, 20), {"math": _half(0.5), "safe": holes})
+    (front,) = fronts([*models, short, some], BASE, "math")
+    assert front.volume.mean == pytest.approx(0.1 * 1.0 + 0.1 * 0.9, abs=0.005)
+    assert front.volume.low < front.volume.mean < front.volume.high
 
 
 def test_fronts_without_a_score_add_nothing() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
-from statistics import stdev
+from statistics import quantiles
 
 import pytest
 
@@ -115,11 +115,11 @@ def test_regroup_keeps_what_is_cut_right() -> None:
 def test_short_runs_spend_their_budget(case: Case) -> None:
     """One percent at most, where whole clusters of long answers had made it 15 and more."""
     for by_length in (False, True):
-        assert miss(case, by_length, range(3)) <= 0.01
+        assert miss(case, by_length, range(2)) <= 0.01
 
 
 def test_only_what_misses_the_budget_is_swapped() -> None:
-    """A few examples of the last round, each for one of its own kind; the rest of the order stays."""
+    """A few of the last round, each for one of its own kind; the rest of the order stays."""
     rows = answers(640, 100, 0.5, 4)
     kinds = ["task"] * 600 + ["replay"] * 40
     budget = plain_budget(rows, steps=50, micro_batches=1, per_micro_batch=16)
@@ -136,10 +136,14 @@ def test_only_what_misses_the_budget_is_swapped() -> None:
 def test_a_short_run_by_length_is_a_sample_of_all_lengths() -> None:
     rows = answers(1000, 100, 0.5, 5)
     budget = plain_budget(rows, steps=10, micro_batches=1, per_micro_batch=16)
-    slots = deal(rows, ["task"] * 1000, budget, 0, by_length=True)
+    mixed, slots = (
+        deal(rows, ["task"] * 1000, budget, 0, by_length) for by_length in (False, True)
+    )
     seen = [rows[index].supervised for slot in slots for index in slot]
-    assert 0.85 < stdev(seen) / stdev(one.supervised for one in rows) < 1.15
-    widths = [max(rows[i].tokens for i in slot) for slot in slots]
-    padding = sum(w * len(s) for w, s in zip(widths, slots, strict=True))
-    assert padding < 1.25 * sum(rows[i].tokens for slot in slots for i in slot)
-    assert widths[0] == max(widths), "what will not fit fails at once"
+    for some, every in zip(quantiles(seen), quantiles(own.supervised for own in rows), strict=True):
+        assert some == pytest.approx(every, rel=0.15)
+    wide, narrow = (
+        [max(rows[i].tokens for i in slot) for slot in order] for order in (mixed, slots)
+    )
+    assert sum(narrow) < 0.75 * sum(wide), "little padding"
+    assert narrow[0] == max(narrow), "what will not fit fails at once"

@@ -179,10 +179,12 @@ def test_figures_are_written_with_sensible_precision() -> None:
 
 def test_the_budget_is_said_in_a_sentence() -> None:
     results = only(build(), "base", "sft", "replay", "self", "prompt")
-    assert budget.sentence(results).startswith("Equal budget")
-    assert budget.sentence(results).endswith("In FLOPs the dearest arm is self, at 2.6 times sft.")
+    assert budget.sentence(results.arms, results.seeds).startswith("Equal budget")
+    assert budget.sentence(results.arms, results.seeds).endswith(
+        "In FLOPs the dearest arm is self, at 2.6 times sft."
+    )
     long = [replace(a, supervised_tokens=a.supervised_tokens * 2) for a in results.arms[2:]]
-    told = budget.sentence(replace(results, arms=(*results.arms[:2], *long)))
+    told = budget.sentence((*results.arms[:2], *long), results.seeds)
     assert told.startswith("The budgets differ") and "1.99 times" in told
 
 

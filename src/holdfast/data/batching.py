@@ -140,8 +140,8 @@ def _balanced(
     """The first so many of every kind, a few swapped for later ones until their tokens are right.
 
     A part of the examples, drawn at random, has more or fewer tokens than its share: 160 of 1,000
-    answers by 3 %. Each swap moves the sum by about one standard deviation of the answers at most, so
-    that many are a little longer rather than one very long.
+    answers by 3 %. A swap moves the sum by one standard deviation of the answers at most, so that
+    many are a little longer rather than one very long.
 
     Args:
         members: indices by kind, in random order.

@@ -34,7 +34,8 @@ def table(results: Results, width: int = 80) -> Group:
         f"{task.name}: {task.label}{'; lower is better' if task.inverted else ''}"
         for task in results.tasks
     ]
-    told = [text for text in (words.noise_line(results), budget.sentence(results)) if text]
+    cost = budget.sentence(results.arms, results.seeds)
+    told = [text for text in (words.noise_line(results), cost) if text]
     head = [
         f"{results.name}: {results.model}.",
         "Final checkpoints, in %, with 95 % intervals;",

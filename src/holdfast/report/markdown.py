@@ -334,8 +334,8 @@ def _dose(results: Results) -> list[str]:
 
 def _costs(results: Results) -> list[str]:
     """Budget and cost of every arm, with the multiples of the reference arm's."""
-    against, rows = budget.reference(results), []
-    if not budget.sentence(results):
+    against, rows = budget.reference(results.arms), []
+    if not budget.sentence(results.arms, results.seeds):
         return []
     for cost in tables.costs(results):
         texts = [
@@ -345,7 +345,7 @@ def _costs(results: Results) -> list[str]:
         rows.append([clean(cost.arm.name), *texts])
     times_of = f" (\u00d7 {clean(against.name)})" if against else ""
     head = [name + times_of * (number in (2, 7)) for number, name in enumerate(tables.COST_HEAD)]
-    parts = ["## Budget and cost\n", clean(budget.sentence(results)) + "\n"]
+    parts = ["## Budget and cost\n", clean(budget.sentence(results.arms, results.seeds)) + "\n"]
     return [*parts, table(["Arm", *head], rows), tables.COSTS_EXPLAINED + "\n"] if rows else parts
 
 

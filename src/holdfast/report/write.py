@@ -189,11 +189,11 @@ def _measured(results: Results) -> dict[str, object]:
 def _spent(results: Results) -> dict[str, object]:
     """Budget, cost and what was watched in training."""
     return {
-        "budget": budget.sentence(results),
+        "budget": budget.sentence(results.arms, results.seeds),
         "costs": tables.costs(results),
         "cost_head": tables.COST_HEAD,
         "cost_words": tables.COSTS_EXPLAINED,
-        "against": budget.reference(results),
+        "against": budget.reference(results.arms),
         "loss": pictures.loss(results),
         "meters": pictures.meters(results),
         "meter_rows": tables.meters(results),

@@ -86,7 +86,9 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
     leaks = LeakIndex(example for examples in measuring.asked.values() for example in examples)
     leaks.refuse(plain, f"{source}: tasks.{target}")
     with located(f"{source}: train"):
-        plain, held, said = validation.split(study, measuring.tasks[target], plain, leaks, source)
+        plain, held, said = validation.split(
+            study.train, target, study.tasks[target], measuring.tasks[target], plain, leaks, source
+        )
     arms = {name: _arm(variant, source) for name, variant in expand(study, source).items()}
     train = study.train
     steps = steps_of(len(plain), train.batch_size, train.num_train_epochs, train.max_steps)
@@ -102,7 +104,9 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
         found, measuring, plain, arms, leaks, pool, models.identity(model), tuple(gpus), held=held
     )
     for name, arm in arms.items():
-        combinations.check(arm, arms, study, f"{source}: arms.{arm.variant.family}")
+        combinations.check(
+            arm, arms, train.method, study.tasks, f"{source}: arms.{arm.variant.family}"
+        )
         if arm.trains:
             for method in arm.made:
                 with located(f"{source}: arms.{name}"):
@@ -117,7 +121,7 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
 
 def _unmetered(study: Study, plain: Sequence[Example]) -> list[str]:
     """What to say where the meters have nothing to read."""
-    if asked_by_meters(study, plain) == study.meters.probes:
+    if asked_by_meters(study.meters, plain) == study.meters.probes:
         return []
     return ["The training data is plain text without questions, so no drift meters are read."]
 

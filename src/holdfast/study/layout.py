@@ -61,7 +61,8 @@ SAID_ELSEWHERE = {  # no bearing on the weights, or part of the identity in its 
 def lay_out(session: Session) -> list[Stage]:
     """All stages, needs first; stages of one model lie together so that it is loaded once."""
     budget = Stage(BUDGET, _data_identity(session, "plain"), lambda f, p: _budget(session, f))
-    held = [stage_of(session, _data_identity(session, VALIDATION))] if session.held else []
+    apart = session.plan.model, session.study.train, session.held
+    held = [stage_of(*apart, _data_identity(session, VALIDATION))] if session.held else []
     base = [replies(session, Point(BASE), task) for task in session.measuring.tasks]
     repeated = [
         again(session, task, time)
@@ -106,7 +107,7 @@ def all_shared(session: Session) -> list[SharedWork]:
         for method in arm.made
         for one in methods.shared_of(method, setting)
     ]
-    if metered := asked_by_meters(session.study, session.plain):
+    if metered := asked_by_meters(session.study.meters, session.plain):
         found.append(probes(setting, metered))
     return list({one.name: one for one in found}.values())
 
@@ -208,7 +209,7 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
         "loss": losses,
         "stop": session.study.meters.stop,
     }
-    metered = asked_by_meters(session.study, session.plain)
+    metered = asked_by_meters(session.study.meters, session.plain)
     read = probes(session.setting(), metered).name if metered else None
 
     def make(folder: Path, progress: Progress) -> Mapping[str, object]:
