@@ -46,6 +46,10 @@ RELATIVE = (
 """Ends the remedy for a file that is not there."""
 
 
+LONGEST = 6000
+"""Characters of each part of a message: names and values of a stranger may have megabytes."""
+
+
 class HoldfastError(Exception):
     """The root: something failed while running."""
 
@@ -58,8 +62,15 @@ class HoldfastError(Exception):
 
     def __str__(self) -> str:
         """One line each for place and problem, and for the remedy."""
-        head = f"{self.where}: {self.message}" if self.where else self.message
-        return printable(f"{head}\n  → {self.remedy}" if self.remedy else head, keep="\n")
+        message = _cut(self.message)
+        head = f"{_cut(self.where)}: {message}" if self.where else message
+        return printable(f"{head}\n  → {_cut(self.remedy)}" if self.remedy else head, keep="\n")
+
+
+def _cut(text: str) -> str:
+    """A text that a screen holds: of what is longer its beginning and its end."""
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} [...] {text[-half:]}"
 
 
 def printable(text: str, keep: str = "") -> str:
