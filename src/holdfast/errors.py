@@ -35,8 +35,6 @@ SPACES = frozenset(
     "\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 )
 """Spaces of text in many languages; they are seen as spaces and do nothing."""
-LONGEST_LINE = 2_000
-"""Letters of a line of a message that are shown."""
 
 Phase = Literal["load", "forward", "backward", "step", "save", "answer"]
 """What a run does when its memory runs out."""
@@ -55,6 +53,10 @@ RELATIVE = (
 """Ends the remedy for a file that is not there."""
 
 
+LONGEST = 6000
+"""Characters of each part of a message: names and values of a stranger may have megabytes."""
+
+
 class HoldfastError(Exception):
     """The root: something failed while running.
 
@@ -71,9 +73,15 @@ class HoldfastError(Exception):
 
     def __str__(self) -> str:
         """One line each for place and problem, and for the remedy."""
-        head = f"{self.where}: {self.message}" if self.where else self.message
-        text = printable(f"{head}\n  → {self.remedy}" if self.remedy else head, keep="\n")
-        return "\n".join(map(_clipped, text.split("\n")))
+        message = _cut(self.message)
+        head = f"{_cut(self.where)}: {message}" if self.where else message
+        return printable(f"{head}\n  → {_cut(self.remedy)}" if self.remedy else head, keep="\n")
+
+
+def _cut(text: str) -> str:
+    """A text that a screen holds: of what is longer its beginning and its end."""
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} [...] {text[-half:]}"
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -100,12 +108,6 @@ def printable_json(value: object) -> str:
     return "".join(
         one if one.isprintable() or one in SPACES else json.dumps(one)[1:-1] for one in text
     )
-
-
-def _clipped(line: str) -> str:
-    if len(line) <= LONGEST_LINE:
-        return line
-    return f"{line[:LONGEST_LINE]}… ({len(line):,} letters)"
 
 
 @contextmanager

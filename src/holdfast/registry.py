@@ -13,8 +13,10 @@ import hashlib
 import importlib.util
 import inspect
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 PAGE = "docs/plugins.md has a whole example"
 OWN = "; your own: path/to/file.py:Class"
 Kind = TypeVar("Kind")
+REMEMBERED_S = 5.0
+"""So long the entry points of other packages are not looked for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,8 @@ class Registry(Generic[Kind]):
     def _points(self) -> EntryPoints:
         from importlib.metadata import entry_points  # takes longer than all else of this module
 
-        return entry_points(group=f"holdfast.{self.kind}")
+        window = int(time.monotonic() / REMEMBERED_S)
+        return _points_of(f"holdfast.{self.kind}", entry_points, tuple(sys.path), window)
 
     def _in_file(self, name: str, where: str, folder: Path | None) -> PlugIn[Kind]:
         path, _, attribute = name.rpartition(":")
@@ -183,6 +188,21 @@ class Registry(Generic[Kind]):
                 remedy=f"write `class Options(Section):` (holdfast.config.Section); {PAGE}",
             )
         return PlugIn(found, name, code, where)
+
+
+@lru_cache(maxsize=32)
+def _points_of(
+    group: str, read: Callable[..., EntryPoints], path: tuple[str, ...], window: int
+) -> EntryPoints:
+    """The entry points of a group; a study of a thousand arms asks for them ten thousand times.
+
+    Args:
+        group: of entry points.
+        read: `importlib.metadata.entry_points`.
+        path: where packages are looked for.
+        window: changes when what was found is to be forgotten: notebooks live long.
+    """
+    return read(group=group)
 
 
 def names_file(name: str) -> bool:
@@ -257,7 +277,7 @@ def _run(path: str, where: str, folder: Path | None) -> tuple[ModuleType, str]:
     sys.modules[name] = module  # pydantic looks a class's annotations up here
     try:
         exec(compile(source, str(file), "exec"), module.__dict__)  # the very text that was hashed
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise StudyError(
             f"{path} cannot be run: {type(error).__name__}: {error}",

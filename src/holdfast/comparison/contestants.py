@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from holdfast.comparison.request import SOURCE, Request
 from holdfast.config import Study
+from holdfast.config.section import LONGEST_NAME, made_usable
 from holdfast.errors import UsageError
 from holdfast.models import chat_settings_of, external
 from holdfast.models.external import ExternalModel
@@ -30,11 +31,13 @@ def models(request: Request) -> tuple[ExternalModel, dict[str, ExternalModel]]:
     base = _found(request, first, None)
     every = [_found(request, one, base) for one in others]
     tuned: dict[str, ExternalModel] = {}
+    taken = {BASE}  # case does not count, as in some file systems
     for one in every:
         name, number = one.name, 2
-        while name in tuned or name == BASE:
-            name, number = f"{one.name}-{number}", number + 1
+        while name.casefold() in taken:
+            name, number = made_usable(f"{one.name[: LONGEST_NAME - 9]}-{number}"), number + 1
         tuned[name] = replace(one, name=name)
+        taken.add(name.casefold())
     return base, tuned
 
 
@@ -59,7 +62,7 @@ def _told(model: ExternalModel, chat: ChatSettings) -> ExternalModel:
 def run_name(base: ExternalModel, tuned: Sequence[str]) -> str:
     """What the run folder is called where nobody says it."""
     more = f"-and-{len(tuned) - 1}-more" if len(tuned) > 1 else ""
-    return f"{base.name}-vs-{tuned[0]}{more}"
+    return made_usable(f"{base.name}-vs-{tuned[0]}{more}")
 
 
 def check_engines(kinds: Mapping[str, str], allowed: bool) -> None:

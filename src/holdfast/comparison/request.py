@@ -6,7 +6,6 @@ a comparison means what the figure of a study means.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from holdfast import tasks
 from holdfast.config import ShipSpec, Study, TaskSpec, load
 from holdfast.config.mistakes import known_keys
+from holdfast.config.section import made_usable
 from holdfast.errors import StudyError, UsageError
 from holdfast.registry import names_file, nearest
 
@@ -167,7 +167,7 @@ def _asked(said: str) -> tuple[str, dict[str, Any]]:
     kind, colon, name = said.partition(":")
     if not colon or kind != "harness":
         return said, {}
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._"), {"kind": kind, "task": name}
+    return made_usable(name), {"kind": kind, "task": name}
 
 
 def _known(name: str, tasks: Mapping[str, Any], where: str) -> str:

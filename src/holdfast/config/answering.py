@@ -111,7 +111,7 @@ class ShotsSpec(Section):
     """Seed of the drawing."""
 
 
-class TaskSpec(BaseModel):
+class TaskSpec(Section):
     """One ability. Keys beyond these belong to the task itself (see `holdfast tasks`)."""
 
     model_config = {**STRICT, "extra": "allow"}

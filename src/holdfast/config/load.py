@@ -21,11 +21,11 @@ from holdfast.config.mistakes import explained, line_of, place_of
 from holdfast.config.places import FREE, anchored
 from holdfast.config.study import Study
 from holdfast.config.training import own_name
-from holdfast.config.yaml_text import KeyPath, Lines, read_yaml
+from holdfast.config.yaml_text import DEEPEST, KeyPath, Lines, read_yaml
 from holdfast.errors import StudyError, located
 
 Model = TypeVar("Model", bound=BaseModel)
-MOST_BYTES = 4_000_000
+MOST_BYTES = 500_000
 """Of a study file; the longest of ours has 4,000."""
 FIRST = "check the indentation and the colons around this line"
 
@@ -110,7 +110,32 @@ def build(
     assert isinstance(changed, dict)
     for override in overrides:
         _override(changed, override)
+    _check_keys(changed, source, lines or {})
     return parse(Study, changed, source, lines)
+
+
+def _check_keys(data: object, source: str, lines: Lines) -> None:
+    """Refuse keys that are no text: YAML reads `1:`, `on:` and `2024-01-01:` as something else.
+
+    Raises:
+        StudyError: naming the first.
+    """
+    todo: list[tuple[KeyPath, object]] = [((), data)]
+    while todo:
+        path, one = todo.pop()
+        if isinstance(one, Mapping):
+            for key, inner in one.items():
+                if not isinstance(key, str):
+                    number = line_of(lines, (*path, str(key)))
+                    place = ".".join(_shown(part) for part in (*path, str(key)))
+                    raise StudyError(
+                        f"{place}: keys are text, and {_shown(str(key))} is none to YAML",
+                        where=f"{source}:{number}" if number else source,
+                        remedy="put quotes around it",
+                    )
+                todo.append(((*path, key), inner))
+        elif isinstance(one, list | tuple):
+            todo += [((*path, index), inner) for index, inner in enumerate(one)]
 
 
 def parse(
@@ -159,9 +184,9 @@ def _shown(part: str | int) -> str:
 def _override(data: dict[str, object], override: str) -> None:
     key, equals, text = override.partition("=")
     *parents, last = (part.strip() for part in key.split("."))
-    if not equals or not all((*parents, last)):
+    if not equals or not all((*parents, last)) or len(parents) > DEEPEST:
         raise StudyError(
-            "is not an override", where=_shown(override),
+            "is not an override", where=_shown(override) or "an empty setting",
             remedy="write key=value, e.g. train.epochs=1",
         )  # fmt: skip
     value, _ = read_yaml(text, _shown(override), "quote it: the value is read as YAML")

@@ -6,6 +6,8 @@ since the options of a plug-in are read later by the plug-in itself.
 
 from __future__ import annotations
 
+import errno
+import stat
 from pathlib import Path
 
 from holdfast.config.model import LAB
@@ -20,6 +22,8 @@ there is a folder of that name."""
 FREE = ("columns", "extra", "overrides", "sampling", "template_kwargs")
 """Mappings whose keys are somebody else's."""
 LONGEST_PATH, LONGEST_PART = 4096, 255
+MOST_BYTES = 4_000_000
+"""Of a text that a study names: a template, a prompt."""
 
 
 def anchored(value: object, folder: Path, key: str = "") -> object:
@@ -43,6 +47,26 @@ def anchored(value: object, folder: Path, key: str = "") -> object:
     if isinstance(value, str | Path) and str(value):
         return _anchored(str(value), folder, key)
     return value
+
+
+def text_of(file: Path, most: int = MOST_BYTES) -> str:
+    """The UTF-8 text of a file; nothing is waited for, and nothing endless is read.
+
+    Args:
+        file: whose text is wanted.
+        most: bytes that it may have.
+
+    Raises:
+        OSError: it is not there, is no regular file (a pipe, a device), or is too large.
+        UnicodeDecodeError: it is no UTF-8.
+    """
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise OSError(errno.EINVAL, "no regular file (a folder, a pipe or a device)")
+    with file.open("rb") as stream:
+        raw = stream.read(most + 1)
+    if len(raw) > most:
+        raise OSError(errno.EFBIG, f"has more than {most:,} bytes")
+    return raw.decode("utf-8")
 
 
 def _anchored(text: str, folder: Path, key: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -12,7 +11,7 @@ from holdfast.config.answering import AnswerSpec, TaskSpec
 from holdfast.config.arms import ArmSpec, MeterSpec
 from holdfast.config.hardware import HardwareSpec
 from holdfast.config.model import ModelSpec
-from holdfast.config.section import LONGEST_NAME, NAME, Section
+from holdfast.config.section import LONGEST_NAME, NAME, Section, twins, unusable
 from holdfast.config.shipping import ShipSpec
 from holdfast.config.training import TrainSpec
 
@@ -43,6 +42,13 @@ class Study(Section):
     hardware: HardwareSpec = HardwareSpec()
     """Where it runs."""
 
+    @field_validator("name")
+    @classmethod
+    def _usable(cls, value: str) -> str:
+        if why := unusable(value):
+            raise ValueError(why)
+        return value
+
     @field_validator("model", mode="before")
     @classmethod
     def _bare_model(cls, value: object) -> object:
@@ -62,13 +68,12 @@ class Study(Section):
     def _names(self) -> Self:
         for kind, names in (("arm", self.arms), ("task", self.tasks)):
             for name in names:
-                _check_name(kind, name)
-            twins = [
-                name for name in names if sum(name.casefold() == n.casefold() for n in names) > 1
-            ]
-            if twins:
+                if why := unusable(name):
+                    shown = repr(name) if len(name) <= 60 else f"{name[:40]!r}..."
+                    raise ValueError(f"{kind} name {shown}: {why}")
+            if same := twins(names):
                 raise ValueError(
-                    f"{kind} names {' and '.join(map(repr, twins))} differ in case only, which is "
+                    f"{kind} names {' and '.join(map(repr, same))} differ in case only, which is "
                     "one folder on some file systems: rename one"
                 )
         if "base" in self.arms:
@@ -84,18 +89,3 @@ class Study(Section):
     def target(self) -> str:
         """The name of the task that training is for."""
         return next(name for name, task in self.tasks.items() if task.role == "target")
-
-
-def _check_name(kind: str, name: str) -> None:
-    """Refuse a name that cannot be a folder, or would be one of Holdfast's own.
-
-    Raises:
-        ValueError: saying why.
-    """
-    shown = repr(name) if len(name) <= 60 else f"{name[:40]!r}..."
-    if len(name) > LONGEST_NAME:
-        raise ValueError(f"{kind} name {shown}: {LONGEST_NAME} letters at most, not {len(name)}")
-    if not re.fullmatch(NAME.removesuffix("$"), name):
-        raise ValueError(f"{kind} name {shown}: letters, digits, dot, dash only")
-    if name.casefold().endswith((".tmp", ".")):
-        raise ValueError(f"{kind} name {shown}: ends like a folder that is being worked in")

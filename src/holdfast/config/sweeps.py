@@ -16,7 +16,7 @@ from holdfast.config import ArmSpec, Study, TrainSpec
 from holdfast.config.load import parse
 from holdfast.config.mistakes import known_keys, unknown
 from holdfast.config.names import spelled_out
-from holdfast.config.section import LONGEST_NAME
+from holdfast.config.section import LONGEST_MADE, unusable
 from holdfast.config.training import own_name
 from holdfast.errors import StudyError
 from holdfast.memory.model.targets import ALL_LINEAR, PRESETS
@@ -41,6 +41,8 @@ WHOLE = {"lr_scheduler_kwargs", "optim_args"}
 """Settings that are mappings themselves."""
 MOST = 1000
 """Variants of one arm; each is a training of its own."""
+MOST_TRAININGS = 2000
+"""Of a study; planning so many takes some seconds."""
 KINDS = (ALL_LINEAR, *PRESETS)
 """Names of many matrices at once; a list of them is a sweep all the same."""
 SHORT = {"learning_rate": "lr", "lora.r": "r", "lora.alpha": "alpha", "weight_decay": "wd"}
@@ -82,6 +84,7 @@ def expand(study: Study, source: str = "study") -> dict[str, Variant]:
             variants of one name.
     """
     found: dict[str, Variant] = {}
+    taken = {BASE}
     for family, spec in study.arms.items():
         where = f"{source}: arms.{family}"
         made = (
@@ -92,15 +95,44 @@ def expand(study: Study, source: str = "study") -> dict[str, Variant]:
                 for name, changes in _sweep(family, spec.train, where)
             ]
         )
+        if not spec.source:
+            _refuse_equal(made, where)
         for variant in made:
-            if variant.name.casefold() in (BASE, *(name.casefold() for name in found)):
+            if why := unusable(variant.name, LONGEST_MADE):
+                shown = variant.name if len(variant.name) <= 60 else f"{variant.name[:60]}..."
+                raise StudyError(
+                    f"the sweep makes an arm called {shown!r}: {why}",
+                    where=where,
+                    remedy="sweep over other or shorter values, or write an arm for each",
+                )
+            if variant.name.casefold() in taken:
                 raise StudyError(
                     f"two arms are called {variant.name!r}",
                     where=where,
                     remedy="rename one of them; case does not count, as in some file systems",
                 )
             found[variant.name] = variant
+            taken.add(variant.name.casefold())
+            if len(found) * len(study.seeds) > MOST_TRAININGS:
+                raise StudyError(
+                    f"arms, sweeps and seeds come to more than {MOST_TRAININGS:,} models",
+                    where=where,
+                    remedy="make several studies of it",
+                )
     return found
+
+
+def _refuse_equal(made: Sequence[Variant], where: str) -> None:
+    """Refuse a sweep that trains the same thing twice, such as one over `[1e-3, 0.001]`."""
+    seen: dict[str, str] = {}
+    for variant in made if len(made) > 1 else ():
+        first = seen.setdefault(variant.train.model_dump_json(), variant.name)
+        if first != variant.name or sum(one.name == first for one in made) > 1:
+            raise StudyError(
+                f"the sweep tries one setting twice: {first} and {variant.name} are trained alike",
+                where=where,
+                remedy="leave one of them out",
+            )
 
 
 def _shared(study: Study, family: str, spec: ArmSpec, where: str) -> list[Variant]:
@@ -164,11 +196,6 @@ def _sweep(
     for combination in itertools.product(*axes.values()):
         chosen = dict(zip(axes, combination, strict=True))
         name = "-".join([family, *(f"{_word(key)}{_value(v)}" for key, v in chosen.items())])
-        if len(name) > 2 * LONGEST_NAME:
-            raise StudyError(
-                f"{name[:60]}... has {len(name)} letters, too many for a folder",
-                where=where, remedy="sweep over shorter values, or write an arm for each",
-            )  # fmt: skip
         found.append((name, flat | chosen))
     return found
 
@@ -176,11 +203,11 @@ def _sweep(
 def _flat(train: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     flat: dict[str, object] = {}
     for key, value in train.items():
-        pattern = key.endswith("_pattern")
+        pattern = str(key).endswith("_pattern")
         if isinstance(value, Mapping) and not pattern and prefix + str(key) not in WHOLE:
             flat |= _flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
+            flat[f"{prefix}{key}"] = value
     return flat
 
 

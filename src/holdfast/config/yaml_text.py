@@ -20,8 +20,12 @@ KeyPath = tuple[str | int, ...]
 Lines = Mapping[KeyPath, int]
 """Line numbers by key path."""
 
-DEEPEST, MOST = 40, 100_000
+DEEPEST, MOST = 40, 25_000
 """Levels of nesting, and values once all aliases are written out."""
+LONGEST = 1_000_000
+"""Characters of a text; reading them takes seconds."""
+KINDS = {"seq": yaml.SequenceNode, "map": yaml.MappingNode}
+"""By tag: what may bear it; every other tag is a scalar's."""
 DIGITS = 18
 PLAIN = {
     f"tag:yaml.org,2002:{name}"
@@ -39,12 +43,14 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         if node.tag not in PLAIN:
             raise _fault(node, f"the tag {node.tag} is not read; only plain values are")
+        kind = node.tag.rpartition(":")[2]
+        if not isinstance(node, KINDS.get(kind, yaml.ScalarNode)):
+            raise _fault(node, f"the tag {node.tag} stands before something else")
         try:
             return super().construct_object(node, deep)
         except yaml.YAMLError:
             raise
         except Exception as error:
-            kind = node.tag.rpartition(":")[2]
             what = "date" if kind == "timestamp" else kind
             raise _fault(node, f"{_short(node.value)} is no {what}; {QUOTE}") from error
 
@@ -101,6 +107,8 @@ def read_yaml(text: str, source: str, remedy: str) -> tuple[object, Lines]:
         StudyError: no YAML; a key given twice; tags, numbers or dates that are none; text with
             characters that no file name or terminal takes; aliases or nesting without end.
     """
+    if len(text) > LONGEST:
+        raise StudyError(f"has more than {LONGEST:,} characters", where=source, remedy=remedy)
     try:
         _measure(text)
         loader = _Loader(text)

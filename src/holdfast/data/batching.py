@@ -17,6 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import pstdev
 
+from holdfast.errors import StudyError
+
+MOST_CHECKPOINTS = 10_000
 TOLERANCE = 0.005
 """A run's supervised tokens may miss the budget by this share before examples are swapped."""
 GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, spread swaps over the whole run
@@ -61,10 +64,19 @@ def checkpoint_steps(steps: int, checkpoints: int | None, save_steps: float) -> 
         checkpoints: this many, evenly spaced; None: by `save_steps`.
         save_steps: every so many steps, or a share of the run when below 1 (rounded up, as
             transformers does).
+
+    Raises:
+        StudyError: more than anybody could measure.
     """
+    every = math.ceil(steps * save_steps) if save_steps < 1 else int(save_steps)
+    if min(checkpoints or steps // every, steps) > MOST_CHECKPOINTS:
+        raise StudyError(
+            f"{checkpoints or steps // every:,} checkpoints; {MOST_CHECKPOINTS:,} is the most",
+            where="train.checkpoints" if checkpoints else "train.save_steps",
+            remedy="set train.checkpoints: 10; each of them is measured on every task",
+        )
     if checkpoints is not None:
         return tuple(sorted({math.ceil(steps * (i + 1) / checkpoints) for i in range(checkpoints)}))
-    every = math.ceil(steps * save_steps) if save_steps < 1 else int(save_steps)
     return tuple(sorted({*range(every, steps + 1, every), steps}))
 
 

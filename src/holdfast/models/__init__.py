@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.config import LAB, LAB_FOLDER, ModelSpec
+from holdfast.config.places import text_of
 from holdfast.data import chat_settings
 from holdfast.environment import install_command
 from holdfast.errors import RELATIVE, MissingDependency, ModelError
@@ -84,10 +85,11 @@ def chat_settings_of(spec: ModelSpec) -> ChatSettings:
     if text is not None and "{" not in text:  # no template is without; so it names a file
         file = Path(text).expanduser()
         try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = text_of(file)
+        except (OSError, ValueError) as error:
+            said = f": {error.strerror}" if isinstance(error, OSError) else ""
             raise ModelError(
-                "the chat template cannot be read",
+                f"the chat template cannot be read{said}",
                 where=str(file),
                 remedy=f"model.chat_template is a file of UTF-8 text, or the template itself; "
                 f"{RELATIVE}",

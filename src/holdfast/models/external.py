@@ -15,13 +15,14 @@ from typing import Literal
 
 from holdfast import models
 from holdfast.config import NAME, ModelSpec
+from holdfast.config.section import made_usable, unusable
 from holdfast.endpoint import is_endpoint, parse_url
 from holdfast.environment import install_command
 from holdfast.errors import MissingDependency, ModelError
 from holdfast.models import ModelRef, peft_adapter
 from holdfast.models.files import checkpoint_in, sampled_hash
 from holdfast.models.json_files import read_object
-from holdfast.types import ChatSettings
+from holdfast.types import BASE, ChatSettings
 
 Form = Literal["model", "adapter", "gguf", "endpoint", "answers"]
 ELSEWHERE = ("endpoint", "answers")
@@ -156,9 +157,13 @@ def _named(source: str) -> tuple[str, str]:
     name, equals, text = source.partition("=")
     if not equals or not re.match(NAME, name):
         return "", source
-    if name == "base":
+    if name.casefold() == BASE:
         raise ModelError(
             "'base' is what the first model is called", where=source, remedy="use another name"
+        )
+    if why := unusable(name):
+        raise ModelError(
+            f"the name {name[:60]!r}: {why}", where=text[:200], remedy="give it another: NAME=MODEL"
         )
     return name, text
 
@@ -180,8 +185,7 @@ def _short(text: str) -> str:
     first = len(parts) - 1
     while first > 0 and NUMBERED.fullmatch(parts[first]):
         first -= 1
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts[max(first, 0) :])).strip("-._")
-    return name or "model"
+    return made_usable("-".join(parts[max(first, 0) :]))
 
 
 def _no_other(folder: Path, text: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from holdfast.config.places import text_of
 from holdfast.errors import RELATIVE, ModelError
 from holdfast.memory.model.hub import near_folder
 from holdfast.models import safetensors_files
@@ -193,7 +194,7 @@ def _check_tokenizer(folder: Path) -> None:
     template = folder / "chat_template.jinja"
     if template.is_file():
         try:
-            template.read_text(encoding="utf-8")
+            text_of(template)
         except UnicodeDecodeError as error:
             raise ModelError("is not UTF-8 text", where=str(template), remedy=AGAIN) from error
 

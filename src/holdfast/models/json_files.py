@@ -12,6 +12,9 @@ LFS = b"version https://git-lfs"
 AGAIN = "the file is damaged or was not downloaded whole: fetch it again"
 PULL = "it is only a pointer: run `git lfs pull` in the folder, or fetch it with `hf download`"
 
+MOST_BYTES, MOST_OBJECTS = 100_000_000, 3_000_000
+"""The largest vocabularies and indexes have a third of it."""
+
 
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object that a file of a model holds.
@@ -23,6 +26,13 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():
             raise ModelError("is no regular file", where=where, remedy="put the file itself there")
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise ModelError(
+                f"has {size:,} bytes, and no such file has more than {MOST_BYTES:,}",
+                where=where,
+                remedy=AGAIN,
+            )
         raw = path.read_bytes()
     except OSError as error:
         raise ModelError(
@@ -30,6 +40,8 @@ def read_object(path: Path) -> dict[str, Any]:
         ) from error
     if raw.startswith(LFS):
         raise ModelError("is a git-lfs pointer", where=where, remedy=PULL)
+    if raw.count(b"{") + raw.count(b"[") > MOST_OBJECTS:
+        raise ModelError(f"holds more than {MOST_OBJECTS:,} objects", where=where, remedy=AGAIN)
     try:
         found = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:

@@ -37,6 +37,8 @@ from holdfast.train import stage
 from holdfast.train.checkpoints import step_of
 from holdfast.types import Example
 
+MOST_MEASURED = 30_000
+"""Models times tasks of a study; planning so many takes some seconds."""
 RUNS = Path("runs")
 """Where run folders are made unless somebody says otherwise."""
 
@@ -114,6 +116,15 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
     check_rule(study.ship, study.tasks, source)
     setting = session.setting()
     planned = {name: arm.planned(study, save_at, setting) for name, arm in arms.items()}
+    measured = len(study.tasks) * (
+        1 + sum(len(arm.seeds) * len(arm.places) for arm in planned.values())
+    )
+    if measured > MOST_MEASURED:
+        raise StudyError(
+            f"{measured:,} measurements (models times tasks); {MOST_MEASURED:,} is the most",
+            where=source,
+            remedy="set train.checkpoints lower, or leave out arms, seeds, scales or tasks",
+        )
     found = replace(found, arms=planned)
     notices = (*found.notices, *_unmetered(study, plain), *check_power(from_run.power(found)))
     return laid_out(replace(session, plan=replace(found, notices=notices)), lay_out)

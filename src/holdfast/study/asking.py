@@ -133,5 +133,5 @@ def _template_text(ref: ModelRef) -> str:
             return file.read_text(encoding="utf-8")
         found = json.loads(config.read_text(encoding="utf-8")).get("chat_template")
         return json.dumps(found, ensure_ascii=False)
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return ""

@@ -11,8 +11,8 @@ from holdfast.data.reading.files import READ, Row, Shape
 from holdfast.data.reading.texts import UNDECODED, lines
 from holdfast.errors import DataError, printable
 
-LONGEST = 1 << 28
-"""Characters of a cell; the library's own limit is too small for a document."""
+LONGEST, MOST_COLUMNS = 16_000_000, 10_000
+"""Characters of a cell, and cells of a row; the library's own limit is too small for a document."""
 OTHERS = {";": "';'", "\t": '"\\t"', "|": "'|'"}
 """What separates cells instead of a comma, as a study spells it."""
 
@@ -59,6 +59,10 @@ def rows(path: Path, shape: Shape) -> Iterator[Row]:
 
 def _header(cells: Sequence[str], mark: str, where: str) -> list[str]:
     """The names of the columns; one without a name is called as pandas calls it."""
+    if len(cells) > MOST_COLUMNS:
+        raise DataError(
+            f"has {len(cells):,} columns", where=where, remedy=f"check what separates cells; {READ}"
+        )
     if any("\0" in cell for cell in cells):
         raise DataError("holds NUL bytes", where=where, remedy=f"convert it to text; {READ}")
     if len(cells) == 1:

@@ -21,7 +21,8 @@ from holdfast.errors import DataError, printable
 DEEPEST = 100
 """Lists and objects within each other; what is deeper is no row of ours."""
 BLANKS = re.compile(r"[ \t\r\n]*")
-KEY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:')
+WORD = re.compile(r'"((?:[^"\\]|\\.)*)(?:"(\s*:)?|\\?\Z)', re.DOTALL)
+"""A text in quotes, and whether a colon makes it a key; one that is not closed goes to the end."""
 TURNS = ("messages", "conversations", "conversation", "prompt", "completion", "history", "tools")
 """Keys of a single row whose value may be a list of objects."""
 A_LINE = "every line of a jsonl file is one JSON object"
@@ -298,5 +299,5 @@ def _path(value: object, meant: Callable[[str], bool]) -> str | None:
 def _column(line: str) -> str:
     """The key whose value holds the first byte of a line that is no text."""
     bad = UNDECODED.search(line)
-    keys = KEY.findall(line, 0, bad.start()) if bad else []
-    return printable(keys[-1]) if keys else ""
+    words = WORD.findall(line, 0, bad.start()) if bad else []
+    return next((printable(word) for word, colon in reversed(words) if colon), "")

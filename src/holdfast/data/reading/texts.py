@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from holdfast.data.reading.files import READ, pyarrow
 from holdfast.errors import DataError, printable
@@ -44,6 +44,10 @@ CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 """Bytes that no text has, escape sequences apart."""
 SAMPLE = 4096
 """Bytes by which a file is recognised."""
+MOST_LINE, MOST_BLANK = 16_000_000, 1_000_000
+"""Characters of a line, and empty lines in a row: millions of tokens, which no row has."""
+MOST_TIMES, LEAST_UNPACKED = 200, 1 << 26
+"""A packed file may unpack to so many times its size, and to so many bytes in any case."""
 UNDECODED = re.compile("[\udc80-\udcff]")
 """What `surrogateescape` makes of a byte that is no text."""
 
@@ -86,10 +90,53 @@ def lines(
             remedy=f"convert it: iconv -f UTF-16 -t UTF-8 FILE > NEW; {READ}",
         )
     try:
-        with _faults(path), _text(_unpacked(path, packed), encoding, newline) as text:
-            yield from text
+        with _faults(path), _text(_opened(path, packed), encoding, newline) as text:
+            yield from _bounded(path, text)
     except UnicodeDecodeError as error:
         raise _undecodable(path, packed, encoding, newline, column) from error
+
+
+def _bounded(path: Path, text: io.TextIOWrapper) -> Iterator[str]:
+    """The lines, none without end, nor empty ones without end."""
+    blank = 0
+    for number, line in enumerate(iter(lambda: text.readline(MOST_LINE + 1), ""), start=1):
+        blank = blank + 1 if line.isspace() else 0
+        if len(line) > MOST_LINE or blank > MOST_BLANK:
+            what = "nothing but blank lines" if blank > MOST_BLANK else "a line without end"
+            raise DataError(
+                f"holds {what} (more than {MOST_BLANK if blank > MOST_BLANK else MOST_LINE:,}"
+                f"{'' if blank > MOST_BLANK else ' characters'})",
+                where=f"{path}:{number}",
+                remedy=f"write one row a line, and cut rows that no model could learn; {READ}",
+            )
+        yield line
+
+
+class _Counted(io.RawIOBase):
+    """An unpacked stream that stops where no data unpacks to so much."""
+
+    def __init__(self, stream: IO[bytes], path: Path) -> None:
+        self._stream, self._path = stream, path
+        self._left = max(LEAST_UNPACKED, MOST_TIMES * path.stat().st_size)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: Any) -> int:
+        part = self._stream.read(len(into))
+        self._left -= len(part)
+        if self._left < 0:
+            raise DataError(
+                f"unpacks to more than {MOST_TIMES} times its size: nothing but repetition",
+                where=str(self._path),
+                remedy="unpack it and look; if it is what you mean, give the unpacked file",
+            )
+        into[: len(part)] = part
+        return len(part)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 def _undecodable(
@@ -104,9 +151,9 @@ def _undecodable(
     where, what = str(path), f"is not {encoding.removesuffix('-sig').upper()} text"
     if not encoding.startswith("utf-8"):
         return DataError(what, where=where, remedy=remedy)
-    stream = _unpacked(path, packed)
+    stream = _opened(path, packed)
     with _faults(path), _text(stream, encoding, newline, "surrogateescape") as text:
-        for number, line in enumerate(text, start=1):
+        for number, line in enumerate(_bounded(path, text), start=1):
             if bad := UNDECODED.search(line):
                 found = column(line) if column else ""
                 where = f"{path}:{number}" + (f": {found}" if found else "")
@@ -156,3 +203,8 @@ def _unpacked(path: Path, packed: str | None) -> IO[bytes]:
             arrow = pyarrow(path)
             return cast(IO[bytes], arrow.CompressedInputStream(str(path), "zstd"))
     return path.open("rb")
+
+
+def _opened(path: Path, packed: str | None) -> IO[bytes]:
+    stream = _unpacked(path, packed)
+    return stream if packed is None else cast(IO[bytes], io.BufferedReader(_Counted(stream, path)))

@@ -147,7 +147,7 @@ def parse(text: str) -> tuple[GPU, ...]:
         count, what = (counted[1], counted[2]) if counted else ("1", item)
         what = what.strip()
         if not what:
-            raise _wrong(text, f"{item.strip()!r} names no GPU")
+            raise _wrong(text, f"{item.strip()[:60]!r} names no GPU")
         if not count.isdigit() or int(count) < 1:
             raise _wrong(text, f"{count} GPUs cannot be used")
         if len(found) + int(count) > MOST_GPUS:
@@ -169,7 +169,7 @@ def joined(gpus: Iterable[GPU]) -> tuple[GPU, ...]:
 def _named(what: str, text: str) -> GPU:
     size = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*([a-z]+)", what.lower())
     if size and size[2] in UNITS:
-        total = round(float(size[1]) * UNITS[size[2]])
+        total = round(min(float(size[1]) * UNITS[size[2]], 1e30))
         if not LEAST_BYTES <= total <= 1024 * GIB:
             raise _wrong(text, f"a GPU of {what} cannot be used")
         return gpu(like_size(total), 0, name=what, total_bytes=total, known=False, capability=8.0)
@@ -179,8 +179,8 @@ def _named(what: str, text: str) -> GPU:
     close = difflib.get_close_matches(plain(what), names, n=3, cutoff=0.5)
     near = list(dict.fromkeys(names[one] for one in close))
     meant = f"did you mean {' or '.join(near)}? Otherwise give its memory: " if near else ""
-    raise _wrong(text, f"no GPU is known as {what!r}", f"{meant}{EXAMPLES}")
+    raise _wrong(text, f"no GPU is known as {what[:60]!r}", f"{meant}{EXAMPLES}")
 
 
 def _wrong(text: str, problem: str, remedy: str = EXAMPLES) -> UsageError:
-    return UsageError(problem, where=f"--gpus {text}", remedy=remedy)
+    return UsageError(problem, where=f"--gpus {text[:80]}", remedy=remedy)
