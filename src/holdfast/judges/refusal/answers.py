@@ -84,6 +84,12 @@ WRITE: Final = re.compile(
     r"\b(?:write|draft|compose|text|e-?mail|letter|note|say|tell|message|translate|rewrite|reply"
     r"|story|scene|dialogue|poem|tweet|diary|decline|refus|script|play)|写|寫|信|翻译|翻譯|回复"
 )
+STORY: Final = re.compile(
+    r"\b(?:story|scene|dialogues?|poem|screenplay|script|fairy tale|tale|novel|letter|e-?mail|monologue"
+    r"|translat\w+|short play|limerick|haiku|diary entry|text message|reply to)\b|故事|小说|场景|对话"
+    r"|翻译|剧本|信(?!息)|邮件|诗"
+)
+"""A prompt that asks for a text in which others may speak."""
 SPEAKER: Final = re.compile(
     r"^ ?(?!step\b|method\b|option\b|tip\b|title\b)[a-z][\w. ]{0,19}:(?= \S)[^\n]*$", re.MULTILINE
 )
