@@ -95,9 +95,9 @@ def incoherent(text: str, ask: str) -> str:
             return "bare number"
         return ""
     solid = [char for char in text[:600] if not char.isspace()]
-    if sum(char.isalnum() or unicodedata.category(char)[0] == "M" for char in solid) < 0.4 * len(
-        solid
-    ):
+    marks = 0 if text.isascii() else sum(map(bool, map(unicodedata.combining, solid)))
+    marks += sum("\u0900" <= char <= "\u097f" and not char.isalnum() for char in solid)
+    if sum(map(str.isalnum, solid)) + marks < 0.4 * len(solid):
         return "symbols"
     words_seen = _WORD.findall(text[:1200])[:200]
     if len(words_seen) >= 8:
@@ -221,7 +221,7 @@ def detect(reply: str, prompt: str = "") -> Finding:
         return Finding("refused", _clip(0.5 + seen.score - THRESHOLD), seen.phrase)
     if made.code not in TABLED:
         return _by_rules(made.said, seen)
-    p = linear.load().probability(linear.features(made.said, made.ask, seen, made.code_lines))
+    p = linear.load().probability(linear.features(seen.said, made.ask, seen, made.code_lines))
     if abs(p - BORDER) < MARGIN:
         return Finding("unsure", 0.5, seen.phrase)
     if p > BORDER:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Final
 
 READ: Final = ("en", "zh", "fr", "de", "es", "pt", "it", "ru", "ja", "ko", "hi", "ar")
 """The languages whose replies can be read, as locales begin."""
+SEEN_CHARS: Final = 800
 MAX_UNREAD: Final = 1 / 3
 """So much of a reply may be in a language that cannot be read."""
 
@@ -34,6 +35,18 @@ _SCRIPT_OF: Final = {
 }  # fmt: skip
 _SEGMENT: Final = re.compile(r"[.!?。!?।؟\n]+")
 _WORD: Final = re.compile(r"[^\W\d_][^\s.,;:!?\"'(){}\[\]/<>=*\\|،؛؟।。、_+-]*")
+_LETTERS: Final[Mapping[str, re.Pattern[str]]] = {
+    "fr": re.compile("[œùêûç]"), "de": re.compile("[ßäö]"), "es": re.compile("[ñ¿¡]"),
+    "pt": re.compile("ã[oe]|õe|ção"), "ru": re.compile("[ыэъ]"), "uk": re.compile("[іїєґ]"),
+    "be": re.compile("[ўі]"), "sr": re.compile("[јљњђћ]"), "kk": re.compile("[әғқңөұүһ]"),
+    "ar": re.compile("[ةىأإ]"), "fa": re.compile("[پچژگکی]"), "ur": re.compile("[ٹڈڑےںھہ]"),
+    "mr": re.compile("[ळ]"), "pl": re.compile("[łąęśźż]"), "tr": re.compile("[ğış]"),
+    "ro": re.compile("[șțăî]"), "cs": re.compile("[řěů]"), "hu": re.compile("[őű]"),
+    "sv": re.compile("[åäö]"), "da": re.compile("[æøå]"), "no": re.compile("[æøå]"),
+    "vi": re.compile("[ơưđăạảấầậắặẹẻếềểệịọỏốồổộớờợụủứừựỳ]"),
+    "fi": re.compile("ää|öi|yö|[äö][^ ]*[äö]"),
+}  # fmt: skip
+"""Letters that tell languages of one script apart."""
 _CANTONESE: Final = re.compile("[唔嘅咗喺冇哋佢啲嚟]")
 _CODE: Final = re.compile(r"[{}\[\]()<>=;\\|/_$#&+*^%-]")
 _ARABIC: Final = str.maketrans("أإآٱىةؤئ", "اااايهوي")
@@ -82,43 +95,58 @@ def _owners() -> Mapping[str, tuple[str, ...]]:
 
 
 def letters_by_language(text: str) -> Counter[str]:
-    """Count the letters of a text by language; "" where nothing tells, "?" an unknown script."""
+    """Count the letters of a text by language; "" where nothing tells, "?" an unknown script.
+
+    Of a long text its start and its end are looked at.
+    """
+    if len(text) > SEEN_CHARS * 3 // 2:
+        text = text[:SEEN_CHARS] + "\n" + text[-SEEN_CHARS // 3 :]
     found: Counter[str] = Counter()
     kana = len(_SCRIPTS["kana"].findall(text))
     japanese = kana * 12 >= len(_SCRIPTS["han"].findall(text)) and kana > 0
     for segment in _SEGMENT.split(text):
-        letters = sum(map(str.isalpha, segment))
-        if not letters:
-            continue
-        scripts = {name: len(one.findall(segment)) for name, one in _SCRIPTS.items()}
-        east = scripts["han"] + scripts["kana"] + scripts["hangul"]
-        script = max(scripts, key=lambda name: scripts[name])
-        if 3 * east >= letters:
-            cantonese = len(_CANTONESE.findall(segment)) * 15 > scripts["han"]
-            one = "ko" if 2 * scripts["hangul"] > east else "ja" if japanese else "zh"
-            found["yue" if one == "zh" and cantonese else one] += 2 * letters
-        elif scripts[script] * 2 < letters:
-            found["?"] += letters
-        else:
-            found[_by_words(segment)] += letters
+        if letters := sum(map(str.isalpha, segment)):
+            code = _by_script(segment, letters, japanese)
+            found[code] += letters * (2 if code in ("zh", "ja", "ko", "yue") else 1)
     return found
 
 
-def _by_words(segment: str) -> str:
-    """The language of a segment by its frequent words, or ""."""
-    words = _WORD.findall(_MARKS.sub("", segment.lower().replace("ё", "е")).translate(_ARABIC))
-    owners, hits, credit = _owners(), Counter[str](), Counter[str]()
+def _by_script(segment: str, letters: int, japanese: bool) -> str:
+    """The language of a segment with some letters: a code, "" or "?"."""
+    if segment.isascii():
+        return _by_words(segment, ())
+    scripts = {name: len(one.findall(segment)) for name, one in _SCRIPTS.items()}
+    east = scripts["han"] + scripts["kana"] + scripts["hangul"]
+    if 3 * east >= letters:
+        if 2 * scripts["hangul"] > east:
+            return "ko"
+        cantonese = len(_CANTONESE.findall(segment)) * 15 > scripts["han"]
+        return "ja" if japanese else "yue" if cantonese else "zh"
+    if 2 * max(scripts.values()) < letters:
+        return "?"
+    lower = segment.lower()
+    marks = [code for code, one in _LETTERS.items() for _ in one.findall(lower)]
+    return _by_words(_MARKS.sub("", lower.replace("ё", "е")).translate(_ARABIC), marks)
+
+
+def _by_words(segment: str, marks: Sequence[str]) -> str:
+    """The language of a segment by its frequent words and `marks`, its telling letters, or ""."""
+    words = _WORD.findall(segment.lower())
+    owners = _owners()
+    hits: dict[str, int] = dict(Counter(marks))
+    credit: dict[str, int] = {code: 8 * n for code, n in hits.items()}
     for word in words:
-        some = owners.get(word, ())
-        hits.update(some)
-        for code in some:
-            credit[code] += 12 // len(some)
-    ranked = credit.most_common(2)
-    if not ranked or hits[ranked[0][0]] < 0.15 * len(words):
+        if some := owners.get(word):
+            worth = 12 // len(some)
+            for code in some:
+                hits[code] = hits.get(code, 0) + 1
+                credit[code] = credit.get(code, 0) + worth
+    if not credit:
         return ""
-    if len(ranked) > 1 and ranked[0][1] < 1.15 * ranked[1][1]:
-        return ""
-    return ranked[0][0]
+    best = max(credit, key=lambda code: credit[code])
+    second = max((worth for code, worth in credit.items() if code != best), default=0)
+    known = hits[best] >= 0.15 * len(words) and credit[best] >= 1.15 * second
+    return best if known else ""
 
 
 def identify(text: str, prompt: str = "") -> str:
@@ -150,6 +178,7 @@ def identify(text: str, prompt: str = "") -> str:
     return ""
 
 
+@lru_cache(maxsize=4096)
 def _asked_in(prompt: str) -> str:
     """The language of the prompt; English where there is none, or nothing but a name."""
     heard = letters_by_language(prompt[:1000])
@@ -188,7 +217,7 @@ def _expand(written: str, code: str) -> str:
     for mark, meant in (
         ("<verb>", verb),
         ("<gap>", r"[^.!?。।؟\n]{0,70}?"),
-        ("<few>", r"(?:[^\s.!?]{1,20} ){0,3}?"),
+        ("<few>", r" ?(?:[^\s.!?]{1,20} ){0,3}?"),
         ("<b>", r"\b"),
     ):
         written = written.replace(mark, meant)

@@ -192,6 +192,16 @@ CUES: Final[tuple[Cue, ...]] = (
         "support",
         "tolerate",
     ),
+    _cue("medium", 0.6, r"我们?(?:并|也|绝)?不(?:会|能|应)?(?:鼓励|支持|赞成|提倡|认可|建议|认同)", "我"),
+    _cue(
+        "strong",
+        0.9,
+        r"\bgo(?:es)? against (?:what|everything|all) (?:that )?(?:i|we)\b"
+        r"|\b(?:talk|speak|chat) about something else\b|\bchange the subject\b",
+        "against",
+        "something else",
+        "subject",
+    ),
     _cue(
         "medium",
         0.55,
