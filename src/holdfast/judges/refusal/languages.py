@@ -66,6 +66,11 @@ def names() -> str:
     return f"{', '.join(some[:-1])} and {some[-1]}"
 
 
+def reads(locale: str) -> bool:
+    """Whether a locale ("fr_FR", "zh-Hant", "pt") is of a language that can be read."""
+    return re.split(r"[^a-z]", locale.strip().lower(), maxsplit=1)[0] in READ
+
+
 def fold(text: str, code: str) -> str:
     """Even out spellings within one language: Arabic and Hindi marks, ё, traditional Chinese."""
     if code == "ar":
