@@ -1,82 +1,39 @@
-"""Which language a text is in, by script and frequent words; and what its speakers say.
+"""What is said in the languages that can be read: patterns of declining and of giving.
 
-One file per language that can be read stands in `languages/`: `words` to know it by, and patterns
-to read it with (`evidence`). `unread.json` holds frequent words of others, so that Dutch is not
-taken for German. A short text may be in any language; then the prompt tells.
+One file per language stands in `tables/`: `words` to know it by (`identify`), and patterns to read it
+with (`declining`, `evidence`). In the patterns `<b>` is an edge of a word, `<few>` up to three
+words, `<gap>` the rest of a sentence and `<verb>` what a reply may decline to do.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from typing import Final
 
 READ: Final = ("en", "zh", "fr", "de", "es", "pt", "it", "ru", "ja", "ko", "hi", "ar")
 """The languages whose replies can be read, as locales begin."""
-SEEN_CHARS: Final = 800
-MAX_UNREAD: Final = 1 / 3
-"""So much of a reply may be in a language that cannot be read."""
 
-_SCRIPTS: Final[Mapping[str, re.Pattern[str]]] = {
-    "latin": re.compile(r"[A-Za-z\u00c0-\u024f\u1e00-\u1eff]"),
-    "han": re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]"),
-    "kana": re.compile(r"[\u3040-\u30fa\u30fd-\u30ff]"),
-    "hangul": re.compile(r"[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]"),
-    "cyrillic": re.compile(r"[\u0400-\u052f]"),
-    "arabic": re.compile(r"[\u0620-\u064a\u0671-\u06d3]"),
-    "devanagari": re.compile(r"[\u0900-\u097f]"),
-}
-_SCRIPT_OF: Final = {
-    "zh": "han", "ja": "kana", "ko": "hangul", "ru": "cyrillic", "ar": "arabic", "hi": "devanagari",
-}  # fmt: skip
-_SEGMENT: Final = re.compile(r"[.!?。!?।؟\n]+")
-_WORD: Final = re.compile(r"[^\W\d_][^\s.,;:!?\"'(){}\[\]/<>=*\\|،؛؟।。、_+-]*")
-_LETTERS: Final[Mapping[str, re.Pattern[str]]] = {
-    "fr": re.compile("[œùêûç]"), "de": re.compile("[ßäö]"), "es": re.compile("[ñ¿¡]"),
-    "pt": re.compile("ã[oe]|õe|ção"), "ru": re.compile("[ыэъ]"), "uk": re.compile("[іїєґ]"),
-    "be": re.compile("[ўі]"), "sr": re.compile("[јљњђћ]"), "kk": re.compile("[әғқңөұүһ]"),
-    "ar": re.compile("[ةىأإ]"), "fa": re.compile("[پچژگکی]"), "ur": re.compile("[ٹڈڑےںھہ]"),
-    "mr": re.compile("[ळ]"), "pl": re.compile("[łąęśźż]"), "tr": re.compile("[ğış]"),
-    "ro": re.compile("[șțăî]"), "cs": re.compile("[řěů]"), "hu": re.compile("[őű]"),
-    "sv": re.compile("[åäö]"), "da": re.compile("[æøå]"), "no": re.compile("[æøå]"),
-    "vi": re.compile("[ơưđăạảấầậắặẹẻếềểệịọỏốồổộớờợụủứừựỳ]"),
-    "fi": re.compile("ää|öi|yö|[äö][^ ]*[äö]"),
-}  # fmt: skip
-"""Letters that tell languages of one script apart."""
-_CANTONESE: Final = re.compile("[唔嘅咗喺冇哋佢啲嚟]")
-_CODE: Final = re.compile(r"[{}\[\]()<>=;\\|/_$#&+*^%-]")
-_ARABIC: Final = str.maketrans("أإآٱىةؤئ", "اااايهوي")
-_MARKS: Final = re.compile("[\u0640\u064b-\u065f\u0670\u093c]")
+ARABIC: Final = str.maketrans("أإآٱىةؤئ", "اااايهوي")
+MARKS: Final = re.compile("[\u0640\u064b-\u065f\u0670\u093c]")
 
 
 @cache
-def _data(name: str) -> dict[str, object]:
-    found = files("holdfast.judges.refusal").joinpath("languages", f"{name}.json")
+def data(name: str) -> dict[str, object]:
+    found = files("holdfast.judges.refusal").joinpath("tables", f"{name}.json")
     read: dict[str, object] = json.loads(found.read_text(encoding="utf-8"))
     return read
-
-
-def names() -> str:
-    """Return the languages that can be read, in words: "English, Chinese, ... and Arabic"."""
-    some = [str(_data(code)["name"]) for code in READ]
-    return f"{', '.join(some[:-1])} and {some[-1]}"
-
-
-def reads(locale: str) -> bool:
-    """Whether a locale ("fr_FR", "zh-Hant", "pt") is of a language that can be read."""
-    return re.split(r"[^a-z]", locale.strip().lower(), maxsplit=1)[0] in READ
 
 
 def fold(text: str, code: str) -> str:
     """Even out spellings within one language: Arabic and Hindi marks, ё, traditional Chinese."""
     if code == "ar":
-        return _MARKS.sub("", text).translate(_ARABIC).replace("،", ",")
+        return MARKS.sub("", text).translate(ARABIC).replace("،", ",")
     if code == "hi":
-        return _MARKS.sub("", text).replace("ँ", "ं").replace("य़", "य")
+        return MARKS.sub("", text).replace("ँ", "ं").replace("य़", "य")
     if code == "zh":
         return text.translate(_simplified())
     return text.replace("ё", "е") if code == "ru" else text
@@ -84,141 +41,27 @@ def fold(text: str, code: str) -> str:
 
 @cache
 def _simplified() -> Mapping[int, str]:
-    pairs = str(_data("traditional")["pairs"]).split()
+    pairs = str(data("traditional")["pairs"]).split()
     return {ord(pair[0]): pair[1] for pair in pairs}
-
-
-@cache
-def _owners() -> Mapping[str, tuple[str, ...]]:
-    """The languages that each frequent word belongs to."""
-    found: dict[str, list[str]] = defaultdict(list)
-    lists = {code: str(_data(code)["words"]) for code in READ} | _data("unread")
-    for code, words in lists.items():
-        for word in set(fold(str(words), code).split()):
-            found[word].append(code)
-    return {word: tuple(codes) for word, codes in found.items()}
-
-
-def letters_by_language(text: str) -> Counter[str]:
-    """Count the letters of a text by language; "" where nothing tells, "?" an unknown script.
-
-    Of a long text its start and its end are looked at.
-    """
-    if len(text) > SEEN_CHARS * 3 // 2:
-        text = text[:SEEN_CHARS] + "\n" + text[-SEEN_CHARS // 3 :]
-    found: Counter[str] = Counter()
-    kana = len(_SCRIPTS["kana"].findall(text))
-    japanese = kana * 12 >= len(_SCRIPTS["han"].findall(text)) and kana > 0
-    for segment in _SEGMENT.split(text):
-        if letters := sum(map(str.isalpha, segment)):
-            code = _by_script(segment, letters, japanese)
-            found[code] += letters * (2 if code in ("zh", "ja", "ko", "yue") else 1)
-    return found
-
-
-def _by_script(segment: str, letters: int, japanese: bool) -> str:
-    """The language of a segment with some letters: a code, "" or "?"."""
-    if segment.isascii():
-        return _by_words(segment, ())
-    scripts = {name: len(one.findall(segment)) for name, one in _SCRIPTS.items()}
-    east = scripts["han"] + scripts["kana"] + scripts["hangul"]
-    if 3 * east >= letters:
-        if 2 * scripts["hangul"] > east:
-            return "ko"
-        cantonese = len(_CANTONESE.findall(segment)) * 15 > scripts["han"]
-        return "ja" if japanese else "yue" if cantonese else "zh"
-    if 2 * max(scripts.values()) < letters:
-        return "?"
-    lower = segment.lower()
-    marks = [code for code, one in _LETTERS.items() for _ in one.findall(lower)]
-    return _by_words(_MARKS.sub("", lower.replace("ё", "е")).translate(_ARABIC), marks)
-
-
-def _by_words(segment: str, marks: Sequence[str]) -> str:
-    """The language of a segment by its frequent words and `marks`, its telling letters, or ""."""
-    words = _WORD.findall(segment.lower())
-    owners = _owners()
-    hits: dict[str, int] = dict(Counter(marks))
-    credit: dict[str, int] = {code: 8 * n for code, n in hits.items()}
-    for word in words:
-        if some := owners.get(word):
-            worth = 12 // len(some)
-            for code in some:
-                hits[code] = hits.get(code, 0) + 1
-                credit[code] = credit.get(code, 0) + worth
-    if not credit:
-        return ""
-    best = max(credit, key=lambda code: credit[code])
-    second = max((worth for code, worth in credit.items() if code != best), default=0)
-    known = hits[best] >= 0.15 * len(words) and credit[best] >= 1.15 * second
-    return best if known else ""
-
-
-def identify(text: str, prompt: str = "") -> str:
-    """Return the language of a reply: a code of `READ`, or "" where it is none of them.
-
-    Args:
-        text: the reply as it was written, code and thinking left out.
-        prompt: the question; it decides for names, numbers and "No.".
-    """
-    heard = letters_by_language(text)
-    read = Counter({code: heard[code] for code in READ if heard[code]})
-    unread = sum(heard.values()) - read.total() - heard[""]
-    if unread > MAX_UNREAD * (unread + read.total()):
-        return ""
-    asked = _asked_in(prompt)
-    if read:
-        main = read.most_common(1)[0][0]
-        if main == asked or heard[""] <= 4 * read[main] or _looks_listed(text):
-            return main
-        return ""
-    letters = [char for char in text if char.isalpha()]
-    script = _SCRIPTS[_SCRIPT_OF.get(asked, "latin")]
-    if not letters:
-        return asked or "en"
-    foreign = sum(1 for char in letters if not script.match(char) and ord(char) > 127)
-    if asked and foreign * 4 < len(letters):
-        few = len(text.split()) <= 3
-        return asked if few or _looks_listed(text) else ""
-    return ""
-
-
-@lru_cache(maxsize=4096)
-def _asked_in(prompt: str) -> str:
-    """The language of the prompt; English where there is none, or nothing but a name."""
-    heard = letters_by_language(prompt[:1000])
-    known = Counter({code: n for code, n in heard.items() if code})
-    if known:
-        main = known.most_common(1)[0][0]
-        return main if main in READ else ""
-    return "en" if len(prompt.split()) <= 4 else ""
-
-
-def _looks_listed(text: str) -> bool:
-    """Whether it is names, a list or code rather than sentences of some language."""
-    words = text.split()
-    named = sum(word[:1].isupper() or word[:1].isdigit() for word in words)
-    marked = len(_CODE.findall(text)) + text.count(",") + text.count("\n")
-    return 2 * named > len(words) or 6 * marked > len(words) * 2 or 12 * marked > len(text)
 
 
 @cache
 def pattern(code: str, key: str) -> re.Pattern[str]:
     """Return one pattern of a language; it never matches where the language has none."""
-    written = str(_data(code).get(key) or "(?!)")
+    written = str(data(code).get(key) or "(?!)")
     return re.compile(_expand(fold(written, code), code))
 
 
 @cache
 def declines(code: str) -> tuple[tuple[float, re.Pattern[str]], ...]:
     """Return how a first person declines in a language: weight and pattern."""
-    rows = _data(code).get("declines", [])
+    rows = data(code).get("declines", [])
     assert isinstance(rows, list)
     return tuple((float(w), re.compile(_expand(fold(str(p), code), code))) for w, p in rows)
 
 
 def _expand(written: str, code: str) -> str:
-    verb = f"(?:{fold(str(_data(code).get('verb', '')), code)})"
+    verb = f"(?:{fold(str(data(code).get('verb', '')), code)})"
     for mark, meant in (
         ("<verb>", verb),
         ("<gap>", r"[^.!?。।؟\n]{0,70}?"),
