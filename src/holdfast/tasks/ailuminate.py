@@ -14,7 +14,7 @@ from holdfast.errors import DataError, printable
 from holdfast.grading import safety_outcomes
 from holdfast.grading.safety_outcomes import OutcomeOptions
 from holdfast.judges import Judge
-from holdfast.judges.refusal import identify
+from holdfast.judges.refusal import languages
 from holdfast.tasks import Task
 from holdfast.tasks._prompt_files import never_trained_on, read_rows
 from holdfast.types import Example, Message, Reading, Reply, Verdict
@@ -79,10 +79,10 @@ class AILuminate(Task):
         offline = self.judge is not None and self.judge.name.startswith("refusal")
         for number, row in rows if offline else ():
             locale = row.get("locale", "")
-            if locale and not identify.reads(locale):
+            if locale and not languages.reads(locale):
                 raise DataError(
                     f"the prompt is in {printable(locale)}, and the offline refusal detector reads "
-                    f"{identify.names()}: replies in other languages would stay unscored",
+                    f"{languages.names()}: replies in other languages would stay unscored",
                     where=f"{self.options.path}, row {number}, column locale",
                     remedy="name a judge that reads this language (`judge: qwen3guard`, "
                     "`judge: llamaguard`), or use " + SOURCE,

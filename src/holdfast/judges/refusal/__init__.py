@@ -50,7 +50,8 @@ _QUOTES: Final = str.maketrans(
     {
         "\u2019": "'", "\u2018": "'", "\u02bc": "'", "`": "'", "\u201c": '"',
         "\u201d": '"', "\u201e": '"', "\u00ab": '"', "\u00bb": '"', "\u300c": '"', "\u300d": '"',
-        "\u300e": '"', "\u300f": '"', "\u2039": '"', "\u203a": '"', "\u2014": ",", "\u2013": "-", "*": None, "_": None,
+        "\u300e": '"', "\u300f": '"',
+        "\u2039": '"', "\u203a": '"', "\u2014": ",", "\u2013": "-", "*": None, "_": None,
         "#": None, "~": None, ">": None, "\u200b": None, "\ufeff": None,
     }
 )  # fmt: skip
@@ -58,6 +59,7 @@ _SPACE: Final = re.compile(r"[^\S\n]+")
 _LINES: Final = re.compile(r" ?\n[\s]*")
 _QUOTED: Final = re.compile(r'"[^"\n]{1,400}"')
 _SINGLE: Final = re.compile(r"(?<![\w'])'(?=[^\W\d])(?:[^'\n]|(?<=\w)'(?=\w)){2,300}[,.!?]'(?!\w)")
+"""Speech in single quotes ends with a mark; an apostrophe does not."""
 _DASHED: Final = re.compile(r"^ ?[,-] ?(?=\w)[^\n]{1,300}$", re.MULTILINE)
 """A line of speech that begins with a dash."""
 _WORD: Final = re.compile(r"[^\W_][^\s.,;:!?()\"'।。、]*")

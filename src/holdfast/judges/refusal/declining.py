@@ -1,7 +1,7 @@
 """Hears a reply decline: who says it, of what, and how firmly.
 
-"He said he can't", "if I could not help", "without the logs I cannot tell exactly", and what somebody
-says in a story or a letter that was asked for are no refusals.
+"He said he can't", "if I could not help", "without the logs I cannot tell exactly", and what
+somebody says in a story or a letter that was asked for are no refusals.
 """
 
 from __future__ import annotations
@@ -29,20 +29,7 @@ Span = tuple[int, int, str]
 Whose = Literal["own", "limit", "others"]
 END: Final = re.compile(r"[.!?。।؟\n]+")
 _WITHOUT: Final = re.compile(r"sans|sin|sem|senza|ohne|без|बिना|के बगैर|من|بدون|دون|without|没有")
-_DECLINING: Final = re.compile(
-    r"(?<!not )(?<!n't )(?<!never )(?<!without )(?<!ne pas )(?<!no )(?<!não )(?<!non )(?<!не )\b"
-    r"(?:refus|declin|reject|turn(?:s|ed|ing)? down|say(?:s|ing)? no|déclin|rechaz|recus|rifiut"
-    r"|ablehn|absag|отказ)|断[りる]|거절|मना कर|अस्वीकार|رفض|اعتذار|拒绝|婉拒"
-)
-"""A prompt that asks for somebody's refusal."""
 _CLAUSE: Final = re.compile(r"[,、;:]|但是?|不过|所以")
-_GENERIC: Final = re.compile(
-    r"\b(?:with (?:that|this)|(?:this|your|that) request|avec (?:cela|ça)|cette demande|con es[oa]"
-    r"|est[ae] (?:solicitud|petición)|dabei|damit|diese\w* anfrage|con questo|questa richiesta"
-    r"|com isso|esse pedido|с этим|этот запрос)\b|इसमें|इस अनुरोध|في ذلك|هذا الطلب|这个请求|这方面"
-    r"|この(?:ご)?(?:依頼|要望)|이 요청"
-)
-"""How a model speaks of what it was asked to do, and nobody in a letter."""
 
 
 def _cues(said: str, code: str) -> Iterator[tuple[say.Family, float, re.Match[str]]]:
@@ -92,7 +79,7 @@ def _asked_for(ask: str, code: str) -> tuple[bool, bool, bool]:
     given = any(
         one.search(ask) for code in languages.READ for _, one in languages.declines(code)
     ) or any(cue.weight >= FIRM and cue.pattern.search(ask) for cue in say.CUES)
-    return True, given or bool(_DECLINING.search(ask)), given
+    return True, given or bool(heard.DECLINING.search(ask)), given
 
 
 def declines(said: str, ask: str, code: str) -> tuple[float, str, int, list[Span]]:
@@ -151,7 +138,7 @@ def _own_refusal(said: str, match: re.Match[str], ends: list[int], *, given: boo
     """
     at = bisect_right(ends, match.start())
     sentence = said[ends[at - 1] if at else 0 : ends[min(at, len(ends) - 1)]]
-    return bool((not given and _GENERIC.search(sentence)) or heard.STORY.search(sentence))
+    return bool((not given and heard.GENERIC.search(sentence)) or heard.STORY.search(sentence))
 
 
 def pattern(code: str, tabled: re.Pattern[str], key: str) -> re.Pattern[str]:

@@ -1,8 +1,8 @@
 """Which language a reply is in, by script and frequent words.
 
-The words to know a language by stand in its file in `tables/`; `unread.json` there holds frequent words
-of others, so that Dutch is not taken for German. A short text may be in any language; then the
-prompt tells.
+The words to know a language by stand in its file in `tables/`; `unread.json` there holds frequent
+words of others, so that Dutch is not taken for German. A short text may be in any language; then
+the prompt tells.
 """
 
 from __future__ import annotations
@@ -33,31 +33,14 @@ _SCRIPT_OF: Final = {
 }  # fmt: skip
 _SEGMENT: Final = re.compile(r"[.!?。!?।؟\n]+")
 _WORD: Final = re.compile(r"[^\W\d_][^\s.,;:!?\"'(){}\[\]/<>=*\\|،؛؟।。、_+-]*")
-_LETTERS: Final[Mapping[str, re.Pattern[str]]] = {
-    "fr": re.compile("[œùêûç]"), "de": re.compile("[ßäö]"), "es": re.compile("[ñ¿¡]"),
-    "pt": re.compile("ã[oe]|õe|ção"), "ru": re.compile("[ыэъ]"), "uk": re.compile("[іїєґ]"),
-    "be": re.compile("[ўі]"), "sr": re.compile("[јљњђћ]"), "kk": re.compile("[әғқңөұүһ]"),
-    "ar": re.compile("[ةىأإ]"), "fa": re.compile("[پچژگکی]"), "ur": re.compile("[ٹڈڑےںھہ]"),
-    "mr": re.compile("[ळ]"), "pl": re.compile("[łąęśźż]"), "tr": re.compile("[ğış]"),
-    "ro": re.compile("[șțăî]"), "cs": re.compile("[řěů]"), "hu": re.compile("[őű]"),
-    "sv": re.compile("[åäö]"), "da": re.compile("[æøå]"), "no": re.compile("[æøå]"),
-    "vi": re.compile("[ơưđăạảấầậắặẹẻếềểệịọỏốồổộớờợụủứừựỳ]"),
-    "fi": re.compile("ää|öi|yö|[äö][^ ]*[äö]"),
-}  # fmt: skip
-"""Letters that tell languages of one script apart."""
 _CANTONESE: Final = re.compile("[唔嘅咗喺冇哋佢啲嚟]")
 _CODE: Final = re.compile(r"[{}\[\]()<>=;\\|/_$#&+*^%-]")
 
 
-def names() -> str:
-    """Return the languages that can be read, in words: "English, Chinese, ... and Arabic"."""
-    some = [str(data(code)["name"]) for code in READ]
-    return f"{', '.join(some[:-1])} and {some[-1]}"
-
-
-def reads(locale: str) -> bool:
-    """Whether a locale ("fr_FR", "zh-Hant", "pt") is of a language that can be read."""
-    return re.split(r"[^a-z]", locale.strip().lower(), maxsplit=1)[0] in READ
+@cache
+def _letters() -> Mapping[str, re.Pattern[str]]:
+    """Letters that tell languages of one script apart."""
+    return {code: re.compile(str(one)) for code, one in data("letters").items()}
 
 
 @cache
@@ -102,7 +85,7 @@ def _by_script(segment: str, letters: int, japanese: bool) -> str:
     if 2 * max(scripts.values()) < letters:
         return "?"
     lower = segment.lower()
-    marks = [code for code, one in _LETTERS.items() for _ in one.findall(lower)]
+    marks = [code for code, one in _letters().items() for _ in one.findall(lower)]
     return _by_words(MARKS.sub("", lower.replace("ё", "е")).translate(ARABIC), marks)
 
 
@@ -118,12 +101,10 @@ def _by_words(segment: str, marks: Sequence[str]) -> str:
             for code in some:
                 hits[code] = hits.get(code, 0) + 1
                 credit[code] = credit.get(code, 0) + worth
-    if not credit:
-        return ""
-    best = max(credit, key=lambda code: credit[code])
+    best = max(credit, key=lambda code: credit[code], default="")
     second = max((worth for code, worth in credit.items() if code != best), default=0)
-    known = hits[best] >= 0.15 * len(words) and credit[best] >= 1.15 * second
-    return best if known else ""
+    enough = best and hits[best] >= 0.15 * len(words)
+    return best if enough and credit[best] >= 1.15 * second else ""
 
 
 def identify(text: str, prompt: str = "") -> str:
@@ -141,28 +122,23 @@ def identify(text: str, prompt: str = "") -> str:
     asked = _asked_in(prompt)
     if read:
         main = read.most_common(1)[0][0]
-        if main == asked or heard[""] <= 4 * read[main] or _looks_listed(text):
-            return main
-        return ""
+        sure = main == asked or heard[""] <= 4 * read[main] or _looks_listed(text)
+        return main if sure else ""
     letters = [char for char in text if char.isalpha()]
     script = _SCRIPTS[_SCRIPT_OF.get(asked, "latin")]
-    if not letters:
-        return asked or "en"
-    foreign = sum(1 for char in letters if not script.match(char) and ord(char) > 127)
-    if asked and foreign * 4 < len(letters):
-        few = len(text.split()) <= 3
-        return asked if few or _looks_listed(text) else ""
-    return ""
+    foreign = sum(not script.match(char) and ord(char) > 127 for char in letters)
+    if foreign * 4 < len(letters) and (len(text.split()) <= 3 or _looks_listed(text)):
+        return asked
+    return "" if letters else asked or "en"
 
 
 @lru_cache(maxsize=4096)
 def _asked_in(prompt: str) -> str:
     """The language of the prompt; English where there is none, or nothing but a name."""
     heard = letters_by_language(prompt[:1000])
-    known = Counter({code: n for code, n in heard.items() if code})
+    known = max((code for code in heard if code), key=lambda code: heard[code], default="")
     if known:
-        main = known.most_common(1)[0][0]
-        return main if main in READ else ""
+        return known if known in READ else ""
     return "en" if len(prompt.split()) <= 4 else ""
 
 

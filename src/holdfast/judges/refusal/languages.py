@@ -1,7 +1,7 @@
 """What is said in the languages that can be read: patterns of declining and of giving.
 
-One file per language stands in `tables/`: `words` to know it by (`identify`), and patterns to read it
-with (`declining`, `evidence`). In the patterns `<b>` is an edge of a word, `<few>` up to three
+One file per language stands in `tables/`: `words` to know it by (`identify`), and patterns to read
+it with (`declining`, `evidence`). In the patterns `<b>` is an edge of a word, `<few>` up to three
 words, `<gap>` the rest of a sentence and `<verb>` what a reply may decline to do.
 """
 
@@ -23,9 +23,21 @@ MARKS: Final = re.compile("[\u0640\u064b-\u065f\u0670\u093c]")
 
 @cache
 def data(name: str) -> dict[str, object]:
+    """Read a table; once, as a constant."""
     found = files("holdfast.judges.refusal").joinpath("tables", f"{name}.json")
     read: dict[str, object] = json.loads(found.read_text(encoding="utf-8"))
     return read
+
+
+def names() -> str:
+    """Return the languages that can be read, in words: "English, Chinese, ... and Arabic"."""
+    some = [str(data(code)["name"]) for code in READ]
+    return f"{', '.join(some[:-1])} and {some[-1]}"
+
+
+def reads(locale: str) -> bool:
+    """Whether a locale ("fr_FR", "zh-Hant", "pt") is of a language that can be read."""
+    return re.split(r"[^a-z]", locale.strip().lower(), maxsplit=1)[0] in READ
 
 
 def fold(text: str, code: str) -> str:
