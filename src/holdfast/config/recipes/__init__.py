@@ -21,7 +21,6 @@ QUICK = (
     "tasks.lab_help.items=60",
     "train.max_steps=60",
     "train.checkpoints=2",
-    "ship.retain={lab_refuse: -0.1, lab_help: -0.1}",
 )
 
 
