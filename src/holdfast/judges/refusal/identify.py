@@ -127,7 +127,8 @@ def identify(text: str, prompt: str = "") -> str:
     letters = [char for char in text if char.isalpha()]
     script = _SCRIPTS[_SCRIPT_OF.get(asked, "latin")]
     foreign = sum(not script.match(char) and ord(char) > 127 for char in letters)
-    if foreign * 4 < len(letters) and (len(text.split()) <= 3 or _looks_listed(text)):
+    short = len(text.split()) <= 3 or (asked in _SCRIPT_OF and foreign == 0)
+    if foreign * 4 < len(letters) and (short or _looks_listed(text)):
         return asked
     return "" if letters else asked or "en"
 
