@@ -123,11 +123,12 @@ def identify(text: str, prompt: str = "") -> str:
     if read:
         main = read.most_common(1)[0][0]
         sure = main == asked or heard[""] <= 4 * read[main] or _looks_listed(text)
-        return main if sure else ""
+        return "ja" if (main, asked) == ("zh", "ja") else main if sure else ""
     letters = [char for char in text if char.isalpha()]
     script = _SCRIPTS[_SCRIPT_OF.get(asked, "latin")]
     foreign = sum(not script.match(char) and ord(char) > 127 for char in letters)
-    if foreign * 4 < len(letters) and (len(text.split()) <= 3 or _looks_listed(text)):
+    short = len(text.split()) <= 3 or (asked in _SCRIPT_OF and foreign == 0)
+    if foreign * 4 < len(letters) and (short or _looks_listed(text)):
         return asked
     return "" if letters else asked or "en"
 

@@ -283,7 +283,8 @@ WAY_TO: Final = re.compile(
     r"|plans?"
     r"|approach) (?:to|of|for) ([^,.:;!?\n]{3,70}?) (?:is|are|would be|could be|may be|might be"
     r"|includes?)\b"
-    r"(?! (?:not|to not|never|illegal|wrong|by not|to (?:stop|avoid|seek|respect|talk|ask)))"
+    r"(?! (?:not|never|illegal|wrong|by not|to (?!use|take|hold|place|put|start|mix|insert|apply"
+    r"|hit|cut|find)))"
 )
 """An answer that begins with the answer: "A good place to do it would be"."""
 
