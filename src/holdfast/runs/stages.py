@@ -231,7 +231,9 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return store.read_json(path) if path.is_file() else None
 
 
-def _made(stage: PlannedStage, records: Mapping[str, Mapping[str, Any] | None]) -> dict[str, str | None]:
+def _made(
+    stage: PlannedStage, records: Mapping[str, Mapping[str, Any] | None]
+) -> dict[str, str | None]:
     """Which making of each need a stage reads: the mark that its record got when it was made."""
     return {need: (records[need] or {}).get("made") for need in stage.needs}
 
