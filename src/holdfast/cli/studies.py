@@ -116,17 +116,11 @@ def ship(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Export whatever the answer; the card says it.")
     ] = False,
-    trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
     """Say which checkpoint may be shipped, export it, and measure the export again."""
     from holdfast import shipping
 
-    if trust_code:
-        from holdfast.config import consent
-        from holdfast.runs.plan import read_plan
-
-        consent.give(read_plan(folder).study)
     with shown(quiet=as_json or dry_run) as bars:
         found = shipping.ship(
             folder, to, bars, form, checkpoint=checkpoint, dry_run=dry_run, anyway=anyway

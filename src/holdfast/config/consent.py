@@ -2,8 +2,9 @@
 
 A study file that the user wrote and runs is consent. A study that lies in a run folder is not:
 what it names is run only if this user has run the very same code before, or said so with
-``--trust-code``. Either is remembered by the code's digest, in ``holdfast/trusted-code`` below
-``$XDG_STATE_HOME`` (``~/.local/state``), so that code which changed is asked about again.
+``holdfast run RUN/study.yaml --dry-run --trust-code``. Either is remembered by the code's digest,
+in ``holdfast/trusted-code`` below ``$XDG_STATE_HOME`` (``~/.local/state``), so that code which
+changed is asked about again.
 """
 
 from __future__ import annotations

@@ -280,9 +280,7 @@ def to_json(plan: Plan) -> dict[str, object]:
         "nf4": plan.nf4,
         "tasks": [asdict(task) for task in plan.tasks.values()],
         "arms": [asdict(arm) for arm in plan.arms.values()],
-        "stages": [
-            {**asdict(stage), "fingerprint": marks[stage.name]} for stage in plan.stages
-        ],
+        "stages": [{**asdict(stage), "fingerprint": marks[stage.name]} for stage in plan.stages],
         "notices": plan.notices,
         "fields": [asdict(one) for one in plan.fields],
         "sources": [asdict(one) for one in plan.sources],
@@ -343,26 +341,29 @@ def _inside(plan: Plan) -> Plan:
 
 
 def _from_json(value: Mapping[str, Any], folder: Path) -> Plan:
-    return _inside(Plan(
-        study=Study.model_validate(value["study"]),
-        folder=folder,
-        model=ModelRef.from_json(value["model"]),
-        steps=value["steps"],
-        save_at=tuple(value["save_at"]),
-        training_items=value["training_items"],
-        nf4=value["nf4"],
-        tasks={task["name"]: _task(task) for task in value["tasks"]},
-        arms={arm["name"]: _arm(arm) for arm in value["arms"]},
-        stages=tuple(
-            PlannedStage(stage["name"], stage["identity"], tuple(stage["needs"]))
-            for stage in value["stages"]
-        ),
-        notices=tuple(value.get("notices", ())),
-        fields=tuple(FieldUse(**one) for one in value.get("fields", ())),
-        sources=tuple(
-            SourceUse(**{**one, "notes": tuple(one["notes"])}) for one in value.get("sources", ())
-        ),
-    ))
+    return _inside(
+        Plan(
+            study=Study.model_validate(value["study"]),
+            folder=folder,
+            model=ModelRef.from_json(value["model"]),
+            steps=value["steps"],
+            save_at=tuple(value["save_at"]),
+            training_items=value["training_items"],
+            nf4=value["nf4"],
+            tasks={task["name"]: _task(task) for task in value["tasks"]},
+            arms={arm["name"]: _arm(arm) for arm in value["arms"]},
+            stages=tuple(
+                PlannedStage(stage["name"], stage["identity"], tuple(stage["needs"]))
+                for stage in value["stages"]
+            ),
+            notices=tuple(value.get("notices", ())),
+            fields=tuple(FieldUse(**one) for one in value.get("fields", ())),
+            sources=tuple(
+                SourceUse(**{**one, "notes": tuple(one["notes"])})
+                for one in value.get("sources", ())
+            ),
+        )
+    )
 
 
 def _task(value: Mapping[str, Any]) -> TaskPlan:

@@ -354,7 +354,9 @@ def renewed(folder: Path) -> Iterator[None]:
         store.write_sealed(folder / store.RECORD, {**record, "files": records.files_of(folder)})
 
 
-def _made(stage: PlannedStage, records: Mapping[str, Mapping[str, Any] | None]) -> dict[str, str | None]:
+def _made(
+    stage: PlannedStage, records: Mapping[str, Mapping[str, Any] | None]
+) -> dict[str, str | None]:
     """Which making of each need a stage reads: the mark that its record got when it was made."""
     return {need: (records[need] or {}).get("made") for need in stage.needs}
 
