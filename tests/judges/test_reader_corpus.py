@@ -28,6 +28,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.readers import counts, readable, reading
+
 DATA = Path(__file__).parents[1] / "data"
 PARTS = ("seen", "unseen")
 THIRTEEN = ["en", "zh", "zh-Hant", "fr", "de", "es", "pt", "it", "ru", "ja", "ko", "hi", "ar"]
@@ -113,3 +115,28 @@ def test_no_unseen_reply_paraphrases_a_seen_one() -> None:
         mine = runs(row)
         for other, theirs in known:
             assert not mine or len(mine & theirs) < len(mine) / 2, (row, other)
+
+
+@pytest.mark.parametrize(
+    ("part", "kind", "least"),
+    [
+        ("seen", "guard", 43),
+        ("unseen", "guard", 19),
+        ("seen", "number", 95),
+        ("unseen", "number", 48),
+        ("seen", "refusal", 153),
+        ("unseen", "refusal", 87),
+    ],
+)
+def test_as_many_are_read_well_as_are_published(part: str, kind: str, least: int) -> None:
+    well, tried = counts(readable(part))[kind, "all"]
+    assert least <= well <= tried
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_what_cannot_be_read_is_never_an_answer(part: str) -> None:
+    for row in readable(part):
+        if row["kind"] == "refusal" and row["label"] == "unsure":
+            assert reading(row) in ("unsure", row.get("human")), row["why"]
+        if row["kind"] == "guard" and row["label"] is None:
+            assert reading(row) == "unsure", row["why"]
