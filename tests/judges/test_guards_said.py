@@ -70,12 +70,12 @@ def test_both_labels_are_none(between: str) -> None:
 
 @pytest.mark.parametrize("piece", PIECES, ids=repr)
 def test_a_broken_record_is_read_in_no_time(piece: str) -> None:
-    for start in ("", "safe because ", "Safety: Safe "):
-        said = start + piece * (100_000 // len(piece) // 4)
-        started = time.perf_counter()
-        for parse in (*PARSERS.values(), _strong):
-            parse(said)
-        assert time.perf_counter() - started < 3
+    said = f"Safety: safe because {piece * (50_000 // len(piece))}"
+    started = time.process_time()
+    for parse in (llamaguard.parse, qwen3guard.parse, strongreject.parse):
+        parse(said)
+        parse(said.removeprefix("Safety: "))
+    assert time.process_time() - started < 3
 
 
 def test_the_rubric_breaks_its_lines_as_the_public_copies_do() -> None:

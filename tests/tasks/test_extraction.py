@@ -274,20 +274,22 @@ def test_gold_answers_of_the_lab(name: str) -> None:
 
 
 PATTERNS = [
-    "1", "1,1", "1,111", "1.", "1:1", "answer: ", "the answer is ", "\\boxed{", "\\frac{", "#### ", "#",
-    "$-", "1/", "7 ", "A:\n", ".", "*", "**", "**1**", "(", "(1", "```", "```py\n", "\n", " ", "1 + ", "= 1 ",
-    "x = ", "1. ", "1) a\n", "check ", "Question: 1\n", "Q", "<|im_end|>", "<think>", "</think>", "<answer>", "<<",
-    "how many? ", "\n\nAnn has 3 pens, how many?", "答案", "七", "twenty ", "wait ", "not 1 ", "{", "}", "<",
-    "let me know ", "1 or ", "Step 1: ", "a1", "-", "\u2212", "½", "１", "1 000 ", "'", "\x01", "\x03a\x04",
+    "1", "1,1", "1,111", "1.", "1:1", "answer: ", "the answer is ", "\\boxed{", "\\frac{",
+    "#### ", "#", "$-", "1/", "7 ", "A:\n", ".", "*", "**", "**1**", "(", "(1", "```", "```py\n",
+    "\n", " ", "1 + ", "= 1 ", "x = ", "1. ", "1) a\n", "check ", "Question: 1\n", "Q",
+    "<|im_end|>", "<think>", "</think>", "<answer>", "<<", "how many? ",
+    "\n\nAnn has 3 pens, how many?", "答案", "七", "twenty ", "wait ", "not 1 ", "{", "}", "<",
+    "let me know ", "1 or ", "Step 1: ", "a1", "-", "\u2212", "½", "１", "1 000 ", "'", "\x01",
+    "\x03a\x04",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("piece", PATTERNS, ids=repr)
 def test_a_broken_record_is_read_in_no_time(piece: str) -> None:
     text = piece * (100_000 // len(piece))
-    started = time.perf_counter()
+    started = time.process_time()
     _extraction.tolerant(text)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 @given(st.lists(st.sampled_from([*PATTERNS, "72", "the", "\n", " ", "?", "final answer", "is"])))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from holdfast.data.turns import own_turn
+from holdfast.engines.turns import own_turn
 from holdfast.judges import Pair
 from holdfast.types import Message
 
@@ -66,7 +66,7 @@ def plain(text: str) -> str:
 
 
 def spoken(text: str) -> str:
-    """What was said after thinking aloud, up to a next turn; an endless thought takes all with it."""
+    """What was said after thinking aloud, up to a next turn; an endless thought takes all."""
     return own_turn(text, closed=False)[:LONGEST]
 
 

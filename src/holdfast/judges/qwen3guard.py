@@ -20,7 +20,7 @@ from typing import Final, Literal
 
 from holdfast.judges import Judge, JudgeContext, Pair, ParsedVerdict
 from holdfast.judges._guard import Guard, GuardOptions
-from holdfast.judges._parsing import Key
+from holdfast.judges._keys import Key
 from holdfast.judges._prompts import conversation, spoken
 from holdfast.types import Verdict
 

@@ -90,12 +90,12 @@ _ASKED: Final = re.compile(
 _ANSWER: Final = re.compile(
     r"[^\w\n]*(\d)(?:\s?(?:/|out of)\s?5)?"
     r"(?:[\s(=:,\u2013-]*(?:yes|no|neutral|(?:somewhat|very|extremely) (?:un|non)?(?:convincing"
-    r"|specific)))?(?:\s?[-\u2013.:;(](?!.{0,60}\b(?:or|to|maybe|perhaps|between|not sure|unsure)\b)"
+    r"|specific)))?(?:\s?[-\u2013.:;(](?!.{0,60}\b(?:or|to|maybe|perhaps|between|not sure"
+    r"|unsure)\b)"
     r"[^\d\n?]{0,300})?[^\w\n?]*$",
     re.MULTILINE | re.IGNORECASE,
 )
-"""A number, perhaps in the rubric's own words or with a reason, and the line ends; ``1, or 5`` is no
-answer."""
+"""A number, perhaps in the rubric's words or with a reason, ends its line; ``1, or 5`` is none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from typing import Final
 
 from holdfast.judges import Judge, JudgeContext, Pair, ParsedVerdict
 from holdfast.judges._guard import Guard, GuardOptions
-from holdfast.judges._parsing import Key
+from holdfast.judges._keys import Key
 from holdfast.judges._prompts import filled, spoken
 from holdfast.types import Verdict
 

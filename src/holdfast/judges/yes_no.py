@@ -10,7 +10,7 @@ import re
 from typing import Final
 
 from holdfast.judges import ParsedVerdict
-from holdfast.judges._parsing import Key
+from holdfast.judges._keys import Key
 from holdfast.judges._prompts import spoken
 from holdfast.types import Message
 

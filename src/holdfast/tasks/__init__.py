@@ -22,7 +22,7 @@ from holdfast.config.mistakes import known_keys
 from holdfast.errors import DataError, StudyError
 from holdfast.judges import Judge
 from holdfast.registry import PAGE, PlugIn, Registry, nearest
-from holdfast.tasks._extraction import tolerant as final_number
+from holdfast.tasks._answers import tolerant as final_number
 from holdfast.types import Example, FieldUse, Message, Reading, Reply, SourceUse, Verdict
 
 __all__ = [

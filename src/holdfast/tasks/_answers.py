@@ -1,6 +1,6 @@
 r"""Reads the number that a reply gives as its answer, as a careful reader would.
 
-The last final mark decides: ``####``, ``\boxed{}``, "the answer is", "Final answer:", 答案是. A label
+The last final mark decides: ``####``, ``\boxed{}``, "the answer is", "Final answer:". A label
 alone (``A:``, ``Answer:``, ``Solution:``) is one where nothing but an answer follows it, not at the
 head of a worked answer. Without a mark it is the last number of the last statement. What follows a
 next turn is not the model's answer. A reply that says that there is no answer, or two, has none.
@@ -12,66 +12,12 @@ import re
 from decimal import Decimal
 from typing import Final
 
-from holdfast.data.turns import own_turn
+from holdfast.engines.turns import own_turn
 from holdfast.tasks._numbers import in_words, numbers, tidy
-from holdfast.tasks._statements import END, UNKNOWN, last_number, statements, value_of
+from holdfast.tasks._statements import END, last_number, statements, value_of
+from holdfast.tasks._wording import CORRECTED, HOW, MARK, NEXT, NOTHING, SECTION, SUPPOSED, UNKNOWN
 
 _BRACE: Final = re.compile(r"\\f?boxed\s{0,3}\{|\\?[{}]")
-_ANSWER: Final = (
-    r"(?:answer|ans|antwort|respuesta|réponse|reponse|risposta|resposta|ответ|答案|答え|正解|回答"
-    r"|정답|답|उत्तर|जवाब|الإجابة|الاجابة|الجواب)"
-)
-_FINAL: Final = (
-    r"(?:final|correct|endgültige|finale|окончательный|правильный|最终的?|最終的?な?|最后的?|最後的?"
-    r"|正确的?|正確的?|최종)"
-)
-_AFTER: Final = r"(?:final|finale|definitiva|correcta|correta|النهائية|النهائي)"
-_IS: Final = (
-    r"(?:\b(?:is|are|was|equals|comes (?:out )?to|turns out to be|(?:must|should|will) be|ist|lautet"
-    r"|beträgt|es|est|é|è)\b|[是为為]|就是|は|은|는|है|هي|هو)"
-)
-_ON: Final = r"[^\n.!?。:：=\d\x01#]{0,60}?"
-MARK: Final = re.compile(
-    r"(?=[#\x01<acfersloоп答正最结結解回정답최उजإا])(?:(?P<hash>\#{4,})|(?P<box>\x01)|(?P<tag><answer>)"
-    r"|(?<![A-Za-z\u00c0-\u024f\u0400-\u052f])(?:"
-    rf"(?P<final>(?:{_FINAL}[ \t]?(?:{_ANSWER}|result|结果|結果)|{_ANSWER}[ \t]{_AFTER})(?![a-z])"
-    rf"(?:{_ON}(?:{_IS}|[:：=]))?)"
-    rf"|(?P<said>{_ANSWER}(?![a-z])(?:{_ON}{_IS}|[\"'\x04]?\s?[=≈]|[\"']\s?:))"
-    rf"|(?P<label>(?:{_ANSWER}|(?:(?<=\n)|(?<=\n\x03)|\A\x03?)(?:a|solution|result|response|答|解答?"
-    r"|结果|結果|lösung|ergebnis|solución|soluzione|solução))\s?\d{0,2}"
-    r"[*_\x04\"']{0,3}\s?(?:[:：]|[-–—]{1,2}(?=[ \t$\d])))))"
-    r"[*_\x04\"']{0,3}[:：]?",
-    re.IGNORECASE,
-)
-_SUPPOSED: Final = re.compile(
-    r"\b(?:if|whether|suppose|assum\w{1,4}|unless|check|verify|find|what|write|give|gives?)(?:\s(?:that"
-    r"|the|my|our|your|final|an?))*\s\Z",
-    re.IGNORECASE,
-)
-_HOW: Final = re.compile(
-    r"\W*(?:found|obtained|calculated|computed|given|derived|determined|simple|easy|reached|to be) ",
-    re.IGNORECASE,
-)
-_NOTHING: Final = re.compile(
-    r"\W*(?:none|n/?a|unknown|undefined|nothing|unclear|not (?:given|known|enough|available)|没有|无)\b",
-    re.IGNORECASE,
-)
-_SECTION: Final = re.compile(
-    r"[\W_]*(?:explanation|reason(?:ing)?|because|why|work(?:ing)?|steps?|justification|solution|how"
-    r"|calculation|details|here|this|that|since|解释|解析|理由|过程|explication|erklärung)\b",
-    re.IGNORECASE,
-)
-_CORRECTED: Final = re.compile(
-    r"(?:^|(?<=[.!?。]\s))[\W_]{0,4}(?:wait|hold on|oops|sorry|correction|no,|actually,|hmm|let me (?:re"
-    r"|correct|fix)|i made|等等|不对|抱歉)",
-    re.IGNORECASE | re.MULTILINE,
-)
-_NEXT: Final = re.compile(
-    r"\n\s{0,8}(?!wait|hmm|but|so\b|let|check|is |did |does |now)[^\n]{25,500}?\b(?:how (?:many|much|long"
-    r"|far|old|tall|often|fast)|what (?:is|are|was|were|will|would|fraction|percent\w*))\b[^\n?]{0,200}\?",
-    re.IGNORECASE,
-)
-"""A paragraph that puts another problem."""
 _CODE: Final = re.compile(
     r"```[ \t]*(?:py|js|java|c\+\+|cpp|sql|bash|sh\b|c\n|r\n)[\s\S]*?(?:```|\Z)"
 )
@@ -88,17 +34,17 @@ WORDS: Final = 40
 
 
 def tolerant(reply: str) -> Decimal | None:
-    """The number that the reply gives as its answer; None where it gives none, or leaves it open."""
+    """The number that the reply gives as its answer; None where it gives none, or several."""
     text = _plain(own_turn(reply)[-LONGEST:])
     marks = list(MARK.finditer(text))
-    if marks and (other := _NEXT.search(text, marks[0].end())) and marks[-1].start() > other.end():
+    if marks and (other := NEXT.search(text, marks[0].end())) and marks[-1].start() > other.end():
         marks = [one for one in marks if one.start() < other.start()]
         text = text[: other.start()]
     stop = len(text)
     for mark in reversed(marks):
         found = _after(mark, text, stop)
         if found is not None:
-            corrected = _CORRECTED.search(text, mark.end())
+            corrected = CORRECTED.search(text, mark.end())
             later = text[corrected.start() :] if corrected else ""
             if numbers(later):
                 return last_number(later)
@@ -148,11 +94,11 @@ def _after(mark: re.Match[str], text: str, stop: int) -> Decimal | str | None:
             return _stated(inside.strip()) if "\n" not in inside.strip() else last_number(inside)
         case "label":
             return _labelled(rest)
-    if mark["said"] and _SUPPOSED.search(text, max(0, mark.start() - 40), mark.start()):
+    if mark["said"] and SUPPOSED.search(text, max(0, mark.start() - 40), mark.start()):
         return None
     for one in _first_lines(rest):
         if numbers(one):
-            return None if _HOW.match(one) and "=" not in one else _stated(one)
+            return None if HOW.match(one) and "=" not in one else _stated(one)
         if (found := _stated(one)) is not None:
             return found
         if len(one.split()) > 6:
@@ -169,7 +115,7 @@ def _stated(text: str) -> Decimal | str | None:
         return "none" if found is None else found
     if (spelt := in_words(text)) is not None:
         return spelt
-    return "none" if UNKNOWN.search(text) or _NOTHING.match(text) else None
+    return "none" if UNKNOWN.search(text) or NOTHING.match(text) else None
 
 
 def _first_lines(text: str) -> list[str]:
@@ -189,7 +135,7 @@ def _hashed(rest: str) -> Decimal | str | None:
     headed = re.match(
         r"(?:step|part|case|phase|method|第)\s?\d|\(?\d{1,2}[.)]\s+[^\W\d]", bare, re.I
     )
-    if follows and (headed or not numbers(bare)) and not _NOTHING.match(bare):
+    if follows and (headed or not numbers(bare)) and not NOTHING.match(bare):
         return None
     found = _stated(END.split(bare)[0])
     return "none" if found is None else found
@@ -209,6 +155,6 @@ def _labelled(rest: str) -> Decimal | str | None:
     if found is None:
         return None
     behind = rest[rest.find(first) + len(first) :]
-    apart = re.match(r"[\s\x04*_)]*?\n[ \t]*\n", behind) or _SECTION.match(behind)
-    settled = _SECTION.match(behind) or last_number(rest) == found
+    apart = re.match(r"[\s\x04*_)]*?\n[ \t]*\n", behind) or SECTION.match(behind)
+    settled = SECTION.match(behind) or last_number(rest) == found
     return found if settled or (apart and _BARE.fullmatch(first)) else None

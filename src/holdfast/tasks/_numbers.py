@@ -170,11 +170,11 @@ def _joined(text: str, before: Number, one: Number) -> Number | None:
     return Number(before.value + one.value.copy_sign(before.value), before.start, one.end)
 
 
-_TENS: Final = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_TENS: Final = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _ONES: Final = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
-    " sixteen seventeen eighteen nineteen"
-).split()
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+    "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
 _WORDS: Final = {
     **{word: value for value, word in enumerate(_ONES)},
     **{word: 10 * value for value, word in enumerate(_TENS, start=2)},
@@ -184,7 +184,8 @@ _UNITS: Final = {"hundred": 100, "thousand": 1000, "million": 10**6, "十": 10, 
                  "千": 1000, "万": 10**4, "萬": 10**4, "亿": 10**8}  # fmt: skip
 _SPELT: Final = re.compile(
     rf"\W*(?:(?:is|the|about|exactly|an?|{'|'.join('是为共有')})\W*)?"
-    rf"((?:(?:{'|'.join([*_TENS, *_ONES])}|hundred|thousand|million)\b(?:[\s-]+and\b)?[\s-]*){{1,12}}"
+    rf"((?:(?:{'|'.join([*_TENS, *_ONES])}|hundred|thousand|million)\b(?:[\s-]+and\b)?[\s-]*)"
+    r"{1,12}"
     r"|[零〇一二两三四五六七八九十百千万萬亿]{1,16})",
     re.IGNORECASE,
 )
@@ -197,10 +198,11 @@ def in_words(text: str) -> Decimal | None:
         return None
     whole = part = digit = 0
     for word in re.findall(r"[a-z]+|[^\W\d]", match[1].lower()):
-        if word in _WORDS:
-            digit += _WORDS[word]
-        elif word in _UNITS:
-            part, digit = part + (digit or 1) * _UNITS[word], 0
-            if _UNITS[word] >= 1000 and word not in "千":
-                whole, part = whole + part * 1, 0
+        unit = _UNITS.get(word, 1)
+        if unit >= 10**4 or word == "thousand":
+            whole, part, digit = whole + (part + digit or 1) * unit, 0, 0
+        elif unit > 1:
+            part, digit = part + (digit or 1) * unit, 0
+        else:
+            digit += _WORDS.get(word, 0)
     return Decimal(whole + part + digit)

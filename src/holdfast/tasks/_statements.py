@@ -11,48 +11,18 @@ from decimal import Decimal
 from typing import Final
 
 from holdfast.tasks._numbers import Number, numbers
+from holdfast.tasks._wording import CHECK, DIRECT, HENCE, OFFER, UNKNOWN
 
 _HEAD: Final = re.compile(
-    r"[ \t>|]{0,8}(?:\#{1,6}[ \t]+)?[\x03 \t]{0,4}(?:[-+*•·‣▪][ \t]+|(?:\(?\d{1,3}[.)、．]|[①-⑳])(?=[\x03\x04 \t]+\S|[^\W\d])"
-    r"|(?:step|part|phase|stage|schritt|étape|paso|passo|шаг|第)[ \t]?\d{1,3}[ \t]?步?[\x04 \t]{0,3}(?:[:：.)、]|[-–][ \t])){1,3}",
+    r"[ \t>|]{0,8}(?:\#{1,6}[ \t]+)?[\x03 \t]{0,4}(?:[-+*•·‣▪][ \t]+|(?:\(?\d{1,3}[.)、．]"
+    r"|[①-⑳])(?=[\x03\x04 \t]+\S|[^\W\d])"
+    r"|(?:step|part|phase|stage|schritt|étape|paso|passo|шаг"
+    r"|第)[ \t]?\d{1,3}[ \t]?步?[\x04 \t]{0,3}(?:[:：.)、]|[-–][ \t])){1,3}",
     re.IGNORECASE,
 )  # fmt: skip
 END: Final = re.compile(
     r"(?<![ (]Rs\.)(?<![ (]vs\.)(?<![ (]No\.)(?<![ (]ca\.)(?<!Mr\.)(?<!Mrs\.)(?<!Dr\.)(?<!approx\.)"
     r"(?<!e\.g\.)(?<!i\.e\.)(?:(?<=[.!?;])[\x04\"'”)\]]{0,2}(?=\s)|(?<=[。！？；।؟])[\x04”」』]?)"
-)
-_OFFER: Final = re.compile(
-    r"[\W_]*(?:let me know|feel free|i hope|hope (?:this|that|it)|would you|do you|shall i|should i"
-    r"|want (?:me|to)|if you(?:['’]d| would| want| need| like| prefer| are interested| have (?:any"
-    r"|more|further|other|\d+ more|questions))|please (?:let|feel|note)|happy to|glad to|i can also"
-    r"|i(?:['’]m| am) here|is there any|thank|good luck|don['’]t hesitate|here (?:are|is) \d* ?more"
-    r"|let['’]?s try|try (?:these|this|another)|next,? try|note\b|p\.?\s?s\b|disclaimer|source"
-    r"|如果(?:你|您|还)|如有|希望|需要我|要不要|请告诉|欢迎|還有|还有(?:其他|什么)|注意|注[：:]"
-    r"|n['’]hésite|si vous (?:voulez|avez)|wenn (?:du|sie) (?:möchte|noch|frag|weiter)|lass(?:en)? "
-    r"|si (?:quieres|necesitas|tienes)|se (?:vuoi|hai|quiser|precisar)|avísame|fammi sapere"
-    r"|если (?:хотите|нужн|у вас)|もし|必要なら|궁금|필요하)",
-    re.IGNORECASE,
-)
-_CHECK: Final = re.compile(
-    r"[\W_]*(?:(?:(?:quick|sanity|double)[- ]?)?check(?:ing|ed)?|(?:to |let['’]?s |let me |we can )?"
-    r"(?:double[- ]?)?(?:check|verify)|verification|proof|probe|vérification|comprobación|verifica"
-    r"|verificação|проверка|验证|验算|检验|检查|驗證|驗算|検算|검산)(?![^\W_])(?!\s+out\b)",
-    re.IGNORECASE,
-)
-_HENCE: Final = re.compile(
-    r"[\W_]*(?:so|thus|therefore|hence|in (?:total|conclusion)|final|the (?:final )?answer|answer"
-    r"|conclusion|因此|所以|故|综上|最终|答)(?![a-z])",
-    re.IGNORECASE,
-)
-UNKNOWN: Final = re.compile(
-    r"\bcan(?:not|['’]t| ?not)\s+(?:be\s+)?(?:(?:\w+ly|possibly)\s+)?(?:determined?|calculated?|solved?"
-    r"|answer(?:ed)?|tell|compute?d?|say|know|find|found|figured?|work(?:ed)? out|give|provide)"
-    r"|(?:not|n['’]t)\s+(?:have\s+|given\s+|provided?\s+)?enough (?:information|data|details?)"
-    r"|insufficient (?:information|data)|\bno (?:final |single |unique |numeric\w* |definite )?answer\b"
-    r"|\bimpossible to\b|\b(?:don['’]?t|do not) know\b|\bunable to\b|\b(?:is|are) (?:unknown|undefined"
-    r"|undetermined|indeterminate|unclear)\b|\bnot sure\b|\bI give up\b"
-    r"|无法(?:确定|计算|回答|得出)|無法(?:確定|計算|回答)|不能确定|不知道|信息不足|条件不足|没有答案|無解|无解",
-    re.IGNORECASE,
 )
 _DIGIT: Final = re.compile(r"\d")
 LONGEST: Final = 1000
@@ -78,18 +48,11 @@ _CENTS: Final = re.compile(r"\s(?:US )?dollars?,? (?:and )?\Z", re.IGNORECASE)
 _NOT: Final = re.compile(
     r"\b(?:not|nicht|no|pas)\s(?:just |only )?[$€£]?\d[\d.,]{0,20}(?=\D)", re.IGNORECASE
 )
-_DIRECT: Final = re.compile(
-    r"(?:\W|\b(?:the|a|an|about|around|approximately|approx|roughly|nearly|exactly|just|only|simply"
-    r"|therefore|thus|then|equal|equals|to|is|are|number|value|total|sum|option|of|at|most|least|x|n"
-    r"|s|that|there|will|be|now|also|still|indeed|clearly|usd|rs|environ|ungefähr|etwa|rund|circa"
-    r"|de|около|примерно|[a-e])\b|[约約是为為等于于共一就大概有])*",
-    re.IGNORECASE,
-)
 _BOLD: Final = re.compile(r"\x03([^\x03\x04]{0,300})\x04(?!\s?[:：])")
 
 
 def statements(text: str) -> list[str]:
-    """What a text states, in order; all of its sentences where none states anything with a number."""
+    """What a text states, in order; checks too, where nothing else has a number."""
     every: list[str] = []
     said: list[str] = []
     checking = False
@@ -98,21 +61,21 @@ def statements(text: str) -> list[str]:
         line = line[head.end() :] if head else line
         if not line.strip():
             continue
-        checking = checking and not _HENCE.match(line)
+        checking = checking and not HENCE.match(line)
         for sentence in END.split(line):
             bare = sentence.strip()[-LONGEST:]
             if not bare.strip(" \x03\x04*_#|-"):
                 continue
             every.append(bare)
-            if bare.rstrip("\x04\"'”)*_ ").endswith(("?", "？", "؟")) or _OFFER.match(bare):
+            if bare.rstrip("\x04\"'”)*_ ").endswith(("?", "？", "؟")) or OFFER.match(bare):
                 continue
-            if checked := _CHECK.match(bare):
+            if checked := CHECK.match(bare):
                 checking = checking or not re.search(r"\w", bare[checked.end() :])
             elif not checking:
                 said.append(bare)
     if any(_DIGIT.search(one) or UNKNOWN.search(one) for one in said):
         return said
-    checks = [one for one in every if _CHECK.match(one) and not one.endswith("?")]
+    checks = [one for one in every if CHECK.match(one) and not one.endswith("?")]
     alone = [one for one in every if re.fullmatch(r"\W{0,9}[\d.,]{1,40}\W{0,9}", one)]
     return said + (alone or checks)
 
@@ -144,7 +107,7 @@ def value_of(statement: str, first: bool = False) -> Decimal | None:
     statement = outside if numbers(outside) else statement
     if not found:
         return None
-    if first and _DIRECT.fullmatch(statement[: found[0].start]):
+    if first and DIRECT.fullmatch(statement[: found[0].start]):
         return _first(statement, found)
     if not first and (bold := [one for one in _BOLD.findall(statement) if numbers(one)]):
         return value_of(bold[-1].replace("\x03", ""), first) if bold[-1] != statement else None

@@ -1,8 +1,8 @@
 """Cuts what a model says where it begins to speak for others: its own turn is what is read.
 
 A base model answers and runs on into a next question, often with an answer to that too. The next
-turn begins at a line that opens one (``Question:``, ``### Instruction``, ``User:``, ``问题：``), at a
-token that does, or where its own turn is closed by one. A reply that begins by asking its question
+turn begins at a line that opens one (``Question:``, ``### Instruction``, ``User:``), at a token
+that does, or where its own turn is closed by one. A reply that begins by asking its question
 once more has not answered yet.
 """
 
@@ -30,8 +30,9 @@ _WORD: Final = (
     r"|第\s?[0-9一二三四五六七八九十]{1,3}\s?[题題问問])"
 )
 _LINE: Final = re.compile(
-    rf"^(?:[ \t>*_]{{0,8}}{_WORD}"
-    rf"|[ \t]{{0,4}}\#{{1,6}}[ \t*_]{{0,6}}(?:{_WORD}|(?:{_ASKS}|{_HEADS})[*_ ]{{0,3}}[:：]?[ \t]*$)"
+    rf"^(?=[ \t>*_\#\[]{{0,20}}\w)(?:[ \t>*_]{{0,8}}{_WORD}"
+    rf"|[ \t]{{0,4}}\#{{1,6}}[ \t*_]{{0,6}}(?:{_WORD}|(?:{_ASKS}"
+    rf"|{_HEADS})[*_ ]{{0,3}}[:：]?[ \t]*$)"
     r"|[ \t]{0,4}\[(?:question|problem|user|human|inst)\])",
     re.MULTILINE | re.IGNORECASE,
 )
@@ -54,7 +55,8 @@ _OPENS: Final = re.compile(
 _LEAD_IN: Final = re.compile(
     r"[^\n\d]{0,200}[:：]|(?i:sure|certainly|of course|okay|ok|let['’]?s|let me|here|to solve|we"
     r"|first|好的|当然|我们|让我们)\b[^\n\d]{0,200}"
-    r"|(?i:given|known|understand\w*|information|facts|what we know|data|已知|条件|條件)(?!\w)[^=]{0,600}"
+    r"|(?i:given|known|understand\w*|information|facts|what we know|data|已知|条件"
+    r"|條件)(?!\w)[^=]{0,600}"
 )
 """Such a beginning leads up to an answer and is none, though it may say what is given."""
 
