@@ -13,6 +13,7 @@ nothing had been held back: steps picked by chance dominate less than the best o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -81,7 +82,7 @@ class Area(NamedTuple):
         seeds: variance between the areas of single seeds, chance of single answers included.
         chance: how much of `seeds` is such chance.
         unit: variance of a single seed's area if every task's mean varied by 1 from seed to seed.
-        count: how many seeds there are.
+        runs: how many seeds there are.
     """
 
     mean: float
@@ -90,7 +91,7 @@ class Area(NamedTuple):
     seeds: float
     chance: float
     unit: float
-    count: int
+    runs: int
 
     def ends(self, spread: float, df: int) -> tuple[float, float]:
         """Of the interval of 95 %, none below 0.
@@ -106,12 +107,12 @@ class Area(NamedTuple):
         """
         from scipy.special import stdtrit
 
-        known = self.count - 1
+        known = self.runs - 1
         between = (WORTH * spread**2 * self.unit + known * self.seeds) / (WORTH + known)
         quantiles = stdtrit(np.array([max(1, df), WORTH + known]), 0.975) ** 2
-        down = float(quantiles @ [self.items, between / self.count])
+        down = float(quantiles @ [self.items, between / self.runs])
         up = down + max(0.0, self.flattered - self.mean) ** 2
-        return max(0.0, self.mean - down**0.5), max(0.0, self.mean + up**0.5)
+        return max(0.0, self.mean - math.sqrt(down)), max(0.0, self.mean + math.sqrt(up))
 
 
 def means_of(values: Values, axis: int | tuple[int, ...]) -> Values:
@@ -142,7 +143,7 @@ def area_of(
     mean = np.stack([means_of(cell, (0, 2)) for cell in cells], axis=-1)  # (kinds, tasks)
     inside, outside = _in_parts(cells, parts, mean)
     areas = np.zeros(inside.shape[:2])
-    pulls = [np.zeros(cell.shape[::2]) for cell in cells]
+    pulls = [np.zeros((len(cell), cell.shape[2])) for cell in cells]
     units = []
     for seed, part in np.ndindex(*areas.shape):
         others = [one for one in range(len(areas)) if one != seed] or [seed]
@@ -248,7 +249,7 @@ def _chance(pulls: Values) -> float:
         return 0.0
     left = pulls - pulls.mean(axis=0)
     left -= left.mean(axis=1, keepdims=True)
-    return float((left**2).sum()) / (seeds - 1) / (items - 1) / items
+    return float((left**2).sum() / (seeds - 1) / (items - 1) / items)
 
 
 def spread_of(areas: Sequence[Area]) -> float:
@@ -257,8 +258,8 @@ def spread_of(areas: Sequence[Area]) -> float:
     What other arms of several seeds show, less the chance in single answers; at least `SEEDS`, as
     few seeds can look alike by chance.
     """
-    several = [area for area in areas if area.count > 1 and area.unit > 0]
+    several = [area for area in areas if area.runs > 1 and area.unit > 0]
     if not several:
         return SEEDS
-    shown = sum((one.count - 1) * (one.seeds - one.chance) / one.unit for one in several)
-    return max(SEEDS, max(0.0, shown / sum(one.count - 1 for one in several)) ** 0.5)
+    shown = sum((one.runs - 1) * (one.seeds - one.chance) / one.unit for one in several)
+    return max(SEEDS, math.sqrt(max(0.0, shown / sum(one.runs - 1 for one in several))))
