@@ -258,10 +258,14 @@ def _run(path: str, where: str, folder: Path | None) -> tuple[ModuleType, str]:
         StudyError: no such file, or it cannot be run.
     """
     origin = (folder or Path()).resolve()
-    file = (origin / Path(path).expanduser()).resolve()
-    if not file.is_file():
+    try:
+        file = (origin / Path(path).expanduser()).resolve()
+        there = file.is_file()
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL, somebody's home, a circle
+        there = False
+    if not there:
         raise StudyError(
-            f"no such file: {path}",
+            f"no such file: {path[:200]}",
             where=where,
             remedy=f"correct the path; it is taken from {origin}",
         )

@@ -89,6 +89,11 @@ def doctor(as_json: Json = False) -> None:
     )
 
 
+PLACES = (
+    errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR,
+    errno.EROFS, errno.ENXIO,
+)  # fmt: skip
+"""Of what a path names, if nothing nearer to it has said so."""
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 COMMANDS = (demo, init, plan, run, compare, report, ship, tasks, methods, schema, doctor)
 for _command in COMMANDS:
@@ -109,6 +114,12 @@ def call(arguments: list[str]) -> int:
     except HoldfastError as error:
         return _fail(arguments, error, error.exit_code)
     except OSError as error:
+        if error.errno in PLACES and error.filename:
+            place = str(error.filename)[:300]
+            wrong = UsageError(
+                str(error.strerror), where=place, remedy="check that path and its permissions"
+            )
+            return _fail(arguments, wrong, 3)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         full = HoldfastError("the disk is full", remedy=f"make room and continue with: {again}")

@@ -71,7 +71,7 @@ def text_of(file: Path, most: int = MOST_BYTES) -> str:
 
 def _anchored(text: str, folder: Path, key: str) -> str:
     if names_file(text):
-        _check(text, key)
+        check_place(text, key)
         return in_folder(text, folder)
     a_model = key in MODELS and text != LAB
     if not (a_model or key in PLACES or key == "task" or key.endswith(("_path", "_template"))):
@@ -79,7 +79,7 @@ def _anchored(text: str, folder: Path, key: str) -> str:
     a_text = key == "chat_template" and "{" in text
     if a_text or "://" in text:
         return text
-    _check(text, key)
+    check_place(text, key)
     try:
         place = folder / Path(text).expanduser()
     except RuntimeError as error:
@@ -100,7 +100,7 @@ def _anchored(text: str, folder: Path, key: str) -> str:
     return text
 
 
-def _check(text: str, key: str) -> None:
+def check_place(text: str, key: str) -> None:
     """Refuse what no file system and no hub takes for a name.
 
     Raises:

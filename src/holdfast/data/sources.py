@@ -8,6 +8,7 @@ it can be without taking a row twice. Rows are drawn by seed and keep their orde
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -104,7 +105,7 @@ def opened(
         label = printable("/".join(part.strip("/") for part in parts))
         if spec.config:
             label += f" ({spec.config})"
-        if spec.hub or Path(spec.path or "").expanduser().is_dir():
+        if spec.hub or os.path.isdir(os.path.expanduser(spec.path or "")):
             label += f", split {printable(spec.split or split)}"
         name, again = printable(parts[-1]), 2
         while any(one.name == name for one in found):

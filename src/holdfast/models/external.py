@@ -15,6 +15,7 @@ from typing import Literal
 
 from holdfast import models
 from holdfast.config import NAME, ModelSpec
+from holdfast.config.places import check_place
 from holdfast.config.section import made_usable, unusable
 from holdfast.endpoint import is_endpoint, parse_url
 from holdfast.environment import install_command
@@ -154,6 +155,7 @@ def is_quantised(model: ExternalModel) -> bool:
 
 def _named(source: str) -> tuple[str, str]:
     """``NAME=MODEL`` in its parts; the name is "" where there is none."""
+    check_place(source, "a model")
     name, equals, text = source.partition("=")
     if not equals or not re.match(NAME, name):
         return "", source

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from holdfast.config.places import check_place
 from holdfast.environment import install_command
 from holdfast.errors import ModelError
 from holdfast.memory.model import hub
@@ -51,7 +53,8 @@ def locate(model: str, revision: str | None = None) -> tuple[str, Config, str]:
     """
     if model == LAB:
         return LAB, _read(LAB_FOLDER), "built in"
-    folder = Path(model).expanduser()
+    check_place(model, "the model")
+    folder = Path(os.path.expanduser(model))
     if model.startswith((".", "/", "~")) or folder.is_dir():
         return model, _read(folder), str(folder / CONFIG)
     known = catalogue()
