@@ -316,19 +316,13 @@ def _dose(results: Results) -> list[str]:
     for response in found:
         said = f": all arms together, {response.sentence}." if response.sentence else "."
         parts.append(f"{title(response.task)}{said}\n")
-        rows = [
-            [
-                clean(dose.arm),
-                f"{dose.points}",
-                plain(dose.rho),
-                points(dose.rise) if dose.rise else NONE,
-                clean(dose.words),
-            ]
-            for dose in response.rows
-        ]
-        parts += [table(["Arm", "Points", "ρ", "Fitted rise, points", "In words"], rows)] * bool(
-            rows
-        )
+        rows = []
+        for dose in response.rows:
+            rise = points(dose.rise) if dose.rise else NONE
+            told = (f"{dose.points}", plain(dose.rho), rise, clean(dose.words))
+            rows.append([clean(dose.arm), *told])
+        if rows:
+            parts.append(table(["Arm", "Points", "ρ", "Fitted rise, points", "In words"], rows))
     return parts
 
 
@@ -383,12 +377,8 @@ def _judges(results: Results) -> list[str]:
     """How far the judges of an ensemble agree, a table per task."""
     parts = []
     for panel in tables.panels(results):
-        head = [
-            "Arm",
-            "α, all",
-            *(f"κ, {clean(name)}" for name in panel.pairs),
-            "Votes cast, by judge",
-        ]
+        kappas = (f"κ, {clean(name)}" for name in panel.pairs)
+        head = ["Arm", "α, all", *kappas, "Votes cast, by judge"]
         rows = [[clean(row.arm.name), row.alpha, *row.pairs, row.votes] for row in panel.rows]
         parts += [f"### Do the judges agree? {clean(panel.task.name)}\n", table(head, rows)]
     return [*parts, tables.JUDGES_EXPLAINED + "\n"] if parts else []

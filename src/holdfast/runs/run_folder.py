@@ -79,9 +79,7 @@ def check_run(folder: Path, must_exist: bool = False) -> None:
 
 def _is_empty(folder: Path) -> bool:
     """Whether nothing is in it but what a process has left that died when it had just begun."""
-    if not folder.is_dir():
-        return False
-    return all(temporary.PART.fullmatch(one.name) for one in folder.iterdir())
+    return folder.is_dir() and all(temporary.PART.fullmatch(one.name) for one in folder.iterdir())
 
 
 def _check_inside(folder: Path) -> None:
