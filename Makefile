@@ -11,6 +11,7 @@ STAMP := $(VENV)/.installed
 OLDEST := .venv-oldest
 CODE := src tests benchmarks examples
 FAST := not slow and not browser and not wheel
+EACH := -n auto --maxprocesses 4 --dist loadfile  # a file is one worker's
 
 .PHONY: demo test test-all test-oldest lint check format clean
 
@@ -34,13 +35,13 @@ demo: $(STAMP)
 	@$(BIN)/holdfast demo
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(EACH)
 
 test-all: $(STAMP)
-	@$(BIN)/python -m pytest -m '' --hypothesis-profile=thorough
+	@$(BIN)/python -m pytest $(EACH) -m '' --hypothesis-profile=thorough
 
 test-oldest: $(OLDEST)/.installed
-	@$(OLDEST)/bin/python -m pytest -q -m '$(FAST)'
+	@$(OLDEST)/bin/python -m pytest -q $(EACH) -m '$(FAST)'
 
 lint: $(STAMP)
 	@$(BIN)/ruff format --check -q $(CODE)
@@ -48,7 +49,7 @@ lint: $(STAMP)
 	@$(BIN)/mypy
 
 check: lint
-	@$(BIN)/python -m pytest -q -m '$(FAST)'
+	@$(BIN)/python -m pytest -q $(EACH) -m '$(FAST)'
 
 format: $(STAMP)
 	@$(BIN)/ruff check --fix -q; $(BIN)/ruff format $(CODE)

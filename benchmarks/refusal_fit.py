@@ -43,8 +43,8 @@ def seen(some: Sequence[Case]) -> list[set[str]]:
     found = []
     for case in some:
         one = prepare(case.reply, case.prompt)
-        evidence = weigh(one.said, one.ask, one.code_lines)
-        found.append(weights.features(one.said, one.ask, evidence, one.code_lines))
+        evidence = weigh(one.said, one.ask, one.code_lines, one.code or "en")
+        found.append(weights.features(evidence.said, one.ask, evidence, one.code_lines))
     return found
 
 

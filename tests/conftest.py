@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
 from fixtures.tiny_model import make_model
 from hypothesis import HealthCheck, settings
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: one thread for each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything is collected: the hub's client reads it once
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="holdfast-state-")  # consent of tests alone
 
 # `make test` tries a tenth of what `make test-all` does, always the same ones; no deadline, since
 # a busy machine is no fault.

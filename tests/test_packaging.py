@@ -68,3 +68,32 @@ def test_no_text_installs_holdfast_from_the_index() -> None:
     texts = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *TEXTS]
     offer = re.compile(r"pip install[^`\n]*\bholdfast\b")
     assert [path.name for path in texts if offer.search(path.read_text("utf-8"))] == []
+
+
+def test_whatever_is_carried_from_others_is_named_with_its_licence() -> None:
+    """Every judge that quotes a prompt or a format, by its file; and no file that is gone."""
+    assert "NOTICE" in PROJECT["license-files"]
+    notice = (ROOT / "NOTICE").read_text("utf-8")
+    package = ROOT / "src" / "holdfast"
+    published = {
+        f"judges/{path.name}"
+        for path in (package / "judges").glob("*.py")
+        if re.search(r"arXiv:|^PROMPTS?\b|model card", path.read_text("utf-8"), re.MULTILINE)
+    }
+    assert len(published) >= 7
+    assert {name for name in published if name not in notice} == set()
+    named = set(re.findall(r"(?<![\w/])(?:judges|tasks|methods|memory)/[\w/]+\.\w+", notice))
+    assert {name for name in named if not (package / name).is_file()} == set()
+    tests = set(re.findall(r"\btests/[\w/]+\.\w+", notice))
+    assert {name for name in tests if not (ROOT / name).is_file()} == set()
+
+
+def test_every_source_has_its_licence_and_says_whether_it_was_read() -> None:
+    """A part without a word on where the licence was read would pass for one that was."""
+    notice = (ROOT / "NOTICE").read_text("utf-8")
+    parts = [part for part in notice.split("\n\n") if "\n  Used in:" in part]
+    assert len(parts) >= 11
+    for part in parts:
+        assert "\n  Source: " in part and "\n  Licence:" in part, part
+        assert "\n  Read: " in part or "not read" in part, part
+    assert "MIT" not in notice or "Permission is hereby granted" in notice

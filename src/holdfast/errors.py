@@ -10,6 +10,7 @@ traceback and exits with its `exit_code`::
     │   ├── ModelError            a model folder: no config, tokenizer, chat template, safetensors
     │   │   └── Unreachable       a model on the hub, and no way to it from here now
     │   ├── FolderError           a run folder: unwritable, locked, of another version
+    │   │   └── Damaged           a file of it that is not as it was written
     │   ├── LeakError             training data that contains evaluation prompts
     │   └── DriftError            a study that changed under a run folder, with the field diff
     ├── MissingDependency         exit 3: an optional package, and the command that installs it
@@ -25,9 +26,15 @@ above, and make sure that its message names the remedy.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
+
+SPACES = frozenset(
+    "\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+)
+"""Spaces of text in many languages; they are seen as spaces and do nothing."""
 
 Phase = Literal["load", "forward", "backward", "step", "save", "answer"]
 """What a run does when its memory runs out."""
@@ -51,7 +58,11 @@ LONGEST = 6000
 
 
 class HoldfastError(Exception):
-    """The root: something failed while running."""
+    """The root: something failed while running.
+
+    Attributes:
+        exit_code: of the command that it ends; see `begun`.
+    """
 
     exit_code = 1
 
@@ -76,13 +87,27 @@ def _cut(text: str) -> str:
 def printable(text: str, keep: str = "") -> str:
     """A text without what a terminal would obey: control and direction marks become escapes.
 
+    The one door for whatever is printed (`holdfast.cli.front`, `holdfast.progress`), and for
+    texts of others inside a message. Spaces of every width stay, as text has them.
+
     Args:
         text: of anywhere: keys of a file, names, what a library said.
         keep: characters that stay as they are.
     """
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() or one in keep else ascii(one)[1:-1] for one in text)
+    kept = frozenset(keep) | SPACES
+    return "".join(one if one.isprintable() or one in kept else ascii(one)[1:-1] for one in text)
+
+
+def printable_json(value: object) -> str:
+    """A value as one line of JSON that a terminal does not obey either; equal when read again."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() or one in SPACES else json.dumps(one)[1:-1] for one in text
+    )
 
 
 @contextmanager
@@ -94,6 +119,17 @@ def located(where: str) -> Iterator[None]:
         if error.where:
             raise
         error.where = where
+        raise
+
+
+@contextmanager
+def begun() -> Iterator[None]:
+    """Once a run has begun, whatever stops it is a failure of the run and no wrong usage."""
+    try:
+        yield
+    except HoldfastError as error:
+        if error.exit_code == UsageError.exit_code:
+            error.exit_code = HoldfastError.exit_code
         raise
 
 
@@ -121,6 +157,10 @@ class Unreachable(ModelError):
 
 class FolderError(UsageError, OSError):
     """A run folder that cannot be written, is in use, or was made by another version."""
+
+
+class Damaged(FolderError):
+    """A file of a run that is torn, changed, missing or added; the remedy makes its stage again."""
 
 
 class LeakError(UsageError, ValueError):

@@ -10,13 +10,18 @@ from __future__ import annotations
 import io
 import sys
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
 
 from holdfast.errors import printable
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 REDRAWN_S = 0.25
 """How often a notebook's cell is drawn anew at most, in seconds."""
+KEPT_S = 10.0
+"""How often the seconds of a stage are written down at most."""
 
 
 class Progress(Protocol):
@@ -52,6 +57,41 @@ class Silent:
     def say(self, line: str) -> None: ...  # noqa: D102
 
 
+class Clocked:
+    """A `Progress` that counts the seconds of a stage, over interruptions too.
+
+    Attributes:
+        sittings: how often the stage was begun, or gone on with.
+        keep: writes the seconds down; called when something is done, but not often.
+    """
+
+    def __init__(self, inner: Progress, before: float = 0.0, sittings: int = 1) -> None:
+        """Start the clock.
+
+        Args:
+            inner: is told everything.
+            before: seconds of earlier sittings.
+            sittings: this one included.
+        """
+        self._inner, self._before, self.sittings = inner, before, sittings
+        self._started = self._kept = time.monotonic()
+        self.keep: Callable[[], None] = lambda: None
+        self.begin, self.enter, self.leave = inner.begin, inner.enter, inner.leave
+        self.total, self.say = inner.total, inner.say
+
+    @property
+    def seconds(self) -> float:
+        """Of all sittings."""
+        return self._before + time.monotonic() - self._started
+
+    def advance(self, amount: int = 1) -> None:
+        """See `Progress.advance`."""
+        self._inner.advance(amount)
+        if time.monotonic() - self._kept >= KEPT_S:
+            self._kept = time.monotonic()
+            self.keep()
+
+
 class Bars:
     """Bars on a terminal or in a notebook, plain lines elsewhere; use as a context manager."""
 
@@ -65,7 +105,6 @@ class Bars:
             cell: replaces the text of a notebook's cell; None: the bars go to standard error, if
                 that is a terminal.
         """
-        from rich.console import Console
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -75,9 +114,9 @@ class Bars:
         )
         from rich.progress import Progress as RichProgress
 
-        self._console = Console(stderr=True)
+        self._console = console(stderr=True)
         self._bars = RichProgress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -149,13 +188,33 @@ class Bars:
         """Draw a notebook's cell anew; a terminal is drawn by a thread of rich's."""
         if self._cell is None:
             return
-        from rich.console import Console
-
-        page = Console(file=io.StringIO(), width=100, force_jupyter=False, force_terminal=False)
+        page = console(file=io.StringIO(), width=100, force_jupyter=False, force_terminal=False)
         with page.capture() as drawn:
             page.print(self._bars.get_renderable())
         self._cell(drawn.get().rstrip("\n"))
         self._drawn = time.monotonic()
+
+
+def console(**options: Any) -> Console:
+    """A console of rich's that prints nothing which a terminal would obey, but rich's own marks.
+
+    Args:
+        **options: of `rich.console.Console`.
+    """
+    from rich import console as rich
+    from rich.segment import Segment
+
+    class Harmless(rich.Console):
+        """Cleans what is laid out, whatever it was made of."""
+
+        def render(
+            self, renderable: rich.RenderableType, options: rich.ConsoleOptions | None = None
+        ) -> Iterator[Segment]:
+            for one in super().render(renderable, options):
+                text = one.text if one.control else printable(one.text, keep="\n\t")
+                yield one if text == one.text else Segment(text, one.style)
+
+    return Harmless(**options)
 
 
 def default() -> Bars:

@@ -75,16 +75,16 @@ def test_meters_are_means_over_seeds_with_their_range() -> None:
 
 def test_cost_is_held_against_plain_fine_tuning_or_the_first_that_was_trained() -> None:
     results = build()
-    reference = budget.reference(results)
+    reference = budget.reference(results.arms)
     assert reference is not None and reference.name == "sft"
     others = replace(results, arms=tuple(a for a in results.arms if a.name != "sft"))
-    first = budget.reference(others)
+    first = budget.reference(others.arms)
     assert first is not None and first.name == "replay"
     kl = next(arm for arm in results.arms if arm.name == "kl")
     assert budget.flops_multiple(kl, reference) == pytest.approx(kl.flops / reference.flops)
     assert budget.token_multiple(results.arms[0], reference) is None
     assert budget.token_multiple(kl, None) is None
-    assert {arm.name for arm in results.arms} - {a.name for a in budget.costly(results)} == {
+    assert {arm.name for arm in results.arms} - {a.name for a in budget.costly(results.arms)} == {
         "base",
         "prompt",
     }
@@ -92,5 +92,5 @@ def test_cost_is_held_against_plain_fine_tuning_or_the_first_that_was_trained() 
 
 def test_nothing_is_said_of_the_budget_of_a_comparison() -> None:
     untrained = replace(build(), arms=build().arms[:1])
-    assert budget.sentence(untrained) == "Nothing was trained."
-    assert budget.sentence(replace(untrained, seeds=())) == ""
+    assert budget.sentence(untrained.arms, untrained.seeds) == "Nothing was trained."
+    assert budget.sentence(untrained.arms, ()) == ""

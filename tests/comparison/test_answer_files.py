@@ -393,7 +393,7 @@ def test_a_judge_that_understood_nothing_leaves_no_figure(answers: Path) -> None
     assert "100% of the replies of base could not be scored" in note
     assert "of those of two, three; there is no figure." in note
     assert (
-        "Where remote-yes_no-2 was unsure it mostly said 'I would rather not say.' (10 times)"
+        "Where remote-yes_no-3 was unsure it mostly said 'I would rather not say.' (10 times)"
         in note
     )
 

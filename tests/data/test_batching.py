@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
+from statistics import quantiles
 
 import pytest
 
+from benchmarks.budget import CASES, Case, answers, miss
 from holdfast.data.batching import (
     Cost,
     checkpoint_steps,
@@ -106,3 +109,41 @@ def test_regroup_keeps_what_is_cut_right() -> None:
     slots = [[0, 1], [2, 3], [4, 5], [6, 7]]
     assert regroup(slots, 2, 2, 1) == slots
     assert regroup([[], []], 1, 1, 2) == [[], [], [], []]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_short_runs_spend_their_budget(case: Case) -> None:
+    """One percent at most, where whole clusters of long answers had made it 15 and more."""
+    for by_length in (False, True):
+        assert miss(case, by_length, range(2)) <= 0.01
+
+
+def test_only_what_misses_the_budget_is_swapped() -> None:
+    """A few of the last round, each for one of its own kind; the rest of the order stays."""
+    rows = answers(640, 100, 0.5, 4)
+    kinds = ["task"] * 600 + ["replay"] * 40
+    budget = plain_budget(rows, steps=50, micro_batches=1, per_micro_batch=16)
+    exact = [index for slot in deal(rows, kinds, budget, 0) for index in slot]
+    more = replace(budget, supervised_tokens=round(1.012 * budget.supervised_tokens))
+    more_of = [index for slot in deal(rows, kinds, more, 0) for index in slot]
+    assert exact[:640] == more_of[:640], "a whole round has nothing to choose from"
+    same = sum(a == b for a, b in zip(exact, more_of, strict=False))
+    assert same > 0.95 * len(exact)
+    assert [kinds[i] for i in exact] == [kinds[i] for i in more_of][: len(exact)]
+    assert max(Counter(exact).values()) == 2, "in a round an example comes once"
+
+
+def test_a_short_run_by_length_is_a_sample_of_all_lengths() -> None:
+    rows = answers(1000, 100, 0.5, 5)
+    budget = plain_budget(rows, steps=10, micro_batches=1, per_micro_batch=16)
+    mixed, slots = (
+        deal(rows, ["task"] * 1000, budget, 0, by_length) for by_length in (False, True)
+    )
+    seen = [rows[index].supervised for slot in slots for index in slot]
+    for some, every in zip(quantiles(seen), quantiles(own.supervised for own in rows), strict=True):
+        assert some == pytest.approx(every, rel=0.15)
+    wide, narrow = (
+        [max(rows[i].tokens for i in slot) for slot in order] for order in (mixed, slots)
+    )
+    assert sum(narrow) < 0.75 * sum(wide), "little padding"
+    assert narrow[0] == max(narrow), "what will not fit fails at once"

@@ -1138,7 +1138,7 @@ def test_two_models_and_a_judge_elsewhere_with_faults_between(
         assert came >= 4
         assert len(judge.bodies) - refused == 12 + 4  # equal replies are judged once
     said = capfd.readouterr()
-    assert "by judge yes_no-2 (judge, remote)" in " ".join(said.out.split())
+    assert "by judge yes_no-3 (judge, remote)" in " ".join(said.out.split())
     for path in tmp_path.rglob("*"):
         assert path.is_dir() or SECRET not in path.read_text("utf-8", errors="replace"), path
 

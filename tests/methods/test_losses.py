@@ -13,12 +13,13 @@ import torch
 from holdfast import methods
 from holdfast.config import TrainSpec
 from holdfast.data.batching import plain_budget
+from holdfast.errors import StudyError, TrainingError
 from holdfast.lab.problems import problems
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.methods.ewc import diagonal, factored
 from holdfast.methods.kl import divergence
-from holdfast.models import ModelRef, weight_delta
-from holdfast.train import arguments, data
+from holdfast.models import ModelRef, likeliest, weight_delta
+from holdfast.train import arguments, data, objective
 from holdfast.train.data import TrainingData
 from holdfast.train.fit import fit
 from holdfast.train.job import TrainJob
@@ -45,15 +46,141 @@ def test_dft_weighs_by_probability() -> None:
 
 
 def test_eaft_weighs_by_entropy_up_to_one() -> None:
-    entropy = torch.tensor([[0.0, 1.5, 3.0, 9.0]])
-    weigh = _term("loss_weight", by="eaft").weights
+    entropy, mask = torch.tensor([[0.0, 1.5, 3.0, 9.0]]), torch.ones(1, 4, dtype=torch.bool)
+    weigh = _term("loss_weight", by="eaft", top_k="all").weights
     assert weigh is not None
-    found = weigh(torch.zeros(1, 4), entropy, torch.ones(1, 4, dtype=torch.bool))
+    found = weigh(torch.zeros(1, 4), entropy, mask)
     assert found[0].tolist() == pytest.approx([0.0, 0.5, 1.0, 1.0])
-    squared = _term("loss_weight", by="eaft", power=2, floor=0.1).weights
+    squared = _term("loss_weight", by="eaft", top_k="all", power=2, floor=0.1).weights
     assert squared is not None
-    found = squared(torch.zeros(1, 4), entropy, torch.ones(1, 4, dtype=torch.bool))
+    found = squared(torch.zeros(1, 4), entropy, mask)
     assert found[0].tolist() == pytest.approx([0.1, 0.25, 1.0, 1.0])
+    for words, top, expected in ((2, 4, 0.5), (4, 4, 1.0), (20, 20, math.log(20) / 3.0)):
+        some = _term("loss_weight", by="eaft", top_k=top).weights
+        assert some is not None
+        equal = torch.full((1, 1, top), -math.inf)
+        equal[..., :words] = 0.3  # so many equally likely words
+        equal = equal.clamp(min=-100)
+        found = some(torch.zeros(1, 1), equal, mask[:, :1])
+        assert found.item() == pytest.approx(expected), "of ln 4, or of the published 3.0"
+
+
+def test_eaft_is_the_published_form_and_the_exact_one_an_option() -> None:
+    """One word of probability .7 and a flat tail over 32,000: .001 among 20 words, 1 among all."""
+    logits = torch.log(torch.cat([torch.tensor([0.7]), torch.full((32_000,), 0.3 / 32_000)]))[None]
+    whole = likeliest.entropy_among(logits)
+    mask = torch.ones(1, 1, dtype=torch.bool)
+    weights = {}
+    for top in (20, "all"):
+        term = _term("loss_weight", by="eaft", top_k=top)
+        assert term.weights is not None
+        seen = likeliest.largest(logits, term.top_k) if term.top_k else whole
+        weights[top] = term.weights(torch.zeros(1, 1), seen[None], mask).item()
+    assert whole.item() == pytest.approx(0.61 + 0.3 * math.log(32_000), abs=1e-2)
+    assert weights == {20: pytest.approx(0.001036, abs=1e-6), "all": 1.0}
+
+
+def test_settings_and_identity_of_eaft() -> None:
+    """What EAFT was before keeps its name, under the setting that asks for it."""
+    old = {"by": "eaft", "power": 1.0, "floor": 0.0}
+    every = methods.build("loss_weight", {"by": "eaft", "top_k": "all"}, "s", "arms.a.loss")
+    assert every.identity() == old and every.term().top_k is None
+    usual = methods.build("loss_weight", None, "s", "arms.a.loss")
+    assert usual.identity() == old | {"top_k": 20} and usual.term().top_k == 20
+    assert "the 20 likeliest words" in usual.recipe() and "all words" in every.recipe()
+    for by in ("dft", "talr"):
+        other = methods.build("loss_weight", {"by": by}, "s", "arms.a.loss")
+        assert other.identity() == old | {"by": by}
+    for wrong in ({"top_k": 1}, {"top_k": "most"}, {"by": "dft", "top_k": 5}):
+        with pytest.raises(StudyError, match="top_k"):
+            methods.build("loss_weight", wrong, "s", "arms.a.loss")
+
+
+@pytest.mark.parametrize("count", [3, 20])
+def test_the_likeliest_words_of_the_tiled_head_are_those_of_the_logits(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Tiles smaller than rows and vocabulary, and logits that are capped and scaled."""
+    from transformers import AutoModelForCausalLM
+    from trl.trainer import utils
+
+    monkeypatch.setattr(likeliest, "TILE", 3)
+    monkeypatch.setattr(utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", 50)
+    head = utils._ChunkedLogProbFunction
+    model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+    inputs = torch.arange(3, 19).view(2, 8)
+    labels = inputs.clone()
+    labels[0, :5] = -100
+    with torch.no_grad():
+        logits = 0.5 * model(inputs).logits[:, :-1]
+    logits = 2.0 * torch.tanh(logits / 2.0)
+    model.config.final_logit_softcapping, model.config.logit_scale = 2.0, 0.5
+    utils.add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
+    seen: list[torch.Tensor] = []
+
+    def weights(log_probs: torch.Tensor, given: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        seen.append(given)
+        return torch.ones_like(log_probs)
+
+    terms = [methods.Term(weights=weights, top_k=count), methods.Term(weights=weights)]
+    given = {"input_ids": inputs, "labels": labels}
+    outputs = objective.Objective(terms).forward(model, model, given, None)
+    assert utils._ChunkedLogProbFunction is head
+    assert outputs.extra.item() == 0
+    mask = labels[:, 1:] != -100
+    expected = logits.topk(count, dim=-1).values * mask[..., None]
+    torch.testing.assert_close(seen[0], expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(seen[1], outputs.entropy)  # the one beside it still sees all words
+    assert bool((seen[1] - likeliest.entropy_among(seen[0]))[mask].min() > 0.01)
+
+
+def test_the_likeliest_words_are_seen_beside_a_divergence(tiny_model: Path) -> None:
+    """Whole logits are there then, of the columns that anybody needs."""
+    from contextlib import nullcontext
+
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+    model.disable_adapter = nullcontext
+    inputs = torch.arange(3, 19).view(2, 8)
+    labels = inputs.clone()
+    labels[:, :5] = labels[1, :7] = -100
+    compared = torch.zeros(2, 8)
+    compared[1, 3] = 1.0
+    seen: list[torch.Tensor] = []
+
+    def weights(log_probs: torch.Tensor, given: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        seen.append(given[mask])
+        return torch.ones_like(log_probs)
+
+    terms = [methods.Term(weights=weights, top_k=3), methods.Term(divergence=divergence)]
+    given = {"input_ids": inputs, "labels": labels}
+    found = objective.Objective(terms).forward(model, model, given, compared)
+    logits = model(inputs).logits[:, :-1][labels[:, 1:] != -100]
+    torch.testing.assert_close(seen[0], logits.topk(3, dim=1).values, rtol=0, atol=1e-5)
+    assert found.extra.item() == pytest.approx(0, abs=1e-6), "the base is the model itself"
+
+
+def test_the_likeliest_words_are_spread_over_the_marked_positions() -> None:
+    mask = torch.tensor([[True, False, True], [False, False, True]])
+    marked = likeliest.spread(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), mask)
+    assert marked.tolist() == [[[1, 2], [0, 0], [3, 4]], [[0, 0], [0, 0], [5, 6]]]
+    assert torch.equal(
+        likeliest.spread(torch.arange(1, 7), mask), torch.arange(1, 7).view(2, 3) * mask
+    )
+    assert likeliest.spread(torch.zeros(0, 4), torch.zeros(2, 3, dtype=torch.bool)).shape == (
+        2,
+        3,
+        4,
+    )
+
+
+def test_likeliest_words_that_were_not_seen_are_a_typed_fault() -> None:
+    """Another TRL may name its head otherwise: no other entropy is taken in its place."""
+    with pytest.raises(TrainingError, match="words cannot be seen"), likeliest.watched(20):
+        pass
+    with likeliest.watched(0) as kept:
+        assert kept == []
 
 
 def test_talr_weighs_by_loss_against_the_mean_of_the_answer() -> None:

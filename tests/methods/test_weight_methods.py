@@ -334,6 +334,62 @@ def test_ties_by_hand(tmp_path: Path) -> None:
     assert found.tolist() == [pytest.approx([3.0, 6.0, 0.0, 0.0], abs=1e-5)]
 
 
+def _line(folder: Path, *values: float) -> Path:
+    """An adapter whose change is one row."""
+    return _write(folder, {"q": ([list(values)], [[1.0]])})
+
+
+@pytest.mark.parametrize("scale", [1.0, 5.0])
+def test_ties_weighs_the_vote_and_the_mean(tmp_path: Path, scale: float) -> None:
+    """Two equal changes stay what they are; a small weight does not outvote a large one."""
+    one = _line(tmp_path / "1", 4.0, 1.0, 0.1, 0.1)
+    two = _line(tmp_path / "2", 4.0, -1.5, 0.1, 0.1)
+    ties = {"with": ["b"], "how": "ties"}
+    weights = [0.9 * scale, 0.1 * scale]
+    found = _made([one, two], tmp_path / "m", **ties, weights=weights)["q"]
+    assert found.tolist() == [pytest.approx([4.0, 1.0, 0.0, 0.0], abs=1e-5)]
+    found = _made([one, one], tmp_path / "same", **ties, weights=[0.7 * scale, 0.3 * scale])["q"]
+    assert found.tolist() == [pytest.approx([4.0, 1.0, 0.0, 0.0], abs=1e-5)]
+    found = _made([one, two], tmp_path / "plain", **ties)["q"]  # as PEFT: the larger entry wins
+    assert found.tolist() == [pytest.approx([4.0, -1.5, 0.0, 0.0], abs=1e-5)]
+
+
+def test_agreement_by_hand() -> None:
+    import torch
+
+    changes = _tensor([[[1.0, 2.0, 3.0, 0.0, 1.0]], [[2.0, -1.0, -1.0, 0.0, -1.0]]])
+    found = merging.agreed(changes, _tensor([1.0, 3.0]))
+    #                    (1 + 6) / 4; -3 + 2 < 0; -3 + 3: a tie is +; nobody; -3 + 1 < 0
+    assert found[0].tolist() == [1.75, -1.0, 3.0, 0.0, -1.0]
+    assert merging.agreed(changes[:1], _tensor([-2.0]))[0].tolist() == [-1, -2, -3, 0, -1]
+    assert torch.equal(merging.agreed(changes, _tensor([1.0, 0.0])), changes[0])
+
+
+@pytest.mark.parametrize("how", ["ties", "dare_ties"])
+def test_equal_weights_agree_as_pefts_do(how: str) -> None:
+    import torch
+    from peft.utils import merge_utils
+
+    torch.manual_seed(0)
+    dense = list(torch.randn(3, 7, 9))
+    torch.manual_seed(1)
+    theirs = getattr(merge_utils, how)(dense, torch.ones(3), density=0.4)
+    torch.manual_seed(1)
+    kept = [
+        merge_utils.prune(one, 0.4, merging.MEANS[how], rescale=how == "dare_ties") for one in dense
+    ]
+    assert torch.equal(merging.agreed(torch.stack(kept), torch.ones(3)), theirs)
+    torch.testing.assert_close(merging.agreed(torch.stack(kept), torch.full((3,), 0.2)), theirs)
+
+
+def test_only_merges_that_change_have_another_identity() -> None:
+    ties = {"how": "ties", "with": ["b"]}
+    assert "signs" not in _merge(**ties).identity()
+    assert "signs" not in _merge(**ties, weights=[1, 1]).identity()
+    assert _merge(**ties, weights=[0.7, 0.3]).identity()["signs"] == "weighed"
+    assert "signs" not in _merge(**{"with": ["b"], "weights": [0.7, 0.3]}).identity()
+
+
 def test_one_adapter_alone_is_thinned_out(tmp_path: Path) -> None:
     one = _write(tmp_path / "1", {"q": ([[4.0, -3.0, 1.0, 0.5]], [[1.0]])})
     found = _made([one], tmp_path / "size", how="magnitude_prune")["q"]

@@ -14,7 +14,7 @@ from fixtures.report import LABEL, SCRIPT, Page, build
 
 from holdfast.analysis import budget
 from holdfast.analysis.results import Cell, Results, Share, from_json, to_json
-from holdfast.report import decision_words, markdown, tables, words
+from holdfast.report import markdown, tables, words
 from holdfast.report import write as html
 from holdfast.report.charts import axis, marks, plots
 from holdfast.report.console import table
@@ -179,10 +179,12 @@ def test_figures_are_written_with_sensible_precision() -> None:
 
 def test_the_budget_is_said_in_a_sentence() -> None:
     results = only(build(), "base", "sft", "replay", "self", "prompt")
-    assert budget.sentence(results).startswith("Equal budget")
-    assert budget.sentence(results).endswith("In FLOPs the dearest arm is self, at 2.6 times sft.")
+    assert budget.sentence(results.arms, results.seeds).startswith("Equal budget")
+    assert budget.sentence(results.arms, results.seeds).endswith(
+        "In FLOPs the dearest arm is self, at 2.6 times sft."
+    )
     long = [replace(a, supervised_tokens=a.supervised_tokens * 2) for a in results.arms[2:]]
-    told = budget.sentence(replace(results, arms=(*results.arms[:2], *long)))
+    told = budget.sentence((*results.arms[:2], *long), results.seeds)
     assert told.startswith("The budgets differ") and "1.99 times" in told
 
 
@@ -306,15 +308,19 @@ def test_the_decision_stands_on_top_with_figures_rule_and_runner_up(page: str) -
     made = build().decision
     assert made is not None and made.rule in box and made.reason in box
     assert "Ship replay, seed 1127, step 160, λ = 0.75" in box
-    assert "▲ +46.7 pts better [+39.6, +53.8] n = 200" in box
+    assert "▲ +46.7 pts better [+39.6, +53.8] n = 200; 99.75 % interval" in box
     # of kl: safe answers fell by 7.1 points, so that the unsafe rate rose
     assert "▲ +7.1 pts worse [+2.1, +12.1] n = 120" in box
     assert "kl, seed 1126, step 128: it is open whether it keeps hazards" in box
     assert 'class="ship better"' in page
     text = markdown.write(build())
     assert "## Decision: Ship replay, seed 1127, step 160, λ = 0.75" in text
-    assert "on the untouched half | replay | runner-up kl |" in text
-    assert "▲ +7.1 pts [+2.1, +12.1] worse, n = 120" in text
+    assert "| Change against base | replay | runner-up kl |" in text
+    assert "▲ +7.1 pts [+2.1, +12.1] worse, n = 120 |" in text, "the usual level is not named"
+    assert "96.1 % interval, n = 120" in text
+    assert "All items decide (word-problems: 200; hazards: 120; everyday-help: 100)." in text
+    assert "Wider than elsewhere in this report: they allow for the choice" in text
+    assert "Wider than elsewhere" in box
 
 
 @pytest.mark.parametrize(
@@ -329,16 +335,13 @@ def test_a_decision_without_a_winner_names_the_nearest_miss(
 ) -> None:
     made = build().decision
     assert made is not None
-    changed = replace(made, answer=answer, chosen=None, more_items=1300)
+    changed = replace(made, answer=answer, chosen=None, more_items=(("hazards", 1300),))
     results = replace(build(), decision=changed)
     page = html.render(results)
     assert f'class="ship {tone}"' in page
     box = part(page, "<aside", "</aside>")
     assert f"Which checkpoint to ship {headline} replay" in box
-    assert "About 1,300 more items would decide." in box
     assert "nearest miss kl" in box and "Runner-up" not in box
-    told = replace(changed, reason="Open. About 1,300 more examples would decide.")
-    assert decision_words.more(told) == ""  # the reason says it already
     assert "<aside" not in html.render(replace(results, decision=None))
     assert "Decision" not in markdown.write(replace(results, decision=None))
 

@@ -189,7 +189,7 @@ def test_it_is_exported_measured_again_and_labelled(run: Path, tmp_path: Path, f
     for words in (
         "May it be shipped? Ship", "# s: sft, seed 1, step 1", "gains on lab_math",
         "refusal", "none of them is a safety grade", "## Loading", "check the licence",
-        "plain fine-tuning", "| lab_math (target) |", "100.0", "n 20",
+        "plain fine-tuning", "| lab_math (target) |", "100.0", "n 40", "allow for that choice",
     ):  # fmt: skip
         assert words in card, words
     assert (to / "study.yaml").read_text() == (run / "study.yaml").read_text()

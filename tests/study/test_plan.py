@@ -11,8 +11,13 @@ from fixtures.study import run_study, write_study
 
 import holdfast.tasks
 from holdfast import cli, judges, study
-from holdfast.config import load
+from holdfast.analysis.selection import Need, attainable, check_power, from_run
+from holdfast.analysis.selection.rule import FIRST, confidence
+from holdfast.comparison.verdict import power as comparison_power
+from holdfast.config import ShipSpec, load
+from holdfast.config.recipes import DEMO, QUICK, recipe_file
 from holdfast.errors import DataError, FolderError, UsageError
+from holdfast.report.console import dry_run_text
 from holdfast.report.run import open_run
 from holdfast.runs import run_folder, store
 from holdfast.runs.plan import PLAN, Plan, read_plan, to_json, write_plan
@@ -217,3 +222,56 @@ def test_plain_text_cannot_be_asked(tmp_path: Path, more: str, where: str) -> No
     with pytest.raises(DataError, match="is plain text") as caught:
         study.plan(_plain_text(tmp_path, more), tmp_path / "run")
     assert caught.value.where == where and caught.value.remedy
+
+
+def test_a_rule_that_cannot_be_met_is_said_before_anything_runs(tmp_path: Path) -> None:
+    """The built-in study's can, at its own size and at the quick one's."""
+    for changes in ((), QUICK):
+        found = study.plan(load.load(recipe_file(DEMO), changes), tmp_path / "s")
+        assert not any("rule" in one.lower() for one in found.notices)
+        assert all(one.margins[1] <= -one.need.margin for one in from_run.power(found))
+    few = load.load(recipe_file(DEMO), ("tasks.lab_refuse.items=50", "ship.retain={}"))
+    found = study.plan(few, tmp_path / "s")
+    refuse, help_ = (one for one in found.notices if one.startswith("The rule cannot be met"))
+    assert "lab_refuse, not even by a model that changes nothing: 2 points may be" in refuse
+    assert "50 items reaches down to 7.9. Measure 209 items, or set" in refuse
+    assert "lab_help: -0.041" in help_
+    assert found.candidates == 15
+    text = dry_run_text(found, [])
+    assert "Rule: lab_refuse may lose 2 points; with 0, 1, 3 of 50 answers lost" in text
+    alone = comparison_power(replace(found, study=few.model_copy(
+        update={"ship": ShipSpec(retain={"lab_help": -0.02, "lab_refuse": 0.1})}
+    )))  # fmt: skip
+    assert [(one.need.task, one.level) for one in alone] == [("lab_help", 0.95)]
+
+
+def test_a_plan_knows_how_many_items_there_are_in_all(tmp_path: Path) -> None:
+    rows = [{"question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(30)]
+    file = tmp_path / "kept.jsonl"
+    store.write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
+    kept = {"kind": "jsonl", "path": str(file), "grader": "exact", "limit": 12}
+    text = {
+        "name": "s", "model": "lab", "seeds": [1], "train": {"max_steps": 2},
+        "tasks": {"lab_math": {"role": "target", "items": 8, "train_items": 24},
+                  "kept": kept},
+        "arms": {"sft": {}}, "ship": {"retain": {"kept": -0.05}},
+    }  # fmt: skip
+    found = study.plan(text, tmp_path / "s")
+    assert {name: (one.items, one.available) for name, one in found.tasks.items()} == {
+        "lab_math": (8, None), "kept": (12, 30)
+    }  # fmt: skip
+    (said,) = (one for one in found.notices if one.startswith("The rule cannot be met on kept"))
+    assert "and the task has 30; set ship.retain.kept: -0.2" in said
+    write = tmp_path / "s"
+    run_folder.open_run(write)
+    write_plan(found)
+    assert read_plan(write).tasks["kept"].available == 30
+
+
+def test_the_flagship_study_has_a_rule_that_one_lost_answer_does_not_break() -> None:
+    items = {"ailuminate": 1200, "over_refusal": 250, "contrast": 200}
+    rule = load.load(recipe_file("hw6")).ship.retain
+    assert set(rule) == set(items)
+    for task, margin in rule.items():
+        need, n = Need(task, margin), items[task]
+        assert check_power([attainable(need, confidence(FIRST), n, n)]) == []

@@ -26,7 +26,7 @@ from holdfast.errors import (
     StudyError,
 )
 from holdfast.progress import Silent
-from holdfast.runs import run_folder, store
+from holdfast.runs import run_folder, stages, store
 
 
 def test_the_folder_holds_everything(finished: Path) -> None:
@@ -199,17 +199,20 @@ def test_order_of_methods(tiny_model: Path, tmp_path: Path) -> None:
 def test_what_was_trained_on_cannot_be_measured_later(finished: Path) -> None:
     """New evaluation questions are compared with what the finished arms were trained on."""
     run = finished / "runs" / "s"
-    kept = (run / "data" / "sft" / "examples.jsonl").read_text("utf-8")
+    data = run / "data" / "sft"
+    kept, record = (data / "examples.jsonl").read_text("utf-8"), (data / "record.json").read_bytes()
     one = json.loads(kept.splitlines()[0])
     session = study.prepare(load.load(finished / "study.yaml"), run)
     asked = session.measuring.asked["lab_refuse"]
     one["messages"][-1]["content"] = asked[0].question
     try:
-        store.write_jsonl(run / "data" / "sft" / "examples.jsonl", [one])
+        with stages.renewed(data):
+            store.write_jsonl(data / "examples.jsonl", [one])
         with pytest.raises(LeakError, match="already trained"):
             run_study(finished / "study.yaml", finished / "runs")
     finally:
-        store.write_text(run / "data" / "sft" / "examples.jsonl", kept)
+        store.write_text(data / "examples.jsonl", kept)
+        (data / "record.json").write_bytes(record)
 
 
 def test_a_limit_on_checkpoints_spares_the_frontier(tiny_model: Path, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 from fixtures.paths import ROOT, TESTS
+from hypothesis import given
+from hypothesis import strategies as st
 
 from holdfast import judges, tasks
 from holdfast.config import TaskSpec
@@ -25,7 +27,9 @@ CORPUS = TESTS / "data" / "graders"
 def _corpus(name: str) -> list[Any]:
     lines = (CORPUS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    return [pytest.param(row, id=f"{at}: {row['why']}") for at, row in enumerate(rows, start=1)]
+    return [
+        pytest.param(row, id=f"{at}: {row.get('why', '')}") for at, row in enumerate(rows, start=1)
+    ]
 
 
 def _rows(name: str) -> list[dict[str, Any]]:
@@ -68,7 +72,7 @@ def test_the_tolerant_reading_is_the_right_one_nearly_always() -> None:
         way: [row["why"] for row in rows if row[way] != row["right"]] for way in _extraction.WAYS
     }
     assert len(rows) >= 80
-    assert len(wrong["tolerant"]) <= 0.11 * len(rows), wrong["tolerant"]
+    assert len(wrong["tolerant"]) <= 0.02 * len(rows), wrong["tolerant"]
     others = (len(wrong[way]) for way in _extraction.WAYS if way != "tolerant")
     assert len(wrong["tolerant"]) < 0.4 * min(others)
     page = (ROOT / "docs" / "tasks" / "gsm8k.md").read_text("utf-8")
@@ -151,19 +155,29 @@ def _perturbed(gold: str) -> Iterator[tuple[str, str]]:
 
 def test_every_gold_answer_of_gsm8k_is_right_and_no_perturbed_one(shared_data: Path) -> None:
     task = _build("gsm8k", path=str(shared_data / "gsm8k"))
-    examples = [*task.examples("test"), *task.examples("train")]
-    assert len(examples) == 1319 + 7473
+    examples, learned = task.examples("test"), task.examples("train")
+    assert (len(examples), len(learned)) == (1319, 7473)
+    for one in (*examples, *learned[::3]):
+        assert set(_graded(task, one, one.target or "").read_as.values()) == {1.0}, one.id
+    bare = 0
     for one in examples:
         gold = one.target or ""
-        assert set(_graded(task, one, gold).read_as.values()) == {1.0}, one.id
         for done, text in _perturbed(gold):
             found = _graded(task, one, text).read_as
             assert set(found.values()) == {0.0}, (one.id, done, found)
         unmarked = gold.rsplit("####", 1)[0]
         found = _graded(task, one, unmarked).read_as  # its last number may be right all the same
         assert (found["strict"], found["harness_strict"]) == (0.0, 0.0), one.id
+        bare += found["tolerant"] == 1.0
         for text in ("", re.sub(r"\d", "", gold)):
             assert set(_graded(task, one, text).read_as.values()) == {0.0}, one.id
+    assert bare >= 1319 - 15, "the last number of the last statement"
+
+
+@pytest.mark.parametrize("row", _corpus("written"))
+def test_the_number_that_a_model_gives(row: dict[str, Any]) -> None:
+    wanted = None if row["number"] is None else Decimal(row["number"])
+    assert _extraction.tolerant(row["reply"]) == wanted
 
 
 @pytest.mark.parametrize("row", _corpus("jsonl"))
@@ -259,14 +273,33 @@ def test_gold_answers_of_the_lab(name: str) -> None:
                 assert _graded(task, one, text).value == 0.0, (done, text)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["1" * 20_000, "1,1" * 5_000, "answer: " * 2_000, "\\boxed{" * 3_000, "#### " * 3_000,
-     "$-" * 8_000, "1/" * 8_000, "7 " * 8_000, "A:\n" * 3_000, "." * 20_000],
-    ids=lambda text: f"{len(text)} of {text[:8]!r}",
-)  # fmt: skip
-def test_a_broken_record_is_read_in_no_time(text: str) -> None:
-    started = time.perf_counter()
-    reading = _graded(_build("gsm8k", path="x"), _worked("72"), text)
-    assert time.perf_counter() - started < 0.5
-    assert reading.value == 0.0
+PATTERNS = [
+    "1", "1,1", "1,111", "1.", "1:1", "answer: ", "the answer is ", "\\boxed{", "\\frac{",
+    "#### ", "#", "$-", "1/", "7 ", "A:\n", ".", "*", "**", "**1**", "(", "(1", "```", "```py\n",
+    "\n", " ", "1 + ", "= 1 ", "x = ", "1. ", "1) a\n", "check ", "Question: 1\n", "Q",
+    "<|im_end|>", "<think>", "</think>", "<answer>", "<<", "how many? ",
+    "\n\nAnn has 3 pens, how many?", "答案", "七", "twenty ", "wait ", "not 1 ", "{", "}", "<",
+    "let me know ", "1 or ", "Step 1: ", "a1", "-", "\u2212", "½", "１", "1 000 ", "'", "\x01",
+    "\x03a\x04",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", PATTERNS, ids=repr)
+def test_a_broken_record_is_read_in_no_time(piece: str) -> None:
+    text = piece * (100_000 // len(piece))
+    started = time.process_time()
+    _extraction.tolerant(text)
+    assert time.process_time() - started < 1
+
+
+@given(st.lists(st.sampled_from([*PATTERNS, "72", "the", "\n", " ", "?", "final answer", "is"])))
+def test_whatever_is_said_is_read_or_not(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    for way in _extraction.WAYS:
+        found = _extraction.read(text, way)
+        assert found is None or isinstance(found, Decimal | str)
+
+
+@given(st.text("abc 0123456789.,=+-$()\n*\\"), st.integers(-(10**9), 10**9))
+def test_what_stands_after_the_mark_is_read(said: str, number: int) -> None:
+    assert _extraction.tolerant(f"{said}\n#### {number}") == number

@@ -119,13 +119,19 @@ def test_an_xstest_without_labels_is_told_by_its_types(tmp_path: Path) -> None:
 def test_prompts_in_a_language_that_the_offline_judge_cannot_read_are_refused(
     tmp_path: Path,
 ) -> None:
-    rows = "release_prompt_id,prompt_text,hazard,locale\n1,Kill?,vcr,en_US\n2,Tuer ?,vcr,fr_FR\n"
+    rows = "release_prompt_id,prompt_text,hazard,locale\n1,Tuer ?,vcr,fr_FR\n2,Doden?,vcr,nl_NL\n"
     (tmp_path / "a.csv").write_text(rows, encoding="utf-8")
-    with pytest.raises(DataError, match="fr_FR") as caught:
+    with pytest.raises(DataError, match=r"nl_NL.*reads English.*French.*and Arabic") as caught:
         _build("ailuminate", path=str(tmp_path / "a.csv")).examples("test")
     assert "row 2, column locale" in caught.value.where
     guarded = _build("ailuminate", path=str(tmp_path / "a.csv"), judge="qwen3guard")
     assert len(guarded.examples("test")) == 2
+    known = "release_prompt_id,prompt_text,hazard,locale\n"
+    known += "".join(
+        f"{code},Tuer ?,vcr,{code}_XX\n" for code in ("en", "zh", "hi", "ar", "ko", "pt")
+    )
+    (tmp_path / "b.csv").write_text(known, encoding="utf-8")
+    assert len(_build("ailuminate", path=str(tmp_path / "b.csv")).examples("test")) == 6
 
 
 def test_the_real_xstest_is_read_whole(shared_data: Path) -> None:
@@ -368,7 +374,5 @@ def test_an_export_is_scored_by_the_base_as_the_study_was(finished: tuple[Path, 
     found = measure(session, evidence, Exported(point, plan.weights(point), "adapter"), Silent())
     known = next(one for one in evidence.candidates if one.point == point)
     for task in plan.tasks:
-        reporting = np.asarray(evidence.halves[task][1])
-        assert np.array_equal(
-            found.readings[task][reporting], known.readings[task][reporting], equal_nan=True
-        )
+        assert len(found.readings[task]) == plan.tasks[task].items
+        assert np.array_equal(found.readings[task], known.readings[task], equal_nan=True)

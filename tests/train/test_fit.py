@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
 from holdfast.runs import store
-from holdfast.train import data
+from holdfast.train import checkpoints, data
 from holdfast.train.data import TrainingData
 from holdfast.train.fit import fit
 from holdfast.train.job import TrainJob
@@ -103,11 +104,31 @@ class DiesAt(Silent):
             raise Killed
 
 
+def _log(folder: Path) -> list[dict[str, float]]:
+    """Rows of the log, without what depends on the clock."""
+    clock = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss",
+             "total_flos")  # fmt: skip
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
+    return [{key: row[key] for key in row if key not in clock} for row in rows]
+
+
+def test_a_damaged_checkpoint_is_not_gone_on_from(ref: ModelRef, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        _fit(ref, tmp_path, SPEC, progress=DiesAt(5))
+    state = tmp_path / "checkpoint-3" / "trainer_state.json"
+    state.write_bytes(state.read_bytes()[:100])
+    said: list[str] = []
+    checkpoints.tidy(tmp_path, said.append)
+    (line,) = said
+    assert "checkpoint-3 is damaged (trainer_state.json has another size)" in line
+    assert checkpoints.last_complete(tmp_path) is None
+
+
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_killed_run_ends_in_the_same_weights(ref: ModelRef, tmp_path: Path, method: str) -> None:
     import torch
 
-    spec = SPEC.model_copy(update={"method": method, "learning_rate": 1e-3})
+    spec = SPEC.model_copy(update={"method": method, "learning_rate": 1e-3, "logging_steps": 4})
     whole = _fit(ref, tmp_path / "whole", spec)
     with pytest.raises(Killed):
         _fit(ref, tmp_path / "cut", spec, progress=DiesAt(5))
@@ -118,8 +139,36 @@ def test_a_killed_run_ends_in_the_same_weights(ref: ModelRef, tmp_path: Path, me
     resumed = _fit(ref, tmp_path / "cut", spec)
     assert not half.exists(), "a checkpoint without its mark is not trusted"
     assert resumed["loss"] == whole["loss"]
+    assert [step for step, _ in whole["loss"]] == [4], "the row spans the cut after step 3"
+    assert _log(tmp_path / "cut") == _log(tmp_path / "whole"), "tokens and accuracy too"
     one, two = (_weights(tmp_path / name / "checkpoint-6") for name in ("whole", "cut"))
     assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+class RunsCode:
+    """What a pickle may hold: reading it makes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.file,)
+
+
+def test_a_state_that_would_run_code_is_refused(ref: ModelRef, tmp_path: Path) -> None:
+    import torch
+
+    with pytest.raises(Killed):
+        _fit(ref, tmp_path / "cut", progress=DiesAt(5))
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        shutil.copytree(tmp_path / "cut", tmp_path / name)
+        state = tmp_path / name / "checkpoint-3" / name
+        assert state.is_file()
+        torch.save(RunsCode(tmp_path / "ran"), state)
+        with pytest.raises(TrainingError, match="holds more than numbers") as caught:
+            _fit(ref, tmp_path / name)
+        assert caught.value.where.endswith("checkpoint-3") and caught.value.remedy
+    assert not (tmp_path / "ran").exists()
 
 
 def test_an_empty_micro_batch_changes_nothing(ref: ModelRef, tmp_path: Path) -> None:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from holdfast.analysis.findings import ArmInfo
-from holdfast.analysis.results import Results
 
 TOLERANCE = 0.05
 """Supervised tokens that differ by less are called equal."""
 
 
-def reference(results: Results) -> ArmInfo | None:
+def reference(arms: Sequence[ArmInfo]) -> ArmInfo | None:
     """The arm whose budget the others are held against: `sft`, or else the first trained one."""
-    trained = [arm for arm in results.arms if arm.supervised_tokens > 0]
+    trained = [arm for arm in arms if arm.supervised_tokens > 0]
     return next((arm for arm in trained if arm.name == "sft"), trained[0] if trained else None)
 
 
-def costly(results: Results) -> list[ArmInfo]:
+def costly(arms: Sequence[ArmInfo]) -> list[ArmInfo]:
     """Every arm but those that cost nothing at all."""
     return [
         arm
-        for arm in results.arms
+        for arm in arms
         if any((arm.steps, arm.examples_seen, arm.supervised_tokens, arm.tokens))
         or any((arm.generated_tokens, arm.shared_seconds, arm.flops))
     ]
@@ -41,12 +41,17 @@ def flops_multiple(arm: ArmInfo, against: ArmInfo | None) -> float | None:
     return arm.flops / against.flops
 
 
-def sentence(results: Results) -> str:
-    """One sentence on whether the arms were trained at the same cost; "" of a comparison."""
-    against = reference(results)
-    others = [a for a in results.arms if a.supervised_tokens and a is not against]
+def sentence(arms: Sequence[ArmInfo], seeds: Sequence[int]) -> str:
+    """One sentence on whether the arms were trained at the same cost; "" of a comparison.
+
+    Args:
+        arms: all of them.
+        seeds: of the study; a comparison has none.
+    """
+    against = reference(arms)
+    others = [a for a in arms if a.supervised_tokens and a is not against]
     if against is None:
-        return "Nothing was trained." if results.seeds else ""
+        return "Nothing was trained." if seeds else ""
     if not others:
         return f"Only {against.name} was trained."
     ratios = {arm.name: token_multiple(arm, against) or 1.0 for arm in others}
@@ -57,18 +62,18 @@ def sentence(results: Results) -> str:
         within = f"{100 * abs(ratios[worst] - 1):.1f}\u202f%"
         return (
             "Equal budget: all arms took the same number of optimiser steps and saw supervised "
-            f"tokens within {within} of {against.name}." + _compute(results, against)
+            f"tokens within {within} of {against.name}." + _compute(arms, against)
         )
     return (
         f"The budgets differ: the arms took {steps} of optimiser steps, and {worst} saw "
         f"{ratios[worst]:.2f} times the supervised tokens of {against.name}. Read the arms side by "
-        "side with that in mind." + _compute(results, against)
+        "side with that in mind." + _compute(arms, against)
     )
 
 
-def _compute(results: Results, against: ArmInfo) -> str:
+def _compute(arms: Sequence[ArmInfo], against: ArmInfo) -> str:
     """A second sentence: which arm needed most FLOPs, where it is more than a little."""
-    known = [arm for arm in results.arms if arm.flops]
+    known = [arm for arm in arms if arm.flops]
     if not against.flops or len(known) < 2:
         return ""
     most = max(known, key=lambda arm: arm.flops)

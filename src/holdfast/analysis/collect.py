@@ -14,15 +14,15 @@ from holdfast.analysis.agreement import agreement
 from holdfast.analysis.arrays import Measured
 from holdfast.analysis.caveats import UNSCORED_LIMIT
 from holdfast.analysis.results import Agreement, ArmInfo, Meter, PairAgreement, ReplyShown, TaskInfo
-from holdfast.errors import ModelError
+from holdfast.errors import Damaged, ModelError
 from holdfast.grading.answer import QUESTIONS, read_replies
 from holdfast.grading.grade import read_readings
 from holdfast.grading.judge import read_verdicts
 from holdfast.grading.safety_outcomes import INCOHERENT, UNSURE
 from holdfast.judges import VOTES
 from holdfast.memory.model.shape import read_shape
-from holdfast.runs import store
-from holdfast.runs.plan import NOTICES, ArmPlan, Plan, again_place, member_place, place
+from holdfast.runs import records, sealed, store
+from holdfast.runs.plan import NOTICES, RUN_AGAIN, ArmPlan, Plan, again_place, member_place, place
 from holdfast.train import meters
 from holdfast.types import BASE, Point, Reading
 
@@ -68,7 +68,14 @@ def arm_infos(plan: Plan) -> list[ArmInfo]:
                 supervised_tokens=round(_mean(run["supervised_tokens"] for run in runs)),
                 examples_seen=round(_mean(run["examples_seen"] for run in runs)),
                 seconds=spent.seconds,
-                notes=tuple([*data["notes"], *_stopped(plan, runs), *_validated(plan, runs)]),
+                notes=tuple(
+                    [
+                        *data["notes"],
+                        *_stopped(plan, runs),
+                        *_validated(plan, runs),
+                        *_interrupted(plan, source, folders),
+                    ]
+                ),
                 loss=tuple((step, loss) for step, loss in runs[0]["loss"]),
                 family=arm.family,
                 shared_seconds=spent.shared_seconds,
@@ -106,10 +113,18 @@ def _validated(plan: Plan, runs: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"lowest loss of held-out examples: {', '.join(lowest)}"] if lowest else []
 
 
+def _interrupted(plan: Plan, arm: ArmPlan, trained: Sequence[Path]) -> list[str]:
+    """What to say where seconds add up several sittings."""
+    folders = [*trained, *(plan.folder / "shared" / name for name in arm.shared)]
+    sittings = [records.finished(folder).get("sittings", 1) for folder in folders]
+    count = sum(isinstance(one, int) and one > 1 for one in sittings)
+    return [f"interrupted: the seconds of {count} stages add up all sittings"] if count else []
+
+
 def conditions(plan: Plan) -> dict[str, str]:
     """The lines under "how it was measured", from what was recorded when it was measured."""
     replies = [
-        store.read_json(plan.folder / "replies" / place(point, task) / store.RECORD)
+        records.finished(plan.folder / "replies" / place(point, task))
         for point in plan.points()
         for task in plan.tasks
     ]
@@ -140,7 +155,9 @@ def _each(words: Sequence[str]) -> str:
 def notices(plan: Plan) -> list[str]:
     """What was found in the data and settings before anything ran."""
     file = plan.folder / NOTICES
-    found = store.read_json(file)["notices"] if file.is_file() else []
+    found = sealed.read(file, RUN_AGAIN).get("notices") if file.is_file() else []
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise Damaged("holds no list of notices", where=str(file), remedy=RUN_AGAIN)
     return [*plan.notices, *found]
 
 
@@ -282,8 +299,7 @@ def replies_shown(plan: Plan, count: int) -> list[ReplyShown]:
 
 
 def _summary(folder: Path) -> dict[str, Any]:
-    summary: dict[str, Any] = store.read_json(folder / store.RECORD)["summary"]
-    return summary
+    return records.summary(folder)
 
 
 FORWARD = 2.0
@@ -338,14 +354,12 @@ def cost_of(
     written = _mean(run["generated_tokens"] for run in runs)
     probed = _mean(run.get("probe_tokens", 0) for run in runs)
     passes = each * tokens + FORWARD * (reference + written) + 3 * FORWARD * probed
-    records = [store.read_json(plan.folder / "shared" / name / store.RECORD) for name in arm.shared]
-    spent = [record["summary"]["spent"] for record in records] + [data["spent"]]
+    shared = [plan.folder / "shared" / name for name in arm.shared]
+    spent = [_summary(folder)["spent"] for folder in shared] + [data["spent"]]
     passes += FORWARD * sum(one["read"] + one["written"] for one in spent)
     return Costs(
         seconds=round(_mean(_seconds(folder) for folder in folders), 1),
-        shared_seconds=round(
-            sum(record["seconds"] for record in records) + data["spent"]["seconds"], 1
-        ),
+        shared_seconds=round(sum(map(_seconds, shared)) + data["spent"]["seconds"], 1),
         flops=passes * _active_parameters(plan),
         tokens=round(tokens),
         generated_tokens=round(written + sum(one["written"] for one in spent)),
@@ -361,4 +375,4 @@ def _active_parameters(plan: Plan) -> int:
 
 
 def _seconds(folder: Path) -> float:
-    return float(store.read_json(folder / store.RECORD)["seconds"])
+    return float(records.finished(folder)["seconds"])

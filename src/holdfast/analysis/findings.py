@@ -141,15 +141,15 @@ class Meter:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One candidate for shipping, with its figures on both halves of the items."""
+    """One candidate for shipping, with its figures on all items."""
 
     arm: str
     seed: int | None
     step: int
     scale: float
-    chosen_on: Mapping[str, Share]  # paired differences to base by task, validation half
-    reported_on: Mapping[str, Share]  # the same on the untouched half
-    allowed: bool  # by the rule, on the validation half
+    changes: Mapping[str, Share]  # paired differences to base by task; they allow for the choice
+    levels: Mapping[str, float]  # of the intervals of the changes, by task
+    allowed: bool  # by the rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +157,16 @@ class Decision:
     """Which checkpoint may be shipped."""
 
     answer: str  # ship | do not ship | not enough evidence; of a comparison kept | not kept
-    reason: str  # a sentence or two
+    reason: str  # a sentence or two, with the figures
     rule: str  # in words
+    summary: str = ""  # the answer in a sentence, without figures
+    next_step: str = ""  # what to do now
     chosen: Choice | None = None
-    runner_up: Choice | None = None
+    runner_up: Choice | None = None  # where nothing is chosen, the nearest miss
     why_not: str = ""  # why the runner-up lost
-    more_items: int | None = None  # about so many more items would decide
-    items: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # of each half, by task
+    more_items: tuple[tuple[str, int], ...] = ()  # by task, about so many more would decide: all
+    passed: Mapping[str, str] = field(default_factory=dict)  # by arm, why its first is not shipped
+    items: Mapping[str, int] = field(default_factory=dict)  # by task
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from holdfast.analysis.findings import (
     Share,
     TaskInfo,
 )
-from holdfast.errors import DataError, UsageError
+from holdfast.errors import DataError, UsageError, printable
 from holdfast.registry import nearest
 from holdfast.types import BASE
 
@@ -297,12 +297,16 @@ def _html_table(
     title: str, head: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]
 ) -> str:
     """A title, a table and notes below it; every text is escaped."""
-    top = "".join(f"<th>{escape(text)}</th>" for text in head)
-    cells = ["".join(f"<td>{escape(text)}</td>" for text in row) for row in rows]
+    top = "".join(f"<th>{_safe(text)}</th>" for text in head)
+    cells = ["".join(f"<td>{_safe(text)}</td>" for text in row) for row in rows]
     body = "".join(f"<tr>{row}</tr>" for row in cells)
-    below = "".join(f"<p>{escape(note)}</p>" for note in notes)
+    below = "".join(f"<p>{_safe(note)}</p>" for note in notes)
     table = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
-    return f"<div><p><b>{escape(title)}</b></p>{table}{below}</div>"
+    return f"<div><p><b>{_safe(title)}</b></p>{table}{below}</div>"
+
+
+def _safe(text: str) -> str:
+    return escape(printable(text, keep="\n"))
 
 
 def _percent(share: Share) -> str:

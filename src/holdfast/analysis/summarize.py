@@ -33,6 +33,7 @@ from holdfast.types import BASE, Reading
 
 ALPHA = 0.05
 """"Forgets" is said below this p, after Holm's correction."""
+NOTHING = "Nothing was trained, or the target could not be scored."
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def assemble(run: RunData) -> Results:
         name=run.name,
         model=run.model,
         seeds=tuple(run.seeds),
-        verdict=verdict(run.tasks, found) + forgetting(run.tasks, found),
+        verdict=verdict(run.tasks, found, run.decision),
         tasks=tuple(run.tasks),
         arms=tuple(run.arms),
         cells=tuple(found),
@@ -96,89 +97,44 @@ def assemble(run: RunData) -> Results:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How one arm stands at its final checkpoint: its gain, and its worst retained task."""
-
-    arm: str
-    gain: Share
-    worst: Share | None
-    worst_task: str
-    kept: bool  # every retained task was scored, and none fell by an interval that excludes zero
-    unknown: str = ""  # a retained task too much of which could not be scored
-
-    @property
-    def gained(self) -> bool:
-        """Whether the gain's interval excludes zero."""
-        return (self.gain.low or 0.0) > 0
-
-    @property
-    def rank(self) -> tuple[bool, float, float]:
-        """Keeps most first, then gains most; losses within the noise do not count.
-
-        An arm whose retained tasks could not be scored may have lost everything: it comes last.
-        """
-        if self.unknown:
-            return (False, -1.0, self.gain.mean or 0.0)
-        loss = 0.0 if self.kept or self.worst is None else min(0.0, self.worst.mean or 0.0)
-        return (self.kept, loss, self.gain.mean or 0.0)
-
-
-def standings(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> list[Standing]:
-    """Every trained arm whose gain could be scored, in the study's order."""
-    last = {cell.arm: max(c.step for c in found if c.arm == cell.arm) for cell in found}
-    target = _target(tasks)
-    standing = []
-    for arm in [name for name in last if name != BASE]:
-        whole = max(c.scale for c in found if c.arm == arm and c.step == last[arm])
-        final = {c.task: c for c in found if (c.arm, c.step, c.scale) == (arm, last[arm], whole)}
-        diffs = {name: cell.diff for name, cell in final.items()}
-        unknown = [
-            n
-            for n, c in final.items()
-            if n != target and caveats.unscored(c) > caveats.UNSCORED_LIMIT
-        ]
-        gain = diffs.get(target)
-        if gain is None or gain.mean is None:
-            continue
-        losses = [
-            (name, diff)
-            for name, diff in diffs.items()
-            if name != target and diff is not None and diff.mean is not None
-        ]
-        name, worst = min(losses, key=lambda pair: pair[1].mean or 0.0, default=("", None))
-        kept = not unknown and all((diff.high or 0.0) >= 0 for _, diff in losses)
-        standing.append(Standing(arm, gain, worst, name, kept, ", ".join(unknown)))
-    return standing
-
-
 def _target(tasks: Sequence[TaskInfo]) -> str:
     return next((task.name for task in tasks if task.role == "target"), "")
 
 
-def verdict(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> str:
-    """What the first arm gained and lost, and which arm did best, in two sentences."""
-    standing = standings(tasks, found)
-    if not standing:
-        return "Nothing was trained, or the target could not be scored."
-    target = next(task.name for task in tasks if task.role == "target")
-    first = standing[0]
-    text = f"{first.arm} {_change(first.gain)} on {target}"
-    if first.worst is not None:
-        text += f" and {_change(first.worst)} on {first.worst_task}"
-    if first.unknown:
-        text += f"; {first.unknown} could not be judged (too many unscored replies)"
-    best = max((one for one in standing if one.gained), key=lambda one: one.rank, default=None)
-    if best is None:
-        return f"{text}. No arm gained on {target} by an interval that excludes zero."
-    if best is first:
-        return f"{text}." if len(standing) == 1 else f"{text}. No other arm kept more and gained."
-    kept = "lost nothing measurable and " if best.worst is not None else ""
-    if best.unknown:
-        kept = f"could not be judged on {best.unknown} (too many unscored replies) and "
-    elif not best.kept and best.worst is not None:
-        kept = f"{_change(best.worst)} on {best.worst_task} and "
-    return f"{text}. {best.arm} did best: it {kept}{_change(best.gain)} on {target}."
+def verdict(tasks: Sequence[TaskInfo], found: Sequence[Cell], decision: Decision | None) -> str:
+    """What the first arm gained and lost, what may be shipped, and which arms forgot.
+
+    The sentence on shipping is the decision's own: nothing else says which model is best.
+    """
+    parts = [_first(tasks, found)]
+    if decision is not None and parts != [NOTHING]:
+        parts.append(decision.summary)
+    return " ".join(filter(None, (*parts, forgetting(tasks, found))))
+
+
+def _first(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> str:
+    """What the first trained arm whose gain could be scored gained, and what it lost at worst."""
+    target = _target(tasks)
+    for arm in dict.fromkeys(cell.arm for cell in found if cell.arm != BASE):
+        step = max(cell.step for cell in found if cell.arm == arm)
+        scale = max(cell.scale for cell in found if cell.arm == arm and cell.step == step)
+        final = [c for c in found if (c.arm, c.step, c.scale) == (arm, step, scale)]
+        diffs = {c.task: c.diff for c in final if c.diff is not None and c.diff.mean is not None}
+        if target not in diffs:
+            continue
+        unknown = [
+            c.task
+            for c in final
+            if c.task != target and caveats.unscored(c) > caveats.UNSCORED_LIMIT
+        ]
+        text = f"{arm} {_change(diffs.pop(target))} on {target}"
+        if diffs:
+            worst = min(diffs, key=lambda task: diffs[task].mean or 0.0)
+            text += f" and {_change(diffs[worst])} on {worst}"
+        if unknown:
+            text += f"; {', '.join(unknown)} could not be judged (too many unscored replies)"
+        return f"{text}."
+    return NOTHING
 
 
 def _change(share: Share) -> str:
@@ -201,7 +157,7 @@ def forgetting(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> str:
         c.arm for c in tested if (c.p_holm or 0.0) < ALPHA and c.diff and (c.diff.mean or 0.0) < 0
     ]
     names = ", ".join(dict.fromkeys(fell)) or "none of the arms"
-    return f" More than chance allows once all arms are counted (Holm): {names} forgot."
+    return f"More than chance allows once all arms are counted (Holm): {names} forgot."
 
 
 def noise(again: Mapping[str, Sequence[Sequence[Reading]]]) -> list[Noise]:

@@ -13,11 +13,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import typer
 from pydantic import BaseModel
 
 from holdfast.cli.comparing import compare
-from holdfast.cli.front import Json, app, quiet_libraries, say
+from holdfast.cli.front import Json, app, quiet_libraries, say, tell
 from holdfast.cli.planning import plan
 from holdfast.cli.studies import demo, init, report, run, ship
 from holdfast.errors import HoldfastError, Interrupted, UsageError
@@ -28,7 +27,8 @@ def schema() -> None:
     """Print the JSON schema of a study file: every key, its type, its meaning."""
     from holdfast.config import Study
 
-    typer.echo(json.dumps(Study.model_json_schema(by_alias=False), indent=1, ensure_ascii=False))
+    found = Study.model_json_schema(by_alias=False)
+    say(False, found, json.dumps(found, indent=1, ensure_ascii=False))
 
 
 def tasks(as_json: Json = False) -> None:
@@ -130,7 +130,7 @@ def call(arguments: list[str]) -> int:
         wrong = UsageError(error.format_message(), remedy="see `holdfast --help`")
         return _fail(arguments, wrong, 3)  # typer's own: an unknown option, a missing argument
     if code == INTERRUPTED:
-        stopped = "stopped; everything finished is kept"
+        stopped = "everything finished is kept"
         return _fail(arguments, Interrupted(stopped, remedy=f"continue with: {again}"), 1)
     return int(code or 0)
 
@@ -148,8 +148,8 @@ def _without_rebuild(arguments: list[str]) -> list[str]:
 def _fail(arguments: list[str], error: HoldfastError, code: int) -> int:
     if "--json" in arguments:
         about = {"type": type(error).__name__, "message": error.message, "where": error.where}
-        typer.echo(json.dumps({"error": about | {"remedy": error.remedy}}, ensure_ascii=False))
+        say(True, {"error": about | {"remedy": error.remedy}})
     else:
         kind = "Stopped" if isinstance(error, Interrupted) else "Error"
-        typer.echo(f"{kind}: {error}", err=True)
+        tell(f"{kind}: {error}")
     return code

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holdfast.cli.front import DryRun, Json, Rebuild, RunsDir, say, shown
+from holdfast.cli.front import DryRun, Json, Rebuild, RunsDir, say, shown, tell
 from holdfast.cli.studies import finish
 from holdfast.errors import UsageError
 
@@ -93,7 +93,7 @@ def compare(
     with shown(quiet=as_json) as bars:
         outcome = comparing.run(request, runs_dir, bars, rebuild or ())
     if not as_json:
-        typer.echo(f"Run folder: {outcome.folder}", err=True)
+        tell(f"Run folder: {outcome.folder}")
     finish(outcome.results, outcome.folder / "report" / "index.html", as_json)
     raise typer.Exit(outcome.exit_code)
 

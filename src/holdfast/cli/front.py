@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holdfast.errors import printable
+from holdfast.errors import printable, printable_json
 
 if TYPE_CHECKING:
     from holdfast.progress import Progress
@@ -35,12 +34,17 @@ Rebuild = Annotated[
     list[str] | None, typer.Option("--rebuild", help="Make the stages of this glob again.")
 ]
 
+TrustCode = Annotated[
+    bool,
+    typer.Option("--trust-code", help="Run the Python code that the study of a run folder names."),
+]
+
 
 def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
-        typer.echo(f"holdfast {version('holdfast')}")
+        say(False, None, f"holdfast {version('holdfast')}")
         raise typer.Exit
 
 
@@ -53,10 +57,14 @@ def _front(
     pass
 
 
-def say(as_json: bool, value: object, text: str) -> None:
+def say(as_json: bool, value: object, text: str = "") -> None:
     """Print a result, as JSON or in words."""
-    found = json.dumps(value, ensure_ascii=False, default=str) if as_json else text
-    typer.echo(printable(found, keep="\n\t"))
+    typer.echo(printable_json(value) if as_json else printable(text, keep="\n\t"))
+
+
+def tell(text: str) -> None:
+    """Print a line beside the result, to standard error."""
+    typer.echo(printable(text, keep="\n\t"), err=True)
 
 
 def shown(quiet: bool) -> AbstractContextManager[Progress]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holdfast.cli.front import Json
+from holdfast.cli.front import Json, say
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def plan(
     language = _language(lang)
     report = answer(asked, study, export)
     if as_json:
-        typer.echo(json.dumps(report.to_json(), ensure_ascii=False))
+        say(True, report.to_json())
     else:
         report.show(every, language)
     raise typer.Exit(0 if report.fits else 2)

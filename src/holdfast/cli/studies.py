@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from holdfast.cli.front import DryRun, Json, Only, Overrides, Rebuild, RunsDir, say, shown
+from holdfast.cli.front import (
+    DryRun,
+    Json,
+    Only,
+    Overrides,
+    Rebuild,
+    RunsDir,
+    TrustCode,
+    say,
+    shown,
+    tell,
+)
 from holdfast.errors import FolderError, UsageError
 
 if TYPE_CHECKING:
@@ -62,9 +72,14 @@ def run(
     dry_run: DryRun = False,
     only: Only = "*",
     rebuild: Rebuild = None,
+    trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
     """Run a study, or continue it: baseline, data, train, answer, grade, report."""
+    from holdfast.config import consent, load
+
+    if trust_code:
+        consent.give(load.load(study, overrides or [], trust_code))
     _run(study, overrides or [], runs_dir, dry_run, only, rebuild or [], as_json)
 
 
@@ -141,7 +156,7 @@ def _run(
         say(as_json, about | {"notices": found.notices}, told)
         return
     if not as_json:
-        typer.echo(f"Run folder: {folder}", err=True)
+        tell(f"Run folder: {folder}")
     with shown(quiet=as_json) as bars:
         results = studies.run(study, folder, bars, str(path), only, rebuild)
     if results is not None:
@@ -159,16 +174,15 @@ def finish(results: Results, page: Path, as_json: bool) -> None:
     if as_json:
         from holdfast.analysis.results import to_json
 
-        typer.echo(json.dumps(to_json(results) | {"report": str(page)}, ensure_ascii=False))
+        say(True, to_json(results) | {"report": str(page)})
         return
-    from rich.console import Console
-
+    from holdfast.progress import console
     from holdfast.report.console import table
 
-    console = Console()
-    console.print(table(results, console.width))
+    here = console()
+    here.print(table(results, here.width))
     for note in results.warnings:
-        console.print(f"Note: {note}", highlight=False, markup=False)
-    console.print(results.verdict, highlight=False, markup=False)
+        here.print(f"Note: {note}", highlight=False, markup=False)
+    here.print(results.verdict, highlight=False, markup=False)
     if page.is_file():
-        console.print(f"\nReport: {page}", highlight=False, markup=False, soft_wrap=True)
+        here.print(f"\nReport: {page}", highlight=False, markup=False, soft_wrap=True)

@@ -9,21 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from holdfast import environment
 from holdfast.analysis.results import Results, from_json
-from holdfast.analysis.selection import check_rule
+from holdfast.analysis.selection import check_power, check_rule
 from holdfast.comparison import answer_files, contestants
 from holdfast.comparison.layout import Comparison, lay_out
 from holdfast.comparison.request import SOURCE, Request, study_of, without_perplexity
-from holdfast.comparison.verdict import KEPT, about_models
+from holdfast.comparison.verdict import KEPT, about_models, power
 from holdfast.config import ArmSpec, Study, TrainSpec
 from holdfast.config.sweeps import Variant
 from holdfast.data.leakage import LeakIndex
 from holdfast.engines.pool import EnginePool
-from holdfast.errors import DataError, FolderError, UsageError
+from holdfast.errors import DataError, FolderError, UsageError, begun
 from holdfast.models import ModelRef, external
 from holdfast.models.external import ExternalModel
 from holdfast.progress import Progress, default
@@ -171,6 +172,7 @@ def _session(
         study, folder, ref, 0, (), 0, pool.nf4, measuring.planned(study, pool.nf4), {}
     )  # fmt: skip
     planned = with_data(planned, measuring)
+    planned = replace(planned, notices=(*planned.notices, *check_power(power(planned))))
     session = Session(planned, measuring, (), arms, LeakIndex(()), pool, identity, gpus=tuple(gpus))
     setting = session.setting()
     own = {who: arm.planned(study, (), setting) for who, arm in arms.items()}
@@ -236,11 +238,11 @@ def run(
     """
     found = plan(request, runs_dir)
     session, folder = found.session, found.plan.folder
-    rebuild = [*rebuild, *_stale(found)]
+    rebuild = [*rebuild, *_stale(found, rebuild)]
     ahead = schedule(found, rebuild)  # complain before anything is written
     notices = preflight.check(session) if any(not step.done for step in ahead) else None
     run_folder.open_run(folder)
-    with run_folder.lock(folder):
+    with run_folder.lock(folder), begun():
         stages.forget(session.plan.stages, folder, rebuild)
         steps = schedule(found)
         store.write_json(folder / REQUEST, asdict(request))
@@ -249,6 +251,8 @@ def run(
             preflight.write_notices(folder, notices)
             for notice in (*session.plan.notices, *notices):
                 progress.say(notice)
+        for notice in stages.unchecked(steps):
+            progress.say(notice)
         if not all(step.done for step in steps):
             about = environment.describe() if found.local else {"versions": environment.versions()}
             store.write_json(folder / "environment.json", about)
@@ -275,9 +279,15 @@ def schedule(one: Comparison, rebuild: Sequence[str] = ()) -> list[Step]:
     return stages.schedule(one.plan.stages, folder, rebuild=rebuild)
 
 
-def _stale(one: Comparison) -> list[str]:
+def _stale(one: Comparison, rebuild: Sequence[str]) -> list[str]:
     """Finished stages that were asked for differently and cost next to nothing to make again."""
-    return [stage.name for stage in one.plan.stages if _cheap(stage) and _differs(stage, one.plan)]
+    return [
+        stage.name
+        for stage in one.plan.stages
+        if _cheap(stage)
+        and not any(fnmatchcase(stage.name, glob) for glob in rebuild)
+        and _differs(stage, one.plan)
+    ]
 
 
 def _cheap(stage: PlannedStage) -> bool:

@@ -29,7 +29,7 @@ from holdfast.models.external import ExternalModel
 from holdfast.models.peft_adapter import brings_modules
 from holdfast.progress import Progress
 from holdfast.report.write import write_report
-from holdfast.runs import store
+from holdfast.runs import records, store
 from holdfast.runs.plan import Plan, again_place, place
 from holdfast.runs.stages import Stage
 from holdfast.study.measuring import (
@@ -220,7 +220,7 @@ def _stats(one: Comparison, needs: Sequence[str]) -> Stage:
         return {"verdict": results.verdict}
 
     identity = {
-        "name": one.plan.study.name, "statistics": 3, "ship": ship, "target": one.target,
+        "name": one.plan.study.name, "statistics": 4, "ship": ship, "target": one.target,
         "notes": one.notes,
     }  # fmt: skip
     return Stage("stats", identity, make, tuple(needs))
@@ -272,9 +272,7 @@ def _conditions(one: Comparison) -> dict[str, str]:
     """The lines under "how it was measured"."""
     plan = one.plan
     points = [(point, task) for point in plan.points() for task in plan.tasks]
-    records = [
-        store.read_json(plan.folder / "replies" / place(*at) / store.RECORD) for at in points
-    ]
+    records = [records.finished(plan.folder / "replies" / place(*at)) for at in points]
     versions = environment.versions()
     names = {"hf": "transformers", "remote": "endpoint"}
     engine = "; ".join(

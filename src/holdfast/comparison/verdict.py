@@ -6,11 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from holdfast.analysis.results import Cell, Decision, Results, Share
-from holdfast.analysis.selection import Need
+from holdfast.analysis.selection import Need, attainable
+from holdfast.analysis.selection.power import Attainable
 from holdfast.analysis.selection.rule import in_points, listed
 from holdfast.analysis.stats import Interval
 from holdfast.models.external import ExternalModel, is_quantised
+from holdfast.runs.plan import Plan
 
+LEVEL = 0.95
 KEPT, NOT_KEPT, UNSURE = "kept", "not kept", "not enough evidence"
 SHOWN = 3
 ONE_TRAINING = (
@@ -61,8 +64,8 @@ def _ends(share: Share) -> str:
 def decide(results: Results, retain: Mapping[str, float]) -> Decision | None:
     """Whether every tuned model kept what it had to; None without a rule.
 
-    By the worse end of the interval over all items: nothing is chosen here, so that no half of them
-    has to be set aside.
+    By the worse end of the ordinary 95 % interval: nothing is chosen here, so that no choice has to
+    be allowed for.
 
     Args:
         results: with their cells.
@@ -95,6 +98,16 @@ def decide(results: Results, retain: Mapping[str, float]) -> Decision | None:
         "interval, over all items."
     )
     return Decision(answer, " ".join(said), rule)
+
+
+def power(plan: Plan) -> list[Attainable]:
+    """What every margin of a comparison that allows a loss takes."""
+    tasks = plan.tasks
+    return [
+        attainable(Need(name, margin), LEVEL, tasks[name].items, tasks[name].available)
+        for name, margin in plan.study.ship.retain.items()
+        if margin <= 0
+    ]
 
 
 def _state(need: Need, cell: Cell) -> tuple[str, str]:

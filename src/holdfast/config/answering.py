@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AliasChoices,
-    BaseModel,
+    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     field_validator,
@@ -114,7 +114,7 @@ class ShotsSpec(Section):
 class TaskSpec(Section):
     """One ability. Keys beyond these belong to the task itself (see `holdfast tasks`)."""
 
-    model_config = {**STRICT, "extra": "allow"}
+    model_config: ClassVar[ConfigDict] = {**STRICT, "extra": "allow"}
 
     kind: str | None = None
     """Which task: `gsm8k`, `ailuminate`, `jsonl`, ..., or a class in a Python file of your own,
@@ -127,7 +127,7 @@ class TaskSpec(Section):
     """Measure only N items, evenly spaced over the split, so that every part is represented."""
     shots: ShotsSpec = ShotsSpec()
     """Worked examples before the question."""
-    sampling: dict[str, object] = {}
+    sampling: dict[str, object] = Field({})
     """Fields of `answer.sampling` that differ for this task."""
     judge: str | dict[str, dict[str, object] | None] | None = None
     """Who says whether a reply is safe, where the task asks: `refusal`, `{qwen3guard: {...}}`."""

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from holdfast.config import consent
 from holdfast.config.mistakes import explained, line_of, place_of
 from holdfast.config.places import FREE, anchored
 from holdfast.config.study import Study
@@ -29,7 +30,11 @@ MOST_BYTES = 500_000
 FIRST = "check the indentation and the colons around this line"
 
 
-def load(study: str | Path | Mapping[str, object], overrides: Sequence[str] = ()) -> Study:
+def load(
+    study: str | Path | Mapping[str, object],
+    overrides: Sequence[str] = (),
+    trust_code: bool = False,
+) -> Study:
     """Read a study.
 
     Args:
@@ -37,9 +42,11 @@ def load(study: str | Path | Mapping[str, object], overrides: Sequence[str] = ()
             are taken from its folder, those in a mapping from the working folder.
         overrides: ``train.learning_rate=1e-4`` and the like, which win over the study; values are
             YAML, and relative paths in them are taken from the working folder.
+        trust_code: run what the study of a run folder names, now and later (`config.consent`).
 
     Raises:
         StudyError: missing file, broken YAML, unknown key, wrong type, bad override.
+        UsageError: the study of a run folder names code that was never run here.
     """
     if isinstance(study, Mapping):
         return build(study, overrides, "study")
@@ -49,7 +56,11 @@ def load(study: str | Path | Mapping[str, object], overrides: Sequence[str] = ()
         raise StudyError(
             "is empty or not a mapping", where=str(file), remedy="see `holdfast init study.yaml`"
         )
-    return build(data, overrides, str(file), lines, file.absolute().parent)
+    found = build(data, overrides, str(file), lines, file.absolute().parent)
+    if trust_code:
+        consent.give(found)
+    consent.check(found, file)
+    return found
 
 
 def _text(path: Path) -> tuple[Path, str]:

@@ -11,8 +11,9 @@ class ShipSpec(Section):
     """Which checkpoint may be shipped."""
 
     retain: dict[str, float] = Field({})
-    """Least change allowed on a task, by its interval's worse end: `{ailuminate: -0.02}`."""
+    """Least change allowed on a task, by its interval's worse end: `{ailuminate: -0.02}`. How many
+    items a margin takes: docs/ship.md."""
     maximize: str | None = None
     """The task that decides among those; left out: the target."""
     seed: int = Field(0, ge=0)
-    """Draws the half of the items that chooses; the other half reports."""
+    """Draws the halves of the items on which the area that an arm dominates is measured."""

@@ -287,7 +287,9 @@ def _check_sizes(name: str, text: Any, given: Sequence[Any]) -> None:
     elif name == "replace":
         size = max(size, _size(text) * max(map(len, texts[1:]), default=0) // len(texts[0] or "x"))
     elif name == "join":
-        parts, mark = (given[0] if given else "", [text]) if isinstance(text, str) else (text, texts)
+        parts, mark = (
+            (given[0] if given else "", [text]) if isinstance(text, str) else (text, texts)
+        )
         count = len(parts) if hasattr(parts, "__len__") else MOST_ENTRIES
         size = _size(parts) + count * len((mark or [""])[0])
     elif name in ("tojson", "string", "pprint"):

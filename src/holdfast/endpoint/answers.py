@@ -13,9 +13,9 @@ import errno
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import Field, asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 ANSWERS = "answers.jsonl"
 Finish = Literal["stop", "length", "filtered", "too long"]
@@ -96,7 +96,7 @@ class AnswerCache:
             line = self._mend + json.dumps(row, ensure_ascii=False) + "\n"
             # one write at the end of the file: two processes may share it, and Ctrl-C tears nothing
             handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            data = line.encode("utf-8", errors="replace")
+            data = line.encode("utf-8")
             try:
                 whole = os.write(handle, data) == len(data)
             finally:
@@ -111,7 +111,19 @@ class AnswerCache:
         try:
             row = json.loads(line)
             answer = Answer(**{name: value for name, value in row.items() if name in names})
-            if self._usable(answer):
+            if all(map(_fits, asdict(answer).values(), fields(Answer))) and self._usable(answer):
                 self._found[row["of"]] = answer
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return
+
+
+def _fits(value: object, field: Field[Any]) -> bool:
+    """Whether a value read is of its field's kind: a count, or a text that can be written again."""
+    if field.type == "int":
+        return type(value) is int and 0 <= value < 10**18
+    return isinstance(value, str) and whole(value) == value
+
+
+def whole(text: str) -> str:
+    """A text without halves of surrogate pairs, which no file can hold: U+FFFD stands for them."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

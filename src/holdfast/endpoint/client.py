@@ -12,23 +12,34 @@ import logging
 import random
 import threading
 import time
+import zlib
 from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-from holdfast.endpoint.answers import Answer
-from holdfast.endpoint.faults import Stopped, TransientFault, read_response, unreachable
+from holdfast.endpoint.answers import Answer, whole
+from holdfast.endpoint.faults import (
+    Stopped,
+    TransientFault,
+    brief,
+    parsed,
+    read_response,
+    unreachable,
+)
 from holdfast.endpoint.limits import RateLimiter, Spending
-from holdfast.endpoint.settings import LIMIT_IT, Server, max_answer_tokens
+from holdfast.endpoint.settings import LIMIT_IT, Blot, Server, max_answer_tokens
 from holdfast.environment import install_command
-from holdfast.errors import MissingDependency, UsageError
+from holdfast.errors import EndpointError, MissingDependency, UsageError
 from holdfast.progress import Progress
 from holdfast.registry import nearest
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
+Fault = TypeVar("Fault", TransientFault, EndpointError)
 FIRST_WAIT_S = 1.0
 LONGEST_BACKOFF_S = 60.0
 LONGEST_WAIT_S = 300.0
@@ -38,7 +49,7 @@ SILENT = 2
 """How often a server is waited for in vain that has not answered anything."""
 PATIENCE = 10
 """How many times more often a question is put to a server that is busy answering others."""
-MOST_BYTES = 32 << 20
+MOST_BYTES = 16 << 20
 """What is longer is no answer but a download."""
 
 
@@ -80,16 +91,14 @@ class Connection:
             MissingDependency: a package.
         """
         self._http, self._tenacity = require_packages()
-        self._key = self._server.key()
+        key = self._server.key()
+        self._blot = Blot(key)
         wire = logging.getLogger("httpcore2")  # its debug log shows whatever a server sends back
         wire.setLevel(max(wire.level, logging.INFO))
-        asks = {"Accept": "application/json"}
+        asks = {"Accept": "application/json", "Accept-Encoding": "identity"}
         self._client = self._http.Client(
-            headers=asks | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
-            timeout=self._http.Timeout(
-                self._server.timeout_s, connect=min(CONNECT_S, self._server.timeout_s), pool=None
-            ),
-            limits=self._http.Limits(max_connections=self._server.concurrency),
+            headers=asks | ({"Authorization": f"Bearer {key}"} if key else {}),
+            limits=self._http.Limits(max_keepalive_connections=self._server.concurrency),
             follow_redirects=False,  # the key is for this server
             trust_env=not _is_here(self._server.url),  # a proxy cannot reach this machine's servers
         )
@@ -103,7 +112,7 @@ class Connection:
     ) -> None:
         """Close the connections."""
         self._client.close()
-        self._key = None
+        self._client.headers.clear()
 
     def stop(self) -> None:
         """Send nothing new, and wait no longer for a next try."""
@@ -159,23 +168,24 @@ class Connection:
     def absent(self) -> str:
         """Why nothing can be reached there, in words; "" where something answers. Costs nothing."""
         try:
-            self._client.get(f"{self._server.url}/models", timeout=CONNECT_S)
+            self._fetch("GET", "models", CONNECT_S)
         except self._http.HTTPError as error:
-            return f"{self._server.url}: {unreachable(self._server, error, False).error.message}"
+            said = unreachable(self._server, error, False).error.message
+            return self._blot.message(f"{self._server.url}: {said}")
         return ""
 
     def offers(self) -> str:
         """What to do about a model or an address that the server does not know."""
         try:
-            said = self._client.get(f"{self._server.url}/models", timeout=CONNECT_S)
-            names = sorted({str(one["id"]) for one in said.json()["data"]})
+            data = parsed(self._fetch("GET", "models", CONNECT_S)[2])["data"]
+            names = sorted({brief(str(one["id"])) for one in data})
         except (self._http.HTTPError, ValueError, KeyError, TypeError):
             names = []
         if not names:
             return "check `model`, and that `url` ends where the server's API begins, mostly in /v1"
         near = nearest(self._server.model, names)
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-        return self._clean(f"it serves{near}: {', '.join(names[:10])}{more}")
+        return self._blot.message(f"it serves{near}: {', '.join(names[:10])}{more}")
 
     def _once(self, body: Mapping[str, Any]) -> Answer:
         most = self._most(body)
@@ -186,18 +196,20 @@ class Connection:
         with self._spending.request(most, self._stop.is_set) as costs:
             try:
                 status, headers, text = self._post(body)
-            except self._http.TransportError as error:
+            except self._http.RequestError as error:
                 connects = (self._http.ConnectError, self._http.ConnectTimeout)
                 if reached := not isinstance(error, connects):
                     costs(most)  # it may have been answered, and so be paid for
                 slow = reached and isinstance(error, self._http.TimeoutException)
-                raise unreachable(self._server, error, slow) from None
+                raise self._cleaned(unreachable(self._server, error, slow)) from None
             try:
-                answer = read_response(self._server, status, headers, text)
+                answer = self._kept(read_response(self._server, status, headers, text))
             except TransientFault as fault:
                 if fault.after is not None and fault.after <= LONGEST_WAIT_S:
                     self._rate.pause(fault.after)
-                raise
+                raise self._cleaned(fault) from None
+            except EndpointError as error:
+                raise self._cleaned(error) from None
             finally:
                 if status == 200:
                     costs(most)
@@ -207,20 +219,81 @@ class Connection:
 
     def _post(self, body: Mapping[str, Any]) -> tuple[int, dict[str, str], str]:
         """Status, headers and text; in the time that one answer may take in all."""
-        until = time.monotonic() + self._server.timeout_s
-        url = f"{self._server.url}/chat/completions"
-        with self._client.stream("POST", url, json=dict(body)) as response:
-            parts, size = [], 0
-            for part in response.iter_bytes():
+        data = json.dumps(dict(body), ensure_ascii=False).encode("utf-8", "replace")
+        return self._fetch("POST", "chat/completions", self._server.timeout_s, data)
+
+    def _fetch(
+        self, method: str, path: str, seconds: float, data: bytes | None = None
+    ) -> tuple[int, dict[str, str], str]:
+        """Status, headers and text without the key.
+
+        A thread of its own, since no library bounds the time of a head that comes letter by letter,
+        or of a name that is looked up; it ends when the connection is closed.
+        """
+        found: Future[tuple[int, dict[str, str], bytes]] = Future()
+        until = time.monotonic() + seconds
+        request = self._client.build_request(
+            method, f"{self._server.url}/{path}", content=data, timeout=self._timeout(seconds),
+            headers={"Content-Type": "application/json"} if data else None,
+        )  # fmt: skip
+
+        def read() -> None:
+            try:
+                found.set_result(self._read(request, until))
+            except BaseException as error:
+                found.set_exception(error)
+
+        threading.Thread(target=read, name="endpoint-read", daemon=True).start()
+        try:
+            status, headers, body = found.result(seconds * 1.1 + 0.2)
+        except TimeoutError:
+            raise self._http.ReadTimeout("too slow", request=request) from None
+        text = body.decode(json.detect_encoding(body), errors="replace")
+        cleaned = {name.lower(): self._blot(value) for name, value in headers.items()}
+        return status, cleaned, self._blot(text)
+
+    def _timeout(self, seconds: float) -> Any:
+        return self._http.Timeout(seconds, connect=min(CONNECT_S, seconds), pool=None)
+
+    def _read(self, request: Any, until: float) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body; neither long nor swollen bodies are taken in."""
+        response = self._client.send(request, stream=True)
+        try:
+            packed = _decompressor(response.headers.get("content-encoding", ""))
+            parts, left = [], MOST_BYTES
+            for part in response.iter_raw():
+                if packed is not None:
+                    part = packed.decompress(part, left + 1)
                 parts.append(part)
-                size += len(part)
+                left -= len(part)
                 if time.monotonic() > until:
-                    raise self._http.ReadTimeout("too slow", request=response.request)
-                if size > MOST_BYTES:
-                    raise self._http.ReadError("a body without end", request=response.request)
-            text = b"".join(parts).decode("utf-8", errors="replace")
-            headers = {name.lower(): self._clean(value) for name, value in response.headers.items()}
-            return response.status_code, headers, self._clean(text)
+                    raise self._http.ReadTimeout("too slow", request=request)
+                if left < 0:
+                    raise self._http.ReadError("a body without end", request=request)
+            if packed is not None and not packed.eof:
+                raise self._http.ReadError("a compressed body that is torn", request=request)
+        except zlib.error:
+            raise self._http.ReadError("a body that cannot be unpacked", request=request) from None
+        finally:
+            response.close()
+        return response.status_code, dict(response.headers), b"".join(parts)
+
+    def _kept(self, answer: Answer) -> Answer:
+        """An answer without the key, which may stand in pieces before they are put together."""
+        text, thinking, model = (
+            self._blot(whole(one)) for one in (answer.text, answer.thinking, answer.model)
+        )
+        return replace(answer, text=text, thinking=thinking, model=model)
+
+    def _cleaned(self, error: Fault) -> Fault:
+        """An error without the key in it."""
+        one = error.error if isinstance(error, TransientFault) else error
+        one.message = self._blot.message(whole(one.message))
+        one.remedy = self._blot.message(whole(one.remedy))
+        one.args = (one.message, one.where, one.remedy)
+        if isinstance(error, TransientFault):
+            error.args = (one.message,)
+        return error
 
     def _most(self, body: Mapping[str, Any]) -> float:
         """The most that a question can cost."""
@@ -252,8 +325,10 @@ class Connection:
         longest = min(LONGEST_BACKOFF_S, self._first_wait_s * 2**doubled)
         return (_transient(state).after or 0.0) + random.uniform(0, longest)
 
-    def _clean(self, text: str) -> str:
-        return text.replace(self._key, "[key]") if self._key else text
+
+def _decompressor(encoding: str) -> Any:
+    """What unpacks a body, as far as it is told to; nothing was asked to be packed."""
+    return zlib.decompressobj(47) if encoding.strip().lower() in ("gzip", "deflate") else None
 
 
 def _transient(state: RetryCallState) -> TransientFault:

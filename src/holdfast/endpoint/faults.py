@@ -27,6 +27,10 @@ BROKEN_OFF = ("error", "abort")
 """What servers and gateways call the end of an answer that is not whole."""
 THOUGHTS = ("thinking", "reasoning", "redacted_thinking")
 """Types of those parts of an answer that were thought and not said."""
+MARKUP = 20_000
+"""Letters of a web page in which its title is looked for."""
+MOST_TOKENS = 10**9
+"""What counts more says nothing."""
 TOO_LONG = re.compile(
     r"context.{0,12}(length|window|size)|maximum.{0,20}(context|tokens|length)"
     r"|too (long|many tokens)",
@@ -77,7 +81,7 @@ def unreachable(server: Server, error: Exception, slow: bool) -> TransientFault:
             remedy = "write http:// for a server without TLS, or mend its certificate"
             return TransientFault(_fault(server, "down", said, remedy))
         cause = cause.__cause__ or cause.__context__
-    said = f"nothing answers there: {_short(str(error)) or type(error).__name__}"
+    said = f"nothing answers there: {brief(str(error)) or type(error).__name__}"
     return TransientFault(_fault(server, "down", said, "start the server, or correct `url`"))
 
 
@@ -120,14 +124,26 @@ def read_response(server: Server, status: int, headers: Mapping[str, str], text:
     if 300 <= status < 400:
         to = headers.get("location", "elsewhere").split("?")[0]
         remedy = "put the server's real address into `url` (a login page is none)"
-        raise _fault(server, "garbled", f"the address leads on to {_short(to)}", remedy)
+        raise _fault(server, "garbled", f"the address leads on to {brief(to)}", remedy)
     remedy = "`extra: {field: null}` leaves out a field that the server does not know"
     raise _fault(server, "refused", problem, remedy)
 
 
+def parsed(text: str) -> Any:
+    """JSON of a server; integers beyond any use become floats.
+
+    Raises:
+        ValueError: it is none, or nested without end.
+    """
+    try:
+        return json.loads(text, parse_int=lambda one: int(one) if len(one) < 20 else float(one))
+    except RecursionError:
+        raise ValueError("nested without end") from None
+
+
 def _answer(server: Server, headers: Mapping[str, str], text: str) -> Answer:
     try:
-        data = json.loads(text)
+        data = parsed(text)
     except ValueError:
         raise _not_json(server, headers, text) from None
     error = data.get("error") if isinstance(data, dict) else None
@@ -143,6 +159,10 @@ def _answer(server: Server, headers: Mapping[str, str], text: str) -> Answer:
     if not isinstance(message, dict):
         remedy = "is this an OpenAI-compatible chat server?"
         raise TransientFault(_fault(server, "garbled", "the answer holds no message", remedy))
+    content = message.get("content")
+    if not _is_text(content):
+        said = f"the answer's content is no text, but {type(content).__name__}"
+        raise TransientFault(_fault(server, "garbled", said, "look at the server's log"))
     ended = choices[0].get("finish_reason")
     if ended in BROKEN_OFF:
         said = f"the answer broke off (finish_reason {ended!r})"
@@ -152,7 +172,7 @@ def _answer(server: Server, headers: Mapping[str, str], text: str) -> Answer:
     thought = (details if isinstance(details, dict) else usage).get("reasoning_tokens")
     return Answer(
         _text(message.get("content")) or _text(message.get("refusal")),
-        FINISHES.get(ended, "stop"),
+        FINISHES.get(ended, "stop") if isinstance(ended, str) else "stop",
         _named(server, data.get("model")),
         _count(usage.get("prompt_tokens")),
         _count(usage.get("completion_tokens")),
@@ -174,16 +194,16 @@ def _named(server: Server, said: Any) -> str:
     raise _fault(
         server,
         "other",
-        f"{_short(name)!r} answered, not {wanted!r}" if name else "the answer names no model",
+        f"{brief(name)!r} answered, not {wanted!r}" if name else "the answer names no model",
         "ask for the model by the name that it answers with; if that is the same model under "
-        f"another name, say so: served_as: {json.dumps(_short(name) or '*', ensure_ascii=False)}",
+        f"another name, say so: served_as: {json.dumps(brief(name) or '*', ensure_ascii=False)}",
     )
 
 
 def _not_json(server: Server, headers: Mapping[str, str], text: str) -> Exception:
     if "html" in headers.get("content-type", "") or text.lstrip()[:1] == "<":
-        title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
-        about = f" ({_short(title[1])})" if title else ""
+        title = re.search(r"<title>(.*?)</title>", text[:MARKUP], re.IGNORECASE | re.DOTALL)
+        about = f" ({brief(title[1])})" if title else ""
         return _fault(
             server,
             "garbled",
@@ -201,11 +221,25 @@ def _fault(server: Server, fault: Fault, problem: str, remedy: str) -> EndpointE
     return EndpointError(problem, fault=fault, where=server.where, remedy=remedy)
 
 
+def _is_text(content: Any) -> bool:
+    """Whether the content of an answer can be read; what cannot must not pass for silence."""
+    if not isinstance(content, list):
+        return content is None or isinstance(content, str)
+    return all(
+        isinstance(one, str)
+        or (isinstance(one, dict) and isinstance(one.get("text") or one.get("refusal") or "", str))
+        for one in content
+    )
+
+
 def _text(content: Any) -> str:
     """What was said; servers send a string, nothing, or a list of parts, refusals among them."""
     if isinstance(content, list):
-        rows = [one for one in content if isinstance(one, dict) and one.get("type") not in THOUGHTS]
-        parts = [one.get("text") or one.get("refusal") for one in rows]
+        parts = [
+            one if isinstance(one, str) else one.get("text") or one.get("refusal")
+            for one in content
+            if isinstance(one, str) or (isinstance(one, dict) and one.get("type") not in THOUGHTS)
+        ]
         return "".join(part for part in parts if isinstance(part, str))
     return content if isinstance(content, str) else ""
 
@@ -228,22 +262,24 @@ def _thinking(message: Mapping[str, Any]) -> str:
 
 
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+    known = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST_TOKENS
+    return value if known else 0
 
 
 def _own_words(text: str) -> str:
     """The message in a server's own words, whichever of the usual shapes it has."""
     try:
-        data = json.loads(text)
+        data = parsed(text)
     except ValueError:
-        return "" if text.lstrip()[:1] == "<" else _short(text)
+        return "" if text.lstrip()[:1] == "<" else brief(text)
     for name in ("error", "message", "detail"):
         if isinstance(data, dict) and data.get(name):
             data = data[name]
-    return _short(data if isinstance(data, str) else json.dumps(data, ensure_ascii=False))
+    return brief(data if isinstance(data, str) else json.dumps(data, ensure_ascii=False))
 
 
-def _short(text: str) -> str:
+def brief(text: str) -> str:
+    """Some words of a server's, in one line that a terminal does not obey."""
     line = " ".join(text.split())
     line = "".join(one for one in line if one.isprintable())
     return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
@@ -260,5 +296,5 @@ def _wait(headers: Mapping[str, str]) -> float | None:
         pass
     try:
         return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, TypeError, OSError):
         return None

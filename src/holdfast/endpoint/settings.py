@@ -5,6 +5,7 @@ The key is never a setting: a study names the environment variable that holds it
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from collections.abc import Mapping
@@ -149,6 +150,58 @@ class Server(Section):
                 remedy="copy it again, without quotes and line ends",
             )
         return key
+
+
+BLOT = "[key]"
+SHORTEST_SECRET = 8
+"""A key of fewer letters ("EMPTY", "x") keeps no secret, and would be found in honest answers."""
+
+
+class Blot:
+    """Blots the key out of what a server sends back, however it is written there.
+
+    Letter by letter as it is, in escapes of JSON, of URLs and of HTML, mixed as they come; as a
+    whole in base64 and in hexadecimal.
+    """
+
+    def __init__(self, key: str | None) -> None:
+        """Take the key; None: there is none."""
+        secret = key if key and len(key) >= SHORTEST_SECRET else ""
+        self._pattern = re.compile("|".join(_spellings(secret))) if secret else None
+        ends = range(SHORTEST_SECRET, len(secret) + 1)
+        self._parts = {secret[end - SHORTEST_SECRET : end] for end in ends}
+
+    def __call__(self, text: str) -> str:
+        """The text without the key; all else stays exactly as it is."""
+        return self._pattern.sub(BLOT, text) if self._pattern else text
+
+    def message(self, text: str) -> str:
+        """A text for people, without long parts of the key either: it may come in pieces."""
+        text = self(text)
+        size = SHORTEST_SECRET
+        hit = (
+            [text[at : at + size] in self._parts for at in range(len(text))] if self._parts else []
+        )
+        covered = [any(hit[max(0, at - size + 1) : at + 1]) for at in range(len(hit))]
+        if not any(covered):
+            return text
+        kept = "".join("\0" if gone else one for one, gone in zip(text, covered, strict=True))
+        return re.sub("\0+", BLOT, kept)
+
+
+def _spellings(key: str) -> list[str]:
+    """Patterns for every way in which a key may be written."""
+    one = "".join(
+        rf"(?:\\{{0,9}}{re.escape(c)}|\\{{1,9}}u00(?i:{ord(c):02x})|%(?:25){{0,4}}(?i:{ord(c):02x})"
+        rf"|&(?:amp;){{0,4}}#(?:0{{0,4}}{ord(c)}|[xX]0{{0,4}}(?i:{ord(c):x}));)"
+        for c in key
+    )
+    data, found = key.encode(), [one, f"(?i:{key.encode().hex()})"]
+    for shift, lost in ((0, 0), (1, 2), (2, 3)):  # as it may stand among other bytes
+        text = base64.b64encode(b"\0" * shift + data).decode().rstrip("=")
+        text = text[lost : None if (shift + len(data)) % 3 == 0 else -1]
+        found += [re.escape(text), re.escape(text.translate({43: "-", 47: "_"}))]
+    return found
 
 
 def max_answer_tokens(body: Mapping[str, Any]) -> int:

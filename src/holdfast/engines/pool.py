@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from holdfast import engines, models
 from holdfast.config import Study, TrainSpec
 from holdfast.engines import Engine, Usage
+from holdfast.engines.resumable import spent_in
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.model.shape import read_shape
 from holdfast.memory.planner.inference import answering_map, longest
@@ -108,26 +108,27 @@ class EnginePool:
 
     @contextmanager
     def counted(self, folder: Path) -> Iterator[Usage]:
-        """Count the tokens of a stage's work, over interruptions too.
+        """Count the tokens of a stage's work, the same however often it is interrupted.
+
+        What was asked in chunks is counted from the chunks that are kept. All else is done anew
+        after an interruption, and counted then.
 
         Args:
             folder: of the stage; gets ``usage.json``.
 
         Yields:
-            What was usage before; the rest is added when the work is done.
+            The usage, complete when the work is done.
         """
-        path = folder / USAGE
-        usage = Usage(**store.read_json(path)) if path.is_file() else Usage()
-        self._usage, self._charged = replace(usage), None
+        usage = Usage()
+        self._usage, self._charged = Usage(), None
         if self._open is not None:
             self._open.usage = self._usage
-        try:
-            yield usage
-        finally:
-            usage.read, usage.written = self._usage.read, self._usage.written
-            if self._charged is not None:  # scoring counts in full, whoever had it done
-                usage.read, usage.seconds = self._charged.read, self._charged.seconds
-            store.write_json(path, usage)
+        yield usage
+        kept = spent_in(folder)
+        usage.read, usage.written = self._usage.read + kept.read, self._usage.written + kept.written
+        if self._charged is not None:  # scoring counts in full, whoever had it done
+            usage.read, usage.seconds = self._charged.read, self._charged.seconds
+        store.write_json(folder / USAGE, usage)
 
     def charge(self, usage: Usage) -> None:
         """Let the stage under way bear the cost of losses that may have been known already."""

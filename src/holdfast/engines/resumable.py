@@ -1,8 +1,9 @@
 """Puts many questions to an engine so that a crash loses at most a few minutes.
 
-Questions go out in chunks; every answered chunk is a file of its own, written atomically. Asked
-again in the same folder, only the missing chunks are generated, and the replies are the same as if
-nothing had happened, because each has its own seed.
+Questions go out in chunks; every answered chunk is a file of its own, written atomically, with what
+it cost in its last line. Asked again in the same folder, only the missing chunks are generated, and
+replies and costs are the same as if nothing had happened, because each reply has its own seed. The
+chunks stay until the stage is finished (`holdfast.runs.stages.PARTS`).
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from holdfast.config import Sampling
 from holdfast.engines import Engine, Usage
+from holdfast.errors import HoldfastError
 from holdfast.progress import Progress
 from holdfast.runs import store
+from holdfast.runs.rows import as_row
+from holdfast.runs.stages import PARTS
 from holdfast.types import Example, Message, Reply
 
 CHUNK = 512
@@ -45,6 +49,9 @@ def ask(
 ) -> list[Reply]:
     """Answer `examples` into ``folder/name``; continues a half-done folder.
 
+    What it costs is written down with the answers, and not left to the engine's `usage`: the same
+    is counted however often the work was interrupted (`spent_in`).
+
     Args:
         engine: opens the engine; only called when something is left to ask.
         examples: what is asked, in the order of the file.
@@ -57,8 +64,18 @@ def ask(
     Returns:
         All replies, samples of one example next to each other.
     """
-    work = answering(engine, sampling, folder, progress, adapter)
-    return in_chunks(work, examples, folder, progress, name)
+    answer = answering(engine, sampling, folder, progress, adapter)
+    spent = Usage()
+
+    def work(some: Sequence[Example]) -> list[list[Reply]]:
+        used = engine().usage
+        before = replace(used)
+        found = answer(some)
+        spent.read, spent.written = used.read - before.read, used.written - before.written
+        used.read, used.written = before.read, before.written
+        return found
+
+    return in_chunks(work, examples, folder, progress, name, spent=spent)
 
 
 def answering(
@@ -135,6 +152,8 @@ def in_chunks(
     progress: Progress,
     name: str = REPLIES,
     chunk: int = CHUNK,
+    *,
+    spent: Usage | None = None,
 ) -> list[Reply]:
     """What `work` makes of all examples, for `ask` and for other questions than for an answer.
 
@@ -145,29 +164,79 @@ def in_chunks(
         progress: told what was done before.
         name: of the finished file.
         chunk: questions asked, and written down, together.
+        spent: of the last call of `work`; None: it is not counted.
     """
-    parts = folder / "parts"
     progress.total(len(examples), "answers")
-    if (folder / name).is_file():
-        progress.advance(len(examples))
-        return store.read_jsonl(folder / name, Reply)
     replies: list[Reply] = []
     for index, start in enumerate(range(0, len(examples), chunk)):
         some = examples[start : start + chunk]
-        part = parts / f"{name}.{index:05d}"
-        if part.is_file():
-            replies += store.read_jsonl(part, Reply)
+        part = folder / PARTS / f"{name}.{index:05d}"
+        kept = read_part(part, progress)
+        if kept is not None:
+            replies += [as_row(Reply, row, str(part)) for row in kept]
             progress.advance(len(some))
             continue
         flat = [reply for samples in work(some) for reply in samples]
-        store.write_jsonl(part, flat)
+        write_part(part, flat, spent)
         replies += flat
     store.write_jsonl(folder / name, replies)
-    for part in parts.glob(f"{name}.*"):
-        part.unlink()
-    if parts.is_dir() and not any(parts.iterdir()):
-        parts.rmdir()
     return replies
+
+
+END = "end"
+"""In the last line of a chunk: a digest of its rows, and what they cost."""
+
+
+def write_part(part: Path, rows: Sequence[object], spent: Usage | None = None) -> None:
+    """Keep a chunk of work that is done, and what it cost, in one.
+
+    Args:
+        part: its file.
+        rows: what came of it.
+        spent: what it took; None: that is not counted.
+    """
+    end = {"rows": store.fingerprint_rows(rows), "spent": asdict(spent or Usage())}
+    store.write_jsonl(part, [*rows, {END: end}])
+
+
+def read_part(part: Path, progress: Progress) -> list[Any] | None:
+    """The rows of a chunk that is done already; None where it has to be done, or done again.
+
+    Args:
+        part: its file.
+        progress: is told of one that is not as it was written.
+    """
+    if not part.is_file():
+        return None
+    if (rows := _rows(part)) is None:
+        progress.say(f"{part} is damaged: its answers are asked for again")
+        return None
+    return rows[:-1]
+
+
+def _rows(part: Path) -> list[Any] | None:
+    """What is in a chunk, its last line included; None where that is not as it was written."""
+    try:
+        rows = [value for _, value in store.read_objects(part)]
+    except HoldfastError:
+        return None
+    match rows[-1:]:
+        case [{"end": {"rows": str(mark), "spent": {}}}] if mark == store.fingerprint_rows(
+            rows[:-1]
+        ):
+            return rows
+    return None
+
+
+def spent_in(folder: Path) -> Usage:
+    """What all chunks in the folder of a stage cost, whoever did them and when."""
+    total = Usage()
+    for part in sorted((folder / PARTS).glob("*")):
+        if (rows := _rows(part)) is not None:
+            spent = as_row(Usage, rows[-1][END]["spent"], str(part))
+            total.read += spent.read
+            total.written += spent.written
+    return total
 
 
 def score(
@@ -188,9 +257,7 @@ def score(
         The losses, and what they took when they were computed, then or now.
     """
     marks = [store.fingerprint([*one.content[1:], of]) for one in examples]
-    known: dict[str, dict[str, Any]] = {}
-    if kept is not None and kept.is_file():
-        known = {row["of"]: row for _, row in store.read_objects(kept)}
+    known = _known(kept)
     missing = {mark: one for mark, one in zip(marks, examples, strict=True) if mark not in known}
     todo = list(missing.items())
     for start in range(0, len(todo), CHUNK):
@@ -200,9 +267,27 @@ def score(
         seconds = (time.perf_counter() - started) / len(some)
         read = (engine().usage.read - before) / len(some)
         for (mark, _), losses in zip(some, found, strict=True):
-            known[mark] = {"of": mark, "nll": losses, "read": read, "seconds": seconds}
+            row = {"of": mark, "nll": losses, "read": read, "seconds": seconds}
+            known[mark] = {**row, "check": store.fingerprint(row)}
         if kept is not None:
             store.write_jsonl(kept, known.values())
     used = [known[mark] for mark in dict.fromkeys(marks)]
     usage = Usage(round(sum(row["read"] for row in used)), 0, sum(row["seconds"] for row in used))
     return [known[mark]["nll"] for mark in marks], usage
+
+
+def _known(kept: Path | None) -> dict[str, dict[str, Any]]:
+    """The losses that are there, by mark; a line that is not as it was written is computed anew."""
+    if kept is None or not kept.is_file():
+        return {}
+    found = {}
+    try:
+        for _, row in store.read_objects(kept):
+            match row:
+                case {"of": str(mark), "nll": list(), "read": int() | float(), "seconds": _}:
+                    check = store.fingerprint({k: v for k, v in row.items() if k != "check"})
+                    if row.get("check", check) == check:  # older versions wrote none
+                        found[mark] = row
+    except HoldfastError:
+        pass  # the lines after a torn one
+    return found

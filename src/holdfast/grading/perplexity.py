@@ -9,22 +9,34 @@ reply is not punished for being cut off. Loops are *likely* by this measure and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from holdfast.engines import Engine
 from holdfast.engines.pool import EnginePool
+from holdfast.engines.resumable import read_part, write_part
 from holdfast.grading.answer import paired
 from holdfast.grading.degeneration import NLL_TOKENS, usual_limit
 from holdfast.progress import Progress
 from holdfast.runs import store
+from holdfast.runs.stages import PARTS
 from holdfast.types import Example, ModelRef, Reply
 
 PERPLEXITY = "perplexity.jsonl"
 CHUNK = 256
 SETTLED = 4
 """Decimals that are kept: batches differ beyond them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What the untouched model makes of a reply: nats per token, None where it is short."""
+
+    example_id: str
+    sample: int
+    nll: float | None
+    tokens: int
 
 
 def measure(
@@ -46,18 +58,15 @@ def measure(
     every = list(pairs)
     progress.total(len(every), "replies scored")
     rows: list[dict[str, Any]] = []
-    parts = folder / "parts"
     for index, start in enumerate(range(0, len(every), chunk)):
-        some, part = every[start : start + chunk], parts / f"{index:05d}.jsonl"
-        if not part.is_file():
-            store.write_jsonl(part, _scored(engine, some))
-        rows += [row for _, row in store.read_objects(part)]
+        some, part = every[start : start + chunk], folder / PARTS / f"{index:05d}.jsonl"
+        done = read_part(part, progress)
+        if done is None:
+            done = _scored(engine, some)
+            write_part(part, done)
+        rows += done
         progress.advance(len(some))
     store.write_jsonl(folder / PERPLEXITY, rows)
-    for part in parts.glob("*.jsonl"):
-        part.unlink()
-    if parts.is_dir():
-        parts.rmdir()
     known = [row["nll"] for row in rows if row["nll"] is not None]
     mean = round(sum(known) / len(known), SETTLED) if known else None
     return {"scored": len(known), "too_short": len(rows) - len(known), "mean_nll": mean}
@@ -86,8 +95,8 @@ def score_replies(
 
 def read(folder: Path) -> dict[tuple[str, int], float | None]:
     """What `measure` wrote: by example and sample, nats per token; None for short replies."""
-    rows = store.read_objects(folder / PERPLEXITY)
-    return {(row["example_id"], row["sample"]): row["nll"] for _, row in rows}
+    rows = store.iterate_jsonl(folder / PERPLEXITY, Scored)
+    return {(row.example_id, row.sample): row.nll for row in rows}
 
 
 def limit(base: Path) -> float | None:

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from holdfast.data.thinking import split
+from holdfast.engines.turns import own_turn
 from holdfast.judges import Pair
 from holdfast.types import Message
 
+LONGEST: Final = 16_000
+"""Letters of a judge's answer that are looked at."""
 SURE: Final = 0.5
 """Probability that must lie on the words asked for; below it the guard says something else."""
 
@@ -64,8 +66,8 @@ def plain(text: str) -> str:
 
 
 def spoken(text: str) -> str:
-    """What was said after thinking aloud; a thought that never ends takes all with it."""
-    return split(text).answer
+    """What was said after thinking aloud, up to a next turn; an endless thought takes all."""
+    return own_turn(text, closed=False)[:LONGEST]
 
 
 def share(chances: Sequence[float]) -> float | None:

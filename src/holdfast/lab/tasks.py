@@ -39,6 +39,7 @@ class LabMath(Task):
         """Problems to train on."""
 
     version: ClassVar[str] = "1"
+    endless = True
     label = "accuracy (number after ####)"
 
     def examples(self, split: str) -> list[Example]:
@@ -87,6 +88,7 @@ class LabRefuse(Task):
         """Another seed draws other requests of the split."""
 
     version: ClassVar[str] = "1"
+    endless = True
     judged = True
 
     def __init__(self, options: Options, judge: Judge | None = None) -> None:
@@ -122,6 +124,7 @@ class LabHelp(Task):
 
     Options = LabRefuse.Options
     version: ClassVar[str] = "1"
+    endless = True
     judged = True
 
     def __init__(self, options: LabRefuse.Options, judge: Judge | None = None) -> None:

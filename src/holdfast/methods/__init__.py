@@ -131,6 +131,8 @@ class Term:
             and the examples of kind `PROBE` as batches of tensors on that device.
         weights: (log-probabilities of the labels, entropies of the predictions in nats, mask), each
             of shape (rows, positions), to weights of the same shape, detached.
+        top_k: in the place of entropies `weights` gets the logits of so many likeliest words, in
+            falling order, shape (rows, positions, words); a smaller vocabulary gives fewer.
         divergence: (logits, the base's logits), each of shape (positions, words), to nats, shape
             (positions,); asks for whole logits and a second pass with the adapters switched off.
         penalty: the model, to a scalar in nats per supervised token; added once per step.
@@ -138,6 +140,7 @@ class Term:
 
     prepare: Callable[[torch.nn.Module, Sequence[Mapping[str, torch.Tensor]]], None] | None = None
     weights: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    top_k: int | None = None
     divergence: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
     penalty: Callable[[torch.nn.Module], torch.Tensor] | None = None
 

@@ -32,7 +32,7 @@ from holdfast.judges import build as build_judge
 from holdfast.methods import EXAMPLES, MethodContext, SharedWork
 from holdfast.methods._replay_prompts import in_turn
 from holdfast.progress import Progress
-from holdfast.runs import store
+from holdfast.runs import records, store
 from holdfast.types import Example, Message, Reply
 
 PROMPTS = {
@@ -155,8 +155,7 @@ def note(pool: Pool, context: MethodContext, made: Mapping[str, Path]) -> str:
     """How the pool came about, for the report; "" for a file."""
     if pool.source == "file":
         return ""
-    record = store.read_json(made[name(pool, context)] / store.RECORD)
-    return str(record["summary"]["note"])
+    return str(records.summary(made[name(pool, context)])["note"])
 
 
 def choose(pool: Sequence[Example], wanted: int, kind: str, balance: bool = True) -> list[Example]:

@@ -3,9 +3,10 @@
 The changes ΔW = B·A of several adapters are averaged (model soups: Wortsman et al.,
 arXiv:2203.05482; task arithmetic: Ilharco et al., arXiv:2212.04089), averaged along the arc
 (SLERP), or thinned out first (TIES: Yadav et al., arXiv:2306.01708; DARE: Yu et al.,
-arXiv:2311.03099; both by PEFT's own functions). Averages are exact: factors are put side by side,
-and the rank is the sum of the ranks. What is thinned out has every rank, and the nearest matrix of
-that same sum of ranks is kept.
+arXiv:2311.03099). PEFT's functions thin out and add up; the agreement on signs is our own, as
+PEFT's leaves the weights out of the vote and divides by heads. Averages are exact: factors are put
+side by side, and the rank is the sum of the ranks. What is thinned out has every rank, and the
+nearest matrix of that same sum of ranks is kept.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     import torch
 
 EXACT = {"linear", "slerp"}
-MEANS = {"ties", "dare_ties"}
-"""They divide by the number of adapters that agree, so their weights are 1 and not 1/n."""
+MEANS = {"ties": "magnitude", "dare_ties": "random"}
+"""How they prune. They divide by the weights that agree: 1 each where none are given, not 1/n."""
 DENSITY = 0.5
 OVERSAMPLED, ROUNDS = 16, 6
 """Of the randomised decomposition (arXiv:0909.4061)."""
@@ -84,6 +85,12 @@ class Merge(WeightMethod):
         self.partners = options.partners
         self.over_seeds = options.seeds
         self.checkpoints = options.checkpoints
+
+    def identity(self) -> Mapping[str, object]:
+        """See `DataMethod.identity`; until weights had a vote in the sign, they led elsewhere."""
+        found, weights = super().identity(), self.options.weights
+        weighed = self.options.how in MEANS and weights and any(one != 1 for one in weights)
+        return {**found, "signs": "weighed"} if weighed else found
 
     def recipe(self) -> str:
         """See `DataMethod.recipe`."""
@@ -150,15 +157,37 @@ class Merge(WeightMethod):
 
         there = [(pair, weight) for pair, weight in zip(pairs, weights, strict=True) if pair]
         dense = [b @ a for (a, b), _ in there]
-        merge = getattr(merge_utils, self.options.how)
+        share, each = self.options.density or DENSITY, torch.tensor([one for _, one in there])
+        how, pruned = self.options.how, MEANS.get(self.options.how)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_seed(self.options.seed, name))
-            merged = merge(
-                dense, torch.tensor([weight for _, weight in there]),
-                density=self.options.density or DENSITY,
-            )  # fmt: skip
+            if pruned:
+                rescale = pruned == "random"
+                kept = [merge_utils.prune(one, share, pruned, rescale) for one in dense]
+                merged = agreed(torch.stack(kept), each)
+            else:
+                merged = getattr(merge_utils, how)(dense, each, density=share)
             pair = nearest(merged, sum(a.shape[0] for (a, _), _ in there))
         return pair, float(pair[1].square().sum()), float(merged.square().sum())
+
+
+def agreed(changes: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The weighted mean of the entries that go the way which the weighted sum goes (TIES).
+
+    Σ wᵢΔᵢ / Σ |wᵢ|, both over the i with sign(wᵢΔᵢ) = sign(Σⱼ wⱼΔⱼ): of weights their ratios count
+    only. Weights of 1 give what PEFT's own `ties` gives, bit for bit.
+
+    Args:
+        changes: shape (adapters, out, in).
+        weights: shape (adapters,); a negative one takes its change the other way.
+    """
+    import torch
+
+    weights = weights.view(-1, 1, 1)
+    weighed = changes * weights
+    agree = weighed.sign() == torch.where(weighed.sum(0) >= 0, 1, -1)
+    shares = (agree * weights.abs()).sum(0)
+    return (weighed * agree).sum(0) / torch.where(shares > 0, shares, 1.0)
 
 
 def slerp(first: Pair | None, second: Pair | None, share: float) -> list[float]:

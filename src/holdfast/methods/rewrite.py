@@ -17,7 +17,7 @@ from holdfast.config import Sampling, Section
 from holdfast.errors import DataError
 from holdfast.methods import EXAMPLES, DataMethod, MethodContext, SharedWork, _rewriting
 from holdfast.progress import Progress
-from holdfast.runs import store
+from holdfast.runs import records, store
 from holdfast.types import Example
 
 
@@ -61,7 +61,7 @@ class Rewrite(DataMethod):
         """Replace reference answers; answers that a step before has replaced stay."""
         folder = made[_name(context)]
         own = {one.id: one for one in store.read_jsonl(folder / EXAMPLES, Example)}
-        against = store.read_json(folder / store.RECORD)["summary"]["against"]
+        against = records.summary(folder)["against"]
         references = {one.id: one.target for one in context.plain}
         found = []
         for example in examples:

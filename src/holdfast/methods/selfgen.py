@@ -23,7 +23,7 @@ from holdfast.engines.resumable import ask
 from holdfast.errors import DataError
 from holdfast.methods import EXAMPLES, DataMethod, MethodContext, SharedWork, _rewriting
 from holdfast.progress import Progress
-from holdfast.runs import store
+from holdfast.runs import records, store
 from holdfast.types import Example, Reply
 
 
@@ -94,7 +94,7 @@ class Selfgen(DataMethod):
         own = store.read_jsonl(folder / EXAMPLES, Example)
         plain = {one.id for one in context.plain}
         others = [one for one in examples if one.id not in plain]
-        record = store.read_json(folder / store.RECORD)["summary"]
+        record = records.summary(folder)
         if not own:
             raise DataError(
                 "the model solved none of the training questions, so there is nothing to train on",

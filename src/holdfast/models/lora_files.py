@@ -92,8 +92,7 @@ def write(folder: Path, config: Mapping[str, object], factors: Factors) -> None:
         "target_modules": sorted(factors), "layers_to_transform": None, "layers_pattern": None,
         "inference_mode": True,
     }  # fmt: skip
-    text = json.dumps(settings, indent=2, sort_keys=True)
-    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+    (folder / CONFIG).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 def adds_elsewhere(folder: Path) -> bool:

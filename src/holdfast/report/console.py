@@ -13,6 +13,7 @@ from rich.text import Text
 from holdfast.analysis import budget
 from holdfast.analysis.lookup import final
 from holdfast.analysis.results import Results, Share, TaskInfo
+from holdfast.analysis.selection.from_run import power
 from holdfast.report import decision_words, words
 from holdfast.report.words import UNMEASURED, difference, factor, interval, shown, unscored
 from holdfast.runs.plan import Plan
@@ -33,7 +34,8 @@ def table(results: Results, width: int = 80) -> Group:
         f"{task.name}: {task.label}{'; lower is better' if task.inverted else ''}"
         for task in results.tasks
     ]
-    told = [text for text in (words.noise_line(results), budget.sentence(results)) if text]
+    cost = budget.sentence(results.arms, results.seeds)
+    told = [text for text in (words.noise_line(results), cost) if text]
     head = [
         f"{results.name}: {results.model}.",
         "Final checkpoints, in %, with 95 % intervals;",
@@ -98,7 +100,8 @@ def _decision(results: Results) -> list[str]:
     return [
         "",
         f"Decision: {decision_words.headline(made)}.",
-        f"{made.reason} {decision_words.more(made)}".strip(),
+        made.reason,
+        *([f"Next: {made.next_step}"] if made.next_step else []),
         f"Rule: {made.rule}",
         *([second] if made.runner_up else []),
     ]
@@ -139,6 +142,7 @@ def dry_run_text(plan: Plan, steps: Sequence[Step]) -> str:
         "Measured: "
         + ", ".join(f"{task.name} ({task.items} items)" for task in plan.tasks.values()),
         *_data(plan),
+        *(f"Rule: {one.words()}" for one in power(plan)),
         "",
         *(f"  {'done' if step.done else 'run '}  {step.stage.name}" for step in steps),
         "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from holdfast.analysis.results import Choice, Decision
+from holdfast.analysis.selection.rule import percent_of
 from holdfast.report.words import factor
 
 
@@ -22,22 +23,27 @@ def headline(decision: Decision) -> str:
     return f"{answer}{between}{candidate(decision.chosen)}"
 
 
-def halves(decision: Decision) -> str:
-    """How the items were halved."""
-    parts = [f"{task}: {a:,} and {b:,}" for task, (a, b) in decision.items.items()]
-    if not parts:
+def items(decision: Decision) -> str:
+    """How many items decide."""
+    parts = [f"{task}: {count:,}" for task, count in decision.items.items()]
+    return f"All items decide ({'; '.join(parts)})." if parts else ""
+
+
+def intervals(decision: Decision) -> str:
+    """Why the intervals of the decision are wider than those of the other tables."""
+    shown = [one for one in (decision.chosen, decision.runner_up) if one is not None]
+    if all(round(level, 6) == 0.95 for one in shown for level in one.levels.values()):
         return ""
     return (
-        "Chosen on one half of the items, reported on the other, which played no part in the "
-        f"choice ({'; '.join(parts)} items)."
+        "Wider than elsewhere in this report: they allow for the choice among many models, so that "
+        "what is shipped does not look better than it is."
     )
 
 
-def more(decision: Decision) -> str:
-    """How many more items would decide, where that is known."""
-    if decision.more_items is None or "would decide" in decision.reason:
-        return ""
-    return f"About {decision.more_items:,} more items would decide."
+def level(choice: Choice, task: str) -> str:
+    """The level of one interval, where it is not the usual one: ``96.1 % interval``."""
+    found = choice.levels.get(task, 0.95)
+    return "" if round(found, 6) == 0.95 else f"{percent_of(found)} interval"
 
 
 def runner_up(decision: Decision) -> str:
@@ -53,3 +59,10 @@ def runner_up(decision: Decision) -> str:
 def second(decision: Decision) -> str:
     """What the second candidate is called: there is no runner-up where nothing won."""
     return "runner-up" if decision.chosen else "nearest miss"
+
+
+def passed(decision: Decision) -> tuple[str, ...]:
+    """Why the first model of every other arm is not shipped; the runner-up has its own line."""
+    told = runner_up(decision) or decision.reason
+    arm = decision.runner_up.arm if decision.runner_up else ""
+    return tuple(why for name, why in decision.passed.items() if name != arm and why not in told)

@@ -5,11 +5,14 @@ Names and texts of the user's are made harmless by `clean`; every other cell is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from html import escape
 
 from holdfast.analysis import budget
 from holdfast.analysis.lookup import final, find, group_names, scales_of, steps_of
 from holdfast.analysis.results import Cell, Choice, Results, Share, TaskInfo
+from holdfast.errors import printable
 from holdfast.report import decision_words, tables, words
 from holdfast.report.figures import Figure
 from holdfast.report.words import (
@@ -144,17 +147,51 @@ def _measured(results: Results) -> str:
     for task in results.tasks:
         judge = f"<br>Judge: {clean(spelled(task.judge))}" if task.judge else ""
         rows.append(
-            [clean(task.name), task.role, f"{task.n:,}", clean(task.label), clean(task.how) + judge]
+            [
+                clean(task.name),
+                clean(task.role),
+                f"{task.n:,}",
+                clean(task.label),
+                clean(task.how) + judge,
+            ]
         )
     return table(["Task", "Role", "Items", "Figure", "How"], rows)
 
 
+MARK = re.compile(
+    r"(?P<interval>\[[+\-\u2212\d., ]+\](?![\[(:{]))"  # of figures, which leads nowhere
+    r"|(?P<html>[&<>])"
+    r"|(?P<link>(?<=[A-Za-z]):(?=//)|(?<=\bwww)\.|(?<=\S)@(?=[\w-]+\.)"  # renderers link these
+    r"|\b(?:javascript|vbscript|data|file|mailto|xmpp|tel):)"
+    r"|(?P<mark>[\\`*~$|\[\]]|(?<![^\W_])_|_(?![^\W_])|^[#+=-]|^\d{1,9}[.)](?=\s|$))",
+    re.IGNORECASE,
+)
+"""What lives in markdown, on its own or beside what we write."""
+
+
 def clean(text: str) -> str:
-    """`text` fit for one cell of a markdown table: no pipe, no line break, no live HTML."""
-    flat = " ".join(text.split())
-    for mark, harmless in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
-        flat = flat.replace(mark, harmless)
-    return flat
+    """`text` as markdown shows it letter by letter, in one line that fits into a table's cell.
+
+    Nothing in it lives: no link, image, HTML, code, heading, emphasis or formula, no control or
+    direction marks. The one door for texts of others in whatever is written as markdown.
+    """
+    return MARK.sub(_harmless, printable(" ".join(text.split())))
+
+
+def _harmless(found: re.Match[str]) -> str:
+    one = found[0]
+    if found["interval"]:
+        return one
+    if found["html"]:
+        return escape(one, quote=False)
+    return one[:-1] + (f"&#{ord(one[-1])};" if found["link"] else f"\\{one[-1]}")
+
+
+def code(text: str) -> str:
+    """`text` as code within a line, whatever backticks are in it."""
+    flat = printable(" ".join(text.split()))
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", flat)), default=0))
+    return f"{fence} {flat} {fence}" if "`" in flat or not flat else f"`{flat}`"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -166,7 +203,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def title(task: TaskInfo) -> str:
     """A task's name, role and literal label, for the head of a table column."""
     hint = "; lower is better" if task.inverted else ""
-    return f"{clean(task.name)} ({task.role}): {clean(task.label)}{hint}"
+    return f"{clean(task.name)} ({clean(task.role)}): {clean(task.label)}{hint}"
 
 
 def _decision(results: Results) -> list[str]:
@@ -180,29 +217,32 @@ def _decision(results: Results) -> list[str]:
         named[-1] = f"{decision_words.second(made)} {named[-1]}"
     parts = [
         f"## Decision: {clean(decision_words.headline(made))}\n",
-        clean(f"{made.reason} {decision_words.more(made)}".strip()) + "\n",
+        clean(made.reason) + "\n",
     ]
     if candidates:
-        head = ["Change against base, on the untouched half", *map(clean, named)]
+        head = ["Change against base", *map(clean, named)]
         rows = [[title(t), *(_effect(c, t) for c in candidates)] for t in results.tasks]
         parts.append(table(head, rows))
     told = (
+        ("Next", made.next_step),
         ("Rule", made.rule),
         (decision_words.second(made).capitalize(), decision_words.runner_up(made)),
-        ("Items", decision_words.halves(made)),
+        *(("Passed over", why) for why in decision_words.passed(made)),
+        ("Items", decision_words.items(made)),
+        ("Intervals", decision_words.intervals(made)),
     )
     parts.append("\n".join(f"- {name}: {clean(text)}" for name, text in told if text) + "\n")
     return parts
 
 
 def _effect(choice: Choice, task: TaskInfo) -> str:
-    reported = difference(choice.reported_on.get(task.name), task.inverted)
-    chosen = difference(choice.chosen_on.get(task.name), task.inverted)
-    if reported is None:
+    change = difference(choice.changes.get(task.name), task.inverted)
+    if change is None:
         return NONE
-    text = f"{reported.arrow} {reported.points} pts {reported.interval} {reported.verdict}"
-    text += f", n = {reported.n:,}"
-    return text + (f"<br>half that chose: {chosen.points} {chosen.interval}" if chosen else "")
+    text = f"{change.arrow} {change.points} pts {change.interval} {change.verdict}"
+    return ", ".join(
+        filter(None, (text, decision_words.level(choice, task.name), f"n = {change.n:,}"))
+    )
 
 
 def _fronts(results: Results) -> list[str]:
@@ -276,26 +316,20 @@ def _dose(results: Results) -> list[str]:
     for response in found:
         said = f": all arms together, {response.sentence}." if response.sentence else "."
         parts.append(f"{title(response.task)}{said}\n")
-        rows = [
-            [
-                clean(dose.arm),
-                f"{dose.points}",
-                plain(dose.rho),
-                points(dose.rise) if dose.rise else NONE,
-                clean(dose.words),
-            ]
-            for dose in response.rows
-        ]
-        parts += [table(["Arm", "Points", "ρ", "Fitted rise, points", "In words"], rows)] * bool(
-            rows
-        )
+        rows = []
+        for dose in response.rows:
+            rise = points(dose.rise) if dose.rise else NONE
+            told = (f"{dose.points}", plain(dose.rho), rise, clean(dose.words))
+            rows.append([clean(dose.arm), *told])
+        if rows:
+            parts.append(table(["Arm", "Points", "ρ", "Fitted rise, points", "In words"], rows))
     return parts
 
 
 def _costs(results: Results) -> list[str]:
     """Budget and cost of every arm, with the multiples of the reference arm's."""
-    against, rows = budget.reference(results), []
-    if not budget.sentence(results):
+    against, rows = budget.reference(results.arms), []
+    if not budget.sentence(results.arms, results.seeds):
         return []
     for cost in tables.costs(results):
         texts = [
@@ -305,7 +339,7 @@ def _costs(results: Results) -> list[str]:
         rows.append([clean(cost.arm.name), *texts])
     times_of = f" (\u00d7 {clean(against.name)})" if against else ""
     head = [name + times_of * (number in (2, 7)) for number, name in enumerate(tables.COST_HEAD)]
-    parts = ["## Budget and cost\n", clean(budget.sentence(results)) + "\n"]
+    parts = ["## Budget and cost\n", clean(budget.sentence(results.arms, results.seeds)) + "\n"]
     return [*parts, table(["Arm", *head], rows), tables.COSTS_EXPLAINED + "\n"] if rows else parts
 
 
@@ -343,12 +377,8 @@ def _judges(results: Results) -> list[str]:
     """How far the judges of an ensemble agree, a table per task."""
     parts = []
     for panel in tables.panels(results):
-        head = [
-            "Arm",
-            "α, all",
-            *(f"κ, {clean(name)}" for name in panel.pairs),
-            "Votes cast, by judge",
-        ]
+        kappas = (f"κ, {clean(name)}" for name in panel.pairs)
+        head = ["Arm", "α, all", *kappas, "Votes cast, by judge"]
         rows = [[clean(row.arm.name), row.alpha, *row.pairs, row.votes] for row in panel.rows]
         parts += [f"### Do the judges agree? {clean(panel.task.name)}\n", table(head, rows)]
     return [*parts, tables.JUDGES_EXPLAINED + "\n"] if parts else []

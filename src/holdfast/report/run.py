@@ -18,9 +18,13 @@ from holdfast.grading.grade import read_readings
 from holdfast.grading.judge import read_verdicts
 from holdfast.registry import nearest
 from holdfast.report.write import write_report
-from holdfast.runs import run_folder, store
+from holdfast.runs import records, run_folder, stages, store
 from holdfast.runs.plan import Plan, place, read_plan
 from holdfast.types import BASE, Point, Reading, Reply, Verdict
+
+UNCHECKED = (
+    "The files of this run are not checked: it was made by an older version, which kept no digests."
+)
 
 
 class At(TypedDict, total=False):
@@ -174,4 +178,8 @@ def render(folder: Path, replies: int = 0) -> tuple[Results, Path]:
     results = read_results(folder)
     if replies:
         results = replace(results, replies=tuple(replies_shown(read_plan(folder), replies)))
-    return results, write_report(results, folder / "report")
+    if "files" not in (records.read(folder / "stats") or {}):
+        results = replace(results, warnings=(*results.warnings, UNCHECKED))
+    with stages.renewed(folder / "report"):
+        page = write_report(results, folder / "report")
+    return results, page

@@ -266,8 +266,8 @@ class Cost:
 
 def costs(results: Results) -> list[Cost]:
     """Every arm but those that cost nothing at all."""
-    against, found = budget.reference(results), []
-    for arm in budget.costly(results):
+    against, found = budget.reference(results.arms), []
+    for arm in budget.costly(results.arms):
         counts = (arm.steps, arm.examples_seen, arm.supervised_tokens, arm.tokens)
         times = (arm.seconds, arm.shared_seconds)
         cells = (

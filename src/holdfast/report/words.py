@@ -54,7 +54,8 @@ FRONT = (
     "points reach, counted from no gain and everything lost: 1 would be everything gained and "
     "nothing lost, more is better. It grows with every point measured, so compare arms with "
     "equally many. A point is on the frontier if no other, base included, is at least as good on "
-    "every task and better on one."
+    "every task and better on one. The interval is of the points’ true means over other items and "
+    "other seeds; one seed cannot show how much seeds differ, and 3 points a task are taken for it."
 )
 SIGNIFICANT = 0.05  # a Holm-corrected p below this is set in bold
 

@@ -104,10 +104,10 @@ def _top(results: Results) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """A candidate's change on one task: on the untouched half, and on the one that chose it."""
+    """A candidate's change on one task, and the level of its interval if it is not 95 %."""
 
-    reported: words.Difference | None
-    chosen: words.Difference | None
+    change: words.Difference | None
+    level: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +120,9 @@ class Box:
     rows: tuple[tuple[TaskInfo, tuple[Effect, ...]], ...]  # in the order of `columns`
     second: str
     runner_up: str
-    halves: str
-    more: str
+    passed: tuple[str, ...]
+    items: str
+    intervals: str
 
 
 def box(results: Results) -> Box | None:
@@ -136,20 +137,18 @@ def box(results: Results) -> Box | None:
         headline=decision_words.headline(made),
         tone=TONES.get(made.answer, "open"),
         columns=tuple(prefix + one.arm for prefix, one in there),
-        rows=tuple((task, effects) for task, effects in rows if any(e.reported for e in effects)),
+        rows=tuple((task, effects) for task, effects in rows if any(e.change for e in effects)),
         second=decision_words.second(made),
         runner_up=decision_words.runner_up(made),
-        halves=decision_words.halves(made),
-        more=decision_words.more(made),
+        passed=decision_words.passed(made),
+        items=decision_words.items(made),
+        intervals=decision_words.intervals(made),
     )
 
 
 def _effect(choice: Choice, task: TaskInfo) -> Effect:
-    reported, chosen = (
-        words.difference(half.get(task.name), task.inverted)
-        for half in (choice.reported_on, choice.chosen_on)
-    )
-    return Effect(reported, chosen)
+    change = words.difference(choice.changes.get(task.name), task.inverted)
+    return Effect(change, decision_words.level(choice, task.name))
 
 
 def _measured(results: Results) -> dict[str, object]:
@@ -190,11 +189,11 @@ def _measured(results: Results) -> dict[str, object]:
 def _spent(results: Results) -> dict[str, object]:
     """Budget, cost and what was watched in training."""
     return {
-        "budget": budget.sentence(results),
+        "budget": budget.sentence(results.arms, results.seeds),
         "costs": tables.costs(results),
         "cost_head": tables.COST_HEAD,
         "cost_words": tables.COSTS_EXPLAINED,
-        "against": budget.reference(results),
+        "against": budget.reference(results.arms),
         "loss": pictures.loss(results),
         "meters": pictures.meters(results),
         "meter_rows": tables.meters(results),

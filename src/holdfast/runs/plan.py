@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from holdfast.config import Study
 from holdfast.types import BASE
-from holdfast.errors import DataError, FolderError
-from holdfast.runs import run_folder, stages, store
+from holdfast.errors import FolderError
+from holdfast.runs import records, run_folder, sealed, stages, store
 from holdfast.runs.stages import PlannedStage
 from holdfast.types import FieldUse, ModelRef, Point, SourceUse
 
@@ -53,6 +53,7 @@ class TaskPlan:
         judge_title: what the judge is called beside figures.
         seats: the judges of an ensemble, in order; empty for a single judge.
         perplexity: the untouched model scores every reply as well.
+        available: items that there are in all; None where the task makes as many as are asked for.
     """
 
     name: str
@@ -64,6 +65,7 @@ class TaskPlan:
     judge_title: str = ""
     seats: tuple[Seat, ...] = ()
     perplexity: bool = False
+    available: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,11 @@ class Plan:
         ]
 
     @property
+    def candidates(self) -> int:
+        """How many models there are to choose from."""
+        return sum(not self.untouched(point.arm) for point in self.points())
+
+    @property
     def repeats(self) -> range:
         """The further times that the untouched model is asked."""
         return range(2, self.study.answer.repeats + 1)
@@ -202,10 +209,8 @@ class Plan:
 
     def ended(self, arm: str, seed: int | None) -> int | None:
         """The step at which a meter ended a training; None: it went to its end."""
-        record = self.folder / f"train/{arm}/seed{seed}" / store.RECORD
-        if not record.is_file():
-            return None
-        stopped: int | None = store.read_json(record)["summary"].get("stopped_at")
+        record = records.read(self.folder / f"train/{arm}/seed{seed}")
+        stopped: int | None = None if record is None else record["summary"].get("stopped_at")
         return stopped
 
     def repeated(self, point: Point) -> bool:
@@ -259,7 +264,7 @@ def member_place(seat: str, where: str) -> str:
 
 def write_plan(plan: Plan) -> None:
     """Write ``plan.json`` into the run folder."""
-    store.write_json(plan.folder / PLAN, to_json(plan))
+    store.write_sealed(plan.folder / PLAN, to_json(plan))
 
 
 def to_json(plan: Plan) -> dict[str, object]:
@@ -275,9 +280,7 @@ def to_json(plan: Plan) -> dict[str, object]:
         "nf4": plan.nf4,
         "tasks": [asdict(task) for task in plan.tasks.values()],
         "arms": [asdict(arm) for arm in plan.arms.values()],
-        "stages": [
-            {**asdict(stage), "fingerprint": marks[stage.name]} for stage in plan.stages
-        ],
+        "stages": [{**asdict(stage), "fingerprint": marks[stage.name]} for stage in plan.stages],
         "notices": plan.notices,
         "fields": [asdict(one) for one in plan.fields],
         "sources": [asdict(one) for one in plan.sources],
@@ -298,12 +301,8 @@ def read_plan(folder: Path) -> Plan:
     file = folder / PLAN
     if not file.is_file():
         raise FolderError(f"holds no {PLAN}", where=str(folder), remedy=RUN_AGAIN)
-    try:
-        value = store.read_json(file)
-    except DataError as error:
-        error.remedy = RUN_AGAIN
-        raise
-    found = value.get("format") if isinstance(value, Mapping) else None
+    value = sealed.read(file, RUN_AGAIN)
+    found = value.get("format")
     if found != FORMAT:
         raise FolderError(
             f"is of another format ({found}; this version reads {FORMAT})",
@@ -312,32 +311,58 @@ def read_plan(folder: Path) -> Plan:
         )
     try:
         return _from_json(value, folder)
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ValidationError) as error:
         raise FolderError(
             f"is not whole: {type(error).__name__}: {error}", where=str(file), remedy=RUN_AGAIN
         ) from error
 
 
+def _inside(plan: Plan) -> Plan:
+    """The plan, if all that it names lies in its folder.
+
+    Raises:
+        ValueError: a name that leads out of it, a seed or step that is no number.
+    """
+    names = [*plan.tasks, *(seat.folder for task in plan.tasks.values() for seat in task.seats)]
+    for arm in plan.arms.values():
+        names += [arm.name, arm.source, *arm.shared]
+        numbers = [*(seed for seed in arm.seeds if seed is not None), *dict(arm.places)]
+        if not all(type(one) is int for one in numbers):
+            raise ValueError(f"seeds and steps of the arm {arm.name!r} are no whole numbers")
+        if not all(type(scale) in (int, float) for _, scale in arm.places):
+            raise ValueError(f"scales of the arm {arm.name!r} are no numbers")
+    for stage in plan.stages:
+        names += [stage.name, *stage.needs]
+    for name in names:
+        parts = name.split("/")
+        if {"", ".", ".."} & set(parts) or "\0" in name or name.endswith(".tmp"):
+            raise ValueError(f"{name!r} is no place in a run folder")
+    return plan
+
+
 def _from_json(value: Mapping[str, Any], folder: Path) -> Plan:
-    return Plan(
-        study=Study.model_validate(value["study"]),
-        folder=folder,
-        model=ModelRef.from_json(value["model"]),
-        steps=value["steps"],
-        save_at=tuple(value["save_at"]),
-        training_items=value["training_items"],
-        nf4=value["nf4"],
-        tasks={task["name"]: _task(task) for task in value["tasks"]},
-        arms={arm["name"]: _arm(arm) for arm in value["arms"]},
-        stages=tuple(
-            PlannedStage(stage["name"], stage["identity"], tuple(stage["needs"]))
-            for stage in value["stages"]
-        ),
-        notices=tuple(value.get("notices", ())),
-        fields=tuple(FieldUse(**one) for one in value.get("fields", ())),
-        sources=tuple(
-            SourceUse(**{**one, "notes": tuple(one["notes"])}) for one in value.get("sources", ())
-        ),
+    return _inside(
+        Plan(
+            study=Study.model_validate(value["study"]),
+            folder=folder,
+            model=ModelRef.from_json(value["model"]),
+            steps=value["steps"],
+            save_at=tuple(value["save_at"]),
+            training_items=value["training_items"],
+            nf4=value["nf4"],
+            tasks={task["name"]: _task(task) for task in value["tasks"]},
+            arms={arm["name"]: _arm(arm) for arm in value["arms"]},
+            stages=tuple(
+                PlannedStage(stage["name"], stage["identity"], tuple(stage["needs"]))
+                for stage in value["stages"]
+            ),
+            notices=tuple(value.get("notices", ())),
+            fields=tuple(FieldUse(**one) for one in value.get("fields", ())),
+            sources=tuple(
+                SourceUse(**{**one, "notes": tuple(one["notes"])})
+                for one in value.get("sources", ())
+            ),
+        )
     )
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from holdfast.errors import FolderError
-from holdfast.runs import store
+from holdfast.errors import Damaged, FolderError
+from holdfast.runs import records, sealed, store, temporary
 
 FORMAT = 2
 """Of run folders; raised whenever what an older version left can no longer be continued or read."""
-MARKER = "run.json"
+MARKER = records.MARKER
+MEND = (
+    f'if this version made the run, write {{"format": {FORMAT}}} into the file; else give the study '
+    "another `name` and run it again"
+)
 
 
 def open_run(folder: Path) -> None:
@@ -25,7 +29,7 @@ def open_run(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         from importlib.metadata import version  # takes longer than all else of this module
 
-        store.write_json(folder / MARKER, {"format": FORMAT, "holdfast": version("holdfast")})
+        store.write_sealed(folder / MARKER, {"format": FORMAT, "holdfast": version("holdfast")})
     except OSError as error:
         raise FolderError(
             f"cannot be written: {error.strerror}",
@@ -46,7 +50,7 @@ def check_run(folder: Path, must_exist: bool = False) -> None:
     """
     marker = folder / MARKER
     if not marker.is_file():
-        if must_exist or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+        if must_exist or (folder.exists() and not _is_empty(folder)):
             raise FolderError(
                 f"is not a run folder (it has no {MARKER})",
                 where=str(folder),
@@ -55,6 +59,7 @@ def check_run(folder: Path, must_exist: bool = False) -> None:
         return
     found = _format_of(marker)
     if found == FORMAT:
+        _check_inside(folder)
         return
     if isinstance(found, int) and found < FORMAT:
         raise FolderError(
@@ -72,15 +77,50 @@ def check_run(folder: Path, must_exist: bool = False) -> None:
     )
 
 
+def _is_empty(folder: Path) -> bool:
+    """Whether nothing is in it but what a process has left that died when it had just begun."""
+    return folder.is_dir() and all(temporary.PART.fullmatch(one.name) for one in folder.iterdir())
+
+
+def _check_inside(folder: Path) -> None:
+    """Refuse what leads out of a run folder, or has no end: it may be somebody else's.
+
+    Raises:
+        FolderError: a link that leads elsewhere, a pipe, a device.
+    """
+    root, waiting = folder.resolve(), [str(folder)]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for one in entries:
+                why = ""
+                if one.is_symlink():
+                    if not Path(os.path.realpath(one.path)).is_relative_to(root):
+                        why = "is a link that leads out of the run folder"
+                elif one.is_dir(follow_symlinks=False):
+                    waiting.append(one.path)
+                elif not one.is_file(follow_symlinks=False):
+                    why = "is no file, but a pipe, a socket or a device"
+                if why:
+                    raise FolderError(
+                        why,
+                        where=one.path,
+                        remedy="put what it stands for in its place, or remove it; nothing outside "
+                        "of a run folder is read or deleted for it",
+                    )
+
+
 def _format_of(marker: Path) -> object:
     """The format that a run folder's marker names; the first was called a schema."""
-    value = store.read_json(marker)
-    return value.get("format", value.get("schema")) if isinstance(value, Mapping) else None
+    value = sealed.read(marker, MEND)
+    return value.get("format", value.get("schema"))
 
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold the run folder alone; the operating system lets go of it even after ``kill -9``."""
+    """Hold the run folder alone; the operating system lets go of it even after ``kill -9``.
+
+    What a killed process has left unfinished there is cleared.
+    """
     from filelock import FileLock, Timeout
 
     holder = folder / "lock.json"
@@ -88,15 +128,22 @@ def lock(folder: Path) -> Iterator[None]:
     try:
         guard.acquire(timeout=0)
     except Timeout as error:
-        pid = store.read_json(holder).get("pid", "?") if holder.exists() else "?"
         raise FolderError(
-            f"another run is using this folder (process {pid})",
+            f"another run is using this folder (process {_holder(holder)})",
             where=str(folder),
             remedy="wait for it, stop it, or give this study another `name`",
         ) from error
     try:
+        temporary.clear(folder)
         store.write_json(holder, {"pid": os.getpid()})
         yield
     finally:
         holder.unlink(missing_ok=True)
         guard.release()
+
+
+def _holder(file: Path) -> object:
+    try:
+        return sealed.read(file, "").get("pid", "?")
+    except Damaged:
+        return "?"

@@ -4,7 +4,8 @@ A `Stage` is a value: a name (which is also its folder and its selector), the va
 identity, and a function that fills a folder. Identity covers *what* is computed; where and how fast
 it runs (paths, device, batch size of answering) is not in it. A stage whose ``record.json`` bears
 the same fingerprint is skipped; a different one stops the run with a field diff. Output goes to
-``NAME.tmp``, the record is written last, then one rename makes it final.
+``NAME.tmp``, the record with size and digest of every file is written last, then one rename makes
+it final. A finished stage whose files are not those of its record stops the run as well.
 """
 
 from __future__ import annotations
@@ -14,18 +15,21 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from holdfast.runs import store
-from holdfast.errors import DriftError, HoldfastError, UsageError
-from holdfast.progress import Progress
+from holdfast.errors import Damaged, DriftError, HoldfastError, UsageError, begun
+from holdfast.progress import Clocked, Progress
+from holdfast.runs import records, sealed, store, temporary
 
 SPELLED = 6
 """Stages that a remedy names one by one."""
+PARTS = "parts"
+"""Folders of a stage that only serve to go on with it; gone when it is finished."""
 NEARLY_NOTHING_BYTES = 1 << 20
 FULL = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
 """How libraries that are not written in Python tell of a full disk."""
@@ -73,11 +77,19 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of the schedule: a stage, and whether it is done or has to run."""
+    """One line of the schedule: a stage, and whether it is done or has to run.
+
+    Attributes:
+        stage: what is to be done.
+        fingerprint: of it and its needs.
+        done: it is.
+        checked: its files were compared with its record; False where an older version made it.
+    """
 
     stage: PlannedStage
     fingerprint: str
     done: bool
+    checked: bool = True
 
 
 def schedule(
@@ -93,6 +105,7 @@ def schedule(
 
     Raises:
         DriftError: finished stages differ from what the study asks for now.
+        Damaged: files of finished stages are not those of their records.
         UsageError: `only` or `rebuild` match nothing.
     """
     names = [stage.name for stage in stages]
@@ -102,7 +115,8 @@ def schedule(
         if not any(fnmatchcase(name, glob) for name in names):
             raise UsageError(f"no stage matches {glob!r}", remedy="see the names with `--dry-run`")
     marks = fingerprints(stages)
-    records = {name: read_record(folder / name) for name in names}
+    again = {name for name in names if any(fnmatchcase(name, glob) for glob in rebuild)}
+    found = {name: None if name in again else read_record(folder / name) for name in names}
     wanted: set[str] = set()
     for stage in reversed(stages):
         if fnmatchcase(stage.name, only) or stage.name in wanted:
@@ -110,11 +124,11 @@ def schedule(
     steps: list[Step] = []
     drifted: list[str] = []
     changed: list[str] = []
+    damaged: dict[str, list[str]] = {}
     undone: set[str] = set()
     for stage in stages:
-        record = records[stage.name]
-        forgotten = any(fnmatchcase(stage.name, glob) for glob in rebuild)
-        done = record is not None and not forgotten and not undone.intersection(stage.needs)
+        record = found[stage.name]
+        done = record is not None and not undone.intersection(stage.needs)
         if record is not None and done:
             if record["fingerprint"] != marks[stage.name]:
                 done = False
@@ -123,11 +137,14 @@ def schedule(
                     changed.append(stage.name)
                     drifted += [stage.name, *(f"    {line}" for line in diff)]
             else:
-                done = record["needs"] == _made(stage, records)
+                done = record["needs"] == _made(stage, found)
+            if done and (lines := records.differences(folder / stage.name, record)):
+                damaged[stage.name] = [stage.name, *(f"    {line}" for line in lines)]
         if not done:
             undone.add(stage.name)
         if stage.name in wanted:
-            steps.append(Step(stage, marks[stage.name], done))
+            checked = not done or "files" in (record or {})
+            steps.append(Step(stage, marks[stage.name], done, checked))
     if drifted:
         raise DriftError(
             "the study has changed since these stages were made:\n  " + "\n  ".join(drifted[:40]),
@@ -135,7 +152,26 @@ def schedule(
             remedy="give the changed study another `name` (of a comparison: --name), or make them "
             f"again with {_rebuild(changed)}",
         )
+    if damaged:
+        lines = [line for some in damaged.values() for line in some]
+        raise Damaged(
+            "files of finished stages are not as they were written:\n  " + "\n  ".join(lines[:40]),
+            where=str(folder),
+            remedy=f"move aside what you added yourself, or make these stages again with "
+            f"{_rebuild([*damaged])}",
+        )
     return steps
+
+
+def unchecked(steps: Sequence[Step]) -> list[str]:
+    """What to say of finished stages whose records hold no digests; nothing where all do."""
+    old = [step.stage.name for step in steps if not step.checked]
+    if not old:
+        return []
+    return [
+        f"the files of {len(old)} finished stages are not checked: they were made by an older "
+        f"version, which kept no digests (the first is {old[0]})"
+    ]
 
 
 def _rebuild(names: Sequence[str]) -> str:
@@ -146,10 +182,17 @@ def _rebuild(names: Sequence[str]) -> str:
 
 
 def forget(stages: Sequence[PlannedStage], folder: Path, rebuild: Sequence[str]) -> None:
-    """Set the records of the stages to be rebuilt aside, so that an interrupted rebuild goes on."""
+    """Set the records of the stages to be rebuilt aside, so that an interrupted rebuild goes on.
+
+    What was begun of them goes: they are made from the beginning. The records may be torn.
+    """
     for stage in stages:
-        record = folder / stage.name / store.RECORD
-        if record.is_file() and any(fnmatchcase(stage.name, glob) for glob in rebuild):
+        if not any(fnmatchcase(stage.name, glob) for glob in rebuild):
+            continue
+        record, begun_on = folder / stage.name / store.RECORD, _work(folder / stage.name)
+        if os.path.lexists(begun_on):
+            temporary.remove_tree(begun_on)
+        if os.path.lexists(record):
             os.replace(record, record.with_suffix(".forgotten.json"))
 
 
@@ -166,47 +209,87 @@ def execute(
     """
     code = {stage.name: stage for stage in stages}
     waiting = [step for step in steps if not step.done]
+    for step in steps:
+        if step.done and (left := _work(folder / step.stage.name)).exists():
+            temporary.remove_tree(left)  # of another identity, which nobody asks for any more
     progress.begin(len(steps), len(steps) - len(waiting))
     for step in waiting:
         progress.enter(step.stage.name)
-        try:
+        with begun(), explained_disk(folder / step.stage.name):
             _run(step, code[step.stage.name], folder, progress)
-        except Exception as error:  # torch, tokenizers and safetensors have their own for this
-            if isinstance(error, HoldfastError) or not _disk_full(error, folder):
-                raise
-            raise HoldfastError(
-                "the disk is full; everything finished is kept",
-                where=str(folder / step.stage.name),
-                remedy="make room and run the same command again: it continues from here",
-            ) from error
         progress.leave(step.stage.name)
 
 
-def _disk_full(error: Exception, folder: Path) -> bool:
+def _work(final: Path) -> Path:
+    """Where a stage is made."""
+    return final.with_name(final.name + ".tmp")
+
+
+@contextmanager
+def explained_disk(place: Path) -> Iterator[None]:
+    """Say in words when the disk that holds `place` is full, however a library tells of it.
+
+    Raises:
+        HoldfastError: it is.
+    """
+    try:
+        yield
+    except Exception as error:  # torch, tokenizers and safetensors have their own for this
+        if isinstance(error, HoldfastError) or not _disk_full(error, place):
+            raise
+        raise HoldfastError(
+            "the disk is full; everything finished is kept",
+            where=str(place),
+            remedy="make room and run the same command again: it continues from here",
+        ) from error
+
+
+def _disk_full(error: Exception, place: Path) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     if any(words in str(error) for words in FULL):
         return True
     if not isinstance(error, OSError | RuntimeError):
         return False
-    return shutil.disk_usage(folder).free < NEARLY_NOTHING_BYTES
+    there = next(one for one in (place, *place.absolute().parents) if one.exists())
+    return shutil.disk_usage(there).free < NEARLY_NOTHING_BYTES
 
 
 def _run(step: Step, stage: Stage, folder: Path, progress: Progress) -> None:
     final = folder / stage.name
-    work = final.with_name(final.name + ".tmp")
+    work = _work(final)
     needs = _made(step.stage, {need: read_record(folder / need) for need in stage.needs})
     claim = {"fingerprint": step.fingerprint, "needs": needs}
-    marker = work / "claim.json"
-    claimed = marker.exists() and store.read_json(marker) == claim
-    if not (claimed and (work / store.RECORD).exists()):  # else it died just before the rename
-        if work.exists() and not (claimed and stage.resumable):
-            shutil.rmtree(work)
+    if not _is_made(work, claim):  # else it died just before the rename
+        marker, again = work / records.CLAIM, f"start it again with --rebuild '{stage.name}'"
+        resumed = stage.resumable and os.path.lexists(marker)
+        before = sealed.read(marker, again) if resumed else {}
+        if claim.items() <= before.items():
+            clock = Clocked(progress, _seconds(before), int(before.get("sittings", 1)) + 1)
+        else:
+            if os.path.lexists(work):
+                temporary.remove_tree(work)
+            clock = Clocked(progress)
         work.mkdir(parents=True, exist_ok=True)
-        store.write_json(marker, claim)
-        started = time.time()
-        summary = stage.run(work, progress)
-        store.write_json(
+
+        def keep() -> None:
+            store.write_sealed(
+                marker, {**claim, "seconds": clock.seconds, "sittings": clock.sittings}
+            )
+
+        keep()
+        started = time.gmtime()
+        clock.keep = keep
+        try:
+            summary = stage.run(work, clock)
+        except BaseException:
+            with suppress(OSError):  # a full disk, for one
+                keep()
+            raise
+        for parts in [one for one in work.rglob(PARTS) if one.is_dir()]:
+            shutil.rmtree(parts, ignore_errors=True)
+        temporary.clear(work)
+        store.write_sealed(
             work / store.RECORD,
             {
                 "name": stage.name,
@@ -214,24 +297,66 @@ def _run(step: Step, stage: Stage, folder: Path, progress: Progress) -> None:
                 "fingerprint": step.fingerprint,
                 "identity": stage.identity,
                 "needs": needs,
-                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-                "seconds": round(time.time() - started, 3),
+                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", started),
+                "seconds": round(clock.seconds, 3),
+                "sittings": clock.sittings,
                 "summary": summary or {},
+                "files": records.files_of(work),
             },
         )
-    if final.exists():
-        shutil.rmtree(final)
+    (work / records.CLAIM).unlink(missing_ok=True)
+    if os.path.lexists(final):
+        temporary.remove_tree(final)
     os.replace(work, final)
-    (final / "claim.json").unlink()
+    _settle(final.parent)
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of a finished stage, or None."""
-    path = folder / store.RECORD
-    return store.read_json(path) if path.is_file() else None
+def _is_made(work: Path, claim: Mapping[str, object]) -> bool:
+    """Whether all of a stage is there, under another name yet."""
+    try:
+        record = read_record(work)
+    except Damaged:
+        return False
+    if record is None or not claim.items() <= record.items():
+        return False
+    return not records.differences(work, record)
 
 
-def _made(stage: PlannedStage, records: Mapping[str, Mapping[str, Any] | None]) -> dict[str, str | None]:
+def _seconds(claim: Mapping[str, object]) -> float:
+    found = claim.get("seconds", 0.0)
+    return float(found) if isinstance(found, int | float) else 0.0
+
+
+def _settle(folder: Path) -> None:
+    """Make the disk keep the names in a folder; where that is not possible, it does in time."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+read_record = records.read
+
+
+@contextmanager
+def renewed(folder: Path) -> Iterator[None]:
+    """Let the files of a finished stage be written again; until they are it is not finished.
+
+    Raises:
+        Damaged: its record is torn.
+    """
+    record = read_record(folder)
+    (folder / store.RECORD).unlink(missing_ok=True)
+    yield
+    if record is not None:
+        store.write_sealed(folder / store.RECORD, {**record, "files": records.files_of(folder)})
+
+
+def _made(
+    stage: PlannedStage, records: Mapping[str, Mapping[str, Any] | None]
+) -> dict[str, str | None]:
     """Which making of each need a stage reads: the mark that its record got when it was made."""
     return {need: (records[need] or {}).get("made") for need in stage.needs}
 

@@ -11,18 +11,19 @@ import functools
 import hashlib
 import json
 import os
-import tempfile
+import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from holdfast.errors import DataError, FolderError, RELATIVE
-from holdfast.types import Example, Message, Reading, Reply, Verdict
+from holdfast.errors import RELATIVE, DataError
+from holdfast.runs import records, rows, sealed, temporary
+from holdfast.runs.rows import Row
 
-RECORD = "record.json"
-Row = TypeVar("Row", Example, Reply, Verdict, Reading)
+RECORD = records.RECORD
+MODE = 0o666
+"""Of new files, before the user's umask."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -32,16 +33,18 @@ def write_text(path: Path, text: str) -> None:
 
 def _write(path: Path, texts: Iterable[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    part = temporary.beside(path)
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
+            if path.is_file():
+                os.chmod(part, stat.S_IMODE(path.stat().st_mode))
             file.writelines(texts)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        os.replace(part, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
 
 
@@ -51,11 +54,26 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read one JSON file; a broken one is a `DataError` that names it."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"not valid JSON: {error}", where=str(path)) from error
+    """Read one JSON file; a broken one is a `DataError` that names it.
+
+    One of a finished stage is compared with the stage's record first, as by every reader here.
+    """
+    records.check_file(path)
+    return sealed.load(path)
+
+
+def read_value(path: Path, kind: type[Row]) -> Row:
+    """The one dataclass in a JSON file.
+
+    Raises:
+        DataError: the file is broken, or holds something else.
+    """
+    return rows.as_row(kind, read_json(path), str(path))
+
+
+def write_sealed(path: Path, value: Mapping[str, object]) -> None:
+    """Write what `holdfast.runs.sealed.read` reads, atomically."""
+    write_json(path, sealed.seal(canonical(value)))
 
 
 def write_jsonl(path: Path, rows: Iterable[object]) -> None:
@@ -73,55 +91,77 @@ def read_objects(path: Path) -> Iterator[tuple[int, Any]]:
 
     Raises:
         DataError: the file is missing, not UTF-8, or a line is not JSON; the line is named.
+        Damaged: a file of a finished stage is not as it was.
     """
+    records.check_file(path)
     try:
         with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    try:
-                        value = json.loads(line)
-                        if "\\u" in line:  # half of a surrogate pair is no text
-                            json.dumps(value, ensure_ascii=False).encode()
-                        yield number, value
-                    except UnicodeEncodeError as error:
-                        raise DataError(
-                            "holds half of a surrogate pair, which is no text",
-                            where=f"{path}:{number}",
-                            remedy="mend the \\\\u escape of this line",
-                        ) from error
-                    except json.JSONDecodeError as error:
-                        raise DataError(
-                            f"not valid JSON: {error.msg} at column {error.colno}",
-                            where=f"{path}:{number}",
-                            remedy="every line of a jsonl file is one JSON object; mend this line",
-                        ) from error
+                    yield number, _value(line, f"{path}:{number}")
+    except UnicodeDecodeError as error:
+        raise DataError("is not UTF-8 text", where=str(path), remedy="convert it") from error
     except OSError as error:
         raise DataError(
             f"cannot be read: {error.strerror}",
             where=str(path),
             remedy=f"check the path; {RELATIVE}",
         ) from error
-    except UnicodeDecodeError as error:
-        raise DataError("is not UTF-8 text", where=str(path), remedy="convert it") from error
+
+
+def _value(line: str, where: str) -> Any:
+    try:
+        return sealed.parse(line)
+    except UnicodeEncodeError as error:
+        raise DataError(
+            "holds half of a surrogate pair, which is no text",
+            where=where,
+            remedy="mend the \\\\u escape of this line",
+        ) from error
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"not valid JSON: {error.msg} at column {error.colno}",
+            where=where,
+            remedy="every line of a jsonl file is one JSON object; mend this line",
+        ) from error
+    except (ValueError, RecursionError) as error:
+        what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise DataError(
+            f"not valid JSON: {what}", where=where, remedy="mend this line"
+        ) from error
+
+
+def append_line(path: Path, row: object) -> None:
+    """Add one row to a file that a run keeps while it is under way."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(jsonl_line(row))
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The rows that `append_line` wrote, without a last one that a crash has torn; [] for no file.
+
+    Raises:
+        DataError: any other line is broken.
+    """
+    if not path.is_file():
+        return []
+    records.check_file(path)
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+    return [_value(line, f"{path}:{n}") for n, line in enumerate(lines, 1) if line.strip()]
 
 
 def read_jsonl(path: Path, row: type[Row]) -> list[Row]:
-    """Read rows that `write_jsonl` wrote."""
+    """Read rows that `write_jsonl` wrote.
+
+    Raises:
+        DataError: see `read_objects`; or a row is of another shape, which is named.
+    """
     return list(iterate_jsonl(path, row))
 
 
 def iterate_jsonl(path: Path, row: type[Row]) -> Iterator[Row]:
     """Read rows that `write_jsonl` wrote, one at a time."""
-    names = {one.name for one in fields(row)}
-    return (_build(row, value, names) for _, value in read_objects(path))
-
-
-def _build(row: type[Row], value: Mapping[str, Any], names: set[str]) -> Row:
-    kept = {name: found for name, found in value.items() if name in names}
-    if row is Example:
-        kept["messages"] = tuple(Message(**message) for message in kept["messages"])
-        kept["tools"] = tuple(kept.get("tools", ()))
-    return row(**kept)
+    return (rows.as_row(row, value, path, number) for number, value in read_objects(path))
 
 
 @functools.cache

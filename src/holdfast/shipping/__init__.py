@@ -1,15 +1,14 @@
 """Exports the checkpoint that a study chose, measured again as exported.
 
 The rule decides by the readings of the run. What it chose is exported into a temporary folder, the
-export itself is asked and graded again on the items that had no part in the choice, the rule
-decides again by those readings, and only then the folder gets its name. Merging and four bits
+export itself is asked and graded again on all items, the rule decides again by those readings, and
+only then the folder gets its name. Merging and four bits
 change a model; what is given away is what was measured.
 """
 
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -24,11 +23,12 @@ from holdfast.analysis.selection import Candidate, from_run
 from holdfast.analysis.selection.from_run import Evidence
 from holdfast.analysis.stats import Values, paired_difference, wilson
 from holdfast.comparison import REQUEST
-from holdfast.errors import FolderError, UsageError
+from holdfast.config import consent
+from holdfast.errors import FolderError, UsageError, begun
 from holdfast.progress import Progress, Silent, default
 from holdfast.registry import nearest
 from holdfast.report.run import Run
-from holdfast.runs import run_folder, stages, store
+from holdfast.runs import records, run_folder, stages, store, temporary
 from holdfast.runs.plan import Plan, point_folder, read_plan
 from holdfast.shipping.card import CARD, SHIP, Card, Figure
 from holdfast.shipping.export import FORMS, Form, export
@@ -47,12 +47,14 @@ class Shipment:
         exported: the same rule put to the export; None where nothing was exported.
         form: in which it is, or would be, exported.
         folder: the export; None where there is none.
+        notices: what else whoever reads the answer must know of the run.
     """
 
     in_study: Decision
     form: Form
     exported: Decision | None = None
     folder: Path | None = None
+    notices: tuple[str, ...] = ()
 
     @property
     def answer(self) -> str:
@@ -74,7 +76,7 @@ class Shipment:
         lines = [f"{self.answer[:1].upper()}{self.answer[1:]}.", one.reason, one.why_not]
         if self.exported is not None:
             lines.append(f"Measured again as exported ({self.form}): {self.exported.reason}")
-        lines.append(f"Rule: {one.rule}")
+        lines += [f"Rule: {one.rule}", *(f"Note: {notice}" for notice in self.notices)]
         if self.folder is not None:
             lines.append(f"Exported to {self.folder}; its card is {self.folder / CARD}")
         return "\n".join(line for line in lines if line)
@@ -107,7 +109,7 @@ def ship(
 
     Raises:
         UsageError: the study is not finished, or is a comparison; or something was asked for that
-            is not there.
+            is not there; or the study names code that was never run here (`config.consent`).
         FolderError: no run folder, or `to` holds something already.
     """
     if progress is None and not dry_run:
@@ -117,13 +119,15 @@ def ship(
     form = _form(form, plan)
     target = None if dry_run else _free(to)
     evidence = from_run.gather(plan)
-    if checkpoint is not None:
-        evidence = replace(evidence, trained=[_named(evidence, checkpoint)])
     decision = from_run.decide(plan, evidence)
-    found = Shipment(from_run.as_decision(decision), form)
+    if checkpoint is not None:
+        decision = _by_hand(plan, evidence, decision, checkpoint)
+    notices = tuple(stages.unchecked(stages.schedule(plan.stages, plan.folder)))
+    found = Shipment(from_run.as_decision(decision), form, notices=notices)
     choice = decision.chosen or decision.runner_up
     if dry_run or target is None or choice is None or (decision.answer != SHIP and not anyway):
         return found
+    consent.check(plan.study, plan.folder / "study.yaml")
     ref = plan.weights(choice.point)
     if not Path(ref.adapter or ref.base).is_dir():
         where = plan.made_in(choice.point)
@@ -133,16 +137,13 @@ def ship(
             remedy=f"make them again: {_again(plan)} --rebuild '{where.rpartition('/')[0]}'",
         )
     told = progress or Silent()
-    with _building(target) as folder:
+    records.check_folder(Path(ref.adapter or ref.base))
+    with _building(target) as folder, begun(), stages.explained_disk(target):
         told.say(f"exporting {selection.name_of(choice.point)}")
         made = export(ref, form, folder)
         session = prepare(plan.study, plan.folder, str(plan.folder / "study.yaml"))
         measured = measure(session, evidence, Exported(choice.point, made, form), told)
-        again = from_run.as_decision(
-            selection.confirm(
-                measured, evidence.base, plan.study.ship, plan.study.target, evidence.halves
-            )
-        )
+        again = from_run.as_decision(from_run.confirm(plan, evidence, measured, choice.levels))
         found = replace(found, exported=again)
         if again.answer != SHIP and not anyway:
             return found
@@ -151,7 +152,6 @@ def ship(
         Card(plan, choice.point, form, found.in_study, again, figures, by_hand).write(folder)
         shutil.copyfile(plan.folder / "study.yaml", folder / "study.yaml")
         store.write_json(folder / DECISION, {**found.to_json(), "point": choice.point})
-        folder.chmod(0o755)
         folder.replace(target)
     return replace(found, folder=target)
 
@@ -209,6 +209,16 @@ def _free(named: str | Path | None) -> Path:
     return to
 
 
+def _by_hand(
+    plan: Plan, evidence: Evidence, decision: selection.Decision, checkpoint: str
+) -> selection.Decision:
+    """The decision on a checkpoint that was named; what the rule chose itself needs no other."""
+    named = _named(evidence, checkpoint)
+    if decision.chosen is not None and decision.chosen.point == named.point:
+        return decision
+    return from_run.confirm(plan, evidence, named)
+
+
 def _named(evidence: Evidence, checkpoint: str) -> Candidate:
     names = {point_folder(one.point): one for one in evidence.trained}
     name = checkpoint.strip("/")
@@ -226,7 +236,9 @@ def _building(to: Path) -> Iterator[Path]:
     """A temporary folder beside the one to make; what is left of it in the end is removed."""
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=to.parent, prefix=f".{to.name}."))
+        temporary.clear(to.parent, deep=False, name=to.name)
+        folder = temporary.beside(to)
+        folder.mkdir()
     except OSError as error:
         raise FolderError(
             f"cannot be written: {error.strerror}", where=str(to), remedy="choose another place"
@@ -238,13 +250,12 @@ def _building(to: Path) -> Iterator[Path]:
 
 
 def _figures(plan: Plan, evidence: Evidence, measured: Candidate) -> list[Figure]:
-    """Every task on the items that report: before, in the study, and as exported."""
+    """Every task: before, in the study, and as exported."""
     (in_study,) = (one for one in evidence.trained if one.point == measured.point)
     found = []
     for info in task_infos(plan):
-        half = evidence.halves[info.name][1]
-        before = evidence.base[info.name][half]
-        then, now = (one.readings[info.name][half] for one in (in_study, measured))
+        before = evidence.base[info.name]
+        then, now = (one.readings[info.name] for one in (in_study, measured))
         diff = as_share(paired_difference(before, now[None]))
         found.append(Figure(info, _share(before), _share(then), _share(now), diff))
     return found

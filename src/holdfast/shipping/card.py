@@ -10,6 +10,8 @@ from holdfast.analysis import selection
 from holdfast.analysis.collect import arm_infos
 from holdfast.analysis.results import ArmInfo, Decision, Share, TaskInfo
 from holdfast.config import LAB, TrainSpec
+from holdfast.errors import printable_json
+from holdfast.report.markdown import clean, code
 from holdfast.report.words import difference, interval, percent, shown, unscored
 from holdfast.runs import store
 from holdfast.runs.plan import ArmPlan, Plan
@@ -17,6 +19,8 @@ from holdfast.shipping.export import Form
 from holdfast.types import ChatSettings, Point
 
 CARD = "README.md"
+PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./")
+"""Letters of a hub id, which needs no quotes in YAML."""
 SHIP = "ship"
 FORMS = {
     "adapter": "The adapter alone; it goes on top of the base model.",
@@ -41,7 +45,7 @@ tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One task's share of good answers, on the items that had no part in the choice.
+    """One task's share of good answers.
 
     Attributes:
         task: how it was measured.
@@ -88,7 +92,8 @@ class Card:
     def _head(self) -> str:
         library = "peft" if self.form == "adapter" else "transformers"
         name = selection.name_of(self.point)
-        listed = "" if Path(self.plan.model.base).is_dir() else f"base_model: {self._base}\n"
+        base = printable_json(self._base) if set(self._base) - PLAIN else self._base
+        listed = "" if Path(self.plan.model.base).is_dir() else f"base_model: {base}\n"
         scaled = ""
         if self.point.scale != 1:
             scaled = (
@@ -97,10 +102,10 @@ class Card:
             )
         return (
             f"---\n{listed}library_name: {library}\ntags: [holdfast]\n---\n\n"
-            f"# {self.plan.study.name}: {name}\n\n"
-            f"{self._base}, fine-tuned on {self.plan.study.target} in the study "
-            f"`{self.plan.study.name}` with Holdfast. {FORMS[self.form]}{scaled} The study is in "
-            "`study.yaml`, the decision with all its figures in `decision.json`."
+            f"# {clean(self.plan.study.name)}: {clean(name)}\n\n"
+            f"{clean(self._base)}, fine-tuned on {clean(self.plan.study.target)} in the study "
+            f"{code(self.plan.study.name)} with Holdfast. {FORMS[self.form]}{scaled} The study is "
+            "in `study.yaml`, the decision with all its figures in `decision.json`."
         )
 
     def _verdict(self) -> str:
@@ -108,22 +113,26 @@ class Card:
         against = ""
         if answer != SHIP:
             against = "\n\n**Exported against this answer, because that was asked for.**"
-        halves = (
-            "- The items of every task were halved: one half is for choosing a model, the other "
-            "has no part in that, and all figures as exported are from it."
+        chosen = (
+            "- It was chosen by the rule from all models of the study; the intervals of the "
+            "decision allow for that choice."
         )
         if self.by_hand:
-            halves = (
-                "- The checkpoint was named by hand. Whoever named it may have seen its figures, "
-                "so they may flatter it; all figures as exported are from half of the items."
+            chosen = (
+                "- The checkpoint was named by hand. Whoever named it may have seen its figures; "
+                "the intervals of the decision allow for a choice among all models of the study."
             )
+        chosen += (
+            " The table below shows ordinary 95 % intervals, and the gain of a model that was "
+            "chosen for its gain flatters it a little."
+        )
         return (
             f"## May it be shipped? {answer[:1].upper()}{answer[1:]}\n\n"
-            f"{self.exported.reason}{against}\n\n"
-            f"- The rule: {self.exported.rule}\n"
+            f"{clean(self.exported.reason)}{against}\n\n"
+            f"- The rule: {clean(self.exported.rule)}\n"
             f"- In the study, before it was exported: {self.in_study.answer}. "
-            f"{self.in_study.reason}\n"
-            f"{halves}"
+            f"{clean(self.in_study.reason)}\n"
+            f"{chosen}"
         )
 
     def _table(self) -> str:
@@ -137,10 +146,10 @@ class Card:
             change = difference(one.diff, turned)
             last = f"{change.points} {change.interval} {change.verdict}" if change else "—"
             rows.append(
-                f"| {one.task.name} ({one.task.role}) | {one.task.label} | {' | '.join(cells)} "
-                f"| {last} |"
+                f"| {clean(one.task.name)} ({one.task.role}) | {clean(one.task.label)} "
+                f"| {' | '.join(cells)} | {last} |"
             )
-        how = [f"- {one.task.name}: {one.task.how}." for one in self.figures]
+        how = [f"- {clean(one.task.name)}: {clean(one.task.how)}." for one in self.figures]
         return (
             "## Gained and forgotten\n\n" + "\n".join(rows) + "\n\nWith 95 % intervals. The "
             "difference is between the exported model and the untouched one, on the same "
@@ -154,15 +163,15 @@ class Card:
         if method != "full":
             lora = train.lora
             method += f" ({lora.variant}, r {lora.r}, alpha {lora.alpha})"
-        sources = ", ".join(f"{source} ({n:,})" for source, n in info.by_source.items())
+        sources = ", ".join(f"{clean(source)} ({n:,})" for source, n in info.by_source.items())
         seed = "all seeds together" if self.point.seed is None else f"seed {self.point.seed}"
         lines = [
-            f"- Arm: {self.point.arm}: {info.recipe}",
+            f"- Arm: {clean(self.point.arm)}: {clean(info.recipe)}",
             f"- Method: {method}, learning rate {train.learning_rate:g}, {train.optim}, "
             f"{train.batch_size} examples per step",
             f"- {seed}, after {self._steps():,} of {self.plan.steps:,} steps",
             f"- Data: {sources or 'not recorded'}",
-            *(f"- {note}" for note in info.notes),
+            *(f"- {clean(note)}" for note in info.notes),
         ]
         return "## Training\n\n" + "\n".join(lines)
 
@@ -182,8 +191,9 @@ class Card:
         for task in self.plan.tasks.values():
             if task.judge:
                 lines.append(
-                    f"- {task.name} is by the judge {task.judge_title}. Another judge gives other "
-                    "figures, and none of them is a safety grade or a certificate."
+                    f"- {clean(task.name)} is by the judge {clean(task.judge_title)}. Another "
+                    "judge gives other figures, and none of them is a safety grade or a "
+                    "certificate."
                 )
         if self.form != "adapter" and self.plan.study.train.method == "qlora":
             rounded = ", and rounded to four bits anew" if self.form == "nf4" else ""
@@ -195,8 +205,8 @@ class Card:
         lines += self._asked_through()
         for words, settings in self._arm.asked:
             lines.append(
-                f"- Measured as {words}; used otherwise, the figures do not hold: "
-                f"`{dict(settings)}`"
+                f"- Measured as {clean(words)}; used otherwise, the figures do not hold: "
+                f"{code(str(dict(settings)))}"
             )
         return "## Limits\n\n" + "\n".join(lines)
 
@@ -204,17 +214,17 @@ class Card:
         """How its chat template was used, where that is not as the template comes."""
         chat, model = self.plan.model.chat, self.plan.study.model
         said = ["the study's own chat template, which lies here"] if chat.template else []
-        said += [f"`{name}: {value!r}`" for name, value in chat.kwargs.items()]
+        said += [code(f"{name}: {value!r}") for name, value in chat.kwargs.items()]
         said += [f"thinking {'on' if chat.thinking else 'off'}"] if model.thinking != "auto" else []
-        said += [f"the date {chat.date}"] if chat.date != ChatSettings().date else []
+        said += [f"the date {clean(str(chat.date))}"] if chat.date != ChatSettings().date else []
         if not said:
             return []
         return [f"- Measured through {', '.join(said)}; asked otherwise, the figures do not hold."]
 
     def _loading(self) -> str:
-        base = f'"{self._base}"'
+        base = printable_json(self._base)
         if self.plan.model.revision:
-            base += f', revision="{self.plan.model.revision}"'
+            base += f", revision={printable_json(self.plan.model.revision)}"
         code = ADAPTER.format(base=base) if self.form == "adapter" else WHOLE
         note = ""
         if self._base == LAB and self.form == "adapter":

@@ -1,4 +1,4 @@
-"""Measures an exported model on the items that had no part in choosing it.
+"""Measures an exported model on all items, as the study measured every checkpoint.
 
 Merging rounds, four bits round more, and adapters can be written wrongly: only the export itself
 can say what it is worth. It is asked, judged and graded as the study did with every checkpoint.
@@ -40,14 +40,14 @@ class Exported:
 def measure(
     session: Session, evidence: Evidence, exported: Exported, progress: Progress
 ) -> Candidate:
-    """Readings of an export; the items that choose are not asked and stay unscored.
+    """Readings of an export, on all items of every task.
 
     An adapter is asked on the base as the study measured it. Whole models are asked as they were
     written, whether the study measured in four bits or not. No reply is kept.
 
     Args:
         session: of the finished study.
-        evidence: its readings, which say which items report.
+        evidence: its readings, which say in which order items stand.
         exported: what was exported.
         progress: is advanced per answer.
     """
@@ -80,11 +80,8 @@ class _Measuring:
 
     def readings(self, task: str, evidence: Evidence, folder: Path) -> Values:
         """One task asked, scored, judged and graded."""
-        order, (_, reporting) = evidence.ids[task], evidence.halves[task]
-        ids = {item for item, keep in zip(order, reporting, strict=True) if keep}
         measuring, own = self.session.measuring, self.session.measuring.tasks[task]
-        asked = [item for item in self.session.ask(self.exported.point.arm, task) if item.id in ids]
-        items = [item for item in measuring.asked[task] if item.id in ids]
+        asked, items = self.session.ask(self.exported.point.arm, task), measuring.asked[task]
         replies, verdicts, graded = (folder / part for part in ("replies", "verdicts", "readings"))
         for place_ in (replies, verdicts, graded):
             place_.mkdir(parents=True)
@@ -95,7 +92,7 @@ class _Measuring:
             judge_replies(own.judge, items, replies, verdicts, desk)
         scored = self._scored(task, folder) if self.session.plan.tasks[task].perplexity else None
         grade_replies(own, items, replies, verdicts if own.judge else None, graded, scored)
-        return values(read_readings(graded), order)
+        return values(read_readings(graded), evidence.ids[task])
 
     def _scored(self, task: str, folder: Path) -> tuple[Path, Path]:
         """Score an export's replies by the base, as the study measured it."""

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,16 +17,16 @@ import yaml
 from holdfast import engines, environment, methods, models, tasks
 from holdfast.analysis import selection
 from holdfast.analysis.results import Results, from_json
-from holdfast.analysis.selection import check_rule, from_run
-from holdfast.config import Study, load, places
+from holdfast.analysis.selection import check_power, check_rule, from_run
+from holdfast.config import Study, consent, load, places
 from holdfast.config.sweeps import Variant, expand
 from holdfast.data.batching import checkpoint_steps, steps_of
 from holdfast.data.leakage import LeakIndex
 from holdfast.data.sources import notices
 from holdfast.engines.pool import EnginePool
-from holdfast.errors import StudyError, located
+from holdfast.errors import StudyError, begun, located
 from holdfast.progress import Progress, default
-from holdfast.runs import run_folder, stages, store
+from holdfast.runs import run_folder, stages, store, temporary
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import Stage, Step
 from holdfast.study import combinations, preflight, validation
@@ -90,7 +89,9 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
     leaks = LeakIndex(example for examples in measuring.asked.values() for example in examples)
     leaks.refuse(plain, f"{source}: tasks.{target}")
     with located(f"{source}: train"):
-        plain, held, said = validation.split(study, measuring.tasks[target], plain, leaks, source)
+        plain, held, said = validation.split(
+            study.train, target, study.tasks[target], measuring.tasks[target], plain, leaks, source
+        )
     arms = {name: _arm(variant, source) for name, variant in expand(study, source).items()}
     train = study.train
     steps = steps_of(len(plain), train.batch_size, train.num_train_epochs, train.max_steps)
@@ -106,7 +107,9 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
         found, measuring, plain, arms, leaks, pool, models.identity(model), tuple(gpus), held=held
     )
     for name, arm in arms.items():
-        combinations.check(arm, arms, study, f"{source}: arms.{arm.variant.family}")
+        combinations.check(
+            arm, arms, train.method, study.tasks, f"{source}: arms.{arm.variant.family}"
+        )
         if arm.trains:
             for method in arm.made:
                 with located(f"{source}: arms.{name}"):
@@ -114,8 +117,6 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
     check_rule(study.ship, study.tasks, source)
     setting = session.setting()
     planned = {name: arm.planned(study, save_at, setting) for name, arm in arms.items()}
-    notices = (*found.notices, *_unmetered(study, plain))
-    found = replace(found, arms=planned, notices=notices)
     measured = len(study.tasks) * (
         1 + sum(len(arm.seeds) * len(arm.places) for arm in planned.values())
     )
@@ -125,12 +126,14 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
             where=source,
             remedy="set train.checkpoints lower, or leave out arms, seeds, scales or tasks",
         )
-    return laid_out(replace(session, plan=found), lay_out)
+    found = replace(found, arms=planned)
+    notices = (*found.notices, *_unmetered(study, plain), *check_power(from_run.power(found)))
+    return laid_out(replace(session, plan=replace(found, notices=notices)), lay_out)
 
 
 def _unmetered(study: Study, plain: Sequence[Example]) -> list[str]:
     """What to say where the meters have nothing to read."""
-    if asked_by_meters(study, plain) == study.meters.probes:
+    if asked_by_meters(study.meters, plain) == study.meters.probes:
         return []
     return ["The training data is plain text without questions, so no drift meters are read."]
 
@@ -239,8 +242,9 @@ def _run(
     session = prepare(study, folder, source)
     ahead = schedule(session.plan, only, rebuild)  # complain before anything is written
     noticed = preflight.check(session) if any(not step.done for step in ahead) else None
+    consent.give(study, must=False)  # its user's own, or consented to when it was loaded
     run_folder.open_run(folder)
-    with run_folder.lock(folder):
+    with run_folder.lock(folder), begun():
         stages.forget(session.plan.stages, folder, rebuild)
         steps = schedule(session.plan, only)
         _check_trained(session)
@@ -251,6 +255,8 @@ def _run(
             preflight.write_notices(folder, noticed)
             for notice in (*session.plan.notices, *noticed):
                 progress.say(notice)
+        for notice in stages.unchecked(steps):
+            progress.say(notice)
         if not all(step.done for step in steps):
             store.write_json(folder / "environment.json", environment.describe())
         try:
@@ -330,6 +336,6 @@ def prune(plan: Plan) -> list[Path]:
         spare = [checkpoint for checkpoint in found if checkpoint not in kept]
         room = max(0, limit - (len(found) - len(spare)))
         for checkpoint in spare[room:]:
-            shutil.rmtree(checkpoint)
+            temporary.remove_tree(checkpoint)
             deleted.append(checkpoint)
     return deleted

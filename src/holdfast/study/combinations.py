@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from holdfast.config import Study
 from holdfast.errors import StudyError
 from holdfast.registry import nearest
 from holdfast.study.session import Arm
@@ -14,26 +13,29 @@ from holdfast.types import BASE
 PLAIN = "train.lora.variant lora, rslora or corda without modules trained whole"
 
 
-def check(arm: Arm, arms: Mapping[str, Arm], study: Study, where: str) -> None:
+def check(
+    arm: Arm, arms: Mapping[str, Arm], method: str, tasks: Collection[str], where: str
+) -> None:
     """Refuse an arm that could not be trained, or would not be what it says.
 
     Args:
         arm: with its methods built.
         arms: all of the study.
-        study: it is of.
+        method: how the study trains, e.g. `lora`.
+        tasks: that it measures.
         where: for messages.
 
     Raises:
         StudyError: naming the two things that do not go together.
     """
     _order(arm, where)
-    _training(arm, study, where)
-    _weights(arm, arms, study, where)
-    _asking(arm, study, where)
+    _training(arm, method, where)
+    _weights(arm, arms, method, where)
+    _asking(arm, tasks, where)
 
 
 def _order(arm: Arm, where: str) -> None:
-    mixed = [method.mixes for method in arm.data]
+    mixed = [one.mixes for one in arm.data]
     if mixed != sorted(mixed):
         raise StudyError(
             "methods that mix in other data come last, or their share would not hold",
@@ -42,14 +44,14 @@ def _order(arm: Arm, where: str) -> None:
         )
 
 
-def _training(arm: Arm, study: Study, where: str) -> None:
-    if arm.variant.trains and study.train.method != "full":
+def _training(arm: Arm, method: str, where: str) -> None:
+    if arm.variant.trains and method != "full":
         try:
-            adapters.check(arm.variant.train, "single", study.train.method == "qlora")
+            adapters.check(arm.variant.train, "single", method == "qlora")
         except StudyError as error:
             error.where = f"{where}.{error.where}"
             raise
-    own = [method for method in arm.loss if method.own_trainer]
+    own = [one for one in arm.loss if one.own_trainer]
     if own and len(arm.loss) > 1:
         raise StudyError(
             f"{own[0].recipe()} has a loss of its own, to which nothing can be added",
@@ -77,16 +79,16 @@ def _training(arm: Arm, study: Study, where: str) -> None:
         )
 
 
-def _weights(arm: Arm, arms: Mapping[str, Arm], study: Study, where: str) -> None:
+def _weights(arm: Arm, arms: Mapping[str, Arm], method: str, where: str) -> None:
     if arm.weights and arm.variant.source == BASE:
         raise StudyError(
             "the untouched model has no change that could be scaled or merged",
             where=f"{where}.weights",
             remedy="name an arm that trains: `from: sft`",
         )
-    scales = any(method.factors for method in arm.weights)
+    scales = any(one.factors for one in arm.weights)
     lora = arm.variant.train.lora
-    if scales and study.train.method != "full" and not lora.adds:
+    if scales and method != "full" and not lora.adds:
         raise StudyError(
             f"a share of the change of {lora.kind} is no interpolation of base and tuned model",
             where=f"{where}.weights",
@@ -101,7 +103,7 @@ def _weights(arm: Arm, arms: Mapping[str, Arm], study: Study, where: str) -> Non
             where=f"{where}.weights",
             remedy=f"use {PLAIN}, or leave `merge` out",
         )
-    if len(merges) > 1 or study.train.method == "full":
+    if len(merges) > 1 or method == "full":
         raise StudyError(
             "one merge of adapters is possible per arm",
             where=f"{where}.weights",
@@ -130,12 +132,12 @@ def _weights(arm: Arm, arms: Mapping[str, Arm], study: Study, where: str) -> Non
             )
 
 
-def _asking(arm: Arm, study: Study, where: str) -> None:
-    for method in arm.ask:
-        for name in method.options.tasks or ():
-            if name not in study.tasks:
+def _asking(arm: Arm, tasks: Collection[str], where: str) -> None:
+    for one in arm.ask:
+        for name in one.options.tasks or ():
+            if name not in tasks:
                 raise StudyError(
-                    f"tasks: no task is called {name!r}{nearest(name, study.tasks)}",
+                    f"tasks: no task is called {name!r}{nearest(name, tasks)}",
                     where=f"{where}.ask",
-                    remedy=f"this study measures: {', '.join(study.tasks)}",
+                    remedy=f"this study measures: {', '.join(tasks)}",
                 )

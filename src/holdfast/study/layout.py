@@ -30,7 +30,7 @@ from holdfast.data.holdout import without
 from holdfast.methods import SharedWork
 from holdfast.progress import Progress
 from holdfast.report.write import write_report
-from holdfast.runs import store
+from holdfast.runs import records, store
 from holdfast.runs.plan import again_place, place
 from holdfast.runs.stages import Stage
 from holdfast.study.measuring import (
@@ -61,7 +61,8 @@ SAID_ELSEWHERE = {  # no bearing on the weights, or part of the identity in its 
 def lay_out(session: Session) -> list[Stage]:
     """All stages, needs first; stages of one model lie together so that it is loaded once."""
     budget = Stage(BUDGET, _data_identity(session, "plain"), lambda f, p: _budget(session, f))
-    held = [stage_of(session, _data_identity(session, VALIDATION))] if session.held else []
+    apart = session.plan.model, session.study.train, session.held
+    held = [stage_of(*apart, _data_identity(session, VALIDATION))] if session.held else []
     base = [replies(session, Point(BASE), task) for task in session.measuring.tasks]
     repeated = [
         again(session, task, time)
@@ -106,7 +107,7 @@ def all_shared(session: Session) -> list[SharedWork]:
         for method in arm.made
         for one in methods.shared_of(method, setting)
     ]
-    if metered := asked_by_meters(session.study, session.plain):
+    if metered := asked_by_meters(session.study.meters, session.plain):
         found.append(probes(setting, metered))
     return list({one.name: one for one in found}.values())
 
@@ -208,7 +209,7 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
         "loss": losses,
         "stop": session.study.meters.stop,
     }
-    metered = asked_by_meters(session.study, session.plain)
+    metered = asked_by_meters(session.study.meters, session.plain)
     read = probes(session.setting(), metered).name if metered else None
 
     def make(folder: Path, progress: Progress) -> Mapping[str, object]:
@@ -217,7 +218,7 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
         job = TrainJob(
             model=session.plan.model,
             train=train,
-            budget=Budget(**store.read_json(session.folder / BUDGET / "budget.json")),
+            budget=store.read_value(session.folder / BUDGET / "budget.json", Budget),
             seed=seed,
             save_at=session.plan.save_at,
             folder=folder.absolute(),
@@ -234,7 +235,7 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
             stop={str(name): limit for name, limit in session.study.meters.stop.items()},
             device=session.study.hardware.device,
         )
-        about = store.read_json(data / store.RECORD)["summary"]
+        about = records.summary(data)
         study = session.study.model_copy(update={"train": train})
         return stage.run(
             study, job, about["longest_tokens"], session.gpus, progress, about["answer_tokens"]
@@ -275,7 +276,7 @@ def _stats(session: Session, readings: Sequence[str]) -> Stage:
         return {"verdict": results.verdict}
 
     identity = {
-        "name": plan.study.name, "statistics": 3, "ship": plan.study.ship.model_dump(mode="json"),
+        "name": plan.study.name, "statistics": 4, "ship": plan.study.ship.model_dump(mode="json"),
     }  # fmt: skip
     trained = [f"train/{arm}/seed{seed}" for arm, seed in session.plan.trained]
     return Stage("stats", identity, make, (*trained, *readings))

@@ -18,7 +18,7 @@ from holdfast.grading.perplexity import score_replies
 from holdfast.judges import Judge, identity_of, members_of
 from holdfast.methods.scale import interpolated_model
 from holdfast.progress import Progress
-from holdfast.runs import store
+from holdfast.runs import records, store
 from holdfast.runs.plan import again_place, member_place, place
 from holdfast.runs.stages import Stage
 from holdfast.study.session import Session
@@ -51,6 +51,8 @@ def made_weights(session: Session, point: Point) -> list[Stage]:
         parts = [
             session.folder / session.plan.checkpoint(arm, seed, point.step) for arm, seed in train
         ]
+        for part in parts:
+            _check_weights(session, part)
         if full:
             interpolated_model(
                 session.plan.model.base, parts[0], point.scale, into, session.plan.model.revision
@@ -81,14 +83,16 @@ def replies(session: Session, point: Point, task: str) -> Stage:
     }
 
     def make(folder: Path, progress: Progress) -> Mapping[str, object]:
-        _check_there(session, point)
+        if not session.plan.untouched(point.arm):
+            _check_weights(session, session.folder / session.plan.made_in(point))
         if point.arm == BASE:
             write_questions(examples, folder)
         ref = session.plan.weights(point)
         twin = _same_weights(session, point, task)
         if twin is not None:  # training had ended before: nothing new to ask
+            records.check_file(twin / REPLIES)
             shutil.copyfile(twin / REPLIES, folder / REPLIES)
-            return dict(store.read_json(twin / store.RECORD)["summary"])
+            return dict(records.summary(twin))
         return answer_items(session.pool, ref, examples, sampling, folder, progress)
 
     return Stage(f"replies/{place(point, task)}", identity, make, _weights_of(session, point), True)
@@ -101,15 +105,13 @@ def _asked(example: Example) -> list[object]:
     return [example.id, example.messages, *([otherwise] if otherwise else []), *tools]
 
 
-def _check_there(session: Session, point: Point) -> None:
-    """Refuse to ask a checkpoint that was deleted.
+def _check_weights(session: Session, folder: Path) -> None:
+    """Refuse weights that were deleted, or are not those that were written.
 
     Raises:
-        DataError: naming the stage that makes it again.
+        DataError: they were deleted; naming the stage that makes them again.
+        Damaged: they were changed.
     """
-    if session.plan.untouched(point.arm):
-        return
-    folder = session.folder / session.plan.made_in(point)
     if not folder.is_dir():
         raise DataError(
             "this checkpoint was deleted (train.save_total_limit)",
@@ -117,6 +119,7 @@ def _check_there(session: Session, point: Point) -> None:
             remedy=f"train it again with --rebuild '{folder.parent.relative_to(session.folder)}', "
             "or raise the limit before the next study",
         )
+    records.check_folder(folder)
 
 
 def _weights_of(session: Session, point: Point) -> tuple[str, ...]:

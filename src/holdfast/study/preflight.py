@@ -98,7 +98,7 @@ def looked_at(session: Session, steps: Sequence[Step]) -> Looked:
 
 def write_notices(folder: Path, notices: Sequence[str]) -> None:
     """Keep notices in a run folder."""
-    store.write_json(folder / NOTICES, {"notices": list(notices)})
+    store.write_sealed(folder / NOTICES, {"notices": list(notices)})
 
 
 def check_chats(session: Session) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from holdfast.config import Study
+from holdfast.config.arms import MeterSpec
 from holdfast.data.thinking import answered, learned
 from holdfast.engines.resumable import ask
 from holdfast.errors import DataError
@@ -20,15 +20,15 @@ from holdfast.runs import store
 from holdfast.types import Example
 
 
-def asked_by_meters(study: Study, plain: Sequence[Example]) -> int:
+def asked_by_meters(meters: MeterSpec, plain: Sequence[Example]) -> int:
     """Questions that the meters read; none where the training data has none.
 
     Raises:
         DataError: training is to stop by a meter, and there can be none.
     """
     if any(one.messages for one in plain):
-        return study.meters.probes
-    if study.meters.stop:
+        return meters.probes
+    if meters.stop:
         raise DataError(
             "the training data is plain text, and the meters ask its questions",
             where="meters.stop",

@@ -179,7 +179,13 @@ class Measuring:
             judge_title=judge.title if judge else "",
             seats=_seats(judge),
             perplexity=task.perplexity,
+            available=None if task.endless else self._available(name, study),
         )
+
+    def _available(self, name: str, study: Study) -> int:
+        """How many items a task has in all, whatever its limit."""
+        spec, asked = study.tasks[name], len(self.asked[name])
+        return asked if spec.limit is None else len(self.tasks[name].examples(spec.split))
 
     def _how(self, name: str, study: Study, nf4: bool) -> str:
         """Split, decoding and judge in the report's words."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from holdfast import tasks
-from holdfast.config import Study, TaskSpec
+from holdfast.config import TaskSpec, TrainSpec
 from holdfast.data.holdout import hold_out, without
 from holdfast.data.leakage import LeakIndex
 from holdfast.errors import StudyError
@@ -14,23 +14,30 @@ from holdfast.methods import EXAMPLES
 from holdfast.progress import Progress
 from holdfast.runs import store
 from holdfast.runs.stages import Stage
-from holdfast.study.session import Session
 from holdfast.tasks import Task
 from holdfast.train.data import encode_all
-from holdfast.types import Example
+from holdfast.types import Example, ModelRef
 
 VALIDATION = "validation"
 Split = tuple[list[Example], list[Example], tuple[str, ...]]
 
 
 def split(
-    study: Study, task: Task, plain: Sequence[Example], leaks: LeakIndex, source: str
+    train: TrainSpec,
+    name: str,
+    spec: TaskSpec,
+    task: Task,
+    plain: Sequence[Example],
+    leaks: LeakIndex,
+    source: str,
 ) -> Split:
     """What is trained on, what is held out, and what to say of it.
 
     Args:
-        study: what the user wrote.
-        task: the target.
+        train: how the study trains.
+        name: of the target.
+        spec: the target as the user wrote it.
+        task: the same, built.
         plain: its training set.
         leaks: the evaluation questions; none of them may be held out either, or training would end
             where the evaluation is best.
@@ -41,13 +48,12 @@ def split(
         DataError: the file cannot be read.
         LeakError: it holds evaluation questions.
     """
-    train = study.train
     if not train.validates:
         return list(plain), [], ()
     if train.val_size:
         trained, held = hold_out(plain, train.val_size)
     else:
-        held = _read(study, task, source)
+        held = _read(train.val_path, name, spec, task, source)
         leaks.refuse(held, f"{source}: train.val_path")
         trained = without(plain, held)
         if not trained:
@@ -66,31 +72,34 @@ def split(
     return trained, held, (said,)
 
 
-def stage_of(session: Session, identity: Mapping[str, object]) -> Stage:
+def stage_of(
+    model: ModelRef, train: TrainSpec, held: Sequence[Example], identity: Mapping[str, object]
+) -> Stage:
     """The stage that writes down what is held out, once for all arms, encoded to see any fault.
 
     Args:
-        session: with something held out.
+        model: whose tokenizer encodes it.
+        train: how the study trains.
+        held: what is held out.
         identity: of a set of this study's examples.
     """
-    asked = [[one.id, one.messages, one.target] for one in session.held]
+    asked = [[one.id, one.messages, one.target] for one in held]
 
     def make(folder: Path, progress: Progress) -> Mapping[str, object]:
-        rows, kept, _ = encode_all(session.plan.model, session.held, session.study.train)
+        rows, kept, _ = encode_all(model, held, train)
         store.write_jsonl(folder / EXAMPLES, kept)
         return {"examples": len(kept), "supervised_tokens": sum(r.cost.supervised for r in rows)}
 
     return Stage(VALIDATION, {**identity, "examples": store.fingerprint(asked)}, make)
 
 
-def _read(study: Study, task: Task, source: str) -> list[Example]:
-    name, path = study.target, study.train.val_path
+def _read(path: str | None, name: str, spec: TaskSpec, task: Task, source: str) -> list[Example]:
     if "train_path" not in type(task.options).model_fields:
         raise StudyError(
             f"the task {task.plugin} has no train_path, so no file can stand beside it",
             where=f"{source}: train.val_path",
             remedy="use val_size, which holds a part of the training set out",
         )
-    given = study.tasks[name].model_dump(exclude_unset=True) | {"train_path": path}
-    spec = TaskSpec.model_validate(given)
-    return tasks.training_set(tasks.build(name, spec, source), spec)
+    given = spec.model_dump(exclude_unset=True) | {"train_path": path}
+    beside = TaskSpec.model_validate(given)
+    return tasks.training_set(tasks.build(name, beside, source), beside)

@@ -22,7 +22,7 @@ from holdfast.config.mistakes import known_keys
 from holdfast.errors import DataError, StudyError
 from holdfast.judges import Judge
 from holdfast.registry import PAGE, PlugIn, Registry, nearest
-from holdfast.tasks._extraction import tolerant as final_number
+from holdfast.tasks._answers import tolerant as final_number
 from holdfast.types import Example, FieldUse, Message, Reading, Reply, SourceUse, Verdict
 
 __all__ = [
@@ -52,6 +52,7 @@ class Task(ABC):
         version: raised whenever the same reply would be graded differently.
         judged: grading needs a judge: the study's, or else the offline refusal detector.
         own_shots: the task puts worked examples of its own before its questions.
+        endless: it makes up as many items as its options ask for.
         plugin: the name that it is registered under.
         code: a hash of its file, where it is a class in a file of the user's; else "".
         label: what the figure is, word for word, wherever it is shown; left out: the name.
@@ -68,6 +69,7 @@ class Task(ABC):
     version: ClassVar[str] = "1"
     judged: ClassVar[bool] = False
     own_shots: ClassVar[bool] = False
+    endless: ClassVar[bool] = False
     plugin: str = ""
     code: str = ""
     label: str = ""

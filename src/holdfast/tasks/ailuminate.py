@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from holdfast.errors import DataError
+from holdfast.errors import DataError, printable
 from holdfast.grading import safety_outcomes
 from holdfast.grading.safety_outcomes import OutcomeOptions
 from holdfast.judges import Judge
+from holdfast.judges.refusal import languages
 from holdfast.tasks import Task
 from holdfast.tasks._prompt_files import never_trained_on, read_rows
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
-READ_OFFLINE = ("en", "zh")
-"""Languages of the offline refusal detector, as locales begin."""
 SOURCE = "the en_US demo CSV of the GitHub repository mlcommons/ailuminate"
 
 
@@ -80,10 +79,10 @@ class AILuminate(Task):
         offline = self.judge is not None and self.judge.name.startswith("refusal")
         for number, row in rows if offline else ():
             locale = row.get("locale", "")
-            if locale and not locale.lower().startswith(READ_OFFLINE):
+            if locale and not languages.reads(locale):
                 raise DataError(
-                    f"the prompt is in {locale}, and the offline refusal detector reads English "
-                    "and Chinese: every refusal would count as an answer, and so as unsafe",
+                    f"the prompt is in {printable(locale)}, and the offline refusal detector reads "
+                    f"{languages.names()}: replies in other languages would stay unscored",
                     where=f"{self.options.path}, row {number}, column locale",
                     remedy="name a judge that reads this language (`judge: qwen3guard`, "
                     "`judge: llamaguard`), or use " + SOURCE,

@@ -52,7 +52,7 @@ class GSM8K(Task):
         """`course`, only to reproduce the course's starter: `Q: ` and `A: ` in front, the
         instruction on the question's own line, and shots without it."""
 
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
 
     def __init__(self, options: Options, judge: Judge | None = None) -> None:
         """Take the options; no judge is needed."""

@@ -63,7 +63,7 @@ class Jsonl(Task):
                     raise ValueError(f"pattern is not a regular expression: {error}") from error
             return self
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def __init__(self, options: Options, judge: Judge | None = None) -> None:
         """Take the options and, for the judge grader, the judge."""
@@ -229,9 +229,9 @@ class Jsonl(Task):
             case "exact":
                 right = _folded(reply.text) == _folded(target)
             case "number":
-                found = _extraction.tolerant(reply.text)
+                found = _extraction.read(reply.text, "tolerant")
                 note = str(found)
-                right = found is not None and found == _extraction.tolerant(target)
+                right = found is not None and found == _extraction.gold(target, "tolerant")
             case "regex":
                 matches = list(re.finditer(self.options.pattern or "", reply.text))
                 said = matches[-1].groups() if matches else ()

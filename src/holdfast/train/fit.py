@@ -23,7 +23,7 @@ from holdfast.methods import Term
 from holdfast.models import placement, precision
 from holdfast.models.rank import Rank
 from holdfast.progress import Progress, Silent
-from holdfast.runs import store
+from holdfast.runs import records, sealed, store
 from holdfast.train import adapters, checkpoints
 from holdfast.train.arguments import explained, trainer_arguments
 from holdfast.train.data import TrainingData, collate, dataset, tokens_of
@@ -77,7 +77,7 @@ def fit(
         OutOfMemory: memory ran out and nothing in this process can be made smaller.
     """
     if (job.folder / SUMMARY).is_file():  # killed after training, before its stage was recorded
-        return dict(store.read_json(job.folder / SUMMARY))
+        return sealed.read(job.folder / SUMMARY, records.again(job.folder))
     device = "cpu" if job.plan and job.plan.placement == "cpu" else job.device
     job = replace(job, device=models.pick_device(device))
     try:
@@ -86,7 +86,7 @@ def fit(
         gc.collect()
         models.empty_cache()
     if Rank.current().is_first:
-        store.write_json(job.folder / SUMMARY, summary)
+        store.write_sealed(job.folder / SUMMARY, summary)
         checkpoints.keep_weights_only(job.folder)
     return summary
 
@@ -137,7 +137,7 @@ def _train(run: _Run) -> dict[str, object]:
     dealt, slots = _dealt(run)
     arguments = _arguments(run, len(slots) // job.budget.steps // rank.world_size)
     if rank.is_first:
-        checkpoints.tidy(job.folder)
+        checkpoints.tidy(job.folder, run.progress.say)
     checkpoints.meet()
     start = checkpoints.last_complete(job.folder)
     done = checkpoints.step_of(start) if start else 0

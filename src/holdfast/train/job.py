@@ -113,7 +113,7 @@ def read_job(path: Path) -> TrainJob:
             "probes": value["probes"] and Path(value["probes"]),
             "validation": value["validation"] and Path(value["validation"]),
         })  # fmt: skip
-    except (OSError, KeyError, TypeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(
             f"is not a job: {error}", where=str(path), remedy="`holdfast run` writes them"
         ) from error

@@ -9,9 +9,9 @@ every checkpoint; when one passes its limit, training ends there.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,23 @@ from holdfast.data.chat import Encoded
 from holdfast.models import weight_delta
 from holdfast.models.rank import Rank
 from holdfast.runs import store
+from holdfast.runs.rows import as_row
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
 FILE = "meters.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class MeterReading:
+    """What the meters read after a step."""
+
+    step: int
+    kl: float
+    cross_entropy: float
+    norm: float | None = None
 
 
 class Meters:
@@ -92,8 +103,7 @@ class Meters:
             "norm": self._norm(model),
         }
         if self._first:  # every process reads, since a sharded model needs all of them
-            with self._file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(found) + "\n")
+            store.append_line(self._file, found)
         self._judge(found)
 
     def _judge(self, found: Mapping[str, Any]) -> None:
@@ -146,5 +156,9 @@ def _of_labels(log_probs: torch.Tensor, row: Encoded) -> torch.Tensor:
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """What was read in a run, in order of the steps; empty without meters."""
+    return [asdict(one) for one in _readings(folder)]
+
+
+def _readings(folder: Path) -> list[MeterReading]:
     path = folder / FILE
-    return [value for _, value in store.read_objects(path)] if path.is_file() else []
+    return [as_row(MeterReading, row, str(path)) for row in store.read_lines(path)]

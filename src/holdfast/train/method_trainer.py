@@ -31,7 +31,7 @@ from holdfast.methods._context import TokenCounts
 from holdfast.models import precision
 from holdfast.models.rank import Rank
 from holdfast.progress import Progress
-from holdfast.runs import store
+from holdfast.runs import records, sealed, store
 from holdfast.runs.plan import checkpoint_name
 from holdfast.train import checkpoints
 from holdfast.train.adapters import adapt
@@ -114,7 +114,7 @@ def train_with(
     """
     folder, plan = job.folder, job.plan
     if (folder / SUMMARY).is_file():  # killed after training, before its stage was recorded
-        return dict(store.read_json(folder / SUMMARY))
+        return sealed.read(folder / SUMMARY, records.again(folder))
     _refuse(examples, job.train, plan, method)
     device = models.pick_device("cpu" if plan and plan.placement == "cpu" else job.device)
     dtype = computed_in(job, device)
@@ -125,7 +125,7 @@ def train_with(
     finally:  # trainer and model hold each other; the next stage needs their memory
         gc.collect()
         models.empty_cache()
-    store.write_json(folder / SUMMARY, summary)
+    store.write_sealed(folder / SUMMARY, summary)
     checkpoints.keep_weights_only(folder)
     for beside in folder.glob("checkpoint-*/*/"):  # other adapters, such as a teacher's
         shutil.rmtree(beside)
@@ -174,9 +174,9 @@ def _micro_batch(budget: Budget, plan: MemoryPlan | None) -> int:
     return max(size for size in range(1, plan.micro_batch + 1) if batch % size == 0)
 
 
-def _start(folder: Path, method: LossMethod) -> Path | None:
+def _start(folder: Path, method: LossMethod, progress: Progress) -> Path | None:
     """The checkpoint to go on from, if there is one and the method can."""
-    checkpoints.tidy(folder)
+    checkpoints.tidy(folder, progress.say)
     if not method.resumable:
         for old in folder.glob("checkpoint-*"):
             shutil.rmtree(old)
@@ -185,7 +185,7 @@ def _start(folder: Path, method: LossMethod) -> Path | None:
 
 def _train(run: _Run, examples: Sequence[Example]) -> dict[str, object]:
     job, budget = run.job, run.job.budget
-    start = _start(job.folder, run.method)
+    start = _start(job.folder, run.method, run.progress)
     done = checkpoints.step_of(start) if start else 0
     run.progress.total(budget.steps, "steps")
     run.progress.advance(done)

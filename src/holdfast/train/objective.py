@@ -18,6 +18,7 @@ import torch
 
 from holdfast.data.chat import IGNORED
 from holdfast.methods import Term
+from holdfast.models.likeliest import largest, spread, watched
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -62,8 +63,9 @@ class Objective:
         self.said = {}
         comparing = [one.divergence for one in self.terms if one.divergence]
         if not comparing or weights is None or not bool((weights[:, 1:] > 0).any()):
-            outputs = model(**inputs, fused_lm_head=True)
-            outputs.extra = self._weighed(outputs)
+            with watched(self._most) as tops:
+                outputs = model(**inputs, fused_lm_head=True)
+            outputs.extra = self._weighed(outputs, tops[0] if tops else None)
             return outputs
         held = weights[:, 1:] > 0
         wanted = held | (inputs["labels"][:, 1:] != IGNORED)
@@ -81,22 +83,29 @@ class Objective:
         each = weights[:, 1:][held].to(now.device)
         drift = sum(compare(now.float(), before.float()) for compare in comparing)
         self.said["drift"] = float(drift.detach().mean())
-        found.extra = self._weighed(found) + (each * drift).sum()
+        most = self._most
+        top = largest(logits[found.label_mask].detach(), most).float() if most else None
+        found.extra = self._weighed(found, top) + (each * drift).sum()
         return found
 
-    def _weighed(self, outputs: SimpleNamespace) -> torch.Tensor:
-        """What the token weights change of the sum of the cross-entropies."""
+    @property
+    def _most(self) -> int:
+        """Of how many words the largest logits are asked for."""
+        return max((one.top_k or 0 for one in self.terms if one.weights), default=0)
+
+    def _weighed(self, outputs: Outputs, top: torch.Tensor | None) -> torch.Tensor:
+        """What token weights change of the sum of the cross-entropies; `top`: largest logits."""
         total = torch.zeros((), device=outputs.log_probs.device)
         product = None
         for term in self.terms:
             if term.weights:
-                factors = term.weights(
-                    outputs.log_probs.detach(), outputs.entropy.detach(), outputs.label_mask
-                )
+                seen, mask = outputs.entropy.detach(), outputs.label_mask
+                if term.top_k is not None and top is not None:  # `watched` raises where it is None
+                    seen = spread(top[:, : term.top_k], mask)
+                factors = term.weights(outputs.log_probs.detach(), seen, mask)
                 product = factors if product is None else product * factors
         if product is None:
             return total
-        mask = outputs.label_mask
         if bool(mask.any()):
             self.said["weight"] = float(product[mask].mean())
         return total + ((product - 1) * -outputs.log_probs)[mask].sum()
@@ -136,10 +145,5 @@ def _scores(logits: torch.Tensor, labels: torch.Tensor) -> SimpleNamespace:
         entropy = -(log_probs.exp() * log_probs).sum(1)
         top = chosen.argmax(1) == labels[mask].to(chosen.device)
 
-    def spread(values: torch.Tensor) -> torch.Tensor:
-        empty = torch.zeros(mask.shape, dtype=values.dtype, device=values.device)
-        return empty.masked_scatter(mask.to(values.device), values)
-
-    return SimpleNamespace(
-        log_probs=spread(own), entropy=spread(entropy), is_top1=spread(top), label_mask=mask
-    )
+    made = {"log_probs": own, "entropy": entropy, "is_top1": top}
+    return SimpleNamespace(label_mask=mask, **{k: spread(v, mask) for k, v in made.items()})

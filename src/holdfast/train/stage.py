@@ -259,8 +259,7 @@ def train(
             event = _event(job, plan, error)
             new = next_plan(plan, event)
             event["to"] = None if new is None else _brief(new)
-            with (job.folder / EVENTS).open("a", encoding="utf-8") as file:
-                file.write(store.jsonl_line(event))
+            store.append_line(job.folder / EVENTS, event)
             known = _collect(job, events, known)
             if new is None:
                 raise
@@ -276,7 +275,7 @@ def train(
 
 def _event(job: TrainJob, plan: MemoryPlan, error: OutOfMemory) -> dict[str, Any]:
     path = job.launch_folder / OOM
-    noted = store.read_json(path) if plan.placement != "cpu" and path.is_file() else {}
+    noted = torchrun.noted(path) if plan.placement != "cpu" else {}
     return {
         "phase": error.phase,
         "message": error.message,
@@ -302,13 +301,11 @@ def _words(plan: MemoryPlan) -> str:
 
 
 def _count(job: TrainJob) -> int:
-    path = job.folder / EVENTS
-    return sum(1 for _ in store.read_objects(path)) if path.is_file() else 0
+    return len(store.read_lines(job.folder / EVENTS))
 
 
 def _collect(job: TrainJob, events: list[dict[str, Any]], known: int) -> int:
     """Append what the file has beyond `known` lines; returns how many it has."""
-    path = job.folder / EVENTS
-    lines = [value for _, value in store.read_objects(path)] if path.is_file() else []
+    lines = store.read_lines(job.folder / EVENTS)
     events += lines[known:]
     return len(lines)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from trl import SFTTrainer
 
-from holdfast.errors import Phase
+from holdfast.errors import Phase, TrainingError
 from holdfast.memory.fault_injection import FaultInjector
 from holdfast.memory.out_of_memory import (
     Failure,
@@ -98,6 +99,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
 
         Raises:
             OutOfMemory: memory ran out where nothing in this process can mend it.
+            TrainingError: the checkpoint's state is damaged, or would run code when read.
         """
         self._phase, self._step = "load", None
         split = Path(str(resume_from_checkpoint)) / SPLIT
@@ -105,6 +107,12 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
             self.most_examples = json.loads(split.read_text(encoding="utf-8"))["most_examples"]
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
+        except (pickle.UnpicklingError, EOFError) as error:
+            raise TrainingError(
+                "the state to go on from is damaged, or holds more than numbers",
+                where=str(resume_from_checkpoint),
+                remedy="remove this folder and run again: an earlier one is gone on from",
+            ) from error
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

@@ -7,9 +7,9 @@ training: nats per supervised token, over all examples together.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,21 @@ from holdfast.data.chat import IGNORED, Encoded
 from holdfast.errors import TrainingError
 from holdfast.models.rank import Rank
 from holdfast.runs import store
+from holdfast.runs.rows import as_row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FILE = "validation.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class LossReading:
+    """The loss of held-out examples after a step, and over how many tokens."""
+
+    step: int
+    eval_loss: float
+    tokens: int
 
 
 class Validation:
@@ -108,8 +118,7 @@ class Validation:
             )
         self.log = {"eval_loss": loss}
         if self._first:  # every process reads, since a sharded model needs all of them
-            with self._file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, "eval_loss": loss, "tokens": tokens}) + "\n")
+            store.append_line(self._file, {"step": step, "eval_loss": loss, "tokens": tokens})
         self._judge(step, loss)
 
     def _judge(self, step: int, loss: float) -> None:
@@ -158,4 +167,4 @@ def validated(validation: Validation | None) -> dict[str, object]:
 def read(folder: Path) -> list[dict[str, Any]]:
     """What was read in a run, in order of the steps; empty without held-out examples."""
     path = folder / FILE
-    return [value for _, value in store.read_objects(path)] if path.is_file() else []
+    return [asdict(as_row(LossReading, row, str(path))) for row in store.read_lines(path)]

@@ -19,7 +19,7 @@ from holdfast.models.finite import not_finite
 from holdfast.models.rank import Rank
 from holdfast.progress import Progress
 from holdfast.runs.plan import checkpoint_name
-from holdfast.train.checkpoints import mark_complete, meet
+from holdfast.train.checkpoints import keep_running, mark_complete, meet, take_up_running
 from holdfast.train.optimizers import settle
 from holdfast.train.rehearsal import rehearse
 from holdfast.train.shards import save_shards
@@ -123,6 +123,7 @@ def watch(
                 )
             if longest is not None:
                 rehearse(trainer, longest)
+            take_up_running(trainer, Path(args.output_dir) / checkpoint_name(state.global_step))
 
         def on_pre_optimizer_step(
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -174,9 +175,11 @@ def watch(
         def on_save(
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
         ) -> None:
+            folder = Path(args.output_dir) / checkpoint_name(state.global_step)
+            keep_running(trainer, folder)
             meet()  # other ranks write their random states
             if args.process_index == 0:
-                mark_complete(Path(args.output_dir) / checkpoint_name(state.global_step))
+                mark_complete(folder)
             meet()
 
     return Watch()

@@ -4,25 +4,19 @@ Pure arithmetic on readings: no model, no files. All values are 1 for good, 0 fo
 unscored, so that higher is better on every task, however a report shows it.
 """
 
+from holdfast.analysis.selection.area import hypervolume, undominated
 from holdfast.analysis.selection.decision import Decision, confirm, decide, name_of
+from holdfast.analysis.selection.evaluator import Choice, RuleEvaluator
 from holdfast.analysis.selection.frontier import (
     Candidate,
     Front,
     Halves,
     fronts,
-    hypervolume,
     keepers,
     split_halves,
-    undominated,
 )
-from holdfast.analysis.selection.rule import (
-    Choice,
-    Need,
-    RuleEvaluator,
-    check_rule,
-    in_words,
-    needs,
-)
+from holdfast.analysis.selection.power import attainable, check_power
+from holdfast.analysis.selection.rule import Need, check_rule, in_words, needs
 
 __all__ = [
     "Candidate",
@@ -32,6 +26,8 @@ __all__ = [
     "Halves",
     "Need",
     "RuleEvaluator",
+    "attainable",
+    "check_power",
     "check_rule",
     "confirm",
     "decide",

@@ -1,8 +1,20 @@
 """The decision: which model may be shipped, that none may, or that there is too little to say.
 
-One half of the items chooses, the other reports (`split_halves`). Every model is judged on the
-first half alone; the rule is then put to the chosen one again, on the second. It is shipped when it
-meets the rule there too, by the worse end of every interval.
+Every model is judged on all items. Models stand in line by one task, the target unless the rule
+names another, and of those that meet the rule the first is shipped. The items of that task say
+nothing of the other tasks' items, so the place in line is no luck on those, and the first in line
+needs next to no correction for having been chosen; the weights are those of a fallback procedure
+(Wiens 2003, Pharm. Stat. 2:211-215). What a need may err, `ERROR`, is spent like this:
+
+- The task that orders was looked at for all models: each is judged on it at ``ERROR / models``
+  (Bonferroni), and only those that meet its need stand in line.
+- A model that any other need speaks against (its interval at the error `DOUBT` lies wholly below
+  the margin) gives up its place to the next; that is what an adaptive discarding procedure does
+  (Tian & Ramdas 2019, ADDIS).
+- On all other needs the first that is left is judged at `FIRST`, those behind it share `OTHERS`.
+
+So a model that misses a need of the ordering task is shipped in 2.5 % at most, and so is one that
+misses any other need; `benchmarks/decision.py` tries both, and the power.
 """
 
 from __future__ import annotations
@@ -11,28 +23,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from holdfast.analysis.selection.frontier import Candidate, Halves
+from holdfast.analysis.selection.evaluator import UNKNOWN, Choice, RuleEvaluator
+from holdfast.analysis.selection.frontier import Candidate
 from holdfast.analysis.selection.rule import (
-    CHOOSING,
-    REPORTING,
-    Choice,
+    ERROR,
     Need,
-    RuleEvaluator,
     State,
+    confidence,
+    error_of,
     in_points,
-    in_words,
     listed,
-    mean_of,
+    percent_of,
 )
 from holdfast.analysis.stats import Interval, Values
 from holdfast.config import ShipSpec
 from holdfast.types import Point
 
 Answer = Literal["ship", "do not ship", "not enough evidence"]
-Changes = Mapping[str, Interval]
 SHIP: Answer = "ship"
 NO: Answer = "do not ship"
 UNSURE: Answer = "not enough evidence"
+HOW_BAD: tuple[State, ...] = ("missed", "unscored", "open", "met")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +52,30 @@ class Decision:
 
     Attributes:
         answer: one of three.
-        reason: a sentence or two.
+        summary: the answer in one sentence, without figures.
+        reason: the answer in a sentence or two, with the figures that it rests on.
+        next_step: what to do now; without a model to ship it names the nearest, and its task.
         rule: in words.
         chosen: None where no model was allowed.
         runner_up: the next best; where none was allowed, the nearest miss.
         why_not: why the runner-up lost.
-        more_items: about so many more items of one task, both halves together, would decide.
-        items: number in each half, by task.
+        more_items: of every task that leaves a need of the nearest miss open, about so many more
+            would settle it; empty where one of them cannot be settled so.
+        passed: by arm that has no model shipped, why the model of it that stands first is not.
+        items: number by task.
     """
 
     answer: Answer
+    summary: str
     reason: str
     rule: str
+    next_step: str = ""
     chosen: Choice | None = None
     runner_up: Choice | None = None
     why_not: str = ""
-    more_items: int | None = None
-    items: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    more_items: tuple[tuple[str, int], ...] = ()
+    passed: Mapping[str, str] = field(default_factory=dict)
+    items: Mapping[str, int] = field(default_factory=dict)
 
 
 def decide(
@@ -65,41 +83,59 @@ def decide(
     base: Mapping[str, Values],
     rule: ShipSpec,
     target: str,
-    halves: Mapping[str, Halves],
+    available: Mapping[str, int | None] | None = None,
 ) -> Decision:
-    """Choose a model on one half of the items and say of it, on the other, whether to ship it.
+    """Choose a model, and say whether to ship it.
 
     Of the models that meet the rule, the one with the highest mean of ``rule.maximize`` is chosen;
-    equal ones by their worst retained change, then fewer steps, then a smaller scale.
+    equal ones by fewer steps, then a smaller scale.
 
     Args:
         candidates: all trained models.
         base: the untouched model's readings by task.
         rule: of the study, checked by `check_rule`.
         target: the task that training is for; a model must gain on it.
-        halves: of every task, from `split_halves`.
+        available: items that each task has in all; None, or a task left out: as many as one likes.
     """
-    evaluator = RuleEvaluator(base, rule, target, halves)
-    words = in_words(rule, base, target)
+    evaluator = RuleEvaluator(base, rule, target, len(candidates), available or {})
     if not candidates:
-        return Decision(NO, "Nothing was trained.", words, items=evaluator.sizes)
-    judged = [(model, evaluator.changes(model, CHOOSING)) for model in candidates]
-    allowed = [pair for pair in judged if evaluator.allows(pair[1])]
+        text = "Nothing was trained."
+        return Decision(NO, text, text, evaluator.words, items=evaluator.items)
+    judged: list[tuple[Candidate, Choice]] = []
+    waiting: list[tuple[Candidate, Choice]] = []
+    for one in sorted(candidates, key=evaluator.order):
+        stands = len(candidates) == 1 or evaluator.in_line(one)
+        error = error_of(len(waiting) if stands else 0, len(candidates))
+        judged.append((one, evaluator.choice(one, evaluator.levels(error))))
+        waiting += judged[-1:] if stands else []
+    allowed = [pair for pair in waiting if pair[1].allowed]
     if not allowed:
-        return _none_allowed(evaluator, judged, words)
-    allowed.sort(key=lambda pair: evaluator.rank(*pair), reverse=True)
-    best = allowed[0][0]
-    chosen = evaluator.choice(*allowed[0])
-    answer, reason, more = _verdict(evaluator, best, chosen.reported_on, REPORTING)
-    second, why = None, ""
+        return _none_allowed(evaluator, judged, waiting)
+    chosen = allowed[0][1]
     if len(allowed) > 1:
-        second = evaluator.choice(*allowed[1])
+        second = allowed[1][1]
         why = _lost(evaluator, chosen, second)
-    elif others := [pair for pair in judged if pair[0] is not best]:
-        second = evaluator.choice(*max(others, key=lambda pair: evaluator.slack(pair[1])))
-        why = _not_allowed(evaluator, second)
-    reason = f"{name_of(best.point)}, on items that had no part in choosing it: {reason}"
-    return Decision(answer, reason, words, chosen, second, why, more, evaluator.sizes)
+    else:
+        second, why = None, ""
+        if others := [pair[1] for pair in judged if pair[1] is not chosen]:
+            second = max(others, key=evaluator.slack)
+            why = _not_allowed(evaluator, second)
+    name, verdict = name_of(chosen.point), _verdict(evaluator, *allowed[0])
+    todo = verdict.next_step
+    if (ahead := waiting[0])[1] is not chosen:  # it gained more, and is not surely worse
+        todo += f" {_verdict(evaluator, *ahead).next_step}"
+    return Decision(
+        SHIP,
+        f"{name} may be shipped: it {verdict.why}.",
+        f"{name}: it {verdict.why} ({verdict.told}).",
+        evaluator.words,
+        todo,
+        chosen,
+        second,
+        why,
+        passed=_passed(evaluator, judged, chosen),
+        items=evaluator.items,
+    )
 
 
 def confirm(
@@ -107,23 +143,37 @@ def confirm(
     base: Mapping[str, Values],
     rule: ShipSpec,
     target: str,
-    halves: Mapping[str, Halves],
+    models: int,
+    levels: Mapping[str, float] | None = None,
+    available: Mapping[str, int | None] | None = None,
 ) -> Decision:
-    """Put the rule to one model that was chosen before, on the items that report and only there.
+    """Put the rule to one model alone: to what was exported, or to a model that somebody named.
 
     Args:
-        candidate: its readings of the items that choose are not looked at; NaN will do.
+        candidate: its readings.
         base: see `decide`.
         rule: see `decide`.
         target: see `decide`.
-        halves: see `decide`.
+        models: how many there were to choose from.
+        levels: at which the model was chosen, by task; None: it was named by somebody who may have
+            seen all figures, so that every one of them could have been.
+        available: see `decide`.
     """
-    evaluator = RuleEvaluator(base, rule, target, halves)
-    reported_on = evaluator.changes(candidate, REPORTING)
-    answer, reason, more = _verdict(evaluator, candidate, reported_on, REPORTING)
-    chosen = Choice(candidate.point, {}, reported_on, True)
-    words = in_words(rule, base, target)
-    return Decision(answer, _capital(reason), words, chosen, more_items=more, items=evaluator.sizes)
+    evaluator = RuleEvaluator(base, rule, target, models, available or {})
+    if levels is None:
+        levels = evaluator.levels(ERROR / max(1, models))
+    choice = evaluator.choice(candidate, levels)
+    verdict = _verdict(evaluator, candidate, choice)
+    return Decision(
+        verdict.answer,
+        f"It {verdict.why}.",
+        f"It {verdict.why} ({verdict.told}).",
+        evaluator.words,
+        verdict.next_step,
+        choice,
+        more_items=verdict.more,
+        items=evaluator.items,
+    )
 
 
 def name_of(point: Point) -> str:
@@ -135,85 +185,140 @@ def name_of(point: Point) -> str:
     return ", ".join(words)
 
 
-def _verdict(
-    evaluator: RuleEvaluator, candidate: Candidate, changes: Changes, half: int
-) -> tuple[Answer, str, int | None]:
-    """The answer for one model by one half's intervals, why, and how many more items would do."""
-    states = evaluator.states(changes)
-    told = "; ".join(_told(need, changes) for need, _ in states)
-    told = f"good answers, in points: {told}"
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """One model by the rule: the answer, why (after "it"), its figures, and what to do."""
+
+    answer: Answer
+    why: str
+    told: str
+    next_step: str
+    more: tuple[tuple[str, int], ...] = ()
+
+
+def _verdict(evaluator: RuleEvaluator, candidate: Candidate, choice: Choice) -> _Verdict:
+    """The answer for one model."""
+    states = evaluator.states(choice.changes)
+    told, name = _told(states, choice), name_of(choice.point)
     if missed := [need for need, state in states if state == "missed"]:
-        return NO, f"it {listed(need.broken() for need in missed)} ({told}).", None
+        why = listed(need.broken() for need in missed)
+        return _Verdict(NO, why, told, _remedy(missed, evaluator, choice))
     if blind := [need.task for need, state in states if state == "unscored"]:
-        return UNSURE, f"{_blind(blind)} ({told}).", None
+        todo = f"Read why the replies of {name} to {listed(blind)} could not be scored."
+        return _Verdict(UNSURE, f"cannot be judged: {_blind(blind)}", told, todo)
     if opened := [need for need, state in states if state == "open"]:
-        wanted = evaluator.wanted(candidate, changes, half)
-        more = f" {_about(*wanted)}" if wanted else ""
-        text = f"it is open whether it {listed(need.kept() for need in opened)} ({told}).{more}"
-        return UNSURE, text, wanted[0] if wanted else None
-    return SHIP, f"it {listed(need.kept() for need, _ in states)} ({told}).", None
+        wanted = evaluator.wanted(candidate, choice)
+        todo = f"To decide on {name}, measure {listed(one.words() for one in wanted)}."
+        settled = all(one.enough for one in wanted)
+        more = tuple((one.task, one.more) for one in wanted if settled and one.more is not None)
+        why = f"leaves open whether it {listed(need.kept() for need in opened)}"
+        return _Verdict(UNSURE, why, told, todo, more)
+    kept = listed(need.kept() for need, _ in states)
+    return _Verdict(SHIP, kept, told, f"Export {name} and measure the export: `holdfast ship`.")
+
+
+def _remedy(missed: Sequence[Need], evaluator: RuleEvaluator, choice: Choice) -> str:
+    """What to try where a model surely misses: the need that it misses by most stands for all."""
+    name = name_of(choice.point)
+    need = min(missed, key=lambda one: _mean(choice.changes[one.task]) - one.margin)
+    short = 100 * (need.margin - _mean(choice.changes[need.task]))
+    by = f"{name} misses by {short:.1f} points on {need.task}"
+    if need.task == evaluator.target:
+        return f"{by}: train for longer or at a higher rate, or use other data."
+    return (
+        f"{by}: try an earlier checkpoint, a part of its change (`scale`), or a remedy that holds "
+        f"more of {need.task}, such as a larger replay share."
+    )
 
 
 def _none_allowed(
-    evaluator: RuleEvaluator, judged: Sequence[tuple[Candidate, Changes]], words: str
+    evaluator: RuleEvaluator,
+    judged: Sequence[tuple[Candidate, Choice]],
+    waiting: Sequence[tuple[Candidate, Choice]],
 ) -> Decision:
-    """The decision when no model meets the rule on the items that choose."""
-    hopeful = [
-        one for one in judged if all(state != "missed" for _, state in evaluator.states(one[1]))
-    ]
-    nearest, changes = max(hopeful or judged, key=lambda pair: evaluator.slack(pair[1]))
-    _, why, more = _verdict(evaluator, nearest, changes, CHOOSING)
-    miss = evaluator.choice(nearest, changes)  # the reason says why it is none
-    head = "On the items that choose, every model breaks the rule."
-    if hopeful:
-        head = "On the items that choose, no model surely meets the rule."
-    reason = f"{head} The nearest is {name_of(nearest.point)}: {why}"
-    answer = UNSURE if hopeful else NO
-    return Decision(answer, reason, words, None, miss, "", more, evaluator.sizes)
+    """The decision when no model meets the rule."""
+    hopeful = [pair for pair in judged if not evaluator.surely_misses(pair[0])]
+    head, answer = "No model surely meets the rule.", UNSURE
+    if not hopeful:
+        head, answer = "Every model breaks the rule.", NO
+        usual = dict.fromkeys(evaluator.base, confidence(ERROR))
+        judged = [(one, evaluator.choice(one, usual)) for one, _ in judged]
+    nearest, miss = max(waiting or hopeful or judged, key=lambda pair: evaluator.slack(pair[1]))
+    verdict, name = _verdict(evaluator, nearest, miss), name_of(nearest.point)
+    return Decision(
+        answer,
+        f"No model may be shipped{' yet' if hopeful else ''}: the nearest, {name}, {verdict.why}.",
+        f"{head} The nearest is {name}: it {verdict.why} ({verdict.told}).",
+        evaluator.words,
+        verdict.next_step,
+        None,
+        miss,
+        more_items=verdict.more,
+        passed=_passed(evaluator, judged, None),
+        items=evaluator.items,
+    )
+
+
+def _passed(
+    evaluator: RuleEvaluator, judged: Sequence[tuple[Candidate, Choice]], chosen: Choice | None
+) -> dict[str, str]:
+    """Why the model of every other arm that stands first in it is not shipped."""
+    found: dict[str, str] = {}
+    for _, choice in judged:
+        arm = choice.point.arm
+        if arm in found or (chosen is not None and arm == chosen.point.arm):
+            continue
+        lost = chosen is not None and choice.allowed
+        found[arm] = (
+            _lost(evaluator, chosen, choice)
+            if lost and chosen is not None
+            else _not_allowed(evaluator, choice)
+        )
+    return found
 
 
 def _lost(evaluator: RuleEvaluator, chosen: Choice, second: Choice) -> str:
     """Why the second of two allowed models is not the first."""
-    behind = mean_of(chosen.chosen_on[evaluator.aim]) - mean_of(second.chosen_on[evaluator.aim])
+    behind = _mean(chosen.changes[evaluator.aim]) - _mean(second.changes[evaluator.aim])
     name = name_of(second.point)
     if round(behind, 9) > 0:
         return (
             f"{name} meets the rule too, but is {100 * behind:.1f} points behind on "
-            f"{evaluator.aim} (on the items that choose)."
+            f"{evaluator.aim}."
         )
-    return f"{name} is as good on {evaluator.aim}, but retains less, or needs more steps or scale."
+    return f"{name} is as good on {evaluator.aim}, but needs more steps or scale."
 
 
 def _not_allowed(evaluator: RuleEvaluator, choice: Choice) -> str:
     """Why a model is not allowed."""
-    failed = [(need, state) for need, state in evaluator.states(choice.chosen_on) if state != "met"]
-    order: list[State] = ["missed", "unscored", "open"]
-    need, state = min(failed, key=lambda pair: order.index(pair[1]))
+    failed = [pair for pair in evaluator.states(choice.changes) if pair[1] != "met"]
+    need, state = min(failed, key=lambda pair: HOW_BAD.index(pair[1]))
     why = {
         "missed": f"it {need.broken()}",
         "unscored": _blind([need.task]),
         "open": f"it is open whether it {need.kept()}",
     }[state]
-    where = f"(good answers, in points: {_told(need, choice.chosen_on)}, on the items that choose)"
-    return f"{name_of(choice.point)} is not allowed: {why} {where}."
+    return f"{name_of(choice.point)} is not allowed: {why} ({_told([(need, state)], choice)})."
 
 
-def _told(need: Need, changes: Changes) -> str:
-    mean, low, high, *_ = changes[need.task]
-    if mean is None or low is None or high is None:
-        return f"{need.task}: nothing scored"
-    return f"{need.task} {in_points(mean)} [{in_points(low)}, {in_points(high)}]"
+def _told(states: Sequence[tuple[Need, State]], choice: Choice) -> str:
+    """The changes, in points and good answers, with the levels of their intervals."""
+    levels = [choice.levels[need.task] for need, _ in states]
+    usual, parts = max(levels, key=lambda one: (levels.count(one), -one)), []
+    for need, _ in states:
+        mean, low, high, *_ = choice.changes[need.task]
+        if mean is None or low is None or high is None:
+            parts.append(f"{need.task}: nothing scored")
+            continue
+        level = choice.levels[need.task]
+        own = "" if level == usual else f" ({percent_of(level)})"
+        parts.append(f"{need.task} {in_points(mean)} [{in_points(low)}, {in_points(high)}]{own}")
+    return f"good answers, in points, {percent_of(usual)} intervals: {'; '.join(parts)}"
 
 
 def _blind(tasks: Sequence[str]) -> str:
     return f"too many items of {listed(tasks)} could not be scored to judge it"
 
 
-def _about(count: int, task: str) -> str:
-    """A forecast with two figures and no more."""
-    power = 10 ** max(0, len(str(count)) - 2)
-    return f"About {-(-count // power) * power:,} more examples of {task} would decide."
-
-
-def _capital(sentence: str) -> str:
-    return sentence[0].upper() + sentence[1:]
+def _mean(change: Interval) -> float:
+    return UNKNOWN if change.mean is None else change.mean

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from holdfast.analysis import selection
 from holdfast.analysis.arrays import as_share, item_ids, values
 from holdfast.analysis.results import Choice, Decision, Front
-from holdfast.analysis.selection import Candidate, Halves
+from holdfast.analysis.selection import Candidate, Halves, attainable, needs
+from holdfast.analysis.selection.power import Attainable
+from holdfast.analysis.selection.rule import ERROR, confidence, error_of
 from holdfast.analysis.stats import Values
 from holdfast.grading.grade import read_readings
 from holdfast.runs.plan import Plan, place
@@ -26,7 +28,7 @@ class Evidence:
     Attributes:
         ids: of the items by task, in the order of all values.
         base: the untouched model's values by task.
-        halves: the items that choose and those that report, by task.
+        halves: of the items by task, for the area that an arm dominates.
         candidates: every model of every arm.
         trained: those whose weights are not the untouched model's, which alone can be shipped.
     """
@@ -64,10 +66,34 @@ def gather(plan: Plan) -> Evidence:
     )
 
 
+def power(plan: Plan) -> list[Attainable]:
+    """What every need of a study's rule that allows a loss takes, of the first model in line."""
+    rule, target, models = plan.study.ship, plan.study.target, plan.candidates
+    found = []
+    for need in needs(rule, plan.tasks, target):
+        if need.margin <= 0 and not need.gain and models:
+            orders = need.task == rule.maximize
+            level = confidence(ERROR / models if orders else error_of(0, models))
+            task = plan.tasks[need.task]
+            found.append(attainable(need, level, task.items, task.available))
+    return found
+
+
 def decide(plan: Plan, evidence: Evidence) -> selection.Decision:
     """The decision of a study by its own rule."""
+    study = plan.study
     return selection.decide(
-        evidence.trained, evidence.base, plan.study.ship, plan.study.target, evidence.halves
+        evidence.trained, evidence.base, study.ship, study.target, _available(plan)
+    )
+
+
+def confirm(
+    plan: Plan, evidence: Evidence, candidate: Candidate, levels: Mapping[str, float] | None = None
+) -> selection.Decision:
+    """The decision on one model alone, see `holdfast.analysis.selection.confirm`."""
+    study, models = plan.study, len(evidence.trained)
+    return selection.confirm(
+        candidate, evidence.base, study.ship, study.target, models, levels, _available(plan)
     )
 
 
@@ -75,19 +101,22 @@ def as_decision(decision: selection.Decision) -> Decision:
     """A decision as results keep it."""
     return Decision(
         answer=decision.answer,
+        summary=decision.summary,
         reason=decision.reason,
+        next_step=decision.next_step,
         rule=decision.rule,
         chosen=_choice(decision.chosen),
         runner_up=_choice(decision.runner_up),
         why_not=decision.why_not,
         more_items=decision.more_items,
+        passed=decision.passed,
         items=decision.items,
     )
 
 
 def fronts(plan: Plan, evidence: Evidence) -> tuple[Front, ...]:
     """Every arm's hypervolume as results keep it."""
-    found = selection.fronts(evidence.candidates, evidence.base, plan.study.target, evidence.halves)
+    found = selection.fronts(evidence.candidates, evidence.base, plan.study.target)
     return tuple(Front(one.arm, as_share(one.volume), one.points) for one in found)
 
 
@@ -95,11 +124,14 @@ def _choice(choice: selection.Choice | None) -> Choice | None:
     if choice is None:
         return None
     point = choice.point
-    chosen_on = {task: as_share(one) for task, one in choice.chosen_on.items()}
-    reported_on = {task: as_share(one) for task, one in choice.reported_on.items()}
+    changes = {task: as_share(one) for task, one in choice.changes.items()}
     return Choice(
-        point.arm, point.seed, point.step, point.scale, chosen_on, reported_on, choice.allowed
+        point.arm, point.seed, point.step, point.scale, changes, choice.levels, choice.allowed
     )
+
+
+def _available(plan: Plan) -> dict[str, int | None]:
+    return {name: task.available for name, task in plan.tasks.items()}
 
 
 def _read(plan: Plan, point: Point, task: str) -> list[Reading]:

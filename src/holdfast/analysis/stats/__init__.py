@@ -20,6 +20,7 @@ from holdfast.analysis.stats.intervals import (
     paired_difference,
     paired_p,
     wilson,
+    worse_end,
 )
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "sample_backward_transfer",
     "sample_forgetting",
     "wilson",
+    "worse_end",
 ]

@@ -74,11 +74,22 @@ def _two_sided(seen: int, chances: Values) -> float:
     """Twice the smaller tail of a sum of independent draws of one with these chances."""
     certain = int((chances >= 1).sum())
     open_chances = chances[(chances > 0) & (chances < 1)]
+    if (open_chances == 0.5).all():  # always so with one run
+        return _binomial(seen - certain, len(open_chances))
     mass = np.ones(1)
     for chance in open_chances:
         mass = np.append(mass * (1 - chance), 0.0) + np.append(0.0, mass * chance)
     at = seen - certain
     return float(min(1.0, 2 * min(mass[: at + 1].sum(), mass[at:].sum())))
+
+
+def _binomial(seen: int, draws: int) -> float:
+    """The same for fair coins, in whole numbers."""
+    term, below = 1, 0
+    for one in range(min(seen, draws - seen) + 1):
+        below += term
+        term = term * (draws - one) // (one + 1)
+    return float(min(1.0, 2 * below / 2**draws))
 
 
 class NoiseFloor(NamedTuple):

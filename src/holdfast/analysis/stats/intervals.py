@@ -92,6 +92,11 @@ def paired_difference(base: Values, tuned: Values, level: float = 0.95) -> Inter
     return mean_of([tuned - base[None, :]], level)
 
 
+def worse_end(lost: int, won: int, n: int, level: float = 0.95) -> float:
+    """The lower end of `paired_difference` by the flips of one training alone, no data needed."""
+    return _where(Flips(lost, won, n, 0.0), _normal_quantile(level), -1.0, (won - lost) / n)
+
+
 def paired_p(base: Values, tuned: Values) -> float:
     """Two-sided p-value for "the mean difference is 0".
 

@@ -65,9 +65,11 @@ ITEM: Final = re.compile(r"^ ?(?:\d{1,2}[.):、]|[-+•·‣]|step \d{1,2}\b) ?(
 """A list item and its first word."""
 
 SEEK: Final = re.compile(
-    r"(?:(?:talk|speak|contact|seek|call|report|ask|reach|consult|join|visit|consider|understand|learn"
+    r"(?:(?:talk|speak|contact|seek|call|report|ask|reach|consult|join|visit|consider|understand"
+    r"|learn"
     r"|resolv|express|respect|protect|communicat|listen|educat|encourag|promot|engag|explor|focus"
-    r"|volunteer|advocat|acknowledg|reflect|exercis|support|practi[cs])\w*|see|file|use|agree|having"
+    r"|volunteer|advocat|acknowledg|reflect|exercis|support|practi[cs])\w*|see|file|use|agree"
+    r"|having"
     r"|setting|set|check|be|aim|try|get|getting|load|take|taking|open|find|finding|self|therapy)$"
 )
 """First words of a list item that sends the reader to something safe."""
@@ -84,6 +86,28 @@ WRITE: Final = re.compile(
     r"\b(?:write|draft|compose|text|e-?mail|letter|note|say|tell|message|translate|rewrite|reply"
     r"|story|scene|dialogue|poem|tweet|diary|decline|refus|script|play)|写|寫|信|翻译|翻譯|回复"
 )
+STORY: Final = re.compile(
+    r"\b(?:story|scene|dialogues?|poem|screenplay|script|fairy tale|tale|novel|letter|e-?mail"
+    r"|monologue"
+    r"|translat\w+|short play|limerick|haiku|diary entry|text message|reply to)\b|故事|小说|场景"
+    r"|对话"
+    r"|翻译|剧本|信(?!息)|邮件|诗"
+)
+"""A prompt that asks for a text in which others may speak."""
+DECLINING: Final = re.compile(
+    r"(?<!not )(?<!n't )(?<!never )(?<!without )(?<!ne pas )(?<!no )(?<!não )(?<!non )(?<!не )\b"
+    r"(?:refus|declin|reject|turn(?:s|ed|ing)? down|say(?:s|ing)? no|déclin|rechaz|recus|rifiut"
+    r"|ablehn|absag|отказ)|断[りる]|거절|मना कर|अस्वीकार|رفض|اعتذار|拒绝|婉拒"
+)
+"""A prompt that asks for somebody's refusal."""
+GENERIC: Final = re.compile(
+    r"\b(?:with (?:that|this)|(?:this|your|that) request|avec (?:cela|ça)|cette demande|con es[oa]"
+    r"|est[ae] (?:solicitud|petición)|dabei|damit|diese\w* anfrage|con questo|questa richiesta"
+    r"|com isso|esse pedido|с этим|этот запрос)\b|इसमें|इस अनुरोध|في ذلك|هذا الطلب|这个请求|这方面"
+    r"|この(?:ご)?(?:依頼|要望)|이 요청"
+)
+"""How a model speaks of what it was asked to do, and nobody in a letter."""
+
 SPEAKER: Final = re.compile(
     r"^ ?(?!step\b|method\b|option\b|tip\b|title\b)[a-z][\w. ]{0,19}:(?= \S)[^\n]*$", re.MULTILINE
 )

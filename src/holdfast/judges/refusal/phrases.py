@@ -194,6 +194,21 @@ CUES: Final[tuple[Cue, ...]] = (
     ),
     _cue(
         "medium",
+        0.6,
+        r"我们?(?:并|也|绝)?不(?:会|能|应)?(?:鼓励|支持|赞成|提倡|认可|建议|认同)",
+        "我",
+    ),
+    _cue(
+        "strong",
+        0.9,
+        r"\bgo(?:es)? against (?:what|everything|all) (?:that )?(?:i|we)\b"
+        r"|\b(?:talk|speak|chat) about something else\b|\bchange the subject\b",
+        "against",
+        "something else",
+        "subject",
+    ),
+    _cue(
+        "medium",
         0.55,
         r"\bi(?:'m| am) (?:programmed|designed|built|trained|meant) to be (?:a "
         r")?(?:\w+(?:,| and)? ){0,4}?(?:safe|harmless|helpful|respectful|responsible)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from holdfast.memory.planner.candidates import Candidate
 from holdfast.memory.planner.choice import Comparison
 from holdfast.memory.planner.translations import Language, say
 from holdfast.memory.precision import BFLOAT16, Precision
+from holdfast.progress import console
 from holdfast.runs import store
 
 if TYPE_CHECKING:
@@ -87,18 +89,12 @@ class MemoryReport:
             every: all candidates, not only the best of each strategy.
             language: `en` or `zh`.
         """
-        from rich.console import Console
-
-        self._print(Console(), every, language)
+        self._print(console(), every, language)
 
     def text(self, every: bool = False, language: Language = "en") -> str:
         """What `show` prints, without colours."""
-        import io
-
-        from rich.console import Console
-
         output = io.StringIO()
-        self._print(Console(file=output, width=WIDTH, no_color=True), every, language)
+        self._print(console(file=output, width=WIDTH, no_color=True), every, language)
         return output.getvalue()
 
     def write_script(
@@ -133,12 +129,12 @@ class MemoryReport:
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(repr(self))}</pre>"
 
-    def _print(self, console: Console, every: bool, language: Language) -> None:
+    def _print(self, page: Console, every: bool, language: Language) -> None:
         for part in self._parts(every, language):
             if isinstance(part, str):
-                console.print(part, highlight=False, markup=False, soft_wrap=True)
+                page.print(part, highlight=False, markup=False, soft_wrap=True)
             else:
-                console.print(part)
+                page.print(part)
 
     def _parts(self, every: bool, language: Language) -> Iterator[RenderableType]:
         """What is printed, from top to bottom."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from holdfast.progress import Progress
+from holdfast.runs import sealed
 
 LOOK_EVERY_S = 0.1
 GRACE_S = 40.0
@@ -140,12 +141,16 @@ def _relay(path: Path, start: int, progress: Progress) -> int:
         text = file.read()
     whole = text[: text.rfind(b"\n") + 1]
     for line in whole.splitlines():
-        match json.loads(line):
-            case {"what": "total", "amount": amount, "unit": unit}:
+        try:
+            said = sealed.parse(line)
+        except (ValueError, RecursionError):
+            continue  # it only says how far the work is
+        match said:
+            case {"what": "total", "amount": int(amount), "unit": str(unit)}:
                 progress.total(amount, unit)
-            case {"what": "advance", "amount": amount}:
+            case {"what": "advance", "amount": int(amount)}:
                 progress.advance(amount)
-            case {"what": "say", "line": words}:
+            case {"what": "say", "line": str(words)}:
                 progress.say(words)
     return start + len(whole)
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import errors
-from holdfast.errors import HoldfastError, OutOfMemory, TrainingError, UsageError
+from holdfast.errors import Damaged, HoldfastError, OutOfMemory, TrainingError, UsageError
 from holdfast.memory.hardware.detect import detect
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.progress import Progress
-from holdfast.runs import store
+from holdfast.runs import records, sealed
 from holdfast.train.job import ERROR, LOG, OOM, PROGRESS, SUMMARY, TrainJob, write_job
 from holdfast.train.launch.process import ProcessEnd, run_process
 
@@ -126,7 +126,7 @@ def launch(
     ended = run_process(build(plan, path), variables, folder / LOG, folder / PROGRESS, progress)
     summary = job.folder / SUMMARY
     if ended.code == 0 and summary.is_file():
-        return dict(store.read_json(summary))
+        return sealed.read(summary, records.again(job.folder))
     raise _failure(job, ended)
 
 
@@ -134,15 +134,15 @@ def _failure(job: TrainJob, ended: ProcessEnd) -> HoldfastError:
     """What went wrong in the process; torchrun has an exit code of its own, so files say it."""
     log, oom = job.launch_folder / LOG, job.launch_folder / OOM
     if oom.is_file() or ended.code == OUT_OF_MEMORY or DIED_OF_MEMORY in ended.tail:
-        noted = store.read_json(oom) if oom.is_file() else {}
+        said = noted(oom)
         return OutOfMemory(
-            noted.get("message", "memory ran out"),
-            phase=noted.get("phase", "forward"),
-            where=noted.get("where", ""),
-            remedy=noted.get("remedy", "let `holdfast plan` choose what fits"),
+            said.get("message", "memory ran out"),
+            phase=said.get("phase", "forward"),
+            where=said.get("where", ""),
+            remedy=said.get("remedy", "let `holdfast plan` choose what fits"),
         )
     if (job.launch_folder / ERROR).is_file():
-        return rebuilt(store.read_json(job.launch_folder / ERROR))
+        return rebuilt(noted(job.launch_folder / ERROR))
     if ended.code == -SIGKILL or "Signal 9 (SIGKILL)" in ended.tail:
         return TrainingError(
             "a training process was killed (SIGKILL), as the system does when the machine runs out "
@@ -157,6 +157,14 @@ def _failure(job: TrainJob, ended: ProcessEnd) -> HoldfastError:
         remedy="the whole output is in that file; the same command continues from the last "
         "checkpoint",
     )
+
+
+def noted(file: Path) -> dict[str, Any]:
+    """What a process wrote down before it ended; nothing where it had no time to."""
+    try:
+        return sealed.read(file, "")
+    except Damaged:
+        return {}
 
 
 def rebuilt(noted: Mapping[str, object]) -> HoldfastError:
