@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from holdfast.config.patterns import pattern_fault
 from holdfast.config.section import Section
 
 SPARSE = (
@@ -125,7 +126,19 @@ class LoraSpec(Section):
             raise ValueError("target_parameters goes with variant lora or rslora")
         if self.layers_pattern and self.layers is None:
             raise ValueError("layers_pattern says where `layers` are: give both")
+        for name, pattern in self._patterns():
+            if why := pattern_fault(pattern):
+                raise ValueError(f"{name}: {pattern[:60]!r} {why}")
         return self
+
+    def _patterns(self) -> Iterator[tuple[str, str]]:
+        """The settings that are regular expressions, as PEFT matches them."""
+        for name in ("target_modules", "exclude_modules"):
+            if isinstance(text := getattr(self, name), str):
+                yield name, text
+        for name in ("rank_pattern", "alpha_pattern", "layers_pattern"):
+            for text in getattr(self, name):
+                yield name, rf"(.*\.)?({text})"
 
     @model_serializer(mode="wrap")
     def _sparse(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:

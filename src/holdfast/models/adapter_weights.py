@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from holdfast.config.patterns import pattern_fault
 from holdfast.errors import ModelError
 from holdfast.models import safetensors_files
 from holdfast.models.json_files import AGAIN
@@ -18,6 +20,8 @@ VOCABULARY = re.compile(
     r"(?:weight|base_layer\.weight|lora_embedding_A|lora_B\.weight)$"
 )
 """An embedding or a head that is brought whole, or the factor that has a number for each token."""
+MOST_RANK = 65_536
+"""No matrix has so large a rank."""
 DIGITS = re.compile(r"\.\d+\.")
 
 
@@ -29,20 +33,24 @@ def check_settings(settings: Mapping[str, object], where: str) -> None:
     """
     targets = settings.get("target_modules")
     for key in ("target_modules", "exclude_modules"):
-        if isinstance(text := settings.get(key), str):
-            try:
-                re.compile(text)
-            except (re.error, RecursionError, OverflowError) as error:
-                raise _wrong(key, f"is no regular expression: {error}", where) from error
+        if isinstance(text := settings.get(key), str) and (why := pattern_fault(text)):
+            raise _wrong(key, why, where)
+    for key in ("rank_pattern", "alpha_pattern", "layers_pattern"):
+        given = settings.get(key) or ()
+        if not isinstance(given, str | list | dict):
+            raise _wrong(key, "is neither a mapping nor a list", where)
+        for text in [given] if isinstance(given, str) else given:
+            if why := pattern_fault(rf"(.*\.)?({text})"):
+                raise _wrong(key, why, where)
     if targets is not None and not isinstance(targets, str | list):
         raise _wrong("target_modules", "is neither a list of names nor a text", where)
     if isinstance(targets, list) and not all(isinstance(one, str) for one in targets):
         raise _wrong("target_modules", "holds what is no name", where)
     if settings.get("peft_type") == "LORA":
         rank, alpha = settings.get("r", 8), settings.get("lora_alpha", 8)
-        if type(rank) is not int or rank < 1:
+        if type(rank) is not int or not 0 < rank <= MOST_RANK:
             raise _wrong("r", f"is {str(rank)[:40]}, and must be a positive whole number", where)
-        if type(alpha) not in (int, float):
+        if type(alpha) not in (int, float) or not math.isfinite(float(str(alpha))):
             raise _wrong("lora_alpha", f"is {str(alpha)[:40]}, and must be a number", where)
     base = settings.get("base_model_name_or_path")
     if base is not None and not isinstance(base, str):

@@ -28,6 +28,9 @@ HASHED = {".json", ".safetensors", ".jinja", ".model", ".txt"}
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 WHOLE = ("hidden_size", "n_embd", "d_model", "num_hidden_layers", "n_layer", "vocab_size")
 """Fields of config.json that are positive whole numbers wherever they stand."""
+LABELS = "num_labels"
+"""A list of so many names is made of it, whatever the model."""
+MOST_LABELS = 100_000
 MOST = 10**8
 """No size of a model comes near; above it, building its skeleton alone takes hours."""
 MOST_LAYERS = 10_000
@@ -152,7 +155,7 @@ def check_config(folder: Path) -> dict[str, Any]:
         )
     inner = config.get("text_config")
     for part in (config, inner if isinstance(inner, Mapping) else {}):
-        for name in WHOLE:
+        for name in (*WHOLE, LABELS):
             if (value := part.get(name)) is not None and not _is_size(value, name):
                 raise ModelError(
                     f"{name} is {json.dumps(value)[:60]}, and must be a positive whole number",
@@ -163,7 +166,7 @@ def check_config(folder: Path) -> dict[str, Any]:
 
 
 def _is_size(value: object, name: str) -> bool:
-    most = MOST_LAYERS if "layer" in name else MOST
+    most = MOST_LABELS if name == LABELS else MOST_LAYERS if "layer" in name else MOST
     if isinstance(value, list):  # some kinds have a size for every layer
         return bool(value) and all(_is_size(one, name) for one in value)
     return type(value) is int and 0 < value <= most
@@ -179,6 +182,7 @@ def _check_tokenizer(folder: Path) -> None:
     for name in OBJECTS:
         if (folder / name).is_file():
             content = read_object(folder / name)
+            _check_fields(content, folder / name)
             if name == "tokenizer.json" and not isinstance(content.get("model"), Mapping):
                 raise ModelError(
                     "holds no vocabulary (model)", where=str(folder / name), remedy=AGAIN
@@ -197,6 +201,25 @@ def _check_tokenizer(folder: Path) -> None:
             text_of(template)
         except UnicodeDecodeError as error:
             raise ModelError("is not UTF-8 text", where=str(template), remedy=AGAIN) from error
+
+
+def _check_fields(content: Mapping[str, Any], path: Path) -> None:
+    """Refuse fields of a kind that would only be stumbled over once the model answers."""
+    template, longest = content.get("chat_template"), content.get("model_max_length", 1)
+    ends = content.get("eos_token_id") if path.name == "generation_config.json" else None
+    several = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    wrong = {
+        "chat_template": not isinstance(template, str | list | dict | None),
+        "model_max_length": type(longest) not in (int, float) or not longest > 0,
+        "eos_token_id": not all(type(one) is int and 0 <= one < MOST for one in several),
+    }
+    for name, is_wrong in wrong.items():
+        if is_wrong:
+            raise ModelError(
+                f"its {name} is {json.dumps(content[name])[:60]}, which no tokenizer or model has",
+                where=str(path),
+                remedy=AGAIN,
+            )
 
 
 def _check_weights(folder: Path) -> None:

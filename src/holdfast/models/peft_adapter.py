@@ -6,6 +6,7 @@ the wrong base gives figures that look like forgetting and are none.
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Mapping
@@ -218,7 +219,7 @@ def from_hub(name: str, revision: str | None, cache: Path | None = None) -> Path
 def same_base(name: str, other: str) -> bool:
     """Whether two names may mean the same weights: paths by where they lie, else the last part."""
     paths = [Path(text).expanduser() for text in (name, other)]
-    if all(path.exists() for path in paths) and paths[0].resolve() == paths[1].resolve():
+    if all(map(os.path.exists, paths)) and paths[0].resolve() == paths[1].resolve():
         return True
     return _bare(name) == _bare(other)
 

@@ -20,6 +20,8 @@ SUFFIX = ".safetensors"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 MOST_HEADER_BYTES = 100_000_000
 """As the library itself has it."""
+MOST_SIZE = 1 << 50
+"""Of a dimension or a place in a file; beyond, torch cannot count."""
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
     "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8,
@@ -95,7 +97,7 @@ def _stored(path: Path, name: str, value: object, begin: int) -> Stored:
     try:
         assert isinstance(value, dict)
         dtype, shape, (start, end) = value["dtype"], value["shape"], value["data_offsets"]
-        assert all(type(one) is int and one >= 0 for one in (*shape, start, end))
+        assert all(type(one) is int and 0 <= one < MOST_SIZE for one in (*shape, start, end))
         wanted = math.prod(shape) * BITS[dtype]
         assert wanted == 8 * (end - start)
     except (AssertionError, KeyError, TypeError, ValueError) as error:

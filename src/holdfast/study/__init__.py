@@ -75,9 +75,10 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
     """
     gpus = stage.gpus_of(study)
     _check_place(study, source)
-    given, study = study, _absolute(stage.resolved(study, gpus))
+    given, study = study, _absolute(study)
+    model = models.reference(study.model)  # before anything else reads its files
+    study = stage.resolved(study, gpus)
     stage.check_fits(study, gpus)
-    model = models.reference(study.model)
     engines.REGISTRY.find(study.answer.engine, f"{source}: answer.engine")
     measuring = measure(study, source)
     target = study.target

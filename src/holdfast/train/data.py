@@ -16,7 +16,7 @@ from holdfast.config import TrainSpec
 from holdfast.data import chat
 from holdfast.data.chat import Encoded
 from holdfast.data.chat_check import Learned
-from holdfast.errors import TrainingError
+from holdfast.errors import ModelError, TrainingError
 from holdfast.methods import ANCHOR, PROBE, TASK, Term
 from holdfast.types import Example, ModelRef
 
@@ -139,6 +139,12 @@ def _generation_config(ref: ModelRef) -> GenerationConfig | None:
         return GenerationConfig.from_pretrained(ref.base, revision=ref.revision)
     except OSError:
         return None
+    except (ValueError, TypeError) as error:
+        raise ModelError(
+            f"its generation_config.json cannot be used: {str(error)[:300]}",
+            where=ref.base,
+            remedy="mend that file, or fetch it again",
+        ) from error
 
 
 def collate(

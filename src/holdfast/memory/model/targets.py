@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from holdfast.config.patterns import pattern_fault
 from holdfast.errors import StudyError
 from holdfast.memory.model.layer import Linear
 from holdfast.memory.model.shape import Shape
@@ -153,14 +154,13 @@ def script_targets(
 
 
 def _matching(shape: Shape, pattern: str) -> set[str] | None:
-    try:
-        meant = re.compile(pattern)
-    except re.error as error:
+    if why := pattern_fault(pattern):
         raise StudyError(
-            f"{pattern!r} is no regular expression: {error}",
+            f"{pattern[:60]!r} {why}",
             where="target_modules",
             remedy="correct it; a dot that is meant as such is written \\.",
-        ) from error
+        )
+    meant = re.compile(pattern)
     found = {
         name
         for one in _adaptable(shape)
