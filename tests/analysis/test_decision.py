@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from benchmarks.decision import Setting, bound, normal_bound, simulate
+from benchmarks.decision import Setting, best_possible, bound, normal_bound, simulate
 from holdfast.analysis.selection import (
     Candidate,
     Need,
@@ -407,6 +407,7 @@ def test_a_good_model_is_shipped_nearly_as_often_as_one_interval_allows(models: 
         found = simulate(Setting(n, (0.0,) * models, shared=1.0), 4000, seed=2)
         assert found.shipped > bound(n) - 0.05 - 0.015
     assert bound(600) == pytest.approx(0.632, abs=0.002)
+    assert best_possible(600) == pytest.approx(0.653, abs=0.002)  # of any rule that keeps to 2.5 %
     assert (normal_bound(600), normal_bound(1000)) == pytest.approx((0.688, 0.885), abs=0.001)
 
 
