@@ -96,14 +96,14 @@ def _decision(results: Results) -> list[str]:
     made = results.decision
     if made is None:
         return []
-    second = f"{decision_words.second(made).capitalize()}: {decision_words.runner_up(made)}"
+    name, second = decision_words.second(made).capitalize(), decision_words.runner_up(made)
     return [
         "",
         f"Decision: {decision_words.headline(made)}.",
         made.reason,
         *([f"Next: {made.next_step}"] if made.next_step else []),
         f"Rule: {made.rule}",
-        *([second] if made.runner_up else []),
+        *([f"{name}: {second}"] if second else []),
     ]
 
 
