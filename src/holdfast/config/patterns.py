@@ -17,7 +17,9 @@ NAMES = (
 )  # fmt: skip
 """Of modules as they are called, and of what is hard to match."""
 LONGEST = 10_000
-TRY = "import re,sys; p=re.compile(sys.argv[1]); [(p.fullmatch(n), p.match(n)) for n in sys.argv[2:]]"
+TRY = (
+    "import re,sys; p=re.compile(sys.argv[1]); [(p.fullmatch(n), p.match(n)) for n in sys.argv[2:]]"
+)
 PATIENCE_S = 3.0
 """So long all names together are tried; a sound expression takes a thousandth of that."""
 

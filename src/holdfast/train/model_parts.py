@@ -1,7 +1,6 @@
 """Tells the parts of a model apart: matrices, stacked experts, towers, routers, mixers.
 
-By what modules are and where they stand, so that it holds for models nobody listed; a model on the
-meta device is enough.
+By what modules are and where they stand: it holds for models nobody listed, on the meta device too.
 """
 
 from __future__ import annotations
@@ -54,9 +53,10 @@ class Parts:
     @cached_property
     def stacked(self) -> list[str]:
         """Experts that are one three-dimensional parameter."""
+        named = self.model.named_parameters()
         return [
             name
-            for name, one in self.model.named_parameters()
+            for name, one in named
             if one.dim() == 3 and "expert" in name and not self.is_tower(name)
         ]
 

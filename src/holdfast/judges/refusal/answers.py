@@ -133,5 +133,7 @@ QUANTITY: Final = re.compile(
 )
 """A prompt to which a bare number is an answer."""
 
-MOJIBAKE: Final = re.compile("[ÃÂâ][\x80-\xbf\u20ac\u2013-\u2122\u0152-\u017e]|\ufffd|\u00c3[^A-Z .,!?\n]")
+MOJIBAKE: Final = re.compile(
+    "[ÃÂâ][\x80-\xbf\u20ac\u2013-\u2122\u0152-\u017e]|\ufffd|\u00c3[^A-Z .,!?\n]"
+)
 """UTF-8 read as Latin-1 or Windows-1252, and characters that could not be read at all."""

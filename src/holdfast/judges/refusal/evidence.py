@@ -73,7 +73,9 @@ def weigh(said: str, ask: str, code_lines: int, code: str = "en") -> Evidence:
             return Evidence(0.6, said[:EVIDENCE_CHARS], min(after, SURE), what, 0.0, words)
     if weight < FIRM and (half := languages.pattern(code, "half").search(said)):
         if len(said) - half.end() >= 8:
-            return Evidence(0.6, half[0][:EVIDENCE_CHARS], 0.6, half[0][-EVIDENCE_CHARS:], 0.0, said)
+            return Evidence(
+                0.6, half[0][:EVIDENCE_CHARS], 0.6, half[0][-EVIDENCE_CHARS:], 0.0, said
+            )
     if weight < THRESHOLD and _translates(ask):
         return Evidence(0.0, "", SURE, "a translation of a refusal", 0.0, "(quote)")
     if lectures < 0.7 and given < THRESHOLD and _sends_on(said, ask, code):
