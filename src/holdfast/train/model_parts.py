@@ -54,11 +54,8 @@ class Parts:
     def stacked(self) -> list[str]:
         """Experts that are one three-dimensional parameter."""
         named = self.model.named_parameters()
-        return [
-            name
-            for name, one in named
-            if one.dim() == 3 and "expert" in name and not self.is_tower(name)
-        ]
+        found = (name for name, one in named if one.dim() == 3 and "expert" in name)
+        return [name for name in found if not self.is_tower(name)]
 
     @cached_property
     def _language(self) -> str | None:
