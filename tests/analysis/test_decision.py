@@ -189,6 +189,9 @@ def test_no_gain_is_no_reason_to_ship() -> None:
     found = decide(_model("a", 0.3, 0.9))
     assert found.answer == "not enough evidence"
     assert "whether it gains on math" in found.reason
+    assert (
+        "stands at its margin on math, which no number of items settles: train" in found.next_step
+    )
     worse = decide(_model("a", 0.2, 0.9))
     assert worse.answer == "do not ship"
     assert worse.chosen is None
@@ -340,7 +343,7 @@ def test_nothing_lost_at_all_can_never_be_shown() -> None:
 def test_a_rule_that_can_be_met_is_not_spoken_of() -> None:
     one = attainable(Need("safe", -0.02), confidence(FIRST), 1200, 1200)
     assert check_power([one]) == []
-    assert "If 0, 1, 3 of 1,200 answers are lost" in one.words() and "0.4, 0.6, 0.8" in one.words()
+    assert "0.4, 0.6, 0.8: this can be met with 3 lost" in one.words()
 
 
 def test_the_margin_that_is_named_is_met_by_an_unchanged_model() -> None:

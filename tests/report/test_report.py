@@ -319,8 +319,8 @@ def test_the_decision_stands_on_top_with_figures_rule_and_runner_up(page: str) -
     assert "▲ +7.1 pts [+2.1, +12.1] worse, n = 120 |" in text, "the usual level is not named"
     assert "96.1 % interval, n = 120" in text
     assert "All items decide (word-problems: 200; hazards: 120; everyday-help: 100)." in text
-    assert "Wider than elsewhere in this report: they allow for the choice" in text
-    assert "Wider than elsewhere" in box
+    assert "Wider than the 95 % elsewhere in this report. The best of many" in text
+    assert "Wider than the 95 %" in box
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,9 @@ class Shipment:
         lines = [f"{self.answer[:1].upper()}{self.answer[1:]}.", one.reason, one.why_not]
         if self.exported is not None:
             lines.append(f"Measured again as exported ({self.form}): {self.exported.reason}")
+        last = self.exported or one
+        if self.folder is None and last.next_step:
+            lines.append(f"Next: {last.next_step}")
         lines += [f"Rule: {one.rule}", *(f"Note: {notice}" for notice in self.notices)]
         if self.folder is not None:
             lines.append(f"Exported to {self.folder}; its card is {self.folder / CARD}")

@@ -210,7 +210,10 @@ def _verdict(evaluator: RuleEvaluator, candidate: Candidate, choice: Choice) -> 
         return _Verdict(UNSURE, f"cannot be judged: {_blind(blind)}", figures, todo)
     if opened := [need for need, state in states if state == "open"]:
         wanted = evaluator.wanted(candidate, choice)
+        stuck = {one.task for one in wanted if one.more is None}
         todo = f"To decide on {name}, measure {listed(one.words() for one in wanted)}."
+        if stuck:
+            todo = _remedy([need for need in opened if need.task in stuck], evaluator, choice)
         settled = all(one.enough for one in wanted)
         more = tuple((one.task, one.more) for one in wanted if settled and one.more is not None)
         return _Verdict(UNSURE, f"leaves open whether it {told(opened)}", figures, todo, more)
@@ -219,11 +222,13 @@ def _verdict(evaluator: RuleEvaluator, candidate: Candidate, choice: Choice) -> 
 
 
 def _remedy(missed: Sequence[Need], evaluator: RuleEvaluator, choice: Choice) -> str:
-    """What to try where a model surely misses: the need that it misses by most stands for all."""
+    """What to try where items settle nothing: the need that it misses by most stands for all."""
     name = name_of(choice.point)
     need = min(missed, key=lambda one: _mean(choice.changes[one.task]) - one.margin)
     short = 100 * (need.margin - _mean(choice.changes[need.task]))
     by = f"{name} misses by {short:.1f} points on {need.task}"
+    if short < 0.05:
+        by = f"{name} stands at its margin on {need.task}, which no number of items settles"
     if need.task == evaluator.target:
         return f"{by}: train for longer or at a higher rate, or use other data."
     return (
