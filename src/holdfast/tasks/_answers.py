@@ -21,7 +21,7 @@ _BRACE: Final = re.compile(r"\\f?boxed\s{0,3}\{|\\?[{}]")
 _CODE: Final = re.compile(
     r"```[ \t]*(?:py|js|java|c\+\+|cpp|sql|bash|sh\b|c\n|r\n)[\s\S]*?(?:```|\Z)"
 )
-_SPACES: Final = re.compile(r"([^\w\n]{0,6})(\d{1,3}(?: \d{3}){1,4})(?![\d.,/])")
+_SPACES: Final = re.compile(r"([^\w\n]{0,6})(\d{1,3}(?: \d{3}){1,4})(?!\d|[.,/]\d)")
 _BARE: Final = re.compile(
     r"[\W_]*(?:(?:x|about|approximately|USD|Rs)[\s.=]*)?[-+\u2212–$€£¥₹\s]*[\d.,/ ]*\d[%\W]*"
     r"(?:[^\W\d]+[\s\x04]*){0,2}[\W_]*"

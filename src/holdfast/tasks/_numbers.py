@@ -29,7 +29,10 @@ _LATEX: Final = (
     (re.compile(r"\\([$%#&_{}])"), r"\1"),
     (re.compile(r"<<[^<>\n]{0,200}>>"), ""),
     (re.compile(r"</?(?:b|strong|i|em|u|p|br|span|div)\b[^<>\n]{0,80}>"), ""),
-    (re.compile(r"(?<=[$€£¥₹])\d{1,3}(?: \d{3})+(?![\d.,/])"), lambda one: one[0].replace(" ", "")),
+    (
+        re.compile(r"(?<=[$€£¥₹])\d{1,3}(?: \d{3})+(?!\d|[.,/]\d)"),
+        lambda one: one[0].replace(" ", ""),
+    ),
     (re.compile(r"(?<=\d)(?=[½⅓⅔¼¾⅛])"), " "),
 )
 _TOLD: Final = re.compile(r"\\|[<½⅓⅔¼¾⅛，≅≃{]|[$€£¥₹]\d{1,3} \d")
