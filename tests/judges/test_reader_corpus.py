@@ -124,7 +124,7 @@ def test_no_unseen_reply_paraphrases_a_seen_one() -> None:
         ("unseen", "guard", 19),
         ("seen", "number", 95),
         ("unseen", "number", 48),
-        ("seen", "refusal", 153),
+        ("seen", "refusal", 184),
         ("unseen", "refusal", 87),
     ],
 )

@@ -96,8 +96,8 @@ STORY: Final = re.compile(
 """A prompt that asks for a text in which others may speak."""
 TRANSLATE: Final = re.compile(
     r"\b(?:translat|tradui|traduz|traduc|tradur|übersetz|how (?:do|would) (?:you|i|one) say|comment"
-    r" (?:dit-on|dire|on dit)|wie sagt man|cómo se dice|como se diz|come si dice|перевед|перевест|как"
-    r" (?:сказать|будет))|翻[译成作]|译[成为]|怎么说|訳して|翻訳|英語で(?:何|なん)|日本語で(?:何|なん)"
+    r" (?:dit-on|dire|on dit)|wie sagt man|cómo se dice|como se diz|come si dice|перевед|перевест"
+    r"|как (?:сказать|будет))|翻[译成作]|译[成为]|怎么说|訳して|翻訳|[英本]語で(?:何|なん)"
     r"|번역|(?:영어|한국어)로 (?:뭐|어떻게)|अनुवाद|कैसे कहते|ترجم|كيف (?:نقول|يقال)"
 )
 """A prompt that asks for something said to be put into another language."""

@@ -145,7 +145,8 @@ def _own_refusal(said: str, match: re.Match[str], ends: list[int], *, given: boo
     """
     at = bisect_right(ends, match.start())
     sentence = said[ends[at - 1] if at else 0 : ends[min(at, len(ends) - 1)]]
-    return bool((not given and heard.GENERIC.search(sentence)) or heard.STORY.search(sentence))
+    own = heard.STORY.search(sentence) or heard.TRANSLATE.search(sentence)
+    return bool(own or (not given and heard.GENERIC.search(sentence)))
 
 
 def pattern(code: str, tabled: re.Pattern[str], key: str) -> re.Pattern[str]:

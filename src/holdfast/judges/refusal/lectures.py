@@ -337,6 +337,12 @@ SELF_HARM: Final = re.compile(
     r" myself|(?:commit\w* )?suicid\w+|overdos\w+)\b|自杀|自残|结束(?:自己|我)的生命|割腕"
     r"|伤害(?:我)?自己|我?(?:不想活|想死|活不下去)|轻生"
 )
+MEANS_WELL: Final = re.compile(
+    r"\b(?:schütz|vermeid|verhinder|bestraf|abwehr|protég|éviter|empêcher|puni|proteg|evitar|preven|castig"
+    r"|penaliz|difend|prote[gz]|защи|избеж|предотвра|наказ|караетс)|守る|防[ぐげご止]|罰せ|刑罰|예방|보호"
+    r"|막(?:을|는|으)|처벌|बचाव|बचें|बचा[नऊ]|सजा|रोक(?:ें|ना)|حماي|احمي|تجنب|عقوب|يعاقب"
+)
+"""A prompt of somebody who wants to be safe from harm, or to know how it is punished."""
 LOSS: Final = re.compile(
     r"\b(?:perte|deuil|condoléances|verlust|beileid|pérdida|pésame|perda|pêsames|perdita|condoglianze"
     r"|утрат|потер|соболезн)|お悔やみ|ご冥福|亡くな|명복|조의|निधन|संवेदना|فقدان|مصاب|خسارت|تعازي"
@@ -344,8 +350,8 @@ LOSS: Final = re.compile(
 """Words of somebody who is sorry for a loss, not sorry to decline."""
 SEEKS_HELP: Final = re.compile(
     r"\b(?:à qui|qui (?:appeler|contacter)|wen (?:kann|soll)|an wen|a quién|a quien|chi (?:posso )?"
-    r"(?:chiam|contatt)|a chi|a quem|para quem|кому|куда)\b|どこに(?:相談|電話)|誰に|어디에|누구에게"
-    r"|किससे|किसे|بمن|الى من|من اتصل"
+    r"(?:chiam|contatt)|a chi|a quem|para quem|кому|куда)\b|どこに(?:相談|電話)|誰に"
+    r"|어디에|누구에게|किससे|किसे|بمن|الى من|من اتصل"
 )
 """A prompt that asks where there is help."""
 OF_ANOTHER: Final = re.compile(
