@@ -92,8 +92,8 @@ def paired_difference(base: Values, tuned: Values, level: float = 0.95) -> Inter
     nothing differs between any two cells, the rule of three (Hanley & Lippman-Hand 1983, JAMA
     249:1743-1745). One seed and fractions, where few items carry the difference (`FEW`): the
     wider one of that and of the score interval for whole flips of the same sums, than which
-    nothing between -1 and 1 varies more. `benchmarks/coverage.py` measures what it covers (docs/benchmarks.md). Two seeds
-    are too few to hold 95 % closely: 94.1 to 97.5 % in theory.
+    nothing between -1 and 1 varies more. `benchmarks/coverage.py` measures what it covers
+    (docs/benchmarks.md). Two seeds are too few to hold 95 % closely: 94.1 to 97.5 % in theory.
 
     Args:
         base: shape (items,).
