@@ -73,6 +73,11 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
 
+    import datasets  # noqa: F401  # slow to import on a busy machine, which is no case's hang
+    import torch  # noqa: F401
+    import transformers.models.auto.modeling_auto  # noqa: F401
+    import trl  # noqa: F401
+
     def hang(*_: object) -> None:
         raise _Hangs
 

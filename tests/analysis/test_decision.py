@@ -381,7 +381,7 @@ def test_more_items_has_no_answer_on_the_margin() -> None:
     assert more_items(Need("safe", -0.05), *_pairs(80, 5, 0, 15)) is None
     assert more_items(Need("safe", -0.05), np.full(9, np.nan), np.ones(9)) is None
     found = forecast(Need("safe", -0.05), *_pairs(80, 5, 0, 15), 0.95, None)
-    assert not found.enough and "stands at its margin" in found.words()
+    assert not found.enough and "no number can be named" in found.words()
 
 
 def test_more_items_of_means_over_samples() -> None:

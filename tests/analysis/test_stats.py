@@ -11,6 +11,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from holdfast.analysis.stats import mean_over_seeds, paired_difference, paired_p, wilson
 from holdfast.analysis.stats.crossed import estimate
+from holdfast.analysis.stats.intervals import mean_of
 
 
 def test_wilson_against_published_values() -> None:
@@ -159,7 +160,7 @@ def test_p_value_and_interval_tell_the_same_story() -> None:
     assert paired_p(np.ones(40), np.ones((3, 40))) == 1.0
     assert paired_p(np.full(3, math.nan), np.ones((2, 3))) == 1.0
     far = paired_p(np.ones(40), np.zeros((3, 40)))
-    assert far == 0.0
+    assert far < 1e-10  # forty of forty lost: 2 ** -39, and never 0
 
 
 def test_p_value_of_seeds_alone_is_the_t_test() -> None:
@@ -207,3 +208,30 @@ def test_several_seeds_widen() -> None:
     narrow, wide = mean_over_seeds(np.vstack([one] * 3)), mean_over_seeds(far)
     assert None not in (narrow.low, narrow.high, wide.low, wide.high)
     assert wide.high - wide.low > narrow.high - narrow.low  # type: ignore[operator]
+
+
+def test_fractions_that_all_moved_alike_are_never_certain() -> None:
+    base = np.array([1 / 3, 2 / 3] * 5)
+    found = paired_difference(base, (np.round(3 * base + 1) / 3)[None])
+    assert found.low is not None and found.high is not None
+    assert found.low < 0.05 and found.high > 0.6  # ten items; rounding is no spread
+    assert paired_p(base, (np.round(3 * base + 1) / 3)[None]) > 0.03
+    assert paired_p(np.ones(1), np.full((1, 1), 0.5)) == 1
+
+
+def test_few_lost_fractions_are_judged_like_whole_answers() -> None:
+    """With 2 % truly lost, one kept margin of two points in forty, not one in five."""
+    base = np.ones(150)
+    base[0] = 0.5
+    for lost, least in ((0, -0.0251), (1, -0.0391), (2, -0.0486)):
+        tuned = base.copy()
+        tuned[1 : 1 + lost] = 0
+        whole = paired_difference(np.ones(150), np.where(tuned == 0, 0.0, 1.0)[None])
+        found = paired_difference(base, tuned[None])
+        assert found.low is not None and whole.low is not None
+        assert found.low < -0.02 and found.low == pytest.approx(least, abs=0.003)
+        assert found.low <= whole.low + 1e-9 or lost > 1
+    rng = np.random.default_rng(0)
+    before, after = rng.binomial(4, 0.5, 600) / 4, rng.binomial(4, 0.5, 600) / 4
+    usual = mean_of([(after - before)[None]])
+    assert paired_difference(before, after[None]) == usual  # enough items: nothing is widened

@@ -16,7 +16,7 @@ from fixtures.paths import ROOT
 from holdfast import cli, environment
 from holdfast.analysis.results import to_json
 from holdfast.report.write import write_report
-from holdfast.runs import run_folder, store
+from holdfast.runs import records, run_folder, store
 
 DOCS = ROOT / "docs"
 
@@ -83,7 +83,11 @@ def test_report_renders_again_without_torch(tmp_path: Path) -> None:
     from fixtures.report import build
 
     run_folder.open_run(tmp_path / "run")
-    store.write_json(tmp_path / "run" / "stats" / "results.json", to_json(build()))
+    stats = tmp_path / "run" / "stats"
+    store.write_json(stats / "results.json", to_json(build()))
+    made = {"fingerprint": "x", "identity": {}, "needs": {}, "started": "", "seconds": 1}
+    files = {"files": records.files_of(stats), "summary": {}}
+    store.write_sealed(stats / records.RECORD, {**made, **files})
     code = (
         "import sys\nfrom holdfast.cli import call\n"
         f"code = call(['report', {str(tmp_path / 'run')!r}])\n"

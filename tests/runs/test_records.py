@@ -436,3 +436,26 @@ def test_killed_at_every_write_and_torn_in_every_file_the_ends_are_the_same() ->
     line = [sys.executable, str(BENCHMARKS / "kills.py"), "--stages", "--twice"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_results_without_a_record_are_refused(tmp_path: Path) -> None:
+    from holdfast.report.run import read_results
+    from holdfast.runs import run_folder
+
+    run_folder.open_run(tmp_path)
+    store.write_json(tmp_path / "stats" / "results.json", {"study": "somebody's"})
+    with pytest.raises(Damaged, match="is not finished"):
+        read_results(tmp_path)
+
+
+def test_readings_outside_of_0_and_1_are_refused(tmp_path: Path) -> None:
+    from holdfast.grading.grade import READINGS, read_readings
+    from holdfast.types import Reading
+
+    for value in (2.5, -1e308, float("nan")):
+        rows = [Reading("a", 0, 1.0, "correct"), Reading("b", 0, value, "wrong")]
+        store.write_jsonl(tmp_path / READINGS, rows)
+        with pytest.raises(DataError, match="neither null nor") as caught:
+            read_readings(tmp_path)
+        assert caught.value.where.endswith(f"{READINGS}:2")
+        assert "--rebuild" in caught.value.remedy

@@ -11,7 +11,7 @@ training steps, and `Results.frontier` what every model gained and lost.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
@@ -283,7 +283,7 @@ def from_json(data: Mapping[str, object]) -> Results:
             remedy="make them again with --rebuild stats",
         )
     try:
-        return TypeAdapter(Results).validate_python(
+        found = TypeAdapter(Results).validate_python(
             {key: value for key, value in data.items() if key != "schema"}
         )
     except ValidationError as error:
@@ -291,6 +291,18 @@ def from_json(data: Mapping[str, object]) -> Results:
             f"the results cannot be read: {error.error_count()} fields are not as they should be",
             remedy="make them again with --rebuild stats",
         ) from error
+    if not all(0 < level < 1 for level in _levels(found)):
+        raise DataError(
+            "the results cannot be read: a level of an interval is no share",
+            remedy="make them again with --rebuild stats",
+        )
+    return found
+
+
+def _levels(results: Results) -> Iterator[float]:
+    if (made := results.decision) is not None:
+        for choice in filter(None, (made.chosen, made.runner_up)):
+            yield from choice.levels.values()
 
 
 def _html_table(

@@ -93,8 +93,14 @@ def _named(value: object, key: str = "") -> Iterator[tuple[str, str]]:
         path = Path(value.rpartition(":")[0]) if names_file(value) else Path(value)
         a_task = key == "task" and value.endswith((".yaml", ".yml"))
         place = path.parent if a_task else path
-        if (names_file(value) or a_task or key == "include_path") and place.exists():
-            yield str(path), _digest(place.expanduser(), "")
+        if names_file(value) or a_task or key == "include_path":
+            try:
+                place = place.expanduser()
+                there = place.exists()
+            except (OSError, ValueError, RuntimeError):  # no home, a NUL, too long: nothing to run
+                there = False
+            if there:
+                yield str(path), _digest(place, "")
 
 
 def _digest(place: Path, name: str) -> str:

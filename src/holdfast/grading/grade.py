@@ -15,7 +15,7 @@ from holdfast.errors import DataError, HoldfastError
 from holdfast.grading import perplexity, safety_outcomes
 from holdfast.grading.answer import stored
 from holdfast.grading.judge import VERDICTS
-from holdfast.runs import store
+from holdfast.runs import records, store
 from holdfast.tasks import Task
 from holdfast.types import Example, Reading, Reply, Verdict
 
@@ -81,6 +81,8 @@ def _graded(task: Task, example: Example, reply: Reply, verdict: Verdict | None)
         reading = task.grade(example, reply, verdict)
         if not isinstance(reading, Reading):
             raise TypeError(f"it returned {reading!r}, which is no Reading")
+        if not _is_share(reading):
+            raise ValueError(f"its value {reading.value!r} is neither None nor from 0 to 1")
         return reading
     except HoldfastError:
         raise
@@ -135,5 +137,22 @@ def _losses(scored: tuple[Path, Path] | None) -> Callable[[Verdict | None], Verd
 
 
 def read_readings(folder: Path) -> list[Reading]:
-    """What `grade` wrote."""
-    return store.read_jsonl(folder / READINGS, Reading)
+    """What `grade` wrote.
+
+    Raises:
+        DataError: see `store.read_jsonl`; or a value is no share, so that no figure of it is.
+    """
+    found = store.read_jsonl(folder / READINGS, Reading)
+    for number, reading in enumerate(found, 1):
+        if not _is_share(reading):
+            raise DataError(
+                f"the value {reading.value!r} is neither null nor from 0 to 1",
+                where=f"{folder / READINGS}:{number}",
+                remedy=f"grade the replies again: {records.again(folder)}",
+            )
+    return found
+
+
+def _is_share(reading: Reading) -> bool:
+    values = [one for one in (reading.value, *reading.read_as.values()) if one is not None]
+    return all(isinstance(one, int | float) and 0 <= one <= 1 for one in values)

@@ -12,7 +12,7 @@ from typing import TypedDict, Unpack
 
 from holdfast.analysis.collect import replies_shown
 from holdfast.analysis.results import CurvePoint, FrontierPoint, Results, from_json
-from holdfast.errors import FolderError, UsageError
+from holdfast.errors import Damaged, DataError, FolderError, UsageError
 from holdfast.grading.answer import read_replies
 from holdfast.grading.grade import read_readings
 from holdfast.grading.judge import read_verdicts
@@ -158,11 +158,18 @@ def read_results(folder: Path) -> Results:
     """
     run_folder.check_run(folder, must_exist=True)
     finished = folder / "stats" / "results.json"
-    if not finished.is_file():
+    if not finished.is_file() and records.read(finished.parent) is None:
         raise FolderError(
             "has no results yet", where=str(folder), remedy="finish it with `holdfast run`"
         )
-    return from_json(store.read_json(finished))
+    records.finished(finished.parent)  # results without a record are nobody's
+    try:
+        return from_json(store.read_json(finished))
+    except Damaged:
+        raise
+    except DataError as error:
+        remedy = records.again(finished.parent)
+        raise Damaged(error.message, where=str(finished), remedy=remedy) from error
 
 
 def render(folder: Path, replies: int = 0) -> tuple[Results, Path]:

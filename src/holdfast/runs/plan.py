@@ -318,11 +318,16 @@ def read_plan(folder: Path) -> Plan:
 
 
 def _inside(plan: Plan) -> Plan:
-    """The plan, if all that it names lies in its folder.
+    """The plan, if all that it names lies in its folder, and its parts speak of the same tasks.
 
     Raises:
-        ValueError: a name that leads out of it, a seed or step that is no number.
+        ValueError: a name that leads out of it, a seed or step that is no number, another task.
     """
+    rule, tasks = plan.study.ship, {*plan.tasks}
+    if tasks != {*plan.study.tasks} or not tasks.issuperset(
+        {*rule.retain, *filter(None, [rule.maximize])}
+    ):
+        raise ValueError("the tasks are not those of its study, or of its rule for shipping")
     names = [*plan.tasks, *(seat.folder for task in plan.tasks.values() for seat in task.seats)]
     for arm in plan.arms.values():
         names += [arm.name, arm.source, *arm.shared]

@@ -126,9 +126,7 @@ def _value(line: str, where: str) -> Any:
         ) from error
     except (ValueError, RecursionError) as error:
         what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise DataError(
-            f"not valid JSON: {what}", where=where, remedy="mend this line"
-        ) from error
+        raise DataError(f"not valid JSON: {what}", where=where, remedy="mend this line") from error
 
 
 def append_line(path: Path, row: object) -> None:

@@ -19,9 +19,7 @@ KEPT_LETTERS = 120
 
 def beside(path: Path) -> Path:
     """A new name in the folder of `path` for what will become it."""
-    return path.with_name(
-        f".{path.name[:KEPT_LETTERS]}.{os.getpid()}-{secrets.token_hex(4)}.part"
-    )
+    return path.with_name(f".{path.name[:KEPT_LETTERS]}.{os.getpid()}-{secrets.token_hex(4)}.part")
 
 
 def remove_tree(folder: Path) -> None:

@@ -285,6 +285,13 @@ def _passed(
 
 def _lost(evaluator: RuleEvaluator, chosen: Choice, second: Choice) -> str:
     """Why the second of two allowed models is not the first."""
+    unread = [one for one in (chosen, second) if one.changes[evaluator.aim].mean is None]
+    if unread:
+        names = listed(name_of(one.point) for one in unread)
+        return (
+            f"{name_of(second.point)} meets the rule too; {evaluator.aim}, which decides among "
+            f"those that do, could not be scored for {names}."
+        )
     behind = _mean(chosen.changes[evaluator.aim]) - _mean(second.changes[evaluator.aim])
     name = name_of(second.point)
     if round(behind, 9) > 0:

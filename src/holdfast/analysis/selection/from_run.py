@@ -16,6 +16,7 @@ from holdfast.analysis.selection import Candidate, attainable, needs
 from holdfast.analysis.selection.power import Attainable
 from holdfast.analysis.selection.rule import ERROR, confidence, error_of
 from holdfast.analysis.stats import Values
+from holdfast.errors import DataError
 from holdfast.grading.grade import read_readings
 from holdfast.runs.plan import Plan, place
 from holdfast.types import BASE, Point, Reading
@@ -42,12 +43,12 @@ def gather(plan: Plan) -> Evidence:
     """Read all readings of a finished study.
 
     Raises:
-        DataError: a file of readings is missing.
+        DataError: a file of readings is missing, or speaks of other items.
     """
     before = {task: _read(plan, Point(BASE), task) for task in plan.tasks}
     ids = {task: item_ids(before[task]) for task in before}
     found = [
-        Candidate(point, {task: values(_read(plan, point, task), ids[task]) for task in ids})
+        Candidate(point, {task: _values(plan, point, task, ids[task]) for task in ids})
         for point in plan.points()
         if point.arm != BASE and not plan.repeated(point)
     ]
@@ -130,3 +131,14 @@ def _available(plan: Plan) -> dict[str, int | None]:
 
 def _read(plan: Plan, point: Point, task: str) -> list[Reading]:
     return read_readings(plan.folder / "readings" / place(point, task))
+
+
+def _values(plan: Plan, point: Point, task: str, ids: Sequence[str]) -> Values:
+    readings = _read(plan, point, task)
+    if {*item_ids(readings)} != {*ids}:
+        raise DataError(
+            "are of other items than the untouched model's",
+            where=str(plan.folder / "readings" / place(point, task)),
+            remedy=f"grade both again: --rebuild 'readings/*/{task}'",
+        )
+    return values(readings, ids)

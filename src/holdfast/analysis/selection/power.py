@@ -123,7 +123,8 @@ class Wanted:
                 about = min(about, self.available)
             return f"about {about:,} more examples of {self.task}"
         if self.more is None:
-            text = f"more examples of {self.task} than can be said (it stands at its margin"
+            text = f"{self.task} on so many more examples that no number can be named (the change "
+            text += "stands just where the rule asks"
         else:
             left = "none are" if not self.available else f"only {self.available:,} are"
             text = f"about {_about(self.more):,} more examples of {self.task} ({left} left"

@@ -30,6 +30,9 @@ FIRST, OTHERS = 0.78 * ERROR, 0.12 * ERROR
 DOUBT = 0.10
 """Error at which a model gives up its place in line; (FIRST + OTHERS) / (1 - DOUBT) is ERROR."""
 
+ROUNDING = 1e-12
+"""Of binary fractions; 0.3 - 0.1 is at a margin of 0.2."""
+
 State = Literal["met", "missed", "open", "unscored"]
 
 
@@ -57,9 +60,10 @@ class Need:
             return "unscored"
         if change.unscored > UNSCORED_LIMIT * (change.n + change.unscored):
             return "unscored"
-        if change.low > self.margin or (change.low == self.margin and not self.gain):
+        low, high = change.low - self.margin, change.high - self.margin
+        if low > ROUNDING or (low >= -ROUNDING and not self.gain):
             return "met"
-        return "missed" if change.high < self.margin else "open"
+        return "missed" if high < -ROUNDING else "open"
 
     def kept(self) -> str:
         """The need met, in words between "it" and "on" its task: ``loses at most 2 points``."""

@@ -25,6 +25,10 @@ MIDDLE, SAFE = 1.5, 1.0
 """How the quantile goes from the items' to the seeds' as the seeds' part of the variance grows."""
 
 
+ROUNDING = 1e-24
+"""A variance of shares that comes of binary fractions alone: 2/3 - 1/3 is not quite 1 - 2/3."""
+
+
 class Estimate(NamedTuple):
     """A mean and the two parts of its variance.
 
@@ -48,8 +52,9 @@ class Estimate(NamedTuple):
 
     @property
     def variance(self) -> float:
-        """Of the mean."""
-        return self.seeds + self.items
+        """Of the mean; 0 where cells differ by nothing but the rounding of fractions."""
+        total = self.seeds + self.items
+        return total if total > ROUNDING else 0.0
 
     def quantile(self, error: float) -> float:
         """How many standard errors to either side leave out `error` in all, e.g. 0.05.
@@ -81,10 +86,12 @@ class Estimate(NamedTuple):
 
         Corrected for many arms a claim lives in the tails, where the curve of the intervals errs up
         to 1.9 times as often as promised (two seeds); the proven one never does. So p < 0.05 means
-        that the 95 % interval leaves out 0, but not the other way round.
+        that the 95 % interval leaves out 0, but not the other way round. Where all cells are alike
+        nothing is certain either: as many items could all have moved the same way by chance.
         """
         if self.variance <= 0:
-            return 1.0 if self.mean == 0 else 0.0
+            alike = 2.0 ** (1 - self.n)  # of the sign test; the other is that of the interval
+            return min(1.0, max(alike, math.exp(-abs(self.mean) * self.n)))
         reach = abs(self.mean) / math.sqrt(self.variance)
         low, high = -230.0, 0.0  # log p; 1e-100 is as small as anybody needs
         for _ in range(6):

@@ -15,6 +15,17 @@ from holdfast.analysis.stats.crossed import Values, estimate
 from holdfast.analysis.stats.flips import Flips, flips
 
 HALVINGS = 50
+FEW, HEAVY = 30, 6
+"""Where a difference is carried by fewer items than `FEW` and by less than one in `HEAVY`, the mean
+of fractions is not normal yet."""
+
+
+class _Moved(NamedTuple):
+    """Like `Flips`, for fractions: how much was lost and won in all."""
+
+    lost: float
+    won: float
+    n: int
 
 
 class Interval(NamedTuple):
@@ -79,8 +90,10 @@ def paired_difference(base: Values, tuned: Values, level: float = 0.95) -> Inter
 
     Otherwise mean ± quantile x standard error of the crossed table of seeds and items; where
     nothing differs between any two cells, the rule of three (Hanley & Lippman-Hand 1983, JAMA
-    249:1743-1745). `benchmarks/coverage.py` measures what it covers (docs/benchmarks.md). Two seeds
-    are too few to hold 95 % closely: 94.1 to 97.5 % in theory.
+    249:1743-1745). One seed and fractions, where few items carry the difference (`FEW`): the
+    wider one of that and of the score interval for whole flips of the same sums, than which
+    nothing between -1 and 1 varies more. `benchmarks/coverage.py` measures what it covers
+    (docs/benchmarks.md). Two seeds are too few to hold 95 % closely: 94.1 to 97.5 % in theory.
 
     Args:
         base: shape (items,).
@@ -89,7 +102,13 @@ def paired_difference(base: Values, tuned: Values, level: float = 0.95) -> Inter
     """
     if len(tuned) == 1 and is_binary(base) and is_binary(tuned):
         return _paired_score(base, tuned[0], level)
-    return mean_of([tuned - base[None, :]], level)
+    usual = mean_of([tuned - base[None, :]], level)
+    moved = _few(tuned - base[None, :])
+    if moved is None or usual.mean is None or usual.low is None or usual.high is None:
+        return usual
+    z = _normal_quantile(level)
+    low, high = _where(moved, z, -1.0, usual.mean), _where(moved, -z, usual.mean, 1.0)
+    return usual._replace(low=min(usual.low, low), high=max(usual.high, high))
 
 
 def worse_end(lost: int, won: int, n: int, level: float = 0.95) -> float:
@@ -113,7 +132,13 @@ def paired_p(base: Values, tuned: Values) -> float:
     if len(tuned) == 1 and is_binary(base) and is_binary(tuned):
         return flips(base, tuned).p
     found = estimate([tuned - base[None, :]])
-    return 1.0 if found is None else found.p_value()
+    if found is None:
+        return 1.0
+    moved = _few(tuned - base[None, :])
+    if moved is None:
+        return found.p_value()
+    reach = abs(moved.won - moved.lost) / math.sqrt(max(moved.won + moved.lost, 1e-12))
+    return max(found.p_value(), math.erfc(reach / math.sqrt(2)))
 
 
 def mean_of(tables: list[Values], level: float = 0.95) -> Interval:
@@ -124,6 +149,16 @@ def mean_of(tables: list[Values], level: float = 0.95) -> Interval:
     half = found.half_width(level) if found.variance > 0 else -math.log(1 - level) / found.n
     low, high = max(-1.0, found.mean - half), min(1.0, found.mean + half)
     return Interval(found.mean, low, high, found.n, found.unscored)
+
+
+def _few(change: Values) -> _Moved | None:
+    """What one training lost and won, where too few items carry it; None: enough do."""
+    moved = change[~np.isnan(change)]
+    squares = moved**2
+    carried = squares.sum() ** 2 / max(1e-300, (squares**2).sum())  # by about so many items
+    if len(change) > 1 or carried >= min(FEW, len(moved) / HEAVY):
+        return None
+    return _Moved(float(-moved[moved < 0].sum()), float(moved[moved > 0].sum()), len(moved))
 
 
 def is_binary(values: Values) -> bool:
@@ -151,7 +186,7 @@ def _paired_score(base: Values, tuned: Values, level: float) -> Interval:
     return Interval(mean, low, high, found.n, unscored)
 
 
-def _where(found: Flips, z: float, low: float, high: float) -> float:
+def _where(found: Flips | _Moved, z: float, low: float, high: float) -> float:
     """The difference in `low`..`high` at which the score is `z`; the score falls all along."""
     for _ in range(HALVINGS):
         middle = (low + high) / 2
@@ -162,7 +197,7 @@ def _where(found: Flips, z: float, low: float, high: float) -> float:
     return (low + high) / 2
 
 
-def _tango(found: Flips, difference: float) -> float:
+def _tango(found: Flips | _Moved, difference: float) -> float:
     """The score statistic of "the difference is this", with the losses' likeliest share."""
     won, lost, n = found.won, found.lost, found.n
     b = (2 * n - won + lost) * difference - won - lost
