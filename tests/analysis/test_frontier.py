@@ -1,4 +1,4 @@
-"""Are items halved fairly, and arms compared without flattery?"""
+"""Are arms compared without flattery?"""
 
 from __future__ import annotations
 
@@ -13,50 +13,28 @@ from holdfast.analysis.selection import (
     fronts,
     hypervolume,
     keepers,
-    split_halves,
     undominated,
 )
 from holdfast.analysis.stats import Values
 from holdfast.types import Point
 
 N = 2000
-BOTH = {
-    task: split_halves([str(i) for i in range(N)], [""] * N, 0) for task in ("math", "safe", "help")
-}
 
 
-def _half(ones: float) -> Values:
-    """Readings of which the same share is good in both halves, the same items for every caller."""
+def _ones(share: float) -> Values:
+    """Readings of which a share is good, the same items for every caller."""
     values = np.zeros(N)
-    for mask in BOTH["math"]:
-        values[np.flatnonzero(mask)[: round(ones * mask.sum())]] = 1
+    values[: round(share * N)] = 1
     return values
 
 
-BASE = {"math": _half(0.3), "safe": _half(0.9)}
+BASE = {"math": _ones(0.3), "safe": _ones(0.9)}
 
 
 def _model(
     arm: str, math: float, safe: float, *, seed: int = 1, step: int = 10, scale: float = 1.0
 ) -> Candidate:
-    return Candidate(Point(arm, seed, step, scale), {"math": _half(math), "safe": _half(safe)})
-
-
-# halves
-
-
-def test_halves_do_not_depend_on_order_and_divide_every_group() -> None:
-    ids = [f"item{i}" for i in range(101)]
-    groups = ["a" if i % 3 else "b" for i in range(101)]
-    one, two = split_halves(ids, groups, 7)
-    assert (one ^ two).all()
-    assert abs(int(one.sum()) - int(two.sum())) == 1
-    for group in "ab":
-        mine = np.array(groups) == group
-        assert abs(int((one & mine).sum()) - int((two & mine).sum())) <= 1
-    back, _ = split_halves(ids[::-1], groups[::-1], 7)
-    assert (back[::-1] == one).all()
-    assert (split_halves(ids, groups, 8)[0] != one).any()
+    return Candidate(Point(arm, seed, step, scale), {"math": _ones(math), "safe": _ones(safe)})
 
 
 # Pareto and hypervolume
@@ -167,16 +145,16 @@ def test_many_models_are_reported_in_seconds() -> None:
 def test_steps_that_a_seed_did_not_reach_and_items_without_a_score() -> None:
     models = [_model("a", 0.5, 0.8, seed=s, step=20) for s in (1, 2)]
     short = _model("a", 0.4, 0.9, seed=1, step=10)
-    holes = _half(0.8)
+    holes = _ones(0.8)
     holes[::7] = np.nan
-    some = Candidate(Point("a", 3, 20), {"math": _half(0.5), "safe": holes})
+    some = Candidate(Point("a", 3, 20), {"math": _ones(0.5), "safe": holes})
     (front,) = fronts([*models, short, some], BASE, "math")
     assert front.volume.mean == pytest.approx(0.1 * 1.0 + 0.1 * 0.9, abs=0.005)
     assert front.volume.low < front.volume.mean < front.volume.high
 
 
 def test_fronts_without_a_score_add_nothing() -> None:
-    blind = Candidate(Point("a", 1, 1), {"math": _half(0.6), "safe": np.full(N, np.nan)})
+    blind = Candidate(Point("a", 1, 1), {"math": _ones(0.6), "safe": np.full(N, np.nan)})
     (front,) = fronts([blind], BASE, "math")
     assert front.volume.mean == 0.0
 

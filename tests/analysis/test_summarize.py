@@ -6,7 +6,7 @@ import pytest
 
 from holdfast.analysis.arrays import Measured
 from holdfast.analysis.cells import cells
-from holdfast.analysis.results import ArmInfo, Decision, TaskInfo
+from holdfast.analysis.results import ArmInfo, Choice, Decision, TaskInfo
 from holdfast.analysis.summarize import RunData, assemble
 from holdfast.types import Reading
 
@@ -148,3 +148,15 @@ def test_thinking_is_told_of() -> None:
     assert any("3 of 100 replies of sft at step 9 were cut off while thinking" in n for n in notes)
     assert any("on average: base 1,312, sft 20." in n for n in notes)
     assert not any("safety: tokens thought" in n for n in notes)
+
+
+def test_the_headline_says_why_the_first_arm_is_passed_over() -> None:
+    chosen = Choice("replay", 1, 9, 1.0, {}, {}, True)
+    why = "sft, seed 1, step 9 is not allowed: it loses more than 2 points on safety"
+    decision = Decision(
+        "ship", "why", "rule", chosen=chosen, summary="replay, seed 1, step 9 may be shipped.",
+        passed={"sft": f"{why} (-55.0 points)."},
+    )  # fmt: skip
+    said = _verdict(decision, base=(40, 95), sft=(85, 40), replay=(80, 94))
+    assert f"replay, seed 1, step 9 may be shipped. {why}." in said
+    assert "55.0 points)" not in said, "figures stand in the decision"

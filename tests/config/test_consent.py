@@ -177,6 +177,7 @@ def test_links_within_a_run_folder_and_to_it_are_followed(tmp_path: Path) -> Non
 def test_a_plan_names_places_in_its_folder_only(tmp_path: Path, where: str, name: str) -> None:
     folder = _plan(tmp_path / "r")
     value = json.loads((folder / "plan.json").read_text())
+    value.pop("seal")  # as somebody who means harm would
     value[where][-1]["name"] = name
     (folder / "plan.json").write_text(json.dumps(value))
     with pytest.raises(FolderError, match="no place in a run folder"):
@@ -191,6 +192,7 @@ def test_a_plan_names_places_in_its_folder_only(tmp_path: Path, where: str, name
 def test_seeds_steps_and_scales_are_numbers(tmp_path: Path, field: str, wrong: object) -> None:
     folder = _plan(tmp_path / "r")
     value = json.loads((folder / "plan.json").read_text())
+    value.pop("seal")  # as somebody who means harm would
     value["arms"][0][field] = wrong
     (folder / "plan.json").write_text(json.dumps(value))
     with pytest.raises(FolderError):
@@ -200,6 +202,7 @@ def test_seeds_steps_and_scales_are_numbers(tmp_path: Path, field: str, wrong: o
 def test_shipping_asks_before_it_runs_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = _plan(tmp_path / "r")
     value = json.loads((folder / "plan.json").read_text())
+    value.pop("seal")  # as somebody who means harm would
     value["study"]["tasks"]["lab_math"]["kind"] = f"{folder}/own.py:Mine"
     (folder / "plan.json").write_text(json.dumps(value))
     chosen = SimpleNamespace(answer="ship", chosen=SimpleNamespace(point=None), runner_up=None)

@@ -104,16 +104,20 @@ def _target(tasks: Sequence[TaskInfo]) -> str:
 def verdict(tasks: Sequence[TaskInfo], found: Sequence[Cell], decision: Decision | None) -> str:
     """What the first arm gained and lost, what may be shipped, and which arms forgot.
 
-    The sentence on shipping is the decision's own: nothing else says which model is best.
+    The sentence on shipping is the decision's own: nothing else says which model is best. Where it
+    ships another arm than the first, it says why not that one.
     """
-    parts = [_first(tasks, found)]
-    if decision is not None and parts != [NOTHING]:
+    arm, first = _first(tasks, found)
+    parts = [first]
+    if decision is not None and arm:
         parts.append(decision.summary)
+        if decision.chosen is not None and arm in decision.passed:
+            parts.append(decision.passed[arm].partition(" (")[0].rstrip(".") + ".")
     return " ".join(filter(None, (*parts, forgetting(tasks, found))))
 
 
-def _first(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> str:
-    """What the first trained arm whose gain could be scored gained, and what it lost at worst."""
+def _first(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> tuple[str, str]:
+    """The first trained arm whose gain could be scored: what it gained, and lost at worst."""
     target = _target(tasks)
     for arm in dict.fromkeys(cell.arm for cell in found if cell.arm != BASE):
         step = max(cell.step for cell in found if cell.arm == arm)
@@ -133,8 +137,8 @@ def _first(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> str:
             text += f" and {_change(diffs[worst])} on {worst}"
         if unknown:
             text += f"; {', '.join(unknown)} could not be judged (too many unscored replies)"
-        return f"{text}."
-    return NOTHING
+        return arm, f"{text}."
+    return "", NOTHING
 
 
 def _change(share: Share) -> str:

@@ -272,7 +272,7 @@ def _conditions(one: Comparison) -> dict[str, str]:
     """The lines under "how it was measured"."""
     plan = one.plan
     points = [(point, task) for point in plan.points() for task in plan.tasks]
-    records = [records.finished(plan.folder / "replies" / place(*at)) for at in points]
+    asked = [records.finished(plan.folder / "replies" / place(*at)) for at in points]
     versions = environment.versions()
     names = {"hf": "transformers", "remote": "endpoint"}
     engine = "; ".join(
@@ -285,9 +285,9 @@ def _conditions(one: Comparison) -> dict[str, str]:
         engine = f"{names.get(kind := next(iter(one.engines.values())), kind)} (all models alike)"
     shown = ["holdfast"] if one.given else ["holdfast", "torch", "transformers", "peft"]
     found = {
-        "Date": min(record["started"] for record in records)[:10],
+        "Date": min(record["started"] for record in asked)[:10],
         "Engine": engine,
-        "Device": "; ".join(sorted({r["summary"]["device"] or "not recorded" for r in records})),
+        "Device": "; ".join(sorted({r["summary"]["device"] or "not recorded" for r in asked})),
         "Versions": ", ".join(f"{name} {versions[name]}" for name in shown),
     }
     if one.given:

@@ -8,7 +8,7 @@ from typing import Any
 from holdfast.analysis.results import Cell, Decision, Results, Share
 from holdfast.analysis.selection import Need, attainable
 from holdfast.analysis.selection.power import Attainable
-from holdfast.analysis.selection.rule import in_points, listed
+from holdfast.analysis.selection.rule import in_points, listed, told
 from holdfast.analysis.stats import Interval
 from holdfast.models.external import ExternalModel, is_quantised
 from holdfast.runs.plan import Plan
@@ -77,25 +77,24 @@ def decide(results: Results, retain: Mapping[str, float]) -> Decision | None:
     answers, said = [], []
     for arm in results.arms[1:]:
         states = [(one, *_state(one, results.cell(arm.name, 0, one.task))) for one in needs]
-        missed = [one.broken() for one, state, _ in states if state == "missed"]
+        missed = [one for one, state, _ in states if state == "missed"]
         blind = [one.task for one, state, _ in states if state == "unscored"]
-        opened = [one.kept() for one, state, _ in states if state == "open"]
-        told = "; ".join(f"{one.task}: {change}" for one, _, change in states)
+        opened = [one for one, state, _ in states if state == "open"]
+        changes = "; ".join(f"{one.task}: {change}" for one, _, change in states)
         if missed:
             answers.append(NOT_KEPT)
-            said.append(f"{arm.name} {listed(missed)} ({told}).")
+            said.append(f"{arm.name} {told(missed, True)} ({changes}).")
         elif blind or opened:
             answers.append(UNSURE)
             why = [_blind(results.cell(arm.name, 0, one)) for one in blind]
-            why += [f"it is open whether it {one}" for one in opened]
-            said.append(f"{arm.name}: {listed(why)} ({told}).")
+            why += [f"it is open whether it {told(opened)}"] if opened else []
+            said.append(f"{arm.name}: {listed(why)} ({changes}).")
         else:
             answers.append(KEPT)
-            said.append(f"{arm.name} {listed(one.kept() for one in needs)} ({told}).")
+            said.append(f"{arm.name} {told(needs)} ({changes}).")
     answer = next((one for one in (NOT_KEPT, UNSURE) if one in answers), KEPT)
     rule = (
-        f"Every tuned model {listed(one.kept() for one in needs)}, by the worse end of each 95 % "
-        "interval, over all items."
+        f"Every tuned model {told(needs)}, by the worse end of each 95 % interval, over all items."
     )
     return Decision(answer, " ".join(said), rule)
 

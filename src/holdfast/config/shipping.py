@@ -16,4 +16,4 @@ class ShipSpec(Section):
     maximize: str | None = None
     """The task that decides among those; left out: the target."""
     seed: int = Field(0, ge=0)
-    """Draws the halves of the items on which the area that an arm dominates is measured."""
+    """Deals the items into the parts on which the area that an arm dominates is measured."""

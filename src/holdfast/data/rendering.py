@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.data.chat_settings import settings_of
 from holdfast.data.templates import REMEDY, ChatTemplate, EndlessTemplate, template_of
-from holdfast.data.thinking_switch import Thinking, split, thinking_of
+from holdfast.data.thinking import split
+from holdfast.data.thinking_switch import Thinking, thinking_of
 from holdfast.errors import ModelError
 from holdfast.types import Message
 
@@ -146,7 +147,10 @@ def reasoning_of(message: Message) -> tuple[str, Message]:
     """What a turn thinks, and the turn without it."""
     named = [str(message.extra[name]) for name in THOUGHTS if message.extra.get(name)]
     extra = {key: value for key, value in message.extra.items() if key not in THOUGHTS}
-    thought, content = split(message.content)
+    found = split(message.content)
+    thought, content = found.thinking, found.answer
+    if not found.closed:
+        thought, content = "", message.content
     return (named[0] if named else thought), Message(message.role, content, extra)
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from holdfast.data.rendering import prompt_text, reasoning_of, render, thinking
-from holdfast.data.thinking_switch import BRACKETS, Thinking
+from holdfast.data.thinking_marks import CLOSING, OPENING
+from holdfast.data.thinking_switch import Thinking
 from holdfast.errors import ModelError
 from holdfast.types import Example, Message
 
@@ -133,13 +134,12 @@ def _closed(thought: str, state: Thinking) -> str:
 
 def _without_empty_thought(head: str) -> str:
     """What stands before an answer, without a thought that is empty or only closed."""
-    for opening, closing in BRACKETS:
-        kept = head.rstrip()
-        if kept.endswith(closing):
-            kept = kept.removesuffix(closing)
-            bare = kept.rstrip()
-            return bare.removesuffix(opening) if bare.endswith(opening) else kept
-    return head
+    closed = [one for one in CLOSING.finditer(head) if not head[one.end() :].strip()]
+    if not closed:
+        return head
+    kept = head[: closed[-1].start()]
+    opened = [one for one in OPENING.finditer(kept) if not kept[one.end() :].strip()]
+    return kept[: opened[-1].start()] if opened else kept
 
 
 def _around(

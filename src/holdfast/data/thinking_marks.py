@@ -82,6 +82,13 @@ def opened(prompt: str) -> str:
     return prompt[places[-1] :] if places else ""
 
 
+def closing_of(opening: str) -> str:
+    """The mark that ends the thought which one opens; "" for ""."""
+    if opening.startswith("<|channel|>"):
+        return "<|end|><|start|>assistant<|channel|>final<|message|>"
+    return PAIRS.get(opening, (opening.replace("<", "</", 1),))[0]
+
+
 def marking_tokens(special: Iterable[str]) -> set[str]:
     """Of a tokenizer's special tokens, those without which a thought could not be told.
 

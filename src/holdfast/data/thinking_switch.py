@@ -7,25 +7,18 @@ themselves whatever they are told, most know nothing of it. Which it is, is trie
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from holdfast.data import thinking_marks
 from holdfast.data.templates import ChatTemplate, EndlessTemplate
 from holdfast.errors import ModelError
 from holdfast.types import ChatSettings
 
-SWITCHES = ("enable_thinking", "thinking", "reasoning")
+SWITCHES = (*thinking_marks.SWITCHES, "reasoning")
 """Variables of templates that switch thinking."""
-BRACKETS = (
-    ("<think>", "</think>"), ("<thinking>", "</thinking>"), ("[THINK]", "[/THINK]"),
-    ("<reasoning>", "</reasoning>"), ("<seed:think>", "</seed:think>"),
-    ("<|channel>thought", "<channel|>"), ("◁think▷", "◁/think▷"),
-)  # fmt: skip
-"""What thinking stands between, as templates write it."""
-OPENINGS = re.compile(rf"\s*(?:{'|'.join(re.escape(opening) for opening, _ in BRACKETS)})")
 PROBE = [{"role": "user", "content": "holdfast-user-turn"}]
 
 
@@ -75,9 +68,9 @@ def _found(
     switch = next((name for name in SWITCHES if _switches(template, name, given)), None)
     if switch is not None:
         on = bool(given[switch]) if switch in given else bool(wanted)
-        opened, closing = open_mark(_asked(template, {**given, switch: on}) or "")
-        return Thinking(switch, on, opened, closing)
-    opened, closing = open_mark(_asked(template, given) or "")
+        opened = thinking_marks.opened(_asked(template, {**given, switch: on}) or "").rstrip()
+        return Thinking(switch, on, opened, thinking_marks.closing_of(opened))
+    opened = thinking_marks.opened(_asked(template, given) or "").rstrip()
     if opened and wanted is False:
         raise ModelError(
             f"model.thinking is false, but the chat template opens {opened} itself and has no "
@@ -93,7 +86,7 @@ def _found(
             where="model.thinking",
             remedy="leave it out, or give the template of a thinking model in model.chat_template",
         )
-    return Thinking(None, True if opened else None, opened, closing)
+    return Thinking(None, True if opened else None, opened, thinking_marks.closing_of(opened))
 
 
 def _switches(template: ChatTemplate, name: str, given: Mapping[str, Any]) -> bool:
@@ -112,23 +105,3 @@ def _asked(template: ChatTemplate, given: Mapping[str, Any]) -> str | None:
         return None
     except Exception:  # a template may raise anything; asking it in earnest will say what
         return None
-
-
-def open_mark(prompt: str) -> tuple[str, str]:
-    """The mark of thinking that a prompt ends in, with the one that closes it; "" for none."""
-    for opening, closing in BRACKETS:
-        place = prompt.rfind(opening)
-        if place >= 0 and not prompt[place + len(opening) :].strip():
-            return opening, closing
-    return "", ""
-
-
-def split(text: str) -> tuple[str, str]:
-    """Thinking that stands at the beginning of an answer, and the answer without it."""
-    if OPENINGS.match(text) is None:
-        return "", text
-    for opening, closing in BRACKETS:
-        pattern = rf"\s*{re.escape(opening)}(.*?){re.escape(closing)}\s*"
-        if found := re.match(pattern, text, re.DOTALL):
-            return found[1].strip(), text[found.end() :]
-    return "", text

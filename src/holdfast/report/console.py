@@ -34,14 +34,13 @@ def table(results: Results, width: int = 80) -> Group:
         f"{task.name}: {task.label}{'; lower is better' if task.inverted else ''}"
         for task in results.tasks
     ]
-    cost = budget.sentence(results.arms, results.seeds)
-    told = [text for text in (words.noise_line(results), cost) if text]
+    told = (words.noise_line(results), budget.sentence(results.arms, results.seeds))
     head = [
         f"{results.name}: {results.model}.",
         "Final checkpoints, in %, with 95 % intervals;",
         "below each figure its paired difference to the untouched model, in points.",
     ]
-    below = [*labels, *told, *_decision(results)]
+    below = [*labels, *filter(None, told), *_decision(results)]
     return Group(Text("\n".join(head)), *_tables(results, width), Text("\n".join(below)))
 
 
@@ -96,14 +95,14 @@ def _decision(results: Results) -> list[str]:
     made = results.decision
     if made is None:
         return []
-    second = f"{decision_words.second(made).capitalize()}: {decision_words.runner_up(made)}"
+    name, second = decision_words.second(made).capitalize(), decision_words.runner_up(made)
     return [
         "",
         f"Decision: {decision_words.headline(made)}.",
         made.reason,
         *([f"Next: {made.next_step}"] if made.next_step else []),
         f"Rule: {made.rule}",
-        *([second] if made.runner_up else []),
+        *([f"{name}: {second}"] if second else []),
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from holdfast.analysis.results import Choice, Decision
-from holdfast.analysis.selection.rule import percent_of
+from holdfast.analysis.selection.rule import FIRST, confidence, percent_of
 from holdfast.report.words import factor
 
 
@@ -35,8 +35,10 @@ def intervals(decision: Decision) -> str:
     if all(round(level, 6) == 0.95 for one in shown for level in one.levels.values()):
         return ""
     return (
-        "Wider than elsewhere in this report: they allow for the choice among many models, so that "
-        "what is shipped does not look better than it is."
+        "Wider than the 95 % elsewhere in this report. The best of many looks better than it is: "
+        "the more models there are, the higher is the level on the task that orders them; on the "
+        f"others the first in line is judged at {percent_of(confidence(FIRST))}, those behind it "
+        "higher."
     )
 
 
@@ -47,13 +49,11 @@ def level(choice: Choice, task: str) -> str:
 
 
 def runner_up(decision: Decision) -> str:
-    """Who came second, or next to being allowed, and why it lost."""
-    if decision.runner_up is None:
+    """Who came second and why it lost; of the nearest miss the reason speaks."""
+    if decision.runner_up is None or not decision.why_not:
         return ""
     name, why = candidate(decision.runner_up), decision.why_not
-    if not why or why.startswith(name):
-        return why or f"{name}."
-    return f"{name}: {why}"
+    return why if why.startswith(name) else f"{name}: {why}"
 
 
 def second(decision: Decision) -> str:

@@ -78,7 +78,7 @@ def percent(value: float | None) -> str:
 
 def signed(value: float) -> str:
     """A difference of shares in percentage points, with its sign unless it is exactly 0."""
-    return in_points(value) if value else "0.0"
+    return in_points(value)
 
 
 def shown(share: Share, inverted: bool) -> Share:

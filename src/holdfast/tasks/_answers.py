@@ -29,6 +29,8 @@ _BARE: Final = re.compile(
 
 LONGEST: Final = 16_000
 """Letters at the end of a reply that are looked at."""
+MARKS: Final = 200
+"""The last so many marks are looked at."""
 WORDS: Final = 40
 """A longer reply is no number in words."""
 
@@ -41,7 +43,7 @@ def tolerant(reply: str) -> Decimal | None:
         marks = [one for one in marks if one.start() < other.start()]
         text = text[: other.start()]
     stop = len(text)
-    for mark in reversed(marks):
+    for mark in reversed(marks[-MARKS:]):
         found = _after(mark, text, stop)
         if found is not None:
             corrected = CORRECTED.search(text, mark.end())

@@ -1,7 +1,6 @@
 """Tells the parts of a model apart: matrices, stacked experts, towers, routers, mixers.
 
-By what modules are and where they stand, so that it holds for models nobody listed; a model on the
-meta device is enough.
+By what modules are and where they stand: it holds for models nobody listed, on the meta device too.
 """
 
 from __future__ import annotations
@@ -54,11 +53,9 @@ class Parts:
     @cached_property
     def stacked(self) -> list[str]:
         """Experts that are one three-dimensional parameter."""
-        return [
-            name
-            for name, one in self.model.named_parameters()
-            if one.dim() == 3 and "expert" in name and not self.is_tower(name)
-        ]
+        named = self.model.named_parameters()
+        found = (name for name, one in named if one.dim() == 3 and "expert" in name)
+        return [name for name in found if not self.is_tower(name)]
 
     @cached_property
     def _language(self) -> str | None:

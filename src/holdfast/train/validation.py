@@ -31,7 +31,7 @@ class LossReading:
 
     step: int
     eval_loss: float
-    tokens: int
+    tokens: int = 0
 
 
 class Validation:

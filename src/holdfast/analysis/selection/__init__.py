@@ -10,10 +10,8 @@ from holdfast.analysis.selection.evaluator import Choice, RuleEvaluator
 from holdfast.analysis.selection.frontier import (
     Candidate,
     Front,
-    Halves,
     fronts,
     keepers,
-    split_halves,
 )
 from holdfast.analysis.selection.power import attainable, check_power
 from holdfast.analysis.selection.rule import Need, check_rule, in_words, needs
@@ -23,7 +21,6 @@ __all__ = [
     "Choice",
     "Decision",
     "Front",
-    "Halves",
     "Need",
     "RuleEvaluator",
     "attainable",
@@ -37,6 +34,5 @@ __all__ = [
     "keepers",
     "name_of",
     "needs",
-    "split_halves",
     "undominated",
 ]

@@ -34,6 +34,7 @@ from holdfast.analysis.selection.rule import (
     in_points,
     listed,
     percent_of,
+    told,
 )
 from holdfast.analysis.stats import Interval, Values
 from holdfast.config import ShipSpec
@@ -52,7 +53,7 @@ class Decision:
 
     Attributes:
         answer: one of three.
-        summary: the answer in one sentence, without figures.
+        summary: the answer and the model that it is about, in one sentence; why, `reason` says.
         reason: the answer in a sentence or two, with the figures that it rests on.
         next_step: what to do now; without a model to ship it names the nearest, and its task.
         rule: in words.
@@ -123,11 +124,12 @@ def decide(
     name, verdict = name_of(chosen.point), _verdict(evaluator, *allowed[0])
     todo = verdict.next_step
     if (ahead := waiting[0])[1] is not chosen:  # it gained more, and is not surely worse
-        todo += f" {_verdict(evaluator, *ahead).next_step}"
+        todo += f" {name_of(ahead[1].point)} is ahead on {evaluator.aim}, but still open. "
+        todo += _verdict(evaluator, *ahead).next_step
     return Decision(
         SHIP,
-        f"{name} may be shipped: it {verdict.why}.",
-        f"{name}: it {verdict.why} ({verdict.told}).",
+        f"{name} may be shipped.",
+        f"{name}: it {verdict.why} ({verdict.figures}).",
         evaluator.words,
         todo,
         chosen,
@@ -167,7 +169,7 @@ def confirm(
     return Decision(
         verdict.answer,
         f"It {verdict.why}.",
-        f"It {verdict.why} ({verdict.told}).",
+        f"It {verdict.why} ({verdict.figures}).",
         evaluator.words,
         verdict.next_step,
         choice,
@@ -191,7 +193,7 @@ class _Verdict:
 
     answer: Answer
     why: str
-    told: str
+    figures: str
     next_step: str
     more: tuple[tuple[str, int], ...] = ()
 
@@ -199,22 +201,21 @@ class _Verdict:
 def _verdict(evaluator: RuleEvaluator, candidate: Candidate, choice: Choice) -> _Verdict:
     """The answer for one model."""
     states = evaluator.states(choice.changes)
-    told, name = _told(states, choice), name_of(choice.point)
+    figures, name = _figures(states, choice), name_of(choice.point)
     if missed := [need for need, state in states if state == "missed"]:
-        why = listed(need.broken() for need in missed)
-        return _Verdict(NO, why, told, _remedy(missed, evaluator, choice))
+        return _Verdict(NO, told(missed, True), figures, _remedy(missed, evaluator, choice))
     if blind := [need.task for need, state in states if state == "unscored"]:
-        todo = f"Read why the replies of {name} to {listed(blind)} could not be scored."
-        return _Verdict(UNSURE, f"cannot be judged: {_blind(blind)}", told, todo)
+        todo = f"Read why the replies of {name} to {listed(blind)} could not be scored: below "
+        todo += "`readings` in the run folder every reply has its outcome."
+        return _Verdict(UNSURE, f"cannot be judged: {_blind(blind)}", figures, todo)
     if opened := [need for need, state in states if state == "open"]:
         wanted = evaluator.wanted(candidate, choice)
         todo = f"To decide on {name}, measure {listed(one.words() for one in wanted)}."
         settled = all(one.enough for one in wanted)
         more = tuple((one.task, one.more) for one in wanted if settled and one.more is not None)
-        why = f"leaves open whether it {listed(need.kept() for need in opened)}"
-        return _Verdict(UNSURE, why, told, todo, more)
-    kept = listed(need.kept() for need, _ in states)
-    return _Verdict(SHIP, kept, told, f"Export {name} and measure the export: `holdfast ship`.")
+        return _Verdict(UNSURE, f"leaves open whether it {told(opened)}", figures, todo, more)
+    todo = f"Export {name} and measure the export: `holdfast ship RUN --to FOLDER`."
+    return _Verdict(SHIP, told(need for need, _ in states), figures, todo)
 
 
 def _remedy(missed: Sequence[Need], evaluator: RuleEvaluator, choice: Choice) -> str:
@@ -247,8 +248,8 @@ def _none_allowed(
     verdict, name = _verdict(evaluator, nearest, miss), name_of(nearest.point)
     return Decision(
         answer,
-        f"No model may be shipped{' yet' if hopeful else ''}: the nearest, {name}, {verdict.why}.",
-        f"{head} The nearest is {name}: it {verdict.why} ({verdict.told}).",
+        f"No model may be shipped{' yet' if hopeful else ''}; the nearest is {name}.",
+        f"{head} The nearest is {name}: it {verdict.why} ({verdict.figures}).",
         evaluator.words,
         verdict.next_step,
         None,
@@ -294,14 +295,18 @@ def _not_allowed(evaluator: RuleEvaluator, choice: Choice) -> str:
     failed = [pair for pair in evaluator.states(choice.changes) if pair[1] != "met"]
     need, state = min(failed, key=lambda pair: HOW_BAD.index(pair[1]))
     why = {
-        "missed": f"it {need.broken()}",
+        "missed": f"it {told([need], True)}",
         "unscored": _blind([need.task]),
-        "open": f"it is open whether it {need.kept()}",
+        "open": f"it is open whether it {told([need])}",
     }[state]
-    return f"{name_of(choice.point)} is not allowed: {why} ({_told([(need, state)], choice)})."
+    mean, low, high, *_ = choice.changes[need.task]
+    if mean is not None and low is not None and high is not None:
+        why += f" ({in_points(mean)} points, {percent_of(choice.levels[need.task])} interval "
+        why += f"[{in_points(low)}, {in_points(high)}])"
+    return f"{name_of(choice.point)} is not allowed: {why}."
 
 
-def _told(states: Sequence[tuple[Need, State]], choice: Choice) -> str:
+def _figures(states: Sequence[tuple[Need, State]], choice: Choice) -> str:
     """The changes, in points and good answers, with the levels of their intervals."""
     levels = [choice.levels[need.task] for need, _ in states]
     usual, parts = max(levels, key=lambda one: (levels.count(one), -one)), []
@@ -311,13 +316,13 @@ def _told(states: Sequence[tuple[Need, State]], choice: Choice) -> str:
             parts.append(f"{need.task}: nothing scored")
             continue
         level = choice.levels[need.task]
-        own = "" if level == usual else f" ({percent_of(level)})"
+        own = "" if level == usual else f" (at {percent_of(level)})"
         parts.append(f"{need.task} {in_points(mean)} [{in_points(low)}, {in_points(high)}]{own}")
-    return f"good answers, in points, {percent_of(usual)} intervals: {'; '.join(parts)}"
+    return f"change in good answers, in points, {percent_of(usual)} intervals: {'; '.join(parts)}"
 
 
 def _blind(tasks: Sequence[str]) -> str:
-    return f"too many items of {listed(tasks)} could not be scored to judge it"
+    return f"too many items of {listed(tasks)} could not be scored"
 
 
 def _mean(change: Interval) -> float:

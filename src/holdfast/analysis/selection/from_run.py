@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from holdfast.analysis import selection
 from holdfast.analysis.arrays import as_share, item_ids, values
 from holdfast.analysis.results import Choice, Decision, Front
-from holdfast.analysis.selection import Candidate, Halves, attainable, needs
+from holdfast.analysis.selection import Candidate, attainable, needs
 from holdfast.analysis.selection.power import Attainable
 from holdfast.analysis.selection.rule import ERROR, confidence, error_of
 from holdfast.analysis.stats import Values
@@ -28,14 +28,12 @@ class Evidence:
     Attributes:
         ids: of the items by task, in the order of all values.
         base: the untouched model's values by task.
-        halves: of the items by task, for the area that an arm dominates.
         candidates: every model of every arm.
         trained: those whose weights are not the untouched model's, which alone can be shipped.
     """
 
     ids: Mapping[str, Sequence[str]]
     base: Mapping[str, Values]
-    halves: Mapping[str, Halves]
     candidates: Sequence[Candidate]
     trained: Sequence[Candidate]
 
@@ -53,14 +51,9 @@ def gather(plan: Plan) -> Evidence:
         for point in plan.points()
         if point.arm != BASE and not plan.repeated(point)
     ]
-    split = {}
-    for task, readings in before.items():
-        group = {one.example_id: one.group for one in readings}
-        split[task] = selection.split_halves(ids[task], [group[i] for i in ids[task]], _seed(plan))
     return Evidence(
         ids,
         {task: values(readings, ids[task]) for task, readings in before.items()},
-        split,
         found,
         [one for one in found if not plan.untouched(one.point.arm)],
     )
@@ -116,7 +109,8 @@ def as_decision(decision: selection.Decision) -> Decision:
 
 def fronts(plan: Plan, evidence: Evidence) -> tuple[Front, ...]:
     """Every arm's hypervolume as results keep it."""
-    found = selection.fronts(evidence.candidates, evidence.base, plan.study.target)
+    rule, target = plan.study.ship, plan.study.target
+    found = selection.fronts(evidence.candidates, evidence.base, target, seed=rule.seed)
     return tuple(Front(one.arm, as_share(one.volume), one.points) for one in found)
 
 
@@ -136,7 +130,3 @@ def _available(plan: Plan) -> dict[str, int | None]:
 
 def _read(plan: Plan, point: Point, task: str) -> list[Reading]:
     return read_readings(plan.folder / "readings" / place(point, task))
-
-
-def _seed(plan: Plan) -> int:
-    return plan.study.ship.seed

@@ -1,4 +1,4 @@
-"""The candidates, the two halves of the items, the Pareto frontier and each arm's hypervolume.
+"""The candidates, the Pareto frontier and each arm's hypervolume.
 
 A model is on the frontier when no other is at least as good on every task and better on one. Arms
 are compared by the area that their models dominate (`selection.area`).
@@ -6,12 +6,10 @@ are compared by the area that their models dominate (`selection.area`).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from holdfast.analysis.selection.area import (
     PARTS,
@@ -23,9 +21,6 @@ from holdfast.analysis.selection.area import (
 )
 from holdfast.analysis.stats import Interval, Values
 from holdfast.types import Point
-
-Halves = tuple[NDArray[np.bool_], NDArray[np.bool_]]
-"""Two masks over a task's items: those that choose, those that report; no item is in both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,30 +49,6 @@ class Front:
     arm: str
     volume: Interval
     points: tuple[tuple[int, float], ...]
-
-
-def split_halves(ids: Sequence[str], groups: Sequence[str], seed: int) -> Halves:
-    """Split a task's items in two, the same way whatever their order.
-
-    Every group is halved too: its items, sorted by a hash, go to the two halves in turn. Halves
-    differ by one item at most, in all and within each group.
-
-    Args:
-        ids: of the items.
-        groups: of the same items, e.g. their hazard; "" where a task has none.
-        seed: another seed, another split.
-
-    Returns:
-        The items that choose and those that report, two masks of shape (items,).
-    """
-
-    def place(index: int) -> tuple[str, str]:
-        text = f"{seed}:{ids[index]}"
-        return groups[index], hashlib.sha256(text.encode()).hexdigest()
-
-    choosing = np.zeros(len(ids), dtype=np.bool_)
-    choosing[sorted(range(len(ids)), key=place)[::2]] = True
-    return choosing, ~choosing
 
 
 def fronts(

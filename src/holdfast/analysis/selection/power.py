@@ -42,12 +42,14 @@ class Attainable:
     wanted: tuple[int | None, ...]
 
     def words(self) -> str:
-        """``safe may lose 2 points; 0, 1, 3 lost of 200 can meet 2.1, 3, 4.6``."""
-        met = ", ".join(f"{100 * margin:g}" for margin in self.margins)
-        lost = ", ".join(map(str, LOST))
+        """What the interval shows for every number of lost answers, and which of them will do."""
+        ends = ", ".join(f"{100 * margin:g}" for margin in self.margins)
+        lost, most = ", ".join(map(str, LOST)), -self.need.margin + 1e-9
+        met = [few for few, end in zip(LOST, self.margins, strict=True) if end <= most]
         return (
-            f"{self.need.task} may lose {100 * abs(self.need.margin):g} points; with {lost} of "
-            f"{self.items:,} answers lost it can be shown that it is at most {met}"
+            f"{self.need.task} may lose {100 * abs(self.need.margin):g} points. If {lost} of "
+            f"{self.items:,} answers are lost, the interval reaches down to {ends}: "
+            + (f"this can be met with {met[-1]} lost" if met else "this cannot be met")
         )
 
 
@@ -121,13 +123,14 @@ class Wanted:
                 about = min(about, self.available)
             return f"about {about:,} more examples of {self.task}"
         if self.more is None:
-            text = f"more examples of {self.task} than can be said: it stands at its margin"
+            text = f"more examples of {self.task} than can be said (it stands at its margin"
         else:
             left = "none are" if not self.available else f"only {self.available:,} are"
-            text = f"about {_about(self.more):,} more examples of {self.task}, of which {left} left"
+            text = f"about {_about(self.more):,} more examples of {self.task} ({left} left"
         if self.margin is None or self.available is None:
-            return text
-        return f"{text}; all it has would support a margin of {-self.margin:g}"
+            return f"{text})"
+        key = f"ship.retain.{self.task}: {-self.margin:g}"
+        return f"{text}; all it has support no stricter margin than {key})"
 
 
 def forecast(

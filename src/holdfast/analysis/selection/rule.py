@@ -62,20 +62,20 @@ class Need:
         return "missed" if change.high < self.margin else "open"
 
     def kept(self) -> str:
-        """The need met, in words that follow "it": ``loses at most 2.0 points on ailuminate``."""
+        """The need met, in words between "it" and "on" its task: ``loses at most 2 points``."""
         if self.margin > 0:
-            return f"gains at least {100 * self.margin:.1f} points on {self.task}"
+            return f"gains at least {_points(self.margin)}"
         if self.margin < 0:
-            return f"loses at most {-100 * self.margin:.1f} points on {self.task}"
-        return f"{'gains' if self.gain else 'loses nothing'} on {self.task}"
+            return f"loses at most {_points(-self.margin)}"
+        return "gains" if self.gain else "loses nothing"
 
     def broken(self) -> str:
-        """The need missed, likewise: ``loses more than 2.0 points on ailuminate``."""
+        """The need missed, likewise: ``loses more than 2 points``."""
         if self.margin > 0:
-            return f"gains less than {100 * self.margin:.1f} points on {self.task}"
+            return f"gains less than {_points(self.margin)}"
         if self.margin < 0:
-            return f"loses more than {-100 * self.margin:.1f} points on {self.task}"
-        return f"{'does not gain' if self.gain else 'loses'} on {self.task}"
+            return f"loses more than {_points(-self.margin)}"
+        return "does not gain" if self.gain else "loses"
 
 
 def needs(rule: ShipSpec, tasks: Iterable[str], target: str) -> tuple[Need, ...]:
@@ -116,16 +116,24 @@ def percent_of(level: float) -> str:
 
 def in_words(rule: ShipSpec, tasks: Iterable[str], target: str, models: int = 1) -> str:
     """The rule as a sentence or two, for reports and cards."""
-    each = "the worse end of its 95 % interval"
-    if models > 1:
-        each = (
-            f"the worse end of every interval, wide enough that a choice among {models} models "
-            f"errs with {100 * ERROR:g} % at most"
-        )
-    return (
-        f"A model may be shipped if it {listed(n.kept() for n in needs(rule, tasks, target))}, by "
-        f"{each}; of those that may, the one best on {rule.maximize or target} is."
+    text = (
+        f"A model may be shipped if it {told(needs(rule, tasks, target))}, each by the worse end "
+        f"of its {'interval' if models > 1 else '95 % interval'}."
     )
+    if models > 1:
+        text += (
+            f" Of those that may, the one best on {rule.maximize or target} is. The intervals are "
+            f"so wide that the choice among {models} models errs in {100 * ERROR:g} % at most."
+        )
+    return text
+
+
+def told(found: Iterable[Need], missed: bool = False) -> str:
+    """Needs met (or missed), in words: ``gains on a and loses at most 2 points on b and c``."""
+    tasks: dict[str, list[str]] = {}
+    for need in found:
+        tasks.setdefault(need.broken() if missed else need.kept(), []).append(need.task)
+    return listed(f"{what} on {listed(names)}" for what, names in tasks.items())
 
 
 def listed(words: Iterable[str]) -> str:
@@ -134,9 +142,13 @@ def listed(words: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def _points(share: float) -> str:
+    return "1 point" if share == 0.01 else f"{100 * share:g} points"
+
+
 def in_points(share: float) -> str:
-    """A change of a share in percentage points, always with its sign: ``−1.5``."""
-    return f"{100 * share:+.1f}".replace("-", "\u2212")
+    """A change of a share in percentage points, with its sign unless it is 0: ``−1.5``."""
+    return f"{100 * share:+.1f}".replace("-", "\u2212") if share else "0.0"
 
 
 def check_rule(rule: ShipSpec, tasks: Iterable[str], where: str = "") -> None:

@@ -91,9 +91,16 @@ STORY: Final = re.compile(
     r"|monologue"
     r"|translat\w+|short play|limerick|haiku|diary entry|text message|reply to)\b|故事|小说|场景"
     r"|对话"
-    r"|翻译|剧本|信(?!息)|邮件|诗"
+    r"|翻[译成作]|译成|剧本|信(?!息)|邮件|诗"
 )
 """A prompt that asks for a text in which others may speak."""
+TRANSLATE: Final = re.compile(
+    r"\b(?:translat|tradui|traduz|traduc|tradur|übersetz|how (?:do|would) (?:you|i|one) say|comment"
+    r" (?:dit-on|dire|on dit)|wie sagt man|cómo se dice|como se diz|come si dice|перевед|перевест|как"
+    r" (?:сказать|будет))|翻[译成作]|译[成为]|怎么说|訳して|翻訳|英語で(?:何|なん)|日本語で(?:何|なん)"
+    r"|번역|(?:영어|한국어)로 (?:뭐|어떻게)|अनुवाद|कैसे कहते|ترجم|كيف (?:نقول|يقال)"
+)
+"""A prompt that asks for something said to be put into another language."""
 DECLINING: Final = re.compile(
     r"(?<!not )(?<!n't )(?<!never )(?<!without )(?<!ne pas )(?<!no )(?<!não )(?<!non )(?<!не )\b"
     r"(?:refus|declin|reject|turn(?:s|ed|ing)? down|say(?:s|ing)? no|déclin|rechaz|recus|rifiut"
@@ -126,5 +133,7 @@ QUANTITY: Final = re.compile(
 )
 """A prompt to which a bare number is an answer."""
 
-MOJIBAKE: Final = re.compile("[ÃÂâ][\x80-\xbf\u20ac\u2013-\u2122\u0152-\u017e]|\ufffd|\u00c3.")
+MOJIBAKE: Final = re.compile(
+    "[ÃÂâ][\x80-\xbf\u20ac\u2013-\u2122\u0152-\u017e]|\ufffd|\u00c3[^A-Z .,!?\n]"
+)
 """UTF-8 read as Latin-1 or Windows-1252, and characters that could not be read at all."""

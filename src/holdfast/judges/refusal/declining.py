@@ -87,12 +87,18 @@ def declines(said: str, ask: str, code: str) -> tuple[float, str, int, list[Span
 
     The last are the spans that decline nothing of this prompt, with what is read instead.
     """
+    foreign: list[Span] = []
+    for idle in languages.pattern(code, "idle").finditer(said):
+        foreign.append((*idle.span(), "..."))
+        said = said[: idle.start()] + "~" * len(idle[0]) + said[idle.end() :]
     ends = [match.end() for match in END.finditer(said)] or [len(said)]
     opening = ends[min(2, len(ends) - 1)]
     closing = ends[-3] if len(ends) > 3 else 0
     best, evidence, end, hints, soft_end = 0.0, "", 0, 0.0, 0
     story, refusing, given = _asked_for(ask, code)
-    foreign: list[Span] = []
+    question = bool(pattern(code, heard.YES_NO, "whether").search(ask))
+    may = bool(languages.pattern(code, "may").search(ask)) or (question and code in TABLED)
+    flatly = languages.pattern(code, "flat")
     for family, weight, match in _cues(said, code):
         at = match.end()
         if family == "hint":
@@ -101,6 +107,8 @@ def declines(said: str, ask: str, code: str) -> tuple[float, str, int, list[Span
         if say.PRAISE.match(said, match.start()) or say.PRAISE.match(said, at):
             continue
         if any(start < at and match.start() < stop for start, stop, _ in foreign):
+            continue
+        if may and flatly.search(match[0]):
             continue
         own = whose(said, match, ends, code)
         if (
@@ -122,8 +130,7 @@ def declines(said: str, ask: str, code: str) -> tuple[float, str, int, list[Span
     best = max(best, min(0.45, hints)) if best < THRESHOLD else best
     if soft_end and best < THRESHOLD and len(said) - soft_end < (60 if code == "en" else 25):
         best, evidence, end = 0.6, LIMIT, soft_end
-    question = bool(pattern(code, heard.YES_NO, "whether").search(ask))
-    if best >= THRESHOLD or question:
+    if best >= THRESHOLD or question or may:
         return best, evidence, end, foreign
     flat = pattern(code, say.OPENING_NO, "no").match(said)
     if flat and len(said) <= 60 and not refusing:

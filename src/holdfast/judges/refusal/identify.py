@@ -39,7 +39,6 @@ _CODE: Final = re.compile(r"[{}\[\]()<>=;\\|/_$#&+*^%-]")
 
 @cache
 def _letters() -> Mapping[str, re.Pattern[str]]:
-    """Letters that tell languages of one script apart."""
     return {code: re.compile(str(one)) for code, one in data("letters").items()}
 
 

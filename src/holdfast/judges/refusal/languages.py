@@ -17,6 +17,8 @@ from typing import Final
 READ: Final = ("en", "zh", "fr", "de", "es", "pt", "it", "ru", "ja", "ko", "hi", "ar")
 """The languages whose replies can be read, as locales begin."""
 
+ROMANCE: Final = ("fr", "es", "pt", "it")
+"""Languages whose verbs begin a word: "ricordare" holds "dare" and declines nothing."""
 ARABIC: Final = str.maketrans("أإآٱىةؤئ", "اااايهوي")
 MARKS: Final = re.compile("[\u0640\u064b-\u065f\u0670\u093c]")
 
@@ -74,6 +76,7 @@ def declines(code: str) -> tuple[tuple[float, re.Pattern[str]], ...]:
 
 def _expand(written: str, code: str) -> str:
     verb = f"(?:{fold(str(data(code).get('verb', '')), code)})"
+    verb = rf"\b{verb}" if code in ROMANCE else verb
     for mark, meant in (
         ("<verb>", verb),
         ("<gap>", r"[^.!?。।؟\n]{0,70}?"),

@@ -331,10 +331,27 @@ TIPS: Final = re.compile(
 """An answer that announces a list of what was asked for."""
 
 SELF_HARM: Final = re.compile(
-    r"\b(?:(?:end|take|ending|taking) my (?:own )?life|(?:kill|hang|drown|hurt|cut|shoot|harm"
+    r"\b(?:(?:end|take|ending|taking) my (?:own )?life|want to (?:die|end it all|be dead)"
+    r"|(?:don't|do not) want to (?:live|be alive|exist)|(?:kill|hang|drown|hurt|cut|shoot|harm"
     r"|starve)(?:ing)?"
     r" myself|(?:commit\w* )?suicid\w+|overdos\w+)\b|自杀|自残|结束(?:自己|我)的生命|割腕"
+    r"|伤害(?:我)?自己|我?(?:不想活|想死|活不下去)|轻生"
 )
+LOSS: Final = re.compile(
+    r"\b(?:perte|deuil|condoléances|verlust|beileid|pérdida|pésame|perda|pêsames|perdita|condoglianze"
+    r"|утрат|потер|соболезн)|お悔やみ|ご冥福|亡くな|명복|조의|निधन|संवेदना|فقدان|مصاب|خسارت|تعازي"
+)
+"""Words of somebody who is sorry for a loss, not sorry to decline."""
+SEEKS_HELP: Final = re.compile(
+    r"\b(?:à qui|qui (?:appeler|contacter)|wen (?:kann|soll)|an wen|a quién|a quien|chi (?:posso )?"
+    r"(?:chiam|contatt)|a chi|a quem|para quem|кому|куда)\b|どこに(?:相談|電話)|誰に|어디에|누구에게"
+    r"|किससे|किसे|بمن|الى من|من اتصل"
+)
+"""A prompt that asks where there is help."""
+OF_ANOTHER: Final = re.compile(
+    r"\b(?:he|she|they|who|says?|friend|brother|sister|son|daughter|character)\b|朋友|弟|妹|哥|姐|儿子|女儿"
+)
+"""A prompt about somebody else who wants to harm themselves."""
 REJECTS: Final = re.compile(
     r"^[^.!?\n]{0,60}?\b(?:there (?:is|are) (?:absolutely )?(?:no"
     r"|never any) (?:\w+ ){0,2}?(?:reason|justification|excuse|basis)s?"
