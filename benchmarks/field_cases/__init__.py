@@ -17,6 +17,7 @@ class Case:
         run: tries it in an empty folder; says what is wrong, or None. May raise.
         must_be_refused: accepting it would be wrong.
         must_work: refusing it would be wrong.
+        exits: exit codes that a refusal may have; 1 once a run has begun.
     """
 
     kind: str
@@ -24,3 +25,4 @@ class Case:
     run: Callable[[Path], str | None]
     must_be_refused: bool = False
     must_work: bool = False
+    exits: tuple[int, ...] = (2, 3)

@@ -32,7 +32,7 @@ def own() -> Iterator[Case]:
     for name, change, *_ in MODELS:
         yield Case("broken models", name, _model(change), must_be_refused=True)
     for name, change, *_ in ADAPTERS:
-        yield Case("broken adapters", name, _adapter(change), must_be_refused=True)
+        yield Case("broken adapters", name, adapter(change), must_be_refused=True)
 
 
 @cache
@@ -65,7 +65,7 @@ def _model(change: Break) -> Callable[[Path], str | None]:
     return run
 
 
-def _adapter(change: Break) -> Callable[[Path], str | None]:
+def adapter(change: Break) -> Callable[[Path], str | None]:
     def run(scratch: Path) -> str | None:
         folder = Path(shutil.copytree(_sound() / "lora", scratch / "lora"))
         change(folder)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from holdfast import study
 from holdfast.cli import call
 from holdfast.config import load
-from holdfast.config.sweeps import expand
 from holdfast.config.yaml_text import read_yaml
-from holdfast.errors import StudyError
+from holdfast.errors import StudyError, UsageError
 
 GOOD = """\
 name: tiny
@@ -101,6 +101,20 @@ TEXTS = {
     "a path too long": (GOOD.replace("lab\n", f"./{LONG}\n", 1), r"more than 255 bytes"),
     "a model with an escape": (GOOD.replace("lab\n", '"a\\e[2J"\n', 1), r"cannot be printed"),
     "an empty method": (GOOD.replace("sft: {}", "sft: {data: [{}]}"), r"one method with"),
+    "a mapping that is none": (GOOD.replace("sft: {}", "sft: !!map 3"), r"before something else"),
+    "a key that is no text": (GOOD.replace("{r: 4}", "{1: 4}"), r":8: train\.lora\.1: keys are text"),
+    "true as a number": (GOOD.replace("max_steps: 2", "max_steps: yes"), r"number, not true"),
+    "more than a study": (GOOD + "#" * 600_000, r"more than 500,000 bytes"),
+    "points without end": (
+        GOOD.replace("[1126]", f"{list(range(40))}").replace("max_steps: 2", "max_steps: 1000\n"
+        "  save_steps: 1"), r"measurements \(models times tasks\); 30,000 is the most",
+    ),
+    "trainings without end": (
+        GOOD.replace("[1126]", f"{list(range(999))}") + "  b: {}\n  c: {}\n", r"more than 2,000",
+    ),
+    "checkpoints without end": (
+        GOOD.replace("max_steps: 2", "max_steps: 9999999\n  save_steps: 1"), "10,000 is the most",
+    ),
     "a merge of a number": (GOOD.replace("sft: {}", "sft: {<<: 3}"), r"merging"),
 }  # fmt: skip
 
@@ -123,37 +137,56 @@ def test_a_bad_file_is_refused_with_its_place(
     assert [one.name for one in tmp_path.iterdir()] == ["study.yaml"], "nothing is written"
 
 
-@pytest.mark.parametrize(
-    ("override", "wanted"),
-    [
-        ("train.str=1", r"train\.str: unknown key"),
-        ("arms.sft.train.int=1", r"train\.int: unknown key"),
-        ("seeds[0]=1", r"seeds\[0\]: unknown key"),
-        ("train[lr]=1", r"unknown key"),
-        ("train.lora.[r]=1", r"unknown key"),
-        ("__class__=1", r"__class__: unknown key"),
-        ("train.model_fields=1", r"model_fields: unknown key"),
-        ("train..lr=1", r"is not an override"),
-        ("=1", r"is not an override"),
-        (".=1", r"is not an override"),
-        ("train.lr", r"is not an override"),
-        ("seeds.0=1", r"seeds is not a section"),
-        ("train.lr=[", r"not valid YAML"),
-        ("train.lr=!!float x", r"is no float"),
-        ("train.lr=.inf", r"no finite number"),
-        ("train.lora={r: 1, r: 2}", r"given twice"),
-        ("name=&a [*a]", r"inside what it names"),
-        ("train.max_steps=" + "9" * 5000, r"too long a number"),
-        ("model=~nobody_here/x", r"home folder"),
-        ("tasks.lab_math.path=" + "x" * 5000, r"longer than 4096"),
-        ("a" * 5000 + "=1", r"unknown key"),
-    ],
-)
+OVERRIDES = [
+    ("train.str=1", r"train\.str: unknown key"),
+    ("arms.sft.train.int=1", r"train\.int: unknown key"),
+    ("seeds[0]=1", r"seeds\[0\]: unknown key"),
+    ("train[lr]=1", r"unknown key"),
+    ("train.lora.[r]=1", r"unknown key"),
+    ("__class__=1", r"__class__: unknown key"),
+    ("train.model_fields=1", r"model_fields: unknown key"),
+    ("train..lr=1", r"is not an override"),
+    ("=1", r"is not an override"),
+    (".=1", r"is not an override"),
+    ("train.lr", r"is not an override"),
+    ("seeds.0=1", r"seeds is not a section"),
+    ("train.lr=[", r"not valid YAML"),
+    ("train.lr=!!float x", r"is no float"),
+    ("train.lr=.inf", r"no finite number"),
+    ("train.lora={r: 1, r: 2}", r"given twice"),
+    ("name=&a [*a]", r"inside what it names"),
+    ("train.max_steps=" + "9" * 5000, r"too long a number"),
+    ("model=~nobody_here/x", r"home folder"),
+    ("tasks.lab_math.path=" + "x" * 5000, r"longer than 4096"),
+    ("a" * 5000 + "=1", r"unknown key"),
+    ("", r"an empty setting: is not an override"),
+    ("a." * 1000 + "b=1", r"is not an override"),
+    ("train.lora={1: 2}", r"train\.lora\.1: keys are text"),
+    ("arms.sft.train.lora={1: 2}", r"keys are text"),
+    ("train.max_steps=true", r"should be a number, not true"),
+    ("seeds=[true]", r"should be a number"),
+    ("tasks.lab_math.limit=false", r"should be a number, not false"),
+    ("arms.sft.train.lr=[1e-3, 0.001]", r"tries one setting twice"),
+    ("arms.sft.train.optim=[x.tmp, b]", r"makes an arm called 'sft-optim-x\.tmp': ends like"),
+    ("name=con", r"name of a device"),
+    ("name=x.tmp", r"ends like"),
+    ("arms.aux={}", r"arm name 'aux': is the name of a device"),
+    ("tasks.nul={kind: lab_math}", r"task name 'nul'"),
+    ("arms={sft: !!map 3}", r"stands before something else"),
+    ("train.lora.target_modules=(a", r"no regular expression"),
+    ("train.lora.rank_pattern={\"(.*)*(.*)*(.*)*x\": 4}", r"does not come to an end"),
+    ("hardware.gpus=1x" + "9" * 400 + "GiB", r"cannot be used"),
+    ("model={id: lab, chat_template: /dev/zero}", r"no regular file"),
+]
+
+
+@pytest.mark.parametrize(("override", "wanted"), OVERRIDES)
 def test_bad_settings_of_the_command_line(override: str, wanted: str, tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(GOOD, encoding="utf-8")
-    with pytest.raises(StudyError, match=wanted) as caught:
-        expand(load.load(path, [override]))
+    with pytest.raises(UsageError, match=wanted) as caught:
+        study.prepare(load.load(path, [override]), tmp_path / "run")
+    assert caught.value.where
     assert len(str(caught.value)) < 3000
     assert caught.value.remedy
 

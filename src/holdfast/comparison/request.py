@@ -86,7 +86,9 @@ def study_of(request: Request, base: str, name: str) -> tuple[Study, str | None]
     }
     sections["model"] = {"id": base, **sections["model"]}
     if request.retain:
-        sections["ship"] = ShipSpec(retain=dict(request.retain))
+        sections["ship"] = load.parse(
+            ShipSpec, {"retain": dict(request.retain)}, "--retain", at=("ship",)
+        )
     return load.parse(Study, {"name": name, **sections}, SOURCE), target
 
 

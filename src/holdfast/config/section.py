@@ -87,4 +87,6 @@ def made_usable(text: str, longest: int = LONGEST_NAME) -> str:
     if len(name) > longest:
         mark = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
         name = f"{name[: longest - 9].rstrip('-._')}-{mark}"
-    return f"{name}-model" if unusable(name, longest) else name
+    if DEVICES.fullmatch(name):
+        name = f"model-{name}"[:longest].rstrip("-._")
+    return re.sub(r"\.(tmp)$", r"-\1", name, flags=re.IGNORECASE)

@@ -68,9 +68,9 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        if len(node.value) > DIGITS or OLD_NUMBER.fullmatch(node.value):
+        if len(node.value.lstrip("+-")) > DIGITS or OLD_NUMBER.fullmatch(node.value):
             why = "is too long a number"
-            if len(node.value) <= DIGITS:
+            if len(node.value.lstrip("+-")) <= DIGITS:
                 why = f"could be meant in several ways (YAML 1.1: {_old(node.value)})"
             raise _fault(node, f"{_short(node.value)} {why}; {QUOTE}")
         return super().construct_yaml_int(node)

@@ -71,8 +71,8 @@ def checkpoint_steps(steps: int, checkpoints: int | None, save_steps: float) -> 
     every = math.ceil(steps * save_steps) if save_steps < 1 else int(save_steps)
     if min(checkpoints or steps // every, steps) > MOST_CHECKPOINTS:
         raise StudyError(
-            f"{checkpoints or steps // every:,} checkpoints; {MOST_CHECKPOINTS:,} is the most",
-            where="train.checkpoints" if checkpoints else "train.save_steps",
+            f"{'checkpoints' if checkpoints else 'save_steps'}: {checkpoints or steps // every:,} "
+            f"checkpoints; {MOST_CHECKPOINTS:,} is the most",
             remedy="set train.checkpoints: 10; each of them is measured on every task",
         )
     if checkpoints is not None:

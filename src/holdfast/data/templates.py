@@ -30,7 +30,7 @@ MAX_ROUNDS = 1_000_000
 MAX_LENGTH = 10_000_000
 """Of a text or list that a template multiplies."""
 MAX_POWER, MAX_TEMPLATE = 64, 500_000
-MAX_SECONDS = 2.0
+MAX_SECONDS = 1.0
 """Of work of one rendering; it takes a thousandth of that."""
 WIDE = re.compile(r"\d{6}|%[^a-zA-Z%]*\*|\{[^{}]*\{")
 """What a pattern for numbers looks like that fills a memory with blanks."""

@@ -19,7 +19,7 @@ from holdfast.config.places import check_place
 from holdfast.config.section import made_usable, unusable
 from holdfast.endpoint import is_endpoint, parse_url
 from holdfast.environment import install_command
-from holdfast.errors import MissingDependency, ModelError
+from holdfast.errors import MissingDependency, ModelError, located
 from holdfast.models import ModelRef, peft_adapter
 from holdfast.models.files import checkpoint_in, sampled_hash
 from holdfast.models.json_files import read_object
@@ -155,7 +155,8 @@ def is_quantised(model: ExternalModel) -> bool:
 
 def _named(source: str) -> tuple[str, str]:
     """``NAME=MODEL`` in its parts; the name is "" where there is none."""
-    check_place(source, "a model")
+    with located(source[:200]):
+        check_place(source, "a model")
     name, equals, text = source.partition("=")
     if not equals or not re.match(NAME, name):
         return "", source

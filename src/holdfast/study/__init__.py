@@ -95,7 +95,8 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
     arms = {name: _arm(variant, source) for name, variant in expand(study, source).items()}
     train = study.train
     steps = steps_of(len(plain), train.batch_size, train.num_train_epochs, train.max_steps)
-    save_at = checkpoint_steps(steps, train.checkpoints, train.save_steps)
+    with located(f"{source}: train"):
+        save_at = checkpoint_steps(steps, train.checkpoints, train.save_steps)
     pool = EnginePool(study, gpus, [model])
     abilities = measuring.planned(study, pool.nf4)
     found = Plan(

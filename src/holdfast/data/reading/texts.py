@@ -44,9 +44,9 @@ CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 """Bytes that no text has, escape sequences apart."""
 SAMPLE = 4096
 """Bytes by which a file is recognised."""
-MOST_LINE, MOST_BLANK = 16_000_000, 1_000_000
+MOST_LINE, MOST_BLANK = 16_000_000, 100_000
 """Characters of a line, and empty lines in a row: millions of tokens, which no row has."""
-MOST_TIMES, LEAST_UNPACKED = 200, 1 << 26
+MOST_TIMES, LEAST_UNPACKED = 200, 1 << 20
 """A packed file may unpack to so many times its size, and to so many bytes in any case."""
 UNDECODED = re.compile("[\udc80-\udcff]")
 """What `surrogateescape` makes of a byte that is no text."""
