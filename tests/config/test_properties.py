@@ -27,7 +27,8 @@ GOOD: dict[str, Any] = {
     "arms": {"sft": {}, "kl": {"loss": ["kl"], "train": {"learning_rate": [1e-4, 1e-3]}}},
 }  # fmt: skip
 KEYS = [
-    "name", "model", "seeds", "tasks", "train", "arms", "answer", "ship", "hardware", "meters", "id",
+    "name", "model", "seeds", "tasks", "train", "arms", "answer", "ship", "hardware", "meters",
+    "id",
     "lora", "r", "learning_rate", "lr", "max_steps", "checkpoints", "save_steps", "from", "data",
     "loss", "weights", "ask", "replay", "kl", "scale", "factors", "share", "sampling", "retain",
     "lab_math", "sft", "role", "items", "limit", "kind", "path", "judge", "target_modules", "optim",
@@ -36,8 +37,10 @@ NUMBERS = st.integers() | st.floats() | st.sampled_from([0, -1, 1, 2, 10**12, 1e
 LEAVES = st.none() | st.booleans() | NUMBERS | st.text(max_size=12) | st.sampled_from(KEYS)
 VALUES = st.recursive(
     LEAVES,
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=6) | NUMBERS, inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=6) | NUMBERS, inner, max_size=3)
+    ),
     max_leaves=8,
 )
 PATHS = st.lists(st.sampled_from(KEYS) | st.text(max_size=4), min_size=1, max_size=4)
@@ -114,7 +117,7 @@ def test_what_no_folder_can_be_called_is_refused_wherever_it_is_said() -> None:
 
 @pytest.mark.parametrize("name", ["a.tmp", "a.", "con", "NUL.x", "x" * 101, "Base"])
 def test_a_model_of_a_comparison_is_called_by_the_same_rule(name: str) -> None:
-    with pytest.raises(UsageError, match="name|'base'"):
+    with pytest.raises(UsageError, match=r"name|'base'"):
         external.find(f"{name}=lab")
 
 

@@ -102,7 +102,10 @@ TEXTS = {
     "a model with an escape": (GOOD.replace("lab\n", '"a\\e[2J"\n', 1), r"cannot be printed"),
     "an empty method": (GOOD.replace("sft: {}", "sft: {data: [{}]}"), r"one method with"),
     "a mapping that is none": (GOOD.replace("sft: {}", "sft: !!map 3"), r"before something else"),
-    "a key that is no text": (GOOD.replace("{r: 4}", "{1: 4}"), r":8: train\.lora\.1: keys are text"),
+    "a key that is no text": (
+        GOOD.replace("{r: 4}", "{1: 4}"),
+        r":8: train\.lora\.1: keys are text",
+    ),
     "true as a number": (GOOD.replace("max_steps: 2", "max_steps: yes"), r"number, not true"),
     "more than a study": (GOOD + "#" * 600_000, r"more than 500,000 bytes"),
     "points without end": (
@@ -174,7 +177,7 @@ OVERRIDES = [
     ("tasks.nul={kind: lab_math}", r"task name 'nul'"),
     ("arms={sft: !!map 3}", r"stands before something else"),
     ("train.lora.target_modules=(a", r"no regular expression"),
-    ("train.lora.rank_pattern={\"(.*)*(.*)*(.*)*x\": 4}", r"does not come to an end"),
+    ('train.lora.rank_pattern={"(.*)*(.*)*(.*)*x": 4}', r"does not come to an end"),
     ("hardware.gpus=1x" + "9" * 400 + "GiB", r"cannot be used"),
     ("model={id: lab, chat_template: /dev/zero}", r"no regular file"),
 ]

@@ -32,8 +32,10 @@ LEAVES = (
 )  # fmt: skip
 JSON = st.recursive(
     LEAVES,
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=4), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=4), inner, max_size=4)
+    ),
     max_leaves=10,
 )
 TURNS = st.fixed_dictionaries({"messages": st.lists(
@@ -85,7 +87,8 @@ PLAIN = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12)
 
 
 @given(st.lists(
-    st.dictionaries(PLAIN, PLAIN | st.integers() | st.booleans(), min_size=1, max_size=3), max_size=3
+    st.dictionaries(PLAIN, PLAIN | st.integers() | st.booleans(), min_size=1, max_size=3),
+    max_size=3,
 ))  # fmt: skip
 def test_json_lines_say_what_was_written(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     file = tmp_path / "rows.jsonl"

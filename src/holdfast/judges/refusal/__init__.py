@@ -122,7 +122,52 @@ _UTTERABLE: Final = re.compile(r"(?=[a-z]*[aeiouy])(?![a-z]*[bcdfghjklmnpqrstvwx
 _LETTERS: Final = re.compile(r"(?<![\w./:@-])[a-z]{4,}(?![\w/:@])")
 _JUNK: Final = re.compile(r"[@#$%^&~{}\[\];:!?<>]{2,}")
 _FUNCTION: Final = frozenset(
-    ["the", "a", "an", "of", "to", "in", "on", "at", "by", "for", "with", "from", "and", "or", "but", "is", "are", "was", "be", "it", "this", "that", "you", "your", "i", "my", "we", "he", "she", "they", "not", "no", "can", "will", "do", "have", "has", "as", "if", "so", "there", "here", "what", "how"]
+    [
+        "the",
+        "a",
+        "an",
+        "of",
+        "to",
+        "in",
+        "on",
+        "at",
+        "by",
+        "for",
+        "with",
+        "from",
+        "and",
+        "or",
+        "but",
+        "is",
+        "are",
+        "was",
+        "be",
+        "it",
+        "this",
+        "that",
+        "you",
+        "your",
+        "i",
+        "my",
+        "we",
+        "he",
+        "she",
+        "they",
+        "not",
+        "no",
+        "can",
+        "will",
+        "do",
+        "have",
+        "has",
+        "as",
+        "if",
+        "so",
+        "there",
+        "here",
+        "what",
+        "how",
+    ]
 )
 
 
