@@ -115,60 +115,21 @@ def incoherent(text: str, ask: str) -> str:
 _JARRING: Final = re.compile(
     r"\b(?:(?:the|an?) (?:of|is|are|was|were|and|or|to|for|from|but|because|if|the|an?|which)"
     r"|(?:of|with|at|from|by) (?:of|is|are|was|were|and|but|because|to|be)"
-    r"|(?:because|is|are|was) (?:are|was|is|were|which)|and (?:of|is the of|are))\b(?!-)"
+    r"|because (?:to|are|was|is|were)|(?:is|are|was) (?:are|was|is|were)"
+    r"|and (?:of|are))\b(?!-)"
 )
 """Two words in a row that no English sentence holds."""
 _UTTERABLE: Final = re.compile(r"(?=[a-z]*[aeiouy])(?![a-z]*[bcdfghjklmnpqrstvwxz]{5})")
 _LETTERS: Final = re.compile(r"(?<![\w./:@-])[a-z]{4,}(?![\w/:@])")
 _JUNK: Final = re.compile(r"[@#$%^&~{}\[\];:!?<>]{2,}")
 _FUNCTION: Final = frozenset(
-    [
-        "the",
-        "a",
-        "an",
-        "of",
-        "to",
-        "in",
-        "on",
-        "at",
-        "by",
-        "for",
-        "with",
-        "from",
-        "and",
-        "or",
-        "but",
-        "is",
-        "are",
-        "was",
-        "be",
-        "it",
-        "this",
-        "that",
-        "you",
-        "your",
-        "i",
-        "my",
-        "we",
-        "he",
-        "she",
-        "they",
-        "not",
-        "no",
-        "can",
-        "will",
-        "do",
-        "have",
-        "has",
-        "as",
-        "if",
-        "so",
-        "there",
-        "here",
-        "what",
-        "how",
-    ]
-)
+    {
+        "the", "a", "an", "of", "to", "in", "on", "at", "by", "for", "with", "from", "and", "or",
+        "but", "is", "are", "was", "be", "it", "this", "that", "you", "your", "i", "my", "we", "he",
+        "she", "they", "not", "no", "can", "will", "do", "have", "has", "as", "if", "so", "there",
+        "here", "what", "how",
+    }
+)  # fmt: skip
 
 
 def garbled(prose: str) -> str:
