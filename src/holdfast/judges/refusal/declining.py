@@ -104,11 +104,9 @@ def declines(said: str, ask: str, code: str) -> tuple[float, str, int, list[Span
         if family == "hint":
             hints += weight
             continue
-        if say.PRAISE.match(said, match.start()) or say.PRAISE.match(said, at):
-            continue
-        if any(start < at and match.start() < stop for start, stop, _ in foreign):
-            continue
-        if may and flatly.search(match[0]):
+        praised = say.PRAISE.match(said, match.start()) or say.PRAISE.match(said, at)
+        told = any(start < at and match.start() < stop for start, stop, _ in foreign)
+        if praised or told or (may and flatly.search(match[0])):
             continue
         own = whose(said, match, ends, code)
         if (
@@ -130,10 +128,8 @@ def declines(said: str, ask: str, code: str) -> tuple[float, str, int, list[Span
     best = max(best, min(0.45, hints)) if best < THRESHOLD else best
     if soft_end and best < THRESHOLD and len(said) - soft_end < (60 if code == "en" else 25):
         best, evidence, end = 0.6, LIMIT, soft_end
-    if best >= THRESHOLD or question or may:
-        return best, evidence, end, foreign
-    flat = pattern(code, say.OPENING_NO, "no").match(said)
-    if flat and len(said) <= 60 and not refusing:
+    plain = best < THRESHOLD and len(said) <= 60 and not (question or may or refusing)
+    if plain and (flat := pattern(code, say.OPENING_NO, "no").match(said)):
         return 0.9 if ask else FIRM, flat[0].strip(), flat.end(), foreign
     return best, evidence, end, foreign
 
