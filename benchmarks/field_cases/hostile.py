@@ -28,16 +28,21 @@ from tests.config import test_yaml
 Run = Callable[[Path], str | None]
 LONG = "x" * 5000
 FLAGS: list[list[str]] = [
-    ["run", LONG], ["run", "a\0b"], ["run", "."], ["run", "/dev/zero"], ["run", "~nobody_here/s.yaml"],
+    ["run", LONG], ["run", "a\0b"], ["run", "."], ["run", "/dev/zero"],
+    ["run", "~nobody_here/s.yaml"],
     ["run", "\udcff.yaml"], ["run", "", "--dry-run"], ["run", "s.yaml", "--nope"], ["run"],
     ["plan", "--model", LONG], ["plan", "--model", "a\0b"], ["plan", "--model", "/dev/zero"],
     ["plan", "--model", "lab", "--gpus", "1x" + "9" * 400 + "GiB"],
-    ["plan", "--model", "lab", "--gpus", "0xh100"], ["plan", "--model", "lab", "--gpus", "x" * 9999],
+    ["plan", "--model", "lab", "--gpus", "0xh100"],
+    ["plan", "--model", "lab", "--gpus", "x" * 9999],
     ["plan", "--model", "lab", "--gpus", "1x16GiB," * 5000],
-    ["compare", "lab", LONG, "--tasks", "lab_math"], ["compare", "lab", "a\0b", "--tasks", "lab_math"],
+    ["compare", "lab", LONG, "--tasks", "lab_math"],
+    ["compare", "lab", "a\0b", "--tasks", "lab_math"],
     ["compare", "lab", "con=lab", "--tasks", "lab_math"], ["compare", "lab", "--tasks", "lab_math"],
-    ["compare", "lab", "x.tmp=lab", "--tasks", "lab_math"], ["compare", "lab", "lab", "--tasks", LONG],
-    ["compare", "lab", "lab", "--tasks", f"{LONG}.py:Task"], ["compare", "lab", "lab", "--tasks", ""],
+    ["compare", "lab", "x.tmp=lab", "--tasks", "lab_math"],
+    ["compare", "lab", "lab", "--tasks", LONG],
+    ["compare", "lab", "lab", "--tasks", f"{LONG}.py:Task"],
+    ["compare", "lab", "lab", "--tasks", ""],
     ["compare", "lab", "lab", "--tasks", "lab_math", "--set", "=1"],
     ["compare", "lab", "lab", "--tasks", "lab_math", "--set", "tasks.lab_math.limit=" + "9" * 5000],
     ["compare", "lab", "lab", "--tasks", "lab_math", "--name", "../x"],
@@ -125,7 +130,8 @@ def _flags(line: list[str]) -> Run:
 def _named(where: str, name: str) -> Run:
     def run(folder: Path) -> str | None:
         given: dict[str, object] = {
-            "name": "s", "model": "lab", "tasks": {"lab_math": {"role": "target"}}, "arms": {"a": {}}
+            "name": "s", "model": "lab",
+            "tasks": {"lab_math": {"role": "target"}}, "arms": {"a": {}}
         }  # fmt: skip
         if where == "name":
             given["name"] = name
@@ -143,7 +149,8 @@ def _made(text: str) -> Run:
     def run(folder: Path) -> str | None:
         name = made_usable(text)
         (folder / f"{name}.tmp").mkdir()
-        return unusable(name) or unusable(external.answers(text or "x").name) or None
+        path = text if text.isprintable() else "x"
+        return unusable(name) or unusable(external.answers(path or "x").name) or None
 
     return run
 
@@ -176,7 +183,7 @@ def _file(name: str, make: Callable[[], bytes]) -> Run:
 
 
 def _damaged(damage: str, number: int) -> Run:
-    """A finished comparison of answers of which one file is damaged is shown as it was, or refused."""
+    """A finished comparison of which one file is damaged is shown as it was, or refused."""
 
     def run(folder: Path) -> str | None:
         runs = _compared(folder.parent)
@@ -184,9 +191,9 @@ def _damaged(damage: str, number: int) -> Run:
         files = sorted(one for one in copy.rglob("*") if one.is_file())
         if number >= len(files):
             return None
-        before = open_run(runs).results()
+        before = open_run(runs).results
         DAMAGE[damage](files[number])
-        after = open_run(copy).results()
+        after = open_run(copy).results
         return None if after == before else f"{files[number].relative_to(copy)}: other figures"
 
     return run

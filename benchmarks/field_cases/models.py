@@ -67,6 +67,7 @@ def _model(change: Break) -> Callable[[Path], str | None]:
 
 def adapter(change: Break) -> Callable[[Path], str | None]:
     """A case: an adapter changed like this is refused."""
+
     def run(scratch: Path) -> str | None:
         folder = Path(shutil.copytree(_sound() / "lora", scratch / "lora"))
         change(folder)
