@@ -323,11 +323,6 @@ def _inside(plan: Plan) -> Plan:
     Raises:
         ValueError: a name that leads out of it, a seed or step that is no number, another task.
     """
-    rule, tasks = plan.study.ship, {*plan.tasks}
-    if tasks != {*plan.study.tasks} or not tasks.issuperset(
-        {*rule.retain, *filter(None, [rule.maximize])}
-    ):
-        raise ValueError("the tasks are not those of its study, or of its rule for shipping")
     names = [*plan.tasks, *(seat.folder for task in plan.tasks.values() for seat in task.seats)]
     for arm in plan.arms.values():
         names += [arm.name, arm.source, *arm.shared]
@@ -342,6 +337,11 @@ def _inside(plan: Plan) -> Plan:
         parts = name.split("/")
         if {"", ".", ".."} & set(parts) or "\0" in name or name.endswith(".tmp"):
             raise ValueError(f"{name!r} is no place in a run folder")
+    rule, tasks = plan.study.ship, {*plan.tasks}
+    if tasks != {*plan.study.tasks} or not tasks.issuperset(
+        {*rule.retain, *filter(None, [rule.maximize])}
+    ):
+        raise ValueError("the tasks are not those of its study, or of its rule for shipping")
     return plan
 
 
