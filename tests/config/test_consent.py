@@ -178,6 +178,7 @@ def test_a_plan_names_places_in_its_folder_only(tmp_path: Path, where: str, name
     folder = _plan(tmp_path / "r")
     value = json.loads((folder / "plan.json").read_text())
     value[where][-1]["name"] = name
+    value.pop("seal")  # whoever means harm can seal anew
     (folder / "plan.json").write_text(json.dumps(value))
     with pytest.raises(FolderError, match="no place in a run folder"):
         runs.open_run(folder)
@@ -192,6 +193,7 @@ def test_seeds_steps_and_scales_are_numbers(tmp_path: Path, field: str, wrong: o
     folder = _plan(tmp_path / "r")
     value = json.loads((folder / "plan.json").read_text())
     value["arms"][0][field] = wrong
+    value.pop("seal")  # whoever means harm can seal anew
     (folder / "plan.json").write_text(json.dumps(value))
     with pytest.raises(FolderError):
         runs.open_run(folder)
@@ -201,6 +203,7 @@ def test_shipping_asks_before_it_runs_code(tmp_path: Path, monkeypatch: pytest.M
     folder = _plan(tmp_path / "r")
     value = json.loads((folder / "plan.json").read_text())
     value["study"]["tasks"]["lab_math"]["kind"] = f"{folder}/own.py:Mine"
+    value.pop("seal")  # whoever means harm can seal anew
     (folder / "plan.json").write_text(json.dumps(value))
     chosen = SimpleNamespace(answer="ship", chosen=SimpleNamespace(point=None), runner_up=None)
     monkeypatch.setattr(shipping, "_finished", read_plan)
