@@ -179,6 +179,7 @@ def test_a_plan_names_places_in_its_folder_only(tmp_path: Path, where: str, name
     value = json.loads((folder / "plan.json").read_text())
     value.pop("seal")  # as somebody who means harm would
     value[where][-1]["name"] = name
+    value.pop("seal")  # whoever means harm can seal anew
     (folder / "plan.json").write_text(json.dumps(value))
     with pytest.raises(FolderError, match="no place in a run folder"):
         runs.open_run(folder)
@@ -194,6 +195,7 @@ def test_seeds_steps_and_scales_are_numbers(tmp_path: Path, field: str, wrong: o
     value = json.loads((folder / "plan.json").read_text())
     value.pop("seal")  # as somebody who means harm would
     value["arms"][0][field] = wrong
+    value.pop("seal")  # whoever means harm can seal anew
     (folder / "plan.json").write_text(json.dumps(value))
     with pytest.raises(FolderError):
         runs.open_run(folder)
@@ -204,6 +206,7 @@ def test_shipping_asks_before_it_runs_code(tmp_path: Path, monkeypatch: pytest.M
     value = json.loads((folder / "plan.json").read_text())
     value.pop("seal")  # as somebody who means harm would
     value["study"]["tasks"]["lab_math"]["kind"] = f"{folder}/own.py:Mine"
+    value.pop("seal")  # whoever means harm can seal anew
     (folder / "plan.json").write_text(json.dumps(value))
     chosen = SimpleNamespace(answer="ship", chosen=SimpleNamespace(point=None), runner_up=None)
     monkeypatch.setattr(shipping, "_finished", read_plan)
