@@ -88,6 +88,9 @@ def given(folder: Path | None) -> Iterator[Case]:
 def carried_out(cases: Iterable[Case], verbose: bool) -> dict[str, Counter[str]]:
     """How often what came of the cases, by kind; what should not be is printed."""
 
+    import torch
+    import transformers  # noqa: F401  # no case is to wait for them
+
     def hang(*_: object) -> None:
         raise _Hangs
 
