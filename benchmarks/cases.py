@@ -95,6 +95,9 @@ def carried_out(cases: Iterable[Case], verbose: bool) -> dict[str, Counter[str]]
     import transformers.models.auto.modeling_auto  # noqa: F401
     import trl  # noqa: F401
 
+    import torch
+    import transformers  # noqa: F401  # no case is to wait for them
+
     def hang(*_: object) -> None:
         raise _Hangs
 
