@@ -90,13 +90,7 @@ def given(folder: Path | None) -> Iterator[Case]:
 
 def carried_out(cases: Iterable[Case], verbose: bool) -> dict[str, Counter[str]]:
     """How often what came of the cases, by kind; what should not be is printed."""
-    import datasets  # noqa: F401  # slow to import on a busy machine, which is no case's hang
-    import torch  # noqa: F401
-    import transformers.models.auto.modeling_auto  # noqa: F401
-    import trl  # noqa: F401
-
-    import torch
-    import transformers  # noqa: F401  # no case is to wait for them
+    import trl  # noqa: F401  # slow to import on a busy machine, which is no case's hang
 
     def hang(*_: object) -> None:
         raise _Hangs

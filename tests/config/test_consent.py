@@ -177,7 +177,6 @@ def test_links_within_a_run_folder_and_to_it_are_followed(tmp_path: Path) -> Non
 def test_a_plan_names_places_in_its_folder_only(tmp_path: Path, where: str, name: str) -> None:
     folder = _plan(tmp_path / "r")
     value = json.loads((folder / "plan.json").read_text())
-    value.pop("seal")  # as somebody who means harm would
     value[where][-1]["name"] = name
     value.pop("seal")  # whoever means harm can seal anew
     (folder / "plan.json").write_text(json.dumps(value))
@@ -193,7 +192,6 @@ def test_a_plan_names_places_in_its_folder_only(tmp_path: Path, where: str, name
 def test_seeds_steps_and_scales_are_numbers(tmp_path: Path, field: str, wrong: object) -> None:
     folder = _plan(tmp_path / "r")
     value = json.loads((folder / "plan.json").read_text())
-    value.pop("seal")  # as somebody who means harm would
     value["arms"][0][field] = wrong
     value.pop("seal")  # whoever means harm can seal anew
     (folder / "plan.json").write_text(json.dumps(value))
@@ -204,7 +202,6 @@ def test_seeds_steps_and_scales_are_numbers(tmp_path: Path, field: str, wrong: o
 def test_shipping_asks_before_it_runs_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = _plan(tmp_path / "r")
     value = json.loads((folder / "plan.json").read_text())
-    value.pop("seal")  # as somebody who means harm would
     value["study"]["tasks"]["lab_math"]["kind"] = f"{folder}/own.py:Mine"
     value.pop("seal")  # whoever means harm can seal anew
     (folder / "plan.json").write_text(json.dumps(value))
