@@ -48,11 +48,7 @@ def _cues(said: str, code: str) -> Iterator[tuple[say.Family, float, re.Match[st
 
 
 def whose(said: str, match: re.Match[str], ends: list[int], code: str) -> Whose:
-    """Say whether what sounds like declining is somebody else's, or a limit on what is known.
-
-    "He said he can't", "if I could not help", and "without the logs I cannot tell exactly" are no
-    refusals.
-    """
+    """Say whether what sounds like declining is somebody else's, or a limit on what is known."""
     at = bisect_right(ends, match.start())
     start = ends[at - 1] if at else 0
     before = said[max(start, match.start() - 160) : match.start()]
