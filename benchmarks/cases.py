@@ -54,7 +54,10 @@ def outcome(case: Case, scratch: Path) -> tuple[str, str]:
         lacks = [name for name in ("where", "remedy") if not getattr(error, name)]
         if lacks or error.exit_code not in case.exits:
             exits = " or ".join(map(str, case.exits))
-            return "wrong", f"refused without {' and '.join(lacks) or f'exit code {exits}'}: {error}"
+            return (
+                "wrong",
+                f"refused without {' and '.join(lacks) or f'exit code {exits}'}: {error}",
+            )
         if case.must_work:
             return "wrong", f"refused what should work: {error}"
         if (grown := _mib() - before) > MOST_MIB:

@@ -48,7 +48,9 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
     counts = cases.carried_out(_cases(args.cases, args.family), args.verbose)
-    print("\n| family | tried | right | typed | traceback | hang | wrong |\n|---|---|---|---|---|---|---|")
+    print(
+        "\n| family | tried | right | typed | traceback | hang | wrong |\n|---|---|---|---|---|---|---|"
+    )
     every = sum(counts.values(), Counter[str]())
     for name, found in (*counts.items(), ("all", every)):
         bad = " | ".join(str(found[one]) for one in cases.BAD)

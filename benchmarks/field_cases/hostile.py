@@ -199,10 +199,14 @@ def _compared(folder: Path) -> Path:
     if not place.is_dir():
         place.mkdir()
         test = place / "test.jsonl"
-        rows = [f'{{"id": "q{n}", "question": "{n} + 1?", "answer": "{n + 1}"}}\n' for n in range(6)]
+        rows = [
+            f'{{"id": "q{n}", "question": "{n} + 1?", "answer": "{n + 1}"}}\n' for n in range(6)
+        ]
         test.write_text("".join(rows), encoding="utf-8")
         for name, more in (("base", 1), ("tuned", 2)):
-            said = [f'{{"id": "q{n}", "reply": "{n + (more if n > 3 else 1)}"}}\n' for n in range(6)]
+            said = [
+                f'{{"id": "q{n}", "reply": "{n + (more if n > 3 else 1)}"}}\n' for n in range(6)
+            ]
             (place / f"{name}.jsonl").write_text("".join(said), encoding="utf-8")
         request = Request(
             models=(str(place / "base.jsonl"), str(place / "tuned.jsonl")), replies=True,

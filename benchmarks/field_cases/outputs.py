@@ -33,7 +33,9 @@ def cases() -> Iterator[Case]:
         )  # fmt: skip
     for spelling, words in test_modes.SPELLINGS.items():
         for number, fault in enumerate(test_modes.places(words)):
-            yield Case("endpoint answers", f"key {spelling} {number}", _blotted(fault, words), exits=(1, 3))
+            yield Case(
+                "endpoint answers", f"key {spelling} {number}", _blotted(fault, words), exits=(1, 3)
+            )
     for text in test_printing.HOSTILE:
         for way, run in (("terminal", _printed), ("json", _json), ("markdown", _markdown)):
             yield Case("printed text", f"{way} {text[:20]!a}", run(text), must_work=True)

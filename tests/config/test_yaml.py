@@ -174,7 +174,7 @@ OVERRIDES = [
     ("tasks.nul={kind: lab_math}", r"task name 'nul'"),
     ("arms={sft: !!map 3}", r"stands before something else"),
     ("train.lora.target_modules=(a", r"no regular expression"),
-    ("train.lora.rank_pattern={\"(.*)*(.*)*(.*)*x\": 4}", r"does not come to an end"),
+    ('train.lora.rank_pattern={"(.*)*(.*)*(.*)*x": 4}', r"does not come to an end"),
     ("hardware.gpus=1x" + "9" * 400 + "GiB", r"cannot be used"),
     ("model={id: lab, chat_template: /dev/zero}", r"no regular file"),
 ]

@@ -27,13 +27,15 @@ KEYS = [
     "user", "assistant", "human", "gpt",
 ]  # fmt: skip
 LEAVES = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9)
+    st.none() | st.booleans() | st.integers() | st.floats(allow_subnormal=False) | st.text(max_size=9)
     | st.sampled_from(KEYS)
 )  # fmt: skip
 JSON = st.recursive(
     LEAVES,
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=4), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=4), inner, max_size=4)
+    ),
     max_leaves=10,
 )
 TURNS = st.fixed_dictionaries({"messages": st.lists(
