@@ -27,7 +27,11 @@ KEYS = [
     "user", "assistant", "human", "gpt",
 ]  # fmt: skip
 LEAVES = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_subnormal=False)
+    | st.text(max_size=9)
     | st.sampled_from(KEYS)
 )  # fmt: skip
 JSON = st.recursive(

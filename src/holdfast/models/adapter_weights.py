@@ -36,7 +36,7 @@ def check_settings(settings: Mapping[str, object], where: str) -> None:
         if isinstance(text := settings.get(key), str) and (why := pattern_fault(text)):
             raise _wrong(key, why, where)
     for key in ("rank_pattern", "alpha_pattern", "layers_pattern"):
-        given = settings.get(key) or ()
+        given = settings.get(key) or []
         if not isinstance(given, str | list | dict):
             raise _wrong(key, "is neither a mapping nor a list", where)
         for text in [given] if isinstance(given, str) else given:
