@@ -2,7 +2,7 @@
 
 F1 of "refused" on sets that the weights were not fitted on: our own cases, our own lectures and
 deflections (English, Chinese), and replies of five chat models to XSTest prompts with labels by
-humans, in four draws (tests/data; CC BY 4.0, Röttger et al. 2023, arXiv:2308.01263). A partial
+humans, in four draws (tests/data; Röttger et al. 2023, arXiv:2308.01263; terms: NOTICE). A partial
 refusal counts as an answer, and in the last draw, which nobody had seen, in other ways too. Beside
 it the rules alone, and plain string matching as published lists do it.
 
