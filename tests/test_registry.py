@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -252,3 +253,18 @@ def test_settings_are_anchored() -> None:
         "/x/a.py:A": {"with": ["/x/b.py:B", "plain", "/c.py:C"]}, "n": 1,
     }  # fmt: skip
     assert anchored(given, None) is given
+
+
+def test_a_study_of_many_arms_does_not_read_every_package_for_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def read(**wanted: str) -> Any:
+        asked.append(wanted)
+        return metadata.EntryPoints()
+
+    monkeypatch.setattr(metadata, "entry_points", read)
+    for _ in range(500):
+        tasks.REGISTRY.find("jsonl")
+    assert len(asked) <= 2, "once, and once more if five seconds have gone by"
