@@ -98,7 +98,7 @@ def test_a_result_and_an_error_go_through_the_door(capsys: pytest.CaptureFixture
         say(False, None, text)
         say(True, {text: text})
         error = errors.DataError(text, where=text, remedy=text)
-        assert obeyed(str(error)) == "" and max(map(len, str(error).split("\n"))) < 4_200
+        assert obeyed(str(error)) == "" and max(map(len, str(error).split("\n"))) < 12_100
         printed = capsys.readouterr().out
         assert obeyed(printed) == "" and "\r" not in printed
 

@@ -143,7 +143,7 @@ def test_nothing_is_asked_twice_and_the_rule_is_put_anew(
     assert call(*line, "--retain", "lab_math=0.5", "--json") == 2
     made = json.loads(capsys.readouterr().out)["decision"]
     assert made["answer"] == "not kept"
-    assert "lora gains less than 50.0 points on lab_math" in made["reason"]
+    assert "lora gains less than 50 points on lab_math" in made["reason"]
     assert call(*line) == 0
     assert records(finished / "c" / "replies") == before
 

@@ -776,8 +776,7 @@ def test_an_ensemble_keeps_its_members_verdicts_and_says_how_far_they_agree(
     assert opened == ["Qwen/Qwen3Guard-Gen-0.6B", "meta-llama/Llama-Guard-3-1B"]
     kept = sorted(path.parent.name for path in folder.rglob("members/*/verdicts.jsonl"))
     assert kept == ["1-qwen3guard-3", "2-llamaguard-2", f"3-{refusal}"]
-    (folder / "members" / kept[1] / "verdicts.jsonl").unlink()
-    (folder / "members" / kept[1] / "said.jsonl").unlink()
+    shutil.rmtree(folder / "members" / kept[1])
     assert judge.judge(pairs, at) == found
     assert opened[2:] == ["meta-llama/Llama-Guard-3-1B"], "only the missing member is asked"
 

@@ -318,7 +318,11 @@ def test_sdft_and_gkd_are_told_what_trl_does_not_see() -> None:
 
 def test_own_words_leave_nothing_of_the_reference_behind(tmp_path: Path) -> None:
     rich = [replace(one, extra={"reasoning_content": "hm", "weight": 0}) for one in PLAIN]
-    context = replace(setting(_answers), plain=rich)
+    gold = {one.question: str(one.target) for one in PLAIN}
+    solved = setting(
+        lambda example, *_: gold.get(example.question) or f"You ask: {example.question}"
+    )
+    context = replace(solved, plain=rich)
     for name in ("selfgen", "rewrite"):
         method = build(name)
         made = {part.name: tmp_path / part.name for part in method.shared(context)}

@@ -128,7 +128,7 @@ def test_deciding_reads_the_run_folder_alone(
         (None, "holds no plan.json"),
         ('{"format": 1, "study"', "not valid JSON"),
         ('{"format": 99}', "another format (99; this version reads 1)"),
-        ('[{"stage": "budget", "fingerprint": "0"}]', "another format (None"),
+        ('[{"stage": "budget", "fingerprint": "0"}]', "is not a JSON object"),
         ('{"format": 1}', "is not whole: KeyError"),
         ('{"format": 1, "study": {"name": "s"}, "model": {}}', "is not whole"),
     ],
@@ -239,7 +239,7 @@ def test_a_rule_that_cannot_be_met_is_said_before_anything_runs(tmp_path: Path) 
     assert found.candidates == 15
     text = dry_run_text(found, [])
     assert "Rule: lab_refuse may lose 2 points. If 0, 1, 3 of 50 answers are lost, the" in text
-    assert "reaches down to 7.9, 11.3, 17.1: this cannot be met" in text
+    assert "reaches down to 7.9, 11.3, 17: this cannot be met" in text
     alone = comparison_power(replace(found, study=few.model_copy(
         update={"ship": ShipSpec(retain={"lab_help": -0.02, "lab_refuse": 0.1})}
     )))  # fmt: skip

@@ -88,7 +88,7 @@ def test_a_dry_run_looks_at_models_too(
     assert "9 tensors of its files have no place in the model" in said
     assert cli.call([*line, "--json"]) == 0
     about = json.loads(capsys.readouterr().out)
-    assert about["checked"] is True and "9 tensors" in about["notices"][0]
+    assert about["checked"] is True and any("9 tensors" in one for one in about["notices"])
     (model / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
     assert cli.call(line) == 3
     assert "layers.2." in capsys.readouterr().err

@@ -350,7 +350,7 @@ def test_a_reply_that_the_base_finds_unlikely_is_graded_incoherent(
     nlls = [1.0, 1.0, 90.0, None, 1.0, 90.0]
     store.write_jsonl(
         odd / perplexity.PERPLEXITY,
-        [{"example_id": k, "sample": 0, "nll": n} for k, n in zip(keys, nlls, strict=True)],
+        [perplexity.Scored(k, 0, n, 20) for k, n in zip(keys, nlls, strict=True)],
     )
     base = run / "perplexity/base/ailuminate"
     for scored, wanted in ((None, [1.0] * 6), ((odd, base), [1.0, 1.0, 0.0, 1.0, 1.0, 0.0])):

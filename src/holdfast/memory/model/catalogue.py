@@ -12,11 +12,11 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from holdfast.config.places import check_place
 from holdfast.environment import install_command
 from holdfast.errors import ModelError
 from holdfast.memory.model import hub
@@ -24,6 +24,7 @@ from holdfast.types import LAB, LAB_FOLDER
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
 CONFIG = "config.json"
+PLAIN = re.compile(r"(\w[\w.-]{0,95}/)?\w[\w.-]{0,95}")  # a name of the catalogue or the hub
 Config = dict[str, Any]
 """Content of a config.json."""
 GIVE_A_FOLDER = "or give a local folder that contains its config.json"
@@ -53,17 +54,19 @@ def locate(model: str, revision: str | None = None) -> tuple[str, Config, str]:
     """
     if model == LAB:
         return LAB, _read(LAB_FOLDER), "built in"
-    check_place(model, "the model")
+    if not PLAIN.fullmatch(model):  # reading a shape by its name imports no study file
+        from holdfast.config.places import check_place
+
+        check_place(model, "the model")
     folder = Path(os.path.expanduser(model))
     if model.startswith((".", "/", "~")) or folder.is_dir():
         return model, _read(folder), str(folder / CONFIG)
     known = catalogue()
     if found := {name.lower(): name for name in reversed(known)}.get(model.lower()):
         return found, dict(known[found]), source(found)
-    if "/" not in model:
-        short = {name.rpartition("/")[2].lower(): name for name in reversed(known)}
-        if found := short.get(model.lower()):
-            return found, dict(known[found]), source(found)
+    short = {name.rpartition("/")[2].lower(): name for name in reversed(known)}
+    if found := short.get(model.lower()):
+        return found, dict(known[found]), source(found)
     path = _download(model, revision, known)
     return model, _read(path.parent), source(model, revision)
 
