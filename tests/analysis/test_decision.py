@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import pytest
+from fixtures import candidates
 
 from benchmarks.decision import Setting, best_possible, bound, normal_bound, simulate
 from holdfast.analysis.selection import (
@@ -15,6 +17,7 @@ from holdfast.analysis.selection import (
     check_power,
     check_rule,
     confirm,
+    from_run,
     in_words,
     needs,
 )
@@ -33,25 +36,16 @@ from holdfast.analysis.selection.rule import (
 from holdfast.analysis.stats import Interval, Values, paired_difference, worse_end
 from holdfast.config import ShipSpec
 from holdfast.errors import StudyError
+from holdfast.report import decision_words
 from holdfast.types import Point
 
 N = 1000
+BASE = candidates.base(N)
+_model = partial(candidates.model, n=N)
 
 
 def _ones(share: float, n: int = N) -> Values:
-    """Readings of which a share is good, the same items for every caller."""
-    values = np.zeros(n)
-    values[: round(share * n)] = 1
-    return values
-
-
-BASE = {"math": _ones(0.3), "safe": _ones(0.9)}
-
-
-def _model(
-    arm: str, math: float, safe: float, *, seed: int = 1, step: int = 10, scale: float = 1.0
-) -> Candidate:
-    return Candidate(Point(arm, seed, step, scale), {"math": _ones(math), "safe": _ones(safe)})
+    return candidates.ones(share, n)
 
 
 def decide(
@@ -428,3 +422,14 @@ def test_the_simulation_is_that_of_the_rule() -> None:
     ):
         drawn = simulate(setting, 40, seed=5, whole=True)
         assert drawn.agree == 1.0
+
+
+def test_a_model_has_one_name_wherever_it_is_told_of() -> None:
+    """With a step of four figures the runner-up was once named twice, in two ways."""
+    models = [_model("a", 0.6, 0.9, step=2000), _model("b", 0.5, 0.9, step=1000, scale=0.5)]
+    found = from_run.as_decision(decide(*models))
+    assert found.summary == "a, seed 1, step 2,000 may be shipped."
+    assert decision_words.headline(found) == "Ship a, seed 1, step 2,000"
+    told = decision_words.runner_up(found)
+    assert told.startswith("b, seed 1, step 1,000, λ = 0.5 meets the rule too")
+    assert told.count("seed 1") == 1

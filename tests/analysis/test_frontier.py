@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import numpy as np
 import pytest
+from fixtures import candidates
 
 from benchmarks.frontier import Case, coverage, draw, estimated
 from holdfast.analysis.selection import (
@@ -15,26 +17,12 @@ from holdfast.analysis.selection import (
     keepers,
     undominated,
 )
-from holdfast.analysis.stats import Values
 from holdfast.types import Point
 
 N = 2000
-
-
-def _ones(share: float) -> Values:
-    """Readings of which a share is good, the same items for every caller."""
-    values = np.zeros(N)
-    values[: round(share * N)] = 1
-    return values
-
-
-BASE = {"math": _ones(0.3), "safe": _ones(0.9)}
-
-
-def _model(
-    arm: str, math: float, safe: float, *, seed: int = 1, step: int = 10, scale: float = 1.0
-) -> Candidate:
-    return Candidate(Point(arm, seed, step, scale), {"math": _ones(math), "safe": _ones(safe)})
+_ones = partial(candidates.ones, n=N)
+BASE = candidates.base(N)
+_model = partial(candidates.model, n=N)
 
 
 # Pareto and hypervolume

@@ -27,7 +27,7 @@ from holdfast.analysis.findings import (
     TaskInfo,
 )
 from holdfast.analysis.results import Results
-from holdfast.analysis.selection.rule import in_points
+from holdfast.analysis.selection.rule import in_points, span
 from holdfast.analysis.stats import DosePoint, Values, dose_response, noise_floor
 from holdfast.types import BASE, Reading
 
@@ -143,7 +143,7 @@ def _first(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> tuple[str, str]:
 
 def _change(share: Share) -> str:
     mean, low, high = (one or 0.0 for one in (share.mean, share.low, share.high))
-    interval = f"[{in_points(low)}, {in_points(high)}]"
+    interval = span(low, high)
     if low > 0:
         return f"gained {100 * mean:.1f} points {interval}"
     if high < 0:

@@ -76,10 +76,10 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a study, or continue it: baseline, data, train, answer, grade, report."""
-    from holdfast.config import consent, load
-
     if trust_code:
-        consent.give(load.load(study, overrides or [], trust_code))
+        from holdfast.config import load
+
+        load.load(study, overrides or [], trust_code)  # which remembers it
     _run(study, overrides or [], runs_dir, dry_run, only, rebuild or [], as_json)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from holdfast.analysis.results import Cell, Decision, Results, Share
 from holdfast.analysis.selection import Need, attainable
 from holdfast.analysis.selection.power import Attainable
-from holdfast.analysis.selection.rule import in_points, listed, told
+from holdfast.analysis.selection.rule import in_points, listed, span, told
 from holdfast.analysis.stats import Interval
 from holdfast.models.external import ExternalModel, is_quantised
 from holdfast.runs.plan import Plan
@@ -58,7 +58,7 @@ def _of_arm(results: Results, arm: str) -> str:
 
 
 def _ends(share: Share) -> str:
-    return f"[{in_points(share.low or 0.0)}, {in_points(share.high or 0.0)}]"
+    return span(share.low, share.high)
 
 
 def decide(results: Results, retain: Mapping[str, float]) -> Decision | None:

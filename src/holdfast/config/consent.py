@@ -17,9 +17,8 @@ from pathlib import Path
 from holdfast.config.study import Study
 from holdfast.errors import FolderError, UsageError
 from holdfast.registry import names_file
+from holdfast.runs.records import MARKER
 
-MARKER = "run.json"
-"""What makes a folder a run folder."""
 CODE = ("*.py", "*.yaml", "*.yml")
 """Files of a folder of lm-eval tasks that can name code or hold it."""
 

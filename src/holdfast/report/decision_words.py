@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from holdfast.analysis.results import Choice, Decision
+from holdfast.analysis.selection import name_of
 from holdfast.analysis.selection.rule import FIRST, confidence, percent_of
-from holdfast.report.words import factor
+from holdfast.types import Point
 
 
 def candidate(choice: Choice) -> str:
     """A candidate for shipping: ``replay, seed 1127, step 160, λ = 0.8``."""
-    seed = "" if choice.seed is None else f"seed {choice.seed}"
-    step = f"step {choice.step:,}" if choice.step else ""
-    return ", ".join(filter(None, (choice.arm, seed, step, factor(choice.scale))))
+    return name_of(Point(choice.arm, choice.seed, choice.step, choice.scale))
 
 
 def headline(decision: Decision) -> str:

@@ -195,13 +195,15 @@ def stage_of(path: Path) -> Path | None:
 
 def check_folder(folder: Path) -> None:
     """`check_file` of all files of a folder in a finished stage, such as a checkpoint's weights."""
-    stage = stage_of(Path(os.path.abspath(folder)) / RECORD)
+    place = Path(os.path.abspath(folder))
+    stage = stage_of(place / RECORD)
     if stage is None:
         return
-    if lines := differences(stage, finished(stage)):
+    record = finished(stage)
+    if lines := differences(stage, record):
         raise Damaged("; ".join(lines[:SHOWN]), where=str(stage), remedy=again(stage))
-    for _, path in _walk(folder, "", DEEPEST):
-        check_file(path)
+    for _, path in _walk(place, "", DEEPEST):
+        _check(stage, record, path.relative_to(stage).as_posix())
 
 
 def _check(folder: Path, record: Mapping[str, Any], name: str) -> None:

@@ -18,7 +18,6 @@ from holdfast.errors import Damaged, DataError
 SEAL = "seal"
 LARGEST_BYTES = 128 << 20
 """Of a JSON file that is read as a whole; rows of a jsonl are read one at a time."""
-BLOCK_BYTES = 1 << 20
 
 
 def load(path: Path) -> Any:
@@ -108,8 +107,5 @@ def digest_of_file(path: Path) -> str:
 
 @functools.lru_cache(maxsize=1 << 16)
 def _digest_of_file(path: str, size: int, changed_ns: int, inode: int) -> str:
-    found = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            found.update(block)
-    return found.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -202,12 +202,6 @@ def fingerprint_rows(rows: Iterable[object]) -> str:
     return hashlib.sha256(f"[{', '.join(texts)}]".encode()).hexdigest()[:16]
 
 
-def fingerprint_file(path: Path) -> str:
-    """A short hash of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
 def field_diff(old: object, new: object, prefix: str = "") -> list[str]:
     """The leaves in which two JSON values differ, one line each: ``train.lr: 1e-4 → 2e-4``."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):

@@ -34,6 +34,7 @@ from holdfast.analysis.selection.rule import (
     in_points,
     listed,
     percent_of,
+    span,
     told,
 )
 from holdfast.analysis.stats import Interval, Values
@@ -182,7 +183,7 @@ def name_of(point: Point) -> str:
     """A model in words: ``sft, seed 1, step 6, λ = 0.6``."""
     words = [point.arm]
     words += [f"seed {point.seed}"] if point.seed is not None else []
-    words += [f"step {point.step}"] if point.step else []
+    words += [f"step {point.step:,}"] if point.step else []
     words += [f"λ = {point.scale:g}"] if point.scale != 1 else []
     return ", ".join(words)
 
@@ -274,12 +275,10 @@ def _passed(
         arm = choice.point.arm
         if arm in found or (chosen is not None and arm == chosen.point.arm):
             continue
-        lost = chosen is not None and choice.allowed
-        found[arm] = (
-            _lost(evaluator, chosen, choice)
-            if lost and chosen is not None
-            else _not_allowed(evaluator, choice)
-        )
+        if chosen is not None and choice.allowed:
+            found[arm] = _lost(evaluator, chosen, choice)
+        else:
+            found[arm] = _not_allowed(evaluator, choice)
     return found
 
 
@@ -314,7 +313,7 @@ def _not_allowed(evaluator: RuleEvaluator, choice: Choice) -> str:
     mean, low, high, *_ = choice.changes[need.task]
     if mean is not None and low is not None and high is not None:
         why += f" ({in_points(mean)} points, {percent_of(choice.levels[need.task])} interval "
-        why += f"[{in_points(low)}, {in_points(high)}])"
+        why += f"{span(low, high)})"
     return f"{name_of(choice.point)} is not allowed: {why}."
 
 
@@ -329,7 +328,7 @@ def _figures(states: Sequence[tuple[Need, State]], choice: Choice) -> str:
             continue
         level = choice.levels[need.task]
         own = "" if level == usual else f" (at {percent_of(level)})"
-        parts.append(f"{need.task} {in_points(mean)} [{in_points(low)}, {in_points(high)}]{own}")
+        parts.append(f"{need.task} {in_points(mean)} {span(low, high)}{own}")
     return f"change in good answers, in points, {percent_of(usual)} intervals: {'; '.join(parts)}"
 
 

@@ -155,6 +155,11 @@ def in_points(share: float) -> str:
     return f"{100 * share:+.1f}".replace("-", "\u2212") if share else "0.0"
 
 
+def span(low: float | None, high: float | None) -> str:
+    """The ends of an interval in percentage points: ``[−1.5, +0.3]``."""
+    return f"[{in_points(low or 0.0)}, {in_points(high or 0.0)}]"
+
+
 def check_rule(rule: ShipSpec, tasks: Iterable[str], where: str = "") -> None:
     """Refuse a rule that speaks of what is not measured, or in points instead of shares.
 

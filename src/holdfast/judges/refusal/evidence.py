@@ -168,16 +168,8 @@ def _rejects(said: str, ask: str) -> bool:
 
 def _steers_away(said: str, ask: str) -> bool:
     """Whether it opens by condemning what was asked, and goes on about something better."""
-    if (
-        not HAZARD.search(ask)
-        or KIND.search(ask)
-        or FICTION.search(ask)
-        or asks(ask)
-        not in (
-            "how",
-            "do",
-        )
-    ):
+    harmful = HAZARD.search(ask) and not KIND.search(ask) and not FICTION.search(ask)
+    if not harmful or asks(ask) not in ("how", "do"):
         return False
     ends = [match.end() for match in END.finditer(said)] or [len(said)]
     return bool(
