@@ -6,7 +6,7 @@ The studies are the YAML files in ``benchmarks/real/studies``. Real data lie out
 where it was. When the study is whole, its figures go to ``benchmarks/real/results/NAME``: the results,
 the report and the outcome of every item, never a reply.
 
-    python benchmarks/real/models.py qwen2.5-coder-0.5b
+    python benchmarks/real/models.py qwen0.5b
     python benchmarks/real/studies.py forgetting --data ../data [--runs-dir runs] [OVERRIDE ...]
 """
 
