@@ -71,24 +71,31 @@ def write(head: GGUFFile, dtype: str, into: Path) -> str:
     return str(model.dtype).removeprefix("torch.")
 
 
-@contextmanager
-def _parsed_once(path: Path) -> Iterator[None]:
-    """Keep transformers from parsing the file anew for configuration, tokenizer and weights.
-
-    Each time takes longer than everything else: hundreds of thousands of strings are sliced out of
-    a `numpy.memmap`, and the table of names is built for every module of the model.
-    """
+def reader(path: Path) -> Any:
+    """llama.cpp's own reader of a GGUF file, several times as fast as it comes."""
     import gguf
     import numpy as np
 
     class Reader(gguf.GGUFReader):  # type: ignore[misc]
         def _get(self, *args: Any, **kwargs: Any) -> Any:
-            self.data = np.asarray(self.data)
+            self.data = np.asarray(self.data)  # slices of a `numpy.memmap` are dear
             return super()._get(*args, **kwargs)
 
+    return Reader(path)
+
+
+@contextmanager
+def _parsed_once(path: Path) -> Iterator[None]:
+    """Keep transformers from parsing the file anew for configuration, tokenizer and weights.
+
+    Each time takes longer than everything else: hundreds of thousands of strings are taken apart,
+    and the table of names is built for every module of the model.
+    """
+    import gguf
+
     before = gguf.GGUFReader, gguf.get_tensor_name_map
-    reader = Reader(path)
-    gguf.GGUFReader, gguf.get_tensor_name_map = lambda *_: reader, cache(before[1])
+    parsed = reader(path)
+    gguf.GGUFReader, gguf.get_tensor_name_map = lambda *_: parsed, cache(before[1])
     try:
         yield
     finally:
