@@ -340,9 +340,7 @@ def score(
     return [known[mark]["nll"] for mark in marks], usage
 
 
-def _known(
-    kept: Path | None, kinds: Mapping[str, Any]
-) -> dict[str, dict[str, Any]]:
+def _known(kept: Path | None, kinds: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The rows that are there, by mark; a line that is not as it was written is made anew.
 
     Args:

@@ -71,9 +71,7 @@ def beside(count: int, share: float) -> int:
     return max(1, round(count * share / (1 - share)))
 
 
-def in_rounds(
-    count: int, first: int, wanted: float, work: Callable[[int, int, int], float]
-) -> int:
+def in_rounds(count: int, first: int, wanted: float, work: Callable[[int, int, int], float]) -> int:
     """Work through things in their order until what comes of them is enough.
 
     Args:
@@ -90,7 +88,7 @@ def in_rounds(
     while done < count and got < wanted:
         size = first
         if done:
-            size = math.ceil((wanted - got) * done / got) if got > 0 else done
+            size = math.ceil(min(count, (wanted - got) * done / got)) if got > 0 else done
         end = min(count, done + max(size, SMALLEST))
         got += work(number, done, end)
         done, number = end, number + 1

@@ -176,9 +176,7 @@ def read(
     return found
 
 
-def note(
-    pool: Pool, context: MethodContext, made: Mapping[str, Path], balance: bool = True
-) -> str:
+def note(pool: Pool, context: MethodContext, made: Mapping[str, Path], balance: bool = True) -> str:
     """How the pool came about, for the report; "" for a file."""
     if pool.source == "file":
         return ""
@@ -248,7 +246,7 @@ def _answers(
     number = 0
     while True:
         open_ = {
-            declined: [found for one in some if (found := said.get(one.id, one)) is not None]
+            declined: [new for one in some if (new := said.get(one.id, one)) is not None]
             for declined, some in prompts.items()
         }
         ordered = _in_order(list(in_turn(open_.values())), balance)
@@ -265,7 +263,7 @@ def _answers(
             said |= _expected(pool, context, these, declined, folder, bar, file)
         number += 1
     there = {
-        declined: [found for one in some if (found := said.get(one.id)) is not None]
+        declined: [new for one in some if (new := said.get(one.id)) is not None]
         for declined, some in prompts.items()
     }
     found = list(in_turn(there.values()))

@@ -74,7 +74,7 @@ class Rewrite(DataMethod):
         own = {one.id: one for one in store.read_jsonl(folder / EXAMPLES, Example)}
         record = records.summary(folder)
         references = {one.id: one.target for one in context.plain}
-        used = references.keys()
+        used = set(references)
         if context.fills:
             used = {one.id for one in _rewriting.used(context, self._settled(context.plain, own))}
         found = []

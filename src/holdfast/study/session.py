@@ -319,7 +319,7 @@ class Session:
         """
         train = self.study.train
         replacing = [one for one in arm.data if not one.mixes]
-        other = replacing or [one for one in arm.loss if not one.mixes]
+        other = bool(replacing) or not all(one.mixes for one in arm.loss)
         known = all(one.plugin in METHODS for one in replacing)
         fills = len(replacing) == 1 and not any(one.own_trainer for one in arm.loss)
         each = max([getattr(one.options, "keep", 1) for one in replacing], default=1)

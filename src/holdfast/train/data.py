@@ -73,17 +73,13 @@ def rounds_of(examples: Sequence[Example]) -> list[int]:
     return found if any(found) else []
 
 
-def supervised(
-    model: ModelRef, spec: TrainSpec, examples: Sequence[Example]
-) -> list[int]:
+def supervised(model: ModelRef, spec: TrainSpec, examples: Sequence[Example]) -> list[int]:
     """Tokens with a loss of each example; 0 for one that is too long to be trained on."""
     if not examples:
         return []
     rows, _, _ = encode_all(model, examples, spec.model_copy(update={"max_length": None}))
     most = spec.max_length
-    return [
-        0 if most is not None and len(row.ids) > most else row.cost.supervised for row in rows
-    ]
+    return [0 if most is not None and len(row.ids) > most else row.cost.supervised for row in rows]
 
 
 def encode_all(

@@ -165,9 +165,7 @@ def _dealt(run: _Run) -> tuple[Slots, Slots]:
     job = run.job
     data, spec = run.data, job.train
     costs = [row.cost for row in data.rows]
-    dealt = deal(
-        costs, data.kinds, job.budget, job.order_seed, spec.group_by_length, data.rounds
-    )
+    dealt = deal(costs, data.kinds, job.budget, job.order_seed, spec.group_by_length, data.rounds)
     if job.plan is None:
         return dealt, dealt
     per_pass, ranks = job.plan.micro_batch, job.plan.world_size
