@@ -53,7 +53,7 @@ def words(examples: Sequence[Example]) -> list[int]:
 
 def bounded(said: Any, tokens: int, **more: object) -> MethodContext:
     """A study that trains on so many words of `QUESTIONS`."""
-    bound = Bound(max(1, tokens // 4), ORDER, words, len(QUESTIONS), lambda: tokens)
+    bound = Bound(max(1, tokens // 4), ORDER, words, len(QUESTIONS), tokens=lambda: tokens)
     return replace(setting(said), plain=QUESTIONS, bound=bound, **more)
 
 

@@ -19,6 +19,8 @@ BUDGET = "budget"
 """The stage that says what the plain arm spends."""
 SMALLEST = 8
 """Of a round; a batch of fewer costs as much."""
+ROUNDS = 4
+"""The first round asks this part of what fills the budget if all answers count."""
 ROUND = "round"
 """In an example's meta: examples of its kind of an earlier round are seen before it."""
 
@@ -28,11 +30,12 @@ class Bound:
     """What the training of one arm can use.
 
     Attributes:
-        seen: examples that it sees over the whole run, at most; each counted as often as it is.
+        seen: examples that plain training sees over the whole run, each as often as it is seen.
         order: places in the plain arm's training set, in the order in which questions are asked:
             that in which plain training with the study's first seed sees them.
         cost: supervised tokens of each example; 0 for one that is left out.
         items: examples of the task that the arm can have, at most; None: not known.
+        slack: so many times as many are seen at most, where methods change what one counts for.
         tokens: reads how many supervised tokens are spent, once the stage `BUDGET` is done. None:
             another method of the arm may leave examples out, so that all questions are asked.
     """
@@ -41,11 +44,12 @@ class Bound:
     order: Sequence[int]
     cost: Callable[[Sequence[Example]], Sequence[int]]
     items: int | None = None
+    slack: int = 1
     tokens: Callable[[], int] | None = None
 
     def old(self, share: float) -> int:
         """How many examples of the old kind are seen, at most, where they are a share of all."""
-        most = math.ceil(self.seen * share / (1 - share)) + 1
+        most = math.ceil(self.slack * self.seen * share / (1 - share)) + 1
         return most if self.items is None else min(most, beside(self.items, share))
 
     def used(self, questions: Sequence[Example], made: Mapping[str, Sequence[Example]]) -> int:
@@ -93,6 +97,37 @@ def in_rounds(count: int, first: int, wanted: float, work: Callable[[int, int, i
         got += work(number, done, end)
         done, number = end, number + 1
     return done
+
+
+def filled(
+    bound: Bound,
+    ordered: Sequence[Example],
+    work: Callable[[int, Sequence[Example]], Mapping[str, Sequence[Example]]],
+) -> tuple[int, Sequence[Example]]:
+    """Work through questions in their order until what is made of them fills the budget.
+
+    Args:
+        bound: says how much that is; where it does not, all are worked on.
+        ordered: in the order in which they are seen.
+        work: given the number of a round and its questions, returns all examples so far by the id
+            of their question.
+
+    Returns:
+        How many were worked on, and those of which the examples are trained on.
+    """
+    if bound.tokens is None:
+        work(0, ordered)
+        return len(ordered), ordered
+    made: Mapping[str, Sequence[Example]] = {}
+
+    def some(number: int, start: int, end: int) -> float:
+        nonlocal made
+        made = work(number, ordered[start:end])
+        new = [one for asked in ordered[start:end] for one in made.get(asked.id, ())]
+        return sum(bound.cost(new))
+
+    done = in_rounds(len(ordered), math.ceil(bound.seen / ROUNDS), bound.tokens(), some)
+    return done, ordered[: bound.used(ordered[:done], made)]
 
 
 def numbered(file: str, number: int) -> str:

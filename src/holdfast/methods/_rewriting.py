@@ -7,7 +7,6 @@ the reference, and the task's own grader finds it right.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +27,6 @@ PROMPT = (
 )
 BANNED = ("reference answer", "your own words", "my own words", "own response", "original answer")
 REPLIES = "rewrites.jsonl"
-ROUNDS = 4
-"""The first round asks this part of what fills the budget if all answers count."""
 
 
 def rewrite(
@@ -111,17 +108,8 @@ def until_filled(
     if bound is None or bound.tokens is None:
         work(0, plain)
         return len(plain), list(plain)
-    ordered = [plain[place] for place in bound.order]
-    made: Mapping[str, Sequence[Example]] = {}
-
-    def some(number: int, start: int, end: int) -> float:
-        nonlocal made
-        made = work(number, ordered[start:end])
-        new = [one for asked in ordered[start:end] for one in made.get(asked.id, ())]
-        return sum(bound.cost(new))
-
-    done = _bound.in_rounds(len(plain), math.ceil(bound.seen / ROUNDS), bound.tokens(), some)
-    return done, ordered[: bound.used(ordered[:done], made)]
+    done, used = _bound.filled(bound, [plain[place] for place in bound.order], work)
+    return done, list(used)
 
 
 def told(

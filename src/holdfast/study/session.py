@@ -321,13 +321,14 @@ class Session:
         replacing = [one for one in arm.data if not one.mixes]
         other = bool(replacing) or not all(one.mixes for one in arm.loss)
         known = all(one.plugin in METHODS for one in replacing)
-        fills = len(replacing) == 1 and not any(one.own_trainer for one in arm.loss)
+        fills = len(replacing) < 2 and not any(one.own_trainer for one in arm.loss)
         each = max([getattr(one.options, "keep", 1) for one in replacing], default=1)
         return Bound(
-            seen=self.plan.steps * train.batch_size * (2 if other else 1),
+            seen=self.plan.steps * train.batch_size,
             order=self._seen_order,
             cost=lambda examples: supervised(self.plan.model, train, examples),
             items=len(self.plain) * each if known else None,
+            slack=2 if other else 1,
             tokens=self._spent if fills else None,
         )
 
