@@ -89,9 +89,9 @@ def test_selfgen_asks_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.M
         engine: Any, examples: Any, sampling: Any, adapter: Any, folder: Path, *more: Any
     ) -> Any:
         work = answering(engine, sampling, folder, more[0], adapter)
-        return in_chunks(work, examples, folder, *more, chunk=4)
+        return in_chunks(work, examples, folder, *more[:2], chunk=4)
 
-    monkeypatch.setattr("holdfast.methods.selfgen.ask", ask)
+    monkeypatch.setattr("holdfast.methods._context.ask", ask)
     calls = 0
 
     def script(example: Example, adapter: str | None, sample: int) -> str:

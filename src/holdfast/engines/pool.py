@@ -132,7 +132,9 @@ class EnginePool:
 
     def charge(self, usage: Usage) -> None:
         """Let the stage under way bear the cost of losses that may have been known already."""
-        self._charged = usage
+        before = self._charged or Usage()
+        read, seconds = before.read + usage.read, before.seconds + usage.seconds
+        self._charged = Usage(read, 0, seconds)
 
     @property
     def about(self) -> str:

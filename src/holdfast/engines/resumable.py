@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ def ask(
     folder: Path,
     progress: Progress,
     name: str = REPLIES,
+    kept: Kept | None = None,
 ) -> list[Reply]:
     """Answer `examples` into ``folder/name``; continues a half-done folder.
 
@@ -60,6 +61,7 @@ def ask(
         folder: of the stage; chunks lie in ``folder/parts`` until all are there.
         progress: is advanced per example.
         name: of the finished file.
+        kept: what was answered before, in whatever folder; costs what it cost then. None: nothing.
 
     Returns:
         All replies, samples of one example next to each other.
@@ -75,7 +77,64 @@ def ask(
         used.read, used.written = before.read, before.written
         return found
 
-    return in_chunks(work, examples, folder, progress, name, spent=spent)
+    looked_up = work if kept is None else kept.around(work, sampling, spent, progress)
+    return in_chunks(looked_up, examples, folder, progress, name, spent=spent)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Answers of the untouched model that any of its stages may have asked for before.
+
+    Attributes:
+        folder: a file for each way of sampling; rows by what was asked.
+        of: what the answers depend on besides: model, revision, precision, engine.
+    """
+
+    folder: Path
+    of: Mapping[str, object] | None = None
+
+    def around(
+        self,
+        work: Callable[[Sequence[Example]], list[list[Reply]]],
+        sampling: Sampling,
+        spent: Usage,
+        progress: Progress,
+    ) -> Callable[[Sequence[Example]], list[list[Reply]]]:
+        """`work` for what was not answered yet.
+
+        Args:
+            work: answers, and leaves in `spent` what that took.
+            sampling: how.
+            spent: gets what all answers took, now or then.
+            progress: is advanced for what is known.
+        """
+        file = self.folder / f"{store.fingerprint([sampling.model_dump(), self.of])}.jsonl"
+        known = _known(file, {"replies": list, "read": float | int, "written": float | int})
+
+        def looked_up(some: Sequence[Example]) -> list[list[Reply]]:
+            marks = [_question(one) for one in some]
+            missing = [one for mark, one in zip(marks, some, strict=True) if mark not in known]
+            progress.advance(len(some) - len(missing))
+            if missing:
+                found = work(missing)
+                read, written = spent.read / len(missing), spent.written / len(missing)
+                for one, replies in zip(missing, found, strict=True):
+                    row = {"of": _question(one), "replies": [asdict(reply) for reply in replies],
+                           "read": read, "written": written}  # fmt: skip
+                    known[str(row["of"])] = {**row, "check": store.fingerprint(row)}
+                store.write_jsonl(file, known.values())
+            rows = [known[mark] for mark in marks]
+            spent.read = round(sum(row["read"] for row in rows))
+            spent.written = round(sum(row["written"] for row in rows))
+            return [[as_row(Reply, one, str(file)) for one in row["replies"]] for row in rows]
+
+        return looked_up
+
+
+def _question(example: Example) -> str:
+    """A mark of all that an answer depends on of what is asked."""
+    otherwise = {key: example.meta[key] for key in OTHERWISE if key in example.meta}
+    return store.fingerprint([example.id, example.messages, example.tools, otherwise])
 
 
 def answering(
@@ -172,7 +231,7 @@ def in_chunks(
         some = examples[start : start + chunk]
         part = folder / PARTS / f"{name}.{index:05d}"
         kept = read_part(part, progress)
-        if kept is not None:
+        if kept is not None and _answers_to(some, kept):
             replies += [as_row(Reply, row, str(part)) for row in kept]
             progress.advance(len(some))
             continue
@@ -181,6 +240,11 @@ def in_chunks(
         replies += flat
     store.write_jsonl(folder / name, replies)
     return replies
+
+
+def _answers_to(asked: Sequence[Example], rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a chunk holds the answers to these questions and to no others."""
+    return {one.id for one in asked} == {row.get("example_id") for row in rows}
 
 
 END = "end"
@@ -257,7 +321,7 @@ def score(
         The losses, and what they took when they were computed, then or now.
     """
     marks = [store.fingerprint([*one.content[1:], of]) for one in examples]
-    known = _known(kept)
+    known = _known(kept, {"nll": list, "read": float | int, "seconds": object})
     missing = {mark: one for mark, one in zip(marks, examples, strict=True) if mark not in known}
     todo = list(missing.items())
     for start in range(0, len(todo), CHUNK):
@@ -276,18 +340,25 @@ def score(
     return [known[mark]["nll"] for mark in marks], usage
 
 
-def _known(kept: Path | None) -> dict[str, dict[str, Any]]:
-    """The losses that are there, by mark; a line that is not as it was written is computed anew."""
+def _known(kept: Path | None, kinds: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The rows that are there, by mark; a line that is not as it was written is made anew.
+
+    Args:
+        kept: the file; None: there is none.
+        kinds: of every column of a row, besides its mark.
+    """
+    found: dict[str, dict[str, Any]] = {}
     if kept is None or not kept.is_file():
-        return {}
-    found = {}
+        return found
     try:
         for _, row in store.read_objects(kept):
-            match row:
-                case {"of": str(mark), "nll": list(), "read": int() | float(), "seconds": _}:
-                    check = store.fingerprint({k: v for k, v in row.items() if k != "check"})
-                    if row.get("check", check) == check:  # older versions wrote none
-                        found[mark] = row
+            if not isinstance(row, dict) or not isinstance(row.get("of"), str):
+                continue
+            if not all(isinstance(row.get(name), kind) for name, kind in kinds.items()):
+                continue
+            check = store.fingerprint({k: v for k, v in row.items() if k != "check"})
+            if row.get("check", check) == check:  # older versions wrote none
+                found[row["of"]] = row
     except HoldfastError:
         pass  # the lines after a torn one
     return found

@@ -45,6 +45,7 @@ def measure(
     folder: Path,
     progress: Progress,
     chunk: int = CHUNK,
+    known: Mapping[tuple[str, str], tuple[float | None, int]] | None = None,
 ) -> Mapping[str, object]:
     """Score replies by the untouched model; writes ``perplexity.jsonl``, continues a half-done one.
 
@@ -54,7 +55,9 @@ def measure(
         folder: of the stage.
         progress: is advanced per reply.
         chunk: replies scored, and written down, together.
+        known: loss and tokens by example and text, of replies that were scored before.
     """
+    before = dict(known or {})
     every = list(pairs)
     progress.total(len(every), "replies scored")
     rows: list[dict[str, Any]] = []
@@ -62,7 +65,7 @@ def measure(
         some, part = every[start : start + chunk], folder / PARTS / f"{index:05d}.jsonl"
         done = read_part(part, progress)
         if done is None:
-            done = _scored(engine, some)
+            done = _scored(engine, some, before)
             write_part(part, done)
         rows += done
         progress.advance(len(some))
@@ -79,6 +82,7 @@ def score_replies(
     replies: Path,
     folder: Path,
     progress: Progress,
+    before: tuple[Path, Path] | None = None,
 ) -> Mapping[str, object]:
     """Score stored replies by the untouched model; see `measure`.
 
@@ -89,8 +93,25 @@ def score_replies(
         replies: folder of what was said.
         folder: of the stage.
         progress: is advanced per reply.
+        before: folders of other replies to the same, and of their scores: what the base says again
+            in the same words is not scored again. None: there are none.
     """
-    return measure(lambda: pool.engine(base), paired(examples, replies), folder, progress)
+    known = _known(examples, *before) if before else None
+    pairs = paired(examples, replies)
+    return measure(lambda: pool.engine(base), pairs, folder, progress, known=known)
+
+
+def _known(
+    examples: Sequence[Example], replies: Path, scores: Path
+) -> dict[tuple[str, str], tuple[float | None, int]]:
+    """What is known of replies: loss and tokens by example and text."""
+    rows = store.iterate_jsonl(scores / PERPLEXITY, Scored)
+    by_place = {(row.example_id, row.sample): row for row in rows}
+    return {
+        (example.id, reply.text.strip()): (row.nll, row.tokens)
+        for example, reply in paired(examples, replies)
+        if (row := by_place.get((reply.example_id, reply.sample)))
+    }
 
 
 def read(folder: Path) -> dict[tuple[str, int], float | None]:
@@ -109,21 +130,25 @@ def limit(base: Path) -> float | None:
 
 
 def _scored(
-    engine: Callable[[], Engine], pairs: list[tuple[Example, Reply]]
+    engine: Callable[[], Engine],
+    pairs: list[tuple[Example, Reply]],
+    known: dict[tuple[str, str], tuple[float | None, int]],
 ) -> list[dict[str, object]]:
-    spoken = [(example, reply) for example, reply in pairs if reply.text.strip()]
-    asked = [replace(example, target=reply.text.strip()) for example, reply in spoken]
-    losses = iter(engine().token_nll(asked) if asked else [])
-    rows = []
-    for _, reply in pairs:
-        said = next(losses)[:-1] if reply.text.strip() else []
+    """Loss and tokens of each reply; adds to `known` what is new."""
+    new = {
+        (example.id, text): replace(example, target=text)
+        for example, reply in pairs
+        if (text := reply.text.strip()) and (example.id, text) not in known
+    }
+    losses = engine().token_nll(list(new.values())) if new else []
+    for mark, values in zip(new, losses, strict=True):
+        said = values[:-1]
         nll = round(sum(said) / len(said), SETTLED) if len(said) >= NLL_TOKENS else None
-        rows.append(
-            {
-                "example_id": reply.example_id,
-                "sample": reply.sample,
-                "nll": nll,
-                "tokens": len(said),
-            }
-        )
+        known[mark] = (nll, len(said))
+    rows = []
+    for example, reply in pairs:
+        nll, tokens = known.get((example.id, reply.text.strip()), (None, 0))
+        rows.append({
+            "example_id": reply.example_id, "sample": reply.sample, "nll": nll, "tokens": tokens,
+        })  # fmt: skip
     return rows

@@ -1,4 +1,4 @@
-"""Has the base rewrite reference answers in its own words, and keeps the rewrites that count.
+"""Asks training questions until the budget is filled; has the base rewrite reference answers.
 
 Self-distillation from the reference (SDFT, Yang et al., arXiv:2402.13669): the model sees question
 and reference answer and answers in its own style. A rewrite counts when it ended, does not speak of
@@ -7,17 +7,16 @@ the reference, and the task's own grader finds it right.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from holdfast.config import Sampling
 from holdfast.data.thinking import answered, learned
-from holdfast.engines.resumable import ask
 from holdfast.errors import DataError
-from holdfast.methods import MethodContext
+from holdfast.methods import MethodContext, _bound
 from holdfast.progress import Progress
+from holdfast.runs import store
 from holdfast.tasks import Task
 from holdfast.types import Example, Message, Reply
 
@@ -36,7 +35,8 @@ def rewrite(
     sampling: Sampling,
     folder: Path,
     bar: Progress,
-) -> tuple[dict[str, Example], dict[str, int]]:
+    number: int = 0,
+) -> tuple[dict[str, Example], dict[str, str]]:
     """Ask the base to write the answers of `examples` again.
 
     Args:
@@ -45,10 +45,11 @@ def rewrite(
         sampling: how the model is asked.
         folder: of the stage; gets the replies.
         bar: is advanced per example.
+        number: of the round.
 
     Returns:
-        The examples whose rewrite counts, by id, with it as target; and how many others there are
-        by the reason against their first rewrite.
+        The examples whose rewrite counts, by id, with it as target; and of the others the reason
+        against their first rewrite.
     """
     asked = [
         replace(example, messages=(*example.messages[:-1], Message("user", _prompt(example))))
@@ -57,7 +58,7 @@ def rewrite(
     found: dict[str, Example] = {}
     against: dict[str, str] = {}
     by_id = {one.id: one for one in examples}
-    for reply in ask(context.engine, asked, sampling, None, folder, bar, REPLIES):
+    for reply in context.ask(asked, sampling, folder, bar, _bound.numbered(REPLIES, number)):
         example = by_id[reply.example_id]
         said = answered(reply).text.casefold()
         banned = any(phrase in said for phrase in BANNED)
@@ -66,7 +67,69 @@ def rewrite(
             against.setdefault(example.id, reason)
         elif example.id not in found:
             found[example.id] = learned(example, reply, "rewrite")
-    return found, dict(Counter(why for name, why in against.items() if name not in found))
+    return found, {name: why for name, why in against.items() if name not in found}
+
+
+def filling(context: MethodContext) -> dict[str, object]:
+    """What bears on which questions are asked, besides the stage of the budget."""
+    if context.bound is None or not context.fills:
+        return {}
+    return {"until": "filled", "order": store.fingerprint(list(context.bound.order))}
+
+
+def expected(context: MethodContext) -> int:
+    """How many questions are asked where all are answered, each as long as its reference."""
+    return context.bound.seen if context.bound and context.fills else len(context.plain)
+
+
+def used(context: MethodContext, made: Mapping[str, Sequence[Example]]) -> list[Example]:
+    """The questions that are trained on, with those before them that came to nothing."""
+    if context.bound is None:
+        return list(context.plain)
+    ordered = [context.plain[place] for place in context.bound.order]
+    return ordered[: context.bound.used(ordered, made)]
+
+
+def until_filled(
+    context: MethodContext,
+    work: Callable[[int, Sequence[Example]], Mapping[str, Sequence[Example]]],
+) -> tuple[int, list[Example]]:
+    """Ask the questions in the order in which they are seen until the budget is filled.
+
+    Args:
+        context: says whether there is a budget to fill; else all are asked as they lie.
+        work: given the number of a round and its questions, answers them; returns all examples so
+            far by the id of their question.
+
+    Returns:
+        How many were asked, and those of which the examples are trained on.
+    """
+    bound, plain = context.bound, context.plain
+    if bound is None or bound.tokens is None:
+        work(0, plain)
+        return len(plain), list(plain)
+    done, used = _bound.filled(bound, [plain[place] for place in bound.order], work)
+    return done, list(used)
+
+
+def told(
+    context: MethodContext, asked: int, used: Sequence[Example], lost: int
+) -> dict[str, object]:
+    """For the record: how many questions were asked, trained on, and drawn for others."""
+    if not context.fills:
+        return {"asked": asked}
+    return {"asked": asked, "questions": len(context.plain), "used": len(used), "reserve": lost}
+
+
+def bounded(context: MethodContext, asked: int, used: Sequence[Example]) -> list[str]:
+    """For the report: that not all questions were asked; nothing where they were."""
+    if len(used) == len(context.plain):
+        return []
+    return [
+        f"{asked} of {len(context.plain)} asked, in the order in which they are seen, until their "
+        f"answers filled the budget (the first {len(used)} do; for each that is dropped the next "
+        "was drawn)"
+    ]
 
 
 def check_questions(method: str, examples: Sequence[Example]) -> None:

@@ -44,11 +44,13 @@ class PlannedStage:
         name: see `Stage`, as are the others.
         identity: JSON values.
         needs: names of the stages whose output it reads.
+        asks: what a model is asked, by formula; None where that is no question of the budget.
     """
 
     name: str
     identity: Mapping[str, object]
     needs: tuple[str, ...] = ()
+    asks: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Stage:
         run: fills the folder it is given, reports progress, returns a summary for the record.
         needs: names of the stages whose output it reads.
         resumable: keep a half-done ``.tmp`` folder of the same identity and continue in it.
+        asks: what a model is asked, see `holdfast.methods.SharedWork`.
     """
 
     name: str
@@ -68,11 +71,12 @@ class Stage:
     run: Run
     needs: tuple[str, ...] = ()
     resumable: bool = False
+    asks: Mapping[str, int] | None = None
 
     @property
     def planned(self) -> PlannedStage:
         """The stage without its code."""
-        return PlannedStage(self.name, self.identity, self.needs)
+        return PlannedStage(self.name, self.identity, self.needs, self.asks)
 
 
 @dataclass(frozen=True, slots=True)

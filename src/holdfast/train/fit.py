@@ -163,8 +163,9 @@ def _train(run: _Run) -> dict[str, object]:
 def _dealt(run: _Run) -> tuple[Slots, Slots]:
     """The micro-batches as budgeted, and as the memory plan cuts them."""
     job = run.job
-    costs = [row.cost for row in run.data.rows]
-    dealt = deal(costs, run.data.kinds, job.budget, job.order_seed, job.train.group_by_length)
+    data, spec = run.data, job.train
+    costs = [row.cost for row in data.rows]
+    dealt = deal(costs, data.kinds, job.budget, job.order_seed, spec.group_by_length, data.rounds)
     if job.plan is None:
         return dealt, dealt
     per_pass, ranks = job.plan.micro_batch, job.plan.world_size

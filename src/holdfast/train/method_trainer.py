@@ -36,7 +36,7 @@ from holdfast.runs.plan import checkpoint_name
 from holdfast.train import checkpoints
 from holdfast.train.adapters import adapt
 from holdfast.train.arguments import trainer_arguments
-from holdfast.train.data import collate, dataset, encode_all
+from holdfast.train.data import collate, dataset, encode_all, rounds_of
 from holdfast.train.job import SUMMARY, TrainJob
 from holdfast.train.meters import Meters
 from holdfast.train.mixed_precision import cast_adapters, computed_in, skipped_steps
@@ -162,7 +162,8 @@ def prompt_order(rows: Sequence[Encoded], examples: Sequence[Example], job: Trai
     costs, budget = [row.cost for row in rows], job.budget
     kinds = [str(example.meta.get("kind", TASK)) for example in examples]
     even = plain_budget(costs, budget.steps, budget.micro_batches, budget.per_micro_batch)
-    slots = deal(costs, kinds, even, job.order_seed, job.train.group_by_length)
+    by_length = job.train.group_by_length
+    slots = deal(costs, kinds, even, job.order_seed, by_length, rounds_of(examples))
     return [index for slot in slots for index in slot]
 
 
