@@ -19,7 +19,7 @@ from holdfast.runs.stages import PlannedStage
 from holdfast.study import speed as speeds
 from holdfast.study.session import Session
 from holdfast.study.speed import Speed
-from holdfast.study.work import USUAL_REPLY, Counted, Work
+from holdfast.study.work import Counted, Work
 
 SMALL_S = 0.3
 """Of a stage that asks no model."""
@@ -52,7 +52,7 @@ def stage_seconds(session: Session, speed: Speed | None = None) -> dict[str, Sec
         speed: of the device; None: what was measured before, or the formula's.
     """
     speed = speed or speeds.known(session)
-    counted = Counted(session, speed.usual or USUAL_REPLY)
+    counted = Counted(session, speed.usual)
     return timed(session, {one.name: counted.of(one) for one in session.plan.stages}, speed)
 
 

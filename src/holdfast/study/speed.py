@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -52,7 +52,7 @@ class Speed:
         cached_s: of each token that such a token looks back at.
         context: tokens looked back at when `write_s` was measured.
         rows: answers at a time.
-        usual: tokens of an answer that nothing cuts off; 0: not known.
+        usual: by task, tokens of an answer that nothing cuts off, where they were looked at.
     """
 
     how: How
@@ -65,7 +65,7 @@ class Speed:
     cached_s: float = 0.0
     context: float = 0.0
     rows: int = 64
-    usual: float = 0.0
+    usual: Mapping[str, float] = field(default_factory=dict)
 
 
 def known(session: Session) -> Speed:
@@ -172,10 +172,12 @@ def measured_before(session: Session) -> Speed | None:
     """What `keep` kept; None where there is nothing, or nothing that can be read."""
     try:
         found = json.loads(file(session).read_text(encoding="utf-8"))
+        usual = {str(task): float(value) for task, value in found.pop("usual").items()}
         numbers = {name: float(value) for name, value in found.items() if name != "how"}
-        if not all(0 <= value < 1e9 for value in numbers.values()):
+        if not all(0 <= value < 1e9 for value in (*numbers.values(), *usual.values())):
             return None
-        return Speed("measured", **{**numbers, "rows": max(1, int(numbers["rows"]))})  # type: ignore[arg-type]
+        rows = max(1, int(numbers.pop("rows")))
+        return Speed("measured", **numbers, rows=rows, usual=usual)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 

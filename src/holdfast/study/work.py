@@ -8,7 +8,7 @@ any, lengths are taken to fall off exponentially up to the most new tokens that 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -19,6 +19,7 @@ from holdfast.data import chat
 from holdfast.engines.resumable import LIKELIHOODS
 from holdfast.errors import HoldfastError
 from holdfast.judges import Judge, members_of
+from holdfast.models import skeleton
 from holdfast.memory.estimate.method_overhead import MethodOverhead
 from holdfast.memory.model.shape import read_shape
 from holdfast.runs import records
@@ -87,12 +88,12 @@ def truncated(most: int, usual: float) -> float:
 class Counted:
     """The work of a study's stages."""
 
-    def __init__(self, session: Session, usual: float = USUAL_REPLY) -> None:
+    def __init__(self, session: Session, usual: Mapping[str, float]) -> None:
         """Count nothing yet.
 
         Args:
             session: prepared.
-            usual: tokens of an answer that nothing cuts off.
+            usual: by task, tokens of an answer that nothing cuts off, where that is known.
         """
         self._session, self._usual = session, usual
         self._prompts = cache(self._prompts_of)
@@ -125,6 +126,7 @@ class Counted:
     def tokenizer(self) -> Any:
         """Of the untouched model; None where it cannot be had here."""
         with suppress(HoldfastError, ImportError):
+            skeleton.reach(self._session.plan.model)  # which needs no torch
             return models.load_tokenizer(self._session.plan.model, chats=False)
         return None
 
@@ -201,7 +203,7 @@ class Counted:
             if means:
                 return float(means[-1])
         sampling = self._session.measuring.samplings[task]
-        return truncated(sampling.max_new_tokens, self._usual)
+        return truncated(sampling.max_new_tokens, self._usual.get(task, USUAL_REPLY))
 
     def _recorded(self, name: str) -> dict[str, Any]:
         with suppress(HoldfastError):
@@ -244,7 +246,7 @@ class Counted:
             answers, asked = questions, asked + answer
         else:  # the training set, scored
             return Work("score", read=len(plain) * each, model=self._base, alike=f"shared/{method}")
-        written = answers * truncated(most, self._usual)
+        written = answers * truncated(most, self._usual.get(self._session.study.target, USUAL_REPLY))
         return Work(
             "ask", 0.0, answers * asked, written, answers, most,
             model=self._base, alike=f"shared/{method}",
