@@ -47,9 +47,7 @@ def page(told: Outlook, steps: Sequence[Step], width: int = 80, every: bool = Fa
             f"free{short}"
         )
     lines += ["", *_table(told), "", "Longest stages:"]
-    lines += [
-        f"  {in_words(one.seconds):>9}  {name} ({one.how})" for name, one in told.longest
-    ]
+    lines += [f"  {in_words(one.seconds):>9}  {name} ({one.how})" for name, one in told.longest]
     if told.left > DAY_S and told.changes:
         lines += ["", f"This takes {in_words(told.left)} here. What would shorten it:"]
         some = told.changes[:MOST_CHANGES]

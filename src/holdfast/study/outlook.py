@@ -161,9 +161,7 @@ def _part_of(name: str) -> str:
     return SHARED if top in ("shared", "budget", "validation") else GRADING
 
 
-def _parts(
-    session: Session, works: Mapping[str, Work], left: Mapping[str, float]
-) -> list[Part]:
+def _parts(session: Session, works: Mapping[str, Work], left: Mapping[str, float]) -> list[Part]:
     found = {}
     for name in (BASE, SHARED, *session.arms, GRADING):
         arm = session.arms.get(name)
@@ -331,7 +329,6 @@ def start_lines(told: Outlook) -> list[str]:
     if told.left > DAY_S:
         lines.append("That is days. What would shorten it:")
         lines += [
-            f"  {one.setting} saves {in_words(one.saved)} ({one.words})"
-            for one in told.changes[:5]
+            f"  {one.setting} saves {in_words(one.saved)} ({one.words})" for one in told.changes[:5]
         ]
     return lines
