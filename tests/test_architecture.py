@@ -22,7 +22,7 @@ HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "bits
 LATE = {
     f"holdfast.{name}"
     for name in (
-        "engines.generate", "memory.trace.allocation_tracker", "memory.trace.fake_model",
+        "engines.cohorts", "engines.generate", "engines.next_token", "engines.refilled", "memory.trace.allocation_tracker", "memory.trace.fake_model",
         "memory.trace.tracer", "train.objective", "train.trainer",
     )
 }  # fmt: skip

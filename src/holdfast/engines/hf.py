@@ -1,10 +1,10 @@
 """Answers many prompts fast with transformers.
 
-Prompts are sorted by length, padded on the left and decoded in batches that shrink as answers end
-(`holdfast.engines.generate`); a reply does not depend on the batch it was in, so a batch that does
-not fit into memory is asked again in halves. The base model is kept loaded while adapters come and
-go; *before* is always measured on a model that PEFT has never wrapped or that it has fully
-unwrapped.
+A place that comes free is taken by the next prompt (`holdfast.engines.refilled`), the longest
+first; models that this does not suit are asked in batches (`holdfast.engines.generate`). A reply
+does not depend on those beside it, so where memory runs out, what was under way is asked again with
+half as many. The base model is kept loaded while adapters come and go; *before* is always measured
+on a model that PEFT has never wrapped or that it has fully unwrapped.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from holdfast.config import Sampling
 from holdfast.data import chat, thinking
 from holdfast.data.chat import Encoded
 from holdfast.engines import Engine, log_likelihood
+from holdfast.engines.pace import Pace
 from holdfast.engines.reply_text import ThoughtReader, Until, stops_of
 from holdfast.errors import HoldfastError
 from holdfast.memory.fault_injection import FaultInjector
 from holdfast.memory.out_of_memory import (
+    Failure,
     event,
     failure_of,
     free,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 CPU_BATCH = 64
 GPU_BATCH = 32
+"""Rows that are begun with where no `batch_size` is given; `Pace` takes more where it pays."""
 NLL_SHARE = 4
 """Into how many the batch is cut where logits are needed for every token of an answer."""
 
@@ -76,7 +79,7 @@ class HFEngine(Engine):
             device: `auto`, `cpu` or `cuda`.
             dtype: of the computation; `auto`: by `holdfast.models.precision`.
             nf4: load the base in 4 bits, as QLoRA trained on it.
-            batch_size: prompts at a time; None: by the device.
+            batch_size: prompts at a time; None: as many as give the most tokens a second.
             device_map: module name to GPU, for a model that no single GPU holds.
         """
         super().__init__(ref, device, dtype, nf4, batch_size, device_map)
@@ -86,6 +89,7 @@ class HFEngine(Engine):
         self._base: PreTrainedModel = None
         self._adapter: tuple[str, float] | None = None
         self._tuned: PeftModel | None = None
+        self._unsuited: str | None = None  # why its answers go in batches; None: not known yet
 
     def __enter__(self) -> Self:
         """Load tokenizer and weights.
@@ -105,8 +109,9 @@ class HFEngine(Engine):
             ).eval()
         self._thoughts = ThoughtReader(self.tokenizer)
         self._stops = sorted(chat.stop_ids(self.tokenizer, self._base.generation_config))
-        if self.batch_size is None:
-            self.batch_size = GPU_BATCH if self.device == "cuda" else CPU_BATCH
+        size = GPU_BATCH if self.device == "cuda" else CPU_BATCH
+        self._pace = Pace(self.batch_size or size, settled=self.batch_size is not None)
+        self.batch_size = self.batch_size or size
         return self
 
     def __exit__(
@@ -138,18 +143,15 @@ class HFEngine(Engine):
         order = sorted(range(len(examples)), key=lambda i: (-len(encoded[i]), examples[i].id))
         samples = sampling.samples
         rows = [(examples[i], encoded[i], n) for i in order for n in range(samples)]
-        size = max(1, (self.batch_size or 1) // samples) * samples
         self.usage.read += samples * sum(map(len, encoded))
         replies: list[list[Reply]] = [[] for _ in examples]
-        done = 0
-        for answers in self._in_batches(
-            "generate", rows, size, lambda batch: self._batch(model, batch, sampling), progress.say
-        ):
-            self.usage.written += sum(map(len, answers))
-            for row, tokens in enumerate(answers, start=done):
-                replies[order[row // samples]].append(self._reply(rows[row], sampling, tokens))
-            before, done = done, done + len(answers)
-            progress.advance(done // samples - before // samples)
+        for row, tokens in self._decoded(model, rows, sampling, progress.say):
+            self.usage.written += len(tokens)
+            found = replies[order[row // samples]]
+            found.append(self._reply(rows[row], sampling, tokens))
+            if len(found) == samples:
+                found.sort(key=lambda one: one.sample)
+                progress.advance(1)
         return replies
 
     def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
@@ -258,18 +260,86 @@ class HFEngine(Engine):
                 start += len(batch)
                 continue
             free()  # outside the except block: the traceback pins tensors
-            half = len(batch) // 2 or None
-            self.events.append(event("answer", None, len(batch), half, failure))
-            if half is None:
-                raise unrecoverable("answer", "one prompt does not fit", failure)
-            self._most[kind] = half
-            say(f"out of memory with {len(batch)} prompts at a time; going on with {half}")
+            self._halved(len(batch), failure, say)
+            self._most[kind] = len(batch) // 2
+
+    def _decoded(
+        self, model: PreTrainedModel, rows: Sequence[Asked], sampling: Sampling, say: Say
+    ) -> Iterator[tuple[int, list[int]]]:
+        """Rows and the token ids of their answers, each as it ends.
+
+        Raises:
+            OutOfMemory: one row does not fit.
+        """
+        from holdfast.engines.generate import suits
+
+        plain = model.get_base_model() if model is self._tuned else model
+        if self._unsuited is None:
+            self._unsuited = suits(plain, self.tokenizer.pad_token_id)
+            if self._unsuited:
+                say(f"answers go in batches, more slowly: {self._unsuited}")
+        if self._unsuited:
+            size = max(1, (self.batch_size or 1) // sampling.samples) * sampling.samples
+            done = 0
+            for answers in self._in_batches(
+                "generate", rows, size, lambda some: self._batch(model, some, sampling), say
+            ):
+                yield from enumerate(answers, start=done)
+                done += len(answers)
+            return
+        left = dict(enumerate(rows))
+        while left:
+            asked = list(left)
+            try:
+                for place, tokens in self._refilled(plain, list(left.values()), sampling):
+                    del left[asked[place]]
+                    yield asked[place], tokens
+                failure = None
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                failure = failure_of(error)
+            if failure is not None:
+                free()  # outside the except block: the traceback pins tensors
+                size = min(self._pace.rows, len(left))
+                self._halved(size, failure, say)
+                self._pace.rows, self._pace.settled = size // 2, True
+
+    def _refilled(
+        self, model: PreTrainedModel, rows: Sequence[Asked], sampling: Sampling
+    ) -> Iterator[tuple[int, list[int]]]:
+        """Answers of rows, whose places come free one by one."""
+        from holdfast.engines.next_token import seed_of
+        from holdfast.engines.refilled import Answering
+
+        answering = Answering(
+            model, sampling, self._stops, self.tokenizer.pad_token_id, self._pace,
+            lambda tokens: self._faults.at("answer", tokens),
+        )  # fmt: skip
+        yield from answering.answers(
+            [ids for _, ids, _ in rows],
+            [seed_of(sampling.seed, one.id, n) for one, _, n in rows],
+            [self._until(one, sampling) for one, _, _ in rows],
+        )
+
+    def _halved(self, size: int, failure: Failure, say: Say) -> None:
+        """Tell that half as many go at a time from now on.
+
+        Raises:
+            OutOfMemory: it was one.
+        """
+        half = size // 2 or None
+        self.events.append(event("answer", None, size, half, failure))
+        if half is None:
+            raise unrecoverable("answer", "one prompt does not fit", failure)
+        say(f"out of memory with {size} prompts at a time; going on with {half}")
 
     def _batch(
         self, model: PreTrainedModel, rows: Sequence[Asked], sampling: Sampling
     ) -> list[list[int]]:
         """Token ids of one answer for each row."""
-        from holdfast.engines.generate import decode, seed_of
+        from holdfast.engines.generate import decode
+        from holdfast.engines.next_token import seed_of
 
         width = max(len(ids) for _, ids, _ in rows) + sampling.max_new_tokens
         self._faults.at("answer", len(rows) * width)

@@ -108,7 +108,7 @@ def _logits(
     """Padded ids, and the logits of the last `keep` places."""
     import torch
 
-    from holdfast.engines.generate import pad_left
+    from holdfast.engines.next_token import pad_left
 
     ids, mask = pad_left(rows, pad, device)
     with torch.inference_mode():
