@@ -41,30 +41,32 @@ def dropped(count: int, p: float) -> torch.Tensor:
     return torch.from_numpy(found if count > 2**31 else found.astype(numpy.int32))
 
 
-def quicken(model: torch.nn.Module) -> str:
+def quicken(model: torch.nn.Module) -> None:
     """Let a model that is about to be trained on a CPU use what this module has.
 
     Args:
         model: with its adapters. What it computes is the same; random masks differ from torch's.
-
-    Returns:
-        What draws the masks: `GENERATOR`, or "" where the model has none or was left as it is.
+            On a GPU, and below `NARROWEST`, it is left as it is.
     """
     import torch
     from peft.tuners.lora.layer import Linear
 
     embeddings = model.get_input_embeddings().weight
     if embeddings.device.type != "cpu" or embeddings.shape[1] < NARROWEST:
-        return ""
-    found = ""
+        return
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is torch.nn.Dropout and not child.inplace:
                 setattr(module, name, _classes().Dropout(child.p))
-                found = GENERATOR
         if type(module) is Linear and type(module.get_base_layer()) is torch.nn.Linear:
             module.forward = MethodType(_adapted, module)
-    return found
+
+
+def mask_generator(model: torch.nn.Module) -> dict[str, str]:
+    """What draws a model's masks, for the record; empty where that is torch itself, or nothing."""
+    own = _classes().Dropout
+    quick = any(isinstance(module, own) and module.p for module in model.modules())
+    return {"dropout_masks": GENERATOR} if quick else {}
 
 
 def _adapted(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -138,10 +138,11 @@ def _function() -> Any:
                 dtype = torch.get_autocast_dtype("cpu")
             narrow = weight.to(dtype)
             rows = max(1, min(count, TILE // words))
+            tile = torch.empty(rows, words, dtype=dtype)  # once: fresh pages take longer than sums
             for start in range(0, count, rows):
                 here = slice(start, min(count, start + rows))
                 some, label = hidden[here].to(dtype), targets[here]
-                logits = (some @ narrow.t()).float()
+                logits = torch.mm(some, narrow.t(), out=tile[: len(some)]).float()
                 chosen = logits.gather(1, label[:, None]).squeeze(1)
                 most, likeliest = logits.max(1)
                 masses = logits.sub_(most[:, None]).exp_()
