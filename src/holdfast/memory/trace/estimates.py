@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from holdfast.memory.estimate.activations import (
     Activations,
@@ -80,6 +80,7 @@ def estimates(
     work: Workload,
     trace: bool,
     cache: Path | None = None,
+    device: Literal["cuda", "cpu"] = "cuda",
 ) -> Estimates:
     """Trace what a plan of this job needs, or fall back to the formulas and say why.
 
@@ -89,6 +90,7 @@ def estimates(
         work: the job.
         trace: whether to try at all; needs torch, transformers, PEFT and TRL, no weights.
         cache: see `measure`.
+        device: whose kernels run it.
     """
     if not trace:
         return Estimates(activations, "formula")
@@ -98,7 +100,7 @@ def estimates(
         return Estimates(activations, "formula", f"no trace: {why}")
     wanted = (True, False) if work.checkpointing is None else (work.checkpointing,)
     keys = [(method, recompute) for method in work.methods for recompute in wanted]
-    results = measure([_job(shape, config, work, *key) for key in keys], cache)
+    results = measure([_job(shape, config, work, *key, device) for key in keys], cache)
     failed = [one for one in results if not isinstance(one, Traced)]
     if failed:
         return Estimates(activations, "formula", f"no trace: {failed[0].reason}")
@@ -119,7 +121,8 @@ def estimates(
 
 
 def _job(
-    shape: Shape, config: Mapping[str, object], work: Workload, method: str, checkpointing: bool
+    shape: Shape, config: Mapping[str, object], work: Workload, method: str, checkpointing: bool,
+    device: Literal["cuda", "cpu"],
 ) -> TraceJob:
     """What is traced for a workload; adapters on some layers are traced as if on all."""
     full = method == "full"
@@ -130,6 +133,7 @@ def _job(
         config=config,
         seq=work.seq_len,
         method=method,  # type: ignore[arg-type]
+        device=device,
         r=work.rank,
         dropout=work.dropout,
         target_modules=targets,
