@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from holdfast.config import Section
 from holdfast.methods import LossMethod, Term
-from holdfast.models import likeliest
+from holdfast.models import language_head
 
 if TYPE_CHECKING:
     import torch

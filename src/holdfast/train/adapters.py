@@ -20,6 +20,7 @@ from holdfast.data.chat import Encoded
 from holdfast.errors import StudyError
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.methods import ANCHOR, REPLAY
+from holdfast.models.cpu_training import quicken
 from holdfast.models.placement import match_buffers
 from holdfast.train import whole_modules as whole
 from holdfast.train.targets import Targets, choose
@@ -136,11 +137,13 @@ def adapt(
             adapted = get_peft_model(model, config)
         dtype = next(one.dtype for one in adapted.parameters() if one.requires_grad)
         match_buffers(adapted, dtype)
+        quicken(adapted)
         return adapted
     start = _corda_start(model, spec, config, *calibration(rows, kinds))
     with torch.random.fork_rng(devices=[]):
         adapted = get_peft_model(model, config)
     _start_from(adapted, start, spec.lora.r)
+    quicken(adapted)
     return adapted
 
 

@@ -32,6 +32,7 @@ from holdfast.memory.out_of_memory import (
     unrecoverable,
 )
 from holdfast.methods import Term
+from holdfast.models.language_head import on_cpu
 from holdfast.train.objective import WEIGHTS, Objective, Outputs
 
 if TYPE_CHECKING:
@@ -163,10 +164,11 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
         """See `SFTTrainer.compute_loss`; what follows it is the backward pass."""
         self._phase = "forward"
         self._faults.at("forward", self._tokens)
-        if self._objective is None:
-            found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        else:
-            found = self._compute_terms(self._objective, model, inputs, num_items_in_batch)
+        with on_cpu(self.accelerator.unwrap_model(self.model)):
+            if self._objective is None:
+                found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            else:
+                found = self._compute_terms(self._objective, model, inputs, num_items_in_batch)
         self._phase = "backward"
         return found
 
