@@ -33,7 +33,7 @@ from holdfast.memory.model.targets import PRESETS, is_pattern, names_of
 from holdfast.memory.trace.trace_job import Point, Traced, TraceFailed, TraceJob
 from holdfast.runs import store
 
-VERSION = 1
+VERSION = 2
 """Of the trace itself; raised when its figures change."""
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 MAIN = "holdfast.memory.trace.tracer"
