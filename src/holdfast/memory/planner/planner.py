@@ -93,12 +93,15 @@ def plan(request: PlanRequest) -> MemoryReport:
     work, shortened = _within_positions(replace(work, dtype=precision.dtype), shape)
     if shape.stored is not None and (shape.stored.expands or shape.stored.kind == BNB4):
         config.pop("quantization_config", None)  # it is traced as it lies in memory
-    on_cpu = gpus[0].cpu
+    host = gpus[0].cpu
+    if host:
+        asked = "gradient_checkpointing" in (request.train or TrainSpec()).model_fields_set
+        work = replace(work, on_cpu=True, checkpointing=work.checkpointing if asked else None)
     estimated = estimates(
-        shape, config, work, request.trace, request.cache, "cpu" if on_cpu else "cuda"
+        shape, config, work, request.trace, request.cache, "cpu" if host else "cuda"
     )
     comparison = make_plan(
-        shape, work, gpus, host_ram_bytes(), ON_CPU if on_cpu else calibration.overheads(),
+        shape, work, gpus, host_ram_bytes(), ON_CPU if host else calibration.overheads(),
         estimated.estimate, request.strategy,
     )  # fmt: skip
     notes = (shape.note, kept, assumed, shortened, estimated.note)
