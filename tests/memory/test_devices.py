@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from holdfast.errors import UsageError
-from holdfast.memory.hardware.detect import detect, from_torch, host_ram_bytes
+from holdfast.memory.hardware.detect import detect, from_torch
 from holdfast.memory.hardware.devices import GIB, GPU, card, parse, plain
 from holdfast.memory.hardware.gpu_catalogue import CARDS, TYPICAL
+from holdfast.memory.hardware.host import host_ram_bytes
 
 MIB = 1 << 20
 U0, U1 = "GPU-5f2a0c1e-0001-4a4b-8c3d-000000000000", "GPU-9b7d4e3f-0002-4a4b-8c3d-000000000001"
@@ -385,7 +386,8 @@ def test_host_memory_where_nothing_says(tmp_path: Path) -> None:
 def test_it_is_quick() -> None:
     code = (
         "import time; start = time.perf_counter()\n"
-        "from holdfast.memory.hardware.detect import detect, host_ram_bytes\n"
+        "from holdfast.memory.hardware.detect import detect\n"
+        "from holdfast.memory.hardware.host import host_ram_bytes\n"
         "from holdfast.memory.hardware.devices import parse\n"
         "from holdfast.memory.model.shape import read_shape\n"
         "parse('2x24GiB'), read_shape('qwen3-8b'), host_ram_bytes()\n"

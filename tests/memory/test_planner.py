@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 
 from holdfast import memory
+from holdfast.config import TrainSpec
 from holdfast.errors import UsageError
 from holdfast.memory.estimate.activations import activations, kept_per_token
 from holdfast.memory.estimate.states import nf4_bytes, optimiser_bytes, states
 from holdfast.memory.estimate.workload import Workload
+from holdfast.memory.hardware.cpu import cpu
 from holdfast.memory.hardware.devices import parse
+from holdfast.memory.hardware.host import host_ram_bytes
 from holdfast.memory.memory_plan import GIB, Breakdown, MemoryPlan, plan_from_json
 from holdfast.memory.model.shape import read_shape
 from holdfast.memory.planner import calibration, explanation
@@ -370,9 +373,30 @@ def test_wrong_requests(asked: PlanRequest, said: str) -> None:
     assert caught.value.remedy
 
 
-def test_no_gpu_at_all() -> None:
-    with pytest.raises(UsageError, match="no GPU"):
-        plan_memory("lab", (), seq_len=64, trace=False)
+def test_without_a_gpu_it_is_planned_for_the_cpu() -> None:
+    found = plan_memory("lab", (), seq_len=64, trace=False)
+    assert found.plan is not None and found.plan.strategy == "cpu"
+    assert not found.plan.checkpointing  # it fits, so nothing is computed twice
+    assert {one.plan.strategy for one in found.candidates} == {"cpu", "qlora+cpu"}
+    assert "no GPU was found" in found.notes[-1]
+    assert "activations are kept, because they fit" in found.text()
+    assert "CPU" in found.text() and "GPU 0" not in found.text()
+    assert found.comparison.gpus[0].free_bytes <= host_ram_bytes() * 1.1
+    recomputed = TrainSpec(gradient_checkpointing=True)
+    asked = plan(PlanRequest("lab", "cpu", 64, trace=False, train=recomputed))
+    assert asked.plan is not None and asked.plan.checkpointing and not asked.notes
+
+
+def test_a_cpu_with_too_little_memory() -> None:
+    scarce = replace(cpu(), total_bytes=12 * GIB, free_bytes=11 * GIB)
+    found = plan_memory("qwen2.5-7b", (scarce,), seq_len=512, trace=False)
+    assert found.plan is not None and found.plan.strategy == "qlora+cpu"  # nothing else fits
+    assert "it is the only one that fits" in found.text()
+    none = plan_memory("qwen2.5-7b", (scarce,), seq_len=512, trace=False, method="full")
+    assert not none.fits and {one.kind for one in none.comparison.changes} <= {
+        "lora", "quantize", "host_bytes",
+    }  # fmt: skip
+    assert "GiB of memory" in none.text() and "GPUs instead" not in none.text()
 
 
 def test_the_package_offers_its_names_without_loading_the_planner() -> None:

@@ -25,6 +25,7 @@ from holdfast.engines.reply_text import ThoughtReader, Until, stops_of
 from holdfast.errors import HoldfastError
 from holdfast.memory.fault_injection import FaultInjector
 from holdfast.memory.out_of_memory import (
+    RAISED,
     Failure,
     event,
     failure_of,
@@ -251,7 +252,7 @@ class HFEngine(Engine):
             batch = rows[start : start + min(size, self._most.get(kind, size))]
             try:
                 done, failure = work(batch), None
-            except RuntimeError as error:
+            except RAISED as error:
                 if not is_out_of_memory(error):
                     raise
                 done, failure = [], failure_of(error)

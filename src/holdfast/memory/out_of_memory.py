@@ -6,10 +6,12 @@ other failures here, for training, answering and loading.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import gc
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from holdfast.errors import HoldfastError, OutOfMemory, Phase
@@ -25,8 +27,15 @@ MESSAGES = (
     "Error out of memory at line",  # bitsandbytes
     "Cuda failure 2 'out of memory'",  # NCCL
     "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "std::bad_alloc",
+    "Cannot allocate memory",  # the system's own words: mapping a file, starting a thread
 )
 """How libraries below torch say that memory ran out."""
+
+RAISED = (RuntimeError, MemoryError, OSError, SystemError, ImportError)
+"""What may say so: torch and its libraries, Python and numpy, the system, a library that cannot be
+mapped."""
 
 REMEDIES: dict[Phase, str] = {
     "load": "train or measure in 4 bits (method: qlora), or let `holdfast plan` spread the model",
@@ -56,9 +65,11 @@ class Failure:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: torch's exception, or a `RuntimeError` with one of `MESSAGES`."""
-    if not isinstance(error, RuntimeError) or isinstance(error, HoldfastError):
+    """Whether memory ran out: torch's or Python's exception, the system's, or one of `MESSAGES`."""
+    if isinstance(error, HoldfastError):
         return False
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return True
@@ -78,8 +89,10 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def free() -> None:
-    """Collect what no name holds any more and give cached GPU memory back to the driver."""
+    """Collect what no name holds any more; give cached memory back to the driver and the system."""
     gc.collect()
+    with suppress(OSError, AttributeError):  # another C library than glibc has no such function
+        ctypes.CDLL(None).malloc_trim(0)
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -126,7 +139,7 @@ def loading() -> Iterator[None]:
     try:
         FaultInjector.from_environment().at("load")
         yield
-    except RuntimeError as error:
+    except Exception as error:
         kept = None if isinstance(error, HoldfastError) else kept_back(error)
         if kept is None and not is_out_of_memory(error):
             raise

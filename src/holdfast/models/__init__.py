@@ -19,7 +19,7 @@ from holdfast.data import chat_settings
 from holdfast.environment import install_command
 from holdfast.errors import RELATIVE, MissingDependency, ModelError
 from holdfast.memory.model.stored import BNB4, BNB8, EXPANDED, Stored, stored_in
-from holdfast.memory.out_of_memory import kept_back
+from holdfast.memory.out_of_memory import is_out_of_memory, kept_back
 from holdfast.models import gguf_cache, skeleton, weights_check
 from holdfast.models.attention import loading_options
 from holdfast.models.files import check_folder, sampled_hash
@@ -256,6 +256,8 @@ def load_model(
             remedy="install that package, or name the base as it was published in 16 bits",
         ) from error
     except (OSError, ValueError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
         raise not_loaded(ref, "model", error) from error
     except RuntimeError as error:
         told = "mismatch" in str(error) or weights_check.CONVERSION in str(error)

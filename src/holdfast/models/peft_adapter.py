@@ -123,7 +123,7 @@ def load_adapter(model: PreTrainedModel, adapter: str) -> PeftModel:
             raise KeyError(left.partition(MISSING)[0] + MISSING)
         return tuned
     except Exception as error:  # of whatever kind its settings or its file make PEFT fail with
-        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
         why = next((line.strip() for line in lines if "mismatch" in line), lines[0])

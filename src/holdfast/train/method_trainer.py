@@ -24,7 +24,13 @@ from holdfast.data.batching import Budget, deal, plain_budget
 from holdfast.data.chat import Encoded
 from holdfast.errors import HoldfastError, TrainingError
 from holdfast.memory.memory_plan import MemoryPlan
-from holdfast.memory.out_of_memory import failure_of, is_out_of_memory, loading, unrecoverable
+from holdfast.memory.out_of_memory import (
+    RAISED,
+    failure_of,
+    is_out_of_memory,
+    loading,
+    unrecoverable,
+)
 from holdfast.memory.precision import Dtype
 from holdfast.methods import ANCHOR, PROBE, TASK, Lesson, LossMethod
 from holdfast.methods._context import TokenCounts
@@ -204,7 +210,7 @@ def _train(run: _Run, examples: Sequence[Example]) -> dict[str, object]:
         if ended_by(run.readers) is None:  # else it was killed after its end
             with quiet():
                 trainer.train(resume_from_checkpoint=str(start) if start else None)
-    except RuntimeError as error:
+    except RAISED as error:
         if not is_out_of_memory(error):
             raise
         raise unrecoverable("forward", "a training step does not fit", failure_of(error)) from error

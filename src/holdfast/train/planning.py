@@ -23,7 +23,7 @@ from holdfast.memory.hardware.detect import detect, host_ram_bytes
 from holdfast.memory.model.shape import read_shape
 from holdfast.memory.planner.choice import Comparison
 from holdfast.memory.planner.memory_report import MemoryReport
-from holdfast.memory.planner.planner import plan
+from holdfast.memory.planner.planner import CPU, plan
 from holdfast.memory.planner.request import USUAL_SEQ_LEN, PlanRequest
 from holdfast.memory.precision import Dtype
 from holdfast.types import ModelRef
@@ -69,7 +69,7 @@ def plan_study(
         asked,
         model=study.model.id,
         revision=study.model.revision,
-        gpus=asked.gpus or hardware.gpus or detect(),
+        gpus=asked.gpus or (CPU if hardware.device == "cpu" else hardware.gpus or detect()),
         seq_len=known,
         method=asked.method or study.train.method,
         strategy=asked.strategy or hardware.strategy,

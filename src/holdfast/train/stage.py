@@ -1,6 +1,7 @@
 """Runs a train stage under a memory plan, and records what it took beside what was predicted.
 
-Without a GPU training runs in this process. With one it is planned for the examples that there are
+Without a GPU training runs in this process, unless the host's memory is tight: then in one of its
+own, so that the kernel's killing it is survived. With a GPU it is planned for the examples that there are
 and launched as a process of its own. Out of memory is an answer, not a crash: the next plan starts
 in a fresh process and goes on from the last complete checkpoint.
 """
@@ -13,15 +14,16 @@ from importlib.metadata import version
 from typing import Any
 
 from holdfast.config import Study
-from holdfast.errors import DoesNotFit, OutOfMemory, UsageError
+from holdfast.errors import DoesNotFit, HoldfastError, OutOfMemory, UsageError
 from holdfast.memory.hardware.detect import detect
 from holdfast.memory.hardware.devices import GPU, parse
-from holdfast.memory.memory_plan import GIB, MemoryPlan
+from holdfast.memory.memory_plan import GIB, Breakdown, MemoryPlan
 from holdfast.memory.model.stored import check, method_for, stored_in
 from holdfast.memory.planner import calibration, explanation
 from holdfast.memory.planner.alternatives import next_plan
 from holdfast.memory.planner.calibration import Observation
 from holdfast.memory.planner.memory_report import MemoryReport
+from holdfast.memory.planner.planner import CPU
 from holdfast.memory.planner.request import PlanRequest
 from holdfast.progress import Progress
 from holdfast.runs import store
@@ -31,6 +33,8 @@ from holdfast.train.launch.torchrun import Build, command, launch
 from holdfast.train.planning import overhead_of, plan_study
 
 RECORD = "memory.json"
+TIGHT = 0.6
+"""Share of the memory at hand above which a training on the CPU gets a process of its own."""
 
 
 def gpus_of(study: Study) -> tuple[GPU, ...]:
@@ -142,19 +146,26 @@ def run(
         DoesNotFit: nothing fits these GPUs.
         OutOfMemory: not even the last plan did.
     """
+    def planned(asked: PlanRequest) -> MemoryReport:
+        overhead = overhead_of(worker.losses_of(job))
+        if job.probes:
+            names = (*overhead.names, "meters")
+            overhead = replace(overhead, names=names, probed_tokens=answer_tokens or longest)
+        return plan_study(
+            study,
+            asked,
+            arms={study.name: PlanRequest(train=study.train, overhead=overhead)},
+            longest=longest,
+            answer_tokens=answer_tokens,
+        )
+
     if not gpus:
-        return worker.train(job, progress)
-    overhead = overhead_of(worker.losses_of(job))
-    if job.probes:
-        names = (*overhead.names, "meters")
-        overhead = replace(overhead, names=names, probed_tokens=answer_tokens or longest)
-    report = plan_study(
-        study,
-        replace(_on(study, gpus), trace=True),
-        arms={study.name: PlanRequest(train=study.train, overhead=overhead)},
-        longest=longest,
-        answer_tokens=answer_tokens,
-    )
+        try:
+            report = planned(PlanRequest(gpus=CPU, trace=False))
+        except HoldfastError:  # a kind of model that the planner does not know may train all the same
+            return worker.train(job, progress)
+        return _on_cpu(study, job, progress, report)
+    report = planned(replace(_on(study, gpus), trace=True))
     plan = _fitting(report)
     progress.say(
         f"{explanation.describe(plan, 'en')}: {explanation.reason(report.comparison, 'en')}"
@@ -179,6 +190,58 @@ def run(
     })  # fmt: skip
     _observe(used[-1], measured, gpus)
     return summary | {"plan": explanation.describe(used[-1], "en"), "events": events}
+
+
+def _on_cpu(
+    study: Study, job: TrainJob, progress: Progress, report: MemoryReport
+) -> Mapping[str, object]:
+    """Train without a GPU: as asked for, and when that does not fit with smaller plans."""
+    spec, budget = job.train, job.budget
+    asked = MemoryPlan(
+        "cpu", spec.method == "qlora", spec.gradient_checkpointing, budget.per_micro_batch,
+        budget.micro_batches, dtype=report.precision.dtype,
+        adapter_dtype=report.comparison.work.adapters(spec.method == "qlora"),
+    )  # fmt: skip
+    asked = replace(asked, predicted=_predicted(report, asked))
+    room = report.comparison.gpus[0].free_bytes
+    tight = asked.fullest.total > TIGHT * room
+    if tight:
+        progress.say(
+            f"training may take {asked.fullest.total / GIB:.1f} of {room / GIB:.1f} GiB of memory: "
+            "it runs in a process of its own, and goes on with a smaller plan if that is killed"
+        )
+    events: list[dict[str, Any]] = []
+    again = False
+
+    def following(failed: MemoryPlan, event: Event) -> MemoryPlan | None:
+        nonlocal again
+        if event["phase"] in ("load", "save") and not again:
+            again = True  # in a fresh process, which has nothing else to hold
+            return failed
+        new = next_plan(report.candidates, failed, study.hardware.allow)
+        return new and replace(new, predicted=new.predicted or _predicted(report, new))
+
+    def here(job: TrainJob, progress: Progress) -> Mapping[str, Any]:
+        plain = job if job.plan != asked else replace(job, plan=None)  # exactly as budgeted
+        if tight or events:
+            return launch(plain, asked, progress)
+        return worker.train(plain, progress)
+
+    summary = train(job, asked, progress, following, events, here=here)
+    return summary | ({"events": events} if events else {})
+
+
+def _predicted(report: MemoryReport, plan: MemoryPlan) -> tuple[Breakdown, ...]:
+    """What a plan is predicted to take; that of the nearest larger one in the table."""
+    alike = [
+        one.plan
+        for one in report.candidates
+        if one.plan.quantized == plan.quantized
+        and one.plan.micro_batch >= plan.micro_batch
+        and one.plan.checkpointing <= plan.checkpointing
+    ]
+    every = [max((one.plan for one in report.candidates), key=lambda one: one.fullest.total)]
+    return min(alike or every, key=lambda one: one.fullest.total).predicted
 
 
 def _on(study: Study, gpus: Sequence[GPU]) -> PlanRequest:

@@ -23,6 +23,7 @@ from trl import SFTTrainer
 from holdfast.errors import Phase, TrainingError
 from holdfast.memory.fault_injection import FaultInjector
 from holdfast.memory.out_of_memory import (
+    RAISED,
     Failure,
     event,
     failure_of,
@@ -114,7 +115,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
                 where=str(resume_from_checkpoint),
                 remedy="remove this folder and run again: an earlier one is gone on from",
             ) from error
-        except RuntimeError as error:
+        except RAISED as error:
             if not is_out_of_memory(error):
                 raise
             failure = failure_of(error)
@@ -220,7 +221,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
         """Their losses, or what went wrong; the exception and what it holds are gone by then."""
         try:
             losses = [self._micro_batch(model, batch, items) for batch in batches]
-        except RuntimeError as error:
+        except RAISED as error:
             if not is_out_of_memory(error):
                 raise
             return failure_of(error)

@@ -26,6 +26,8 @@ EAGER = 6.1
 """Bytes per head, query and key that eager attention keeps: float32 softmax, its copy, the mask."""
 SOFT_CAPPED = 8.2
 LOSS_TILE = 4096
+CPU_TILE = 1 << 25
+"""Logits that are in memory at once in the head of a CPU (`holdfast.models.language_head`)."""
 VOCABULARY_TILE = 32768
 BACKWARD_TRANSIENT = 8
 """Gradients of gate, up, their product and the activation at once: bytes x intermediate size."""
@@ -244,4 +246,6 @@ def _loss(shape: Shape, work: Workload, method: str, micro_batch: int) -> tuple[
     tile = 3 * min(supervised, LOSS_TILE) * min(shape.vocab, VOCABULARY_TILE)
     if method == "full":  # the head's own gradient, in float32
         gradients += 4 * shape.hidden * shape.vocab
+    if work.on_cpu and method != "full":
+        tile = 4 * min(CPU_TILE, supervised * shape.vocab)
     return min(tile, GIB) + gradients, gradients

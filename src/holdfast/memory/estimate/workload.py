@@ -43,6 +43,7 @@ class Workload:
         whole: names of modules that are trained whole beside the adapters.
         tokens: rows of the embedding that are trained.
         method_overhead: what the arm's methods take on top.
+        on_cpu: it runs there, with the head that training has there.
     """
 
     method: Method = "auto"
@@ -66,6 +67,7 @@ class Workload:
     whole: tuple[str, ...] = ()
     tokens: int = 0
     method_overhead: MethodOverhead = NOTHING
+    on_cpu: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what can never be trained.

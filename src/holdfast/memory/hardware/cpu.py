@@ -1,9 +1,16 @@
-"""Tells whether this machine's CPU computes bfloat16 in hardware; needs no torch."""
+"""This machine's CPU as a device to plan for, and whether it computes bfloat16; needs no torch."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from holdfast.memory.hardware.devices import GPU
+from holdfast.memory.hardware.host import host_ram_bytes, host_total_bytes
+
+CORE_FLOPS = 64e9
+"""Products and sums in float32 that one core does in a second: a ranking of ways, no promise."""
+BANDWIDTH_BYTES_S = 20e9
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """As Linux names them in /proc/cpuinfo: x86's two, and ARM's."""
 
@@ -24,3 +31,17 @@ def computes_bf16(root: Path = Path("/")) -> bool:
     named = (line.partition(":") for line in lines)
     words = (found for key, _, found in named if key.strip() in ("flags", "Features"))
     return bool(BF16_FLAGS & set(next(words, "").split()))
+
+
+def cpu() -> GPU:
+    """The CPU, whose memory is what this process may use of the host's; limits count."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    bf16 = computes_bf16()
+    rate = cores * CORE_FLOPS
+    total = host_total_bytes()
+    return GPU(
+        name=f"CPU ({cores} cores)", total_bytes=total, free_bytes=min(total, host_ram_bytes()),
+        index=0, bandwidth_bytes_s=BANDWIDTH_BYTES_S, flops=4 * rate if bf16 else rate,
+        link_bytes_s=BANDWIDTH_BYTES_S, float32_flops=rate, bf16=bf16, fp16=False, cpu=True,
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Finds the GPUs of this machine, and how much of their and the host's memory is free.
+"""Finds the GPUs of this machine, and how much of their memory is free.
 
 Asks `nvidia-smi`, which needs no torch. CUDA_VISIBLE_DEVICES is read as nvidia-smi numbers the GPUs
 (CUDA_DEVICE_ORDER=PCI_BUS_ID, which the launcher sets). Where there is no nvidia-smi but there is a
@@ -19,6 +19,7 @@ from typing import Any
 from holdfast.errors import UsageError
 from holdfast.memory.hardware.devices import GPU, card, gpu, joined, like_size
 from holdfast.memory.hardware.gpu_catalogue import PCIE4
+from holdfast.memory.hardware.host import host_ram_bytes
 
 Run = Callable[[Sequence[str]], str]
 
@@ -235,37 +236,3 @@ def from_torch(torch: Any) -> tuple[GPU, ...]:
             )
         )
     return joined(found)
-
-
-def host_ram_bytes(root: Path = Path("/")) -> int:
-    """Host memory that a new process can use, bytes: what is available, within a container's limit.
-
-    Args:
-        root: where `proc` and `sys` are mounted.
-    """
-    limits = []
-    for line in _lines(root / "proc/meminfo"):
-        if line.startswith("MemAvailable:"):
-            limits.append(int(line.split()[1]) * 1024)
-    for limit, used, reclaimable in (
-        ("memory.max", "memory.current", "inactive_file"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
-    ):
-        group = root / "sys/fs/cgroup"
-        allowed, taken = _lines(group / limit), _lines(group / used)
-        if allowed and taken and allowed[0].strip().isdigit() and taken[0].strip().isdigit():
-            cache = 0
-            for line in _lines((group / limit).with_name("memory.stat")):
-                key, _, value = line.partition(" ")
-                cache = int(value) if key == reclaimable else cache
-            limits.append(max(0, int(allowed[0]) - int(taken[0]) + cache))
-    if not limits:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(limits)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []

@@ -53,6 +53,7 @@ class GPU:
         mig: a slice. A process can use one slice only, and NCCL does not join slices.
         uuid: for CUDA_VISIBLE_DEVICES, where an index is not enough (MIG).
         like: the card whose data sheet gave the speed.
+        cpu: no GPU at all: the CPU, whose memory is the host's.
     """
 
     name: str
@@ -71,6 +72,7 @@ class GPU:
     mig: bool = False
     uuid: str = ""
     like: str = ""
+    cpu: bool = False
 
 
 def plain(name: str) -> str:

@@ -22,7 +22,8 @@ class Change:
     """One change after which the job fits.
 
     Attributes:
-        kind: `seq_len`, `quantize`, `checkpointing`, `gpu_bytes`, `gpus`, `micro_batch` or `lora`.
+        kind: `seq_len`, `quantize`, `checkpointing`, `gpu_bytes`, `host_bytes`, `gpus`,
+            `micro_batch` or `lora`.
         value: what it must become.
         strategy: of the plan that then fits.
     """
@@ -57,13 +58,13 @@ def changes(work: Workload, gpus: Sequence[GPU], fitting: Fitting) -> tuple[Chan
         low, high = (middle, high) if fits else (low, middle)
     if low:
         attempt("seq_len", STEP_TOKENS * low, longer(work, STEP_TOKENS * low), gpus)
-    for count in range(len(gpus) + 1, MOST_GPUS + 1):
+    for count in () if gpus[0].cpu else range(len(gpus) + 1, MOST_GPUS + 1):
         more = [*gpus, *(replace(gpus[0], index=100 + n) for n in range(count - len(gpus)))]
         if attempt("gpus", count, work, more):
             break
     for size in SIZES_GIB:
         if size * GIB > max(one.free_bytes for one in gpus) and attempt(
-            "gpu_bytes", size * GIB, work,
+            "host_bytes" if gpus[0].cpu else "gpu_bytes", size * GIB, work,
             [replace(one, total_bytes=size * GIB, free_bytes=size * GIB) for one in gpus],
         ):  # fmt: skip
             break

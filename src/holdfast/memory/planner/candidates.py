@@ -129,6 +129,9 @@ def candidates(problem: Problem) -> Iterator[Candidate]:
     whole = [gpu for gpu in gpus if not gpu.mig]  # a process sees one slice; NCCL joins none
     several = [tuple(whole[:count]) for count in range(2, len(whole) + 1)]
     for method in problem.work.methods:
+        if gpus[0].cpu:
+            yield from _of(problem, Setup("cpu", method, (gpus[0],)))
+            continue
         sets: list[tuple[Placement, tuple[GPU, ...]]] = [("single", (gpu,)) for gpu in gpus[:1]]
         for members in several:
             sets += [("ddp", members), ("split", members), ("fsdp2", members)]

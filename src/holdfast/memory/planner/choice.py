@@ -27,7 +27,7 @@ QUANTIZED = 0.75
 little faster is not worth it."""
 SIMPLEST: tuple[str, ...] = (
     "single", "ddp", "qlora", "qlora+ddp", "split", "fsdp2", "qlora+split", "qlora+fsdp2",
-    "offload",
+    "offload", "cpu", "qlora+cpu",
 )  # fmt: skip
 """From plain to involved; also the order of the table."""
 
@@ -172,7 +172,7 @@ def _check(problem: Problem, only: str | None) -> None:
     if not problem.gpus:
         raise UsageError(
             "no GPU was found, and none was named",
-            remedy="say what there will be: --gpus 2x24GiB; training on the CPU needs no plan",
+            remedy="say what there will be: --gpus 2x24GiB, or --gpus cpu",
         )
     if work.seq_len > shape.max_positions:
         raise UsageError(

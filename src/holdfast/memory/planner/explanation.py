@@ -109,13 +109,17 @@ def breakdown(plan: MemoryPlan, language: Language) -> Table:
     found.add_column(say(language, "breakdown"))
     for index in plan.gpus[: len(shown)]:
         every = alike and len(plan.gpus) > 1
-        found.add_column(say(language, "each") if every else f"GPU {index}", justify="right")
+        found.add_column(say(language, "each") if every else _column(plan, index), justify="right")
     for name in PARTS:
         found.add_row(say(language, name), *(f"{getattr(one, name) / GIB:.2f}" for one in shown))
     found.add_row(
         say(language, "total"), *(f"{one.total / GIB:.2f}" for one in shown), style="bold"
     )
     return found
+
+
+def _column(plan: MemoryPlan, index: int) -> str:
+    return "CPU" if plan.placement == "cpu" else f"GPU {index}"
 
 
 def describe(plan: MemoryPlan, language: Language) -> str:
@@ -132,8 +136,10 @@ def reason(comparison: Comparison, language: Language) -> str:
     if comparison.chosen is None:
         return ""
     plan = comparison.chosen.plan
-    key = "why_" + ("single" if plan.strategy == "qlora" else plan.placement)
+    key = f"why_{plan.placement}"
     parts = [say(language, key)]
+    if plan.placement == "cpu" and not plan.checkpointing:
+        parts.append(say(language, "why_kept"))
     if plan.quantized:
         plain = next(
             (one.plan for one in comparison.candidates
@@ -192,7 +198,7 @@ def changes(comparison: Comparison, language: Language) -> list[str]:
     lines = [say(language, "nothing")]
     now = {"seq_len": comparison.work.seq_len, "gpus": len(comparison.gpus)}
     for change in comparison.changes:
-        value = change.value // GIB if change.kind == "gpu_bytes" else change.value
+        value = change.value // GIB if change.kind in ("gpu_bytes", "host_bytes") else change.value
         lines.append("  - " + say(
             language, change.kind, value=f"{value:,}", now=f"{now.get(change.kind, 0):,}",
             strategy=say(language, f"s_{change.strategy}"),
@@ -229,6 +235,8 @@ def grounds(comparison: Comparison, source: str, language: Language) -> str:
         parts.append(say(language, "wide", family=comparison.shape.family))
     if comparison.overheads.measured:
         parts.append(say(language, "calibrated"))
+    elif comparison.gpus[0].cpu:
+        parts.append(say(language, "held"))
     else:
         parts.append(say(language, "unvalidated"))
     return _sentence(parts, language)
@@ -277,6 +285,6 @@ def _row(candidate: Candidate) -> dict[str, object]:
 def _workload(comparison: Comparison) -> dict[str, object]:
     """The job; adapters and overheads that differ from the plain ones only where they do."""
     found, plain = asdict(comparison.work), asdict(Workload())
-    unsaid = [key for key in ("variant", "layers", "method_overhead") if found[key] == plain[key]]
+    unsaid = [key for key in ("variant", "layers", "method_overhead", "on_cpu") if found[key] == plain[key]]
     names = {"method_overhead": "extra"}
     return {names.get(key, key): found[key] for key in found if key not in unsaid}

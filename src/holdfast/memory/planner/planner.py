@@ -8,8 +8,10 @@ from dataclasses import replace
 from holdfast.config import LAB, LAB_FOLDER, TrainSpec
 from holdfast.errors import UsageError
 from holdfast.memory.estimate.workload import Workload
-from holdfast.memory.hardware.detect import detect, host_ram_bytes
+from holdfast.memory.hardware.cpu import cpu, computes_bf16
+from holdfast.memory.hardware.detect import detect
 from holdfast.memory.hardware.devices import GPU, parse
+from holdfast.memory.hardware.host import host_ram_bytes
 from holdfast.memory.model.catalogue import read_config
 from holdfast.memory.model.shape import Shape, read_shape
 from holdfast.memory.model.stored import BNB4, check, method_for
@@ -17,8 +19,13 @@ from holdfast.memory.planner import calibration
 from holdfast.memory.planner.choice import make_plan
 from holdfast.memory.planner.memory_report import MemoryReport
 from holdfast.memory.planner.request import USUAL_SEQ_LEN, PlanRequest
-from holdfast.memory.precision import Precision, on_gpus, stored
+from holdfast.memory.planner.strategies import ON_CPU
+from holdfast.memory.precision import Precision, on_cpu, on_gpus, stored
 from holdfast.memory.trace.estimates import estimates
+
+
+CPU = "cpu"
+"""In place of GPUs: plan for the CPU."""
 
 
 def plan_memory(
@@ -36,7 +43,8 @@ def plan_memory(
     Args:
         model: hub id, folder, name of the catalogue, or `lab`; or a whole `PlanRequest`, in which
             the other arguments replace what they say.
-        gpus: such as ``"2x24GiB"`` or ``"rtx4090"``; None: those of this machine.
+        gpus: such as ``"2x24GiB"`` or ``"rtx4090"``, or ``"cpu"``; None: those of this machine,
+            or its CPU where it has none.
         seq_len: tokens of the longest example; None: 1,024.
         method: `auto` (LoRA, on a 4-bit base where that is needed), `lora`, `qlora` or `full`.
         strategy: the only one that is allowed, such as `ddp` or `qlora+split`.
@@ -85,10 +93,16 @@ def plan(request: PlanRequest) -> MemoryReport:
     work, shortened = _within_positions(replace(work, dtype=precision.dtype), shape)
     if shape.stored is not None and (shape.stored.expands or shape.stored.kind == BNB4):
         config.pop("quantization_config", None)  # it is traced as it lies in memory
-    estimated = estimates(shape, config, work, request.trace, request.cache)
+    host = gpus[0].cpu
+    if host:
+        asked = "gradient_checkpointing" in (request.train or TrainSpec()).model_fields_set
+        work = replace(work, on_cpu=True, checkpointing=work.checkpointing if asked else None)
+    estimated = estimates(
+        shape, config, work, request.trace, request.cache, "cpu" if host else "cuda"
+    )
     comparison = make_plan(
-        shape, work, gpus, host_ram_bytes(), calibration.overheads(), estimated.estimate,
-        request.strategy,
+        shape, work, gpus, host_ram_bytes(), ON_CPU if host else calibration.overheads(),
+        estimated.estimate, request.strategy,
     )  # fmt: skip
     notes = (shape.note, kept, assumed, shortened, estimated.note)
     said = tuple(note for note in notes if note)
@@ -113,10 +127,14 @@ def _as_stored(work: Workload, shape: Shape) -> tuple[Workload, str]:
 
 def _gpus(asked: str | tuple[GPU, ...] | None) -> tuple[tuple[GPU, ...], str]:
     """The GPUs to plan for, and what is assumed of the speed of those that are only named."""
-    if isinstance(asked, tuple):
+    if isinstance(asked, tuple) and asked:
         return asked, ""
+    if isinstance(asked, str) and asked.strip().lower() == CPU:
+        return (cpu(),), ""
     if not asked:
-        return detect(), ""
+        there = () if asked == () else detect()
+        none = "no GPU was found: planned for the CPU (say what there will be: --gpus 2x24GiB)"
+        return (there, "") if there else ((cpu(),), none)
     named = parse(asked)
     if all(gpu.known for gpu in named):
         return named, ""
@@ -127,9 +145,11 @@ def _gpus(asked: str | tuple[GPU, ...] | None) -> tuple[tuple[GPU, ...], str]:
 def _precision(
     request: PlanRequest, gpus: Sequence[GPU], config: Mapping[str, object]
 ) -> Precision:
-    """What is computed in; without GPUs there will be no plan anyway."""
-    train = request.train or TrainSpec()
-    return on_gpus(gpus, [stored(config)], train.precisions) if gpus else Precision("float32")
+    """What is computed in."""
+    allowed = (request.train or TrainSpec()).precisions
+    if gpus[0].cpu:
+        return on_cpu([stored(config)], allowed, has_bf16=computes_bf16())
+    return on_gpus(gpus, [stored(config)], allowed)
 
 
 def _within_positions(work: Workload, shape: Shape) -> tuple[Workload, str]:

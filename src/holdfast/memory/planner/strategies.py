@@ -44,6 +44,10 @@ class RuntimeOverheads:
     measured: int = 0
 
 
+ON_CPU = RuntimeOverheads(fragmentation=0.0, context_bytes=1 * GIB)
+"""Of a training on the CPU: what the interpreter and the libraries take themselves."""
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """What one process holds: its share of the states, and the layers that it runs."""

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from holdfast import environment
 from holdfast.memory.estimate.activations import (
@@ -33,7 +33,7 @@ from holdfast.memory.model.targets import PRESETS, is_pattern, names_of
 from holdfast.memory.trace.trace_job import Point, Traced, TraceFailed, TraceJob
 from holdfast.runs import store
 
-VERSION = 1
+VERSION = 2
 """Of the trace itself; raised when its figures change."""
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 MAIN = "holdfast.memory.trace.tracer"
@@ -81,6 +81,7 @@ def estimates(
     work: Workload,
     trace: bool,
     cache: Path | None = None,
+    device: Literal["cuda", "cpu"] = "cuda",
 ) -> Estimates:
     """Trace what a plan of this job needs, or fall back to the formulas and say why.
 
@@ -90,6 +91,7 @@ def estimates(
         work: the job.
         trace: whether to try at all; needs torch, transformers, PEFT and TRL, no weights.
         cache: see `measure`.
+        device: whose kernels run it.
     """
     if not trace:
         return Estimates(activations, "formula")
@@ -99,7 +101,7 @@ def estimates(
         return Estimates(activations, "formula", f"no trace: {why}")
     wanted = (True, False) if work.checkpointing is None else (work.checkpointing,)
     keys = [(method, recompute) for method in work.methods for recompute in wanted]
-    results = measure([_job(shape, config, work, *key) for key in keys], cache)
+    results = measure([_job(shape, config, work, *key, device) for key in keys], cache)
     failed = [one for one in results if not isinstance(one, Traced)]
     if failed:
         return Estimates(activations, "formula", f"no trace: {failed[0].reason}")
@@ -120,7 +122,8 @@ def estimates(
 
 
 def _job(
-    shape: Shape, config: Mapping[str, object], work: Workload, method: str, checkpointing: bool
+    shape: Shape, config: Mapping[str, object], work: Workload, method: str, checkpointing: bool,
+    device: Literal["cuda", "cpu"],
 ) -> TraceJob:
     """What is traced for a workload; adapters on some layers are traced as if on all."""
     full = method == "full"
@@ -131,6 +134,7 @@ def _job(
         config=config,
         seq=work.seq_len,
         method=method,  # type: ignore[arg-type]
+        device=device,
         r=work.rank,
         dropout=work.dropout,
         target_modules=targets,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from holdfast.memory.hardware.host import SCARCE, host_ram_bytes, host_total_bytes, kills
 from holdfast.progress import Progress
 from holdfast.runs import sealed
 
@@ -26,10 +27,18 @@ TAIL_BYTES = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class ProcessEnd:
-    """How a process ended: its code (negative: the signal) and its last lines."""
+    """How a process ended.
+
+    Attributes:
+        code: its exit code; negative: the signal.
+        tail: its last lines.
+        starved: while it ran the kernel killed a process for want of memory, or there was next to
+            none left.
+    """
 
     code: int
     tail: str
+    starved: bool = False
 
 
 class ProgressFile:
@@ -90,15 +99,17 @@ def run_process(
             stderr=subprocess.STDOUT,
             start_new_session=True,  # so that Ctrl-C comes to us alone, and we can end all of it
         )
-        heard = 0
+        heard, killed, least = 0, kills(), 1.0
         try:
             while process.poll() is None:
                 heard = _relay(progress_file, heard, progress)
+                least = min(least, host_ram_bytes() / max(1, host_total_bytes()))
                 time.sleep(LOOK_EVERY_S)
             _relay(progress_file, heard, progress)
         finally:
             _stop(process)
-    return ProcessEnd(process.returncode, _tail(log, start))
+    starved = kills() > killed or least < SCARCE
+    return ProcessEnd(process.returncode, _tail(log, start), starved)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,16 @@ def _failure(job: TrainJob, ended: ProcessEnd) -> HoldfastError:
         )
     if (job.launch_folder / ERROR).is_file():
         return rebuilt(noted(job.launch_folder / ERROR))
-    if ended.code == -SIGKILL or "Signal 9 (SIGKILL)" in ended.tail:
+    killed = ended.code == -SIGKILL or "Signal 9 (SIGKILL)" in ended.tail
+    if killed and ended.starved:
+        return OutOfMemory(
+            "the training process was killed by the kernel for want of memory",
+            phase="backward" if _began(job) else "load",
+            where=str(log),
+            remedy="free host memory, raise the container's limit, or let `holdfast plan` choose "
+            "what fits; the same command continues from the last checkpoint",
+        )
+    if killed:
         return TrainingError(
             "a training process was killed (SIGKILL), as the system does when the machine runs out "
             "of host memory",
@@ -157,6 +167,13 @@ def _failure(job: TrainJob, ended: ProcessEnd) -> HoldfastError:
         remedy="the whole output is in that file; the same command continues from the last "
         "checkpoint",
     )
+
+
+def _began(job: TrainJob) -> bool:
+    """Whether a process had its model loaded: then it said how many steps there are."""
+    with suppress(OSError):
+        return '"total"' in (job.launch_folder / PROGRESS).read_text(encoding="utf-8")
+    return False
 
 
 def noted(file: Path) -> dict[str, Any]:
