@@ -68,9 +68,10 @@ def reader(path: Path) -> Any:
     import gguf
     import numpy as np
 
-    class Reader(gguf.GGUFReader):  # type: ignore[misc]
+    class Reader(gguf.GGUFReader):
         def _get(self, *args: Any, **kwargs: Any) -> Any:
-            self.data = np.asarray(self.data)  # slices of a `numpy.memmap` are dear
+            data: Any = np.asarray(self.data)  # slices of a `numpy.memmap` are dear
+            self.data = data
             return super()._get(*args, **kwargs)
 
     return Reader(path)
@@ -85,13 +86,14 @@ def _parsed_once(path: Path) -> Iterator[None]:
     """
     import gguf
 
-    before = gguf.GGUFReader, gguf.get_tensor_name_map
+    library: Any = gguf
+    before = library.GGUFReader, library.get_tensor_name_map
     parsed = reader(path)
-    gguf.GGUFReader, gguf.get_tensor_name_map = lambda *_: parsed, cache(before[1])
+    library.GGUFReader, library.get_tensor_name_map = lambda *_: parsed, cache(before[1])
     try:
         yield
     finally:
-        gguf.GGUFReader, gguf.get_tensor_name_map = before
+        library.GGUFReader, library.get_tensor_name_map = before
 
 
 def _loaded(raw: ModelRef, head: GGUFFile, config: Any, dtype: str) -> PreTrainedModel:
