@@ -6,6 +6,7 @@ import csv
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from holdfast.judges import qwen3guard
 from holdfast.lab.problems import problems
 from holdfast.lab.requests import requests
 from holdfast.progress import Silent
+from holdfast.runs import store
 from holdfast.types import Example, Message, Reply, Verdict
 
 DATA = TESTS / "data"
@@ -467,7 +469,7 @@ def test_scores_are_means_without_the_end_of_turn(tmp_path: Path) -> None:
 
 
 def test_scoring_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
-    pairs = [(_pair("")[0], Reply("x", n, "word " * 20, "stop", 1)) for n in range(5)]
+    pairs = [(_pair("")[0], Reply("x", n, "word " * (20 + n), "stop", 1)) for n in range(5)]
 
     class Stops(_Losses):
         def token_nll(self, examples: list[Example]) -> list[list[float]]:  # type: ignore[override]
@@ -482,6 +484,25 @@ def test_scoring_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     perplexity.measure(opened, pairs, tmp_path, Silent(), chunk=2)
     assert engine.calls == 1, "only the last chunk was left"
     assert len(perplexity.read(tmp_path)) == 5
+
+
+def test_what_was_said_before_is_not_scored_again(tmp_path: Path) -> None:
+    example, texts = _pair("")[0], ["word " * 20, " word" * 20, "word " * 30]
+    replies = [Reply(example.id, n, text, "stop", 1) for n, text in enumerate(texts)]
+    engine, opened = _engine()
+    perplexity.measure(opened, [(example, one) for one in replies], tmp_path / "base", Silent())
+    assert engine.calls == 2, "the first two are the same but for spaces"
+    store.write_jsonl(tmp_path / "said" / "replies.jsonl", replies)
+    known = perplexity._known([example], tmp_path / "said", tmp_path / "base")
+    again = [replace(one, sample=one.sample + 7) for one in reversed(replies)]
+    pairs = [
+        *((example, one) for one in again),
+        (example, Reply(example.id, 1, "new " * 16, "stop", 1)),
+    ]
+    perplexity.measure(opened, pairs, tmp_path / "again", Silent(), known=known)
+    assert engine.calls == 3
+    first, found = perplexity.read(tmp_path / "base"), perplexity.read(tmp_path / "again")
+    assert {key: found[key[0], key[1] + 7] for key in first} == first
 
 
 def test_the_lab_s_model_finds_its_own_answers_likely_and_shuffled_ones_not() -> None:

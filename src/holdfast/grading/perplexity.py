@@ -132,9 +132,10 @@ def limit(base: Path) -> float | None:
 def _scored(
     engine: Callable[[], Engine],
     pairs: list[tuple[Example, Reply]],
-    known: dict[tuple[str, str], tuple[float | None, int]],
+    known: dict[tuple[str, str], tuple[float | None, int]] | None = None,
 ) -> list[dict[str, object]]:
     """Loss and tokens of each reply; adds to `known` what is new."""
+    known = {} if known is None else known
     new = {
         (example.id, text): replace(example, target=text)
         for example, reply in pairs

@@ -118,7 +118,9 @@ def told(
     """For the record: how many questions were asked, trained on, and drawn for others."""
     if not context.fills:
         return {"asked": asked}
-    return {"asked": asked, "questions": len(context.plain), "used": len(used), "reserve": lost}
+    every = len(context.plain)
+    drawn = lost if len(used) < every else 0  # no more was there
+    return {"asked": asked, "questions": every, "used": len(used), "reserve": drawn}
 
 
 def bounded(context: MethodContext, asked: int, used: Sequence[Example]) -> list[str]:

@@ -27,6 +27,7 @@ class TokenMask(LossMethod):
     """Drop the labels that surprise the base most."""
 
     options: Options
+    version = "2"
 
     class Options(Section):
         """Settings of ``token_mask``."""

@@ -166,6 +166,8 @@ def _data(session: Session, arm: str) -> Stage:
     setting = session.setting(session.arms[arm])
     shared = [work.name for method in steps for work in methods.shared_of(method, setting)]
     identity = _data_identity(session, "arm") | {"methods": [methods.identity_of(m) for m in steps]}
+    if steps and setting.fills:
+        identity["order"] = session.order_seed
 
     def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         examples, notes = list(session.plain), []

@@ -335,8 +335,13 @@ class Session:
     @cached_property
     def _seen_order(self) -> list[int]:
         """The order in which plain training with the first seed sees the training set."""
+        return seen_order(len(self.plain), self.order_seed)
+
+    @property
+    def order_seed(self) -> int:
+        """The seed of the order in which the first seed's plain training sees its examples."""
         given = self.study.train.data_seed
-        return seen_order(len(self.plain), self.study.seeds[0] if given is None else given)
+        return self.study.seeds[0] if given is None else given
 
     def _spent(self) -> int:
         """Supervised tokens of every training; once the stage of the budget is done."""
