@@ -24,7 +24,7 @@ def page(told: Outlook, steps: Sequence[Step], width: int = 80, every: bool = Fa
         width: of the terminal, in characters.
         every: list all stages.
     """
-    from holdfast.study.outlook import DAY_S, in_words
+    from holdfast.study.start import DAY_S, in_words
 
     done = sum(step.done for step in steps)
     stages = [f"{done} of {len(steps)} stages are done{'' if every else '; --all lists them'}."]
@@ -84,7 +84,7 @@ def wrapped(line: str, width: int) -> list[str]:
 
 
 def _at(told: Outlook, step: Step) -> str:
-    from holdfast.study.outlook import in_words
+    from holdfast.study.start import in_words
 
     name, one = step.stage.name, told.stages[step.stage.name]
     return f"{in_words(one.seconds):>9}  {name}"
@@ -92,7 +92,7 @@ def _at(told: Outlook, step: Step) -> str:
 
 def _table(told: Outlook) -> list[str]:
     """A row for every arm."""
-    from holdfast.study.outlook import in_words
+    from holdfast.study.start import in_words
 
     parts = list(told.parts)
     if (rest := len(parts) - MOST_ARMS) > 0:
