@@ -34,7 +34,14 @@ from holdfast.memory.out_of_memory import (
     unrecoverable,
 )
 from holdfast.models import ModelRef, precision
-from holdfast.models.peft_adapter import load_adapter, scale_adapter, take_off
+from holdfast.models.peft_adapter import (
+    Weights,
+    load_adapter,
+    merge,
+    restore,
+    scale_adapter,
+    take_off,
+)
 from holdfast.progress import Progress, Silent
 from holdfast.types import Example, Reply
 
@@ -89,6 +96,7 @@ class HFEngine(Engine):
         self._base: PreTrainedModel = None
         self._adapter: tuple[str, float] | None = None
         self._tuned: PeftModel | None = None
+        self._merged: Weights | None = None
         self._unsuited: str | None = None  # why its answers go in batches; None: not known yet
 
     def __enter__(self) -> Self:
@@ -121,7 +129,7 @@ class HFEngine(Engine):
         trace: TracebackType | None,
     ) -> None:
         """Drop the weights and empty the GPU's cache."""
-        self._base = self._tuned = self._adapter = None
+        self._base = self._tuned = self._adapter = self._merged = None
         gc.collect()
         models.empty_cache()
 
@@ -377,13 +385,17 @@ class HFEngine(Engine):
         if wanted == self._adapter:
             return self._tuned if adapter else self._plain()
         if self._tuned is not None:
+            restore(self._merged or {})
             self._base, self._tuned, self._adapter = take_off(self._tuned), None, None
+            self._merged = None
         if adapter is None:
             return self._plain()
         with loading():
             self._tuned = load_adapter(self._base, adapter)
         if scale != 1:
             scale_adapter(self._tuned, scale)
+        with loading():
+            self._merged = None if self.nf4 else merge(self._tuned)
         self._adapter = wanted
         return self._tuned
 
