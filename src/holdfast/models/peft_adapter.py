@@ -206,6 +206,22 @@ def take_off(model: PeftModel) -> PreTrainedModel:
     return model.unload()
 
 
+def bare(model: PreTrainedModel) -> PreTrainedModel:
+    """The untouched model, looked at once more.
+
+    Raises:
+        HoldfastError: it still carries an adapter.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+        raise HoldfastError(
+            "the untouched model still carries an adapter; 'before' would be wrong",
+            remedy="please report this",
+        )
+    return model
+
+
 def check_fits(ref: ModelRef) -> None:
     """Put an adapter on the skeleton of its base; the base's weights are not loaded.
 
