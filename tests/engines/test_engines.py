@@ -148,9 +148,11 @@ class Scarce(HFEngine):
         super().__init__(ModelRef(str(model_folder())), "cpu", batch_size=batch_size)
         self._at, self._passes = set(at), 0
         self.asked: list[list[str]] = []
+        self.ended: list[str] = []
 
     def __enter__(self) -> Scarce:
         super().__enter__()
+        self._unsuited = ""  # not looked at here: its passes would count
         self._base.register_forward_pre_hook(self._pass)
         return self
 
@@ -161,9 +163,12 @@ class Scarce(HFEngine):
         if self._passes in self._at:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 MiB.")
 
-    def _batch(self, model: Any, rows: Sequence[Any], sampling: Sampling) -> list[list[int]]:
-        self.asked.append([f"{name}.{sample}" for name, _, sample in rows])
-        return super()._batch(model, rows, sampling)
+    def _refilled(self, model: Any, rows: Sequence[Any], sampling: Sampling) -> Iterator[Any]:
+        names = [f"{one.id}.{sample}" for one, _, sample in rows]
+        self.asked.append(names)
+        for place, tokens in super()._refilled(model, rows, sampling):
+            self.ended.append(names[place])
+            yield place, tokens
 
 
 class Counter(Silent):
@@ -186,28 +191,26 @@ def test_a_batch_that_does_not_fit_is_asked_in_halves(warm: dict[str, object]) -
     chosen = Sampling(max_new_tokens=12).model_copy(update=warm)
     with Scarce([], 8) as calm:
         wanted = calm.generate(asked, chosen, None, Silent())
-    first = len(calm.asked[0])
-    with Scarce([15], 8) as one:  # in the middle of the second batch, half its tokens out
+        rows = calm.asked[0]
+    with Scarce([15], 8) as one:  # in the middle of the second half, some of the first still out
         count = Counter()
         assert one.generate(asked, chosen, None, count) == wanted
         (found,) = one.events
         assert (found["phase"], found["step"]) == ("answer", None)
-        assert (found["from_micro_batch"], found["to_micro_batch"]) == (first, first // 2)
-        assert one.asked[0] == calm.asked[0], "the first batch was finished"
-        rest = [row for batch in one.asked[2:] for row in batch]
-        assert rest == [row for batch in calm.asked[1:] for row in batch], "and not asked again"
-        assert max(map(len, one.asked[2:])) == first // 2
-        assert count.done == 16 and "going on with" in count.lines[0]
-        one.asked.clear()
+        assert (found["from_micro_batch"], found["to_micro_batch"]) == (8, 4)
+        before, after = one.asked
+        assert before == rows and 0 < len(after) < len(rows), "what had ended is not asked again"
+        assert sorted(one.ended) == sorted(rows), "and each ends once"
+        assert count.done == 16 and "going on with 4" in count.lines[0]
         assert one.generate(asked[:6], chosen, None, Silent()) == wanted[:6]
-        assert max(map(len, one.asked)) == first // 2, "the smaller batch is kept"
+        assert one._pace.rows == 4, "the smaller number is kept"
 
 
 def test_samples_of_one_prompt_are_halved_too() -> None:
     chosen = Sampling(max_new_tokens=6, temperature=1.2, samples=6)
-    with Scarce([], 2) as calm:
+    with Scarce([], 6) as calm:
         wanted = calm.generate(ASKED[:2], chosen, None, Silent())
-    with Scarce([1, 2], 2) as one:
+    with Scarce([1, 2], 6) as one:
         count = Counter()
         assert one.generate(ASKED[:2], chosen, None, count) == wanted
         sizes = [(found["from_micro_batch"], found["to_micro_batch"]) for found in one.events]
@@ -220,7 +223,7 @@ def test_surprise_survives_too(engine: HFEngine) -> None:
         assert mean_nll(one, ASKED) == pytest.approx(mean_nll(engine, ASKED), abs=1e-5)
         assert [found["to_micro_batch"] for found in one.events] == [1]
         one.generate(ASKED, GREEDY, None, Silent())
-        assert len(one.asked[0]) == 7, "answering keeps a batch of its own"
+        assert one._pace.rows == 8, "answering keeps a number of its own"
 
 
 @pytest.mark.parametrize("what", ["generate", "mean_nll"])

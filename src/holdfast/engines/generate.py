@@ -20,13 +20,13 @@ from transformers import (
     StoppingCriteria,
     StoppingCriteriaList,
 )
-from transformers.cache_utils import DynamicLayer
 
 from holdfast.config import Sampling
 from holdfast.engines.cohorts import Unsupported
+from holdfast.engines.log_likelihood import SHARED, keeps_all
 from holdfast.engines.next_token import Repetition, drawing, pad_left
 from holdfast.engines.pace import Pace
-from holdfast.engines.refilled import SHARED, Answering, Row
+from holdfast.engines.refilled import Answering, Row
 from holdfast.engines.reply_text import Until
 
 if TYPE_CHECKING:
@@ -133,8 +133,7 @@ def suits(model: PreTrainedModel, pad: int) -> str:
         config._attn_implementation not in ("sdpa", "eager")
     ):
         return "its attention is its own"
-    layers = DynamicCache(config=config).layers
-    if model._is_stateful or not layers or any(type(one) is not DynamicLayer for one in layers):
+    if not keeps_all(model):
         return "not all of its layers look at all tokens"
     ropes = getattr(config, "rope_parameters", None) or {}
     if {ropes.get("rope_type"), ropes.get("type")} & {"dynamic", "longrope"}:

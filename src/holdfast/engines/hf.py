@@ -22,7 +22,6 @@ from holdfast.data.chat import Encoded
 from holdfast.engines import Engine, log_likelihood
 from holdfast.engines.pace import Pace
 from holdfast.engines.reply_text import ThoughtReader, Until, stops_of
-from holdfast.errors import HoldfastError
 from holdfast.memory.fault_injection import FaultInjector
 from holdfast.memory.out_of_memory import (
     RAISED,
@@ -35,7 +34,15 @@ from holdfast.memory.out_of_memory import (
     unrecoverable,
 )
 from holdfast.models import ModelRef, precision
-from holdfast.models.peft_adapter import load_adapter, scale_adapter, take_off
+from holdfast.models.peft_adapter import (
+    Weights,
+    bare,
+    load_adapter,
+    merge,
+    restore,
+    scale_adapter,
+    take_off,
+)
 from holdfast.progress import Progress, Silent
 from holdfast.types import Example, Reply
 
@@ -90,6 +97,7 @@ class HFEngine(Engine):
         self._base: PreTrainedModel = None
         self._adapter: tuple[str, float] | None = None
         self._tuned: PeftModel | None = None
+        self._merged: Weights | None = None
         self._unsuited: str | None = None  # why its answers go in batches; None: not known yet
 
     def __enter__(self) -> Self:
@@ -122,7 +130,7 @@ class HFEngine(Engine):
         trace: TracebackType | None,
     ) -> None:
         """Drop the weights and empty the GPU's cache."""
-        self._base = self._tuned = self._adapter = None
+        self._base = self._tuned = self._adapter = self._merged = None
         gc.collect()
         models.empty_cache()
 
@@ -185,12 +193,15 @@ class HFEngine(Engine):
             [chat.followed_ids(self.tokenizer, *one) for one in pairs]
         )
 
+        lengths = [len(head) + sum(map(len, tails)) - len(tails) for head, tails in rows]
+
         def work(some: Sequence[log_likelihood.Followed]) -> list[list[tuple[float, bool]]]:
-            self._faults.at("answer", len(some) * max(len(read) for read, _ in some))
+            self._faults.at("answer", sum(len(head) * len(tails) for head, tails in some))
             return log_likelihood.likelihoods(model, some, self.tokenizer.pad_token_id, self.device)
 
-        size = max(1, (self.batch_size or 1) // NLL_SHARE)
-        found = self._scored("likely", rows, [len(read) for read, _ in rows], size, work, Silent())
+        choices = max((len(tails) for _, tails in rows), default=1)
+        size = max(1, (self.batch_size or 1) // NLL_SHARE // min(choices, NLL_SHARE))
+        found = self._scored("likely", rows, lengths, size, work, Silent())
         return [found[row][place] for row, place in places]
 
     def first_token(
@@ -376,24 +387,17 @@ class HFEngine(Engine):
         """The base as it is, or wrapped with a share of `adapter`; switches when needed."""
         wanted = (adapter, scale) if adapter else None
         if wanted == self._adapter:
-            return self._tuned if adapter else self._plain()
+            return self._tuned if adapter else bare(self._base)
         if self._tuned is not None:
+            restore(self._merged or {})
             self._base, self._tuned, self._adapter = take_off(self._tuned), None, None
+            self._merged = None
         if adapter is None:
-            return self._plain()
+            return bare(self._base)
         with loading():
             self._tuned = load_adapter(self._base, adapter)
-        if scale != 1:
-            scale_adapter(self._tuned, scale)
+            if scale != 1:
+                scale_adapter(self._tuned, scale)
+            self._merged = None if self.nf4 else merge(self._tuned)
         self._adapter = wanted
         return self._tuned
-
-    def _plain(self) -> PreTrainedModel:
-        from peft.tuners.tuners_utils import BaseTunerLayer
-
-        if any(isinstance(module, BaseTunerLayer) for module in self._base.modules()):
-            raise HoldfastError(
-                "the untouched model still carries an adapter; 'before' would be wrong",
-                remedy="please report this",
-            )
-        return self._base

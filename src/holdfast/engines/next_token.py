@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from itertools import takewhile
 
 import torch
 from transformers import (
@@ -37,6 +38,12 @@ def pad_left(
     ids = torch.tensor([[pad] * (width - len(one)) + list(one) for one in rows])
     mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in rows])
     return ids.to(device), mask.to(device)
+
+
+def alike(rows: Sequence[Sequence[int]]) -> int:
+    """How many tokens all rows begin with."""
+    ends = zip(min(rows), max(rows), strict=False)  # the others lie between these two
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], ends))
 
 
 def drawing(sampling: Sampling, noise: Sequence[torch.Generator]) -> LogitsProcessorList:

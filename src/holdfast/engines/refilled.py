@@ -11,22 +11,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
 
 from holdfast.config import Sampling
 from holdfast.engines.cohorts import Cohort, Kept, Reading, Writing, joined, through
-from holdfast.engines.next_token import drawing, lowered, pad_left
+from holdfast.engines.log_likelihood import SHARED
+from holdfast.engines.next_token import alike, drawing, lowered, pad_left
 from holdfast.engines.pace import Pace
 from holdfast.engines.reply_text import Until
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-SHARED = 16
-"""Tokens that all prompts must begin with for them to be read once."""
 READ = 2048
 """Tokens of prompts that are read in one pass."""
 REFILL = 8
@@ -127,9 +126,7 @@ class Answering:
 
     def _share(self, prompts: Sequence[Sequence[int]]) -> None:
         """Read what all prompts begin with; each keeps a token of its own."""
-        ends = zip(min(prompts), max(prompts), strict=False)  # the others lie between these two
-        alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], ends))
-        count = min(alike, min(map(len, prompts)) - 1)
+        count = min(alike(prompts), min(map(len, prompts)) - 1)
         if len(prompts) == 1 or count < SHARED:
             return
         self.shared = list(prompts[0][:count])
@@ -152,17 +149,17 @@ class Answering:
         done = 0
         while done < len(begun):
             start, width = done, len(begun[done].prompt)
-            alike = [[start]]
+            same = [[start]]
             for at in range(start + 1, len(begun)):
                 if begun[at].prompt == begun[at - 1].prompt:
-                    alike[-1].append(at)
+                    same[-1].append(at)
                     continue
                 width = max(width, len(begun[at].prompt))
-                if (len(alike) + 1) * width > READ:
+                if (len(same) + 1) * width > READ:
                     break
-                alike.append([at])
-            done = alike[-1][-1] + 1
-            unlike = [places[0] for places in alike]
+                same.append([at])
+            done = same[-1][-1] + 1
+            unlike = [places[0] for places in same]
             if len(unlike) == done - start:
                 logits = self._read(
                     cohort, slice(start, done), [row.prompt for row in begun[start:done]]
@@ -171,7 +168,7 @@ class Answering:
                 prompts = [begun[at].prompt for at in unlike]
                 once = Cohort(list(map(len, prompts)), 0)
                 logits = self._read(once, slice(0, len(prompts)), prompts)
-                of = [n for n, places in enumerate(alike) for _ in places]
+                of = [n for n, places in enumerate(same) for _ in places]
                 cohort.take(once, of, start)
                 logits = logits[of]
             self._choose(begun[start:done], logits)
@@ -189,20 +186,20 @@ class Answering:
             cohort.width += 1
         self._choose(rows, logits)
 
+    @torch.inference_mode()
     def _choose(self, rows: Sequence[Row], scores: torch.Tensor) -> None:
-        with torch.inference_mode():
-            if (penalty := self.sampling.repetition_penalty) != 1:
-                for row in rows:
-                    if row.seen is None:
-                        row.seen = torch.zeros(scores.shape[1:], dtype=torch.bool)
-                        row.seen[[*self.shared, *row.prompt]] = True
-                seen = torch.stack([row.seen for row in rows if row.seen is not None])
-                scores = lowered(scores, seen.to(scores.device), penalty)
-            noise = [row.noise for row in rows if row.noise is not None]
-            for one in drawing(self.sampling, noise):
-                scores = one(None, scores)
-            chosen = scores.argmax(-1).tolist()
-        for row, token in zip(rows, chosen, strict=True):
+        """The next token of each row."""
+        if (penalty := self.sampling.repetition_penalty) != 1:
+            for row in rows:
+                if row.seen is None:
+                    row.seen = torch.zeros(scores.shape[1:], dtype=torch.bool)
+                    row.seen[[*self.shared, *row.prompt]] = True
+            seen = torch.stack([row.seen for row in rows if row.seen is not None])
+            scores = lowered(scores, seen.to(scores.device), penalty)
+        noise = [row.noise for row in rows if row.noise is not None]
+        for one in drawing(self.sampling, noise):
+            scores = one(None, scores)
+        for row, token in zip(rows, scores.argmax(-1).tolist(), strict=True):
             row.tokens.append(token)
             if row.seen is not None:
                 row.seen[token] = True
