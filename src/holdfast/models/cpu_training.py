@@ -21,6 +21,8 @@ NARROWEST = 512
 """Hidden size from which this is used: below it there is nothing to win."""
 GENERATOR = "PCG64, sparse"
 """What draws the masks then, for the record."""
+PLACE_BYTES = 4
+"""Of each dropped element: its place is kept for the backward pass."""
 
 
 def dropped(count: int, p: float) -> torch.Tensor:

@@ -33,7 +33,7 @@ TILE = 1 << 25
 
 @contextmanager
 def on_cpu(model: torch.nn.Module) -> Iterator[None]:
-    """For as long as this lasts, TRL's head skips positions without a loss and is fast where it can.
+    """For as long as this lasts, TRL's head skips positions without a loss, and is fast.
 
     Args:
         model: that is called meanwhile. On a GPU, and with a small vocabulary, nothing changes.
