@@ -124,7 +124,7 @@ def watched(count: int) -> Iterator[list[torch.Tensor]]:
 def _function() -> Any:
     import torch
 
-    class FrozenHead(torch.autograd.Function):
+    class FrozenHead(torch.autograd.Function):  # type: ignore[misc]  # mypy does not follow torch
         """Log-probability of each target, entropy, and whether the target is the likeliest."""
 
         @staticmethod
