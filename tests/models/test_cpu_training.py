@@ -1,13 +1,12 @@
-"""Dropout and adapters on a CPU: the same distribution and the same arithmetic as torch and PEFT."""
+"""Dropout and adapters on a CPU: the same distribution and arithmetic as torch's and PEFT's."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import peft
 import pytest
-
-torch = pytest.importorskip("torch")
-peft = pytest.importorskip("peft")
+import torch
 
 from holdfast.models.cpu_training import GENERATOR, dropped, mask_generator, quicken
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-torch = pytest.importorskip("torch")
-trl = pytest.importorskip("trl")
-
+import torch
 from trl.trainer import utils
 
 from holdfast.models import language_head

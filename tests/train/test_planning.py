@@ -88,14 +88,14 @@ def test_the_example_plans_as_it_says() -> None:
 
 @pytest.mark.parametrize(
     ("gib", "rows", "longest", "recomputes"),
-    # Qwen2.5-0.5B: 2.0 GB of weights; about 1 MB of activations a token in float32.
-    [(16, 4, 512, False), (16, 16, 1024, True), (64, 16, 1024, False), (4, 1, 64, True)],
+    # Qwen2.5-7B in float32: 28 GiB of weights, and about 12 MB of activations a token.
+    [(120, 4, 512, False), (100, 4, 512, True), (600, 16, 1024, False), (50, 1, 64, True)],
 )
 def test_a_cpu_recomputes_where_half_of_its_memory_would_not_do(
     monkeypatch: pytest.MonkeyPatch, gib: int, rows: int, longest: int, recomputes: bool
 ) -> None:
     monkeypatch.setattr("holdfast.train.planning.host_ram_bytes", lambda: gib << 30)
-    ref, spec = ModelRef("Qwen/Qwen2.5-0.5B-Instruct"), TrainSpec()
+    ref, spec = ModelRef("Qwen/Qwen2.5-7B-Instruct"), TrainSpec()
     found = settled_on_cpu(spec, ref, "float32", rows, longest)
     assert found.gradient_checkpointing is recomputes
     assert found == spec.model_copy(update={"gradient_checkpointing": recomputes})

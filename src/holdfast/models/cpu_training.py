@@ -21,6 +21,8 @@ NARROWEST = 512
 """Hidden size from which this is used: below it there is nothing to win."""
 GENERATOR = "PCG64, sparse"
 """What draws the masks then, for the record."""
+PLACE_BYTES = 4
+"""Of each dropped element: its place is kept for the backward pass."""
 
 
 def dropped(count: int, p: float) -> torch.Tensor:
@@ -97,7 +99,7 @@ def _classes() -> Any:
     """The classes that need torch to be made."""
     import torch
 
-    class Zeroing(torch.autograd.Function):
+    class Zeroing(torch.autograd.Function):  # type: ignore[misc]
         """Dropout of a tensor."""
 
         @staticmethod
@@ -111,7 +113,7 @@ def _classes() -> Any:
         def backward(ctx: Any, grad: torch.Tensor) -> Any:
             return _without(grad * ctx.scale, *ctx.saved_tensors), None
 
-    class Dropout(torch.nn.Dropout):
+    class Dropout(torch.nn.Dropout):  # type: ignore[misc]
         """`torch.nn.Dropout`, with masks from `dropped`."""
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -119,7 +121,7 @@ def _classes() -> Any:
                 return super().forward(x)
             return Zeroing.apply(x, self.p)
 
-    class Adapted(torch.autograd.Function):
+    class Adapted(torch.autograd.Function):  # type: ignore[misc]
         """x Wᵀ + bias + s · dropout(x) Aᵀ Bᵀ with W frozen."""
 
         @staticmethod

@@ -33,7 +33,7 @@ TILE = 1 << 25
 
 @contextmanager
 def on_cpu(model: torch.nn.Module) -> Iterator[None]:
-    """For as long as this lasts, TRL's head skips positions without a loss and is fast where it can.
+    """For as long as this lasts, TRL's head skips positions without a loss, and is fast.
 
     Args:
         model: that is called meanwhile. On a GPU, and with a small vocabulary, nothing changes.
@@ -124,7 +124,7 @@ def watched(count: int) -> Iterator[list[torch.Tensor]]:
 def _function() -> Any:
     import torch
 
-    class FrozenHead(torch.autograd.Function):
+    class FrozenHead(torch.autograd.Function):  # type: ignore[misc]  # mypy does not follow torch
         """Log-probability of each target, entropy, and whether the target is the likeliest."""
 
         @staticmethod
