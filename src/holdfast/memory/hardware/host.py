@@ -78,9 +78,7 @@ def _groups(root: Path) -> Iterator[tuple[Path, str, str, str]]:
 
 
 def _groups_leave(root: Path) -> Iterator[int]:
-    """What each group's limit leaves; files that were read count as free, for they can be dropped.
-
-    """
+    """What each group's limit leaves; files that were read count as free, for they can be dropped."""
     for group, limit, used, reclaimable in _groups(root):
         allowed, taken = _number(group / limit), _number(group / used)
         if allowed is not None and taken is not None:
