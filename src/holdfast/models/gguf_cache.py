@@ -22,14 +22,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from holdfast import environment
-from holdfast.errors import HoldfastError, ModelError, printable
+from holdfast.errors import HoldfastError, ModelError, Unreachable, printable
+from holdfast.memory.model import gguf_folder, hub
+from holdfast.memory.model.gguf_folder import FORMAT
 from holdfast.models import gguf_file
 from holdfast.models.files import HASHED, sampled_hash
 from holdfast.runs import temporary
 
 RECORD = "gguf.json"
-FORMAT = 1
-"""Of the folder; raised whenever the same file would be written out otherwise."""
+FLOATS = ("F32", "F16", "BF16")
 EXACT = {"F32": "float32", "F16": "float16"}
 """What the numbers of a file are written as, by the kind that most of them have, where that is not
 bfloat16; norms, which are stored in more, are rounded to it."""
@@ -55,7 +56,7 @@ class Conversion:
         seconds: that it took.
         versions: of the packages that did it.
         files: sampled hash of every file of the folder.
-        format: see `FORMAT`.
+        format: see `gguf_folder.FORMAT`.
     """
 
     file: str
@@ -86,13 +87,75 @@ class Conversion:
 
 
 def of(folder: str | Path) -> Conversion | None:
-    """How a model's folder was made of a GGUF file; None: it was not."""
+    """How a model's folder was made of a GGUF file; None: it was not, or was changed since."""
     try:
         content = json.loads((Path(folder) / RECORD).read_text(encoding="utf-8"))
         found = Conversion(**content)
+        whole = found.format == FORMAT and found.files == _hashes(Path(folder))
     except (OSError, ValueError, TypeError):
         return None
-    return found if found.format == FORMAT else None
+    return found if whole else None
+
+
+def told(folder: str | Path) -> list[str]:
+    """What a reader of a model's figures must know of how its folder was made."""
+    return [str(found)] if (found := of(folder)) is not None else []
+
+
+def recorded(folder: str | Path) -> dict[str, object]:
+    """The same for the record of a run, under ``gguf``; empty where it was not made so."""
+    found = of(folder)
+    if found is None:
+        return {}
+    return {"gguf": {name: value for name, value in asdict(found).items() if name != "files"}}
+
+
+def base_of(model: str, revision: str | None = None) -> str:
+    """What a study's model is loaded from: of a GGUF file the folder of its weights, else itself.
+
+    Args:
+        model: as its user names it; a folder that holds one GGUF file and no model means that file.
+        revision: of the hub's repository.
+
+    Raises:
+        HoldfastError: see `expanded`; or the folder holds several, or the hub cannot be reached.
+    """
+    folder = Path(model).expanduser()
+    if not gguf_folder.is_named(model):
+        held = () if "://" in model or (folder / hub.CONFIG).exists() else folder.glob("*.gguf")
+        files = sorted(held)
+        if len(files) > 1:
+            raise ModelError(
+                f"holds {len(files)} GGUF files",
+                where=model,
+                remedy=f"name one: {model}/{files[0].name}",
+            )
+        return str(expanded(files[0])) if files else model
+    there = gguf_folder.in_repository(model)
+    if there is None:
+        return str(expanded(folder))
+    hub.require(there[0], revision, there[1])
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return str(expanded(Path(hf_hub_download(*there, revision=revision))))
+    except (OSError, ValueError) as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise Unreachable(
+            f"cannot be fetched: {type(error).__name__} {first}", where=model, remedy="try again"
+        ) from error
+
+
+def takes_long(model: str) -> bool:
+    """Whether a study's model is a local GGUF file that is still to be written out.
+
+    Raises:
+        ModelError: see `expanded`; all that its head tells.
+    """
+    path = Path(model).expanduser()
+    if not gguf_folder.is_named(model) or gguf_folder.in_repository(model) is not None:
+        return False
+    return gguf_folder.folder_of(model) is None and bool(gguf_file.read(path).tensors)
 
 
 def expanded(path: Path) -> Path:
@@ -108,7 +171,7 @@ def expanded(path: Path) -> Path:
     with _writable(cache):
         cache.mkdir(parents=True, exist_ok=True)
         digest = _digest(path, cache)
-    folder = cache / f"{digest[:16]}-{FORMAT}"
+    folder = cache / gguf_folder.folder_name(digest)
     write_out(head, digest, folder)
     return folder
 
@@ -151,7 +214,7 @@ def dtype_of(head: gguf_file.GGUFFile) -> str:
 
 def _whole(folder: Path, digest: str) -> bool:
     found = of(folder)
-    return found is not None and found.sha256 == digest and found.files == _hashes(folder)
+    return found is not None and found.sha256 == digest
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -164,11 +227,9 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 def _digest(path: Path, cache: Path) -> str:
     """SHA-256 of a file; kept in the cache for as long as the file is not touched."""
-    about = path.stat()
-    mark = f"{path.resolve()} {about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}"
-    note = cache / "digests" / hashlib.sha256(mark.encode("utf-8", "surrogateescape")).hexdigest()
-    if note.is_file() and len(found := note.read_text(encoding="ascii")) == 64:
-        return found
+    if (known := gguf_folder.digest_of(path, cache)) is not None:
+        return known
+    note = gguf_folder.digest_file(path, cache)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     note.parent.mkdir(exist_ok=True)

@@ -57,7 +57,7 @@ OTHERS = {"adapter": "an adapter (LoRA)", "mmproj": "a projector for pictures (m
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One tensor of the table: numbers along each axis, its kind's name, and where its bytes lie."""
+    """One tensor of the table: its shape, how its numbers are stored, and where its bytes lie."""
 
     shape: tuple[int, ...]
     kind: str

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,9 +51,10 @@ def write(head: GGUFFile, dtype: str, into: Path) -> str:
 
     raw = ModelRef(str(head.path.parent), gguf=head.path.name)
     try:
-        skeleton.read_config(raw)
-        tokenizer = AutoTokenizer.from_pretrained(raw.base, **raw.loading())
-        model = _loaded(raw, head, dtype)
+        with _parsed_once(head.path):
+            config = skeleton.read_config(raw)
+            tokenizer = AutoTokenizer.from_pretrained(raw.base, **raw.loading())
+            model = _loaded(raw, head, config, dtype)
         _scaled_positions(model.config, head)
     except (HoldfastError, MemoryError, OSError):
         raise
@@ -67,15 +71,46 @@ def write(head: GGUFFile, dtype: str, into: Path) -> str:
     return str(model.dtype).removeprefix("torch.")
 
 
-def _loaded(raw: ModelRef, head: GGUFFile, dtype: str) -> PreTrainedModel:
+def reader(path: Path) -> Any:
+    """llama.cpp's own reader of a GGUF file, several times as fast as it comes."""
+    import gguf
+    import numpy as np
+
+    class Reader(gguf.GGUFReader):  # type: ignore[misc]
+        def _get(self, *args: Any, **kwargs: Any) -> Any:
+            self.data = np.asarray(self.data)  # slices of a `numpy.memmap` are dear
+            return super()._get(*args, **kwargs)
+
+    return Reader(path)
+
+
+@contextmanager
+def _parsed_once(path: Path) -> Iterator[None]:
+    """Keep transformers from parsing the file anew for configuration, tokenizer and weights.
+
+    Each time takes longer than everything else: hundreds of thousands of strings are taken apart,
+    and the table of names is built for every module of the model.
+    """
+    import gguf
+
+    before = gguf.GGUFReader, gguf.get_tensor_name_map
+    parsed = reader(path)
+    gguf.GGUFReader, gguf.get_tensor_name_map = lambda *_: parsed, cache(before[1])
+    try:
+        yield
+    finally:
+        gguf.GGUFReader, gguf.get_tensor_name_map = before
+
+
+def _loaded(raw: ModelRef, head: GGUFFile, config: Any, dtype: str) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig
     from transformers.integrations.gguf import GGUF_ARCHS
 
-    # Rounded once, from what float32 computes: some architectures are expanded in the dtype asked for
+    # rounded once, from float32: some architectures are expanded in the dtype that is asked for
     first = "float32" if head.architecture in GGUF_ARCHS or dtype == "float16" else dtype
     model, info = AutoModelForCausalLM.from_pretrained(
-        raw.base, dtype=getattr(torch, first), output_loading_info=True,
+        raw.base, config=config, dtype=getattr(torch, first), output_loading_info=True,
         quantization_config=GgufConfig(dequantize=True), **raw.loading(),
     )  # fmt: skip
     where = str(head.path)
