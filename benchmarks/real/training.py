@@ -5,7 +5,7 @@ a layer). Bare TRL is `SFTTrainer` with PEFT, as its defaults are (activations r
 recomputation switched off. The three take turns in one process; the first step of each run warms up
 and is not counted. Losses are compared in a run without dropout, where all three compute the same.
 
-    python benchmarks/real/training.py MODEL_FOLDER … [--steps 4] [--rounds 3] [--batch 8] [--rows 8]
+    python benchmarks/real/training.py FOLDER … [--steps 4] [--rounds 3] [--batch 8] [--rows 8]
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def written(count: int, sentences: int) -> list[Example]:
         total, asked, working = 0, [], []
         for _ in range(draw.randint(max(1, sentences - 1), sentences + 1)):
             who, what, n = draw.choice(NAMES), draw.choice(THINGS), draw.randint(2, 97)
-            asked.append(f"{who} finds {n} {what} on the way home and puts all of them into the box.")
+            asked.append(
+                f"{who} finds {n} {what} on the way home and puts all of them into the box."
+            )
             working.append(f"The box held {total} things, and {n} {what} more make {total + n}.")
             total += n
         question = " ".join(asked) + " How many things are in the box?"
@@ -82,7 +84,9 @@ def ours(args: argparse.Namespace) -> Run:
     """`train.fit` with its defaults."""
     from holdfast.train import fit as module
 
-    def run(model: str, dropout: float, folder: Path) -> tuple[list[tuple[float, float]], list[float]]:
+    def run(
+        model: str, dropout: float, folder: Path
+    ) -> tuple[list[tuple[float, float]], list[float]]:
         clock, watch = Clock(), module.watch
 
         def watched(*given: object) -> TrainerCallback:
@@ -115,7 +119,9 @@ def bare(args: argparse.Namespace, recompute: bool) -> Run:
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
-    def run(model: str, dropout: float, folder: Path) -> tuple[list[tuple[float, float]], list[float]]:
+    def run(
+        model: str, dropout: float, folder: Path
+    ) -> tuple[list[tuple[float, float]], list[float]]:
         count = args.batch * (args.steps + 1)
         spec, ref = TrainSpec(), models.ModelRef(model)
         rows, _, _ = encode_all(ref, written(count, args.sentences), spec)
@@ -123,7 +129,10 @@ def bare(args: argparse.Namespace, recompute: bool) -> Run:
         budget = plain_budget(costs, args.steps + 1, args.batch // args.rows, args.rows)
         slots = deal(costs, ("task",) * count, budget, SEED, False)
         order = [rows[i] for slot in slots for i in slot]
-        table = {"input_ids": [list(o.ids) for o in order], "labels": [list(o.labels) for o in order]}
+        table = {
+            "input_ids": [list(o.ids) for o in order],
+            "labels": [list(o.labels) for o in order],
+        }
         clock = Clock()
         trainer = SFTTrainer(
             model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
@@ -191,8 +200,8 @@ def print_table(model: str, ways: dict[str, Run], args: argparse.Namespace) -> N
     print(
         f"\n{Path(model).name}: CPU, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"LoRA r {RANK} on all seven matrices, dropout 0.05, {args.batch} examples of "
-        f"{each * 1000 / args.batch:.0f} tokens a step ({learned / tokens:.0%} with a loss), {args.rows} a pass, "
-        f"float32, seed {SEED}; median of {args.rounds} x {args.steps} steps\n"
+        f"{each * 1000 / args.batch:.0f} tokens a step ({learned / tokens:.0%} with a loss), "
+        f"{args.rows} a pass, float32, seed {SEED}; median of {args.rounds} x {args.steps} steps\n"
     )
     print("| | s per 1,000 tokens | CPU s | time, Holdfast / this | CPU time | largest loss gap |")
     print("|---|---|---|---|---|---|")

@@ -124,10 +124,55 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(ref: ModelRef, tmp_path: Path)
     assert checkpoints.last_complete(tmp_path) is None
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_a_killed_run_ends_in_the_same_weights(ref: ModelRef, tmp_path: Path, method: str) -> None:
+@pytest.fixture()
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ways of large models, on a small one."""
+    monkeypatch.setattr("holdfast.models.cpu_training.NARROWEST", 1)
+    monkeypatch.setattr("holdfast.models.language_head.FEWEST_WORDS", 1)
+
+
+def test_the_ways_of_large_models_reach_the_same_loss(
+    ref: ModelRef, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    spec = SPEC.model_copy(update={"logging_steps": 1})
+    dry = spec.model_copy(update={"lora": spec.lora.model_copy(update={"dropout": 0.0})})
+    wanted = _fit(ref, tmp_path / "plain", dry)
+    request.getfixturevalue("quick")
+    found = _fit(ref, tmp_path / "quick", dry)
+    assert "dropout_masks" not in found
+    losses = [[loss for _, loss in one["loss"]] for one in (found, wanted)]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-4) and len(losses[0]) == 6
+    logs = [_log(tmp_path / name)[0] for name in ("quick", "plain")]
+    for key in ("entropy", "mean_token_accuracy", "num_tokens", "grad_norm"):
+        assert logs[0][key] == pytest.approx(logs[1][key], rel=1e-3), key
+    assert _fit(ref, tmp_path / "dropout", spec)["dropout_masks"] == "PCG64, sparse"
+
+
+def test_on_a_cpu_nothing_is_recomputed_where_memory_suffices(
+    ref: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None
+) -> None:
     import torch
 
+    asked = SPEC.model_copy(update={"gradient_checkpointing": True})
+    free = _fit(ref, tmp_path / "free", asked)
+    monkeypatch.setattr("holdfast.train.planning.host_ram_bytes", lambda: 1 << 20)
+    tight = _fit(ref, tmp_path / "tight", asked)
+    assert (free["recomputed"], tight["recomputed"]) == (False, True)
+    assert tight["loss"] == free["loss"]
+    one, two = (_weights(tmp_path / name / "checkpoint-6") for name in ("free", "tight"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert _fit(ref, tmp_path / "never", SPEC, steps=1)["recomputed"] is False
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "lora quick"])
+def test_a_killed_run_ends_in_the_same_weights(
+    ref: ModelRef, tmp_path: Path, method: str, request: pytest.FixtureRequest
+) -> None:
+    import torch
+
+    method, _, ways = method.partition(" ")
+    if ways:
+        request.getfixturevalue(ways)
     spec = SPEC.model_copy(update={"method": method, "learning_rate": 1e-3, "logging_steps": 4})
     whole = _fit(ref, tmp_path / "whole", spec)
     with pytest.raises(Killed):

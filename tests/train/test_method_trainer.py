@@ -116,6 +116,7 @@ def test_a_run_of_either_trainer(
     assert set(spent) == {
         "steps", "stopped_at", "supervised_tokens", "tokens", "reference_tokens",
         "generated_tokens", "examples_seen", "trainable_parameters", "device", "loss", "memory",
+        "recomputed",
     }  # fmt: skip
     assert (spent["steps"], spent["examples_seen"]) == (STEPS, STEPS * PER_STEP)
     assert [step for step, _ in spent["loss"]] == [1, 2, 3, 4]

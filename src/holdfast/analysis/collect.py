@@ -348,7 +348,8 @@ def cost_of(
     """
     train = arm.training
     backward = 4.0 if train["method"] == "full" else 2.0
-    each = FORWARD + backward + (FORWARD if train["gradient_checkpointing"] else 0.0)
+    again = _mean(bool(run.get("recomputed", train["gradient_checkpointing"])) for run in runs)
+    each = FORWARD + backward + FORWARD * again
     tokens = _mean(run["tokens"] for run in runs)
     reference = _mean(run["reference_tokens"] for run in runs)
     written = _mean(run["generated_tokens"] for run in runs)

@@ -93,7 +93,9 @@ class TrainSpec(Section):
     gradient_checkpointing: bool = Field(
         True, validation_alias=AliasChoices("gradient_checkpointing", "activation_checkpointing")
     )
-    """Recompute activations: less memory, more time. [activation_checkpointing]"""
+    """Recompute activations where memory would not suffice without: less memory, more time. On a
+    CPU that is decided when a training begins, on GPUs by the memory plan; false: never.
+    [activation_checkpointing]"""
     group_by_length: bool = True
     """Batch examples of similar length together."""
     completion_only_loss: bool = True

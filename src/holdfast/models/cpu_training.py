@@ -21,6 +21,8 @@ NARROWEST = 512
 """Hidden size from which this is used: below it there is nothing to win."""
 GENERATOR = "PCG64, sparse"
 """What draws the masks then, for the record."""
+PLACE_BYTES = 4
+"""Of each dropped element: its place is kept for the backward pass."""
 
 
 def dropped(count: int, p: float) -> torch.Tensor:
@@ -41,30 +43,32 @@ def dropped(count: int, p: float) -> torch.Tensor:
     return torch.from_numpy(found if count > 2**31 else found.astype(numpy.int32))
 
 
-def quicken(model: torch.nn.Module) -> str:
+def quicken(model: torch.nn.Module) -> None:
     """Let a model that is about to be trained on a CPU use what this module has.
 
     Args:
         model: with its adapters. What it computes is the same; random masks differ from torch's.
-
-    Returns:
-        What draws the masks: `GENERATOR`, or "" where the model has none or was left as it is.
+            On a GPU, and below `NARROWEST`, it is left as it is.
     """
     import torch
     from peft.tuners.lora.layer import Linear
 
     embeddings = model.get_input_embeddings().weight
     if embeddings.device.type != "cpu" or embeddings.shape[1] < NARROWEST:
-        return ""
-    found = ""
+        return
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is torch.nn.Dropout and not child.inplace:
                 setattr(module, name, _classes().Dropout(child.p))
-                found = GENERATOR
         if type(module) is Linear and type(module.get_base_layer()) is torch.nn.Linear:
             module.forward = MethodType(_adapted, module)
-    return found
+
+
+def mask_generator(model: torch.nn.Module) -> dict[str, str]:
+    """What draws a model's masks, for the record; empty where that is torch itself, or nothing."""
+    own = _classes().Dropout
+    quick = any(isinstance(module, own) and module.p for module in model.modules())
+    return {"dropout_masks": GENERATOR} if quick else {}
 
 
 def _adapted(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -95,7 +99,7 @@ def _classes() -> Any:
     """The classes that need torch to be made."""
     import torch
 
-    class Zeroing(torch.autograd.Function):
+    class Zeroing(torch.autograd.Function):  # type: ignore[misc]
         """Dropout of a tensor."""
 
         @staticmethod
@@ -109,7 +113,7 @@ def _classes() -> Any:
         def backward(ctx: Any, grad: torch.Tensor) -> Any:
             return _without(grad * ctx.scale, *ctx.saved_tensors), None
 
-    class Dropout(torch.nn.Dropout):
+    class Dropout(torch.nn.Dropout):  # type: ignore[misc]
         """`torch.nn.Dropout`, with masks from `dropped`."""
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -117,7 +121,7 @@ def _classes() -> Any:
                 return super().forward(x)
             return Zeroing.apply(x, self.p)
 
-    class Adapted(torch.autograd.Function):
+    class Adapted(torch.autograd.Function):  # type: ignore[misc]
         """x Wᵀ + bias + s · dropout(x) Aᵀ Bᵀ with W frozen."""
 
         @staticmethod

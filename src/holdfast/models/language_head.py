@@ -33,7 +33,7 @@ TILE = 1 << 25
 
 @contextmanager
 def on_cpu(model: torch.nn.Module) -> Iterator[None]:
-    """For as long as this lasts, TRL's head skips positions without a loss and is fast where it can.
+    """For as long as this lasts, TRL's head skips positions without a loss, and is fast.
 
     Args:
         model: that is called meanwhile. On a GPU, and with a small vocabulary, nothing changes.
@@ -124,7 +124,7 @@ def watched(count: int) -> Iterator[list[torch.Tensor]]:
 def _function() -> Any:
     import torch
 
-    class FrozenHead(torch.autograd.Function):
+    class FrozenHead(torch.autograd.Function):  # type: ignore[misc]  # mypy does not follow torch
         """Log-probability of each target, entropy, and whether the target is the likeliest."""
 
         @staticmethod
@@ -138,10 +138,11 @@ def _function() -> Any:
                 dtype = torch.get_autocast_dtype("cpu")
             narrow = weight.to(dtype)
             rows = max(1, min(count, TILE // words))
+            tile = torch.empty(rows, words, dtype=dtype)  # once: fresh pages take longer than sums
             for start in range(0, count, rows):
                 here = slice(start, min(count, start + rows))
                 some, label = hidden[here].to(dtype), targets[here]
-                logits = (some @ narrow.t()).float()
+                logits = torch.mm(some, narrow.t(), out=tile[: len(some)]).float()
                 chosen = logits.gather(1, label[:, None]).squeeze(1)
                 most, likeliest = logits.max(1)
                 masses = logits.sub_(most[:, None]).exp_()

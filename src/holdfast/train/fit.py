@@ -21,6 +21,7 @@ from holdfast.memory.out_of_memory import loading
 from holdfast.memory.precision import Dtype
 from holdfast.methods import Term
 from holdfast.models import placement, precision
+from holdfast.models.cpu_training import mask_generator
 from holdfast.models.rank import Rank
 from holdfast.progress import Progress, Silent
 from holdfast.runs import records, sealed, store
@@ -30,6 +31,7 @@ from holdfast.train.data import TrainingData, collate, dataset, tokens_of
 from holdfast.train.job import EVENTS, SUMMARY, TrainJob
 from holdfast.train.meters import Meters
 from holdfast.train.mixed_precision import cast_adapters, computed_in, skipped_steps
+from holdfast.train.planning import settled_on_cpu
 from holdfast.train.rehearsal import measured
 from holdfast.train.shards import dealt_out
 from holdfast.train.validation import Validation, validated
@@ -135,7 +137,7 @@ def _train(run: _Run) -> dict[str, object]:
     if job.plan is not None:
         placement.check_world(job.plan, rank.world_size)
     dealt, slots = _dealt(run)
-    arguments = _arguments(run, len(slots) // job.budget.steps // rank.world_size)
+    arguments = _arguments(run, slots, len(slots) // job.budget.steps // rank.world_size)
     if rank.is_first:
         checkpoints.tidy(job.folder, run.progress.say)
     checkpoints.meet()
@@ -171,9 +173,13 @@ def _dealt(run: _Run) -> tuple[Slots, Slots]:
     return dealt, regroup(dealt, job.budget.micro_batches, per_pass, ranks)
 
 
-def _arguments(run: _Run, passes: int) -> SFTConfig:
+def _arguments(run: _Run, slots: Slots, passes: int) -> SFTConfig:
     """The trainer's arguments, with so many forward passes per step and process."""
     job, spec = run.job, run.job.train
+    if job.device == "cpu" and job.plan is None:
+        widest = max(slots, key=lambda slot: _padded(run, slot))
+        longest = _padded(run, widest) // max(1, len(widest))
+        spec = settled_on_cpu(spec, job.model, run.precision, len(widest), max(1, longest))
     with explained(spec):
         arguments = trainer_arguments(
             spec, job.budget, job.seed, job.folder, job.device, run.precision, job.plan
@@ -235,13 +241,13 @@ def _adapted(run: _Run, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
 
 def _longest(run: _Run, trainer: Trainer, slots: Slots, pad: int) -> dict[str, torch.Tensor]:
     """The micro-batch with most padded tokens, collated."""
-    lengths = [row.cost.tokens for row in run.data.rows]
-
-    def padded(slot: Sequence[int]) -> int:
-        return len(slot) * max((lengths[i] for i in slot), default=0)
-
-    widest = max(range(len(slots)), key=lambda i: padded(slots[i]))
+    widest = max(range(len(slots)), key=lambda i: _padded(run, slots[i]))
     return collate([trainer.train_dataset[widest]], pad)
+
+
+def _padded(run: _Run, slot: Sequence[int]) -> int:
+    """Tokens of a micro-batch, padding included."""
+    return len(slot) * max((run.data.rows[i].cost.tokens for i in slot), default=0)
 
 
 def _prepare(run: _Run, trainer: Trainer, step: int, pad: int) -> None:
@@ -291,6 +297,8 @@ def _summary(run: _Run, trainer: Trainer, dealt: Slots) -> dict[str, object]:
         **tokens_of(run.data, seen, run.terms),
         "trainable_parameters": sum(trained),
         "device": models.describe_device(run.job.device, run.dtype),
+        "recomputed": bool(trainer.args.activation_checkpointing),
+        **mask_generator(trainer.model),
         **skipped_steps(trainer),
         "loss": [[log["step"], log["loss"]] for log in history if "loss" in log],
         "memory": measured(),

@@ -35,6 +35,7 @@ from holdfast.memory.precision import Dtype
 from holdfast.methods import ANCHOR, PROBE, TASK, Lesson, LossMethod
 from holdfast.methods._context import TokenCounts
 from holdfast.models import precision
+from holdfast.models.cpu_training import mask_generator
 from holdfast.models.rank import Rank
 from holdfast.progress import Progress
 from holdfast.runs import records, sealed, store
@@ -46,6 +47,7 @@ from holdfast.train.data import collate, dataset, encode_all
 from holdfast.train.job import SUMMARY, TrainJob
 from holdfast.train.meters import Meters
 from holdfast.train.mixed_precision import cast_adapters, computed_in, skipped_steps
+from holdfast.train.planning import settled_on_cpu
 from holdfast.train.rehearsal import measured
 from holdfast.train.validation import Validation, validated
 from holdfast.train.watch import Reader, ended_by, watch
@@ -223,6 +225,8 @@ def _train(run: _Run, examples: Sequence[Example]) -> dict[str, object]:
         **_tokens(lesson, steps),
         "trainable_parameters": trainable,
         "device": models.describe_device(run.device, precision.torch_dtype(run.dtype)),
+        "recomputed": bool(trainer.args.activation_checkpointing),
+        **mask_generator(student),
         **skipped_steps(trainer),
         "loss": [[entry["step"], entry["loss"]] for entry in log if "loss" in entry],
         "memory": measured(),
@@ -236,6 +240,9 @@ def _lesson(run: _Run, examples: Sequence[Example], done: int) -> Lesson:
 
     job, spec, plan, budget = run.job, run.job.train, run.job.plan, run.job.budget
     rows, examples, _ = encode_all(job.model, examples, spec)
+    if run.device == "cpu" and plan is None:
+        longest, micro = max(row.cost.tokens for row in rows), _micro_batch(budget, plan)
+        spec = settled_on_cpu(spec, job.model, run.dtype, micro, longest, run.method.overhead())
     ours = trainer_arguments(spec, budget, job.seed, job.folder, run.device, run.dtype, plan)
     with loading(), quiet():
         loaded_as = precision.torch_dtype(run.dtype)
