@@ -1,9 +1,9 @@
 """Runs a train stage under a memory plan, and records what it took beside what was predicted.
 
 Without a GPU training runs in this process, unless the host's memory is tight: then in one of its
-own, so that the kernel's killing it is survived. With a GPU it is planned for the examples that there are
-and launched as a process of its own. Out of memory is an answer, not a crash: the next plan starts
-in a fresh process and goes on from the last complete checkpoint.
+own, so that the kernel's killing it is survived. With a GPU it is planned for the examples that
+there are and launched as a process of its own. Out of memory is an answer, not a crash: the next
+plan starts in a fresh process and goes on from the last complete checkpoint.
 """
 
 from __future__ import annotations
