@@ -7,7 +7,7 @@ by the share that torch's allocator may take. `load` fails because this process 
 the model needs, as after an earlier stage. The losses of both steps and the replies are compared
 with those of the same trial without a limit.
 
-    python benchmarks/real/oom.py MODEL_FOLDER [--only train,load,kill,answer] [--tiny] [--json FILE]
+    python benchmarks/real/oom.py FOLDER [--only train,load,kill,answer] [--tiny] [--json FILE]
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 MIB = 1 << 20
 WORDS, STEPS = 150, 2
 MICRO, TINY_MICRO = 4, 32
-"""Examples at a time; more of a model so small that the libraries' own comings and goings hide it."""
+"""Examples at a time; more of a model so small that what libraries come and go with hides it."""
 PROMPTS, NEW = 24, 24
 KINDS = ("train", "load", "kill", "answer")
 GROUPS = Path("/sys/fs/cgroup")
