@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 MIB = 1 << 20
-WORDS, STEPS = 150, 2
+WORDS, STEPS = 64, 2
 MICRO, TINY_MICRO = 4, 32
 """Examples at a time; more of a model so small that what libraries come and go with hides it."""
 PROMPTS, NEW = 24, 24
