@@ -102,10 +102,10 @@ part tests     "$(small 120 300)" -m pytest -q -m gpu tests/train tests/engines 
 part two_gpus  300 needs 2 -m pytest -q -m gpu tests/train/test_distributed.py -p no:cacheprovider
 part training  "$(small 240 300)" benchmarks/real/training.py "$model" $(small "--steps 1 --rounds 1 --batch 1 --rows 2" "")
 part answering "$(small 240 300)" benchmarks/real/answering.py "$model" $tiny
-part duration  "$(small 240 300)" benchmarks/real/duration.py $tiny
+part duration  "$(small 240 300)" benchmarks/real/duration.py ${tiny:+--quick}
 part remedies  "$(small 300 420)" benchmarks/remedies_gpu.py $tiny --out "$out/lab-large"
 if [ -n "$list" ] || "$python" -c 'import vllm' 2>/dev/null || command -v vllm >/dev/null; then
-  part vllm    300 -m pytest -q -m real -k vllm tests -p no:cacheprovider
+  part vllm    300 -m pytest -q -m real -k vllm tests/endpoint -p no:cacheprovider
 else
   echo "== vllm: not installed"
 fi

@@ -8,10 +8,13 @@ what is mapped from files (weights that are read from disk), which the system ma
 and which are not counted. The kernel's own high-water mark of both is shown beside it.
 
 The prediction is what `holdfast plan` says for a CPU: states by exact arithmetic, activations by a
-trace of the model's own code under fake tensors.
+trace of the model's own code under fake tensors. It is of a process that gives back what it freed,
+as Holdfast sets up glibc for a training that is tight; `--plain` leaves glibc as it is, which keeps
+freed memory for itself where there is plenty.
 
     OMP_NUM_THREADS=1 python benchmarks/real/memory.py FOLDER [FOLDER ...] \
-        [--methods lora,qlora,full] [--seq 256] [--batch 2] [--recompute both] [--json FILE] [--tiny]
+        [--methods lora,qlora,full] [--seq 256] [--batch 2] [--recompute both] \
+        [--json FILE] [--plain] [--tiny]
 
 `--tiny` takes the lab's model, to try the script: there the allocator's own pages outweigh it.
 """
@@ -116,13 +119,17 @@ def resident(pid: int) -> tuple[int, int, int]:
     return found["RssAnon"], found["RssFile"], found["VmHWM"]
 
 
-def measure(case: Case, lab: str) -> dict[str, float]:
-    """Peaks of the case's process above its baseline, bytes."""
+def measure(case: Case, lab: str, plain: bool = False) -> dict[str, float]:
+    """Peaks of the case's process above its baseline, bytes; `plain`: with glibc as it is."""
+    from holdfast.memory.memory_plan import MemoryPlan
+    from holdfast.train.launch.torchrun import environment
+
+    variables = dict(os.environ) if plain else environment(MemoryPlan("cpu"), os.environ)
     read, write = os.pipe()
     command = [sys.executable, "-W", "ignore", __file__, lab, "--child", json.dumps(asdict(case))]
     with tempfile.TemporaryFile("w+") as said, subprocess.Popen(
         ["sh", "-c", f'exec "$@" 3>&{write}', "sh", *command], stdin=subprocess.PIPE, text=True,
-        stdout=said, stderr=said, pass_fds=(write,),
+        stdout=said, stderr=said, pass_fds=(write,), env=variables,
     ) as process:  # fmt: skip
         os.close(write)
         with os.fdopen(read) as pipe:
@@ -161,9 +168,7 @@ def predicted(case: Case) -> tuple[int, str]:
             supervised_tokens=case.seq,
         )
     )  # fmt: skip
-    found = next(
-        one.plan for one in report.candidates if one.plan.checkpointing is case.recompute
-    )
+    found = next(one.plan for one in report.candidates if one.plan.checkpointing is case.recompute)
     return found.fullest.total - found.fullest.context, report.source
 
 
@@ -176,6 +181,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--recompute", choices=("yes", "no", "both"), default="both")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--plain", action="store_true")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -191,7 +197,9 @@ def main() -> int:
         args.seq = min(args.seq, 64)
     recompute = {"yes": (True,), "no": (False,), "both": (True, False)}[args.recompute]
     print(f"\nCPU, torch {version('torch')}, transformers {version('transformers')}, "
-          f"{args.batch} x {args.seq} tokens a micro-batch; MiB above the process's baseline\n")  # fmt: skip
+          f"{args.batch} x {args.seq} tokens a micro-batch, glibc "
+          f"{'as it is' if args.plain else 'set up as for a tight training'}; "
+          "MiB above the process's baseline\n")  # fmt: skip
     print("| model | method | recomputed | predicted | own peak | ratio | high-water, files too |")
     print("|---|---|---|---|---|---|---|", flush=True)
     rows: list[dict[str, Any]] = []
@@ -199,7 +207,7 @@ def main() -> int:
         for method in args.methods.split(","):
             for each in recompute:
                 case = Case(model, method, args.seq, args.batch, each)
-                rows.append(row(case, str(LAB_FOLDER)))
+                rows.append(row(case, str(LAB_FOLDER), args.plain))
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     ratios = [abs(one["ratio"] - 1) for one in rows if "ratio" in one]
@@ -208,11 +216,11 @@ def main() -> int:
     return int(len(ratios) < len(rows))
 
 
-def row(case: Case, lab: str) -> dict[str, Any]:
+def row(case: Case, lab: str, plain: bool) -> dict[str, Any]:
     """Measure a case, print its row, and return it; a case that fails is told and passed over."""
     try:
         guess, source = predicted(case)
-        found = measure(case, lab)
+        found = measure(case, lab, plain)
     except Exception as error:
         print(f"| {case.name} | did not run: {str(error).strip().splitlines()[-1][:120]} | | | |",
               flush=True)  # fmt: skip

@@ -7,7 +7,7 @@ by the share that torch's allocator may take. `load` fails because this process 
 the model needs, as after an earlier stage. The losses of both steps and the replies are compared
 with those of the same trial without a limit.
 
-    python benchmarks/real/oom.py MODEL_FOLDER [--only train,load,kill,answer] [--tiny] [--json FILE]
+    python benchmarks/real/oom.py FOLDER [--only train,load,kill,answer] [--tiny] [--json FILE]
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ from pathlib import Path
 from typing import Any
 
 MIB = 1 << 20
-ROWS, WORDS, MICRO, STEPS = 16, 150, 4, 2
+WORDS, STEPS = 64, 2
+MICRO, TINY_MICRO = 4, 32
+"""Examples at a time; more of a model so small that what libraries come and go with hides it."""
 PROMPTS, NEW = 24, 24
 KINDS = ("train", "load", "kill", "answer")
 GROUPS = Path("/sys/fs/cgroup")
 
 
-def setup(model: str, folder: Path, on_gpu: bool) -> tuple[Any, Any, int]:
+def setup(model: str, folder: Path, on_gpu: bool, micro: int) -> tuple[Any, Any, int]:
     """A study, its one training, and the longest example's tokens."""
+    folder.mkdir(parents=True, exist_ok=True)
     from holdfast.config import Study
     from holdfast.data.batching import plain_budget
     from holdfast.models import ModelRef
@@ -42,7 +45,7 @@ def setup(model: str, folder: Path, on_gpu: bool) -> tuple[Any, Any, int]:
     from holdfast.types import Example, Message
 
     train = {
-        "micro_batch_size": MICRO, "gradient_accumulation_steps": ROWS // MICRO // STEPS,
+        "micro_batch_size": micro, "gradient_accumulation_steps": 2,
         "optim": "adamw_torch", "learning_rate": 1e-3, "lora": {"r": 4, "dropout": 0.0},
         "gradient_checkpointing": False, "max_steps": STEPS, "bf16": on_gpu,
     }  # fmt: skip
@@ -52,14 +55,12 @@ def setup(model: str, folder: Path, on_gpu: bool) -> tuple[Any, Any, int]:
     )  # fmt: skip
     rows = [
         Example(f"p{i}", (Message("user", f"say {i}"),), " ".join(["so"] * (WORDS - i % 3)))
-        for i in range(ROWS)
+        for i in range(2 * micro * STEPS)
     ]
     store.write_jsonl(folder / "examples.jsonl", rows)
     ref = ModelRef(model)
     encoded, _, _ = encode_all(ref, rows, study.train)
-    budget = plain_budget(
-        [one.cost for one in encoded], STEPS, study.train.accumulation, MICRO
-    )
+    budget = plain_budget([one.cost for one in encoded], STEPS, study.train.accumulation, micro)
     job = TrainJob(
         ref, study.train, budget, 5, (STEPS,), folder / "run", folder / "examples.jsonl",
         device=study.hardware.device,
@@ -74,7 +75,8 @@ def train(model: str, folder: Path, cap: Any) -> dict[str, Any]:
     from holdfast.progress import Silent
     from holdfast.train import stage
 
-    study, job, longest = setup(model, folder, cap.on_gpu)
+    micro = TINY_MICRO if weights_of(model) < 64 * MIB else MICRO
+    study, job, longest = setup(model, folder, cap.on_gpu, micro)
     gpus = stage.gpus_of(study)
     if cap.on_gpu and cap.share:
         job = replace(job, memory_cap=cap.share)
@@ -176,17 +178,15 @@ def run(kind: str, model: str, limit: int | None, ballast: int, gpu: bool,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
     if done.returncode:
-        why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        why = " ".join(lines[-3:])
         raise RuntimeError(why)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def child(model: str, asked: dict[str, Any]) -> None:
     """Be such a process."""
-    import torch  # noqa: F401  # what libraries take is there before the limit
-    import transformers  # noqa: F401
-    import trl  # noqa: F401
-
+    warm_up(Path(asked["folder"]) / "warm")
     group = asked["group"]
     limit = None if group else asked["limit"]
     cap = Cap(limit, asked["ballast"], asked["gpu"])
@@ -197,6 +197,16 @@ def child(model: str, asked: dict[str, Any]) -> None:
     work = answer if asked["kind"] == "answer" else train
     found = work(model, Path(asked["folder"]), cap)
     print(json.dumps(found | {"peak": cap.peak}))
+
+
+def warm_up(folder: Path) -> None:
+    """Train the lab's model a little, so that what libraries take is there before the limit."""
+    from holdfast.config import LAB_FOLDER
+    from holdfast.progress import Silent
+    from holdfast.train.launch import worker
+
+    _, job, _ = setup(str(LAB_FOLDER), folder, False, 2)
+    worker.train(job, Silent())
 
 
 def weights_of(model: str) -> int:

@@ -16,7 +16,7 @@ from holdfast.errors import UsageError
 from holdfast.memory.hardware.detect import detect, from_torch
 from holdfast.memory.hardware.devices import GIB, GPU, card, parse, plain
 from holdfast.memory.hardware.gpu_catalogue import CARDS, TYPICAL
-from holdfast.memory.hardware.host import host_ram_bytes
+from holdfast.memory.hardware.host import host_ram_bytes, kills
 
 MIB = 1 << 20
 U0, U1 = "GPU-5f2a0c1e-0001-4a4b-8c3d-000000000000", "GPU-9b7d4e3f-0002-4a4b-8c3d-000000000001"
@@ -372,10 +372,51 @@ V1 = "sys/fs/cgroup/memory/"
             },
             2100,
         ),
+        (  # a service's own group below the root, and the tighter one above it
+            {
+                "proc/self/cgroup": "0::/system.slice/fit.service\n",
+                f"{V2}system.slice/memory.max": "6000\n",
+                f"{V2}system.slice/memory.current": "5500\n",
+                f"{V2}system.slice/fit.service/memory.max": "3000\n",
+                f"{V2}system.slice/fit.service/memory.current": "100\n",
+            },
+            500,
+        ),
+        (
+            {
+                "proc/self/cgroup": "4:cpu,memory:/box\n0::/\n",
+                f"{V1}box/memory.limit_in_bytes": "3000\n",
+                f"{V1}box/memory.usage_in_bytes": "100\n",
+            },
+            2900,
+        ),
     ],
 )
 def test_host_memory(files: dict[str, str], expected: int, tmp_path: Path) -> None:
     assert host_ram_bytes(tree(tmp_path, {**MEMINFO, **files})) == expected
+
+
+def test_kills_for_want_of_memory_are_counted(tmp_path: Path) -> None:
+    assert kills(tree(tmp_path, {"proc/vmstat": "oom_kill_x 9\noom_kill 2\n"})) == 2
+    own = {"proc/self/cgroup": "0::/a\n", f"{V2}a/memory.max": "9\n"}
+    assert kills(tree(tmp_path, {**own, f"{V2}a/memory.events": "oom 7\noom_kill 3\n"})) == 3
+    old = {f"{V1}memory.limit_in_bytes": "9\n", f"{V1}memory.oom_control": "oom_kill 4\n"}
+    assert kills(tree(tmp_path, old)) == 4
+    assert kills(tmp_path / "elsewhere") == 0
+
+
+def test_limits_on_the_process_count() -> None:
+    code = (
+        "import resource\n"
+        "from holdfast.memory.hardware.host import host_ram_bytes\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (1 << 28, resource.RLIM_INFINITY))\n"
+        "left = host_ram_bytes(); kept = bytearray(1 << 26)\n"
+        "print(left, left - host_ram_bytes())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    left, taken = map(int, done.stdout.split())
+    assert 1 << 27 < left < 1 << 28
+    assert taken == pytest.approx(1 << 26, rel=0.05)
 
 
 def test_host_memory_where_nothing_says(tmp_path: Path) -> None:

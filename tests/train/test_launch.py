@@ -220,6 +220,37 @@ def test_killed_by_the_host(tmp_path: Path, code: str) -> None:
         stage.train(_job(tmp_path), ONE, Silent(), _never, [], here=_never, build=_stub(code))
 
 
+@pytest.mark.parametrize(
+    ("told", "phase"), [("", "load"), ("tell(what='total', amount=6)", "backward")]
+)
+def test_killed_for_want_of_memory_is_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, phase: str
+) -> None:
+    """The kernel's count of such kills goes up while the process runs, and the process is gone."""
+    counts = iter((3, 4, 4, 4))
+    monkeypatch.setattr("holdfast.train.launch.process.kills", lambda: next(counts))
+    build = _stub(
+        f"{told}\n"
+        "if plan['quantized']: (folder / 'summary.json').write_text('{\"steps\": 6}'); sys.exit()\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    events: list[dict[str, Any]] = []
+    found = stage.train(
+        _job(tmp_path), ONE, Silent(), lambda *_: SMALLER, events, here=_never, build=build
+    )
+    assert found == {"steps": 6}
+    assert [(one["phase"], one["message"]) for one in events] == [
+        (phase, "the training process was killed by the kernel for want of memory")
+    ]
+
+
+def test_a_tight_training_gives_back_what_it_frees() -> None:
+    """The user's own settings of glibc stay; a plan for GPUs sets none."""
+    found = torchrun.environment(MemoryPlan("cpu"), {"MALLOC_TRIM_THRESHOLD_": "7"})
+    assert found == {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "7"}
+    assert not any(name.startswith("MALLOC") for name in torchrun.environment(DDP, {}))
+
+
 def test_cpu_plans_stay_in_this_process(tmp_path: Path) -> None:
     plan = MemoryPlan("cpu")
 

@@ -342,6 +342,46 @@ def test_the_real_ones_count() -> None:
     assert out_of_memory.is_out_of_memory(torch.cuda.OutOfMemoryError("any words"))
 
 
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),  # Python, numpy, and C++'s bad_alloc as torch hands it on
+        (RuntimeError("std::bad_alloc"), True),
+        (OSError(12, "Cannot allocate memory"), True),
+        (OSError(28, "No space left on device"), False),
+        (ImportError("libx.so: failed to map segment: Cannot allocate memory"), True),
+        (ImportError("No module named x"), False),
+        (OutOfMemory("told already", phase="load"), False),
+    ],
+)
+def test_what_counts_on_a_cpu(error: Exception, expected: bool) -> None:
+    assert out_of_memory.is_out_of_memory(error) is expected
+
+
+def test_a_file_that_cannot_be_mapped_for_want_of_memory_counts() -> None:
+    from safetensors import SafetensorError
+
+    lacking = SafetensorError("Error while deserializing: Cannot allocate memory (os error 12)")
+    assert out_of_memory.is_out_of_memory(lacking)
+    assert not out_of_memory.is_out_of_memory(SafetensorError("header too large"))
+    with pytest.raises(OutOfMemory) as caught, out_of_memory.loading():
+        raise lacking
+    assert caught.value.phase == "load"
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_memory_is_taken_away_from_a_real_model(smollm2: Path) -> None:
+    """The script says so itself: memory ran out, and losses are those of a calm run."""
+    script = TESTS.parent / "benchmarks" / "real" / "oom.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(smollm2), "--only", "train"],
+        capture_output=True, text=True, timeout=500, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+
+
 def test_loading_says_that_the_model_does_not_fit(monkeypatch: Any) -> None:
     import torch
 

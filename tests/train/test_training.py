@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 
 from holdfast.config import Study
 from holdfast.data import batching
-from holdfast.errors import DoesNotFit, UsageError
+from holdfast.errors import DoesNotFit, OutOfMemory, UsageError
 from holdfast.lab.problems import problems
+from holdfast.memory.hardware.cpu import cpu
 from holdfast.memory.hardware.devices import parse
 from holdfast.models import LAB_FOLDER, ModelRef
 from holdfast.progress import Silent
@@ -120,3 +122,53 @@ def test_named_gpus_must_be_there() -> None:
         stage.check_present(named, lambda: ())
     stage.check_present(named, lambda: parse("2x24GiB"))
     stage.check_present(_study(), lambda: ())
+
+
+def _lacking(phase: Any) -> Any:
+    def train(job: TrainJob, progress: Any) -> Any:
+        raise OutOfMemory("full", phase=phase, remedy="r")
+
+    return train
+
+
+@pytest.mark.parametrize(
+    ("phase", "plans"),
+    [("load", ["as asked", (1, False)]), ("backward", [(1, False), (1, True)])],
+)
+def test_a_training_on_the_cpu_goes_on_with_smaller_plans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str, plans: list[Any]
+) -> None:
+    """In fresh processes: loading once more as asked, then half the micro-batch, recomputation."""
+    study = _study(train={"gradient_checkpointing": False})
+    job, longest = _job(study, tmp_path)
+    launched: list[Any] = []
+
+    def launch(job: TrainJob, plan: Any, progress: Any, *_: Any) -> dict[str, Any]:
+        made = job.plan
+        launched.append((made.micro_batch, made.checkpointing) if made else "as asked")
+        if len(launched) < 2:
+            raise OutOfMemory("full", phase="backward", remedy="r")
+        return {"steps": 3}
+
+    monkeypatch.setattr(stage, "launch", launch)
+    monkeypatch.setattr(stage.worker, "train", _lacking(phase))
+    heard = Heard()
+    summary = stage.run(study, job, longest, (), heard)
+    assert summary["steps"] == 3
+    assert launched == plans
+    assert [one["phase"] for one in summary["events"]] == [phase, "backward"]
+    assert all("going on from the last checkpoint" in line for line in heard.lines)
+
+
+def test_a_tight_training_on_the_cpu_has_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched: list[Any] = []
+    scarce = replace(cpu(), total_bytes=1 << 30, free_bytes=1 << 29)
+    monkeypatch.setattr("holdfast.memory.planner.planner.cpu", lambda: scarce)
+    monkeypatch.setattr(stage, "launch", lambda job, *_: launched.append(job) or {"steps": 3})
+    study, heard = _study(), Heard()
+    job, longest = _job(study, tmp_path)
+    assert stage.run(study, job, longest, (), heard)["steps"] == 3
+    assert launched == [job]  # as budgeted, without a plan of its own
+    assert "process of its own" in heard.lines[0]

@@ -73,7 +73,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return True
-    return any(words in str(error) for words in MESSAGES)
+    says = isinstance(error, RAISED) or type(error).__name__ == "SafetensorError"
+    return says and any(words in str(error) for words in MESSAGES)
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -120,7 +120,9 @@ def settled_on_cpu(
     if not spec.gradient_checkpointing:
         return spec
     method = "lora" if spec.method == "auto" else spec.method
-    work = replace(from_training(spec, longest, None, overhead), dtype=dtype, method=method)
+    work = replace(
+        from_training(spec, longest, None, overhead), dtype=dtype, method=method, on_cpu=True
+    )
     try:
         shape = read_shape(model.base, model.revision)
         held = states(shape, work, method)

@@ -1,9 +1,9 @@
 """Runs a train stage under a memory plan, and records what it took beside what was predicted.
 
 Without a GPU training runs in this process, unless the host's memory is tight: then in one of its
-own, so that the kernel's killing it is survived. With a GPU it is planned for the examples that there are
-and launched as a process of its own. Out of memory is an answer, not a crash: the next plan starts
-in a fresh process and goes on from the last complete checkpoint.
+own, so that the kernel's killing it is survived. With a GPU it is planned for the examples that
+there are and launched as a process of its own. Out of memory is an answer, not a crash: the next
+plan starts in a fresh process and goes on from the last complete checkpoint.
 """
 
 from __future__ import annotations
@@ -146,6 +146,7 @@ def run(
         DoesNotFit: nothing fits these GPUs.
         OutOfMemory: not even the last plan did.
     """
+
     def planned(asked: PlanRequest) -> MemoryReport:
         overhead = overhead_of(worker.losses_of(job))
         if job.probes:
@@ -162,7 +163,9 @@ def run(
     if not gpus:
         try:
             report = planned(PlanRequest(gpus=CPU, trace=False))
-        except HoldfastError:  # a kind of model that the planner does not know may train all the same
+        except (
+            HoldfastError
+        ):  # a kind of model that the planner does not know may train all the same
             return worker.train(job, progress)
         return _on_cpu(study, job, progress, report)
     report = planned(replace(_on(study, gpus), trace=True))
@@ -310,6 +313,7 @@ def train(
         HoldfastError: what the process raised, as it raised it.
         TrainingError: the process crashed; the message has its last lines.
     """
+    job.folder.mkdir(parents=True, exist_ok=True)
     known = _count(job)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Tells how much memory of the host a process may use, and whether the kernel killed for want of it.
+"""Tells how much host memory a process may use, and whether the kernel killed for want of it.
 
 A container's or a service's limit counts as well as what the machine has free, and so does a limit
 on the process itself (`ulimit -v`, `ulimit -d`). Needs no torch.
@@ -78,9 +78,7 @@ def _groups(root: Path) -> Iterator[tuple[Path, str, str, str]]:
 
 
 def _groups_leave(root: Path) -> Iterator[int]:
-    """What each group's limit leaves; files that were read count as free, for they can be dropped.
-
-    """
+    """What each group's limit leaves; cached files count as free, for they can be dropped."""
     for group, limit, used, reclaimable in _groups(root):
         allowed, taken = _number(group / limit), _number(group / used)
         if allowed is not None and taken is not None:

@@ -285,6 +285,10 @@ def _row(candidate: Candidate) -> dict[str, object]:
 def _workload(comparison: Comparison) -> dict[str, object]:
     """The job; adapters and overheads that differ from the plain ones only where they do."""
     found, plain = asdict(comparison.work), asdict(Workload())
-    unsaid = [key for key in ("variant", "layers", "method_overhead", "on_cpu") if found[key] == plain[key]]
+    unsaid = [
+        key
+        for key in ("variant", "layers", "method_overhead", "on_cpu")
+        if found[key] == plain[key]
+    ]
     names = {"method_overhead": "extra"}
     return {names.get(key, key): found[key] for key in found if key not in unsaid}

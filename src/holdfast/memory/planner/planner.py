@@ -8,7 +8,7 @@ from dataclasses import replace
 from holdfast.config import LAB, LAB_FOLDER, TrainSpec
 from holdfast.errors import UsageError
 from holdfast.memory.estimate.workload import Workload
-from holdfast.memory.hardware.cpu import cpu, computes_bf16
+from holdfast.memory.hardware.cpu import computes_bf16, cpu
 from holdfast.memory.hardware.detect import detect
 from holdfast.memory.hardware.devices import GPU, parse
 from holdfast.memory.hardware.host import host_ram_bytes
@@ -22,7 +22,6 @@ from holdfast.memory.planner.request import USUAL_SEQ_LEN, PlanRequest
 from holdfast.memory.planner.strategies import ON_CPU
 from holdfast.memory.precision import Precision, on_cpu, on_gpus, stored
 from holdfast.memory.trace.estimates import estimates
-
 
 CPU = "cpu"
 """In place of GPUs: plan for the CPU."""

@@ -44,7 +44,7 @@ class RuntimeOverheads:
     measured: int = 0
 
 
-ON_CPU = RuntimeOverheads(fragmentation=0.0, context_bytes=1 * GIB)
+ON_CPU = RuntimeOverheads(fragmentation=0.0, context_bytes=GIB // 2)
 """Of a training on the CPU: what the interpreter and the libraries take themselves."""
 
 

@@ -122,7 +122,11 @@ def estimates(
 
 
 def _job(
-    shape: Shape, config: Mapping[str, object], work: Workload, method: str, checkpointing: bool,
+    shape: Shape,
+    config: Mapping[str, object],
+    work: Workload,
+    method: str,
+    checkpointing: bool,
     device: Literal["cuda", "cpu"],
 ) -> TraceJob:
     """What is traced for a workload; adapters on some layers are traced as if on all."""

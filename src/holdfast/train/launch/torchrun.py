@@ -28,6 +28,9 @@ OUT_OF_MEMORY = 75
 """Exit code of a worker that ran out of memory (EX_TEMPFAIL: trying again differently may do)."""
 ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
 PARENT = "HOLDFAST_PARENT"
+EXACT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 16), "MALLOC_TRIM_THRESHOLD_": str(1 << 17)}
+"""Of glibc: what is freed goes back to the system at once. Left to itself it raises the first to 32
+MiB as it goes, and keeps what was freed below that between what still lives."""
 SIGKILL = 9
 DIED_OF_MEMORY = "out of memory at line"
 """What bitsandbytes' CUDA library prints before it ends the process."""
@@ -59,6 +62,8 @@ def environment(
         UsageError: the plan needs a GPU that is not visible.
     """
     found = dict(base)
+    if plan.placement == "cpu":
+        found = {**EXACT, **found}
     if plan.gpus and plan.placement != "cpu":
         found["CUDA_VISIBLE_DEVICES"] = ",".join(_visible(plan, base, find))
         found.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the order of nvidia-smi
