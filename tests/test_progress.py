@@ -100,7 +100,7 @@ def test_a_notebook_is_not_drawn_at_every_piece(
             now.seconds += 0.01
             bars.advance()
         assert 3 <= len(cell.shown) - before <= 4
-        assert "/1000" in cell.shown[-1]
+        assert "100 of 1000" in cell.shown[-1]
 
 
 def test_ipython_in_a_terminal_is_no_notebook(

@@ -128,7 +128,7 @@ class HFEngine(Engine):
         progress: Progress,
         scale: float = 1.0,
     ) -> list[list[Reply]]:
-        """See `Engine.generate`.
+        """See `Engine.generate`; asked to stop, it ends the batch that is under way.
 
         Raises:
             OutOfMemory: one prompt does not fit.
@@ -139,17 +139,25 @@ class HFEngine(Engine):
         samples = sampling.samples
         rows = [(examples[i], encoded[i], n) for i in order for n in range(samples)]
         size = max(1, (self.batch_size or 1) // samples) * samples
-        self.usage.read += samples * sum(map(len, encoded))
         replies: list[list[Reply]] = [[] for _ in examples]
         done = 0
+        progress.stop.hold(f"the {min(size, len(rows))} answers under way")
         for answers in self._in_batches(
             "generate", rows, size, lambda batch: self._batch(model, batch, sampling), progress.say
         ):
+            self.usage.read += sum(len(rows[done + n][1]) for n in range(len(answers)))
             self.usage.written += sum(map(len, answers))
             for row, tokens in enumerate(answers, start=done):
-                replies[order[row // samples]].append(self._reply(rows[row], sampling, tokens))
+                place = order[row // samples]
+                replies[place].append(self._reply(rows[row], sampling, tokens))
+                if self.answered is not None and len(replies[place]) == samples:
+                    self.answered(examples[place], replies[place])
             before, done = done, done + len(answers)
+            progress.worked(sum(map(len, answers)))
             progress.advance(done // samples - before // samples)
+            progress.stop.release()
+            progress.stop.hold(f"the {min(size, len(rows) - done)} answers under way")
+        progress.stop.release()
         return replies
 
     def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
@@ -221,11 +229,13 @@ class HFEngine(Engine):
         self.usage.read += sum(lengths)
         say = logging.getLogger(__name__).warning
         found: list[list[One]] = [[]] * len(rows)
-        places = iter(order)
+        places, done = iter(order), 0
         for some in self._in_batches(kind, [rows[i] for i in order], size, work, say):
             for values in some:
                 found[next(places)] = values
+            progress.worked(sum(lengths[place] for place in order[done : done + len(some)]))
             progress.advance(len(some))
+            done += len(some)
         return found
 
     def _in_batches(

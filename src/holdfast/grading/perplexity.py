@@ -64,8 +64,11 @@ def measure(
         if done is None:
             done = _scored(engine, some)
             write_part(part, done)
+            progress.worked(sum(row["tokens"] for row in done))
+            progress.advance(len(some))
+        else:
+            progress.kept(len(some))
         rows += done
-        progress.advance(len(some))
     store.write_jsonl(folder / PERPLEXITY, rows)
     known = [row["nll"] for row in rows if row["nll"] is not None]
     mean = round(sum(known) / len(known), SETTLED) if known else None
@@ -110,7 +113,7 @@ def limit(base: Path) -> float | None:
 
 def _scored(
     engine: Callable[[], Engine], pairs: list[tuple[Example, Reply]]
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     spoken = [(example, reply) for example, reply in pairs if reply.text.strip()]
     asked = [replace(example, target=reply.text.strip()) for example, reply in spoken]
     losses = iter(engine().token_nll(asked) if asked else [])

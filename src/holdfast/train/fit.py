@@ -87,7 +87,7 @@ def fit(
         models.empty_cache()
     if Rank.current().is_first:
         store.write_sealed(job.folder / SUMMARY, summary)
-        checkpoints.keep_weights_only(job.folder)
+        checkpoints.keep_weights_only(job.folder, job.save_at)
     return summary
 
 
@@ -196,7 +196,7 @@ def _trainer(
     model.config.use_cache = False
     set_seed(job.seed)
     run.progress.total(job.budget.steps, "steps")
-    run.progress.advance(done)
+    run.progress.kept(done)
     with loading(), explained(job.train):
         trainer = Trainer(
             model=_adapted(run, model),
