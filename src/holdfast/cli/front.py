@@ -77,9 +77,8 @@ def shown(quiet: bool) -> Iterator[Progress]:
     """Progress for a person, or none where only the result is wanted; stopped as the command is."""
     from holdfast import progress
 
-    found: Progress = progress.Silent() if quiet else progress.default()
-    found.stop = STOP.get() or found.stop
-    with nullcontext() if isinstance(found, progress.Silent) else found:
+    with nullcontext(progress.Silent()) if quiet else progress.default() as found:
+        found.stop = STOP.get() or found.stop
         yield found
 
 

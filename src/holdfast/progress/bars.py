@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import printable
-from holdfast.progress.outlook import Outlook
+from holdfast.progress.remaining import Remaining
 from holdfast.progress.stopping import Stop
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Bars:
     """Bars on a terminal or in a notebook, plain lines elsewhere; use as a context manager.
 
     Attributes:
-        outlook: how far the run is.
+        remaining: how far the run is.
         stop: see `Progress`.
     """
 
@@ -48,7 +48,7 @@ class Bars:
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as RichProgress
 
-        self.outlook, self.stop = Outlook(now), Stop()
+        self.remaining, self.stop = Remaining(now), Stop()
         self._console = console(stderr=True)
         self._bars = RichProgress(
             TextColumn("{task.description}", markup=False),
@@ -85,24 +85,24 @@ class Bars:
 
     def begin(self, total: int, done: int) -> None:
         """Set the outer bar."""
-        self.outlook.begin(total, done)
+        self.remaining.begin(total, done)
         self._draw()
 
     def expect(self, left: Mapping[str, float | None], took: Mapping[str, float]) -> None:
         """Know how long the run may take."""
-        self.outlook.expect(left, took)
+        self.remaining.expect(left, took)
 
     def enter(self, stage: str) -> None:
         """Show the stage at work."""
-        self.outlook.enter(stage)
+        self.remaining.enter(stage)
         self._told = self._now()
         self._bars.update(self._run, description=stage)
         self._draw()
 
     def leave(self, stage: str) -> None:
         """Advance the outer bar; keep a line when the stage took a while."""
-        seconds = self.outlook.seconds
-        self.outlook.leave(stage)
+        seconds = self.remaining.seconds
+        self.remaining.leave(stage)
         self._bars.update(self._stage, visible=False)
         self._draw()
         if seconds >= self._quiet_below_s:
@@ -110,26 +110,26 @@ class Bars:
 
     def total(self, amount: int, what: str = "") -> None:
         """Set the inner bar."""
-        self.outlook.total(amount, what)
+        self.remaining.total(amount, what)
         self._bars.reset(self._stage, total=amount, description=f"  {what}", visible=True)
         self._draw()
 
     def kept(self, amount: int) -> None:
         """Advance the inner bar by what was there before."""
-        self.outlook.kept(amount)
-        self._bars.update(self._stage, completed=self.outlook.made)
+        self.remaining.kept(amount)
+        self._bars.update(self._stage, completed=self.remaining.made)
 
     def advance(self, amount: int = 1) -> None:
         """Advance the inner bar."""
-        self.outlook.advance(amount)
-        self._bars.update(self._stage, completed=self.outlook.made)
+        self.remaining.advance(amount)
+        self._bars.update(self._stage, completed=self.remaining.made)
         self.look()
         if self._now() - self._drawn >= REDRAWN_S:
             self._draw()
 
     def worked(self, tokens: int = 0, loss: float | None = None) -> None:
         """Show speed and loss."""
-        self.outlook.worked(tokens, loss)
+        self.remaining.worked(tokens, loss)
 
     def say(self, line: str) -> None:
         """Print above the bars; in a notebook below them."""
@@ -141,12 +141,12 @@ class Bars:
 
     def look(self) -> None:
         """Write the line of a log when a minute has passed within a stage."""
-        stage = self.outlook.stage
+        stage = self.remaining.stage
         if stage and self._cell is None and self._bars.disable:
             now = self._now()
             if now - self._told >= EVERY_S:
                 self._told = now
-                self.say(f"progress: {self.outlook.line()}")
+                self.say(f"progress: {self.remaining.line()}")
 
     def _look(self) -> None:
         while not self._ended.wait(LOOK_EVERY_S):
@@ -155,9 +155,9 @@ class Bars:
     def _words(self, task: Task) -> str:
         """What stands beside a bar."""
         if task.id == self._stage:
-            return self.outlook.stage_words()
-        self._bars.update(self._run, total=1.0, completed=self.outlook.share)
-        return self.outlook.run_words()
+            return self.remaining.stage_words()
+        self._bars.update(self._run, total=1.0, completed=self.remaining.share)
+        return self.remaining.run_words()
 
     def _draw(self) -> None:
         """Draw a notebook's cell anew; a terminal is drawn by a thread of rich's."""

@@ -104,7 +104,7 @@ def tokens_so_far(trainer: SFTTrainer) -> int:
 def saving_s(model: torch.nn.Module) -> float:
     """About how long a checkpoint takes to write: weights and two moments of an optimiser."""
     trained = (one.numel() * one.element_size() for one in model.parameters() if one.requires_grad)
-    return 3 * sum(trained) / WRITTEN_BYTES_PER_S
+    return 3.0 * int(sum(trained)) / WRITTEN_BYTES_PER_S
 
 
 def watch(

@@ -20,7 +20,7 @@ WINDOW_S = 60.0
 """Tokens per second are those of the last minute, or of the last two reports."""
 
 
-class Outlook:
+class Remaining:
     """Follows a run as a `Progress` does, and tells how far it is.
 
     Attributes:
@@ -44,6 +44,7 @@ class Outlook:
         self._left: dict[str, float | None] = {}
         self._took: dict[str, float] = {}
         self._off: dict[str, tuple[float, float]] = {}  # by likeness: seconds taken, and expected
+        self.loss: float | None = None
         self._begin("")
 
     def _begin(self, stage: str) -> None:
