@@ -33,7 +33,12 @@ Overrides = Annotated[
 ]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where run folders are made.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the stages and stop.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what it will take, and stop.")]
+All = Annotated[bool, typer.Option("--all", help="With --dry-run: list every stage.")]
+Calibrate = Annotated[
+    bool,
+    typer.Option("--calibrate", help="With --dry-run: measure this device on the model first."),
+]
 Only = Annotated[str, typer.Option("--only", help="Run the stages of this glob and their needs.")]
 Rebuild = Annotated[
     list[str] | None, typer.Option("--rebuild", help="Make the stages of this glob again.")

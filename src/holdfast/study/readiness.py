@@ -78,14 +78,18 @@ def room(session: Session) -> Sequence[str]:
 
 def checkpoint_bytes(session: Session) -> int:
     """About what a study's checkpoints take on disk; 0 where the model's shape is not known."""
-    trained, most = 0, 0
-    for name, _ in session.plan.trained:
-        arm = session.arms[name]
-        numbers = _trained_numbers(session, arm)
-        kept = 1 + sum(len(one.factors) for one in arm.weights if arm.train.method == "full")
-        trained += numbers * SAVED * len(session.plan.save_at) * kept
-        most = max(most, numbers * MOMENTS)
-    return trained + most
+    trained = [session.arms[name] for name, _ in session.plan.trained]
+    most = max((_trained_numbers(session, arm) * MOMENTS for arm in trained), default=0)
+    names = {arm for arm, _ in session.plan.trained}
+    return sum(arm_bytes(session, name) for name in names) + most
+
+
+def arm_bytes(session: Session, name: str) -> int:
+    """About what the checkpoints of one arm take, all seeds together."""
+    arm = session.arms[name]
+    kept = 1 + sum(len(one.factors) for one in arm.weights if arm.train.method == "full")
+    numbers = _trained_numbers(session, arm) * len(session.study.seeds)
+    return numbers * SAVED * len(session.plan.save_at) * kept
 
 
 def _trained_numbers(session: Session, arm: Arm) -> int:
