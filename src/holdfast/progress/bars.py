@@ -21,6 +21,8 @@ REDRAWN_S = 0.25
 EVERY_S = 60.0
 """How often a log gets a line inside a stage."""
 LOOK_EVERY_S = 1.0
+LONGEST = 28
+"""Letters of a stage's name beside a bar, so that a terminal of 80 holds all the rest."""
 
 
 class Bars:
@@ -45,16 +47,15 @@ class Bars:
                 that is a terminal.
             now: the clock, in seconds; None: the system's.
         """
-        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as RichProgress
 
         self.remaining, self.stop = Remaining(now), Stop()
         self._console = console(stderr=True)
         self._bars = RichProgress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            BarColumn(bar_width=16),
             _column(self._words),
-            TimeElapsedColumn(),
             console=self._console,
             transient=True,
             disable=cell is not None or not self._console.is_terminal,
@@ -96,7 +97,8 @@ class Bars:
         """Show the stage at work."""
         self.remaining.enter(stage)
         self._told = self._now()
-        self._bars.update(self._run, description=stage)
+        short = stage if len(stage) <= LONGEST else f"…{stage[1 - LONGEST :]}"
+        self._bars.update(self._run, description=short)
         self._draw()
 
     def leave(self, stage: str) -> None:

@@ -170,9 +170,7 @@ class Remaining:
     def run_words(self) -> str:
         """How far the run is."""
         left = self.left
-        return f"{self.done}/{self.stages}" + (
-            "" if left is None or not left else f" · about {in_words(left)} left"
-        )
+        return f"{self.done}/{self.stages}" + (f", about {in_words(left)} left" if left else "")
 
     def stage_words(self) -> str:
         """How far the stage at work is; "" where it does not count."""
