@@ -119,6 +119,7 @@ def answering(
             raise
         finally:
             lent.answered = None
+            progress.stop.hold("")
         return [next(found) if replies is None else replies for replies in known]
 
     return work

@@ -1,8 +1,8 @@
 """Shows how far the work is: bars in a terminal and in a notebook, lines in a log.
 
 One line per stage that took time, and below it two bars: the whole run with the time that it still
-takes (`holdfast.progress.remaining`), and the stage at work. In a pipe or a log file a line a minute
-stands for the bars. `Silent` is for libraries and tests.
+takes (`holdfast.progress.remaining`), and the stage at work. In a pipe or a log file a line a
+minute stands for the bars. `Silent` is for libraries and tests.
 """
 
 from __future__ import annotations

@@ -83,6 +83,8 @@ def fit(
     try:
         summary = _train(_Run(job, data, terms, meters, validation, progress or Silent()))
     finally:  # trainer and model hold each other; the next stage needs their memory
+        if progress is not None:
+            progress.stop.hold("")
         gc.collect()
         models.empty_cache()
     if Rank.current().is_first:

@@ -123,6 +123,7 @@ def train_with(
     try:
         summary = _train(run, examples)
     finally:  # trainer and model hold each other; the next stage needs their memory
+        progress.stop.hold("")
         gc.collect()
         models.empty_cache()
     store.write_sealed(folder / SUMMARY, summary)

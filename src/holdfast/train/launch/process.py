@@ -146,6 +146,7 @@ def run_process(
             _relay(progress_file, heard, progress)
             progress.stop.release()
         finally:
+            progress.stop.hold("")
             _stop(process)
     return ProcessEnd(process.returncode, _tail(log, start))
 
