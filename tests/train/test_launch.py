@@ -310,6 +310,7 @@ def test_all_workers_stop_after_the_same_step(
 
     def by(one: RelayedStop, rank: int, step: int) -> bool:
         monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
         monkeypatch.setenv("WORLD_SIZE", str(world))
         return one.by(step)
 

@@ -24,7 +24,7 @@ def page(told: Outlook, steps: Sequence[Step], width: int = 80, every: bool = Fa
         width: of the terminal, in characters.
         every: list all stages.
     """
-    from holdfast.study.outlook import DAY_S, in_words
+    from holdfast.study.start import DAY_S, in_words
 
     done = sum(step.done for step in steps)
     stages = [f"{done} of {len(steps)} stages are done{'' if every else '; --all lists them'}."]
@@ -47,9 +47,7 @@ def page(told: Outlook, steps: Sequence[Step], width: int = 80, every: bool = Fa
             f"free{short}"
         )
     lines += ["", *_table(told), "", "Longest stages:"]
-    lines += [
-        f"  {in_words(one.seconds):>9}  {name} ({one.how})" for name, one in told.longest
-    ]
+    lines += [f"  {in_words(one.seconds):>9}  {name} ({one.how})" for name, one in told.longest]
     if told.left > DAY_S and told.changes:
         lines += ["", f"This takes {in_words(told.left)} here. What would shorten it:"]
         some = told.changes[:MOST_CHANGES]
@@ -86,7 +84,7 @@ def wrapped(line: str, width: int) -> list[str]:
 
 
 def _at(told: Outlook, step: Step) -> str:
-    from holdfast.study.outlook import in_words
+    from holdfast.study.start import in_words
 
     name, one = step.stage.name, told.stages[step.stage.name]
     return f"{in_words(one.seconds):>9}  {name}"
@@ -94,7 +92,7 @@ def _at(told: Outlook, step: Step) -> str:
 
 def _table(told: Outlook) -> list[str]:
     """A row for every arm."""
-    from holdfast.study.outlook import in_words
+    from holdfast.study.start import in_words
 
     parts = list(told.parts)
     if (rest := len(parts) - MOST_ARMS) > 0:

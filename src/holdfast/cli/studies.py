@@ -179,15 +179,16 @@ def _run(
     if ahead.dry:
         from holdfast.cli import forecast
         from holdfast.progress import console
-        from holdfast.study import outlook
+        from holdfast.study.outlook import outlook
         from holdfast.study.preflight import looked_at
+        from holdfast.study.start import measured
 
         session = studies.prepare(study, folder, str(path))
         steps = studies.schedule(session.plan, only, rebuild)
         found = looked_at(session, steps)
         with shown(quiet=as_json) as bars, closing(session.pool):
-            speed = outlook.measured(session, bars) if ahead.calibrate else None
-        told = outlook.outlook(session, steps, speed)
+            speed = measured(session, bars) if ahead.calibrate else None
+        told = outlook(session, steps, speed)
         width = console().width
         lines = dry_run_text(session.plan).splitlines()
         lines = [part for line in lines for part in forecast.wrapped(line, width)]

@@ -29,7 +29,7 @@ from holdfast.progress import Progress, default
 from holdfast.runs import run_folder, stages, store, temporary
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import Stage, Step
-from holdfast.study import combinations, outlook, preflight, validation
+from holdfast.study import combinations, preflight, start, validation
 from holdfast.study.layout import lay_out
 from holdfast.study.probes import asked_by_meters
 from holdfast.study.session import Arm, Measuring, Session
@@ -261,7 +261,7 @@ def _run(
         expected: Mapping[str, float] = {}
         if not all(step.done for step in steps):
             store.write_json(folder / "environment.json", environment.describe())
-            expected = outlook.at_start(session, steps, progress)
+            expected = start.at_start(session, steps, progress)
         try:
             stages.execute(steps, session.stages, folder, progress, expected)
         finally:

@@ -129,9 +129,7 @@ def _trained(session: Session, told: Speed) -> Speed:
     first = 1 if len(ends) > 2 else 0  # the first step sets things up
     step_s = (ends[-1] - ends[first]) / (len(ends) - 1 - first)
     mean = sum(row.cost.tokens for row in rows) / len(rows)
-    return replace(
-        told, train_s=step_s / (mean * passes * size), start_s=ends[0] - began + over
-    )
+    return replace(told, train_s=step_s / (mean * passes * size), start_s=ends[0] - began + over)
 
 
 def _answered(session: Session, told: Speed) -> Speed:
@@ -145,18 +143,17 @@ def _answered(session: Session, told: Speed) -> Speed:
         return replace(told, open_s=open_s)
     _time(engine, asked[:1], 2)  # warm
     few = _spread(asked, FEW)
-    _, read_s = _time(engine, few, 1)
+    read_few, read_s = _time(engine, few, 1)
     many = int(READ_S / max(1e-6, read_s / len(few)))
     many = max(FEW, min(many, MOST_ROWS, told.rows, len(asked)))
     some = _spread(asked, many)
-    _, read_s = _time(engine, some, 1)
+    read, read_s = _time(engine, some, 1)
     wanted = max(4, min(TOKENS, int(WRITE_S / max(1e-6, len(some) * told.write_s + told.round_s))))
     _, all_s = _time(engine, some, 1 + wanted)
     _, few_s = _time(engine, few, 1 + wanted)
-    read = engine_tokens(engine, some)
     each = read_s / max(1, read)
     decode = max(1e-6, all_s - read_s) / wanted
-    alone = max(1e-6, few_s - each * engine_tokens(engine, few)) / wanted
+    alone = max(1e-6, few_s - each * read_few) / wanted
     if len(some) > len(few):
         write_s = max(0.05 * decode / len(some), (decode - alone) / (len(some) - len(few)))
     else:
@@ -181,16 +178,13 @@ def _usual(session: Session, engine: Engine, task: str, speed: Speed) -> float:
     most = min(most, int(limit_s / max(1e-6, each)))
     if most < TOKENS:
         return USUAL_REPLY
-    replies = [one for said in engine.generate(some, Sampling(max_new_tokens=most), None, Silent()) for one in said]
+    replies = [
+        one
+        for said in engine.generate(some, Sampling(max_new_tokens=most), None, Silent())
+        for one in said
+    ]
     ended = sum(one.finish == "stop" for one in replies)
     return (sum(one.n_tokens for one in replies) + USUAL_REPLY) / (1 + ended)
-
-
-def engine_tokens(engine: Engine, examples: Sequence[Example]) -> int:
-    """Tokens of some prompts as an engine reads them."""
-    from holdfast.data import chat
-
-    return sum(len(chat.asked_ids(engine.tokenizer, one)) for one in examples)  # type: ignore[attr-defined]
 
 
 def _scored(session: Session, task: str) -> bool:
@@ -203,11 +197,10 @@ def _asked(session: Session, task: str) -> Sequence[Example]:
 
 
 def _time(engine: Engine, examples: Sequence[Example], most: int) -> tuple[int, float]:
-    """Tokens answered, and the seconds that it took, all of them at a time."""
-    began = time.perf_counter()
-    replies = engine.generate(examples, Sampling(max_new_tokens=most), None, Silent())
-    took = time.perf_counter() - began
-    return sum(one.n_tokens for some in replies for one in some), took
+    """Tokens read of the prompts, and the seconds of answering them all at a time."""
+    began, before = time.perf_counter(), engine.usage.read
+    engine.generate(examples, Sampling(max_new_tokens=most), None, Silent())
+    return engine.usage.read - before, time.perf_counter() - began
 
 
 def _spread(examples: Sequence[Example], count: int) -> list[Example]:

@@ -140,7 +140,8 @@ def device(session: Session) -> str:
     if session.gpus:
         names = sorted({one.name for one in session.gpus})
         return f"{len(session.gpus)} x {', '.join(names)}"
-    return f"CPU, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"
+    count = os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
+    return f"CPU, {count} cores"
 
 
 def key(session: Session) -> Mapping[str, object]:

@@ -19,11 +19,12 @@ from holdfast.data import chat
 from holdfast.engines.resumable import LIKELIHOODS
 from holdfast.errors import HoldfastError
 from holdfast.judges import Judge, members_of
-from holdfast.models import skeleton
 from holdfast.memory.estimate.method_overhead import MethodOverhead
 from holdfast.memory.model.shape import read_shape
+from holdfast.models import skeleton
 from holdfast.runs import records
 from holdfast.runs.stages import PlannedStage
+from holdfast.study.layout import all_shared
 from holdfast.study.session import Session
 from holdfast.train.planning import overhead_of
 from holdfast.types import BASE, Example
@@ -38,8 +39,6 @@ USUAL_REPLY = 300.0
 """Tokens of an answer that nothing cuts off, where nothing is known of the model's."""
 RESERVE = 1.25
 """What methods ask beyond the questions that training will see."""
-WHOLE = 1 / 5
-"""Of a method's questions these are rewritten, and as many scored, in a usual study."""
 Kind = Literal["train", "ask", "score", "judge", "other"]
 
 
@@ -54,7 +53,6 @@ class Work:
         written: tokens answered.
         answers: in how many answers.
         most: new tokens of an answer, at most.
-        saved: bytes of checkpoints.
         parameters: of the model that does it, as a share of the study's own; 0: no model.
         model: which one is loaded for it; "" for none.
         alike: stages of the same work, word for word but for the weights.
@@ -113,7 +111,7 @@ class Counted:
             case "train":
                 return self._training(rest.split("/")[0])
             case "shared":
-                return self._shared(stage.identity)
+                return self._shared(rest, stage.identity)
             case "verdicts" | "members":
                 return self._judging(top, rest)
         return Work("other", parameters=0.0, alike=top)
@@ -219,7 +217,9 @@ class Counted:
         overhead: MethodOverhead = overhead_of(own.loss)
         examples = seen * answer / max(1.0, mine)  # as many answer tokens as plain training
         trained = examples * (each - answer + mine)
-        probes = self._session.study.meters.probes * (each - answer + self._mean_of(BASE, plan.study.target))
+        probes = self._session.study.meters.probes * (
+            each - answer + self._mean_of(BASE, plan.study.target)
+        )
         read = 2 * probes * len(plan.save_at) + len(self._session.held) * each * len(plan.save_at)
         read += trained * overhead.reference
         written = examples * overhead.generated_tokens
@@ -228,25 +228,36 @@ class Counted:
             overhead.generated_tokens, model=f"train/{arm}", alike=f"train/{arm}",
         )  # fmt: skip
 
-    def _shared(self, identity: Any) -> Work:
-        """Of methods that have the base answer, by what their stages are told."""
+    @cached_property
+    def _asks(self) -> dict[str, Mapping[str, int]]:
+        """What the methods themselves say that the base is asked for their shared work."""
+        every = all_shared(self._session)
+        return {one.name: asks for one in every if (asks := getattr(one, "asks", None))}
+
+    def _shared(self, name: str, identity: Mapping[str, Any]) -> Work:
+        """Of methods that have the base answer, by what they say or what their stages are told."""
         options, method = identity.get("options") or {}, str(identity.get("method"))
         plain, (each, answer) = self._session.plain, self.plain
-        sampling = identity.get("sampling") or {}
-        most = int(sampling.get("max_new_tokens") or options.get("max_new_tokens") or 0)
-        questions = min(len(plain), RESERVE * self.seen)
+        sampling, asks = identity.get("sampling") or {}, self._asks.get(name, {})
+        most = int(
+            asks.get("new_tokens")
+            or sampling.get("max_new_tokens")
+            or options.get("max_new_tokens")
+            or 0
+        )
         asked = each - answer
-        if method == "probes":
-            answers = float(min(len(plain), self._session.study.meters.probes))
-        elif "pool" in options:
-            answers, asked = float(options["pool"]), float(TEMPLATE_TOKENS)
-        elif "samples" in options:
-            answers = questions * float(options["samples"])
-        elif most:
-            answers, asked = questions, asked + answer
-        else:  # the training set, scored
+        if not most:  # the training set, scored
             return Work("score", read=len(plain) * each, model=self._base, alike=f"shared/{method}")
-        written = answers * truncated(most, self._usual.get(self._session.study.target, USUAL_REPLY))
+        if "pool" in options:
+            answers, asked = float(options["pool"]), float(TEMPLATE_TOKENS)
+        elif method == "probes":
+            answers = float(min(len(plain), self._session.study.meters.probes))
+        else:
+            answers = min(len(plain), RESERVE * self.seen) * float(options.get("samples", 1))
+        if asks:
+            answers = float(asks["expected"] * asks["samples"])
+        usual = self._usual.get(self._session.study.target, USUAL_REPLY)
+        written = answers * truncated(most, usual)
         return Work(
             "ask", 0.0, answers * asked, written, answers, most,
             model=self._base, alike=f"shared/{method}",
