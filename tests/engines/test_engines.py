@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from holdfast.config import Sampling
 from holdfast.data import chat
-from holdfast.engines import mean_nll
+from holdfast.engines import mean_nll, resumable
 from holdfast.engines.hf import HFEngine
 from holdfast.errors import OutOfMemory
 from holdfast.lab.problems import problems
 from holdfast.memory.fault_injection import VARIABLE
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
+from holdfast.progress.stopping import Stop
 from holdfast.types import Example, Message
 
 GREEDY = Sampling(max_new_tokens=24)
@@ -254,3 +257,53 @@ def test_a_model_that_does_not_fit_is_said(monkeypatch: Any) -> None:
     with pytest.raises(OutOfMemory) as caught, Scarce([], 8):
         pass
     assert caught.value.phase == "load"
+
+
+def _kept(engine: HFEngine, folder: Path, progress: Silent) -> list[list[str]]:
+    """The answers of both samples, asked in a folder that remembers."""
+    sampling = Sampling(max_new_tokens=6, temperature=1.0, samples=2)
+    replies = resumable.ask(lambda: engine, ASKED, sampling, None, folder, progress)
+    return [[reply.text, str(reply.sample)] for reply in replies]
+
+
+class Presses(Silent):
+    """Somebody presses Ctrl-C during a batch; it comes when that is done."""
+
+    def __init__(self, batch: int) -> None:
+        self.stop, self.left, self.before = Stop(), batch, 0
+
+    def worked(self, tokens: int = 0, loss: float | None = None) -> None:
+        self.left -= 1
+        if not self.left:
+            assert self.stop.doing == "the 2 answers under way"
+            self.stop.signals.append(signal.SIGINT)
+
+    def kept(self, amount: int) -> None:
+        self.before += amount
+
+
+def test_answers_under_way_are_kept_and_cost_what_they_cost(
+    engine: HFEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = _kept(engine, tmp_path / "once", Silent())
+    for batch in (2, 3):
+        with pytest.raises(KeyboardInterrupt):
+            _kept(engine, tmp_path / "often", Presses(batch))
+    asked: list[int] = []
+    plain = engine._batch
+    monkeypatch.setattr(engine, "_batch", lambda *a: asked.append(len(a[1])) or plain(*a))
+    last = Presses(99)
+    assert _kept(engine, tmp_path / "often", last) == once
+    assert sum(asked) == 2 * (7 - 5) and last.before == 5, "two and three questions were kept"
+    costs = [resumable.spent_in(tmp_path / name) for name in ("once", "often")]
+    assert costs[0] == costs[1] and costs[0].written > 0
+    assert not (tmp_path / "often" / "parts" / "some").exists()
+
+
+def test_other_answers_are_not_taken_for_those(engine: HFEngine, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _kept(engine, tmp_path, Presses(2))
+    other = Sampling(max_new_tokens=3)
+    last = Presses(99)
+    replies = resumable.ask(lambda: engine, ASKED, other, None, tmp_path, last)
+    assert last.before == 0 and all(reply.n_tokens <= 3 for reply in replies)

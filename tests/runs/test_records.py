@@ -427,7 +427,7 @@ def test_killed_at_some_writes_and_torn_in_some_files_the_ends_are_the_same() ->
     ]
     done = subprocess.run(line, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "'tried': 14, 'equal readings': 14, 'equal costs': 14" in done.stdout
+    assert "'tried': 15, 'equal readings': 15, 'equal costs': 15" in done.stdout
     assert "typed error" in done.stdout
 
 

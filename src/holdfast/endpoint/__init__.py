@@ -23,6 +23,7 @@ from holdfast.endpoint.limits import RateLimiter, Spending
 from holdfast.endpoint.settings import Price, Server, is_endpoint, parse_url
 from holdfast.errors import EndpointError
 from holdfast.progress import Progress, Silent
+from holdfast.progress.stopping import AGAIN
 from holdfast.runs import store
 from holdfast.types import Message
 
@@ -134,7 +135,7 @@ class Endpoint:
         kept = AnswerCache(self.server.cache or folder, usable)
         marks = [store.fingerprint(body) for body in bodies]
         todo = {mark: body for mark, body in zip(marks, bodies, strict=True) if mark not in kept}
-        progress.advance(sum(mark in kept for mark in marks))
+        progress.kept(sum(mark in kept for mark in marks))
         if todo:
             self._ask_all(todo, kept, progress, Counter(marks))
         answers = [kept[mark] for mark in marks]
@@ -169,16 +170,21 @@ class Endpoint:
                 for mark, body in todo.items():
                     under_way[pool.submit(connection.send, body)] = mark
                 for done in as_completed(under_way):
-                    kept.add(under_way[done], done.result())
+                    answer = done.result()
+                    kept.add(under_way[done], answer)
+                    progress.worked(answer.written)
                     progress.advance(times[under_way[done]])
             except BaseException as error:
                 connection.stop()
                 if isinstance(error, KeyboardInterrupt):
-                    progress.say("stopping: waiting for the answers that are under way")
-                pool.shutdown(wait=True, cancel_futures=True)
-                for late, mark in under_way.items():
-                    if not late.cancelled() and late.exception() is None and mark not in kept:
-                        kept.add(mark, late.result())
+                    progress.say(f"stopping: waiting for the answers under way; {AGAIN}")
+                try:
+                    pool.shutdown(wait=True, cancel_futures=True)
+                finally:  # a second Ctrl-C waits no longer, and what came is kept
+                    for late, mark in under_way.items():
+                        came = late.done() and not late.cancelled() and late.exception() is None
+                        if came and mark not in kept:
+                            kept.add(mark, late.result())
                 if isinstance(error, Stopped):  # because another thread met the fault
                     error = _cause(under_way) or error
                 if isinstance(error, EndpointError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -51,6 +51,8 @@ class Engine(ABC):
         usage: is added to with every call.
         answer_folder: of the stage under way. An engine whose every answer is paid for keeps each
             there as it comes, and looks for it again; others ignore it.
+        answered: told of an example when its replies are all there and in `usage`; what it was not
+            told of is asked again after an interruption. None: nobody listens.
     """
 
     version: ClassVar[str] = "1"
@@ -59,6 +61,7 @@ class Engine(ABC):
     about: str = ""
     usage: Usage
     answer_folder: Path | None = None
+    answered: Callable[[Example, list[Reply]], None] | None = None
 
     def __init__(
         self,

@@ -142,7 +142,7 @@ class HFEngine(Engine):
         progress: Progress,
         scale: float = 1.0,
     ) -> list[list[Reply]]:
-        """See `Engine.generate`.
+        """See `Engine.generate`; asked to stop, it ends the answers that are under way.
 
         Raises:
             OutOfMemory: one prompt does not fit.
@@ -152,15 +152,20 @@ class HFEngine(Engine):
         order = sorted(range(len(examples)), key=lambda i: (-len(encoded[i]), examples[i].id))
         samples = sampling.samples
         rows = [(examples[i], encoded[i], n) for i in order for n in range(samples)]
-        self.usage.read += samples * sum(map(len, encoded))
         replies: list[list[Reply]] = [[] for _ in examples]
-        for row, tokens in self._decoded(model, rows, sampling, progress.say):
+        for row, tokens in self._decoded(model, rows, sampling, progress):
+            self.usage.read += len(rows[row][1])
             self.usage.written += len(tokens)
-            found = replies[order[row // samples]]
+            progress.worked(len(tokens))
+            place = order[row // samples]
+            found = replies[place]
             found.append(self._reply(rows[row], sampling, tokens))
             if len(found) == samples:
                 found.sort(key=lambda one: one.sample)
+                if self.answered is not None:
+                    self.answered(examples[place], found)
                 progress.advance(1)
+        progress.stop.release()
         return replies
 
     def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
@@ -235,11 +240,13 @@ class HFEngine(Engine):
         self.usage.read += sum(lengths)
         say = logging.getLogger(__name__).warning
         found: list[list[One]] = [[]] * len(rows)
-        places = iter(order)
+        places, done = iter(order), 0
         for some in self._in_batches(kind, [rows[i] for i in order], size, work, say):
             for values in some:
                 found[next(places)] = values
+            progress.worked(sum(lengths[place] for place in order[done : done + len(some)]))
             progress.advance(len(some))
+            done += len(some)
         return found
 
     def _in_batches(
@@ -276,9 +283,9 @@ class HFEngine(Engine):
             self._most[kind] = len(batch) // 2
 
     def _decoded(
-        self, model: PreTrainedModel, rows: Sequence[Asked], sampling: Sampling, say: Say
+        self, model: PreTrainedModel, rows: Sequence[Asked], sampling: Sampling, progress: Progress
     ) -> Iterator[tuple[int, list[int]]]:
-        """Rows and the token ids of their answers, each as it ends.
+        """Rows and the token ids of their answers, each as it ends; asked to stop, no more begin.
 
         Raises:
             OutOfMemory: one row does not fit.
@@ -286,6 +293,7 @@ class HFEngine(Engine):
         from holdfast.engines.generate import suits
 
         plain = model.get_base_model() if model is self._tuned else model
+        say, stop = progress.say, progress.stop
         if self._unsuited is None:
             self._unsuited = suits(plain, self.tokenizer.pad_token_id)
             if self._unsuited:
@@ -293,19 +301,26 @@ class HFEngine(Engine):
         if self._unsuited:
             size = max(1, (self.batch_size or 1) // sampling.samples) * sampling.samples
             done = 0
+            stop.hold(f"the {min(size, len(rows))} answers under way")
             for answers in self._in_batches(
                 "generate", rows, size, lambda some: self._batch(model, some, sampling), say
             ):
                 yield from enumerate(answers, start=done)
                 done += len(answers)
+                stop.release()
+                stop.hold(f"the {min(size, len(rows) - done)} answers under way")
             return
         left = dict(enumerate(rows))
-        while left:
+        while left and not stop.asked:
             asked = list(left)
+            stop.hold(f"the {min(self._pace.rows, len(left))} answers under way")
             try:
-                for place, tokens in self._refilled(plain, list(left.values()), sampling):
+                for place, tokens in self._refilled(
+                    plain, list(left.values()), sampling, lambda: stop.asked
+                ):
                     del left[asked[place]]
                     yield asked[place], tokens
+                    stop.doing = f"the {min(self._pace.rows, len(left))} answers under way"
                 failure = None
             except RuntimeError as error:
                 if not is_out_of_memory(error):
@@ -318,9 +333,13 @@ class HFEngine(Engine):
                 self._pace.rows, self._pace.settled = size // 2, True
 
     def _refilled(
-        self, model: PreTrainedModel, rows: Sequence[Asked], sampling: Sampling
+        self,
+        model: PreTrainedModel,
+        rows: Sequence[Asked],
+        sampling: Sampling,
+        ending: Callable[[], bool],
     ) -> Iterator[tuple[int, list[int]]]:
-        """Answers of rows, whose places come free one by one."""
+        """Answers of rows, whose places come free one by one; none begins after `ending`."""
         from holdfast.engines.next_token import seed_of
         from holdfast.engines.refilled import Answering
 
@@ -332,6 +351,7 @@ class HFEngine(Engine):
             [ids for _, ids, _ in rows],
             [seed_of(sampling.seed, one.id, n) for one, _, n in rows],
             [self._until(one, sampling) for one, _, _ in rows],
+            ending,
         )
 
     def _halved(self, size: int, failure: Failure, say: Say) -> None:

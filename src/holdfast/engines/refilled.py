@@ -86,6 +86,7 @@ class Answering:
         prompts: Sequence[Sequence[int]],
         seeds: Sequence[int],
         until: Sequence[Until | None] = (),
+        ending: Callable[[], bool] = lambda: False,
     ) -> Iterator[tuple[int, list[int]]]:
         """Places and token ids, each as it ends, the stop token included when there is one.
 
@@ -93,6 +94,7 @@ class Answering:
             prompts: token ids; those alike lie next to each other.
             seeds: one for each prompt; used when the temperature is above 0.
             until: for each prompt the texts that end its answer as well.
+            ending: says whether the answers under way are the last ones.
         """
         self._share(prompts)
         skip, draws = len(self.shared), self.sampling.temperature > 0
@@ -107,6 +109,10 @@ class Answering:
         waiting.reverse()
         under: list[tuple[Cohort, list[Row]]] = []
         while waiting or under:
+            if ending():
+                waiting.clear()
+                if not under:
+                    return
             live = sum(len(rows) for _, rows in under)
             free = min(self.pace.rows - live, len(waiting))
             if waiting and (not under or free >= max(1, self.pace.rows // REFILL)):

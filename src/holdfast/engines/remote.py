@@ -226,6 +226,9 @@ class _Shared:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._progress, name)
 
+    def kept(self, amount: int) -> None:
+        self.advance(amount)
+
     def advance(self, amount: int = 1) -> None:
         before, self._done = self._done, self._done + amount
         self._progress.advance(self._done // self._samples - before // self._samples)

@@ -1,9 +1,10 @@
 """Puts many questions to an engine so that a crash loses at most a few minutes.
 
 Questions go out in chunks; every answered chunk is a file of its own, written atomically, with what
-it cost in its last line. Asked again in the same folder, only the missing chunks are generated, and
-replies and costs are the same as if nothing had happened, because each reply has its own seed. The
-chunks stay until the stage is finished (`holdfast.runs.stages.PARTS`).
+it cost in its last line. Of the chunk under way the answers that are there are written down twice a
+minute, and when anything stops the work. Asked again in the same folder, only what is missing is
+generated, and replies and costs are the same as if nothing had happened, because each reply has its
+own seed. The chunks stay until the stage is finished (`holdfast.runs.stages.PARTS`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,10 @@ OTHERWISE = ("continue", "prefix", "until", LIKELIHOODS)
 """What an example's meta says of how it is asked, besides its messages."""
 SCORED = 64
 """Examples whose choices are scored together."""
+SOME = "some"
+"""Among the parts: the answers of the chunk under way, as far as they are there."""
+KEPT_S = 30.0
+"""How often they are written down."""
 SETTLED = 6
 """Decimals of a log-probability that are kept; batches differ beyond them."""
 
@@ -159,9 +165,74 @@ def answering(
     def work(some: Sequence[Example]) -> list[list[Reply]]:
         lent = engine()
         lent.answer_folder = folder
-        return _answers(lent, some, sampling, adapter, progress, scale)
+        kept = _Some(folder / PARTS / SOME, lent, [sampling.model_dump(), adapter, scale])
+        known = kept.read(some)
+        missing = [one for one, replies in zip(some, known, strict=True) if replies is None]
+        progress.kept(len(some) - len(missing))
+        lent.answered = kept.add
+        try:
+            found = iter(_answers(lent, missing, sampling, adapter, progress, scale))
+        except BaseException:
+            with suppress(OSError):
+                kept.write()
+            raise
+        finally:
+            lent.answered = None
+            progress.stop.hold("")
+        return [next(found) if replies is None else replies for replies in known]
 
     return work
+
+
+class _Some:
+    """The answers of the chunk under way, and what they cost."""
+
+    def __init__(self, part: Path, engine: Engine, of: Sequence[object]) -> None:
+        """Nothing is read yet.
+
+        Args:
+            part: the file.
+            engine: counts what they cost.
+            of: what answers depend on besides the questions.
+        """
+        self._part, self._engine, self._of = part, engine, of
+        self._before = replace(engine.usage)
+        self._rows: dict[str, list[Reply]] = {}
+        self._written = time.monotonic()
+
+    def read(self, some: Sequence[Example]) -> list[list[Reply] | None]:
+        """What is there of an earlier sitting, which costs now what it cost then."""
+        rows = (_rows(self._part) if self._part.is_file() else None) or []
+        there = {row["of"]: row["replies"] for row in rows if "of" in row}
+        if there:
+            there = {mark: there[mark] for one in some if (mark := self._mark(one)) in there}
+        for mark, replies in there.items():
+            self._rows[mark] = [as_row(Reply, row, str(self._part)) for row in replies]
+        if there:
+            spent = as_row(Usage, rows[-1][END]["spent"], str(self._part))
+            self._engine.usage.read += spent.read
+            self._engine.usage.written += spent.written
+        return [self._rows.get(self._mark(one)) for one in some]
+
+    def _mark(self, one: Example) -> str:
+        more = {key: one.meta[key] for key in OTHERWISE if key in one.meta}
+        return store.fingerprint([one.id, one.messages, one.tools, more, self._of])
+
+    def add(self, example: Example, replies: list[Reply]) -> None:
+        """Note the answers to one question; twice a minute all of them are written down."""
+        self._rows[self._mark(example)] = replies
+        if time.monotonic() - self._written >= KEPT_S:
+            self.write()
+
+    def write(self) -> None:
+        """Write down what is there."""
+        if not self._rows:
+            return
+        used, before = self._engine.usage, self._before
+        spent = Usage(used.read - before.read, used.written - before.written)
+        rows = [{"of": mark, "replies": replies} for mark, replies in self._rows.items()]
+        write_part(self._part, store.canonical(rows), spent)
+        self._written = time.monotonic()
 
 
 def _answers(
@@ -173,6 +244,8 @@ def _answers(
     scale: float,
 ) -> list[list[Reply]]:
     """Answers, or what the model makes of answers that are given (`LIKELIHOODS`)."""
+    if not examples:
+        return []
     if not any(LIKELIHOODS in one.meta for one in examples):
         return engine.generate(examples, sampling, adapter, progress, scale)
     found = []
@@ -184,6 +257,8 @@ def _answers(
             rows = [next(scores) for _ in example.meta[LIKELIHOODS]]
             text = json.dumps([[round(value, SETTLED), greedy] for value, greedy in rows])
             found.append([Reply(example.id, 0, text, "stop", 0)])
+            if engine.answered is not None:
+                engine.answered(example, found[-1])
         progress.advance(len(some))
     return found
 
@@ -233,10 +308,11 @@ def in_chunks(
         kept = read_part(part, progress)
         if kept is not None and _answers_to(some, kept):
             replies += [as_row(Reply, row, str(part)) for row in kept]
-            progress.advance(len(some))
+            progress.kept(len(some))
             continue
         flat = [reply for samples in work(some) for reply in samples]
         write_part(part, flat, spent)
+        (folder / PARTS / SOME).unlink(missing_ok=True)
         replies += flat
     store.write_jsonl(folder / name, replies)
     return replies
@@ -296,7 +372,7 @@ def spent_in(folder: Path) -> Usage:
     """What all chunks in the folder of a stage cost, whoever did them and when."""
     total = Usage()
     for part in sorted((folder / PARTS).glob("*")):
-        if (rows := _rows(part)) is not None:
+        if part.name != SOME and (rows := _rows(part)) is not None:
             spent = as_row(Usage, rows[-1][END]["spent"], str(part))
             total.read += spent.read
             total.written += spent.written

@@ -67,8 +67,11 @@ def measure(
         if done is None:
             done = _scored(engine, some, before)
             write_part(part, done)
+            progress.worked(sum(row["tokens"] for row in done))
+            progress.advance(len(some))
+        else:
+            progress.kept(len(some))
         rows += done
-        progress.advance(len(some))
     store.write_jsonl(folder / PERPLEXITY, rows)
     known = [row["nll"] for row in rows if row["nll"] is not None]
     mean = round(sum(known) / len(known), SETTLED) if known else None

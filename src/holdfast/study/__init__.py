@@ -262,12 +262,13 @@ def _run(
                 progress.say(notice)
         for notice in stages.unchecked(steps):
             progress.say(notice)
+        expected: Mapping[str, float] = {}
         if not all(step.done for step in steps):
             about = {**environment.describe(), **gguf_record.recorded(session.plan.model.base)}
             store.write_json(folder / "environment.json", about)
-            start.at_start(session, steps, progress)
+            expected = start.at_start(session, steps, progress)
         try:
-            stages.execute(steps, session.stages, folder, progress)
+            stages.execute(steps, session.stages, folder, progress, expected)
         finally:
             session.pool.close()
         if not any(step.stage.name == "stats" for step in steps):

@@ -34,14 +34,19 @@ def in_words(seconds: float) -> str:
     return f"{days:.1f} days" if days < 20 else f"{days:,.0f} days"
 
 
-def at_start(session: Session, steps: Sequence[Step], progress: Progress) -> None:
-    """Tell what a run will take, measured first where it is worth that, before its first stage."""
+def at_start(session: Session, steps: Sequence[Step], progress: Progress) -> dict[str, float]:
+    """Tell what a run will take, measured first where it is worth that, before its first stage.
+
+    Returns:
+        Seconds of every stage, by which its progress is weighed.
+    """
     speed = speeds.known(session)
     told = outlook(session, steps, speed)
     if told.left > WORTH_MEASURING_S and told.measurable:
         told = outlook(session, steps, measured(session, progress))
     for line in start_lines(told):
         progress.say(line)
+    return {name: one.seconds for name, one in told.stages.items()}
 
 
 def measured(session: Session, progress: Progress) -> Speed:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,8 +106,11 @@ def mark_complete(checkpoint: Path) -> None:
             (other / OPTIMIZER).unlink(missing_ok=True)
 
 
-def keep_weights_only(folder: Path) -> None:
-    """Remove what only served to go on."""
+def keep_weights_only(folder: Path, save_at: Collection[int]) -> None:
+    """Remove what only served to go on: states, and checkpoints of other steps than `save_at`."""
+    for path in folder.glob("checkpoint-*"):
+        if step_of(path) not in save_at:
+            temporary.remove_tree(path)
     for pattern in STATE_FILES:
         for path in folder.glob(f"checkpoint-*/{pattern}"):
             path.unlink()

@@ -85,11 +85,13 @@ def fit(
     try:
         summary = _train(_Run(job, data, terms, meters, validation, progress or Silent()))
     finally:  # trainer and model hold each other; the next stage needs their memory
+        if progress is not None:
+            progress.stop.hold("")
         gc.collect()
         models.empty_cache()
     if Rank.current().is_first:
         store.write_sealed(job.folder / SUMMARY, summary)
-        checkpoints.keep_weights_only(job.folder)
+        checkpoints.keep_weights_only(job.folder, job.save_at)
     return summary
 
 
@@ -203,7 +205,7 @@ def _trainer(
     model.config.use_cache = False
     set_seed(job.seed)
     run.progress.total(job.budget.steps, "steps")
-    run.progress.advance(done)
+    run.progress.kept(done)
     with loading(), explained(job.train):
         trainer = Trainer(
             model=_adapted(run, model),

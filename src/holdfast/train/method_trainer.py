@@ -131,10 +131,11 @@ def train_with(
     try:
         summary = _train(run, examples)
     finally:  # trainer and model hold each other; the next stage needs their memory
+        progress.stop.hold("")
         gc.collect()
         models.empty_cache()
     store.write_sealed(folder / SUMMARY, summary)
-    checkpoints.keep_weights_only(folder)
+    checkpoints.keep_weights_only(folder, job.save_at)
     for beside in folder.glob("checkpoint-*/*/"):  # other adapters, such as a teacher's
         shutil.rmtree(beside)
     return summary
@@ -197,7 +198,7 @@ def _train(run: _Run, examples: Sequence[Example]) -> dict[str, object]:
     start = _start(job.folder, run.method, run.progress)
     done = checkpoints.step_of(start) if start else 0
     run.progress.total(budget.steps, "steps")
-    run.progress.advance(done)
+    run.progress.kept(done)
     lesson = _lesson(run, examples, done)
     trainer = _trainer(run, lesson)
     student = lesson.model
