@@ -11,7 +11,7 @@ from holdfast.errors import ModelError
 from holdfast.models import ModelRef
 
 
-def told_beyond(sampling: Sampling, ref: ModelRef) -> dict[str, Any]:
+def told_beyond(sampling: Sampling, ref: ModelRef, where: str = "") -> dict[str, Any]:
     """What a question to a server holds, where it is asked for, beyond OpenAI's own fields.
 
     Variables of the template go as vLLM and SGLang take them; which of them switches thinking only
@@ -20,6 +20,7 @@ def told_beyond(sampling: Sampling, ref: ModelRef) -> dict[str, Any]:
     Args:
         sampling: how it is asked.
         ref: the model, with how its template is used.
+        where: the server, for messages; "": as the model's address says.
 
     Raises:
         ModelError: a template of the study's own, which no server takes.
@@ -28,7 +29,7 @@ def told_beyond(sampling: Sampling, ref: ModelRef) -> dict[str, Any]:
     if chat.template is not None:
         raise ModelError(
             "a server renders conversations by a template of its own, not by the study's",
-            where=f"model.chat_template, for {parse_url(ref.base).where}",
+            where=f"model.chat_template, for {where or parse_url(ref.base).where}",
             remedy="start the server with that template, and leave it out here",
         )
     found: dict[str, Any] = {}
