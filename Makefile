@@ -2,6 +2,7 @@
 # make test         set up, pass the tests
 # make lint         format, lint, types
 # make check        lint and the fast tests
+# make models       fetch SmolLM2 (93 MB) for the tests marked `real`, which are skipped without it
 # make test-all     also the slow tests
 # make test-oldest  the fast tests with the oldest versions that pyproject.toml admits
 PYTHON ?= python3
@@ -10,10 +11,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OLDEST := .venv-oldest
 CODE := src tests benchmarks examples
-FAST := not slow and not browser and not wheel
+FAST := not slow and not browser and not wheel and not real
 EACH := -n auto --maxprocesses 4 --dist loadfile  # a file is one worker's
 
-.PHONY: demo test test-all test-oldest lint check format clean
+.PHONY: demo models test test-all test-oldest lint check format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -33,6 +34,9 @@ $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 
 demo: $(STAMP)
 	@$(BIN)/holdfast demo
+
+models: $(STAMP)
+	@$(BIN)/python benchmarks/real/models.py smollm2
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest $(EACH)

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from fixtures.real import smollm2_file
 from fixtures.tiny_model import make_model
 from hypothesis import HealthCheck, settings
 
@@ -42,6 +43,18 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny-model")
     make_model(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """A folder with SmolLM2-135M-Instruct, for tests marked `real`; they are skipped without it."""
+    return smollm2_file("smollm2")
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf() -> Path:
+    """The GGUF file that the folder `smollm2` was made of (Q4_1)."""
+    return smollm2_file("smollm2.gguf")
 
 
 @pytest.fixture(scope="session")

@@ -7,16 +7,33 @@ metadata only, so it is fast and needs no torch until the device is asked for.
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
 import re
 import shlex
 import sys
 import time
+from pathlib import Path
 from typing import TypedDict
 
 PACKAGES = (
     "torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "tokenizers",
 )  # fmt: skip
+
+
+CACHE = "HOLDFAST_CACHE"
+"""Names the folder of everything that can be made again, instead of ``~/.cache/holdfast``."""
+
+
+def cache_folder(kind: str) -> Path:
+    """Where what can be made again is kept.
+
+    Args:
+        kind: ``models``, ``traces``.
+    """
+    own, root = os.environ.get(CACHE), os.environ.get("XDG_CACHE_HOME")
+    place = Path(own) if own else Path(root or Path.home() / ".cache") / "holdfast"
+    return place.expanduser().absolute() / kind
 
 
 def version(name: str) -> str:

@@ -18,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from holdfast import environment
 from holdfast.memory.estimate.activations import (
     Activations,
     Aside,
@@ -150,8 +151,7 @@ def _job(
 
 def cache_folder() -> Path:
     """Where traces are kept unless the caller says otherwise."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "holdfast" / "traces"
+    return environment.cache_folder("traces")
 
 
 def measure(
