@@ -51,7 +51,7 @@ class Running:
             f"serves {shown}{', ...' if len(names) > LISTED else ''}, not {brief(server.model)!r}",
             fault="other",
             where=server.where,
-            remedy="ask for a model by the name that the server lists; if it knows yours by another "
+            remedy="ask for a model by the name that it lists; if the server knows yours by another "
             f"name, say so: served_as: {json.dumps(server.model, ensure_ascii=False)}",
         )
 
@@ -105,9 +105,13 @@ class Running:
             return
         if status in (404, 405, 501) and "adapter" not in said.lower():
             self._no_adapters()
-        remedy = "the server reads the folder itself: give it the same file system, or start it here"
+        remedy = (
+            "the server reads the folder itself: give it the same file system, or start it here"
+        )
         if "rank" in said.lower():
-            remedy = "start the server with a larger --max-lora-rank, or train a smaller train.lora.r"
+            remedy = (
+                "start the server with a larger --max-lora-rank, or train a smaller train.lora.r"
+            )
         raise EndpointError(
             f"the server does not load the adapter {folder} ({status}): {said}",
             fault="refused",
