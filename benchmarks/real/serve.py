@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -160,6 +161,8 @@ class Served:
             try:
                 with urllib.request.urlopen(f"{self.url}/models", timeout=5):
                     return
+            except urllib.error.HTTPError:  # it answers, though it has no list
+                return
             except OSError:
                 time.sleep(0.3)
         self.kill()
@@ -184,7 +187,7 @@ class Served:
 
     def _environment(self) -> dict[str, str]:
         if self.kind != "vllm":
-            return {}
+            return {"HF_HOME": str(self.log.parent)}
         return {
             "PYTHONPATH": "",
             "VLLM_CPU_KVCACHE_SPACE": "1",

@@ -208,7 +208,7 @@ class Endpoint:
         try:
             Running(connection, self.server).check_model()
         except EndpointError as error:
-            if error.fault == "other":
+            if error.fault == "unknown":
                 raise
         else:
             self._looked = True
@@ -221,7 +221,9 @@ class Endpoint:
         todo: Mapping[str, Any],
     ) -> EndpointError:
         """The error with what the server does offer, and with what is kept."""
-        remedy = connection.offers() if error.fault == "unknown" else error.remedy
+        remedy = error.remedy
+        if error.fault == "unknown" and not remedy:
+            remedy = connection.offers()
         came = sum(kept.is_saved(mark) for mark in todo)
         note = f"{came} of {len(todo)} answers came and are kept; run again for the others"
         return EndpointError(

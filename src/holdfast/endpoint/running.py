@@ -18,7 +18,6 @@ from holdfast.errors import EndpointError
 
 LOAD_S = 300.0
 """Longest wait for an adapter to be loaded."""
-LISTED = 5
 READS = ("messages", "tools", "chat_template_kwargs")
 """Fields of a question that a chat template reads."""
 START = (
@@ -46,13 +45,12 @@ class Running:
         names, server = self._names(), self._server
         if server.served_as or not names or {server.model, f"{server.model}:latest"} & set(names):
             return
-        shown = ", ".join(brief(one) for one in names[:LISTED])
         raise EndpointError(
-            f"serves {shown}{', ...' if len(names) > LISTED else ''}, not {brief(server.model)!r}",
-            fault="other",
+            f"the server does not list a model {brief(server.model)!r}",
+            fault="unknown",
             where=server.where,
-            remedy="ask for a model by the name that it lists; if the server knows yours by another "
-            f"name, say so: served_as: {json.dumps(server.model, ensure_ascii=False)}",
+            remedy=f"{self._connection.offers()}; if it knows yours by a name that it does not "
+            f"list, say so: served_as: {json.dumps(server.model, ensure_ascii=False)}",
         )
 
     def _names(self) -> list[str]:
