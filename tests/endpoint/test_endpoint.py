@@ -1262,7 +1262,7 @@ def test_a_real_model_behind_a_real_server(tmp_path: Path) -> None:
             one.ask(_bodies(one, 1), None, Silent())
         assert f"{model}@main" in caught.value.message  # it names the revision; say so
         settings = {"model": model, "served_as": "*@main", "concurrency": 2}
-        engine = RemoteEngine(ModelRef("-"), endpoint=Endpoint(Server(url=url, **settings)))
+        engine = RemoteEngine(ModelRef(model), endpoint=Endpoint(Server(url=url, **settings)))
         examples = [Example(f"q{i}", (Message("user", f"What is {i} plus 4?"),)) for i in range(4)]
         sampling = Sampling(max_new_tokens=24)
         with engine:

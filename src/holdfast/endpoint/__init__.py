@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from holdfast.endpoint.answers import ANSWERS, Answer, AnswerCache
 from holdfast.endpoint.client import FIRST_WAIT_S, Connection, require_packages
 from holdfast.endpoint.faults import Stopped
 from holdfast.endpoint.limits import RateLimiter, Spending
+from holdfast.endpoint.running import Running
 from holdfast.endpoint.settings import Price, Server, is_endpoint, parse_url
 from holdfast.errors import EndpointError
 from holdfast.progress import Progress, Silent
@@ -59,6 +61,7 @@ class Endpoint:
         self.first_wait_s = first_wait_s
         self._rate = RateLimiter(server.requests_per_minute)
         self._named: set[str] = set()
+        self._looked = False
 
     def check(self) -> None:
         """Look for packages and key; sends nothing, as the server may be started later.
@@ -76,6 +79,18 @@ class Endpoint:
             self.server, self.spending, self._rate, self.first_wait_s, Silent()
         ) as connection:
             return connection.absent()
+
+    @contextmanager
+    def running(self) -> Iterator[Running]:
+        """The server, to be asked and told what costs nothing.
+
+        Raises:
+            EndpointError: nothing answers there.
+        """
+        with Connection(
+            self.server, self.spending, self._rate, self.first_wait_s, Silent()
+        ) as connection:
+            yield Running(connection, self.server)
 
     def request(
         self,
@@ -163,6 +178,8 @@ class Endpoint:
         with Connection(
             self.server, self.spending, self._rate, self.first_wait_s, progress
         ) as connection:
+            if not self._looked:
+                self._look(connection)
             workers = min(self.server.concurrency, len(todo))
             pool = ThreadPoolExecutor(workers, thread_name_prefix="endpoint")
             under_way: dict[Future[Answer], str] = {}
@@ -192,6 +209,16 @@ class Endpoint:
                 raise error
             pool.shutdown()
 
+    def _look(self, connection: Connection) -> None:
+        """Refuse another model than said before anything is paid for; once, where one answers."""
+        try:
+            Running(connection, self.server).check_model()
+        except EndpointError as error:
+            if error.fault == "unknown":
+                raise
+        else:
+            self._looked = True
+
     def _explained(
         self,
         error: EndpointError,
@@ -200,7 +227,9 @@ class Endpoint:
         todo: Mapping[str, Any],
     ) -> EndpointError:
         """The error with what the server does offer, and with what is kept."""
-        remedy = connection.offers() if error.fault == "unknown" else error.remedy
+        remedy = error.remedy
+        if error.fault == "unknown" and not remedy:
+            remedy = connection.offers()
         came = sum(kept.is_saved(mark) for mark in todo)
         note = f"{came} of {len(todo)} answers came and are kept; run again for the others"
         return EndpointError(

@@ -187,6 +187,19 @@ class Connection:
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         return self._blot.message(f"it serves{near}: {', '.join(names[:10])}{more}")
 
+    def call(self, method: str, path: str, body: Any, seconds: float) -> tuple[int, str]:
+        """Status and text of a request that is no question; `path` with a `/` is beside `/v1`.
+
+        Raises:
+            EndpointError: nothing answers.
+        """
+        data = None if body is None else json.dumps(body, ensure_ascii=False).encode()
+        try:
+            status, _, text = self._fetch(method, path, seconds, data)
+        except self._http.HTTPError as error:
+            raise self._cleaned(unreachable(self._server, error, False).error) from None
+        return status, text
+
     def _once(self, body: Mapping[str, Any]) -> Answer:
         most = self._most(body)
         while not self._stop.is_set() and (seconds := self._rate.turn()) > 0:
@@ -232,8 +245,9 @@ class Connection:
         """
         found: Future[tuple[int, dict[str, str], bytes]] = Future()
         until = time.monotonic() + seconds
+        url = self._server.url.removesuffix("/v1") if path[:1] == "/" else f"{self._server.url}/"
         request = self._client.build_request(
-            method, f"{self._server.url}/{path}", content=data, timeout=self._timeout(seconds),
+            method, f"{url}{path}", content=data, timeout=self._timeout(seconds),
             headers={"Content-Type": "application/json"} if data else None,
         )  # fmt: skip
 

@@ -112,9 +112,7 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
         found, measuring, plain, arms, leaks, pool, models.identity(model), tuple(gpus), held=held
     )
     for name, arm in arms.items():
-        combinations.check(
-            arm, arms, train.method, study.tasks, f"{source}: arms.{arm.variant.family}"
-        )
+        combinations.check(arm, arms, study, f"{source}: arms.{arm.variant.family}")
         if arm.trains:
             for method in arm.made:
                 with located(f"{source}: arms.{name}"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from holdfast.config import Study
 from holdfast.errors import StudyError
 from holdfast.registry import nearest
 from holdfast.study.session import Arm
@@ -13,22 +14,22 @@ from holdfast.types import BASE
 PLAIN = "train.lora.variant lora, rslora or corda without modules trained whole"
 
 
-def check(
-    arm: Arm, arms: Mapping[str, Arm], method: str, tasks: Collection[str], where: str
-) -> None:
+def check(arm: Arm, arms: Mapping[str, Arm], study: Study, where: str) -> None:
     """Refuse an arm that could not be trained, or would not be what it says.
 
     Args:
         arm: with its methods built.
         arms: all of the study.
-        method: how the study trains, e.g. `lora`.
-        tasks: that it measures.
+        study: of which it is an arm.
         where: for messages.
 
     Raises:
         StudyError: naming the two things that do not go together.
     """
+    method, tasks = study.train.method, study.tasks
     _order(arm, where)
+    if study.answer.server is not None:
+        _served(arm, method, where)
     _training(arm, method, where)
     _weights(arm, arms, method, where)
     _asking(arm, tasks, where)
@@ -41,6 +42,17 @@ def _order(arm: Arm, where: str) -> None:
             "methods that mix in other data come last, or their share would not hold",
             where=f"{where}.data",
             remedy="put selfgen and rewrite before replay",
+        )
+
+
+def _served(arm: Arm, method: str, where: str) -> None:
+    lora = arm.variant.train.lora
+    if arm.variant.source != BASE and (method == "full" or not lora.adds):
+        what = "whole weights" if method == "full" else lora.kind
+        raise StudyError(
+            f"a server is given adapters that add to its weights as it runs, not {what}",
+            where=f"{where}, answer.server",
+            remedy=f"use {PLAIN}; or answer.engine: hf",
         )
 
 

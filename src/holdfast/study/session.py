@@ -277,11 +277,12 @@ class Session:
         return store.fingerprint_rows(map(_row, self.plain))
 
     @property
-    def precision(self) -> dict[str, bool | str]:
-        """In which precision the untouched model is measured."""
+    def precision(self) -> dict[str, object]:
+        """In which precision the untouched model is measured, and by which server's."""
         train = self.study.train
         more = {} if train.fp16 == "auto" else {"fp16": train.fp16}
-        return {"nf4": self.pool.nf4, "bf16": train.bf16, **more}
+        server = {"server": served.identity()} if (served := self.pool.server) else {}
+        return {"nf4": self.pool.nf4, "bf16": train.bf16, **more, **server}
 
     @cached_property
     def thinking_mark(self) -> dict[str, object]:
