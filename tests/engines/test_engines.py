@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,10 +166,12 @@ class Scarce(HFEngine):
         if self._passes in self._at:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 MiB.")
 
-    def _refilled(self, model: Any, rows: Sequence[Any], sampling: Sampling) -> Iterator[Any]:
+    def _refilled(
+        self, model: Any, rows: Sequence[Any], sampling: Sampling, ending: Callable[[], bool]
+    ) -> Iterator[Any]:
         names = [f"{one.id}.{sample}" for one, _, sample in rows]
         self.asked.append(names)
-        for place, tokens in super()._refilled(model, rows, sampling):
+        for place, tokens in super()._refilled(model, rows, sampling, ending):
             self.ended.append(names[place])
             yield place, tokens
 
