@@ -108,7 +108,7 @@ class Answering:
         under: list[tuple[Cohort, list[Row]]] = []
         while waiting or under:
             live = sum(len(rows) for _, rows in under)
-            free = min(self.pace.rows - live, len(waiting))
+            free = min(self.pace.rows - live, len(waiting), self.pace.next)
             if waiting and (not under or free >= max(1, self.pace.rows // REFILL)):
                 begun = [waiting.pop() for _ in range(free)]
                 width = max(len(row.prompt) for row in begun) + self.sampling.max_new_tokens
