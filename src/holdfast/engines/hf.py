@@ -20,19 +20,10 @@ from holdfast.config import Sampling
 from holdfast.data import chat, thinking
 from holdfast.data.chat import Encoded
 from holdfast.engines import Engine, log_likelihood
-from holdfast.engines.pace import Pace
+from holdfast.engines.pace import Fitting, Pace
 from holdfast.engines.reply_text import ThoughtReader, Until, stops_of
 from holdfast.memory.fault_injection import FaultInjector
-from holdfast.memory.out_of_memory import (
-    RAISED,
-    Failure,
-    event,
-    failure_of,
-    free,
-    is_out_of_memory,
-    loading,
-    unrecoverable,
-)
+from holdfast.memory.out_of_memory import RAISED, failure_of, free, is_out_of_memory, loading
 from holdfast.models import ModelRef, precision
 from holdfast.models.peft_adapter import (
     Weights,
@@ -58,7 +49,6 @@ NLL_SHARE = 4
 
 One = TypeVar("One")
 Row = TypeVar("Row")
-Say = Callable[[str], None]
 Asked = tuple[Example, list[int], int]
 """One row: what is asked, prompt ids, number of the sample."""
 
@@ -91,8 +81,8 @@ class HFEngine(Engine):
             device_map: module name to GPU, for a model that no single GPU holds.
         """
         super().__init__(ref, device, dtype, nf4, batch_size, device_map)
-        self.events: list[dict[str, object]] = []
-        self._most: dict[str, int] = {}  # rows at a time since the last failure, by kind of work
+        self._fitting = Fitting()
+        self.events = self._fitting.events
         self._faults = FaultInjector.from_environment()
         self._base: PreTrainedModel = None
         self._adapter: tuple[str, float] | None = None
@@ -241,46 +231,13 @@ class HFEngine(Engine):
         say = logging.getLogger(__name__).warning
         found: list[list[One]] = [[]] * len(rows)
         places, done = iter(order), 0
-        for some in self._in_batches(kind, [rows[i] for i in order], size, work, say):
+        for some in self._fitting.batches(kind, [rows[i] for i in order], size, work, say):
             for values in some:
                 found[next(places)] = values
             progress.worked(sum(lengths[place] for place in order[done : done + len(some)]))
             progress.advance(len(some))
             done += len(some)
         return found
-
-    def _in_batches(
-        self,
-        kind: str,
-        rows: Sequence[Row],
-        size: int,
-        work: Callable[[Sequence[Row]], list[One]],
-        say: Say,
-    ) -> Iterator[list[One]]:
-        """What `work` makes of the rows, at most `size` at a time, in order.
-
-        A batch that does not fit is done again in halves, and so are those to come; what is done
-        stays done.
-
-        Raises:
-            OutOfMemory: one row does not fit.
-        """
-        start = 0
-        while start < len(rows):
-            batch = rows[start : start + min(size, self._most.get(kind, size))]
-            try:
-                done, failure = work(batch), None
-            except RAISED as error:
-                if not is_out_of_memory(error):
-                    raise
-                done, failure = [], failure_of(error)
-            if failure is None:
-                yield done
-                start += len(batch)
-                continue
-            free()  # outside the except block: the traceback pins tensors
-            self._halved(len(batch), failure, say)
-            self._most[kind] = len(batch) // 2
 
     def _decoded(
         self, model: PreTrainedModel, rows: Sequence[Asked], sampling: Sampling, progress: Progress
@@ -302,7 +259,7 @@ class HFEngine(Engine):
             size = max(1, (self.batch_size or 1) // sampling.samples) * sampling.samples
             done = 0
             stop.hold(f"the {min(size, len(rows))} answers under way")
-            for answers in self._in_batches(
+            for answers in self._fitting.batches(
                 "generate", rows, size, lambda some: self._batch(model, some, sampling), say
             ):
                 yield from enumerate(answers, start=done)
@@ -322,14 +279,14 @@ class HFEngine(Engine):
                     yield asked[place], tokens
                     stop.doing = f"the {min(self._pace.rows, len(left))} answers under way"
                 failure = None
-            except RuntimeError as error:
+            except RAISED as error:
                 if not is_out_of_memory(error):
                     raise
                 failure = failure_of(error)
             if failure is not None:
                 free()  # outside the except block: the traceback pins tensors
                 size = min(self._pace.rows, len(left))
-                self._halved(size, failure, say)
+                self._fitting.halved(size, failure, say)
                 self._pace.rows, self._pace.settled = size // 2, True
 
     def _refilled(
@@ -353,18 +310,6 @@ class HFEngine(Engine):
             [self._until(one, sampling) for one, _, _ in rows],
             ending,
         )
-
-    def _halved(self, size: int, failure: Failure, say: Say) -> None:
-        """Tell that half as many go at a time from now on.
-
-        Raises:
-            OutOfMemory: it was one.
-        """
-        half = size // 2 or None
-        self.events.append(event("answer", None, size, half, failure))
-        if half is None:
-            raise unrecoverable("answer", "one prompt does not fit", failure)
-        say(f"out of memory with {size} prompts at a time; going on with {half}")
 
     def _batch(
         self, model: PreTrainedModel, rows: Sequence[Asked], sampling: Sampling

@@ -1,21 +1,36 @@
-"""Chooses how many answers go at a time, by the speed that is measured while they do."""
+"""Chooses how many rows go at a time: by the speed that is measured, and by what memory holds."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from holdfast.memory.hardware.detect import host_ram_bytes
+from holdfast.memory.hardware.host import host_ram_bytes
+from holdfast.memory.out_of_memory import (
+    RAISED,
+    Failure,
+    event,
+    failure_of,
+    free,
+    is_out_of_memory,
+    unrecoverable,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+One = TypeVar("One")
+Some = TypeVar("Some")
+Say = Callable[[str], None]
 STEPS = 6
 """Passes that a number of rows is timed for; their median counts."""
 WORTH = 1.05
 """How much faster a token must be with twice as many rows."""
 FULL = 0.8
 """Share of the rows that must be under way for a pass to count."""
+FIRST = 8
+"""Rows that begin before it is known what a row takes."""
 USED = 0.5
 """Share of the free memory that keys, values and logits may take."""
 LOGITS = 3
@@ -38,6 +53,11 @@ class Pace:
     most: int | None = None
     rates: dict[int, float] = field(default_factory=dict)
     _spent: list[float] = field(default_factory=list)
+
+    @property
+    def next(self) -> int:
+        """How many may begin at once: few before it is known what they take."""
+        return self.rows if self.settled or self.most is not None else min(self.rows, FIRST)
 
     def took(self, live: int, seconds: float, waiting: int) -> None:
         """Look at one pass over `live` rows, with so many more waiting."""
@@ -67,11 +87,66 @@ class Pace:
         if model.device.type == "cuda":
             import torch
 
-            free = torch.cuda.mem_get_info(model.device)[0]
+            room = torch.cuda.mem_get_info(model.device)[0]
         else:
-            free = host_ram_bytes()
-        self.most = self.rows + int(USED * free / wide)
+            room = host_ram_bytes()
+        self.most = max(1, int(USED * room / wide))
+        self.rows = min(self.rows, self.most)
 
-    def halve(self) -> None:
-        """Memory ran out."""
-        self.rows, self.settled = max(1, self.rows // 2), True
+
+class Fitting:
+    """Makes less of it where memory runs out, and keeps what happened.
+
+    Attributes:
+        events: one mapping per failure (`memory.out_of_memory.event`).
+    """
+
+    def __init__(self) -> None:
+        """Begin with no failure."""
+        self.events: list[dict[str, object]] = []
+        self._most: dict[str, int] = {}  # rows at a time since the last failure, by kind of work
+
+    def halved(self, size: int, failure: Failure, say: Say) -> None:
+        """Tell that half as many go at a time from now on.
+
+        Raises:
+            OutOfMemory: it was one.
+        """
+        half = size // 2 or None
+        self.events.append(event("answer", None, size, half, failure))
+        if half is None:
+            raise unrecoverable("answer", "one prompt does not fit", failure)
+        say(f"out of memory with {size} prompts at a time; going on with {half}")
+
+    def batches(
+        self,
+        kind: str,
+        rows: Sequence[Some],
+        size: int,
+        work: Callable[[Sequence[Some]], list[One]],
+        say: Say,
+    ) -> Iterator[list[One]]:
+        """What `work` makes of the rows, at most `size` at a time, in order.
+
+        A batch that does not fit is done again in halves, and so are those to come; what is done
+        stays done.
+
+        Raises:
+            OutOfMemory: one row does not fit.
+        """
+        start = 0
+        while start < len(rows):
+            batch = rows[start : start + min(size, self._most.get(kind, size))]
+            try:
+                done, failure = work(batch), None
+            except RAISED as error:
+                if not is_out_of_memory(error):
+                    raise
+                done, failure = [], failure_of(error)
+            if failure is None:
+                yield done
+                start += len(batch)
+                continue
+            free()  # outside the except block: the traceback pins tensors
+            self.halved(len(batch), failure, say)
+            self._most[kind] = len(batch) // 2

@@ -114,7 +114,7 @@ class Answering:
                 if not under:
                     return
             live = sum(len(rows) for _, rows in under)
-            free = min(self.pace.rows - live, len(waiting))
+            free = min(self.pace.rows - live, len(waiting), self.pace.next)
             if waiting and (not under or free >= max(1, self.pace.rows // REFILL)):
                 begun = [waiting.pop() for _ in range(free)]
                 width = max(len(row.prompt) for row in begun) + self.sampling.max_new_tokens

@@ -73,9 +73,9 @@ def measure(
             progress.kept(len(some))
         rows += done
     store.write_jsonl(folder / PERPLEXITY, rows)
-    known = [row["nll"] for row in rows if row["nll"] is not None]
-    mean = round(sum(known) / len(known), SETTLED) if known else None
-    return {"scored": len(known), "too_short": len(rows) - len(known), "mean_nll": mean}
+    told = [row["nll"] for row in rows if row["nll"] is not None]
+    mean = round(sum(told) / len(told), SETTLED) if told else None
+    return {"scored": len(told), "too_short": len(rows) - len(told), "mean_nll": mean}
 
 
 def score_replies(
@@ -136,7 +136,7 @@ def _scored(
     engine: Callable[[], Engine],
     pairs: list[tuple[Example, Reply]],
     known: dict[tuple[str, str], tuple[float | None, int]] | None = None,
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """Loss and tokens of each reply; adds to `known` what is new."""
     known = {} if known is None else known
     new = {

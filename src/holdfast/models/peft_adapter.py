@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.errors import HoldfastError, ModelError
-from holdfast.memory.hardware.detect import host_ram_bytes
+from holdfast.memory.hardware.host import host_ram_bytes
 from holdfast.memory.model import hub
 from holdfast.memory.out_of_memory import is_out_of_memory
 from holdfast.models import adapter_weights, files, skeleton

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from holdfast.memory.hardware.detect import host_ram_bytes
+from holdfast.memory.hardware.host import host_ram_bytes
 from holdfast.runs.stages import Step
 from holdfast.study import calibration, readiness
 from holdfast.study import speed as speeds

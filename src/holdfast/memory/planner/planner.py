@@ -130,7 +130,7 @@ def _gpus(asked: str | tuple[GPU, ...] | None) -> tuple[tuple[GPU, ...], str]:
         return asked, ""
     if isinstance(asked, str) and asked.strip().lower() == CPU:
         return (cpu(),), ""
-    if not asked:
+    if not asked or not isinstance(asked, str):
         there = () if asked == () else detect()
         none = "no GPU was found: planned for the CPU (say what there will be: --gpus 2x24GiB)"
         return (there, "") if there else ((cpu(),), none)
