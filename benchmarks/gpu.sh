@@ -34,7 +34,7 @@ export TQDM_DISABLE=1 TRANSFORMERS_VERBOSITY=error HF_HUB_OFFLINE="${HF_HUB_OFFL
 total_s="${TOTAL_S:-2400}"
 if [ -n "$tiny" ]; then
   export CUDA_VISIBLE_DEVICES="" OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-  total_s="${TOTAL_S:-1200}" gpus=0 device=cpu
+  total_s="${TOTAL_S:-2400}" gpus=0 device=cpu
 elif [ -z "$list" ]; then
   gpus=$("$python" -c 'import torch; print(torch.cuda.device_count())' 2>/dev/null) || gpus=0
   device=cuda
@@ -79,9 +79,12 @@ part() {
     printf '%s\n' "$*" > "$out/$name.log"
     timeout --kill-after=15 "$limit" "$@" >> "$out/$name.log" 2>&1 < /dev/null || code=$?
     case "$code" in
-      0) status=ok ;;
+      0) status=ok
+         if [[ "$*" == *"-m pytest "* ]] && ! grep -Eq '[0-9]+ passed' "$out/$name.log"; then
+           status="skipped: every test was ($(tail -n 1 "$out/$name.log"))"
+         fi ;;
       124|137) status="failed: stopped after $limit s" worst=1 ;;
-      5) if [[ "$*" == *pytest* ]]; then status="skipped: no such tests"
+      5) if [[ "$*" == *"-m pytest "* ]]; then status="skipped: no such tests"
          else status="failed: exit code 5" worst=1; fi ;;
       *) status="failed: exit code $code" worst=1 ;;
     esac
@@ -95,7 +98,7 @@ small() { if [ -n "$tiny" ]; then echo "$1"; else echo "$2"; fi; }
 # Cheap and telling ones first, so that a short visit to a GPU is worth most.
 part doctor     90 -m holdfast doctor
 part course     90 -m holdfast plan examples/qwen2.5-7b-2x24g.yaml
-part demo      "$(small 300 240)" -m holdfast demo --quick --runs-dir "$out/demo" hardware.device="${device:-}"
+part demo      "$(small 600 240)" -m holdfast demo --quick --runs-dir "$out/demo" hardware.device="${device:-}"
 part oom       240 benchmarks/real/oom.py "$(small src/holdfast/lab/model "$model")" $tiny --json "$out/oom.json"
 part memory    "$(small 240 600)" benchmarks/memory_gpu.py $tiny $(small "--only 2,8" "")
 part tests     "$(small 120 300)" -m pytest -q -m gpu tests/train tests/engines -p no:cacheprovider
@@ -114,8 +117,11 @@ fi
 "$python" - "$out" "$((SECONDS - began))" "${tiny:+tiny}" $names <<'PYTHON'
 import json
 import platform
+import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from shutil import which
 
 out, took, tiny, *names = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], *sys.argv[4:]
 rows, tables = [], []
@@ -128,16 +134,17 @@ for name in names:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     shown = [line for line in lines if line.startswith("|") or " error" in line and "largest" in line]
     if not status.startswith("ok"):
-        shown += ["", "```", *lines[-8:], "```"]
+        shown += ["", "```", *lines[-8:], "```"] if lines else []
     if shown:
         tables += ["", f"## {name}", "", *shown]
 try:
-    import torch
-
-    gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
-    what = f"torch {torch.__version__}, " + (", ".join(gpus) or f"CPU ({platform.machine()})")
-except ImportError:
-    what = "no torch"
+    torch = version("torch")
+except PackageNotFoundError:
+    torch = "none"
+asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+gpus = "" if tiny or not which(asked[0]) else subprocess.run(
+    asked, capture_output=True, text=True, check=False).stdout.strip().replace("\n", "; ")
+what = f"torch {torch}, {gpus or f'CPU ({platform.machine()})'}"
 head = [f"# What the GPU showed{' (tiny: measures nothing)' if tiny else ''}", "",
         f"{what}; {took} s", "", "| part | status | seconds | log |", "|---|---|---|---|"]
 head += [f"| {r['part']} | {r['status']} | {r['seconds']} | {r['log']} |" for r in rows]
