@@ -62,13 +62,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="holds gsm8k, ailuminate and xstest")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--cpu-time", action="store_true")
+    parser.add_argument("overrides", nargs="*", help="settings of the built-in study")
     given = parser.parse_args()
     if given.cpu_time:
         time.monotonic = time.perf_counter = time.process_time
     if given.model:
         study = _real(given.model, given.data, given.quick)
     else:
-        study = load.load(recipe_file(DEMO), QUICK if given.quick else ())
+        study = load.load(recipe_file(DEMO), (*(QUICK if given.quick else ()), *given.overrides))
     with tempfile.TemporaryDirectory() as place:
         session = studies.prepare(study, Path(place) / study.name)
         formula = stage_seconds(session, speed.by_formula(session))

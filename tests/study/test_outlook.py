@@ -48,7 +48,7 @@ def test_seconds_are_those_of_the_work() -> None:
     more = duration.seconds_of(asked, far) - duration.seconds_of(asked, MADE)
     assert more == pytest.approx(600 * 0.001 * (65 - 35))
     judged = Work("judge", answers=100, parameters=0.0)
-    assert duration.seconds_of(judged, MADE) == pytest.approx(0.35)
+    assert duration.seconds_of(judged, MADE) == pytest.approx(0.1)
     assert duration.seconds_of(replace(trained, parameters=3.0), MADE) == pytest.approx(31.5 + 7)
 
 

@@ -21,7 +21,7 @@ from holdfast.study.session import Session
 from holdfast.study.speed import Speed
 from holdfast.study.work import Counted, Work
 
-SMALL_S = 0.3
+SMALL_S = 0.05
 """Of a stage that asks no model."""
 JUDGED_S = 5e-4
 """Of a reply that rules judge."""
