@@ -178,7 +178,7 @@ def _run(
     folder = runs_dir / study.name
     if ahead.dry:
         from holdfast.cli import forecast
-        from holdfast.progress import console
+        from holdfast.progress.bars import console
         from holdfast.study.outlook import outlook
         from holdfast.study.preflight import looked_at
         from holdfast.study.start import measured

@@ -96,9 +96,8 @@ def listen(say: Callable[[str], None], last: Callable[[], None]) -> Iterator[Sto
     woken = signal.set_wakeup_fd(outside.fileno(), warn_on_full_buffer=False)
     os.register_at_fork(after_in_child=lambda: _deaf(outside))  # its signals are not ours
     ended = threading.Event()
-    thread = threading.Thread(
-        target=_watch, args=(stop, inside, ended, say, last), name="stopping", daemon=True
-    )
+    given = (stop, inside, ended, say, last)
+    thread = threading.Thread(target=_watch, args=given, name="stopping", daemon=True)
     thread.start()
     try:
         yield stop

@@ -19,6 +19,7 @@ from holdfast.models import placement
 from holdfast.models.finite import not_finite
 from holdfast.models.rank import Rank
 from holdfast.progress import Progress
+from holdfast.progress.remaining import in_words
 from holdfast.runs.plan import checkpoint_name
 from holdfast.train.checkpoints import keep_running, mark_complete, meet, take_up_running
 from holdfast.train.optimizers import settle
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 WRITTEN_BYTES_PER_S = 2e8
 """Of a disk, when a checkpoint that nobody planned is weighed against what it saves."""
+TOLD_S = 10.0
+"""How long a step takes is told where it is longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,7 @@ def watch(
 
     class Watch(TrainerCallback):  # type: ignore[misc]  # mypy does not follow transformers
         checked, stopping = False, False
-        tokens, since = 0, 0.0
+        tokens, since, ended = 0, 0.0, 0.0
 
         def on_train_begin(
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -143,6 +146,7 @@ def watch(
                 rehearse(trainer, longest)
             take_up_running(trainer, Path(args.output_dir) / checkpoint_name(state.global_step))
             self.tokens, self.since = tokens_so_far(trainer), time.monotonic()
+            self.ended = self.since
 
         def on_pre_optimizer_step(
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -181,8 +185,10 @@ def watch(
                     self.on_save(args, state, control)
                 else:
                     control.should_save = True
+            step_s, self.ended = time.monotonic() - self.ended, time.monotonic()
             if not self.stopping and step < state.max_steps:
-                progress.stop.hold(f"step {step + 1} of {state.max_steps} and a checkpoint")
+                takes = f" (about {in_words(step_s)})" if step_s > TOLD_S else ""
+                progress.stop.hold(f"step {step + 1} of {state.max_steps}{takes} and a checkpoint")
             return control
 
         def on_train_end(self, *_: object, **__: object) -> None:
