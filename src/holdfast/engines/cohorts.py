@@ -48,7 +48,7 @@ class Cohort:
         self.kept: dict[int, Kept] = {}
         self.padding = [self.width - one for one in lengths]
 
-    @torch.inference_mode()
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def layer(self, number: int, new: Kept) -> Kept:
         """The memory of a layer; what lies before a row is zero, never what was there before."""
         if number not in self.kept:
@@ -64,7 +64,7 @@ class Cohort:
             self.kept[number] = (keys, values)
         return self.kept[number]
 
-    @torch.inference_mode()
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def drop(self, row: int) -> None:
         """Forget a row; the last one takes its place."""
         self.rows -= 1
@@ -75,7 +75,7 @@ class Cohort:
                 for one in pair:
                     one[row, :, : self.width] = one[self.rows, :, : self.width]
 
-    @torch.inference_mode()
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def take(self, other: Cohort, of: Sequence[int], first: int) -> None:
         """Take what was read for another cohort's rows `of` into rows from `first` on."""
         for number, pair in other.kept.items():
@@ -103,7 +103,7 @@ class Cohort:
         return found.masked_fill_(places < padding, -torch.inf)[:, None, None]
 
 
-@torch.inference_mode()
+@torch.inference_mode()  # type: ignore[untyped-decorator]
 def joined(one: Cohort, other: Cohort) -> Cohort:
     """Two cohorts as one, as wide as the wider; its rows are the first's and the second's."""
     width = max(one.width, other.width)

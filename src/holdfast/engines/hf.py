@@ -249,7 +249,7 @@ class HFEngine(Engine):
         """
         from holdfast.engines.generate import suits
 
-        plain = model.get_base_model() if model is self._tuned else model
+        plain = self._tuned.get_base_model() if self._tuned is not None else model
         say, stop = progress.say, progress.stop
         if self._unsuited is None:
             self._unsuited = suits(plain, self.tokenizer.pad_token_id)

@@ -192,7 +192,7 @@ class Answering:
             cohort.width += 1
         self._choose(rows, logits)
 
-    @torch.inference_mode()
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def _choose(self, rows: Sequence[Row], scores: torch.Tensor) -> None:
         """The next token of each row."""
         if (penalty := self.sampling.repetition_penalty) != 1:

@@ -86,7 +86,8 @@ class RemoteEngine(Engine):
         self._endpoint = Endpoint(self.server, first_wait_s)
         self._adapters = ServedAdapters(self._endpoint)
         self._proof = None if self._known_by_address else PromptProof(ref, self.server.where)
-        self._here, self._local = here, None
+        self._here = here
+        self._local: Engine | None = None
         self.answer_folder: Path | None = None
         self.usage = Usage()
         self.about = "remote, precision as served"
