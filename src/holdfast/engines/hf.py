@@ -262,7 +262,7 @@ class HFEngine(Engine):
         """
         from holdfast.engines.generate import suits
 
-        plain = model.get_base_model() if model is self._tuned else model
+        plain = self._tuned.get_base_model() if self._tuned is not None else model
         if self._unsuited is None:
             self._unsuited = suits(plain, self.tokenizer.pad_token_id)
             if self._unsuited:

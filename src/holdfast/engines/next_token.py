@@ -42,7 +42,8 @@ def pad_left(
 
 def alike(rows: Sequence[Sequence[int]]) -> int:
     """How many tokens all rows begin with."""
-    ends = zip(min(rows), max(rows), strict=False)  # the others lie between these two
+    first, last = min(map(tuple, rows)), max(map(tuple, rows))  # the others lie between them
+    ends = zip(first, last, strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], ends))
 
 
