@@ -48,40 +48,42 @@ class Cohort:
         self.kept: dict[int, Kept] = {}
         self.padding = [self.width - one for one in lengths]
 
-    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def layer(self, number: int, new: Kept) -> Kept:
         """The memory of a layer; what lies before a row is zero, never what was there before."""
         if number not in self.kept:
-            keys, values = (
-                torch.empty(
-                    (len(self.padding), one.shape[1], self.room, one.shape[3]),
-                    dtype=one.dtype, device=one.device,
-                )
-                for one in new
-            )  # fmt: skip
-            for one in (keys, values):
-                one[:, :, : self.width].zero_()
-            self.kept[number] = (keys, values)
+            with torch.inference_mode():
+                self.kept[number] = self._made(new)
         return self.kept[number]
 
-    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def _made(self, new: Kept) -> Kept:
+        keys, values = (
+            torch.empty(
+                (len(self.padding), one.shape[1], self.room, one.shape[3]),
+                dtype=one.dtype, device=one.device,
+            )
+            for one in new
+        )  # fmt: skip
+        for one in (keys, values):
+            one[:, :, : self.width].zero_()
+        return keys, values
+
     def drop(self, row: int) -> None:
         """Forget a row; the last one takes its place."""
         self.rows -= 1
         self.padding[row] = self.padding[-1]
         self.padding.pop()
         if row < self.rows:
-            for pair in self.kept.values():
-                for one in pair:
+            with torch.inference_mode():
+                for one in (one for pair in self.kept.values() for one in pair):
                     one[row, :, : self.width] = one[self.rows, :, : self.width]
 
-    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def take(self, other: Cohort, of: Sequence[int], first: int) -> None:
         """Take what was read for another cohort's rows `of` into rows from `first` on."""
-        for number, pair in other.kept.items():
-            for into, one in zip(self.layer(number, pair), pair, strict=True):
-                rows = slice(first, first + len(of))
-                into[rows, :, self.width - other.width : self.width] = one[list(of)]
+        rows, places = slice(first, first + len(of)), slice(self.width - other.width, self.width)
+        with torch.inference_mode():
+            for number, pair in other.kept.items():
+                for into, one in zip(self.layer(number, pair), pair, strict=True):
+                    into[rows, :, places] = one[list(of), :, : other.width]
 
     def bytes(self) -> int:
         """What a row takes, all its tokens written."""
@@ -103,7 +105,6 @@ class Cohort:
         return found.masked_fill_(places < padding, -torch.inf)[:, None, None]
 
 
-@torch.inference_mode()  # type: ignore[untyped-decorator]
 def joined(one: Cohort, other: Cohort) -> Cohort:
     """Two cohorts as one, as wide as the wider; its rows are the first's and the second's."""
     width = max(one.width, other.width)
@@ -111,12 +112,8 @@ def joined(one: Cohort, other: Cohort) -> Cohort:
     room = max(one.room - one.width, other.room - other.width)
     found = Cohort([width, *lengths[1:]], room)
     found.padding = [width - length for length in lengths]
-    for number, pair in one.kept.items():
-        kept = found.layer(number, pair)
-        for part, first in ((one, 0), (other, one.rows)):
-            for into, tensor in zip(kept, part.kept[number], strict=True):
-                rows = slice(first, first + part.rows)
-                into[rows, :, width - part.width : width] = tensor[: part.rows, :, : part.width]
+    found.take(one, range(one.rows), 0)
+    found.take(other, range(other.rows), one.rows)
     return found
 
 

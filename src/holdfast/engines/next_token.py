@@ -42,8 +42,8 @@ def pad_left(
 
 def alike(rows: Sequence[Sequence[int]]) -> int:
     """How many tokens all rows begin with."""
-    every = [list(row) for row in rows]
-    ends = zip(min(every), max(every), strict=False)  # the others lie between these two
+    first, last = min(map(tuple, rows)), max(map(tuple, rows))  # the others lie between them
+    ends = zip(first, last, strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], ends))
 
 

@@ -192,23 +192,23 @@ class Answering:
             cohort.width += 1
         self._choose(rows, logits)
 
-    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def _choose(self, rows: Sequence[Row], scores: torch.Tensor) -> None:
         """The next token of each row."""
-        if (penalty := self.sampling.repetition_penalty) != 1:
-            for row in rows:
-                if row.seen is None:
-                    row.seen = torch.zeros(scores.shape[1:], dtype=torch.bool)
-                    row.seen[[*self.shared, *row.prompt]] = True
-            seen = torch.stack([row.seen for row in rows if row.seen is not None])
-            scores = lowered(scores, seen.to(scores.device), penalty)
-        noise = [row.noise for row in rows if row.noise is not None]
-        for one in drawing(self.sampling, noise):
-            scores = one(None, scores)
-        for row, token in zip(rows, scores.argmax(-1).tolist(), strict=True):
+        with torch.inference_mode():
+            if (penalty := self.sampling.repetition_penalty) != 1:
+                for row in rows:
+                    if row.seen is None:
+                        row.seen = torch.zeros(scores.shape[1:], dtype=torch.bool)
+                        row.seen[[*self.shared, *row.prompt]] = True
+                    row.seen[row.tokens[-1:]] = True
+                seen = torch.stack([row.seen for row in rows if row.seen is not None])
+                scores = lowered(scores, seen.to(scores.device), penalty)
+            noise = [row.noise for row in rows if row.noise is not None]
+            for one in drawing(self.sampling, noise):
+                scores = one(None, scores)
+            chosen = scores.argmax(-1).tolist()
+        for row, token in zip(rows, chosen, strict=True):
             row.tokens.append(token)
-            if row.seen is not None:
-                row.seen[token] = True
 
     def _ended(self, under: Sequence[tuple[Cohort, list[Row]]]) -> Iterator[tuple[int, list[int]]]:
         """Takes out the rows that have ended."""
