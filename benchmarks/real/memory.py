@@ -166,6 +166,7 @@ def predicted(case: Case) -> tuple[int, str]:
     """What the planner says of the case, bytes beyond the libraries' own, and on what grounds."""
     from holdfast.memory.planner.planner import plan
     from holdfast.memory.planner.request import PlanRequest
+    from holdfast.memory.planner.strategies import ON_CPU
 
     patient = functools.partial(estimates.measure, limit_s=PATIENCE_S)  # a busy machine is no news
     with mock.patch.object(estimates, "measure", patient):
@@ -176,7 +177,7 @@ def predicted(case: Case) -> tuple[int, str]:
             )
         )  # fmt: skip
     found = next(one.plan for one in report.candidates if one.plan.checkpointing is case.recompute)
-    return found.fullest.total - found.fullest.context, report.source
+    return found.fullest.total - ON_CPU.context_bytes, report.source
 
 
 def main() -> int:
@@ -233,8 +234,8 @@ def row(case: Case, lab: str, plain: bool) -> dict[str, Any]:
               flush=True)  # fmt: skip
         return asdict(case) | {"failed": str(error)[-2000:]}
     ratio = guess / found["anonymous"]
-    print(f"| {case.name} | {guess / MIB:,.0f} ({source}) | {found['anonymous'] / MIB:,.0f} | {ratio:.3f} | "
-          f"{found['high_water'] / MIB:,.0f} |", flush=True)  # fmt: skip
+    print(f"| {case.name} | {guess / MIB:,.0f} ({source}) | {found['anonymous'] / MIB:,.0f} | "
+          f"{ratio:.3f} | {found['high_water'] / MIB:,.0f} |", flush=True)  # fmt: skip
     return asdict(case) | found | {"predicted": guess, "source": source, "ratio": ratio}
 
 

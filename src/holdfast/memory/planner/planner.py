@@ -19,7 +19,7 @@ from holdfast.memory.planner import calibration
 from holdfast.memory.planner.choice import make_plan
 from holdfast.memory.planner.memory_report import MemoryReport
 from holdfast.memory.planner.request import USUAL_SEQ_LEN, PlanRequest
-from holdfast.memory.planner.strategies import ON_CPU
+from holdfast.memory.planner.strategies import overheads_on_cpu
 from holdfast.memory.precision import Precision, on_cpu, on_gpus, stored
 from holdfast.memory.trace.estimates import estimates
 
@@ -100,7 +100,7 @@ def plan(request: PlanRequest) -> MemoryReport:
         shape, config, work, request.trace, request.cache, "cpu" if host else "cuda"
     )
     comparison = make_plan(
-        shape, work, gpus, host_ram_bytes(), ON_CPU if host else calibration.overheads(),
+        shape, work, gpus, host_ram_bytes(), overheads_on_cpu(shape) if host else calibration.overheads(),
         estimated.estimate, request.strategy,
     )  # fmt: skip
     notes = (shape.note, kept, assumed, shortened, estimated.note)

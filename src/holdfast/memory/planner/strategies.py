@@ -46,6 +46,14 @@ class RuntimeOverheads:
 
 ON_CPU = RuntimeOverheads(fragmentation=0.0, context_bytes=GIB // 2)
 """Of a training on the CPU: what the interpreter and the libraries take themselves."""
+WORD_BYTES = 512
+"""What a tokenizer keeps of each of its words: 346 bytes of SmolLM2's 49,152, 675 of Qwen2.5's
+151,936 (its tables double as they grow)."""
+
+
+def overheads_on_cpu(shape: Shape) -> RuntimeOverheads:
+    """What lies outside the tensors of a training on the CPU: libraries and tokenizer."""
+    return replace(ON_CPU, context_bytes=ON_CPU.context_bytes + WORD_BYTES * shape.vocab)
 
 
 @dataclass(frozen=True, slots=True)
