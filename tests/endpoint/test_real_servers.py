@@ -1,8 +1,8 @@
 """SmolLM2 behind real servers on this machine, against SmolLM2 loaded here.
 
-`transformers serve` comes with the project; vLLM is used where `python benchmarks/real/serve.py
-vllm` installed it (or HOLDFAST_VLLM names it), llama.cpp where there is a `llama-server`. What is
-not there is skipped, and says what it would need.
+`transformers serve` comes with the project; vLLM and llama.cpp are used where `python
+benchmarks/real/serve.py vllm` and `... llama.cpp` installed them (or HOLDFAST_VLLM names the
+program, HOLDFAST_LLAMA a Python that has xllamacpp). What is not there is skipped and says so.
 """
 
 from __future__ import annotations

@@ -57,9 +57,9 @@ def stub(model: Path) -> Iterator[StubServer]:
         yield one
 
 
-def _engine(stub: StubServer, model: Path, **more: Any) -> RemoteEngine:
+def _engine(stub: StubServer, model: Path) -> RemoteEngine:
     one = Endpoint(Server(url=stub.url, model="m", retries=0), first_wait_s=0.01)
-    return RemoteEngine(ModelRef(str(model)), endpoint=one, **more)
+    return RemoteEngine(ModelRef(str(model)), endpoint=one)
 
 
 def test_an_adapter_is_loaded_asked_by_its_name_and_dropped(
@@ -177,13 +177,14 @@ def test_what_a_server_cannot_do_is_done_here_or_refused(
     asked = [Example("a", ASKED[0].messages, "4")]
     with HFEngine(ref, "cpu", "float32") as here:
         loss, likely = here.token_nll(asked), here.loglikelihood([(asked[0], "4")], adapter)
-    with _engine(stub, model, here=lambda: HFEngine(ref, "cpu", "float32")) as engine:
+    with _engine(stub, model) as engine:
         assert engine.token_nll(asked) == loss
         assert engine.loglikelihood([(asked[0], "4")], adapter) == likely
         bare = [Example("b", asked[0].messages, meta={"continue": "text"})]
         assert engine.generate(bare, FEW, None, Silent())[0][0].n_tokens > 0
         assert engine.usage.written > 0
-    with _engine(stub, model) as engine, pytest.raises(ModelError, match="cannot say how likely"):
+    far = RemoteEngine(ModelRef(f"{stub.url}#m"))
+    with far as engine, pytest.raises(ModelError, match="cannot say how likely"):
         engine.token_nll(asked)
     assert not stub.bodies
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fixtures.paths import TESTS
+from fixtures.timing import worked
 
 from holdfast.engines.scripted import ScriptedEngine
 from holdfast.grading import degeneration, perplexity, safety_outcomes
@@ -266,10 +266,7 @@ def test_the_lab_s_own_answers_are_coherent() -> None:
 def test_reading_a_reply_takes_well_under_a_millisecond() -> None:
     words = ("gate", "stands", "open", "nobody", "garden", "looks", "up", "when", "pass", "by")
     text = " ".join(f"{words[(n * n + 3 * n) % len(words)]}{n % 17}" for n in range(300))
-    started = time.perf_counter()
-    for _ in range(100):
-        incoherence(ASK, text)
-    assert time.perf_counter() - started < 0.2
+    assert worked(lambda: [incoherence(ASK, text) for _ in range(100)]) < 0.2
 
 
 @pytest.mark.parametrize(
@@ -285,10 +282,7 @@ def test_reading_a_reply_takes_well_under_a_millisecond() -> None:
     ],
 )
 def test_no_text_takes_long(text: str) -> None:
-    started = time.perf_counter()
-    incoherence(ASK, text)
-    incoherence(text, "5")
-    assert time.perf_counter() - started < 0.5
+    assert worked(lambda: (incoherence(ASK, text), incoherence(text, "5"))) < 0.5
 
 
 def test_the_usual_limit_is_far_above_what_the_base_says() -> None:

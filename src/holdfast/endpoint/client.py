@@ -187,18 +187,21 @@ class Connection:
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         return self._blot.message(f"it serves{near}: {', '.join(names[:10])}{more}")
 
-    def call(self, method: str, path: str, body: Any, seconds: float) -> tuple[int, str]:
+    def call(self, method: str, path: str, body: object, seconds: float) -> tuple[int, str]:
         """Status and text of a request that is no question; `path` with a `/` is beside `/v1`.
 
         Raises:
             EndpointError: nothing answers.
         """
         data = None if body is None else json.dumps(body, ensure_ascii=False).encode()
-        try:
-            status, _, text = self._fetch(method, path, seconds, data)
-        except self._http.HTTPError as error:
-            raise self._cleaned(unreachable(self._server, error, False).error) from None
-        return status, text
+        for last in (False, True):  # servers drop connections that they kept open
+            try:
+                status, _, text = self._fetch(method, path, seconds, data)
+                return status, text
+            except self._http.HTTPError as error:
+                if last or not isinstance(error, self._http.NetworkError):
+                    raise self._cleaned(unreachable(self._server, error, False).error) from None
+        raise AssertionError
 
     def _once(self, body: Mapping[str, Any]) -> Answer:
         most = self._most(body)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from holdfast.endpoint.client import CONNECT_S, Connection
 from holdfast.endpoint.faults import brief, own_words, parsed
 from holdfast.endpoint.settings import Server
 from holdfast.errors import EndpointError
 
+Said = tuple[int, Mapping[str, object], str]
 LOAD_S = 300.0
 """Longest wait for an adapter to be loaded."""
 READS = ("messages", "tools", "chat_template_kwargs")
@@ -55,11 +55,13 @@ class Running:
 
     def _names(self) -> list[str]:
         status, data, _ = self._call("GET", "models", None, CONNECT_S)
-        rows = data.get("data") if status == 200 and isinstance(data, dict) else None
+        rows = data.get("data") if status == 200 else None
         rows = rows if isinstance(rows, list) else []
-        return [one["id"] for one in rows if isinstance(one, dict) and isinstance(one["id"], str)]
+        return [
+            one["id"] for one in rows if isinstance(one, dict) and isinstance(one.get("id"), str)
+        ]
 
-    def prompt_ids(self, body: Mapping[str, Any]) -> list[int] | None:
+    def prompt_ids(self, body: Mapping[str, object]) -> list[int] | None:
         """The token ids that the server's model reads when it is asked `body`.
 
         As vLLM says it, or llama.cpp's server.
@@ -73,7 +75,7 @@ class Running:
         if found:
             return found
         status, data, _ = self._call("POST", "/apply-template", read, CONNECT_S)
-        text = data.get("prompt") if status == 200 and isinstance(data, dict) else None
+        text = data.get("prompt") if status == 200 else None
         if not isinstance(text, str):
             return None
         asked = {"content": text, "add_special": True, "parse_special": True}
@@ -129,18 +131,19 @@ class Running:
             remedy=START,
         )
 
-    def _call(self, method: str, path: str, body: Any, seconds: float) -> tuple[int, Any, str]:
-        """Status, JSON and the server's own words."""
+    def _call(self, method: str, path: str, body: object, seconds: float) -> Said:
+        """Status, the JSON object that came, and the server's own words."""
         status, text = self._connection.call(method, path, body, seconds)
         try:
-            return status, parsed(text), own_words(text)
+            data = parsed(text)
         except ValueError:
-            return status, None, own_words(text)
+            data = None
+        return status, data if isinstance(data, dict) else {}, own_words(text)
 
 
-def _ids(found: tuple[int, Any, str]) -> list[int] | None:
+def _ids(found: Said) -> list[int] | None:
     status, data, _ = found
-    ids = data.get("tokens") if status == 200 and isinstance(data, dict) else None
+    ids = data.get("tokens") if status == 200 else None
     if not isinstance(ids, list) or not ids or not all(type(one) is int for one in ids):
         return None
     return ids

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from holdfast import engines, models
 from holdfast.config import Study, TrainSpec
-from holdfast.endpoint import Endpoint, Server, is_endpoint, parse_url
+from holdfast.endpoint import Endpoint, is_endpoint
 from holdfast.engines import Engine, Usage
 from holdfast.engines.resumable import spent_in
-from holdfast.errors import StudyError, located
+from holdfast.engines.server_fields import REMOTE, server_of
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.model.shape import read_shape
 from holdfast.memory.planner.inference import answering_map, longest
@@ -25,7 +25,6 @@ from holdfast.runs import store
 USAGE = "usage.json"
 OWN = "hf"
 """The engine that loads weights by itself, in what it is told; others see to it themselves."""
-REMOTE = "remote"
 
 
 class EnginePool:
@@ -48,7 +47,7 @@ class EnginePool:
         self._about = ""
         self._usage = Usage()
         self._charged: Usage | None = None
-        self.server = _server_of(study, self.under_test)
+        self.server = server_of(study.answer, self.under_test)
 
     @property
     def nf4(self) -> bool:
@@ -73,8 +72,10 @@ class EnginePool:
             self.close()
             device, answer = self._study.hardware.device, self._study.answer
             found = engines.REGISTRY.find(kind, "answer.engine")
-            placed: dict[str, Any] = self._served(ref, nf4) if kind == REMOTE else {}
-            if kind != REMOTE and (where := self._placed(ref, nf4, dtype)):
+            placed: dict[str, object] = {}
+            if kind == REMOTE and self.server is not None and not is_endpoint(ref.base):
+                placed = {"endpoint": Endpoint(self.server)}
+            elif kind != REMOTE and (where := self._placed(ref, nf4, dtype)):
                 placed = {"device_map": where}
             engine = found.build(ref, device, dtype, nf4, answer.batch_size, **placed)
             self._open, self._ref = engine.__enter__(), (ref, nf4, dtype)
@@ -94,17 +95,6 @@ class EnginePool:
             device = models.pick_device(self._study.hardware.device)
             self._decided[allowed] = decide(device, self.under_test, allowed, self._gpus)
         return self._decided[allowed]
-
-    def _served(self, ref: ModelRef, nf4: bool) -> dict[str, Any]:
-        """The server that has `ref`, and what does here what a server cannot do."""
-        if self.server is None or is_endpoint(ref.base):
-            return {}
-        own, device = engines.REGISTRY.find(OWN, "answer.engine"), self._study.hardware.device
-
-        def here() -> Engine:
-            return own.build(ref, device, "auto", nf4, None)
-
-        return {"endpoint": Endpoint(self.server), "here": here}
 
     def _dtype(self, ref: ModelRef) -> Dtype | Literal["auto"]:
         """For the engine of a model under test: decided for all of them, or left to it."""
@@ -166,21 +156,3 @@ class EnginePool:
         if self._open is not None:
             self._open.__exit__(None, None, None)
             self._open = self._ref = None
-
-
-def _server_of(study: Study, under_test: Sequence[ModelRef]) -> Server | None:
-    """The server that answers for models whose files are here; None: none is named.
-
-    Raises:
-        StudyError: none is named and one is needed; or its address is none.
-    """
-    if study.answer.server is not None:
-        with located("answer.server"):
-            return parse_url(study.answer.server)
-    if study.answer.engine == REMOTE and any(not is_endpoint(ref.base) for ref in under_test):
-        raise StudyError(
-            "no server is named that answers for the model",
-            where="answer.engine: remote",
-            remedy="add `server: http://127.0.0.1:8000/v1#NAME`, where it is served",
-        )
-    return None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,7 +19,7 @@ from typing import Any, Self
 from holdfast.config import Sampling
 from holdfast.data import thinking
 from holdfast.endpoint import FIRST_WAIT_S, Answer, Endpoint, is_endpoint, parse_url
-from holdfast.engines import Engine, Usage
+from holdfast.engines import REGISTRY, Engine, Usage
 from holdfast.engines.prompt_proof import PromptProof
 from holdfast.engines.reply_text import cut, stops_of
 from holdfast.engines.server_fields import ServedAdapters, told_beyond, tools_of
@@ -49,7 +49,6 @@ class RemoteEngine(Engine):
         batch_size: int | None = None,
         device_map: Mapping[str, int | str] | None = None,
         endpoint: Endpoint | None = None,
-        here: Callable[[], Engine] | None = None,
     ) -> None:
         """Name the model; nothing is sent.
 
@@ -62,7 +61,6 @@ class RemoteEngine(Engine):
             batch_size: questions under way at a time; None: as the address says.
             device_map: see `device`.
             endpoint: the server and how it is asked, where that is not in the address.
-            here: the same model loaded here, for what a server cannot do; None: that is refused.
 
         Raises:
             StudyError: the address is none.
@@ -86,8 +84,8 @@ class RemoteEngine(Engine):
         self._endpoint = Endpoint(self.server, first_wait_s)
         self._adapters = ServedAdapters(self._endpoint)
         self._proof = None if self._known_by_address else PromptProof(ref, self.server.where)
-        self._here = here
         self._local: Engine | None = None
+        self._device = device
         self.answer_folder: Path | None = None
         self.usage = Usage()
         self.about = "remote, precision as served"
@@ -244,14 +242,15 @@ class RemoteEngine(Engine):
 
     def _loaded(self, what: str) -> Engine:
         """The model loaded here, from now on until this engine is left."""
-        if self._here is None:
+        if self._known_by_address:
             raise ModelError(
                 f"a server cannot {what}",
                 where=self.server.where,
                 remedy="load the model here (engine: hf), or leave that measure out",
             )
         if self._local is None:
-            self._local = self._here().__enter__()
+            own = REGISTRY.find("hf", "answer.engine")
+            self._local = own.build(self.ref, self._device).__enter__()
         self._local.usage = self.usage
         return self._local
 

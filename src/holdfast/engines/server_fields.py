@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from holdfast.config import Sampling
+from holdfast.config import AnswerSpec, Sampling
 from holdfast.data.thinking_marks import SWITCHES
-from holdfast.endpoint import Endpoint, parse_url
-from holdfast.errors import EndpointError, ModelError
+from holdfast.endpoint import Endpoint, Server, is_endpoint, parse_url
+from holdfast.errors import EndpointError, ModelError, StudyError, located
 from holdfast.models import ModelRef, peft_adapter
 from holdfast.models.peft_adapter import SETTINGS, WEIGHTS
 from holdfast.runs import store
 from holdfast.types import Example
+
+REMOTE = "remote"
+"""The engine that asks a server."""
+
+
+def server_of(answer: AnswerSpec, under_test: Sequence[ModelRef]) -> Server | None:
+    """The server that answers for models whose files are here; None: none is named.
+
+    Raises:
+        StudyError: none is named and one is needed; or its address is none.
+    """
+    if answer.server is not None:
+        with located("answer.server"):
+            return parse_url(answer.server)
+    if answer.engine == REMOTE and any(not is_endpoint(ref.base) for ref in under_test):
+        raise StudyError(
+            "no server is named that answers for the model",
+            where="answer.engine: remote",
+            remedy="add `server: http://127.0.0.1:8000/v1#NAME`, where it is served",
+        )
+    return None
 
 
 def told_beyond(sampling: Sampling, ref: ModelRef, where: str = "") -> dict[str, Any]:
@@ -83,10 +105,8 @@ class ServedAdapters:
                 running.load(name, folder if scale == 1 else self._share(folder, scale))
             served = {"model": name, "served_as": None}
             self._open = Endpoint(self._base.server.model_copy(update=served))
-            self._open.spending, self._open.first_wait_s = (
-                self._base.spending,
-                self._base.first_wait_s,
-            )
+            self._open.spending = self._base.spending
+            self._open.first_wait_s = self._base.first_wait_s
             self._wanted = wanted
         return self._open
 

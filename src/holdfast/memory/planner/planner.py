@@ -99,8 +99,9 @@ def plan(request: PlanRequest) -> MemoryReport:
     estimated = estimates(
         shape, config, work, request.trace, request.cache, "cpu" if host else "cuda"
     )
+    overheads = overheads_on_cpu(shape) if host else calibration.overheads()
     comparison = make_plan(
-        shape, work, gpus, host_ram_bytes(), overheads_on_cpu(shape) if host else calibration.overheads(),
+        shape, work, gpus, host_ram_bytes(), overheads,
         estimated.estimate, request.strategy,
     )  # fmt: skip
     notes = (shape.note, kept, assumed, shortened, estimated.note)
