@@ -17,6 +17,7 @@ from typing import Any
 
 from holdfast.config import Sampling
 from holdfast.engines import Engine, Usage
+from holdfast.engines.kept import NAME
 from holdfast.errors import HoldfastError
 from holdfast.progress import Progress
 from holdfast.runs import store
@@ -232,7 +233,7 @@ def spent_in(folder: Path) -> Usage:
     """What all chunks in the folder of a stage cost, whoever did them and when."""
     total = Usage()
     for part in sorted((folder / PARTS).glob("*")):
-        if (rows := _rows(part)) is not None:
+        if part.name != NAME and (rows := _rows(part)) is not None:
             spent = as_row(Usage, rows[-1][END]["spent"], str(part))
             total.read += spent.read
             total.written += spent.written
