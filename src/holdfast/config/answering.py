@@ -96,7 +96,7 @@ class AnswerSpec(Section):
     sampling: Sampling = Sampling()
     """Defaults for every task; a task may override single fields."""
     batch_size: int | None = Field(None, ge=1, le=65_536)
-    """Prompts answered together. Left out: by the device."""
+    """Prompts answered together. Left out: as many as memory holds, while more are faster."""
     repeats: int = Field(2, ge=1, le=100)
     """How often the untouched model is asked: what differs between them is the noise floor."""
     quantize: Literal["auto", "none", "nf4"] = "auto"
