@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from fixtures.report import Page
 from fixtures.stub_server import StubServer, status
+from fixtures.tiny_gguf import tiny_llama, write
 
 from holdfast import cli, comparison
 from holdfast.analysis.results import Results, from_json
 from holdfast.comparison import verdict
 from holdfast.comparison.request import Request
-from holdfast.errors import MissingDependency, ModelError, StudyError, UsageError
+from holdfast.errors import MissingDependency, ModelError, StudyError, Unreachable, UsageError
 from holdfast.lab import model_folder
 from holdfast.models import ModelRef, external, peft_adapter
 from holdfast.models.external import ExternalModel
@@ -455,7 +456,8 @@ def test_a_folder_of_checkpoints_names_one(models: Path, tmp_path: Path) -> None
 
 
 def test_a_gguf_file_needs_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.gguf").write_bytes(b"GGUF")
+    monkeypatch.setenv("HOLDFAST_CACHE", str(tmp_path / "cache"))
+    write(tiny_llama(), tmp_path / "a.gguf")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingDependency) as caught:
         external.find(str(tmp_path))
@@ -463,24 +465,19 @@ def test_a_gguf_file_needs_its_package(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_which_gguf_file_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
-    (tmp_path / "a.gguf").write_bytes(b"GGUF")
+    monkeypatch.setenv("HOLDFAST_CACHE", str(tmp_path / "cache"))
+    write(tiny_llama(), tmp_path / "a.gguf")
     one = external.find(str(tmp_path))
-    assert (one.ref.base, one.ref.gguf, one.name) == (str(tmp_path), "a.gguf", "a")
-    assert one.ref.loading()["gguf_file"] == "a.gguf"
+    assert (one.form, one.name, one.source) == ("gguf", "a", str(tmp_path))
+    assert Path(one.ref.base).parent == tmp_path / "cache" / "models"
     assert external.identity(one) == external.identity(external.find(str(tmp_path / "a.gguf")))
-    hub = external.find("org/model-GGUF/model-Q4_K_M.gguf")
-    assert (hub.ref.base, hub.ref.gguf) == ("org/model-GGUF", "model-Q4_K_M.gguf")
+    with pytest.raises(Unreachable):
+        external.find("org/model-GGUF/model-Q4_K_M.gguf")
     (tmp_path / "b.gguf").write_bytes(b"GGUF")
     with pytest.raises(ModelError, match="holds 2 GGUF files"):
         external.find(str(tmp_path))
     with pytest.raises(ModelError, match="no such file"):
         external.find(str(tmp_path / "c.gguf"))
-    with pytest.raises(UsageError, match="in 4 bits"):
-        comparison.plan(
-            Request(("lab", str(tmp_path / "a.gguf")), ("lab_math",), ("answer.quantize=nf4",)),
-            tmp_path,
-        )
 
 
 @pytest.fixture

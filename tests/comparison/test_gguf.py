@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import gguf
-import numpy as np
 import pytest
+from fixtures.tiny_gguf import END, tiny_llama, write
 
 from holdfast import cli, models
 from holdfast.data import chat
@@ -15,85 +14,21 @@ from holdfast.models import external
 from holdfast.runs import store
 from holdfast.types import Message
 
-TEMPLATE = (
-    "{%- for m in messages -%}{{ m['role'] + ': ' + m['content'] + '<|end|>' }}{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{ 'assistant: ' }}{%- endif -%}"
-)
-END, PAD = 257, 258
-WHOLE = {
-    "model.embed_tokens.weight": "token_embd.weight",
-    "model.norm.weight": "output_norm.weight",
-    "lm_head.weight": "output.weight",
-}
-PARTS = {
-    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}  # fmt: skip
 
-
-def byte_letters() -> list[str]:
-    """GPT-2's letters for the 256 bytes."""
-    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    hidden = [one for one in range(256) if one not in shown]
-    letters = {one: chr(one) for one in shown} | {b: chr(256 + n) for n, b in enumerate(hidden)}
-    return [letters[one] for one in range(256)]
-
-
-def write(model: Any, path: Path) -> None:
-    """The model as llama.cpp's converter would write it: heads of q and k interleaved."""
-    config, out = model.config, gguf.GGUFWriter(path, "llama")
-    out.add_name("tiny")
-    out.add_context_length(config.max_position_embeddings)
-    out.add_embedding_length(config.hidden_size)
-    out.add_block_count(config.num_hidden_layers)
-    out.add_feed_forward_length(config.intermediate_size)
-    out.add_head_count(config.num_attention_heads)
-    out.add_head_count_kv(config.num_key_value_heads)
-    out.add_layer_norm_rms_eps(config.rms_norm_eps)
-    out.add_rope_freq_base(10000.0)
-    out.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
-    out.add_vocab_size(config.vocab_size)
-    out.add_tokenizer_model("gpt2")
-    out.add_tokenizer_pre("gpt-2")
-    out.add_token_list([*byte_letters(), "ab", "<|end|>", "<|pad|>"])
-    out.add_token_types([1] * 257 + [3, 3])
-    out.add_token_merges(["a b"])
-    out.add_bos_token_id(END)
-    out.add_eos_token_id(END)
-    out.add_pad_token_id(PAD)
-    out.add_chat_template(TEMPLATE)
-    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
-    for name, one in model.state_dict().items():
-        values, called = one.float().numpy(), WHOLE.get(name)
-        if called is None:
-            _, _, layer, rest = name.split(".", 3)
-            part = PARTS[rest.removesuffix(".weight")]
-            called = f"blk.{layer}.{part}.weight"
-            if count := heads.get(part):
-                split = values.reshape(count, 2, values.shape[0] // count // 2, -1)
-                values = split.swapaxes(1, 2).reshape(values.shape)
-        out.add_tensor(called, np.ascontiguousarray(values))
-    out.write_header_to_file()
-    out.write_kv_data_to_file()
-    out.write_tensors_to_file()
-    out.close()
+@pytest.fixture(scope="module")
+def monkeypatch_cache() -> Iterator[Callable[[Path], None]]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield lambda place: patch.setenv("HOLDFAST_CACHE", str(place))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch_cache: Callable[[Path], None]
+) -> Path:
     """One model of bytes, as a folder and as a GGUF file."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     folder = tmp_path_factory.mktemp("gguf")
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(
-        vocab_size=259, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
-        eos_token_id=END, pad_token_id=PAD,
-    ))  # fmt: skip
+    monkeypatch_cache(folder / "cache")
+    model = tiny_llama()
     write(model, folder / "tiny.gguf")
     model.save_pretrained(folder / "whole")
     models.load_tokenizer(external.find(str(folder / "tiny.gguf")).ref).save_pretrained(

@@ -83,11 +83,13 @@ def answer(
     """
     from holdfast.memory.planner import planner
     from holdfast.memory.planner.memory_report import DEFAULT_SEED, check_new
+    from holdfast.models import gguf_cache
 
     if export:
         check_new(export)
     train, seed = None, DEFAULT_SEED
     if study_file is None:
+        gguf_cache.base_of(asked.model or "")
         report = planner.plan(asked)
     else:
         from holdfast.config import load
@@ -97,6 +99,7 @@ def answer(
         study = load.load(study_file, other)
         train, seed = study.train, study.seeds[0]
         launch = " ".join(["holdfast run", str(study_file), *other])
+        gguf_cache.base_of(study.model.id, study.model.revision)
         report = plan_study(study, asked)
         report = replace(report, launch=launch if report.fits else "")
     return report.write_script(export, train, seed) if export and report.fits else report

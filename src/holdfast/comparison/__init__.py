@@ -25,7 +25,7 @@ from holdfast.config.sweeps import Variant
 from holdfast.data.leakage import LeakIndex
 from holdfast.engines.pool import EnginePool
 from holdfast.errors import DataError, FolderError, UsageError, begun
-from holdfast.models import ModelRef, external
+from holdfast.models import ModelRef, external, gguf_record
 from holdfast.models.external import ExternalModel
 from holdfast.progress import Progress, default
 from holdfast.registry import nearest
@@ -123,12 +123,6 @@ def plan(request: Request, runs_dir: Path) -> Comparison:
         study = without_perplexity(study, asked=True)
     if request.replies:
         study = study.model_copy(update={"answer": study.answer.model_copy(update={"repeats": 1})})
-    if study.answer.quantize == "nf4" and any(one.ref.gguf for one in every.values()):
-        raise UsageError(
-            "a GGUF model cannot be measured in 4 bits",
-            where=SOURCE,
-            remedy="leave answer.quantize out",
-        )
     measuring = measure(study, SOURCE)
     held: dict[str, answer_files.Given] = {}
     notes: list[str] = []
@@ -255,7 +249,8 @@ def run(
             progress.say(notice)
         if not all(step.done for step in steps):
             about = environment.describe() if found.local else {"versions": environment.versions()}
-            store.write_json(folder / "environment.json", about)
+            recorded = gguf_record.recorded(session.plan.model.base)
+            store.write_json(folder / "environment.json", {**about, **recorded})
         try:
             stages.execute(steps, session.stages, folder, progress)
         finally:

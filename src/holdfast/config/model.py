@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from typing import Literal, Self
 
 from pydantic import AliasChoices, Field, model_validator
@@ -18,8 +19,9 @@ Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "
 class ModelSpec(Section):
     """Which model to start from."""
 
-    id: str
-    """Hub id, local folder, or `lab` for the built-in model."""
+    id: str = Field(validation_alias=AliasChoices("id", "base"))
+    """Hub id, local folder, GGUF file (`folder/file.gguf`), or `lab` for the built-in model.
+    [base]"""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     trust_remote_code: bool = False
@@ -40,6 +42,18 @@ class ModelSpec(Section):
     [rope_parameters]"""
     date: datetime.date = datetime.date(2024, 7, 26)
     """What a template that reads the clock is told, in training and asking, today and tomorrow."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _file_in_folder(cls, value: object) -> object:
+        """`{base: folder, gguf: file}` is `folder/file`."""
+        if not isinstance(value, Mapping) or not isinstance(value.get("gguf"), str):
+            return value
+        name = next((one for one in ("id", "base") if isinstance(value.get(one), str)), "id")
+        folder, rest = value.get(name), {k: v for k, v in value.items() if k != "gguf"}
+        if not folder or not value["gguf"].lower().endswith(".gguf"):
+            raise ValueError("gguf is the name of a file (.gguf) in the folder or repository `id`")
+        return {**rest, name: f"{str(folder).rstrip('/')}/{value['gguf']}"}
 
     @model_validator(mode="after")
     def _one_switch(self) -> Self:

@@ -16,9 +16,9 @@ from holdfast.registry import in_folder, names_file
 
 PLACES = ("path", "cache")
 """Options that always name a file or folder; so do those that end in ``_path``."""
-MODELS = ("model", "id", "teacher")
-"""Options that name a hub id, or a folder: where they begin with ``.``, ``/`` or ``~``, or where
-there is a folder of that name."""
+MODELS = ("model", "id", "base", "teacher")
+"""Options that name a hub id, a folder, or a GGUF file: where they begin with ``.``, ``/`` or
+``~``, or where there is a folder or such a file of that name."""
 FREE = ("columns", "extra", "overrides", "sampling", "template_kwargs")
 """Mappings whose keys are somebody else's."""
 LONGEST_PATH, LONGEST_PART = 4096, 255
@@ -94,10 +94,14 @@ def _anchored(text: str, folder: Path, key: str) -> str:
         or key.endswith("_path")
         or a_task_file
         or a_template
-        or (a_model and (text.startswith((".", "/", "~")) or place.is_dir()))
+        or (a_model and (text.startswith((".", "/", "~")) or _is_model(place)))
     ):
         return str(place)
     return text
+
+
+def _is_model(place: Path) -> bool:
+    return place.is_dir() or (place.suffix.lower() == ".gguf" and place.is_file())
 
 
 def check_place(text: str, key: str) -> None:

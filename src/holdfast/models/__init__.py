@@ -18,9 +18,10 @@ from holdfast.config.places import text_of
 from holdfast.data import chat_settings
 from holdfast.environment import install_command
 from holdfast.errors import RELATIVE, MissingDependency, ModelError
+from holdfast.memory.model import gguf_folder
 from holdfast.memory.model.stored import BNB4, BNB8, EXPANDED, Stored, stored_in
 from holdfast.memory.out_of_memory import kept_back
-from holdfast.models import skeleton, weights_check
+from holdfast.models import gguf_cache, gguf_head, gguf_record, skeleton, weights_check
 from holdfast.models.attention import loading_options
 from holdfast.models.files import check_folder, sampled_hash
 from holdfast.models.skeleton import auto_class
@@ -46,14 +47,18 @@ __all__ = [
     "pick_device",
     "reference",
     "require_torch",
+    "takes_long",
 ]
 
 
 def reference(spec: ModelSpec) -> ModelRef:
     """The model that a study names; `lab` is the one that comes with the package.
 
+    A GGUF file's weights are written out first, where that was not done yet (`gguf_cache`).
+
     Raises:
-        ModelError: a local folder that lacks what is needed (`check_folder`).
+        ModelError: a local folder that lacks what is needed (`check_folder`), or a GGUF file that
+            is no whole language model.
     """
     return replace(
         _named(spec),
@@ -63,9 +68,24 @@ def reference(spec: ModelSpec) -> ModelRef:
     )
 
 
+def takes_long(model: str) -> bool:
+    """Whether a study's model is a local GGUF file that is still to be written out.
+
+    Raises:
+        ModelError: whatever its head tells (`gguf_head.read`).
+    """
+    path = Path(model).expanduser()
+    if not gguf_folder.is_named(model) or gguf_folder.in_repository(model) is not None:
+        return False
+    return gguf_folder.folder_of(model) is None and bool(gguf_head.read(path).tensors)
+
+
 def _named(spec: ModelSpec) -> ModelRef:
     if spec.id == LAB:
         return ModelRef(str(LAB_FOLDER))
+    if (base := gguf_cache.base_of(spec.id, spec.revision)) != spec.id:
+        check_folder(Path(base), chats=spec.chat_template is None)
+        return ModelRef(base)
     if spec.id.startswith((".", "/", "~")) or Path(spec.id).expanduser().is_dir():
         folder = Path(spec.id).expanduser()
         check_folder(folder, chats=spec.chat_template is None)
@@ -101,8 +121,9 @@ def chat_settings_of(spec: ModelSpec) -> ChatSettings:
 def identity(ref: ModelRef) -> dict[str, object]:
     """What makes this model this model: hub id and revision, or a hash of the folder's files.
 
-    Large weight files are hashed by size and by sampled megabytes (first, last and 62 between), so
-    that a 15 GB folder takes a moment and two fine-tunes of one base still differ.
+    Of a GGUF file the digest of its whole content. Large weight files are hashed by size and by
+    sampled megabytes (first, last and 62 between), so that a 15 GB folder takes a moment and two
+    fine-tunes of one base still differ.
     """
     more: dict[str, object] = {} if ref.chat == ChatSettings() else {"chat": asdict(ref.chat)}
     more |= {"attention": ref.attention} if ref.attention else {}
@@ -110,6 +131,8 @@ def identity(ref: ModelRef) -> dict[str, object]:
     folder = Path(ref.base)
     if not folder.is_dir():
         return {"id": ref.base, "revision": ref.revision, **more}
+    if (made := gguf_record.of(folder)) is not None:
+        return {**made.identity, **more}
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in {".json", ".safetensors", ".jinja", ".model", ".txt"}:

@@ -7,7 +7,6 @@ another base gives figures that look like forgetting and are none.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +17,9 @@ from holdfast.config import NAME, ModelSpec
 from holdfast.config.places import check_place
 from holdfast.config.section import made_usable, unusable
 from holdfast.endpoint import is_endpoint, parse_url
-from holdfast.environment import install_command
-from holdfast.errors import MissingDependency, ModelError, located
-from holdfast.models import ModelRef, peft_adapter
-from holdfast.models.files import checkpoint_in, sampled_hash
+from holdfast.errors import ModelError, located
+from holdfast.models import ModelRef, gguf_record, peft_adapter
+from holdfast.models.files import checkpoint_in
 from holdfast.models.json_files import read_object
 from holdfast.types import BASE, ChatSettings
 
@@ -75,7 +73,7 @@ def engine_of(ref: ModelRef, asked: str) -> str:
 
 def has_shape(ref: ModelRef) -> bool:
     """Whether a model's sizes can be read without loading it, to spread it over GPUs."""
-    return ref.gguf is None and not is_endpoint(ref.base)
+    return not is_endpoint(ref.base)
 
 
 def find(
@@ -103,8 +101,6 @@ def find(
         return _endpoint(name, text)
     text, revision = _revision(text)
     folder = Path(text).expanduser()
-    if file := _gguf(folder, text):
-        return _from_gguf(name, text, file, revision)
     _no_other(folder, text)
     local = folder if folder.is_dir() else peft_adapter.from_hub(text, revision)
     if text != models.LAB and local is not None and peft_adapter.is_adapter(local):
@@ -112,6 +108,9 @@ def find(
     ref = models.reference(
         ModelSpec(id=text, revision=revision, trust_remote_code=trust_remote_code)
     )
+    if (made := gguf_record.of(ref.base)) is not None and ref.base != str(folder):
+        short = name or _short(made.file.removesuffix(".gguf"))
+        return ExternalModel(short, _with_revision(text, revision), "gguf", ref, (str(made),))
     return ExternalModel(name or _short(text), _with_revision(text, revision), "model", ref)
 
 
@@ -124,13 +123,7 @@ def identity(model: ExternalModel) -> dict[str, object]:
     if model.form == "endpoint":
         chat = {} if ref.chat == ChatSettings() else {"chat": ref.chat}
         return {"endpoint": parse_url(ref.base).identity(), **chat}
-    if ref.gguf is not None:
-        file = Path(ref.base) / ref.gguf
-        found: dict[str, object] = {"id": ref.base, "revision": ref.revision, "gguf": ref.gguf}
-        if file.is_file():
-            found = {"gguf": sampled_hash(file).hex()[:16]}
-    else:
-        found = models.identity(ref)
+    found = models.identity(ref)
     if ref.adapter is not None:
         found["adapter"] = peft_adapter.identity(Path(ref.adapter))
     return found
@@ -144,9 +137,9 @@ def answers(source: str) -> ExternalModel:
 
 
 def is_quantised(model: ExternalModel) -> bool:
-    """Whether a model's weights lie in few bits; False where only the hub knows."""
-    if model.ref.gguf is not None:
-        return True
+    """Whether a model's weights lie in few bits, or did; False where only the hub knows."""
+    if (made := gguf_record.of(model.ref.base)) is not None:
+        return made.kind not in gguf_record.FLOATS
     config = Path(model.ref.base) / "config.json"
     if not config.is_file():
         return False
@@ -210,42 +203,6 @@ def _endpoint(name: str, text: str) -> ExternalModel:
     server = parse_url(text)
     source = f"{server.url}#{server.model}"
     return ExternalModel(name or _short(server.model), source, "endpoint", ModelRef(text))
-
-
-def _gguf(folder: Path, text: str) -> str | None:
-    """The GGUF file that is meant, by its name inside of its folder or repository."""
-    if text.endswith(".gguf"):
-        return folder.name if folder.is_file() else text.split("/", 2)[-1]
-    if not folder.is_dir() or (folder / "config.json").is_file():
-        return None
-    files = sorted(one.name for one in folder.glob("*.gguf"))
-    if len(files) > 1:
-        raise ModelError(
-            f"holds {len(files)} GGUF files", where=text, remedy=f"name one: {text}/{files[0]}"
-        )
-    return files[0] if files else None
-
-
-def _from_gguf(name: str, text: str, file: str, revision: str | None) -> ExternalModel:
-    if importlib.util.find_spec("gguf") is None:
-        raise MissingDependency("reading a GGUF file needs `gguf`", remedy=install_command("gguf"))
-    path = Path(text).expanduser()
-    _check_gguf(path if path.is_file() else path / file)
-    base = str(path.parent if path.is_file() else path)
-    if not path.exists():
-        base = "/".join(text.split("/")[:2])
-        if text.startswith((".", "/", "~")) or text.count("/") < 2:
-            raise ModelError("no such file", where=text, remedy="check the path of the GGUF file")
-    ref = ModelRef(base, revision, gguf=file)
-    return ExternalModel(name or _short(file.removesuffix(".gguf")), text, "gguf", ref)
-
-
-def _check_gguf(file: Path) -> None:
-    """Refuse a local file that only bears the name."""
-    if file.is_file():
-        with file.open("rb") as opened:
-            if opened.read(4) != b"GGUF":
-                raise ModelError("is no GGUF file", where=str(file), remedy="fetch it again")
 
 
 def _adapter(

@@ -122,9 +122,9 @@ def _check_is_model(folder: Path) -> None:
     gguf = sorted(folder.glob("*.gguf"))
     if gguf:
         raise ModelError(
-            f"has no config.json, only GGUF ({gguf[0].name}), which cannot be trained",
+            f"has no config.json, only GGUF ({gguf[0].name})",
             where=where,
-            remedy="name the model that it was made from; `holdfast compare` reads GGUF",
+            remedy=f"name the file itself: {where}/{gguf[0].name}",
         )
     raise ModelError("has no config.json", where=where, remedy=SAVED + _inside(folder))
 
@@ -234,11 +234,11 @@ def _check_weights(folder: Path) -> None:
             )
         gguf = sorted(folder.glob("*.gguf"))
         raise ModelError(
-            f"has no weights (*.safetensors), only GGUF ({gguf[0].name}), which cannot be trained"
+            f"has no weights (*.safetensors), only GGUF ({gguf[0].name})"
             if gguf
             else "has no weights (*.safetensors)",
             where=where,
-            remedy="name the model that it was made from" if gguf else "download them",
+            remedy=f"name the file itself: {where}/{gguf[0].name}" if gguf else "download them",
         )
     safetensors_files.tensors_of(folder)
 

@@ -10,26 +10,24 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import importlib.util
 import json
-import math
 import os
 import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from holdfast import environment
-from holdfast.errors import HoldfastError, ModelError, printable
-from holdfast.models import gguf_file
-from holdfast.models.files import HASHED, sampled_hash
+from holdfast.errors import HoldfastError, MissingDependency, ModelError, Unreachable, printable
+from holdfast.memory.model import gguf_folder, hub
+from holdfast.models import gguf_file, gguf_head
+from holdfast.models.gguf_record import RECORD, Conversion, hashes_of, of
 from holdfast.runs import temporary
 
-RECORD = "gguf.json"
-FORMAT = 1
-"""Of the folder; raised whenever the same file would be written out otherwise."""
 EXACT = {"F32": "float32", "F16": "float16"}
 """What the numbers of a file are written as, by the kind that most of them have, where that is not
 bfloat16; norms, which are stored in more, are rounded to it."""
@@ -40,75 +38,56 @@ SPARE = 32 << 20
 ELSEWHERE = f"make room, or name another folder in ${environment.CACHE}"
 
 
-@dataclass(frozen=True, slots=True)
-class Conversion:
-    """How a GGUF file became a folder, and what that cost.
+def base_of(model: str, revision: str | None = None) -> str:
+    """What a study's model is loaded from: of a GGUF file the folder of its weights, else itself.
 
-    Attributes:
-        file: its name.
-        sha256: of its content.
-        bytes: that it has.
-        kind: the kind of number that most of its weights are stored in.
-        architecture: as llama.cpp calls it.
-        dtype: of the weights that were written.
-        bytes_written: of the folder.
-        seconds: that it took.
-        versions: of the packages that did it.
-        files: sampled hash of every file of the folder.
-        format: see `FORMAT`.
+    Args:
+        model: as its user names it; a folder that holds one GGUF file and no model means that file.
+        revision: of the hub's repository.
+
+    Raises:
+        HoldfastError: see `expanded`; or the folder holds several, or the hub cannot be reached.
     """
+    folder = Path(model).expanduser()
+    if not gguf_folder.is_named(model):
+        held = () if "://" in model or (folder / hub.CONFIG).exists() else folder.glob("*.gguf")
+        files = sorted(held)
+        if len(files) > 1:
+            raise ModelError(
+                f"holds {len(files)} GGUF files",
+                where=model,
+                remedy=f"name one: {model}/{files[0].name}",
+            )
+        return str(expanded(files[0])) if files else model
+    there = gguf_folder.in_repository(model)
+    if there is None:
+        return str(expanded(folder))
+    hub.require(there[0], revision, there[1])
+    from huggingface_hub import hf_hub_download
 
-    file: str
-    sha256: str
-    bytes: int
-    kind: str
-    architecture: str
-    dtype: str
-    bytes_written: int
-    seconds: float
-    versions: dict[str, str]
-    files: dict[str, str]
-    format: int = FORMAT
-
-    @property
-    def identity(self) -> dict[str, object]:
-        """What makes the weights these weights."""
-        return {"gguf": self.sha256[:16], "dtype": self.dtype}
-
-    def __str__(self) -> str:
-        """One sentence for whoever reads the figures."""
-        return (
-            f"{self.file} ({self.architecture}, {self.kind}, {self.bytes:,} bytes, sha256 "
-            f"{self.sha256[:16]}): its weights were written out in {self.dtype} once "
-            f"({self.bytes_written:,} bytes, {self.seconds:.1f} s); what is trained and measured "
-            "are those."
-        )
-
-
-def of(folder: str | Path) -> Conversion | None:
-    """How a model's folder was made of a GGUF file; None: it was not."""
     try:
-        content = json.loads((Path(folder) / RECORD).read_text(encoding="utf-8"))
-        found = Conversion(**content)
-    except (OSError, ValueError, TypeError):
-        return None
-    return found if found.format == FORMAT else None
+        return str(expanded(Path(hf_hub_download(*there, revision=revision))))
+    except (OSError, ValueError) as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise Unreachable(
+            f"cannot be fetched: {type(error).__name__} {first}", where=model, remedy="try again"
+        ) from error
 
 
 def expanded(path: Path) -> Path:
     """The folder with a GGUF file's weights, written out where that was not done yet.
 
     Raises:
-        ModelError: the file is no whole language model (`gguf_file.read`), transformers does not
+        ModelError: the file is no whole language model (`gguf_head.read`), transformers does not
             know its architecture, or the cache cannot be written.
         MissingDependency: torch, transformers or `gguf` is missing.
     """
-    head = gguf_file.read(path)
+    head = gguf_head.read(path)
     cache = environment.cache_folder("models")
     with _writable(cache):
         cache.mkdir(parents=True, exist_ok=True)
         digest = _digest(path, cache)
-    folder = cache / f"{digest[:16]}-{FORMAT}"
+    folder = cache / gguf_folder.folder_name(digest)
     write_out(head, digest, folder)
     return folder
 
@@ -151,24 +130,14 @@ def dtype_of(head: gguf_file.GGUFFile) -> str:
 
 def _whole(folder: Path, digest: str) -> bool:
     found = of(folder)
-    return found is not None and found.sha256 == digest and found.files == _hashes(folder)
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    return {
-        one.name: sampled_hash(one).hex()[:16]
-        for one in sorted(folder.iterdir())
-        if one.suffix in HASHED and one.is_file() and one.name != RECORD
-    }
+    return found is not None and found.sha256 == digest
 
 
 def _digest(path: Path, cache: Path) -> str:
     """SHA-256 of a file; kept in the cache for as long as the file is not touched."""
-    about = path.stat()
-    mark = f"{path.resolve()} {about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}"
-    note = cache / "digests" / hashlib.sha256(mark.encode("utf-8", "surrogateescape")).hexdigest()
-    if note.is_file() and len(found := note.read_text(encoding="ascii")) == 64:
-        return found
+    if (known := gguf_folder.digest_of(path, cache)) is not None:
+        return known
+    note = gguf_folder.digest_file(path, cache)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     note.parent.mkdir(exist_ok=True)
@@ -179,8 +148,7 @@ def _digest(path: Path, cache: Path) -> str:
 
 
 def _check_room(head: gguf_file.GGUFFile, cache: Path) -> None:
-    numbers = sum(math.prod(one.shape) for one in head.tensors.values())
-    needed, free = numbers * BYTES[dtype_of(head)] + SPARE, shutil.disk_usage(cache).free
+    needed, free = head.numbers * BYTES[dtype_of(head)] + SPARE, shutil.disk_usage(cache).free
     if needed > free:
         raise ModelError(
             f"its weights take {needed / 2**30:.1f} GiB written out, and the cache's disk has "
@@ -208,12 +176,18 @@ def _writable(cache: Path) -> Iterator[None]:
 
 
 def _write(head: gguf_file.GGUFFile, digest: str, into: Path) -> None:
+    for package, extra in (("torch", "train"), ("transformers", "train"), ("gguf", "gguf")):
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependency(
+                f"reading a GGUF file needs `{package}`",
+                remedy=environment.install_command(extra, package),
+            )
     from holdfast.models import gguf_weights
 
     print(printable(f"Writing out the weights of {head.path.name} (once) ..."), file=sys.stderr)
     started = time.monotonic()
     dtype = gguf_weights.write(head, dtype_of(head), into)
-    files = _hashes(into)
+    files = hashes_of(into)
     made = Conversion(
         head.path.name, digest, head.path.stat().st_size, next(iter(head.kinds)),
         head.architecture, dtype, sum((into / name).stat().st_size for name in files),

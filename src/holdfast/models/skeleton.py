@@ -100,7 +100,7 @@ def reach(ref: ModelRef) -> None:
         ModelError: see `hub.require`.
     """
     if not Path(ref.base).is_dir():
-        hub.require(ref.base, ref.revision, ref.gguf or hub.CONFIG)
+        hub.require(ref.base, ref.revision, hub.CONFIG)
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int, where: str) -> list[str]:

@@ -55,7 +55,7 @@ def check_files(ref: ModelRef, model: PreTrainedModel) -> list[str]:
         ModelError: naming what is missing, of another shape, torn or not finite.
     """
     folder = folder_of(ref)
-    if folder is None or ref.gguf is not None:
+    if folder is None:
         return []
     stored = safetensors_files.tensors_of(folder)
     notices: list[str] = []

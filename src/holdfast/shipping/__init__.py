@@ -25,6 +25,7 @@ from holdfast.analysis.stats import Values, paired_difference, wilson
 from holdfast.comparison import REQUEST
 from holdfast.config import consent
 from holdfast.errors import FolderError, UsageError, begun
+from holdfast.models import gguf_cache
 from holdfast.progress import Progress, Silent, default
 from holdfast.registry import nearest
 from holdfast.report.run import Run
@@ -131,6 +132,10 @@ def ship(
     if dry_run or target is None or choice is None or (decision.answer != SHIP and not anyway):
         return found
     consent.check(plan.study, plan.folder / "study.yaml")
+    named = plan.study.model.id
+    if not Path(plan.model.base).is_dir():  # of a GGUF file, where the cache was cleared since
+        base = gguf_cache.base_of(named, plan.study.model.revision)
+        plan = plan if base == named else replace(plan, model=replace(plan.model, base=base))
     ref = plan.weights(choice.point)
     if not Path(ref.adapter or ref.base).is_dir():
         where = plan.made_in(choice.point)

@@ -11,6 +11,8 @@ from holdfast.analysis.collect import arm_infos
 from holdfast.analysis.results import ArmInfo, Decision, Share, TaskInfo
 from holdfast.config import LAB, TrainSpec
 from holdfast.errors import printable_json
+from holdfast.models import gguf_record
+from holdfast.models.gguf_record import Conversion
 from holdfast.report.markdown import clean, code
 from holdfast.report.words import difference, interval, percent, shown, unscored
 from holdfast.runs import store
@@ -29,9 +31,9 @@ FORMS = {
 }
 ADAPTER = """\
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer{more}
 
-base = AutoModelForCausalLM.from_pretrained({base}, dtype="auto")
+base = AutoModelForCausalLM.from_pretrained({base}, {how})
 model = PeftModel.from_pretrained(base, "path/to/this/folder")
 tokenizer = AutoTokenizer.from_pretrained({base})
 """
@@ -202,6 +204,13 @@ class Card:
                 f"the base's unrounded weights{rounded}, which is not the same model; the figures "
                 "as exported are of what lies here."
             )
+        if (made := self._expanded()) is not None:
+            lines.append(
+                f"- The base is the GGUF file {code(made.file)} ({made.kind}, sha256 "
+                f"`{made.sha256}`). It was trained and measured on that file's weights written "
+                f"out in {made.dtype}, not on the model that the file was made from, and not in "
+                "the file's own few bits."
+            )
         lines += self._asked_through()
         for words, settings in self._arm.asked:
             lines.append(
@@ -209,6 +218,10 @@ class Card:
                 f"{code(str(dict(settings)))}"
             )
         return "## Limits\n\n" + "\n".join(lines)
+
+    def _expanded(self) -> Conversion | None:
+        """How the base was made of a GGUF file."""
+        return gguf_record.of(self.plan.model.base)
 
     def _asked_through(self) -> list[str]:
         """How its chat template was used, where that is not as the template comes."""
@@ -222,11 +235,16 @@ class Card:
         return [f"- Measured through {', '.join(said)}; asked otherwise, the figures do not hold."]
 
     def _loading(self) -> str:
-        base = printable_json(self._base)
+        base, how, more, note = printable_json(self._base), 'dtype="auto"', "", ""
         if self.plan.model.revision:
             base += f", revision={printable_json(self.plan.model.revision)}"
-        code = ADAPTER.format(base=base) if self.form == "adapter" else WHOLE
-        note = ""
+        if (made := self._expanded()) is not None:
+            base = f'"path/to/its/folder", gguf_file={printable_json(made.file)}'
+            how, more = (
+                f"dtype={made.dtype}, quantization_config=GgufConfig(dequantize=True)",
+                (f", GgufConfig\nfrom torch import {made.dtype}"),
+            )
+        code = ADAPTER.format(base=base, how=how, more=more) if self.form == "adapter" else WHOLE
         if self._base == LAB and self.form == "adapter":
             note = " The base comes with Holdfast: name the folder `holdfast.lab.model_folder()`."
         return f"## Loading\n\nThe format is safetensors.{note}\n\n```python\n{code}```"

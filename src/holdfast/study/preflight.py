@@ -143,13 +143,13 @@ def _asked_in_chats(session: Session) -> dict[str, ModelRef]:
     for name, arm in session.arms.items():
         if arm.foreign is not None:
             found[name] = arm.foreign.ref
-    here: dict[tuple[str, str | None, str | None], tuple[str, ModelRef]] = {}
+    here: dict[tuple[str, str | None], tuple[str, ModelRef]] = {}
     if any(arm.foreign and arm.foreign.form == "answers" for arm in session.arms.values()):
         return {}
     for name, ref in found.items():
         engine = external.engine_of(ref, session.study.answer.engine)
         if engine == "hf" or (name == BASE and session.plain):
-            here.setdefault((ref.base, ref.revision, ref.gguf), (name, ref))
+            here.setdefault((ref.base, ref.revision), (name, ref))
     return dict(here.values())
 
 

@@ -104,8 +104,6 @@ def whole(session: Session) -> Sequence[str]:
     notices: list[str] = []
     done: set[tuple[str, str | None]] = set()
     for where, ref in loaded(session):
-        if ref.gguf is not None:
-            continue
         with located(where):
             plain = replace(ref, adapter=None, scale=1.0)
             if (ref.base, ref.revision) not in done:

@@ -19,7 +19,7 @@ from typing import Any
 
 from holdfast.environment import install_command
 from holdfast.errors import ModelError
-from holdfast.memory.model import hub
+from holdfast.memory.model import gguf_folder, hub
 from holdfast.types import LAB, LAB_FOLDER
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
@@ -42,8 +42,8 @@ def read_config(model: str, revision: str | None = None) -> Config:
 def locate(model: str, revision: str | None = None) -> tuple[str, Config, str]:
     """Name, config and the config's source.
 
-    Tried in this order: `lab`, a local folder, the catalogue (whatever the revision: they share the
-    architecture), the hub's local cache, the hub.
+    Tried in this order: `lab`, a GGUF file that was written out, a local folder, the catalogue
+    (whatever the revision: they share the architecture), the hub's local cache, the hub.
 
     Args:
         model: as the user wrote it; catalogue names in any case, with or without the owner.
@@ -54,6 +54,8 @@ def locate(model: str, revision: str | None = None) -> tuple[str, Config, str]:
     """
     if model == LAB:
         return LAB, _read(LAB_FOLDER), "built in"
+    if gguf_folder.is_named(model):
+        return model, _read_gguf(model, revision), model
     if not PLAIN.fullmatch(model):  # reading a shape by its name imports no study file
         from holdfast.config.places import check_place
 
@@ -97,6 +99,18 @@ def nearest_names(model: str, names: Mapping[str, object] | None = None) -> list
     by_short = {name.rpartition("/")[2].lower(): name for name in (names or catalogue())}
     wanted = model.rpartition("/")[2].lower()
     return [by_short[one] for one in difflib.get_close_matches(wanted, by_short, n=3, cutoff=0.5)]
+
+
+def _read_gguf(model: str, revision: str | None) -> Config:
+    """The config.json of the folder that a GGUF file was written out to."""
+    folder = gguf_folder.folder_of(model, revision)
+    if folder is None:
+        raise ModelError(
+            "its weights were not written out yet, so its shape is not known",
+            where=model,
+            remedy="check the path; `holdfast run STUDY --dry-run` writes them out",
+        )
+    return _read(folder)
 
 
 def _read(folder: Path) -> Config:
