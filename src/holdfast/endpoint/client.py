@@ -199,7 +199,7 @@ class Connection:
                 status, _, text = self._fetch(method, path, seconds, data)
                 return status, text
             except self._http.HTTPError as error:
-                if last or not isinstance(error, self._http.NetworkError):
+                if last or isinstance(error, (self._http.ConnectError, self._http.TimeoutException)):
                     raise self._cleaned(unreachable(self._server, error, False).error) from None
         raise AssertionError
 

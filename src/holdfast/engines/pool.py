@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -43,7 +43,7 @@ class EnginePool:
         self._study, self._gpus, self.under_test = study, gpus, tuple(under_test)
         self._decided: dict[tuple[Dtype, ...], Precision] = {}
         self._open: Engine | None = None
-        self._ref: tuple[ModelRef, bool, str] | None = None
+        self._ref: tuple[ModelRef, bool, str, str] | None = None
         self._about = ""
         self._usage = Usage()
         self._charged: Usage | None = None
@@ -65,20 +65,18 @@ class EnginePool:
         """
         dtype: Dtype | Literal["auto"] = self._dtype(ref) if nf4 is None else "auto"
         kind = engine_of(ref, self._study.answer.engine)
-        if nf4 is not None and kind == REMOTE and not is_endpoint(ref.base):
+        if nf4 is not None and not is_endpoint(ref.base) and kind == REMOTE:
             kind = OWN  # the server has the model under test, no judge
         nf4 = self.nf4 if nf4 is None else nf4
-        if self._open is None or self._ref != (ref, nf4, dtype):
+        wanted = (ref, nf4, dtype, kind)
+        if self._open is None or self._ref != wanted:
             self.close()
             device, answer = self._study.hardware.device, self._study.answer
             found = engines.REGISTRY.find(kind, "answer.engine")
-            placed: dict[str, object] = {}
-            if kind == REMOTE and self.server is not None and not is_endpoint(ref.base):
-                placed = {"endpoint": Endpoint(self.server)}
-            elif kind != REMOTE and (where := self._placed(ref, nf4, dtype)):
-                placed = {"device_map": where}
-            engine = found.build(ref, device, dtype, nf4, answer.batch_size, **placed)
-            self._open, self._ref = engine.__enter__(), (ref, nf4, dtype)
+            engine = found.build(
+                ref, device, dtype, nf4, answer.batch_size, **self._placed(*wanted)
+            )
+            self._open, self._ref = engine.__enter__(), wanted
             self._about, engine.usage = engine.about, self._usage
         return self._open
 
@@ -105,16 +103,19 @@ class EnginePool:
         return allowed[0] if len(allowed) == 1 else "auto"
 
     def _placed(
-        self, ref: ModelRef, nf4: bool, dtype: Dtype | Literal["auto"]
-    ) -> Mapping[str, int | str] | None:
-        """Where a model lies that no single GPU holds."""
+        self, ref: ModelRef, nf4: bool, dtype: Dtype | Literal["auto"], kind: str
+    ) -> dict[str, object]:
+        """Where a model lies that no single GPU holds, or that a server has."""
+        if kind == REMOTE and self.server is not None and not is_endpoint(ref.base):
+            return {"endpoint": Endpoint(self.server)}
         if len(self._gpus) < 2 or not has_shape(ref):
-            return None
+            return {}
         shape = read_shape(ref.base, ref.revision)
         tokens = longest(shape, self._study.answer.sampling.max_new_tokens)
         if dtype == "auto":
             dtype = decide("cuda", [ref], gpus=self._gpus).dtype
-        return answering_map(shape, self._gpus, nf4, tokens, dtype)
+        where = answering_map(shape, self._gpus, nf4, tokens, dtype)
+        return {"device_map": where} if where else {}
 
     @contextmanager
     def counted(self, folder: Path) -> Iterator[Usage]:

@@ -18,21 +18,18 @@ def check(arm: Arm, arms: Mapping[str, Arm], study: Study, where: str) -> None:
     """Refuse an arm that could not be trained, or would not be what it says.
 
     Args:
-        arm: with its methods built.
+        arm: of `study`, with its methods built.
         arms: all of the study.
-        study: of which it is an arm.
+        study: what the user wrote.
         where: for messages.
 
     Raises:
         StudyError: naming the two things that do not go together.
     """
-    method, tasks = study.train.method, study.tasks
     _order(arm, where)
-    if study.answer.server is not None:
-        _served(arm, method, where)
-    _training(arm, method, where)
-    _weights(arm, arms, method, where)
-    _asking(arm, tasks, where)
+    _training(arm, study, where)
+    _weights(arm, arms, study.train.method, where)
+    _asking(arm, study.tasks, where)
 
 
 def _order(arm: Arm, where: str) -> None:
@@ -45,18 +42,16 @@ def _order(arm: Arm, where: str) -> None:
         )
 
 
-def _served(arm: Arm, method: str, where: str) -> None:
-    lora = arm.variant.train.lora
-    if arm.variant.source != BASE and (method == "full" or not lora.adds):
+def _training(arm: Arm, study: Study, where: str) -> None:
+    method, lora = study.train.method, arm.variant.train.lora
+    trained = arm.variant.source != BASE and study.answer.server is not None
+    if trained and (method == "full" or not lora.adds):
         what = "whole weights" if method == "full" else lora.kind
         raise StudyError(
             f"a server is given adapters that add to its weights as it runs, not {what}",
             where=f"{where}, answer.server",
             remedy=f"use {PLAIN}; or answer.engine: hf",
         )
-
-
-def _training(arm: Arm, method: str, where: str) -> None:
     if arm.variant.trains and method != "full":
         try:
             adapters.check(arm.variant.train, "single", method == "qlora")
