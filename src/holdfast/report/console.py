@@ -129,27 +129,10 @@ def _data(plan: Plan) -> list[str]:
     return [*(["Data:"] if lines else []), *lines, *dict.fromkeys(uses)]
 
 
-def _asked(steps: Sequence[Step]) -> list[str]:
-    """What methods and meters ask of the untouched model before training, by formula."""
-    lines = []
-    for step in steps:
-        asks = step.stage.asks
-        if step.done or not asks:
-            continue
-        drawn = f", {asks['samples']} answers each" if asks["samples"] > 1 else ""
-        some = f"{asks['expected']} questions expected"
-        if asks["questions"] > asks["expected"]:
-            some += f", {asks['questions']} at most"
-        lines.append(
-            f"Asked for {step.stage.name}: {some}{drawn}, up to {asks['new_tokens']} new tokens"
-        )
-    return lines
-
-
 def dry_run_text(plan: Plan, steps: Sequence[Step]) -> str:
     """What would run, and what is done already."""
     train = plan.study.train
-    lines = [
+    return "\n".join([
         f"Study {plan.study.name}: {plan.study.model.id}",
         f"Run folder {plan.folder}",
         f"Training: {train.method}, {plan.steps} steps of {train.batch_size} examples "
@@ -159,10 +142,9 @@ def dry_run_text(plan: Plan, steps: Sequence[Step]) -> str:
         + ", ".join(f"{task.name} ({task.items} items)" for task in plan.tasks.values()),
         *_data(plan),
         *(f"Rule: {one.words()}" for one in power(plan)),
-        *_asked(steps),
+        *words.asked(steps),
         "",
         *(f"  {'done' if step.done else 'run '}  {step.stage.name}" for step in steps),
         "",
         f"{sum(step.done for step in steps)} of {len(steps)} stages are done.",
-    ]
-    return "\n".join(lines)
+    ])  # fmt: skip
