@@ -134,7 +134,7 @@ def test_what_was_kept_costs_what_it_cost(tmp_path: Path) -> None:
     engine, kept = Counting(lambda example, adapter, sample: example.id), Kept(tmp_path / "kept")
 
     def cost(some: Sequence[Example], name: str) -> Usage:
-        ask(lambda: engine, some, Sampling(), None, tmp_path / name, Silent(), kept=kept)
+        ask(lambda: engine, some, Sampling(), tmp_path / name, Silent(), kept=kept)
         return spent_in(tmp_path / name)
 
     assert cost(QUESTIONS[:20], "first") == Usage(100, 40)
@@ -183,10 +183,8 @@ def test_questions_are_asked_as_plain_training_sees_them() -> None:
     assert seen == ORDER[:20]
 
 
-@given(st.integers(1, 300), st.integers(1, 60), st.floats(1, 400), st.floats(0, 3))
-def test_rounds_end_where_there_is_enough(
-    count: int, first: int, wanted: float, each: float
-) -> None:
+@given(st.integers(1, 300), st.integers(1, 60), st.integers(1, 400), st.integers(0, 3))
+def test_rounds_end_where_there_is_enough(count: int, first: int, wanted: int, each: int) -> None:
     sizes: list[tuple[int, int, int]] = []
 
     def work(number: int, start: int, end: int) -> float:
@@ -332,6 +330,6 @@ def test_the_samples_of_a_question_lie_side_by_side(tiny_model: Path) -> None:
 
 def test_a_chunk_of_other_questions_is_asked_for_again(tmp_path: Path) -> None:
     engine = Cut(lambda example, adapter, sample: example.id)
-    ask(lambda: engine, QUESTIONS[:3], Sampling(), None, tmp_path, Silent())
-    found = ask(lambda: engine, QUESTIONS[3:5], Sampling(), None, tmp_path, Silent())
+    ask(lambda: engine, QUESTIONS[:3], Sampling(), tmp_path, Silent())
+    found = ask(lambda: engine, QUESTIONS[3:5], Sampling(), tmp_path, Silent())
     assert [one.text for one in found] == ["train-3", "train-4"]

@@ -85,10 +85,8 @@ def test_selfgen_with_nothing_solved_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_selfgen_asks_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ask(
-        engine: Any, examples: Any, sampling: Any, adapter: Any, folder: Path, *more: Any
-    ) -> Any:
-        work = answering(engine, sampling, folder, more[0], adapter)
+    def ask(engine: Any, examples: Any, sampling: Any, folder: Path, *more: Any) -> Any:
+        work = answering(engine, sampling, folder, more[0])
         return in_chunks(work, examples, folder, *more[:2], chunk=4)
 
     monkeypatch.setattr("holdfast.methods._context.ask", ask)

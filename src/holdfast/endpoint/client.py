@@ -199,7 +199,8 @@ class Connection:
                 status, _, text = self._fetch(method, path, seconds, data)
                 return status, text
             except self._http.HTTPError as error:
-                if last or isinstance(error, (self._http.ConnectError, self._http.TimeoutException)):
+                unanswered = (self._http.ConnectError, self._http.TimeoutException)
+                if last or isinstance(error, unanswered):
                     raise self._cleaned(unreachable(self._server, error, False).error) from None
         raise AssertionError
 

@@ -48,13 +48,12 @@ def ask(
     engine: Callable[[], Engine],
     examples: Sequence[Example],
     sampling: Sampling,
-    adapter: str | None,
     folder: Path,
     progress: Progress,
     name: str = REPLIES,
     kept: Kept | None = None,
 ) -> list[Reply]:
-    """Answer `examples` into ``folder/name``; continues a half-done folder.
+    """The base's answers to `examples`, in ``folder/name``; continues a half-done folder.
 
     What it costs is written down with the answers, and not left to the engine's `usage`: the same
     is counted however often the work was interrupted (`spent_in`).
@@ -63,7 +62,6 @@ def ask(
         engine: opens the engine; only called when something is left to ask.
         examples: what is asked, in the order of the file.
         sampling: how.
-        adapter: see `Engine.generate`.
         folder: of the stage; chunks lie in ``folder/parts`` until all are there.
         progress: is advanced per example.
         name: of the finished file.
@@ -72,7 +70,7 @@ def ask(
     Returns:
         All replies, samples of one example next to each other.
     """
-    answer = answering(engine, sampling, folder, progress, adapter)
+    answer = answering(engine, sampling, folder, progress)
     spent = Usage()
 
     def work(some: Sequence[Example]) -> list[list[Reply]]:
@@ -158,7 +156,7 @@ def answering(
         sampling: see `ask`.
         folder: see `ask`.
         progress: see `ask`.
-        adapter: see `ask`.
+        adapter: see `Engine.generate`.
         scale: see `Engine.generate`.
     """
 

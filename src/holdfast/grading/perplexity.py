@@ -27,6 +27,7 @@ PERPLEXITY = "perplexity.jsonl"
 CHUNK = 256
 SETTLED = 4
 """Decimals that are kept: batches differ beyond them."""
+Loss = tuple[float | None, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def measure(
     folder: Path,
     progress: Progress,
     chunk: int = CHUNK,
-    known: Mapping[tuple[str, str], tuple[float | None, int]] | None = None,
+    known: Mapping[tuple[str, str], Loss] | None = None,
 ) -> Mapping[str, object]:
     """Score replies by the untouched model; writes ``perplexity.jsonl``, continues a half-done one.
 
@@ -104,12 +105,10 @@ def score_replies(
     return measure(lambda: pool.engine(base), pairs, folder, progress, known=known)
 
 
-def _known(
-    examples: Sequence[Example], replies: Path, scores: Path
-) -> dict[tuple[str, str], tuple[float | None, int]]:
+def _known(examples: Sequence[Example], replies: Path, scores: Path) -> dict[tuple[str, str], Loss]:
     """What is known of replies: loss and tokens by example and text."""
-    rows = store.iterate_jsonl(scores / PERPLEXITY, Scored)
-    by_place = {(row.example_id, row.sample): row for row in rows}
+    scored = store.iterate_jsonl(scores / PERPLEXITY, Scored)
+    by_place = {(row.example_id, row.sample): row for row in scored}
     return {
         (example.id, reply.text.strip()): (row.nll, row.tokens)
         for example, reply in paired(examples, replies)
@@ -135,24 +134,20 @@ def limit(base: Path) -> float | None:
 def _scored(
     engine: Callable[[], Engine],
     pairs: list[tuple[Example, Reply]],
-    known: dict[tuple[str, str], tuple[float | None, int]] | None = None,
+    known: dict[tuple[str, str], Loss],
 ) -> list[dict[str, Any]]:
     """Loss and tokens of each reply; adds to `known` what is new."""
-    known = {} if known is None else known
     new = {
         (example.id, text): replace(example, target=text)
         for example, reply in pairs
         if (text := reply.text.strip()) and (example.id, text) not in known
     }
     losses = engine().token_nll(list(new.values())) if new else []
-    for mark, values in zip(new, losses, strict=True):
-        said = values[:-1]
+    for mark, (*said, _) in zip(new, losses, strict=True):
         nll = round(sum(said) / len(said), SETTLED) if len(said) >= NLL_TOKENS else None
         known[mark] = (nll, len(said))
-    rows = []
-    for example, reply in pairs:
-        nll, tokens = known.get((example.id, reply.text.strip()), (None, 0))
-        rows.append({
-            "example_id": reply.example_id, "sample": reply.sample, "nll": nll, "tokens": tokens,
-        })  # fmt: skip
-    return rows
+    found = [(one, known.get((asked.id, one.text.strip()), (None, 0))) for asked, one in pairs]
+    return [
+        {"example_id": one.example_id, "sample": one.sample, "nll": nll, "tokens": tokens}
+        for one, (nll, tokens) in found
+    ]

@@ -96,7 +96,7 @@ class MethodContext:
     ) -> list[Reply]:
         """What the untouched base answers; for shared work, see `resumable.ask`."""
         kept = None if self.answers is None else Kept(self.answers, self.of)
-        return ask(self.engine, examples, sampling, None, folder, progress, name, kept)
+        return ask(self.engine, examples, sampling, folder, progress, name, kept)
 
     def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
         """The untouched base's loss of each token of each answer; every answer is scored once."""

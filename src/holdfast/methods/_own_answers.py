@@ -11,12 +11,10 @@ in the order in which it is chosen from, until the largest of what they need is 
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
-from itertools import cycle, islice
+from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Literal, Self
 
@@ -26,14 +24,13 @@ from holdfast.config import Sampling, Section
 from holdfast.data import containers
 from holdfast.data.cells import blank
 from holdfast.data.formats import conversation
-from holdfast.data.leakage import normalise
 from holdfast.data.thinking import answered, learned
 from holdfast.errors import DataError
 from holdfast.judges import build as build_judge
 from holdfast.methods import EXAMPLES, MethodContext, SharedWork
 from holdfast.methods._bound import ROUND, in_rounds, numbered
 from holdfast.methods._context import asks
-from holdfast.methods._replay_prompts import in_turn
+from holdfast.methods._replay_prompts import in_order, in_turn, questions
 from holdfast.progress import Progress
 from holdfast.runs import records, store
 from holdfast.types import Example, Message, Reply
@@ -44,10 +41,6 @@ PROMPTS = {
 }
 VERSION = "1"
 """Raised whenever the same settings would give another pool."""
-SHORTEST, LONGEST = 3, 200
-"""Words of a question that the model writes; others are no questions, or run away."""
-WORD = re.compile(r"[\u3040-\u9fff]|[^\W\u3040-\u9fff]+")
-"""Chinese and Japanese put no spaces between words: there each character counts."""
 REFUSED, HELPED = "own refusal", "own everyday answer"
 _DECLINED = {"both": (True, False), "refusals": (True,), "everyday": (False,)}
 
@@ -140,11 +133,12 @@ def shared(
         **({"judge": build_judge("refusal").name} if own else {}),
         **({} if wanted is None else {"until": need}),
     }
-    make: Callable[[Path, Progress], Mapping[str, object]] = (
-        (lambda into, bar: _answers(pool, context, need, balance, into, bar))
-        if own
-        else (lambda into, bar: _dialogues(pool, context, need, into, bar))
-    )
+
+    def make(into: Path, bar: Progress) -> Mapping[str, object]:
+        if own:
+            return _answers(pool, context, need, balance, into, bar)
+        return _dialogues(pool, context, need, into, bar)
+
     asked = asks(pool.pool, need, _greedy(pool))
     return [SharedWork(name(pool, context, balance), about, make, need=need, asks=asked)]
 
@@ -209,7 +203,7 @@ def choose(
         seen: of so many rows training sees no more than this many; they stand for the others, and
             none is seen again before all have been (``meta["round"]``). None: each can be seen.
     """
-    ordered = _in_order(pool, balance)
+    ordered = in_order(pool, balance)
     few = seen is not None and seen < wanted
     ordered = ordered[:seen] if few else ordered
     return [
@@ -222,34 +216,21 @@ def choose(
     ]
 
 
-def _in_order(pool: Sequence[Example], balance: bool) -> list[Example]:
-    """The pool in the order in which it is chosen from.
-
-    Leaving out any that are not chosen does not change which are: those of a group keep their order
-    among themselves, and so do the groups, by their first.
-    """
-    if not balance:
-        return list(pool)
-    groups: dict[str, dict[str, list[Example]]] = {}
-    for example in pool:
-        category = str(example.meta.get("category", ""))
-        groups.setdefault(example.source, {}).setdefault(category, []).append(example)
-    return list(in_turn([list(in_turn(of.values())) for of in groups.values()]))
-
-
 def _answers(
     pool: Pool, context: MethodContext, need: int, balance: bool, folder: Path, bar: Progress
 ) -> Mapping[str, object]:
     """Ask the base, keep finished answers of the expected kind, refusals and help in turn."""
     prompts = {declined: _prompts(pool, context, declined) for declined in _DECLINED[pool.source]}
     said: dict[str, Example | None] = {}
-    number = 0
-    while True:
-        open_ = {
-            declined: [new for one in some if (new := said.get(one.id, one)) is not None]
+
+    def left(known: bool) -> dict[bool, list[Example]]:  # what is of no use left out
+        return {
+            declined: [o for one in some if (o := said.get(one.id, None if known else one))]
             for declined, some in prompts.items()
         }
-        ordered = _in_order(list(in_turn(open_.values())), balance)
+
+    for number in count():
+        ordered = in_order(list(in_turn(left(known=False).values())), balance)
         missing = sum(one.id not in said for one in ordered[:need])
         if not missing:
             break
@@ -261,11 +242,7 @@ def _answers(
             file = numbered(f"replies-{'declined' if declined else 'helped'}.jsonl", number)
             said |= dict.fromkeys(one.id for one in these)
             said |= _expected(pool, context, these, declined, folder, bar, file)
-        number += 1
-    there = {
-        declined: [new for one in some if (new := said.get(one.id)) is not None]
-        for declined, some in prompts.items()
-    }
+    there = left(known=True)
     found = list(in_turn(there.values()))
     store.write_jsonl(folder / EXAMPLES, found)
     return {
@@ -278,8 +255,8 @@ def _answers(
 def _prompts(pool: Pool, context: MethodContext, declined: bool) -> list[Example]:
     """What the base can be asked of one kind, categories in turn."""
     module, _, function = PROMPTS[pool.prompts].partition(":")
-    count = pool.pool // len(_DECLINED[pool.source])
-    made = getattr(import_module(module), function)(count, declined, context.seed)
+    each = pool.pool // len(_DECLINED[pool.source])
+    made = getattr(import_module(module), function)(each, declined, context.seed)
     kind, source = ("declined", REFUSED) if declined else ("helped", HELPED)
     asked = [
         Example(f"{kind}-{n}", (Message("user", text),), None, source, {"category": category})
@@ -325,7 +302,7 @@ def _dialogues(
     def work(number: int, start: int, end: int) -> float:
         file = numbered("questions.jsonl", number)
         written.extend(context.ask(blank[start:end], sampling, folder, bar, file))
-        new = [one for one in _questions(context, written)[0] if one.id not in answers]
+        new = [one for one in questions(context.leaks, written)[0] if one.id not in answers]
         file = numbered("replies-dialogue.jsonl", number)
         pairs = _finished(pool, context, new, folder, bar, file)
         answers.update(dict.fromkeys(one.id for one in new))
@@ -334,7 +311,7 @@ def _dialogues(
 
     asked = in_rounds(pool.pool, need, need, work)
     found = [one for one in answers.values() if one is not None]
-    unused = _questions(context, written)[1]
+    unused = questions(context.leaks, written)[1]
     if lost := len(answers) - len(found):
         unused["answer unfinished"] = lost
     store.write_jsonl(folder / EXAMPLES, found)
@@ -346,35 +323,6 @@ def _dialogues(
         "left_out": unused,
         "note": kept + (f" (left out: {reasons})" if reasons else ""),
     }
-
-
-def _questions(
-    context: MethodContext, written: Sequence[Reply]
-) -> tuple[list[Example], dict[str, int]]:
-    """Written questions that can be asked, and how many others there are by reason."""
-    unused: Counter[str] = Counter()
-    known: set[tuple[str, ...]] = set()
-    kept = []
-    for reply in written:
-        text = reply.text.strip()
-        question = Example(reply.example_id, (Message("user", text),))
-        length = len(WORD.findall(text))
-        if reply.finish != "stop":
-            reason = "question unfinished"
-        elif length < SHORTEST:
-            reason = "question too short"
-        elif length > LONGEST:
-            reason = "question too long"
-        elif normalise(text) in known:
-            reason = "question repeated"
-        elif context.leaks.find(question):
-            reason = "question measured"
-        else:
-            known.add(normalise(text))
-            kept.append(question)
-            continue
-        unused[reason] += 1
-    return kept, dict(unused)
 
 
 def _finished(

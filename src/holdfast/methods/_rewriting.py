@@ -1,4 +1,4 @@
-"""Asks training questions until the budget is filled; has the base rewrite reference answers.
+"""Has the base rewrite reference answers in its own words, and keeps the rewrites that count.
 
 Self-distillation from the reference (SDFT, Yang et al., arXiv:2402.13669): the model sees question
 and reference answer and answers in its own style. A rewrite counts when it ended, does not speak of
@@ -7,7 +7,7 @@ the reference, and the task's own grader finds it right.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from holdfast.data.thinking import answered, learned
 from holdfast.errors import DataError
 from holdfast.methods import MethodContext, _bound
 from holdfast.progress import Progress
-from holdfast.runs import store
 from holdfast.tasks import Task
 from holdfast.types import Example, Message, Reply
 
@@ -68,70 +67,6 @@ def rewrite(
         elif example.id not in found:
             found[example.id] = learned(example, reply, "rewrite")
     return found, {name: why for name, why in against.items() if name not in found}
-
-
-def filling(context: MethodContext) -> dict[str, object]:
-    """What bears on which questions are asked, besides the stage of the budget."""
-    if context.bound is None or not context.fills:
-        return {}
-    return {"until": "filled", "order": store.fingerprint(list(context.bound.order))}
-
-
-def expected(context: MethodContext) -> int:
-    """How many questions are asked where all are answered, each as long as its reference."""
-    return context.bound.seen if context.bound and context.fills else len(context.plain)
-
-
-def used(context: MethodContext, made: Mapping[str, Sequence[Example]]) -> list[Example]:
-    """The questions that are trained on, with those before them that came to nothing."""
-    if context.bound is None:
-        return list(context.plain)
-    ordered = [context.plain[place] for place in context.bound.order]
-    return ordered[: context.bound.used(ordered, made)]
-
-
-def until_filled(
-    context: MethodContext,
-    work: Callable[[int, Sequence[Example]], Mapping[str, Sequence[Example]]],
-) -> tuple[int, list[Example]]:
-    """Ask the questions in the order in which they are seen until the budget is filled.
-
-    Args:
-        context: says whether there is a budget to fill; else all are asked as they lie.
-        work: given the number of a round and its questions, answers them; returns all examples so
-            far by the id of their question.
-
-    Returns:
-        How many were asked, and those of which the examples are trained on.
-    """
-    bound, plain = context.bound, context.plain
-    if bound is None or bound.tokens is None:
-        work(0, plain)
-        return len(plain), list(plain)
-    done, used = _bound.filled(bound, [plain[place] for place in bound.order], work)
-    return done, list(used)
-
-
-def told(
-    context: MethodContext, asked: int, used: Sequence[Example], lost: int
-) -> dict[str, object]:
-    """For the record: how many questions were asked, trained on, and drawn for others."""
-    if not context.fills:
-        return {"asked": asked}
-    every = len(context.plain)
-    drawn = lost if len(used) < every else 0  # no more was there
-    return {"asked": asked, "questions": every, "used": len(used), "reserve": drawn}
-
-
-def bounded(context: MethodContext, asked: int, used: Sequence[Example]) -> list[str]:
-    """For the report: that not all questions were asked; nothing where they were."""
-    if len(used) == len(context.plain):
-        return []
-    return [
-        f"{asked} of {len(context.plain)} asked, in the order in which they are seen, until their "
-        f"answers filled the budget (the first {len(used)} do; for each that is dropped the next "
-        "was drawn)"
-    ]
 
 
 def check_questions(method: str, examples: Sequence[Example]) -> None:

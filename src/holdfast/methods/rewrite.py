@@ -16,7 +16,15 @@ from typing import Literal
 
 from holdfast.config import Sampling, Section
 from holdfast.errors import DataError
-from holdfast.methods import EXAMPLES, DataMethod, MethodContext, SharedWork, _bound, _rewriting
+from holdfast.methods import (
+    EXAMPLES,
+    DataMethod,
+    MethodContext,
+    SharedWork,
+    _bound,
+    _filling,
+    _rewriting,
+)
 from holdfast.methods._context import asks
 from holdfast.progress import Progress
 from holdfast.runs import records, store
@@ -53,7 +61,7 @@ class Rewrite(DataMethod):
             "sampling": _greedy(context).model_dump(),
             "grader": _rewriting.grader(context.task),
             "questions": store.fingerprint(asked),
-            **_rewriting.filling(context),
+            **_filling.filling(context),
             **({"otherwise": self.options.otherwise} if context.fills else {}),
         }
         return [
@@ -62,7 +70,7 @@ class Rewrite(DataMethod):
                 identity,
                 lambda folder, bar: self._make(context, folder, bar),
                 needs=(_bound.BUDGET,) if context.fills else (),
-                asks=asks(len(asked), _rewriting.expected(context), _greedy(context)),
+                asks=asks(len(asked), _filling.expected(context), _greedy(context)),
             )
         ]
 
@@ -76,7 +84,7 @@ class Rewrite(DataMethod):
         references = {one.id: one.target for one in context.plain}
         used = set(references)
         if context.fills:
-            used = {one.id for one in _rewriting.used(context, self._settled(context.plain, own))}
+            used = {one.id for one in _filling.used(context, self._settled(context.plain, own))}
         found = []
         for example in examples:
             untouched = example.id in references and example.target == references[example.id]
@@ -132,7 +140,7 @@ class Rewrite(DataMethod):
             every.update(self._settled(some, found))
             return every
 
-        asked, used = _rewriting.until_filled(context, work)
+        asked, used = _filling.until_filled(context, work)
         kept = [own[one.id] for one in used if one.id in own]
         store.write_jsonl(folder / EXAMPLES, kept)
         reasons = Counter(against[one.id] for one in used if one.id in against)
@@ -140,8 +148,8 @@ class Rewrite(DataMethod):
         return {
             "rewritten": len(kept),
             "against": dict(reasons),
-            **_rewriting.told(context, asked, used, lost),
-            "bounded": _rewriting.bounded(context, asked, used),
+            **_filling.told(context, asked, used, lost),
+            "bounded": _filling.bounded(context, asked, used),
         }
 
 

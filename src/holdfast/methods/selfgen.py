@@ -25,7 +25,15 @@ from holdfast.data.thinking import learned
 from holdfast.engines import mean_nll
 from holdfast.errors import DataError
 from holdfast.grading.perplexity import SETTLED
-from holdfast.methods import EXAMPLES, DataMethod, MethodContext, SharedWork, _bound, _rewriting
+from holdfast.methods import (
+    EXAMPLES,
+    DataMethod,
+    MethodContext,
+    SharedWork,
+    _bound,
+    _filling,
+    _rewriting,
+)
 from holdfast.methods._context import asks
 from holdfast.progress import Progress
 from holdfast.runs import records, store
@@ -85,7 +93,7 @@ class Selfgen(DataMethod):
             "sampling": self._sampling(context).model_dump(),
             "grader": _rewriting.grader(context.task),
             "questions": store.fingerprint(asked),
-            **_rewriting.filling(context),
+            **_filling.filling(context),
         }
         return [
             SharedWork(
@@ -94,7 +102,7 @@ class Selfgen(DataMethod):
                 lambda folder, bar: self._make(context, folder, bar),
                 needs=(_bound.BUDGET,) if context.fills else (),
                 need=0 if context.fills else 1,
-                asks=asks(len(asked), _rewriting.expected(context), self._sampling(context)),
+                asks=asks(len(asked), _filling.expected(context), self._sampling(context)),
             )
         ]
 
@@ -115,7 +123,7 @@ class Selfgen(DataMethod):
                 where=str(folder),
                 remedy="add `gold` to `unsolved`, draw more `samples`, or use easier questions",
             )
-        used = {one.id for one in _rewriting.used(context, own)}
+        used = {one.id for one in _filling.used(context, own)}
         kept = [one for asked in context.plain if asked.id in used for one in own.get(asked.id, ())]
         return kept + others, [str(records.summary(folder)["note"])]
 
@@ -142,7 +150,7 @@ class Selfgen(DataMethod):
             self._answer(context, some, found, folder, progress, number)
             return found.made
 
-        asked, used = _rewriting.until_filled(context, work)
+        asked, used = _filling.until_filled(context, work)
         ways = Counter(found.ways.get(one.id, "dropped") for one in used)
         named = ["self", *self.options.unsolved]
         counts = {way: ways[way] for way in named} | {"dropped": ways["dropped"]}
@@ -154,8 +162,8 @@ class Selfgen(DataMethod):
         parts.append(f"{counts['dropped']} dropped")
         return {
             "counts": counts,
-            **_rewriting.told(context, asked, used, counts["dropped"]),
-            "note": "; ".join([*parts, *_rewriting.bounded(context, asked, used)]),
+            **_filling.told(context, asked, used, counts["dropped"]),
+            "note": "; ".join([*parts, *_filling.bounded(context, asked, used)]),
         }
 
     def _answer(

@@ -131,7 +131,7 @@ def _data(plan: Plan) -> list[str]:
 def dry_run_text(plan: Plan) -> str:
     """What would be trained and measured, on which data, and what the rule asks for."""
     train = plan.study.train
-    lines = [
+    return "\n".join([
         f"Study {plan.study.name}: {plan.study.model.id}",
         f"Run folder {plan.folder}",
         f"Training: {train.method}, {plan.steps} steps of {train.batch_size} examples "
@@ -141,5 +141,4 @@ def dry_run_text(plan: Plan) -> str:
         + ", ".join(f"{task.name} ({task.items} items)" for task in plan.tasks.values()),
         *_data(plan),
         *(f"Rule: {one.words()}" for one in power(plan)),
-    ]
-    return "\n".join(lines)
+    ])  # fmt: skip
