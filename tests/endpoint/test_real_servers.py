@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fixtures.study import run_study, write_study
 
 from benchmarks.real.serve import KINDS, Served, lacking
 from benchmarks.real.servers import alike, make_adapter, questions
+from holdfast import compare
 from holdfast.config import Sampling
 from holdfast.endpoint import Endpoint, parse_url
 from holdfast.engines.prompt_proof import PromptProof, check_served
@@ -151,3 +153,35 @@ def test_killed_in_the_middle_and_started_again(
     assert ask(retries=0) == len(ASKED) - came  # only what is missing
     assert len({one["of"] for one in rows()}) == len(rows()) == len(ASKED)
     assert ask(retries=0) == 0
+
+
+def test_a_comparison_and_a_study(server: Served, smollm2: Path, tmp_path: Path) -> None:
+    """Both from beginning to end; the figures of so few items mean nothing."""
+    few = ("answer.repeats=1", "answer.sampling.max_new_tokens=4", "tasks.lab_math.items=3")
+    found = compare(
+        server.address, f"again={server.address}", ["lab_math"], runs_dir=tmp_path,
+        settings=few, name="c", progress=Silent(),
+    )  # fmt: skip
+    assert found.conditions["Engine"] == "endpoint (all models alike)"
+    said = [
+        [json.loads(row)["text"] for row in (tmp_path / "c/replies" / who).read_text().splitlines()]
+        for who in ("base/lab_math/replies.jsonl", "again/lab_math/replies.jsonl")
+    ]
+    assert len(said[0]) == 3 and said[0] == said[1]
+    train = {"max_steps": 1, "checkpoints": 1, "per_device_train_batch_size": 2,
+             "gradient_accumulation_steps": 1, "lora": {"r": 4}}  # fmt: skip
+    path = write_study(
+        tmp_path, smollm2, seeds=[1], arms={"sft": {}}, train=train,
+        tasks={"lab_math": {"role": "target", "items": 3, "train_items": 4}},
+        answer={"engine": "remote", "server": server.address, "repeats": 1,
+                "sampling": {"max_new_tokens": 4}},
+    )  # fmt: skip
+    if server.kind != "vllm":
+        with pytest.raises(EndpointError, match="cannot be given an adapter"):
+            run_study(path, tmp_path / "runs")
+        assert not list((tmp_path / "runs").rglob("adapter_model.safetensors"))  # nothing trained
+        return
+    run_study(path, tmp_path / "runs")
+    asked = list((tmp_path / "runs/s/replies").rglob("answers.jsonl"))
+    names = {json.loads(row)["model"] for one in asked for row in one.read_text().splitlines()}
+    assert len(names) == 2 and _endpoint(server).server.model in names
