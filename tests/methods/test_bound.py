@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from holdfast.config import Sampling
 from holdfast.data.batching import Cost, deal, plain_budget, seen_order
 from holdfast.engines import Usage
-from holdfast.engines.resumable import Kept, ask, spent_in
+from holdfast.engines.chunks import spent_in
+from holdfast.engines.kept import Kept
+from holdfast.engines.resumable import ask
 from holdfast.methods import MethodContext, _own_answers, _replay_prompts
 from holdfast.methods._bound import Bound, in_rounds
 from holdfast.progress import Silent
@@ -134,7 +136,7 @@ def test_what_was_kept_costs_what_it_cost(tmp_path: Path) -> None:
     engine, kept = Counting(lambda example, adapter, sample: example.id), Kept(tmp_path / "kept")
 
     def cost(some: Sequence[Example], name: str) -> Usage:
-        ask(lambda: engine, some, Sampling(), None, tmp_path / name, Silent(), kept=kept)
+        ask(lambda: engine, some, Sampling(), tmp_path / name, Silent(), kept=kept)
         return spent_in(tmp_path / name)
 
     assert cost(QUESTIONS[:20], "first") == Usage(100, 40)
@@ -332,6 +334,6 @@ def test_the_samples_of_a_question_lie_side_by_side(tiny_model: Path) -> None:
 
 def test_a_chunk_of_other_questions_is_asked_for_again(tmp_path: Path) -> None:
     engine = Cut(lambda example, adapter, sample: example.id)
-    ask(lambda: engine, QUESTIONS[:3], Sampling(), None, tmp_path, Silent())
-    found = ask(lambda: engine, QUESTIONS[3:5], Sampling(), None, tmp_path, Silent())
+    ask(lambda: engine, QUESTIONS[:3], Sampling(), tmp_path, Silent())
+    found = ask(lambda: engine, QUESTIONS[3:5], Sampling(), tmp_path, Silent())
     assert [one.text for one in found] == ["train-3", "train-4"]

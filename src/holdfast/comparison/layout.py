@@ -19,7 +19,7 @@ from holdfast.analysis.summarize import RunData, assemble
 from holdfast.comparison.answer_files import Given
 from holdfast.comparison.verdict import MIXED, about_looks, decide, verdict
 from holdfast.data import chat, thinking
-from holdfast.engines.resumable import REPLIES
+from holdfast.engines.chunks import REPLIES
 from holdfast.errors import ModelError
 from holdfast.grading import safety_outcomes
 from holdfast.grading.answer import summary_of, write_questions

@@ -13,7 +13,8 @@ from holdfast.config import Sampling
 from holdfast.data.chat import Encoded
 from holdfast.data.leakage import LeakIndex
 from holdfast.engines import Engine, Usage
-from holdfast.engines.resumable import Kept, ask, score
+from holdfast.engines.kept import Kept, score
+from holdfast.engines.resumable import ask
 from holdfast.methods._bound import Bound
 from holdfast.models import ModelRef
 from holdfast.progress import Progress
@@ -96,7 +97,7 @@ class MethodContext:
     ) -> list[Reply]:
         """What the untouched base answers; for shared work, see `resumable.ask`."""
         kept = None if self.answers is None else Kept(self.answers, self.of)
-        return ask(self.engine, examples, sampling, None, folder, progress, name, kept)
+        return ask(self.engine, examples, sampling, folder, progress, name, kept)
 
     def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
         """The untouched base's loss of each token of each answer; every answer is scored once."""
