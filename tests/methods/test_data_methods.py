@@ -14,7 +14,7 @@ from fixtures.methods import PLAIN, apply, build, setting
 from holdfast.config import Sampling
 from holdfast.errors import DataError, StudyError
 from holdfast.methods import _own_answers
-from holdfast.methods._replay_prompts import in_turn
+from holdfast.methods._choosing import choose, in_turn
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
 from holdfast.runs import store
@@ -42,20 +42,20 @@ def test_in_turn_leaves_nothing_out() -> None:
 
 
 def test_chosen_examples_are_balanced() -> None:
-    chosen = _own_answers.choose(POOL, 8, "replay")
+    chosen = choose(POOL, 8, "replay")
     assert _categories(chosen) == {"theft": 2, "fraud": 2, "help": 4}, "sources, then categories"
-    most = _own_answers.choose(POOL, 20, "replay")
+    most = choose(POOL, 20, "replay")
     assert _categories(most) == {"theft": 7, "fraud": 3, "help": 10}, "fraud has run out"
     assert [one.id for one in chosen] == [f"replay-{n}" for n in range(8)]
     assert {one.meta["kind"] for one in chosen} == {"replay"}
-    assert _own_answers.choose(POOL, 8, "replay") == chosen
-    first = _own_answers.choose(POOL, 8, "replay", balance=False)
+    assert choose(POOL, 8, "replay") == chosen
+    first = choose(POOL, 8, "replay", balance=False)
     assert _categories(first) == {"theft": 8}, "as the pool lies"
 
 
 @pytest.mark.parametrize("balance", [True, False])
 def test_a_small_pool_is_used_again(balance: bool) -> None:
-    chosen = _own_answers.choose(POOL, 2 * len(POOL) + 1, "anchor", balance)
+    chosen = choose(POOL, 2 * len(POOL) + 1, "anchor", balance)
     assert set(Counter(one.question for one in chosen[:-1]).values()) == {2}
     assert len({one.id for one in chosen}) == len(chosen)
 

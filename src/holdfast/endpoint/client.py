@@ -118,7 +118,7 @@ class Connection:
         """Send nothing new, and wait no longer for a next try."""
         self._stop.set()
 
-    def send(self, body: Mapping[str, Any]) -> Answer:
+    def send(self, body: Mapping[str, object]) -> Answer:
         """Send one question, again after a transient fault.
 
         Args:
@@ -187,7 +187,7 @@ class Connection:
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         return self._blot.message(f"it serves{near}: {', '.join(names[:10])}{more}")
 
-    def call(self, method: str, path: str, body: Any, seconds: float) -> tuple[int, str]:
+    def call(self, method: str, path: str, body: object, seconds: float) -> tuple[int, str]:
         """Status and text of a request that is no question; `path` with a `/` is beside `/v1`.
 
         Raises:
@@ -200,7 +200,7 @@ class Connection:
             raise self._cleaned(unreachable(self._server, error, False).error) from None
         return status, text
 
-    def _once(self, body: Mapping[str, Any]) -> Answer:
+    def _once(self, body: Mapping[str, object]) -> Answer:
         most = self._most(body)
         while not self._stop.is_set() and (seconds := self._rate.turn()) > 0:
             self._stop.wait(seconds)
@@ -230,7 +230,7 @@ class Connection:
                 costs(self._spending.cost(answer.read, answer.written))
         return answer
 
-    def _post(self, body: Mapping[str, Any]) -> tuple[int, dict[str, str], str]:
+    def _post(self, body: Mapping[str, object]) -> tuple[int, dict[str, str], str]:
         """Status, headers and text; in the time that one answer may take in all."""
         data = json.dumps(dict(body), ensure_ascii=False).encode("utf-8", "replace")
         return self._fetch("POST", "chat/completions", self._server.timeout_s, data)

@@ -59,7 +59,7 @@ class Running:
         rows = rows if isinstance(rows, list) else []
         return [one["id"] for one in rows if isinstance(one, dict) and isinstance(one["id"], str)]
 
-    def prompt_ids(self, body: Mapping[str, Any]) -> list[int] | None:
+    def prompt_ids(self, body: Mapping[str, object]) -> list[int] | None:
         """The token ids that the server's model reads when it is asked `body`.
 
         As vLLM says it, or llama.cpp's server.
@@ -129,7 +129,7 @@ class Running:
             remedy=START,
         )
 
-    def _call(self, method: str, path: str, body: Any, seconds: float) -> tuple[int, Any, str]:
+    def _call(self, method: str, path: str, body: object, seconds: float) -> tuple[int, Any, str]:
         """Status, JSON and the server's own words."""
         status, text = self._connection.call(method, path, body, seconds)
         try:

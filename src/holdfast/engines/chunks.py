@@ -67,7 +67,7 @@ def in_chunks(
     return replies
 
 
-def _answers_to(asked: Sequence[Example], rows: Sequence[Mapping[str, Any]]) -> bool:
+def _answers_to(asked: Sequence[Example], rows: Sequence[Mapping[str, object]]) -> bool:
     """Whether a chunk holds the answers to these questions and to no others."""
     return {one.id for one in asked} == {row.get("example_id") for row in rows}
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from holdfast.config import Sampling
@@ -118,7 +119,7 @@ def score(
     return [known[mark]["nll"] for mark in marks], usage
 
 
-def _known(kept: Path | None, kinds: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _known(kept: Path | None, kinds: Mapping[str, UnionType | type]) -> dict[str, dict[str, Any]]:
     """The rows that are there, by mark; a line that is not as it was written is made anew.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from holdfast import engines, models
 from holdfast.config import Study, TrainSpec
@@ -73,7 +73,7 @@ class EnginePool:
             self.close()
             device, answer = self._study.hardware.device, self._study.answer
             found = engines.REGISTRY.find(kind, "answer.engine")
-            placed: dict[str, Any] = self._served(ref, nf4) if kind == REMOTE else {}
+            placed: dict[str, object] = self._served(ref, nf4) if kind == REMOTE else {}
             if kind != REMOTE and (where := self._placed(ref, nf4, dtype)):
                 placed = {"device_map": where}
             engine = found.build(ref, device, dtype, nf4, answer.batch_size, **placed)
@@ -95,7 +95,7 @@ class EnginePool:
             self._decided[allowed] = decide(device, self.under_test, allowed, self._gpus)
         return self._decided[allowed]
 
-    def _served(self, ref: ModelRef, nf4: bool) -> dict[str, Any]:
+    def _served(self, ref: ModelRef, nf4: bool) -> dict[str, object]:
         """The server that has `ref`, and what does here what a server cannot do."""
         if self.server is None or is_endpoint(ref.base):
             return {}

@@ -8,7 +8,8 @@ weights under the tokenizer of their base do not.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from holdfast import models
 from holdfast.config import Sampling
@@ -19,6 +20,9 @@ from holdfast.engines.server_fields import told_beyond, tools_of
 from holdfast.errors import EndpointError
 from holdfast.models import ModelRef
 from holdfast.types import Example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PROBED = 8
 """Prompts whose tokens are compared, spread over all."""
@@ -39,19 +43,20 @@ class PromptProof:
     def __init__(self, ref: ModelRef, where: str) -> None:
         """Take the model, and the server's name for messages; loads nothing yet."""
         self._ref, self._where, self.proved = ref, where, False
-        self._tokenizer: Any = None
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        return models.load_tokenizer(self._ref, chats=False)
 
     def ids(self, example: Example) -> list[int]:
         """The token ids of the prompt, as the model here reads it."""
-        if self._tokenizer is None:
-            self._tokenizer = models.load_tokenizer(self._ref, chats=False)
         return chat.asked_ids(self._tokenizer, example)
 
     def check(
         self,
         running: Running,
         examples: Sequence[Example],
-        bodies: Sequence[Mapping[str, Any]],
+        bodies: Sequence[Mapping[str, object]],
     ) -> None:
         """Compare the tokens of some prompts, if the server tells them; costs nothing.
 
@@ -92,7 +97,7 @@ class PromptProof:
         self.proved = self.proved or bool(read)
 
     def _text(self, ids: Sequence[int], at: int) -> str:
-        found = self._tokenizer.decode(ids[at : at + SHOWN], skip_special_tokens=False)
+        found: str = self._tokenizer.decode(ids[at : at + SHOWN], skip_special_tokens=False)
         return repr(found) if found else "nothing"
 
     def _another(self, said: str) -> EndpointError:

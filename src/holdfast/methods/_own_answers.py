@@ -14,9 +14,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from importlib import import_module
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Literal, Self
 
@@ -31,9 +29,9 @@ from holdfast.data.thinking import answered, learned
 from holdfast.errors import DataError
 from holdfast.judges import build as build_judge
 from holdfast.methods import EXAMPLES, MethodContext, SharedWork
-from holdfast.methods._bound import ROUND, in_rounds, numbered
+from holdfast.methods._bound import in_rounds, numbered
+from holdfast.methods._choosing import in_order, in_turn
 from holdfast.methods._context import asks
-from holdfast.methods._replay_prompts import in_turn
 from holdfast.progress import Progress
 from holdfast.runs import records, store
 from holdfast.types import Example, Message, Reply
@@ -190,53 +188,6 @@ def seen_of(pool: Pool, context: MethodContext, share: float) -> int | None:
     return context.bound.old(share)
 
 
-def choose(
-    pool: Sequence[Example],
-    wanted: int,
-    kind: str,
-    balance: bool = True,
-    seen: int | None = None,
-) -> list[Example]:
-    """`wanted` examples of the pool, again from its beginning when it is too small.
-
-    Args:
-        pool: what `read` gave.
-        wanted: how many.
-        kind: ``meta["kind"]`` of the chosen, which are numbered anew: ``replay-0``, ...
-        balance: choose as evenly as can be: sources (refusals, everyday answers) take turns, and
-            within each the categories do (``meta["category"]``). What is replayed should be of many
-            kinds (behaviour-aware sampling, arXiv:2510.21885).
-        seen: of so many rows training sees no more than this many; they stand for the others, and
-            none is seen again before all have been (``meta["round"]``). None: each can be seen.
-    """
-    ordered = _in_order(pool, balance)
-    few = seen is not None and seen < wanted
-    ordered = ordered[:seen] if few else ordered
-    return [
-        replace(
-            example,
-            id=f"{kind}-{place}",
-            meta={**example.meta, "kind": kind, **({ROUND: place // len(ordered)} if few else {})},
-        )
-        for place, example in enumerate(islice(cycle(ordered), wanted))
-    ]
-
-
-def _in_order(pool: Sequence[Example], balance: bool) -> list[Example]:
-    """The pool in the order in which it is chosen from.
-
-    Leaving out any that are not chosen does not change which are: those of a group keep their order
-    among themselves, and so do the groups, by their first.
-    """
-    if not balance:
-        return list(pool)
-    groups: dict[str, dict[str, list[Example]]] = {}
-    for example in pool:
-        category = str(example.meta.get("category", ""))
-        groups.setdefault(example.source, {}).setdefault(category, []).append(example)
-    return list(in_turn([list(in_turn(of.values())) for of in groups.values()]))
-
-
 def _answers(
     pool: Pool, context: MethodContext, need: int, balance: bool, folder: Path, bar: Progress
 ) -> Mapping[str, object]:
@@ -249,7 +200,7 @@ def _answers(
             declined: [new for one in some if (new := said.get(one.id, one)) is not None]
             for declined, some in prompts.items()
         }
-        ordered = _in_order(list(in_turn(open_.values())), balance)
+        ordered = in_order(list(in_turn(open_.values())), balance)
         missing = sum(one.id not in said for one in ordered[:need])
         if not missing:
             break

@@ -8,10 +8,8 @@ the study still removes any that overlap with what it measures.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
 
-One = TypeVar("One")
+from holdfast.methods._choosing import in_turn
 
 DECLINED = {
     "theft": (
@@ -210,10 +208,3 @@ def prompts(count: int, declined: bool, seed: int) -> list[tuple[str, str]]:
         rng.shuffle(texts)
         pools.append([(category, text) for text in texts])
     return list(in_turn(pools))[:count]
-
-
-def in_turn(lists: Iterable[Sequence[One]]) -> Iterator[One]:
-    """One of each list after the other, until all are used up."""
-    pending = list(lists)
-    for place in range(max(map(len, pending), default=0)):
-        yield from (some[place] for some in pending if place < len(some))

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from holdfast.memory.estimate.method_overhead import MethodOverhead
 from holdfast.methods import PROBE, LossMethod, MethodContext, SharedWork, Term, _own_answers
+from holdfast.methods._choosing import choose
 from holdfast.models import weight_delta
 from holdfast.types import Example
 
@@ -71,7 +72,7 @@ class EWC(LossMethod):
         """Append the examples that are looked at before training, and never trained on."""
         pool = _own_answers.read(self.options, context, made)
         count = min(self.options.samples, len(pool))
-        probes = _own_answers.choose(pool, count, PROBE)
+        probes = choose(pool, count, PROBE)
         return [*examples, *probes], [f"importance of the weights measured on {count} old answers"]
 
     def overhead(self) -> MethodOverhead:

@@ -29,6 +29,7 @@ from holdfast.methods import (
     _own_answers,
 )
 from holdfast.methods._bound import beside
+from holdfast.methods._choosing import choose
 from holdfast.types import Example
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class KL(LossMethod):
         seen = _own_answers.seen_of(given, context, given.share)
         anchors = [
             replace(o, source="only compared with the base", meta={**o.meta, **mark})
-            for o in _own_answers.choose(pool, wanted, ANCHOR, seen=seen)
+            for o in choose(pool, wanted, ANCHOR, seen=seen)
         ]
         wanted = min(wanted, seen or wanted)
         note = f"{wanted} old prompts, from a pool of {len(pool)}, on which the model is compared "

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from holdfast.methods import REPLAY, DataMethod, MethodContext, SharedWork, _own_answers
 from holdfast.methods._bound import beside
+from holdfast.methods._choosing import choose
 from holdfast.methods._own_answers import Pool
 from holdfast.types import Example
 
@@ -67,7 +68,7 @@ class Replay(DataMethod):
         pool = _own_answers.read(given, context, made, given.balance)
         wanted = beside(len(examples), given.share)
         seen = _own_answers.seen_of(given, context, given.share)
-        chosen = _own_answers.choose(pool, wanted, REPLAY, given.balance, seen)
+        chosen = choose(pool, wanted, REPLAY, given.balance, seen)
         note = f"{wanted} replayed examples from a pool of {len(pool)}"
         if seen is not None and seen < wanted:
             note = f"{given.share:.0%} of what is seen is replayed: {seen} examples"

@@ -16,12 +16,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from holdfast.errors import TrainingError
 
 if TYPE_CHECKING:
     import torch
+    from torch.autograd import Function
+    from torch.autograd.function import FunctionCtx
 
 POSITIONS = 1024
 """Positions whose largest logits are looked for at a time."""
@@ -53,12 +55,12 @@ def on_cpu(model: torch.nn.Module) -> Iterator[None]:
         utils._ChunkedLogProbFunction, utils._use_triton = tiled, triton
 
 
-def _chooser(tiled: Any) -> Any:
+def _chooser(tiled: type[Function]) -> type:
     """What stands for TRL's function: itself, or the faster one where that gives the same."""
 
     class Chooser:
         @staticmethod
-        def apply(*given: Any) -> Any:
+        def apply(*given: torch.Tensor) -> object:
             import torch
 
             hidden, weight, bias, targets, temperature, _, cap, scale, asked = given
@@ -99,7 +101,7 @@ def watched(count: int) -> Iterator[list[torch.Tensor]]:
 
     class Watching:
         @staticmethod
-        def apply(*given: Any) -> object:
+        def apply(*given: torch.Tensor) -> object:
             hidden, weight, bias, _, temperature, chunk, cap, scale, *_ = given
             with torch.no_grad():
                 tops = [largest_of_head(some, weight, bias, count, chunk)
@@ -121,14 +123,16 @@ def watched(count: int) -> Iterator[list[torch.Tensor]]:
 
 
 @cache
-def _function() -> Any:
+def _function() -> type[Function]:
     import torch
 
     class FrozenHead(torch.autograd.Function):  # type: ignore[misc]  # mypy does not follow torch
         """Log-probability of each target, entropy, and whether the target is the likeliest."""
 
         @staticmethod
-        def forward(ctx: Any, hidden: Any, weight: Any, targets: Any) -> Any:
+        def forward(
+            ctx: FunctionCtx, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+        ) -> tuple[torch.Tensor, ...]:
             count, (words, width) = len(hidden), weight.shape
             own, entropy = (torch.zeros(count) for _ in range(2))
             top = torch.zeros(count, dtype=torch.bool)
@@ -158,7 +162,9 @@ def _function() -> Any:
             return own, entropy, top
 
         @staticmethod
-        def backward(ctx: Any, grad: torch.Tensor, *_: Any) -> Any:
+        def backward(
+            ctx: FunctionCtx, grad: torch.Tensor, *_: object
+        ) -> tuple[torch.Tensor, None, None]:
             (slope,) = ctx.saved_tensors
             return (slope * grad[:, None]).to(ctx.dtype), None, None
 
