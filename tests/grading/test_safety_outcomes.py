@@ -531,6 +531,7 @@ def test_the_lab_s_model_finds_its_own_answers_likely_and_shuffled_ones_not() ->
             scored = perplexity._scored(
                 lambda: engine,
                 [(e, Reply(e.id, 0, t, "stop", 1)) for e, t in zip(asked, texts, strict=True)],
+                {},
             )
             return [row["nll"] for row in scored if row["nll"] is not None]
 

@@ -6,16 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from holdfast.memory import out_of_memory
 from holdfast.memory.hardware.host import host_ram_bytes
-from holdfast.memory.out_of_memory import (
-    RAISED,
-    Failure,
-    event,
-    failure_of,
-    free,
-    is_out_of_memory,
-    unrecoverable,
-)
+from holdfast.memory.out_of_memory import RAISED, Failure, failure_of, is_out_of_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -113,9 +106,9 @@ class Fitting:
             OutOfMemory: it was one.
         """
         half = size // 2 or None
-        self.events.append(event("answer", None, size, half, failure))
+        self.events.append(out_of_memory.event("answer", None, size, half, failure))
         if half is None:
-            raise unrecoverable("answer", "one prompt does not fit", failure)
+            raise out_of_memory.unrecoverable("answer", "one prompt does not fit", failure)
         say(f"out of memory with {size} prompts at a time; going on with {half}")
 
     def batches(
@@ -147,6 +140,6 @@ class Fitting:
                 yield done
                 start += len(batch)
                 continue
-            free()  # outside the except block: the traceback pins tensors
+            out_of_memory.free()  # outside the except block: the traceback pins tensors
             self.halved(len(batch), failure, say)
             self._most[kind] = len(batch) // 2

@@ -9,7 +9,7 @@ reply is not punished for being cut off. Loops are *likely* by this measure and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from holdfast.runs import store
 from holdfast.runs.stages import PARTS
 from holdfast.types import Example, ModelRef, Reply
 
+Known = dict[tuple[str, str], tuple[float | None, int]]  # loss and tokens by example and text
 PERPLEXITY = "perplexity.jsonl"
 CHUNK = 256
 SETTLED = 4
@@ -45,7 +46,7 @@ def measure(
     folder: Path,
     progress: Progress,
     chunk: int = CHUNK,
-    known: Mapping[tuple[str, str], tuple[float | None, int]] | None = None,
+    known: Known | None = None,
 ) -> Mapping[str, object]:
     """Score replies by the untouched model; writes ``perplexity.jsonl``, continues a half-done one.
 
@@ -55,7 +56,7 @@ def measure(
         folder: of the stage.
         progress: is advanced per reply.
         chunk: replies scored, and written down, together.
-        known: loss and tokens by example and text, of replies that were scored before.
+        known: of replies that were scored before.
     """
     before = dict(known or {})
     every = list(pairs)
@@ -104,10 +105,8 @@ def score_replies(
     return measure(lambda: pool.engine(base), pairs, folder, progress, known=known)
 
 
-def _known(
-    examples: Sequence[Example], replies: Path, scores: Path
-) -> dict[tuple[str, str], tuple[float | None, int]]:
-    """What is known of replies: loss and tokens by example and text."""
+def _known(examples: Sequence[Example], replies: Path, scores: Path) -> Known:
+    """What is known of replies."""
     rows = store.iterate_jsonl(scores / PERPLEXITY, Scored)
     by_place = {(row.example_id, row.sample): row for row in rows}
     return {
@@ -133,12 +132,9 @@ def limit(base: Path) -> float | None:
 
 
 def _scored(
-    engine: Callable[[], Engine],
-    pairs: list[tuple[Example, Reply]],
-    known: dict[tuple[str, str], tuple[float | None, int]] | None = None,
+    engine: Callable[[], Engine], pairs: list[tuple[Example, Reply]], known: Known
 ) -> list[dict[str, Any]]:
     """Loss and tokens of each reply; adds to `known` what is new."""
-    known = {} if known is None else known
     new = {
         (example.id, text): replace(example, target=text)
         for example, reply in pairs
@@ -149,10 +145,8 @@ def _scored(
         said = values[:-1]
         nll = round(sum(said) / len(said), SETTLED) if len(said) >= NLL_TOKENS else None
         known[mark] = (nll, len(said))
-    rows = []
-    for example, reply in pairs:
-        nll, tokens = known.get((example.id, reply.text.strip()), (None, 0))
-        rows.append({
-            "example_id": reply.example_id, "sample": reply.sample, "nll": nll, "tokens": tokens,
-        })  # fmt: skip
-    return rows
+    found = [known.get((example.id, reply.text.strip()), (None, 0)) for example, reply in pairs]
+    return [
+        asdict(Scored(reply.example_id, reply.sample, nll, tokens))
+        for (_, reply), (nll, tokens) in zip(pairs, found, strict=True)
+    ]

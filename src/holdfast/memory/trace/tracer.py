@@ -50,7 +50,7 @@ LAYER_BATCHES = (1, 2, 4)
 of its own, because dimensions of size 1 change which views need a copy."""
 MOST_TOKENS = 1 << 15
 """Tokens after which larger batches are not traced but extrapolated."""
-ON_CPU, HEAD_ON_CPU = "holdfast.models.cpu_training", "holdfast.models.language_head"
+ON_CPU, HEAD_ON_CPU = "holdfast.models.cpu_training", "holdfast.models.cpu_head"
 """What training on a CPU does otherwise; by name, for this package is below them."""
 REPEAT = 2
 """Layers of each kind in the smallest stack, so that a first and a last one can differ."""
