@@ -1057,7 +1057,7 @@ def test_a_prompt_that_did_not_fit_is_asked_again(stub: StubServer, tmp_path: Pa
     examples = [one for one, _ in _pairs(5)]
 
     def put() -> list[Reply]:
-        return ask(lambda: _engine(stub, batch_size=1), examples, Sampling(), None, tmp_path,
+        return ask(lambda: _engine(stub, batch_size=1), examples, Sampling(), tmp_path,
                    Silent())  # fmt: skip
 
     stub.faults += [answer(), status(400, "maximum context length is 512 tokens"), answer()]
@@ -1072,7 +1072,7 @@ def test_half_a_chunk_is_not_lost(stub: StubServer, tmp_path: Path) -> None:
 
     def put() -> list[Reply]:
         engine = _engine(stub, batch_size=1)
-        replies = ask(lambda: engine, examples, Sampling(), None, tmp_path, Silent())
+        replies = ask(lambda: engine, examples, Sampling(), tmp_path, Silent())
         assert engine.answer_folder == tmp_path
         return replies
 

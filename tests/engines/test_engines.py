@@ -11,7 +11,7 @@ import pytest
 
 from holdfast.config import Sampling
 from holdfast.data import chat
-from holdfast.engines import mean_nll, resumable
+from holdfast.engines import chunks, mean_nll, resumable
 from holdfast.engines.hf import HFEngine
 from holdfast.errors import OutOfMemory
 from holdfast.lab.problems import problems
@@ -264,7 +264,7 @@ def test_a_model_that_does_not_fit_is_said(monkeypatch: Any) -> None:
 def _kept(engine: HFEngine, folder: Path, progress: Silent) -> list[list[str]]:
     """The answers of both samples, asked in a folder that remembers."""
     sampling = Sampling(max_new_tokens=6, temperature=1.0, samples=2)
-    replies = resumable.ask(lambda: engine, ASKED, sampling, None, folder, progress)
+    replies = resumable.ask(lambda: engine, ASKED, sampling, folder, progress)
     return [[reply.text, str(reply.sample)] for reply in replies]
 
 
@@ -297,7 +297,7 @@ def test_answers_under_way_are_kept_and_cost_what_they_cost(
     last = Presses(99)
     assert _kept(engine, tmp_path / "often", last) == once
     assert sum(asked) == 2 * (7 - 5) and last.before == 5, "two and three questions were kept"
-    costs = [resumable.spent_in(tmp_path / name) for name in ("once", "often")]
+    costs = [chunks.spent_in(tmp_path / name) for name in ("once", "often")]
     assert costs[0] == costs[1] and costs[0].written > 0
     assert not (tmp_path / "often" / "parts" / "some").exists()
 
@@ -307,5 +307,5 @@ def test_other_answers_are_not_taken_for_those(engine: HFEngine, tmp_path: Path)
         _kept(engine, tmp_path, Presses(2))
     other = Sampling(max_new_tokens=3)
     last = Presses(99)
-    replies = resumable.ask(lambda: engine, ASKED, other, None, tmp_path, last)
+    replies = resumable.ask(lambda: engine, ASKED, other, tmp_path, last)
     assert last.before == 0 and all(reply.n_tokens <= 3 for reply in replies)

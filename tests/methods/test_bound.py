@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from holdfast.config import Sampling
 from holdfast.data.batching import Cost, deal, plain_budget, seen_order
 from holdfast.engines import Usage
-from holdfast.engines.resumable import Kept, ask, spent_in
+from holdfast.engines.chunks import spent_in
+from holdfast.engines.kept import Kept
+from holdfast.engines.resumable import ask
 from holdfast.methods import MethodContext, _own_answers, _replay_prompts
 from holdfast.methods._bound import Bound, in_rounds
 from holdfast.progress import Silent

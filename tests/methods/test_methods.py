@@ -13,7 +13,8 @@ from fixtures.methods import apply as _apply
 from fixtures.methods import build as _build
 from fixtures.methods import setting as _setting
 
-from holdfast.engines.resumable import answering, in_chunks
+from holdfast.engines.chunks import in_chunks
+from holdfast.engines.resumable import answering
 from holdfast.engines.scripted import Script
 from holdfast.errors import DataError
 from holdfast.runs import store

@@ -12,7 +12,7 @@ import pytest
 from holdfast import methods
 from holdfast.config import Sampling, TaskSpec
 from holdfast.data.leakage import LeakIndex
-from holdfast.engines.resumable import score
+from holdfast.engines.kept import score
 from holdfast.engines.scripted import ScriptedEngine
 from holdfast.errors import DataError
 from holdfast.methods import MethodContext

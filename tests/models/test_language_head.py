@@ -8,8 +8,9 @@ import pytest
 import torch
 from trl.trainer import utils
 
-from holdfast.models import language_head
-from holdfast.models.language_head import FEWEST_WORDS, on_cpu, watched
+from holdfast.models import cpu_head
+from holdfast.models.cpu_head import FEWEST_WORDS, on_cpu
+from holdfast.models.language_head import watched
 
 
 def model(words: int = FEWEST_WORDS, **more: Any) -> Any:
@@ -60,7 +61,7 @@ def assert_same(made: Any, labels: Any = LABELS) -> None:
 @pytest.fixture
 def projected(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many positions each call of the faster function projects."""
-    real, seen = language_head._function(), []
+    real, seen = cpu_head._function(), []
 
     class Counting:
         @staticmethod
@@ -68,7 +69,7 @@ def projected(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             seen.append(len(hidden))
             return real.apply(hidden, *given)
 
-    monkeypatch.setattr(language_head, "_function", lambda: Counting)
+    monkeypatch.setattr(cpu_head, "_function", lambda: Counting)
     return seen
 
 
@@ -76,7 +77,7 @@ def projected(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_only_positions_with_a_loss_are_projected_and_the_same_is_found(
     projected: list[int], monkeypatch: pytest.MonkeyPatch, tile: int
 ) -> None:
-    monkeypatch.setattr(language_head, "TILE", tile)
+    monkeypatch.setattr(cpu_head, "TILE", tile)
     assert_same(model())
     assert projected == [int((LABELS[:, 1:] != -100).sum())] == [24]
 

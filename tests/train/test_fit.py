@@ -128,7 +128,7 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(ref: ModelRef, tmp_path: Path)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ways of large models, on a small one."""
     monkeypatch.setattr("holdfast.models.cpu_training.NARROWEST", 1)
-    monkeypatch.setattr("holdfast.models.language_head.FEWEST_WORDS", 1)
+    monkeypatch.setattr("holdfast.models.cpu_head.FEWEST_WORDS", 1)
 
 
 def test_the_ways_of_large_models_reach_the_same_loss(

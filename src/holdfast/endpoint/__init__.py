@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from holdfast.endpoint.answers import ANSWERS, Answer, AnswerCache
 from holdfast.endpoint.client import FIRST_WAIT_S, Connection, require_packages
@@ -99,8 +98,8 @@ class Endpoint:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
-        **more: Any,
-    ) -> dict[str, Any]:
+        **more: object,
+    ) -> dict[str, object]:
         """The body of one question, by whose hash its answer is kept.
 
         Args:
@@ -112,7 +111,7 @@ class Endpoint:
             **more: further fields; the settings' own `extra` wins over them.
         """
         turns = [_turn(one) for one in messages]
-        body: dict[str, Any] = {"model": self.server.model, "messages": turns}
+        body: dict[str, object] = {"model": self.server.model, "messages": turns}
         body |= {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
         if temperature > 0:
             body["top_p"] = top_p
@@ -121,7 +120,7 @@ class Endpoint:
 
     def ask(
         self,
-        bodies: Sequence[Mapping[str, Any]],
+        bodies: Sequence[Mapping[str, object]],
         folder: Path | None,
         progress: Progress,
         silent: bool = False,
@@ -170,7 +169,7 @@ class Endpoint:
 
     def _ask_all(
         self,
-        todo: Mapping[str, Mapping[str, Any]],
+        todo: Mapping[str, Mapping[str, object]],
         kept: AnswerCache,
         progress: Progress,
         times: Mapping[str, int],
@@ -224,7 +223,7 @@ class Endpoint:
         error: EndpointError,
         connection: Connection,
         kept: AnswerCache,
-        todo: Mapping[str, Any],
+        todo: Mapping[str, object],
     ) -> EndpointError:
         """The error with what the server does offer, and with what is kept."""
         remedy = error.remedy
@@ -237,7 +236,7 @@ class Endpoint:
         )
 
 
-def _turn(message: Message) -> dict[str, Any]:
+def _turn(message: Message) -> dict[str, object]:
     """A turn as servers read it: the arguments of tool calls are the JSON of an object."""
     more = {key: value for key, value in message.extra.items() if key != "weight"}
     if calls := more.get("tool_calls"):
@@ -245,7 +244,7 @@ def _turn(message: Message) -> dict[str, Any]:
     return {"role": message.role, "content": message.content, **more}
 
 
-def _written(function: Mapping[str, Any]) -> dict[str, Any]:
+def _written(function: Mapping[str, object]) -> dict[str, object]:
     return {**function, "arguments": json.dumps(function["arguments"], ensure_ascii=False)}
 
 

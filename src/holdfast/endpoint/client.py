@@ -118,7 +118,7 @@ class Connection:
         """Send nothing new, and wait no longer for a next try."""
         self._stop.set()
 
-    def send(self, body: Mapping[str, Any]) -> Answer:
+    def send(self, body: Mapping[str, object]) -> Answer:
         """Send one question, again after a transient fault.
 
         Args:
@@ -204,7 +204,7 @@ class Connection:
                     raise self._cleaned(unreachable(self._server, error, False).error) from None
         raise AssertionError
 
-    def _once(self, body: Mapping[str, Any]) -> Answer:
+    def _once(self, body: Mapping[str, object]) -> Answer:
         most = self._most(body)
         while not self._stop.is_set() and (seconds := self._rate.turn()) > 0:
             self._stop.wait(seconds)
@@ -234,7 +234,7 @@ class Connection:
                 costs(self._spending.cost(answer.read, answer.written))
         return answer
 
-    def _post(self, body: Mapping[str, Any]) -> tuple[int, dict[str, str], str]:
+    def _post(self, body: Mapping[str, object]) -> tuple[int, dict[str, str], str]:
         """Status, headers and text; in the time that one answer may take in all."""
         data = json.dumps(dict(body), ensure_ascii=False).encode("utf-8", "replace")
         return self._fetch("POST", "chat/completions", self._server.timeout_s, data)

@@ -23,7 +23,8 @@ from holdfast.engines import Engine, log_likelihood
 from holdfast.engines.pace import Fitting, Pace
 from holdfast.engines.reply_text import ThoughtReader, Until, stops_of
 from holdfast.memory.fault_injection import FaultInjector
-from holdfast.memory.out_of_memory import RAISED, failure_of, free, is_out_of_memory, loading
+from holdfast.memory.loading import loading
+from holdfast.memory.out_of_memory import RAISED, failure_of, free, is_out_of_memory
 from holdfast.models import ModelRef, precision
 from holdfast.models.peft_adapter import (
     Weights,

@@ -14,7 +14,7 @@ from holdfast.data.chat import Encoded
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import DynamicCache, PreTrainedModel
 
 SHARED = 16
 """Tokens that rows must begin with alike for them to be read once."""
@@ -182,7 +182,7 @@ def _begun(
 
 def _after(
     model: PreTrainedModel,
-    cache: Any,
+    cache: DynamicCache,
     before: torch.Tensor,
     tails: Sequence[Sequence[int]],
     pad: int,

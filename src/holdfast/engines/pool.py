@@ -11,7 +11,7 @@ from holdfast import engines, models
 from holdfast.config import Study, TrainSpec
 from holdfast.endpoint import Endpoint, is_endpoint
 from holdfast.engines import Engine, Usage
-from holdfast.engines.resumable import spent_in
+from holdfast.engines.chunks import spent_in
 from holdfast.engines.server_fields import REMOTE, server_of
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.model.shape import read_shape

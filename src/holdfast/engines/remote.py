@@ -47,7 +47,6 @@ class RemoteEngine(Engine):
         dtype: str = "auto",
         nf4: bool = False,
         batch_size: int | None = None,
-        device_map: Mapping[str, int | str] | None = None,
         endpoint: Endpoint | None = None,
     ) -> None:
         """Name the model; nothing is sent.
@@ -55,11 +54,10 @@ class RemoteEngine(Engine):
         Args:
             ref: its base is the address, ``http://localhost:8000/v1#model``
                 (`endpoint.parse_url`).
-            device: the server's own affair, as are `dtype` and `device_map`.
+            device: the server's own affair, as is `dtype`.
             dtype: see `device`.
             nf4: refused: the server serves the precision that it was started with.
             batch_size: questions under way at a time; None: as the address says.
-            device_map: see `device`.
             endpoint: the server and how it is asked, where that is not in the address.
 
         Raises:
@@ -151,7 +149,7 @@ class RemoteEngine(Engine):
         """The server's replies, to the prompts that the model here would read."""
         endpoint = self._adapters.of(adapter, scale)
         rows = [(example, sample) for example in examples for sample in range(sampling.samples)]
-        more: dict[str, Any] = {"stop": list(sampling.stop)} if sampling.stop else {}
+        more: dict[str, object] = {"stop": list(sampling.stop)} if sampling.stop else {}
         more |= told_beyond(sampling, self.ref, self.server.where)
         bodies = [
             endpoint.request(
@@ -189,7 +187,7 @@ class RemoteEngine(Engine):
         endpoint: Endpoint,
         first: Example,
         examples: Sequence[Example],
-        bodies: Sequence[Mapping[str, Any]],
+        bodies: Sequence[Mapping[str, object]],
     ) -> None:
         """See that the prompts are the same; one question is asked alone where tokens are not told.
 
@@ -299,7 +297,7 @@ class _Shared:
         self._progress.advance(self._done // self._samples - before // self._samples)
 
 
-def _explained(error: EndpointError, more: Mapping[str, Any]) -> EndpointError:
+def _explained(error: EndpointError, more: Mapping[str, object]) -> EndpointError:
     """A refusal with the fields that may be its cause."""
     own = [name for name in more if name != "stop"]
     if error.fault != "refused" or not own:

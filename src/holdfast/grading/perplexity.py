@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.engines import Engine
+from holdfast.engines.chunks import read_part, write_part
 from holdfast.engines.pool import EnginePool
-from holdfast.engines.resumable import read_part, write_part
 from holdfast.grading.answer import paired
 from holdfast.grading.degeneration import NLL_TOKENS, usual_limit
 from holdfast.progress import Progress

@@ -20,7 +20,8 @@ from pydantic import Field
 from holdfast import models
 from holdfast.config import Sampling, Section
 from holdfast.engines import Engine
-from holdfast.engines.resumable import answering, in_chunks
+from holdfast.engines.chunks import in_chunks
+from holdfast.engines.resumable import answering
 from holdfast.errors import ModelError, UsageError
 from holdfast.judges import JudgeContext, Pair
 from holdfast.judges._prompts import Asked

@@ -1,7 +1,7 @@
 """Recognises that memory ran out, and records what was allocated at that moment.
 
 torch raises an exception of its own; libraries below torch say it in words. Both are told from
-other failures here, for training, answering and loading.
+other failures here, for training, answering and loading (`holdfast.memory.loading`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ import ctypes
 import errno
 import gc
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
 from holdfast.errors import HoldfastError, OutOfMemory, Phase
-from holdfast.memory.fault_injection import FaultInjector
 
 MESSAGES = (
     "CUDA error: out of memory",  # the driver, outside torch's allocator (pinned memory, kernels)
@@ -125,36 +123,3 @@ def event(
 def unrecoverable(phase: Phase, why: str, failure: Failure) -> OutOfMemory:
     """The error of a failure that nothing in this process can mend."""
     return OutOfMemory(f"{why} ({failure.message})", phase=phase, remedy=REMEDIES[phase])
-
-
-@contextmanager
-def loading() -> Iterator[None]:
-    """Say that the model does not fit, where loading it runs out of memory.
-
-    transformers 5 keeps errors of on-the-fly quantisation for a report and raises a general one
-    instead; the report is read for the real reason.
-
-    Raises:
-        OutOfMemory: with phase ``load``.
-    """
-    try:
-        FaultInjector.from_environment().at("load")
-        yield
-    except Exception as error:
-        kept = None if isinstance(error, HoldfastError) else kept_back(error)
-        if kept is None and not is_out_of_memory(error):
-            raise
-        raise unrecoverable("load", "the model does not fit", failure_of(kept or error)) from error
-
-
-def kept_back(error: BaseException) -> RuntimeError | None:
-    """The out-of-memory message among the conversion errors that transformers kept, if any."""
-    trace = error.__traceback__
-    while trace is not None:
-        found = trace.tb_frame.f_locals.get("loading_info")
-        for text in dict(getattr(found, "conversion_errors", None) or {}).values():
-            for line in str(text).splitlines():
-                if " out of memory" in line or is_out_of_memory(RuntimeError(line)):
-                    return RuntimeError(line)
-        trace = trace.tb_next
-    return None

@@ -13,7 +13,8 @@ from holdfast.config import Sampling
 from holdfast.data.chat import Encoded
 from holdfast.data.leakage import LeakIndex
 from holdfast.engines import Engine, Usage
-from holdfast.engines.resumable import Kept, ask, score
+from holdfast.engines.kept import Kept, score
+from holdfast.engines.resumable import ask
 from holdfast.methods._bound import Bound
 from holdfast.models import ModelRef
 from holdfast.progress import Progress

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from functools import cache
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import torch
+    from peft.tuners.lora import Linear
+    from torch.autograd.function import FunctionCtx
 
 NARROWEST = 512
 """Hidden size from which this is used: below it there is nothing to win."""
@@ -71,7 +73,7 @@ def mask_generator(model: torch.nn.Module) -> dict[str, str]:
     return {"dropout_masks": GENERATOR} if quick else {}
 
 
-def _adapted(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+def _adapted(layer: Linear, x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
     """The forward pass of a LoRA layer; by PEFT itself where it is not plain LoRA in training."""
     import torch
 
@@ -85,17 +87,25 @@ def _adapted(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Te
         and not base.weight.requires_grad and not layer.fan_in_fan_out
     )  # fmt: skip
     if not plain:
-        return type(layer).forward(layer, x, *args, **kwargs)
+        own: torch.Tensor = type(layer).forward(layer, x, *args, **kwargs)
+        return own
     name = names[0]
     p = float(getattr(layer.lora_dropout[name], "p", 0.0))
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
-    given = (x, base.weight, base.bias, a, b, float(layer.scaling[name]), p)
-    found: torch.Tensor = _classes().Adapted.apply(*given)
+    settings = float(layer.scaling[name]), p
+    found: torch.Tensor = _classes().Adapted.apply(x, base.weight, base.bias, a, b, settings)
     return found
 
 
+class Classes(NamedTuple):
+    """What `_classes` makes."""
+
+    Dropout: type[torch.nn.Dropout]
+    Adapted: type[torch.autograd.Function]
+
+
 @cache
-def _classes() -> Any:
+def _classes() -> Classes:
     """The classes that need torch to be made."""
     import torch
 
@@ -103,14 +113,14 @@ def _classes() -> Any:
         """Dropout of a tensor."""
 
         @staticmethod
-        def forward(ctx: Any, x: torch.Tensor, p: float) -> torch.Tensor:
+        def forward(ctx: FunctionCtx, x: torch.Tensor, p: float) -> torch.Tensor:
             places = dropped(x.numel(), p)
             ctx.save_for_backward(places)
             ctx.scale = 1 / (1 - p)
             return _without(x * ctx.scale, places)
 
         @staticmethod
-        def backward(ctx: Any, grad: torch.Tensor) -> Any:
+        def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
             return _without(grad * ctx.scale, *ctx.saved_tensors), None
 
     class Dropout(torch.nn.Dropout):  # type: ignore[misc]
@@ -125,7 +135,16 @@ def _classes() -> Any:
         """x Wᵀ + bias + s · dropout(x) Aᵀ Bᵀ with W frozen."""
 
         @staticmethod
-        def forward(ctx: Any, x: Any, w: Any, bias: Any, a: Any, b: Any, s: float, p: float) -> Any:
+        def forward(
+            ctx: FunctionCtx,
+            x: torch.Tensor,
+            w: torch.Tensor,
+            bias: torch.Tensor | None,
+            a: torch.Tensor,
+            b: torch.Tensor,
+            settings: tuple[float, float],
+        ) -> torch.Tensor:
+            s, p = settings
             rows = x.reshape(-1, x.shape[-1])
             places = dropped(rows.numel(), p) if p else None
             thinned = rows if places is None else _without(rows.clone(), places)
@@ -137,7 +156,7 @@ def _classes() -> Any:
             return found.view(*x.shape[:-1], -1)
 
         @staticmethod
-        def backward(ctx: Any, grad: torch.Tensor) -> Any:
+        def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
             x, w, a, b, low, places = ctx.saved_tensors
             grad = grad.reshape(-1, grad.shape[-1])
             rows, lowered = x.reshape(-1, x.shape[-1]), grad @ b.to(x.dtype)
@@ -154,10 +173,10 @@ def _classes() -> Any:
                 if kept is not None:
                     flat[places] = kept  # nothing flows back through what was dropped
                 to_x = to_x.view(x.shape)
-            return to_x, None, None, to_a, to_b, None, None
+            return to_x, None, None, to_a, to_b, None
 
     Adapted.forward.__doc__ = Adapted.backward.__doc__ = Adapted.__doc__
-    return type("Classes", (), {"Dropout": Dropout, "Adapted": Adapted})
+    return Classes(Dropout, Adapted)
 
 
 def _without(x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ from holdfast import models
 from holdfast.config import Sampling
 from holdfast.data.batching import plain_budget
 from holdfast.engines import Engine
-from holdfast.engines.resumable import LIKELIHOODS
+from holdfast.engines.kept import LIKELIHOODS
 from holdfast.progress import Progress, Silent
 from holdfast.runs import store
 from holdfast.study import speed as speeds

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from holdfast import engines, methods
-from holdfast.engines.resumable import OTHERWISE, REPLIES
+from holdfast.engines.chunks import REPLIES
+from holdfast.engines.kept import OTHERWISE
 from holdfast.errors import DataError
 from holdfast.grading.answer import answer_items, write_questions
 from holdfast.grading.degeneration import NLL_MARGIN, NLL_QUANTILE

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from holdfast.config.arms import MeterSpec
 from holdfast.data.thinking import answered, learned
-from holdfast.engines.resumable import REPLIES
+from holdfast.engines.chunks import REPLIES
 from holdfast.errors import DataError
 from holdfast.methods import EXAMPLES, MethodContext, SharedWork
 from holdfast.methods._context import asks

@@ -17,8 +17,8 @@ from holdfast.config import Sampling, Study, TrainSpec
 from holdfast.config.sweeps import Variant, settings_of
 from holdfast.data.batching import Budget, seen_order
 from holdfast.data.leakage import LeakIndex
+from holdfast.engines.kept import LIKELIHOODS
 from holdfast.engines.pool import EnginePool
-from holdfast.engines.resumable import LIKELIHOODS
 from holdfast.judges import Judge, JudgeContext
 from holdfast.memory.hardware.devices import GPU
 from holdfast.methods import (

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from holdfast import models
 from holdfast.data import chat
-from holdfast.engines.resumable import LIKELIHOODS
+from holdfast.engines.kept import LIKELIHOODS
 from holdfast.errors import HoldfastError
 from holdfast.judges import Judge, members_of
 from holdfast.memory.estimate.method_overhead import MethodOverhead

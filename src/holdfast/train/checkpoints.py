@@ -131,10 +131,9 @@ def keep_running(trainer: Trainer, checkpoint: Path) -> None:
 def take_up_running(trainer: Trainer, checkpoint: Path) -> None:
     """Go on with what `keep_running` kept; called when training begins."""
     path = checkpoint / RUNNING.format(trainer.args.process_index)
-    if not path.is_file():
-        return
-    kept = json.loads(path.read_text(encoding="utf-8"))  # compared with its mark by now
-    if kept["world"] != trainer.args.world_size:
+    # compared with its mark by now
+    kept: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    if kept.get("world") != trainer.args.world_size:
         return
     trainer._tr_loss += kept["loss"]
     trainer._globalstep_last_logged = kept["logged"]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from holdfast import models
 from holdfast.data.batching import deal, regroup
-from holdfast.memory.out_of_memory import loading
+from holdfast.memory.loading import loading
 from holdfast.memory.precision import Dtype
 from holdfast.methods import Term
 from holdfast.models import placement, precision

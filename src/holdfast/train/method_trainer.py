@@ -23,14 +23,9 @@ from holdfast.config import TrainSpec
 from holdfast.data.batching import Budget, deal, plain_budget
 from holdfast.data.chat import Encoded
 from holdfast.errors import HoldfastError, TrainingError
+from holdfast.memory.loading import loading
 from holdfast.memory.memory_plan import MemoryPlan
-from holdfast.memory.out_of_memory import (
-    RAISED,
-    failure_of,
-    is_out_of_memory,
-    loading,
-    unrecoverable,
-)
+from holdfast.memory.out_of_memory import RAISED, failure_of, is_out_of_memory, unrecoverable
 from holdfast.memory.precision import Dtype
 from holdfast.methods import ANCHOR, PROBE, TASK, Lesson, LossMethod
 from holdfast.methods._context import TokenCounts

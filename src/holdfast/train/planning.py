@@ -25,8 +25,8 @@ from holdfast.memory.hardware.host import host_ram_bytes
 from holdfast.memory.model.shape import read_shape
 from holdfast.memory.planner.choice import Comparison
 from holdfast.memory.planner.memory_report import MemoryReport
-from holdfast.memory.planner.planner import CPU, plan
-from holdfast.memory.planner.request import USUAL_SEQ_LEN, PlanRequest
+from holdfast.memory.planner.planner import plan
+from holdfast.memory.planner.request import CPU, USUAL_SEQ_LEN, PlanRequest
 from holdfast.memory.precision import Dtype
 from holdfast.models.cpu_training import NARROWEST, PLACE_BYTES
 from holdfast.types import ModelRef

@@ -32,7 +32,7 @@ from holdfast.memory.out_of_memory import (
     unrecoverable,
 )
 from holdfast.methods import Term
-from holdfast.models.language_head import on_cpu
+from holdfast.models.cpu_head import on_cpu
 from holdfast.train.objective import WEIGHTS, Objective, Outputs
 
 if TYPE_CHECKING:

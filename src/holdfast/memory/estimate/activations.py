@@ -27,7 +27,7 @@ EAGER = 6.1
 SOFT_CAPPED = 8.2
 LOSS_TILE = 4096
 CPU_TILE = 1 << 25
-"""Logits that are in memory at once in the head of a CPU (`holdfast.models.language_head`)."""
+"""Logits that are in memory at once in the head of a CPU (`holdfast.models.cpu_head`)."""
 VOCABULARY_TILE = 32768
 BACKWARD_TRANSIENT = 8
 """Gradients of gate, up, their product and the activation at once: bytes x intermediate size."""

@@ -10,11 +10,15 @@ from holdfast.config import TrainSpec
 from holdfast.errors import UsageError
 from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead
 from holdfast.memory.estimate.workload import Method, Workload, from_training
-from holdfast.memory.hardware.devices import GPU
+from holdfast.memory.hardware.cpu import cpu
+from holdfast.memory.hardware.detect import detect
+from holdfast.memory.hardware.devices import GPU, parse
 from holdfast.registry import nearest
 
 USUAL_SEQ_LEN = 1024
 """Tokens of the longest example where nobody says."""
+CPU = "cpu"
+"""In place of GPUs: plan for the CPU."""
 METHODS: tuple[str, ...] = get_args(Method)
 
 
@@ -82,3 +86,20 @@ class PlanRequest:
             micro_batch=self.micro_batch or plain.micro_batch,
             global_batch=self.global_batch or plain.global_batch,
         )
+
+    def devices(self) -> tuple[tuple[GPU, ...], str]:
+        """The GPUs to plan for, and what is assumed of the speed of those that are only named."""
+        asked = self.gpus
+        if isinstance(asked, tuple) and asked:
+            return asked, ""
+        if isinstance(asked, str) and asked.strip().lower() == CPU:
+            return (cpu(),), ""
+        if not asked or not isinstance(asked, str):
+            there = () if asked == () else detect()
+            none = "no GPU was found: planned for the CPU (say what there will be: --gpus 2x24GiB)"
+            return (there, "") if there else ((cpu(),), none)
+        named = parse(asked)
+        if all(gpu.known for gpu in named):
+            return named, ""
+        like = sorted({gpu.like for gpu in named if gpu.like})
+        return named, f"speed assumed as of: {', '.join(like)}"

@@ -92,6 +92,25 @@ def build(job: TraceJob, stack: Sequence[str]) -> torch.nn.Module:
     return whole
 
 
+def layers_of(model: torch.nn.Module, count: int) -> list[torch.nn.Module]:
+    """The decoder layers of a model that was built with so many.
+
+    Raises:
+        Untraceable: they are not in one list.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
+            return list(module)
+    raise Untraceable("its layers are not in one list")
+
+
+def name_of(stack: Sequence[str], place: int) -> str:
+    """What a layer is called among its phases: its kind, and whether it is the first or last."""
+    kind = stack[place]
+    alike = [other for other, one in enumerate(stack) if one == kind]
+    return f"{kind} {'first' if place == alike[0] else 'last' if place == alike[-1] else 'middle'}"
+
+
 def _adapted(model: PreTrainedModel, job: TraceJob) -> torch.nn.Module:
     from peft import LoraConfig, OFTConfig, OSFConfig, PeftConfig, get_peft_model
 

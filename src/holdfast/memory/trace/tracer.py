@@ -35,7 +35,9 @@ from holdfast.memory.trace.fake_model import (
     Untraceable,
     build,
     layer_kinds,
+    layers_of,
     materialise,
+    name_of,
     read_config,
 )
 from holdfast.memory.trace.trace_job import TraceJob
@@ -48,7 +50,7 @@ LAYER_BATCHES = (1, 2, 4)
 of its own, because dimensions of size 1 change which views need a copy."""
 MOST_TOKENS = 1 << 15
 """Tokens after which larger batches are not traced but extrapolated."""
-ON_CPU, HEAD_ON_CPU = "holdfast.models.cpu_training", "holdfast.models.language_head"
+ON_CPU, HEAD_ON_CPU = "holdfast.models.cpu_training", "holdfast.models.cpu_head"
 """What training on a CPU does otherwise; by name, for this package is below them."""
 REPEAT = 2
 """Layers of each kind in the smallest stack, so that a first and a last one can differ."""
@@ -194,8 +196,8 @@ def _step(
         parameter.register_post_accumulate_grad_hook(
             lambda weight: tracker.label(weight.grad, "gradients")
         )
-    for place, layer in enumerate(_layers(model, len(stack))):
-        name = _name(stack, place)
+    for place, layer in enumerate(layers_of(model, len(stack))):
+        name = name_of(stack, place)
         layer.register_forward_pre_hook(_entering(tracker, f"forward {name}", "activations"))
         layer.register_forward_hook(_left(tracker, f"backward {name}", place == len(stack) - 1))
     tracker.enter("embedding", "activations")
@@ -310,8 +312,8 @@ def _answer(
     tracker: AllocationTracker,
 ) -> None:
     """Read the prompt, then one more token with the cache grown to `seq` tokens."""
-    for place, layer in enumerate(_layers(model, len(stack))):
-        name = f"forward {_name(stack, place)}"
+    for place, layer in enumerate(layers_of(model, len(stack))):
+        name = f"forward {name_of(stack, place)}"
         layer.register_forward_pre_hook(_entering(tracker, name, "activations"))
     tracker.enter("embedding", "activations")
     inputs = _inputs(job, batch)
@@ -321,7 +323,7 @@ def _answer(
         scores = output.logits[:, -1].float()
         cache, ids = output.past_key_values, inputs["input_ids"][:, :1]
         del output, scores
-        for layer in _layers(model, len(stack)):
+        for layer in layers_of(model, len(stack)):
             layer._forward_pre_hooks.clear()
         tracker.enter("decode", "activations")
         output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
@@ -337,19 +339,6 @@ def _inputs(job: TraceJob, batch: int) -> dict[str, torch.Tensor]:
 
 def _autocast(job: TraceJob) -> AbstractContextManager[None]:
     return torch.autocast("cpu", torch.bfloat16) if job.autocast else contextlib.nullcontext()
-
-
-def _layers(model: torch.nn.Module, count: int) -> list[torch.nn.Module]:
-    for module in model.modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
-            return list(module)
-    raise Untraceable("its layers are not in one list")
-
-
-def _name(stack: Sequence[str], place: int) -> str:
-    kind = stack[place]
-    alike = [other for other, one in enumerate(stack) if one == kind]
-    return f"{kind} {'first' if place == alike[0] else 'last' if place == alike[-1] else 'middle'}"
 
 
 def _entering(tracker: AllocationTracker, phase: str, category: str) -> Callable[..., None]:
