@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -26,14 +26,10 @@ def page(told: Outlook, steps: Sequence[Step], width: int = 80, every: bool = Fa
     """
     from holdfast.study.start import DAY_S, in_words
 
-    done = sum(step.done for step in steps)
-    stages = [f"{done} of {len(steps)} stages are done{'' if every else '; --all lists them'}."]
-    if every:
-        stages = [
-            *(f"  {'done' if step.done else 'run '}  {_at(told, step)}" for step in steps),
-            "", *stages,
-        ]  # fmt: skip
-    if done == len(steps):
+    stages = listed(steps, lambda step: _at(told, step))
+    if not every:
+        stages = [stages[-1].replace("done.", "done; --all lists them.")]
+    if all(step.done for step in steps):
         return stages
     more = "; --dry-run --calibrate measures it" if told.measurable else ""
     lines = [
@@ -129,6 +125,15 @@ def count(number: float) -> str:
             scaled = number * 1e3 / limit
             return f"{scaled:.1f}{unit}" if unit and scaled < 10 else f"{scaled:.0f}{unit}"
     return f"{number:.1e}"
+
+
+def listed(steps: Sequence[Step], words: Callable[[Step], str]) -> list[str]:
+    """All stages, each in such words, and how many are done."""
+    return [
+        *(f"  {'done' if step.done else 'run '}  {words(step)}" for step in steps),
+        "",
+        f"{sum(step.done for step in steps)} of {len(steps)} stages are done.",
+    ]
 
 
 def size(number: float) -> str:
