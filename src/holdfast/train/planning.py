@@ -20,7 +20,8 @@ from holdfast.memory.estimate.adapters import LOW_RANK
 from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead, combined
 from holdfast.memory.estimate.states import states
 from holdfast.memory.estimate.workload import Workload, from_training
-from holdfast.memory.hardware.detect import detect, host_ram_bytes
+from holdfast.memory.hardware.detect import detect
+from holdfast.memory.hardware.host import host_ram_bytes
 from holdfast.memory.model.shape import read_shape
 from holdfast.memory.planner.choice import Comparison
 from holdfast.memory.planner.memory_report import MemoryReport

@@ -99,10 +99,10 @@ def plan(request: PlanRequest) -> MemoryReport:
     estimated = estimates(
         shape, config, work, request.trace, request.cache, "cpu" if host else "cuda"
     )
+    overheads = overheads_on_cpu(shape) if host else calibration.overheads()
     comparison = make_plan(
-        shape, work, gpus, host_ram_bytes(), overheads_on_cpu(shape) if host else calibration.overheads(),
-        estimated.estimate, request.strategy,
-    )  # fmt: skip
+        shape, work, gpus, host_ram_bytes(), overheads, estimated.estimate, request.strategy
+    )
     notes = (shape.note, kept, assumed, shortened, estimated.note)
     said = tuple(note for note in notes if note)
     return MemoryReport(comparison, name, estimated.source, said, precision=precision)
@@ -126,12 +126,11 @@ def _as_stored(work: Workload, shape: Shape) -> tuple[Workload, str]:
 
 def _gpus(asked: str | tuple[GPU, ...] | None) -> tuple[tuple[GPU, ...], str]:
     """The GPUs to plan for, and what is assumed of the speed of those that are only named."""
-    if isinstance(asked, tuple) and asked:
-        return asked, ""
-    if isinstance(asked, str) and asked.strip().lower() == CPU:
-        return (cpu(),), ""
-    if not asked:
-        there = () if asked == () else detect()
+    if isinstance(asked, str) and asked:
+        if asked.strip().lower() == CPU:
+            return (cpu(),), ""
+    else:
+        there = detect() if asked is None or asked == "" else asked
         none = "no GPU was found: planned for the CPU (say what there will be: --gpus 2x24GiB)"
         return (there, "") if there else ((cpu(),), none)
     named = parse(asked)
