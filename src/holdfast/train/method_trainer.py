@@ -25,6 +25,7 @@ from holdfast.data.chat import Encoded
 from holdfast.errors import HoldfastError, TrainingError
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.memory.out_of_memory import failure_of, is_out_of_memory, loading, unrecoverable
+from holdfast.memory.planner.host_memory import settled_on_cpu
 from holdfast.memory.precision import Dtype
 from holdfast.methods import ANCHOR, PROBE, TASK, Lesson, LossMethod
 from holdfast.methods._context import TokenCounts
@@ -41,7 +42,6 @@ from holdfast.train.data import collate, dataset, encode_all
 from holdfast.train.job import SUMMARY, TrainJob
 from holdfast.train.meters import Meters
 from holdfast.train.mixed_precision import cast_adapters, computed_in, skipped_steps
-from holdfast.train.planning import settled_on_cpu
 from holdfast.train.rehearsal import measured
 from holdfast.train.validation import Validation, validated
 from holdfast.train.watch import Reader, ended_by, watch
