@@ -239,7 +239,7 @@ def _turn(message: Message) -> dict[str, Any]:
     return {"role": message.role, "content": message.content, **more}
 
 
-def _written(function: Mapping[str, Any]) -> dict[str, Any]:
+def _written(function: Mapping[str, object]) -> dict[str, object]:
     return {**function, "arguments": json.dumps(function["arguments"], ensure_ascii=False)}
 
 

@@ -189,7 +189,7 @@ class RemoteEngine(Engine):
         endpoint: Endpoint,
         first: Example,
         examples: Sequence[Example],
-        bodies: Sequence[Mapping[str, Any]],
+        bodies: Sequence[Mapping[str, object]],
     ) -> None:
         """See that the prompts are the same; one question is asked alone where tokens are not told.
 
@@ -296,7 +296,7 @@ class _Shared:
         self._progress.advance(self._done // self._samples - before // self._samples)
 
 
-def _explained(error: EndpointError, more: Mapping[str, Any]) -> EndpointError:
+def _explained(error: EndpointError, more: Mapping[str, object]) -> EndpointError:
     """A refusal with the fields that may be its cause."""
     own = [name for name in more if name != "stop"]
     if error.fault != "refused" or not own:
