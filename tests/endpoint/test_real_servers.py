@@ -155,6 +155,7 @@ def test_killed_in_the_middle_and_started_again(
     assert ask(retries=0) == 0
 
 
+@pytest.mark.slow
 def test_a_comparison_and_a_study(server: Served, smollm2: Path, tmp_path: Path) -> None:
     """Both from beginning to end; the figures of so few items mean nothing."""
     few = ("answer.repeats=1", "answer.sampling.max_new_tokens=4", "tasks.lab_math.items=3")

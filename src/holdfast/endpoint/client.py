@@ -194,15 +194,15 @@ class Connection:
             EndpointError: nothing answers.
         """
         data = None if body is None else json.dumps(body, ensure_ascii=False).encode()
-        for last in (False, True):  # servers drop connections that they kept open
+        gone = (self._http.ReadError, self._http.WriteError, self._http.RemoteProtocolError)
+        try:
             try:
                 status, _, text = self._fetch(method, path, seconds, data)
-                return status, text
-            except self._http.HTTPError as error:
-                unanswered = (self._http.ConnectError, self._http.TimeoutException)
-                if last or isinstance(error, unanswered):
-                    raise self._cleaned(unreachable(self._server, error, False).error) from None
-        raise AssertionError
+            except gone:  # servers drop connections that they kept open
+                status, _, text = self._fetch(method, path, seconds, data)
+        except self._http.HTTPError as error:
+            raise self._cleaned(unreachable(self._server, error, False).error) from None
+        return status, text
 
     def _once(self, body: Mapping[str, object]) -> Answer:
         most = self._most(body)
