@@ -145,14 +145,14 @@ class HFEngine(Engine):
         rows = [(examples[i], encoded[i], n) for i in order for n in range(samples)]
         replies: list[list[Reply]] = [[] for _ in examples]
         for row, tokens in self._decoded(model, rows, sampling, progress):
-            self.usage.read += len(rows[row][1])
-            self.usage.written += len(tokens)
             progress.worked(len(tokens))
             place = order[row // samples]
             found = replies[place]
             found.append(self._reply(rows[row], sampling, tokens))
             if len(found) == samples:
                 found.sort(key=lambda one: one.sample)
+                self.usage.read += samples * len(rows[row][1])
+                self.usage.written += sum(one.n_tokens for one in found)
                 if self.answered is not None:
                     self.answered(examples[place], found)
                 progress.advance(1)
