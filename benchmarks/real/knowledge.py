@@ -1,11 +1,12 @@
 """Makes a task of general knowledge from WordNet: which of four words has this meaning?
 
-A study needs an ability that neither training nor the safety tasks touch, and no hub may be reached.
-WordNet 3.0 (Debian's package ``wordnet-base``, or the ``dict`` folder of its source) has definitions
-of everyday nouns. Each question shows one definition; the three wrong words are of the same kind
-(animal, food, feeling, ...) and about as common. The harness compares the likelihood of the words.
+A study needs an ability that neither training nor the safety tasks touch, and no hub may be
+reached. WordNet 3.0 (Debian's package ``wordnet-base``, or the ``dict`` folder of its source) has
+definitions of everyday nouns. Each question shows one definition; the three wrong words are of the
+same kind (animal, food, feeling, ...) and about as common. The harness compares the likelihood of
+the words.
 
-    python benchmarks/real/knowledge.py INTO [--wordnet /usr/share/wordnet] [--items 240] [--seed 1126]
+    python benchmarks/real/knowledge.py INTO [--wordnet /usr/share/wordnet] [--items 240]
 """
 
 from __future__ import annotations

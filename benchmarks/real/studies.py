@@ -3,8 +3,8 @@
 The studies are the YAML files in ``benchmarks/real/studies``. Real data lie outside of the project:
 ``--data`` names a folder with ``gsm8k/{train,test}.jsonl``, ``ailuminate/*.csv`` and
 ``xstest/xstest_prompts.csv``, byte for byte as published. Hours on a CPU; the same command goes on
-where it was. When the study is whole, its figures go to ``benchmarks/real/results/NAME``: the results,
-the report and the outcome of every item, never a reply.
+where it was. When the study is whole, its figures go to ``benchmarks/real/results/NAME``: the
+results, the report and the outcome of every item, never a reply.
 
     python benchmarks/real/models.py qwen0.5b
     python benchmarks/real/studies.py forgetting --data ../data [--runs-dir runs] [OVERRIDE ...]

@@ -189,5 +189,5 @@ def test_a_server_can_do_neither_likelihoods_nor_begun_turns() -> None:
     with pytest.raises(ModelError, match=r"how likely a given text is"):
         server.loglikelihood(PAIRS, None)
     begun = Example("a", ASKED[0].messages, None, "", {"prefix": "Sure,"})
-    with pytest.raises(ModelError, match="the assistant's turn only"):
+    with pytest.raises(ModelError, match="go on with a bare text"):
         server.generate([begun], Sampling(), None, Silent())
