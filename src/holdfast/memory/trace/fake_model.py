@@ -7,9 +7,13 @@ module needs torch; it is imported only in the tracer's own process.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
+from unittest import mock
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
@@ -20,6 +24,8 @@ from holdfast.memory.trace.trace_job import TraceJob
 
 BLOCK, BLOCKS = 64, 256
 """NF4: weights per scale, and scales per scale of scales (bitsandbytes' defaults)."""
+ON_CPU, HEAD_ON_CPU = "holdfast.models.cpu_training", "holdfast.models.language_head"
+"""What training on a CPU does otherwise; by name, for this package is below them."""
 
 
 class Untraceable(Exception):
@@ -196,3 +202,38 @@ def _nf4(parameter: torch.nn.Parameter, dtype: torch.dtype) -> torch.nn.Paramete
     new = torch.nn.Parameter(packed, requires_grad=False)
     new.quant_state = state
     return new
+
+
+def quicken(model: torch.nn.Module) -> None:
+    """Let adapters run as training has them on a CPU."""
+    importlib.import_module(ON_CPU).quicken(model)
+
+
+def as_many_dropped(count: int, p: float) -> torch.Tensor:
+    """As many places as are dropped on average; which ones makes no difference."""
+    return torch.zeros(max(1, int(count * p)), dtype=torch.int32)
+
+
+def gathering(function: Any) -> type:
+    """The same function of hidden states that were gathered; here: of all of them."""
+
+    class Gathered:
+        @staticmethod
+        def apply(hidden: torch.Tensor, *rest: object) -> object:
+            return function.apply(hidden.clone(), *rest)
+
+    return Gathered
+
+
+@contextlib.contextmanager
+def head_on_cpu(model: torch.nn.Module) -> Iterator[None]:
+    """The head as training has it on a CPU, of all positions: which have a loss is not known."""
+    from trl.trainer import utils
+
+    with importlib.import_module(HEAD_ON_CPU).on_cpu(model):
+        place, gathered = "trl.trainer.utils.", gathering(utils._ChunkedLogProbFunction)
+        with (
+            mock.patch(place + "_use_triton", lambda _: False),
+            mock.patch(place + "_ChunkedLogProbFunction", gathered),
+        ):
+            yield
