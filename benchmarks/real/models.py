@@ -32,7 +32,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 from holdfast.errors import HoldfastError, ModelError, Unreachable
-from holdfast.models import gguf_cache, gguf_file
+from holdfast.models import gguf_cache, gguf_head, gguf_record
 from holdfast.runs import temporary
 
 PLACE = "HOLDFAST_REAL_MODELS"
@@ -108,7 +108,7 @@ def model(name: str, into: Path | None = None) -> Path:
     with _room(into):
         into.mkdir(parents=True, exist_ok=True)
         file = gguf(name, into)
-        gguf_cache.write_out(gguf_file.read(file), source.sha256, folder)
+        gguf_cache.write_out(gguf_head.read(file), source.sha256, folder)
         note = folder / "LICENCE.md"
         if not note.is_file():
             note.write_text(_licence(source), encoding="utf-8")
@@ -245,7 +245,7 @@ def main() -> int:
     try:
         for name in given.names:
             folder = model(name, given.into and given.into.expanduser().absolute())
-            print(f"{name}: {folder}\n  {gguf_cache.of(folder)}")
+            print(f"{name}: {folder}\n  {gguf_record.of(folder)}")
     except HoldfastError as error:
         print(error, file=sys.stderr)
         return error.exit_code

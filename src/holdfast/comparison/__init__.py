@@ -25,7 +25,7 @@ from holdfast.config.sweeps import Variant
 from holdfast.data.leakage import LeakIndex
 from holdfast.engines.pool import EnginePool
 from holdfast.errors import DataError, FolderError, UsageError, begun
-from holdfast.models import ModelRef, external, gguf_cache
+from holdfast.models import ModelRef, external, gguf_record
 from holdfast.models.external import ExternalModel
 from holdfast.progress import Progress, default
 from holdfast.registry import nearest
@@ -249,7 +249,7 @@ def run(
             progress.say(notice)
         if not all(step.done for step in steps):
             about = environment.describe() if found.local else {"versions": environment.versions()}
-            recorded = gguf_cache.recorded(session.plan.model.base)
+            recorded = gguf_record.recorded(session.plan.model.base)
             store.write_json(folder / "environment.json", {**about, **recorded})
         try:
             stages.execute(steps, session.stages, folder, progress)

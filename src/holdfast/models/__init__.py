@@ -18,9 +18,10 @@ from holdfast.config.places import text_of
 from holdfast.data import chat_settings
 from holdfast.environment import install_command
 from holdfast.errors import RELATIVE, MissingDependency, ModelError
+from holdfast.memory.model import gguf_folder
 from holdfast.memory.model.stored import BNB4, BNB8, EXPANDED, Stored, stored_in
 from holdfast.memory.out_of_memory import is_out_of_memory, kept_back
-from holdfast.models import gguf_cache, skeleton, weights_check
+from holdfast.models import gguf_cache, gguf_head, gguf_record, skeleton, weights_check
 from holdfast.models.attention import loading_options
 from holdfast.models.files import check_folder, sampled_hash
 from holdfast.models.skeleton import auto_class
@@ -46,6 +47,7 @@ __all__ = [
     "pick_device",
     "reference",
     "require_torch",
+    "takes_long",
 ]
 
 
@@ -64,6 +66,18 @@ def reference(spec: ModelSpec) -> ModelRef:
         attention=spec.attn_implementation or "",
         rope=spec.rope_scaling or {},
     )
+
+
+def takes_long(model: str) -> bool:
+    """Whether a study's model is a local GGUF file that is still to be written out.
+
+    Raises:
+        ModelError: whatever its head tells (`gguf_head.read`).
+    """
+    path = Path(model).expanduser()
+    if not gguf_folder.is_named(model) or gguf_folder.in_repository(model) is not None:
+        return False
+    return gguf_folder.folder_of(model) is None and bool(gguf_head.read(path).tensors)
 
 
 def _named(spec: ModelSpec) -> ModelRef:
@@ -117,7 +131,7 @@ def identity(ref: ModelRef) -> dict[str, object]:
     folder = Path(ref.base)
     if not folder.is_dir():
         return {"id": ref.base, "revision": ref.revision, **more}
-    if (made := gguf_cache.of(folder)) is not None:
+    if (made := gguf_record.of(folder)) is not None:
         return {**made.identity, **more}
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):

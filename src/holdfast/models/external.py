@@ -18,7 +18,7 @@ from holdfast.config.places import check_place
 from holdfast.config.section import made_usable, unusable
 from holdfast.endpoint import is_endpoint, parse_url
 from holdfast.errors import ModelError, located
-from holdfast.models import ModelRef, gguf_cache, peft_adapter
+from holdfast.models import ModelRef, gguf_record, peft_adapter
 from holdfast.models.files import checkpoint_in
 from holdfast.models.json_files import read_object
 from holdfast.types import BASE, ChatSettings
@@ -108,7 +108,7 @@ def find(
     ref = models.reference(
         ModelSpec(id=text, revision=revision, trust_remote_code=trust_remote_code)
     )
-    if (made := gguf_cache.of(ref.base)) is not None and ref.base != str(folder):
+    if (made := gguf_record.of(ref.base)) is not None and ref.base != str(folder):
         short = name or _short(made.file.removesuffix(".gguf"))
         return ExternalModel(short, _with_revision(text, revision), "gguf", ref, (str(made),))
     return ExternalModel(name or _short(text), _with_revision(text, revision), "model", ref)
@@ -138,8 +138,8 @@ def answers(source: str) -> ExternalModel:
 
 def is_quantised(model: ExternalModel) -> bool:
     """Whether a model's weights lie in few bits, or did; False where only the hub knows."""
-    if (made := gguf_cache.of(model.ref.base)) is not None:
-        return made.kind not in gguf_cache.FLOATS
+    if (made := gguf_record.of(model.ref.base)) is not None:
+        return made.kind not in gguf_record.FLOATS
     config = Path(model.ref.base) / "config.json"
     if not config.is_file():
         return False

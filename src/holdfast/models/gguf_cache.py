@@ -10,27 +10,24 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import importlib.util
 import json
-import math
 import os
 import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from holdfast import environment
-from holdfast.errors import HoldfastError, ModelError, Unreachable, printable
+from holdfast.errors import HoldfastError, MissingDependency, ModelError, Unreachable, printable
 from holdfast.memory.model import gguf_folder, hub
-from holdfast.memory.model.gguf_folder import FORMAT
-from holdfast.models import gguf_file
-from holdfast.models.files import HASHED, sampled_hash
+from holdfast.models import gguf_file, gguf_head
+from holdfast.models.gguf_record import RECORD, Conversion, hashes_of, of
 from holdfast.runs import temporary
 
-RECORD = "gguf.json"
-FLOATS = ("F32", "F16", "BF16")
 EXACT = {"F32": "float32", "F16": "float16"}
 """What the numbers of a file are written as, by the kind that most of them have, where that is not
 bfloat16; norms, which are stored in more, are rounded to it."""
@@ -39,75 +36,6 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 SPARE = 32 << 20
 """For the tokenizer and the like, in bytes."""
 ELSEWHERE = f"make room, or name another folder in ${environment.CACHE}"
-
-
-@dataclass(frozen=True, slots=True)
-class Conversion:
-    """How a GGUF file became a folder, and what that cost.
-
-    Attributes:
-        file: its name.
-        sha256: of its content.
-        bytes: that it has.
-        kind: the kind of number that most of its weights are stored in.
-        architecture: as llama.cpp calls it.
-        dtype: of the weights that were written.
-        bytes_written: of the folder.
-        seconds: that it took.
-        versions: of the packages that did it.
-        files: sampled hash of every file of the folder.
-        format: see `gguf_folder.FORMAT`.
-    """
-
-    file: str
-    sha256: str
-    bytes: int
-    kind: str
-    architecture: str
-    dtype: str
-    bytes_written: int
-    seconds: float
-    versions: dict[str, str]
-    files: dict[str, str]
-    format: int = FORMAT
-
-    @property
-    def identity(self) -> dict[str, object]:
-        """What makes the weights these weights."""
-        return {"gguf": self.sha256[:16], "dtype": self.dtype}
-
-    def __str__(self) -> str:
-        """One sentence for whoever reads the figures."""
-        return (
-            f"{self.file} ({self.architecture}, {self.kind}, {self.bytes:,} bytes, sha256 "
-            f"{self.sha256[:16]}): its weights were written out in {self.dtype} once "
-            f"({self.bytes_written:,} bytes, {self.seconds:.1f} s); what is trained and measured "
-            "are those."
-        )
-
-
-def of(folder: str | Path) -> Conversion | None:
-    """How a model's folder was made of a GGUF file; None: it was not, or was changed since."""
-    try:
-        content = json.loads((Path(folder) / RECORD).read_text(encoding="utf-8"))
-        found = Conversion(**content)
-        whole = found.format == FORMAT and found.files == _hashes(Path(folder))
-    except (OSError, ValueError, TypeError):
-        return None
-    return found if whole else None
-
-
-def told(folder: str | Path) -> list[str]:
-    """What a reader of a model's figures must know of how its folder was made."""
-    return [str(found)] if (found := of(folder)) is not None else []
-
-
-def recorded(folder: str | Path) -> dict[str, object]:
-    """The same for the record of a run, under ``gguf``; empty where it was not made so."""
-    found = of(folder)
-    if found is None:
-        return {}
-    return {"gguf": {name: value for name, value in asdict(found).items() if name != "files"}}
 
 
 def base_of(model: str, revision: str | None = None) -> str:
@@ -146,27 +74,15 @@ def base_of(model: str, revision: str | None = None) -> str:
         ) from error
 
 
-def takes_long(model: str) -> bool:
-    """Whether a study's model is a local GGUF file that is still to be written out.
-
-    Raises:
-        ModelError: see `expanded`; all that its head tells.
-    """
-    path = Path(model).expanduser()
-    if not gguf_folder.is_named(model) or gguf_folder.in_repository(model) is not None:
-        return False
-    return gguf_folder.folder_of(model) is None and bool(gguf_file.read(path).tensors)
-
-
 def expanded(path: Path) -> Path:
     """The folder with a GGUF file's weights, written out where that was not done yet.
 
     Raises:
-        ModelError: the file is no whole language model (`gguf_file.read`), transformers does not
+        ModelError: the file is no whole language model (`gguf_head.read`), transformers does not
             know its architecture, or the cache cannot be written.
         MissingDependency: torch, transformers or `gguf` is missing.
     """
-    head = gguf_file.read(path)
+    head = gguf_head.read(path)
     cache = environment.cache_folder("models")
     with _writable(cache):
         cache.mkdir(parents=True, exist_ok=True)
@@ -217,14 +133,6 @@ def _whole(folder: Path, digest: str) -> bool:
     return found is not None and found.sha256 == digest
 
 
-def _hashes(folder: Path) -> dict[str, str]:
-    return {
-        one.name: sampled_hash(one).hex()[:16]
-        for one in sorted(folder.iterdir())
-        if one.suffix in HASHED and one.is_file() and one.name != RECORD
-    }
-
-
 def _digest(path: Path, cache: Path) -> str:
     """SHA-256 of a file; kept in the cache for as long as the file is not touched."""
     if (known := gguf_folder.digest_of(path, cache)) is not None:
@@ -240,8 +148,7 @@ def _digest(path: Path, cache: Path) -> str:
 
 
 def _check_room(head: gguf_file.GGUFFile, cache: Path) -> None:
-    numbers = sum(math.prod(one.shape) for one in head.tensors.values())
-    needed, free = numbers * BYTES[dtype_of(head)] + SPARE, shutil.disk_usage(cache).free
+    needed, free = head.numbers * BYTES[dtype_of(head)] + SPARE, shutil.disk_usage(cache).free
     if needed > free:
         raise ModelError(
             f"its weights take {needed / 2**30:.1f} GiB written out, and the cache's disk has "
@@ -269,12 +176,18 @@ def _writable(cache: Path) -> Iterator[None]:
 
 
 def _write(head: gguf_file.GGUFFile, digest: str, into: Path) -> None:
+    for package, extra in (("torch", "train"), ("transformers", "train"), ("gguf", "gguf")):
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependency(
+                f"reading a GGUF file needs `{package}`",
+                remedy=environment.install_command(extra, package),
+            )
     from holdfast.models import gguf_weights
 
     print(printable(f"Writing out the weights of {head.path.name} (once) ..."), file=sys.stderr)
     started = time.monotonic()
     dtype = gguf_weights.write(head, dtype_of(head), into)
-    files = _hashes(into)
+    files = hashes_of(into)
     made = Conversion(
         head.path.name, digest, head.path.stat().st_size, next(iter(head.kinds)),
         head.architecture, dtype, sum((into / name).stat().st_size for name in files),

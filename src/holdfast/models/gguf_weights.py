@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.environment import install_command
-from holdfast.errors import HoldfastError, MissingDependency, ModelError
+from holdfast.errors import HoldfastError, ModelError
 from holdfast.models import skeleton, weights_check
 from holdfast.models.gguf_file import GGUFFile
 from holdfast.types import ModelRef
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 INSTEAD = "name the model in safetensors that the file was made from"
 POSITIONS = "rope_freqs.weight"
@@ -40,13 +38,7 @@ def write(head: GGUFFile, dtype: str, into: Path) -> str:
 
     Raises:
         ModelError: transformers cannot read it, or weights are missing.
-        MissingDependency: torch, transformers or `gguf` is missing.
     """
-    for package, extra in (("torch", "train"), ("transformers", "train"), ("gguf", "gguf")):
-        if importlib.util.find_spec(package) is None:
-            raise MissingDependency(
-                f"reading a GGUF file needs `{package}`", remedy=install_command(extra, package)
-            )
     from transformers import AutoTokenizer
 
     raw = ModelRef(str(head.path.parent), gguf=head.path.name)
@@ -76,9 +68,10 @@ def reader(path: Path) -> Any:
     import gguf
     import numpy as np
 
-    class Reader(gguf.GGUFReader):  # type: ignore[misc]
+    class Reader(gguf.GGUFReader):
         def _get(self, *args: Any, **kwargs: Any) -> Any:
-            self.data = np.asarray(self.data)  # slices of a `numpy.memmap` are dear
+            data: Any = np.asarray(self.data)  # slices of a `numpy.memmap` are dear
+            self.data = data
             return super()._get(*args, **kwargs)
 
     return Reader(path)
@@ -93,16 +86,17 @@ def _parsed_once(path: Path) -> Iterator[None]:
     """
     import gguf
 
-    before = gguf.GGUFReader, gguf.get_tensor_name_map
+    library: Any = gguf
+    before = library.GGUFReader, library.get_tensor_name_map
     parsed = reader(path)
-    gguf.GGUFReader, gguf.get_tensor_name_map = lambda *_: parsed, cache(before[1])
+    library.GGUFReader, library.get_tensor_name_map = lambda *_: parsed, cache(before[1])
     try:
         yield
     finally:
-        gguf.GGUFReader, gguf.get_tensor_name_map = before
+        library.GGUFReader, library.get_tensor_name_map = before
 
 
-def _loaded(raw: ModelRef, head: GGUFFile, config: Any, dtype: str) -> PreTrainedModel:
+def _loaded(raw: ModelRef, head: GGUFFile, config: PreTrainedConfig, dtype: str) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig
     from transformers.integrations.gguf import GGUF_ARCHS
@@ -119,7 +113,7 @@ def _loaded(raw: ModelRef, head: GGUFFile, config: Any, dtype: str) -> PreTraine
         raise ModelError("its weights stay packed", where=where, remedy=INSTEAD)
     _check_all_used(model, head)
     if dtype == "float16":
-        most = max(float(one.abs().max()) for one in model.parameters())
+        most = max(float(one.detach().abs().max()) for one in model.parameters())
         dtype = dtype if most <= torch.finfo(torch.float16).max else "float32"
     model.to(getattr(torch, dtype))
     model.hf_quantizer = None
@@ -131,7 +125,8 @@ def _loaded(raw: ModelRef, head: GGUFFile, config: Any, dtype: str) -> PreTraine
 
 def _check_all_used(model: PreTrainedModel, head: GGUFFile) -> None:
     """Refuse to leave tensors of a file out, which transformers does without a word."""
-    own = sum(math.prod(one.shape) for name, one in head.tensors.items() if name != POSITIONS)
+    factors = head.tensors.get(POSITIONS)
+    own = head.numbers - (math.prod(factors.shape) if factors else 0)
     if own > (there := sum(one.numel() for one in model.parameters())):
         raise ModelError(
             f"holds {own - there:,} numbers more than transformers has a place for in a "
@@ -141,7 +136,7 @@ def _check_all_used(model: PreTrainedModel, head: GGUFFile) -> None:
         )
 
 
-def _scaled_positions(config: Any, head: GGUFFile) -> None:
+def _scaled_positions(config: PreTrainedConfig, head: GGUFFile) -> None:
     """Give a model of Llama 3.1's kind the scaling of positions that its file has as factors."""
     import numpy as np
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS

@@ -11,8 +11,8 @@ from holdfast.analysis.collect import arm_infos
 from holdfast.analysis.results import ArmInfo, Decision, Share, TaskInfo
 from holdfast.config import LAB, TrainSpec
 from holdfast.errors import printable_json
-from holdfast.models import gguf_cache
-from holdfast.models.gguf_cache import Conversion
+from holdfast.models import gguf_record
+from holdfast.models.gguf_record import Conversion
 from holdfast.report.markdown import clean, code
 from holdfast.report.words import difference, interval, percent, shown, unscored
 from holdfast.runs import store
@@ -221,7 +221,7 @@ class Card:
 
     def _expanded(self) -> Conversion | None:
         """How the base was made of a GGUF file."""
-        return gguf_cache.of(self.plan.model.base)
+        return gguf_record.of(self.plan.model.base)
 
     def _asked_through(self) -> list[str]:
         """How its chat template was used, where that is not as the template comes."""

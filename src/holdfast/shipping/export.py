@@ -15,7 +15,7 @@ from holdfast import models
 from holdfast.errors import HoldfastError
 from holdfast.memory.out_of_memory import loading
 from holdfast.methods.scale import scaled_adapter
-from holdfast.models import ModelRef, adapter_weights, gguf_cache
+from holdfast.models import ModelRef, adapter_weights, gguf_record
 from holdfast.models.finite import check_finite
 from holdfast.models.peft_adapter import load_adapter, scale_adapter
 from holdfast.runs import store
@@ -24,7 +24,7 @@ Form = Literal["adapter", "merged", "nf4"]
 FORMS: tuple[Form, ...] = ("adapter", "merged", "nf4")
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
-NOT_MODEL = ("trainer_state.json", "record.json", "split.json", gguf_cache.RECORD)
+NOT_MODEL = ("trainer_state.json", "record.json", "split.json", gguf_record.RECORD)
 
 
 def export(ref: ModelRef, form: Form, folder: Path) -> ModelRef:

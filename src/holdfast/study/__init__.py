@@ -25,7 +25,7 @@ from holdfast.data.leakage import LeakIndex
 from holdfast.data.sources import notices
 from holdfast.engines.pool import EnginePool
 from holdfast.errors import StudyError, begun, located
-from holdfast.models import gguf_cache
+from holdfast.models import gguf_record
 from holdfast.progress import Progress, default
 from holdfast.runs import run_folder, stages, store, temporary
 from holdfast.runs.plan import Plan, write_plan
@@ -77,7 +77,7 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
     gpus = stage.gpus_of(study)
     _check_place(study, source)
     given, study = study, _absolute(study)
-    if gguf_cache.takes_long(study.model.id):  # mistakes of the study are told before that
+    if models.takes_long(study.model.id):  # mistakes of the study are told before that
         measure(study, source)
         expand(study, source)
     model = models.reference(study.model)  # before anything else reads its files
@@ -105,7 +105,7 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
     abilities = measuring.planned(study, pool.nf4)
     found = Plan(
         study, folder, model, steps, save_at, len(plain), pool.nf4, abilities, {},
-        notices=(*gguf_cache.told(model.base), *stage.notices(given, study), *said),
+        notices=(*gguf_record.told(model.base), *stage.notices(given, study), *said),
     )  # fmt: skip
     found = with_data(found, measuring)
     session = Session(
@@ -263,7 +263,7 @@ def _run(
         for notice in stages.unchecked(steps):
             progress.say(notice)
         if not all(step.done for step in steps):
-            about = {**environment.describe(), **gguf_cache.recorded(session.plan.model.base)}
+            about = {**environment.describe(), **gguf_record.recorded(session.plan.model.base)}
             store.write_json(folder / "environment.json", about)
         try:
             stages.execute(steps, session.stages, folder, progress)
