@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from holdfast import models
 from holdfast.data.batching import deal, regroup
 from holdfast.memory.out_of_memory import loading
+from holdfast.memory.planner.host_memory import settled_on_cpu
 from holdfast.memory.precision import Dtype
 from holdfast.methods import Term
 from holdfast.models import placement, precision
@@ -31,7 +32,6 @@ from holdfast.train.data import TrainingData, collate, dataset, tokens_of
 from holdfast.train.job import EVENTS, SUMMARY, TrainJob
 from holdfast.train.meters import Meters
 from holdfast.train.mixed_precision import cast_adapters, computed_in, skipped_steps
-from holdfast.train.planning import settled_on_cpu
 from holdfast.train.rehearsal import measured
 from holdfast.train.shards import dealt_out
 from holdfast.train.validation import Validation, validated

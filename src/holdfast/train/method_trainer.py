@@ -31,6 +31,7 @@ from holdfast.memory.out_of_memory import (
     loading,
     unrecoverable,
 )
+from holdfast.memory.planner.host_memory import settled_on_cpu
 from holdfast.memory.precision import Dtype
 from holdfast.methods import ANCHOR, PROBE, TASK, Lesson, LossMethod
 from holdfast.methods._context import TokenCounts
@@ -47,7 +48,6 @@ from holdfast.train.data import collate, dataset, encode_all
 from holdfast.train.job import SUMMARY, TrainJob
 from holdfast.train.meters import Meters
 from holdfast.train.mixed_precision import cast_adapters, computed_in, skipped_steps
-from holdfast.train.planning import settled_on_cpu
 from holdfast.train.rehearsal import measured
 from holdfast.train.validation import Validation, validated
 from holdfast.train.watch import Reader, ended_by, watch

@@ -24,7 +24,7 @@ from holdfast.memory.trace.trace_job import TraceJob
 
 BLOCK, BLOCKS = 64, 256
 """NF4: weights per scale, and scales per scale of scales (bitsandbytes' defaults)."""
-ON_CPU, HEAD_ON_CPU = "holdfast.models.cpu_training", "holdfast.models.language_head"
+ON_CPU = "holdfast.models.cpu_training"
 """What training on a CPU does otherwise; by name, for this package is below them."""
 
 
@@ -230,7 +230,7 @@ def head_on_cpu(model: torch.nn.Module) -> Iterator[None]:
     """The head as training has it on a CPU, of all positions: which have a loss is not known."""
     from trl.trainer import utils
 
-    with importlib.import_module(HEAD_ON_CPU).on_cpu(model):
+    with importlib.import_module(ON_CPU).quick_head(model):
         place, gathered = "trl.trainer.utils.", gathering(utils._ChunkedLogProbFunction)
         with (
             mock.patch(place + "_use_triton", lambda _: False),
