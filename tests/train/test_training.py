@@ -165,7 +165,7 @@ def test_a_tight_training_on_the_cpu_has_a_process_of_its_own(
 ) -> None:
     launched: list[Any] = []
     scarce = replace(cpu(), total_bytes=1 << 30, free_bytes=1 << 29)
-    monkeypatch.setattr("holdfast.memory.planner.planner.cpu", lambda: scarce)
+    monkeypatch.setattr("holdfast.memory.planner.request.cpu", lambda: scarce)
     monkeypatch.setattr(stage, "launch", lambda job, *_: launched.append(job) or {"steps": 3})
     study, heard = _study(), Heard()
     job, longest = _job(study, tmp_path)

@@ -34,9 +34,7 @@ MESSAGES = (
 """How libraries below torch say that memory ran out."""
 
 RAISED = (RuntimeError, MemoryError, OSError, SystemError, ImportError)
-"""What may say so: torch and its libraries, Python and numpy, the system, a library that cannot be
-mapped."""
-
+"""What may say so: torch and its libraries, Python and numpy, the system, a library to be mapped."""
 REMEDIES: dict[Phase, str] = {
     "load": "train or measure in 4 bits (method: qlora), or let `holdfast plan` spread the model",
     "forward": "let `holdfast plan` choose what fits: checkpointing, 4 bits, or more GPUs",
@@ -53,10 +51,8 @@ REMEDIES: dict[Phase, str] = {
 class Failure:
     """What is kept of the exception: not itself, whose traceback holds on to tensors.
 
-    Attributes:
-        message: its first line.
-        allocated_bytes: what torch had handed out on the fullest GPU; None without a GPU.
-        reserved_bytes: what torch had taken from the driver there.
+    Its first line, and what torch had handed out on the fullest GPU and taken from its driver; None
+    without a GPU.
     """
 
     message: str
@@ -104,12 +100,8 @@ def event(
 ) -> dict[str, object]:
     """The record of one failure, for the run folder and the calibration.
 
-    Args:
-        phase: what was being done.
-        step: the optimiser step under way, from 1; None outside training.
-        size: examples (rows) that did not fit at once; None where that is not what failed.
-        new: examples at a time from now on; None: it was given up.
-        failure: what was seen.
+    `step` is the optimiser step under way, from 1; of `size` examples at once there will be `new`
+    from now on (None: it was given up).
     """
     return {
         "phase": phase,

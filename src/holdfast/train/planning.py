@@ -18,8 +18,8 @@ from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.hardware.detect import detect
 from holdfast.memory.planner.choice import Comparison
 from holdfast.memory.planner.memory_report import MemoryReport
-from holdfast.memory.planner.planner import CPU, plan
-from holdfast.memory.planner.request import USUAL_SEQ_LEN, PlanRequest
+from holdfast.memory.planner.planner import plan
+from holdfast.memory.planner.request import CPU, USUAL_SEQ_LEN, PlanRequest
 
 NOTHING_SAID = PlanRequest(trace=False)
 

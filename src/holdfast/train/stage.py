@@ -23,8 +23,7 @@ from holdfast.memory.planner import calibration, explanation
 from holdfast.memory.planner.alternatives import next_plan
 from holdfast.memory.planner.calibration import Observation
 from holdfast.memory.planner.memory_report import MemoryReport
-from holdfast.memory.planner.planner import CPU
-from holdfast.memory.planner.request import PlanRequest
+from holdfast.memory.planner.request import CPU, PlanRequest
 from holdfast.progress import Progress
 from holdfast.runs import store
 from holdfast.train.job import EVENTS, OOM, TrainJob

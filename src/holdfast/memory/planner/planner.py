@@ -8,9 +8,8 @@ from dataclasses import replace
 from holdfast.config import LAB, LAB_FOLDER, TrainSpec
 from holdfast.errors import UsageError
 from holdfast.memory.estimate.workload import Workload
-from holdfast.memory.hardware.cpu import computes_bf16, cpu
-from holdfast.memory.hardware.detect import detect
-from holdfast.memory.hardware.devices import GPU, parse
+from holdfast.memory.hardware.cpu import computes_bf16
+from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.hardware.host import host_ram_bytes
 from holdfast.memory.model.catalogue import read_config
 from holdfast.memory.model.shape import Shape, read_shape
@@ -18,13 +17,10 @@ from holdfast.memory.model.stored import BNB4, check, method_for
 from holdfast.memory.planner import calibration
 from holdfast.memory.planner.choice import make_plan
 from holdfast.memory.planner.memory_report import MemoryReport
-from holdfast.memory.planner.request import USUAL_SEQ_LEN, PlanRequest
+from holdfast.memory.planner.request import USUAL_SEQ_LEN, PlanRequest, devices
 from holdfast.memory.planner.strategies import overheads_on_cpu
 from holdfast.memory.precision import Precision, on_cpu, on_gpus, stored
 from holdfast.memory.trace.estimates import estimates
-
-CPU = "cpu"
-"""In place of GPUs: plan for the CPU."""
 
 
 def plan_memory(
@@ -87,7 +83,7 @@ def plan(request: PlanRequest) -> MemoryReport:
     name = str(LAB_FOLDER) if request.model == LAB else request.model
     shape, config = read_shape(name, request.revision), read_config(name, request.revision)
     work, kept = _as_stored(work, shape)
-    gpus, assumed = _gpus(request.gpus)
+    gpus, assumed = devices(request.gpus)
     precision = _precision(request, gpus, config)
     work, shortened = _within_positions(replace(work, dtype=precision.dtype), shape)
     if shape.stored is not None and (shape.stored.expands or shape.stored.kind == BNB4):
@@ -122,22 +118,6 @@ def _as_stored(work: Workload, shape: Shape) -> tuple[Workload, str]:
     if held.kind == BNB4:
         return replace(work, method="qlora"), f"{shape.name} is stored in 4 bits, and counted so"
     return replace(work, quantize=False), told
-
-
-def _gpus(asked: str | tuple[GPU, ...] | None) -> tuple[tuple[GPU, ...], str]:
-    """The GPUs to plan for, and what is assumed of the speed of those that are only named."""
-    if isinstance(asked, str) and asked:
-        if asked.strip().lower() == CPU:
-            return (cpu(),), ""
-    else:
-        there = detect() if asked is None or asked == "" else asked
-        none = "no GPU was found: planned for the CPU (say what there will be: --gpus 2x24GiB)"
-        return (there, "") if there else ((cpu(),), none)
-    named = parse(asked)
-    if all(gpu.known for gpu in named):
-        return named, ""
-    like = sorted({gpu.like for gpu in named if gpu.like})
-    return named, f"speed assumed as of: {', '.join(like)}"
 
 
 def _precision(

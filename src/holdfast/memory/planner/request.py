@@ -10,9 +10,13 @@ from holdfast.config import TrainSpec
 from holdfast.errors import UsageError
 from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead
 from holdfast.memory.estimate.workload import Method, Workload, from_training
-from holdfast.memory.hardware.devices import GPU
+from holdfast.memory.hardware.cpu import cpu
+from holdfast.memory.hardware.detect import detect
+from holdfast.memory.hardware.devices import GPU, parse
 from holdfast.registry import nearest
 
+CPU = "cpu"
+"""In place of GPUs: plan for the CPU."""
 USUAL_SEQ_LEN = 1024
 """Tokens of the longest example where nobody says."""
 METHODS: tuple[str, ...] = get_args(Method)
@@ -24,7 +28,8 @@ class PlanRequest:
 
     Attributes:
         model: hub id, folder, name of the catalogue, or `lab`.
-        gpus: as a user writes them (`2x24GiB`), or GPUs; None: those of this machine.
+        gpus: as a user writes them (`2x24GiB`, `cpu`), or GPUs; None: those of this machine, or
+            its CPU.
         seq_len: tokens of the longest example; None: `USUAL_SEQ_LEN`.
         method: `auto`, `lora`, `qlora` or `full`; None: that of `train`, or `auto` without it.
         micro_batch: examples per forward pass; None: chosen.
@@ -82,3 +87,19 @@ class PlanRequest:
             micro_batch=self.micro_batch or plain.micro_batch,
             global_batch=self.global_batch or plain.global_batch,
         )
+
+
+def devices(asked: str | tuple[GPU, ...] | None) -> tuple[tuple[GPU, ...], str]:
+    """The GPUs to plan for, and what is assumed of the speed of those that are only named."""
+    if isinstance(asked, str) and asked:
+        if asked.strip().lower() == CPU:
+            return (cpu(),), ""
+    else:
+        there = detect() if asked is None or asked == "" else asked
+        none = "no GPU was found: planned for the CPU (say what there will be: --gpus 2x24GiB)"
+        return (there, "") if there else ((cpu(),), none)
+    named = parse(asked)
+    if all(gpu.known for gpu in named):
+        return named, ""
+    like = sorted({gpu.like for gpu in named if gpu.like})
+    return named, f"speed assumed as of: {', '.join(like)}"
