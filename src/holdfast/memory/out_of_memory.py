@@ -34,7 +34,7 @@ MESSAGES = (
 """How libraries below torch say that memory ran out."""
 
 RAISED = (RuntimeError, MemoryError, OSError, SystemError, ImportError)
-"""What may say so: torch and its libraries, Python and numpy, the system, a library to be mapped."""
+"""What may say so: torch and its libraries, Python, numpy, the system."""
 REMEDIES: dict[Phase, str] = {
     "load": "train or measure in 4 bits (method: qlora), or let `holdfast plan` spread the model",
     "forward": "let `holdfast plan` choose what fits: checkpointing, 4 bits, or more GPUs",
@@ -51,8 +51,7 @@ REMEDIES: dict[Phase, str] = {
 class Failure:
     """What is kept of the exception: not itself, whose traceback holds on to tensors.
 
-    Its first line, and what torch had handed out on the fullest GPU and taken from its driver; None
-    without a GPU.
+    Its first line; what torch had handed out and taken on the fullest GPU, None without one.
     """
 
     message: str
@@ -66,10 +65,10 @@ def is_out_of_memory(error: BaseException) -> bool:
         return False
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+    kind = type(error).__name__
+    if kind == "OutOfMemoryError" and isinstance(error, RuntimeError):  # torch's
         return True
-    says = isinstance(error, RAISED) or type(error).__name__ == "SafetensorError"
+    says = isinstance(error, RAISED) or kind == "SafetensorError"
     return says and any(words in str(error) for words in MESSAGES)
 
 
@@ -100,8 +99,7 @@ def event(
 ) -> dict[str, object]:
     """The record of one failure, for the run folder and the calibration.
 
-    `step` is the optimiser step under way, from 1; of `size` examples at once there will be `new`
-    from now on (None: it was given up).
+    `step` counts from 1; of `size` examples at once there will be `new` now (None: given up).
     """
     return {
         "phase": phase,
