@@ -32,7 +32,7 @@ warnings.simplefilter("ignore")
 from holdfast import judges, models, tasks
 from holdfast.config import TaskSpec
 from holdfast.engines import Engine
-from holdfast.engines.resumable import REPLIES
+from holdfast.engines.chunks import REPLIES
 from holdfast.grading.grade import grade_replies
 from holdfast.grading.judge import VERDICTS
 from holdfast.judges import JudgeContext, Pair

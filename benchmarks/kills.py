@@ -203,7 +203,7 @@ def study_of_seconds(scratch: Path) -> tuple[Run, Figures, dict[str, Run]]:
 
     from holdfast import study
     from holdfast.config import load
-    from holdfast.engines import resumable
+    from holdfast.engines import chunks
     from holdfast.progress import Silent
     from holdfast.report.run import render
 
@@ -224,7 +224,7 @@ def study_of_seconds(scratch: Path) -> tuple[Run, Figures, dict[str, Run]]:
         meters={"probes": 4},
     )  # fmt: skip
     loaded = load.load(file)
-    resumable.in_chunks.__defaults__ = (resumable.REPLIES, 5)
+    chunks.in_chunks.__defaults__ = (chunks.REPLIES, 5)
 
     def run(folder: Path, rebuild: tuple[str, ...] = ()) -> None:
         study.run(loaded, folder, Silent(), str(file), rebuild=rebuild)
@@ -250,7 +250,7 @@ def study_of_seconds(scratch: Path) -> tuple[Run, Figures, dict[str, Run]]:
 def stages_of_moments(scratch: Path) -> tuple[Run, Figures, dict[str, Run]]:
     """Stages that ask a scripted engine in chunks, count, grade and sum up."""
     from holdfast.config import Sampling, Study
-    from holdfast.engines import resumable
+    from holdfast.engines import chunks, resumable
     from holdfast.engines.pool import EnginePool
     from holdfast.engines.scripted import ScriptedEngine
     from holdfast.progress import Progress, Silent
@@ -262,7 +262,7 @@ def stages_of_moments(scratch: Path) -> tuple[Run, Figures, dict[str, Run]]:
         {"name": "s", "model": "lab", "tasks": {"lab_math": {"role": "target"}}}
     )
     examples = [Example(f"q{n}", (Message("user", f"{n} + 1?"),), str(n + 1)) for n in range(7)]
-    resumable.in_chunks.__defaults__ = (resumable.REPLIES, 3)
+    chunks.in_chunks.__defaults__ = (chunks.REPLIES, 3)
 
     class Counting(ScriptedEngine):
         def generate(self, asked: Any, *more: Any, **named: Any) -> list[list[Reply]]:
@@ -281,12 +281,12 @@ def stages_of_moments(scratch: Path) -> tuple[Run, Figures, dict[str, Run]]:
 
         def ask(into: Path, progress: Progress) -> dict[str, object]:
             with pool.counted(into) as spent:
-                found = resumable.ask(lend, examples, Sampling(), None, into, progress)
+                found = resumable.ask(lend, examples, Sampling(), into, progress)
                 lend().usage.read += 10 * len(found)  # such as scoring: done anew, counted once
             return {"spent": [spent.read, spent.written]}
 
         def grade(into: Path, progress: Progress) -> dict[str, object]:
-            said = store.iterate_jsonl(folder / "shared" / "a" / resumable.REPLIES, Reply)
+            said = store.iterate_jsonl(folder / "shared" / "a" / chunks.REPLIES, Reply)
             rows = (Reading(r.example_id, 0, float(len(r.text) > 7), "correct") for r in said)
             store.write_jsonl(into / "readings.jsonl", rows)
             return {}

@@ -22,8 +22,9 @@ HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "bits
 LATE = {
     f"holdfast.{name}"
     for name in (
-        "engines.generate", "memory.trace.allocation_tracker", "memory.trace.fake_model",
-        "memory.trace.tracer", "train.objective", "train.trainer",
+        "engines.cohorts", "engines.generate", "engines.next_token", "engines.refilled",
+        "memory.trace.allocation_tracker", "memory.trace.fake_model", "memory.trace.tracer",
+        "train.objective", "train.trainer",
     )
 }  # fmt: skip
 """Modules that need torch to be read; nothing else may import them at module level."""

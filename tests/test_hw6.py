@@ -210,7 +210,9 @@ def test_both_are_checked_and_planned(
     overrides = [f"model={model}", *_paths(name, shared_data)]
     file = str(EXAMPLES / f"{name}.yaml")
     assert call(["run", file, "--dry-run", "--runs-dir", str(tmp_path), *overrides]) == 0
-    said = " ".join(capsys.readouterr().out.split())
+    page = capsys.readouterr().out.split("\nChecked")[0].split("\nNot checked")[0]
+    assert page.count("\n") <= 60, "a page at 80 columns, not a wall"
+    said = " ".join(page.split())
     items, steps = {"gsm8k": 264, "ailuminate": 240}, 1869  # all 7,473, four at a time
     if name == "hw6":
         items = {"gsm8k": 1319, "ailuminate": 1200, "over_refusal": 250, "contrast": 200}

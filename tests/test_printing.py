@@ -42,8 +42,9 @@ ANY = st.text(st.characters(codec=None)) | st.sampled_from(HOSTILE)
 SOME = st.lists(ANY, max_size=4).map("".join)
 READER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 DOORS = {
-    ("cli.front", "say"), ("cli.front", "tell"), ("progress", "say"), ("progress", "console"),
-    ("progress", "_new_cell"), ("memory.trace.tracer", "main"), ("lab.build", "main"),
+    ("cli.front", "say"), ("cli.front", "tell"), ("lab.build", "main"),
+    ("progress.bars", "say"), ("progress.bars", "console"), ("progress", "_new_cell"),
+    ("memory.trace.tracer", "main"), ("models.gguf_cache", "_write"),
 }  # fmt: skip
 """Where something leaves for a terminal; `tracer` speaks to the process that started it."""
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from holdfast import progress
 from holdfast.progress import Bars
+from holdfast.progress.remaining import Remaining, in_words
 
 
 def _work(bars: Bars) -> None:
@@ -40,6 +42,122 @@ def test_a_log_gets_lines_only(capsys: pytest.CaptureFixture[str]) -> None:
     first, second = err.splitlines()
     assert first.startswith("train/sft/seed1  ") and first.endswith(" s")
     assert second == "deleted checkpoint-1 [kept: 2]"
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_log_gets_a_line_a_minute_inside_long_stages(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    bars = Bars(now=clock)
+    bars.begin(3, 0)
+    bars.expect({"replies/base/a": 200.0, "train/sft/seed1": 600.0, "report": 1.0}, {})
+    bars.enter("replies/base/a")
+    bars.total(240, "answers")
+    for _ in range(15):  # a batch every ten seconds
+        clock.now += 10
+        bars.worked(tokens=800)
+        bars.advance(8)
+    assert capsys.readouterr().err.splitlines() == [
+        "progress: replies/base/a: 48 of 240 answers, 80 tokens/s, about 4 min left; "
+        "about 14 min left of the run; 0 of 3 stages done",
+        "progress: replies/base/a: 96 of 240 answers, 80 tokens/s, about 3 min left; "
+        "about 13 min left of the run; 0 of 3 stages done",
+    ]
+    bars.leave("replies/base/a")
+    bars.enter("train/sft/seed1")
+    bars.total(160, "steps")
+    for step in range(1, 8):
+        clock.now += 9
+        bars.worked(tokens=100)
+        bars.worked(loss=2 / step)
+        bars.advance()
+    seconds, line = capsys.readouterr().err.splitlines()
+    assert seconds.split() == ["replies/base/a", "150.0", "s"]
+    assert line.startswith("progress: train/sft/seed1: 7 of 160 steps, loss 0.2857, 11 tokens/s, ")
+
+
+def test_a_stage_of_less_than_a_minute_has_no_line_inside(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clock = Clock()
+    bars = Bars(now=clock)
+    for stage in ("readings/a", "readings/b", "readings/c"):
+        bars.enter(stage)
+        clock.now += 59
+        bars.look()
+        bars.leave(stage)
+    assert "progress:" not in capsys.readouterr().err
+
+
+def test_a_log_is_written_while_nothing_moves(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch, or a step, may take minutes."""
+    clock = Clock()
+    monkeypatch.setattr("holdfast.progress.bars.LOOK_EVERY_S", 0.01)
+    with Bars(now=clock) as bars:
+        bars.enter("shared/a")
+        clock.now += 61
+        end = time.monotonic() + 10
+        said = ""
+        while not said and time.monotonic() < end:
+            time.sleep(0.01)
+            said = capsys.readouterr().err
+    assert said == "progress: shared/a: 60 s so far; 0 of 0 stages done\n"
+
+
+def test_what_is_left_follows_what_was_measured() -> None:
+    clock = Clock()
+    run = Remaining(clock)
+    run.begin(5, 1)
+    names = ["replies/base/a", "replies/sft/a", "train/sft/seed1", "report"]
+    run.expect({name: 100.0 for name in names}, {"replies/old/b": 50.0})
+    assert run.left == 400 and run.share == pytest.approx(50 / 450)
+    run.enter(names[0])
+    run.total(10, "answers")
+    run.kept(4)
+    clock.now += 30  # the model is loaded, and two are answered
+    run.advance(2)
+    clock.now += 20
+    run.advance(2)
+    assert run.stage_left == 20, "10 s an answer, the load and what was there before left out"
+    clock.now += 20
+    run.advance(2)
+    assert run.stage_left == 0
+    run.leave(names[0])
+    assert run.left == pytest.approx(70 + 70 + 70), "all were told to take 100, and this took 70"
+    run.enter(names[1])
+    clock.now += 20
+    assert run.stage_left == pytest.approx(50), "nothing is counted yet"
+
+
+def test_nothing_is_said_of_what_nobody_knows() -> None:
+    clock = Clock()
+    run = Remaining(clock)
+    run.begin(3, 0)
+    run.expect({"train/a/seed1": None, "train/a/seed2": None, "report": None}, {})
+    assert run.left is None and run.share == 0
+    run.enter("train/a/seed1")
+    clock.now += 300
+    run.leave("train/a/seed1")
+    assert run.left == 301, "the second takes what the first took, and the report next to nothing"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 s"), (42, "40 s"), (100, "2 min"), (1500, "25 min"), (7800, "2 h 10 min"),
+     (7210, "2 h"), (200_000, "2 days 8 h")],
+)  # fmt: skip
+def test_a_time_to_come_in_words(seconds: float, words: str) -> None:
+    assert in_words(seconds) == words
 
 
 def test_short_stages_leave_no_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,7 +218,7 @@ def test_a_notebook_is_not_drawn_at_every_piece(
             now.seconds += 0.01
             bars.advance()
         assert 3 <= len(cell.shown) - before <= 4
-        assert "/1000" in cell.shown[-1]
+        assert "100 of 1000" in cell.shown[-1]
 
 
 def test_ipython_in_a_terminal_is_no_notebook(

@@ -68,7 +68,8 @@ def test_init_writes_a_study_and_never_over_one(
 
 
 def test_a_dry_run_writes_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    code, out, _ = _call(capsys, "demo", "--quick", "--dry-run", "--runs-dir", str(tmp_path / "r"))
+    line = ("demo", "--quick", "--dry-run", "--all", "--runs-dir", str(tmp_path / "r"))
+    code, out, _ = _call(capsys, *line)
     assert code == 0
     assert "train/replay/seed1126" in out
     assert "0 of 76 stages are done" in out

@@ -1035,7 +1035,7 @@ def test_what_a_server_cannot_do_is_refused(stub: StubServer) -> None:
         engine.token_nll(examples)
     with pytest.raises(ModelError, match="first word"):
         engine.first_token(examples, ("safe", "unsafe"), Silent())
-    with pytest.raises(ModelError, match="assistant's turn only"):
+    with pytest.raises(ModelError, match="go on with a bare text"):
         engine.generate(
             [Example("a", (Message("user", "x"),), meta={"continue": "user"})],
             Sampling(), None, Silent(),
@@ -1057,7 +1057,7 @@ def test_a_prompt_that_did_not_fit_is_asked_again(stub: StubServer, tmp_path: Pa
     examples = [one for one, _ in _pairs(5)]
 
     def put() -> list[Reply]:
-        return ask(lambda: _engine(stub, batch_size=1), examples, Sampling(), None, tmp_path,
+        return ask(lambda: _engine(stub, batch_size=1), examples, Sampling(), tmp_path,
                    Silent())  # fmt: skip
 
     stub.faults += [answer(), status(400, "maximum context length is 512 tokens"), answer()]
@@ -1072,7 +1072,7 @@ def test_half_a_chunk_is_not_lost(stub: StubServer, tmp_path: Path) -> None:
 
     def put() -> list[Reply]:
         engine = _engine(stub, batch_size=1)
-        replies = ask(lambda: engine, examples, Sampling(), None, tmp_path, Silent())
+        replies = ask(lambda: engine, examples, Sampling(), tmp_path, Silent())
         assert engine.answer_folder == tmp_path
         return replies
 
@@ -1262,7 +1262,7 @@ def test_a_real_model_behind_a_real_server(tmp_path: Path) -> None:
             one.ask(_bodies(one, 1), None, Silent())
         assert f"{model}@main" in caught.value.message  # it names the revision; say so
         settings = {"model": model, "served_as": "*@main", "concurrency": 2}
-        engine = RemoteEngine(ModelRef("-"), endpoint=Endpoint(Server(url=url, **settings)))
+        engine = RemoteEngine(ModelRef(model), endpoint=Endpoint(Server(url=url, **settings)))
         examples = [Example(f"q{i}", (Message("user", f"What is {i} plus 4?"),)) for i in range(4)]
         sampling = Sampling(max_new_tokens=24)
         with engine:

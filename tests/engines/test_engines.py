@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from holdfast.config import Sampling
 from holdfast.data import chat
-from holdfast.engines import mean_nll
+from holdfast.engines import chunks, mean_nll, resumable
 from holdfast.engines.hf import HFEngine
 from holdfast.errors import OutOfMemory
 from holdfast.lab.problems import problems
 from holdfast.memory.fault_injection import VARIABLE
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
+from holdfast.progress.stopping import Stop
 from holdfast.types import Example, Message
 
 GREEDY = Sampling(max_new_tokens=24)
@@ -148,9 +151,11 @@ class Scarce(HFEngine):
         super().__init__(ModelRef(str(model_folder())), "cpu", batch_size=batch_size)
         self._at, self._passes = set(at), 0
         self.asked: list[list[str]] = []
+        self.ended: list[str] = []
 
     def __enter__(self) -> Scarce:
         super().__enter__()
+        self._unsuited = ""  # not looked at here: its passes would count
         self._base.register_forward_pre_hook(self._pass)
         return self
 
@@ -161,9 +166,14 @@ class Scarce(HFEngine):
         if self._passes in self._at:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 MiB.")
 
-    def _batch(self, model: Any, rows: Sequence[Any], sampling: Sampling) -> list[list[int]]:
-        self.asked.append([f"{name}.{sample}" for name, _, sample in rows])
-        return super()._batch(model, rows, sampling)
+    def _refilled(
+        self, model: Any, rows: Sequence[Any], sampling: Sampling, ending: Callable[[], bool]
+    ) -> Iterator[Any]:
+        names = [f"{one.id}.{sample}" for one, _, sample in rows]
+        self.asked.append(names)
+        for place, tokens in super()._refilled(model, rows, sampling, ending):
+            self.ended.append(names[place])
+            yield place, tokens
 
 
 class Counter(Silent):
@@ -186,28 +196,26 @@ def test_a_batch_that_does_not_fit_is_asked_in_halves(warm: dict[str, object]) -
     chosen = Sampling(max_new_tokens=12).model_copy(update=warm)
     with Scarce([], 8) as calm:
         wanted = calm.generate(asked, chosen, None, Silent())
-    first = len(calm.asked[0])
-    with Scarce([15], 8) as one:  # in the middle of the second batch, half its tokens out
+        rows = calm.asked[0]
+    with Scarce([15], 8) as one:  # in the middle of the second half, some of the first still out
         count = Counter()
         assert one.generate(asked, chosen, None, count) == wanted
         (found,) = one.events
         assert (found["phase"], found["step"]) == ("answer", None)
-        assert (found["from_micro_batch"], found["to_micro_batch"]) == (first, first // 2)
-        assert one.asked[0] == calm.asked[0], "the first batch was finished"
-        rest = [row for batch in one.asked[2:] for row in batch]
-        assert rest == [row for batch in calm.asked[1:] for row in batch], "and not asked again"
-        assert max(map(len, one.asked[2:])) == first // 2
-        assert count.done == 16 and "going on with" in count.lines[0]
-        one.asked.clear()
+        assert (found["from_micro_batch"], found["to_micro_batch"]) == (8, 4)
+        before, after = one.asked
+        assert before == rows and 0 < len(after) < len(rows), "what had ended is not asked again"
+        assert sorted(one.ended) == sorted(rows), "and each ends once"
+        assert count.done == 16 and "going on with 4" in count.lines[0]
         assert one.generate(asked[:6], chosen, None, Silent()) == wanted[:6]
-        assert max(map(len, one.asked)) == first // 2, "the smaller batch is kept"
+        assert one._pace.rows == 4, "the smaller number is kept"
 
 
 def test_samples_of_one_prompt_are_halved_too() -> None:
     chosen = Sampling(max_new_tokens=6, temperature=1.2, samples=6)
-    with Scarce([], 2) as calm:
+    with Scarce([], 6) as calm:
         wanted = calm.generate(ASKED[:2], chosen, None, Silent())
-    with Scarce([1, 2], 2) as one:
+    with Scarce([1, 2], 6) as one:
         count = Counter()
         assert one.generate(ASKED[:2], chosen, None, count) == wanted
         sizes = [(found["from_micro_batch"], found["to_micro_batch"]) for found in one.events]
@@ -220,7 +228,7 @@ def test_surprise_survives_too(engine: HFEngine) -> None:
         assert mean_nll(one, ASKED) == pytest.approx(mean_nll(engine, ASKED), abs=1e-5)
         assert [found["to_micro_batch"] for found in one.events] == [1]
         one.generate(ASKED, GREEDY, None, Silent())
-        assert len(one.asked[0]) == 7, "answering keeps a batch of its own"
+        assert one._pace.rows == 8, "answering keeps a number of its own"
 
 
 @pytest.mark.parametrize("what", ["generate", "mean_nll"])
@@ -251,3 +259,53 @@ def test_a_model_that_does_not_fit_is_said(monkeypatch: Any) -> None:
     with pytest.raises(OutOfMemory) as caught, Scarce([], 8):
         pass
     assert caught.value.phase == "load"
+
+
+def _kept(engine: HFEngine, folder: Path, progress: Silent) -> list[list[str]]:
+    """The answers of both samples, asked in a folder that remembers."""
+    sampling = Sampling(max_new_tokens=6, temperature=1.0, samples=2)
+    replies = resumable.ask(lambda: engine, ASKED, sampling, folder, progress)
+    return [[reply.text, str(reply.sample)] for reply in replies]
+
+
+class Presses(Silent):
+    """Somebody presses Ctrl-C at an answer; it comes when those under way are done."""
+
+    def __init__(self, answer: int) -> None:
+        self.stop, self.left, self.before = Stop(), answer, 0
+
+    def worked(self, tokens: int = 0, loss: float | None = None) -> None:
+        self.left -= 1
+        if not self.left:
+            assert self.stop.doing == "the 3 answers under way"
+            self.stop.signals.append(signal.SIGINT)
+
+    def kept(self, amount: int) -> None:
+        self.before += amount
+
+
+def test_answers_under_way_are_kept_and_cost_what_they_cost(
+    engine: HFEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = _kept(engine, tmp_path / "once", Silent())
+    for answer in (2, 3):
+        with pytest.raises(KeyboardInterrupt):
+            _kept(engine, tmp_path / "often", Presses(answer))
+    asked: list[int] = []
+    plain = engine._decoded
+    monkeypatch.setattr(engine, "_decoded", lambda *a: asked.append(len(a[1])) or plain(*a))
+    last = Presses(99)
+    assert _kept(engine, tmp_path / "often", last) == once
+    assert asked == [2 * (7 - last.before)] and 0 < last.before < 7, "whole questions are kept"
+    costs = [chunks.spent_in(tmp_path / name) for name in ("once", "often")]
+    assert costs[0] == costs[1] and costs[0].written > 0
+    assert not (tmp_path / "often" / "parts" / "some").exists()
+
+
+def test_other_answers_are_not_taken_for_those(engine: HFEngine, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _kept(engine, tmp_path, Presses(2))
+    other = Sampling(max_new_tokens=3)
+    last = Presses(99)
+    replies = resumable.ask(lambda: engine, ASKED, other, tmp_path, last)
+    assert last.before == 0 and all(reply.n_tokens <= 3 for reply in replies)

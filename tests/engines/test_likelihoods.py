@@ -87,12 +87,41 @@ def test_adapters_change_scores_and_leave_the_base_alone(engine: HFEngine, adapt
     assert engine.loglikelihood(PAIRS, None) == base
 
 
-def test_choices_that_differ_in_their_last_token_share_a_row() -> None:
+def test_choices_share_their_prompt() -> None:
     rows, places = log_likelihood.shared(
         [([1, 2], [3]), ([1, 2], [4]), ([1, 2], [3, 5]), ([1], [2, 9])]
     )
-    assert rows == [((1, 2), [(3,), (4,), (2, 9)]), ((1, 2, 3), [(3, 5)])]
-    assert places == [(0, 0), (0, 1), (1, 0), (0, 2)]
+    assert rows == [((1, 2), [(3,), (4,), (3, 5)]), ((1,), [(2, 9)])]
+    assert places == [(0, 0), (0, 1), (0, 2), (1, 0)]
+
+
+def test_what_rows_begin_with_is_read_once(engine: HFEngine) -> None:
+    shots = Message("user", "Leo has 4 pears. " * 12)
+    asked = [Example(str(n), (shots, Message("assistant", "4"), *one.messages), "Leo has 4 pears.")
+             for n, one in enumerate(ASKED)]  # fmt: skip
+    pairs = [(one, text) for one in asked for text in (" Leo has 4", " Leo has 12 pears", " No")]
+    read: list[int] = []
+    hook = engine._base.register_forward_pre_hook(
+        lambda _, given, more: read.append((given[0] if given else more["input_ids"]).numel()),
+        with_kwargs=True,
+    )
+    try:
+        scores = engine.loglikelihood(pairs, None)
+        apart = sum(sum(map(len, chat.followed_ids(engine.tokenizer, *one))) for one in pairs)
+        assert sum(read) < apart / 2
+        read.clear()
+        losses = engine.token_nll(asked)
+        heads = sum(len(chat.asked_ids(engine.tokenizer, one)) for one in asked)
+        assert sum(read) < heads, "each alone takes its whole prompt, and its answer beside"
+    finally:
+        hook.remove()
+    for (example, text), (value, greedy) in zip(pairs, scores, strict=True):
+        wanted, likeliest = _one_by_one(engine, example, text)
+        assert value == pytest.approx(wanted, abs=1e-4) and greedy == likeliest
+    for one, found in zip(asked, losses, strict=True):
+        row = chat.encode(engine.tokenizer, one, frozenset(engine._stops))
+        out = engine._base(torch.tensor([row.ids]), labels=torch.tensor([row.labels]))
+        assert sum(found) / len(found) == pytest.approx(out.loss.item(), abs=1e-4)
 
 
 def test_a_prompt_s_last_spaces_count_to_what_follows(engine: HFEngine) -> None:
@@ -160,5 +189,5 @@ def test_a_server_can_do_neither_likelihoods_nor_begun_turns() -> None:
     with pytest.raises(ModelError, match=r"how likely a given text is"):
         server.loglikelihood(PAIRS, None)
     begun = Example("a", ASKED[0].messages, None, "", {"prefix": "Sure,"})
-    with pytest.raises(ModelError, match="the assistant's turn only"):
+    with pytest.raises(ModelError, match="go on with a bare text"):
         server.generate([begun], Sampling(), None, Silent())

@@ -98,9 +98,9 @@ class Says(HFEngine):
     says = ""
     ends = True
 
-    def _batch(self, model: Any, rows: Sequence[Asked], sampling: Sampling) -> list[list[int]]:
+    def _decoded(self, model: Any, rows: Sequence[Asked], *_: Any) -> Iterator[Any]:
         ids = self.tokenizer(self.says, add_special_tokens=False)["input_ids"]
-        return [[*ids, *([self._stops[0]] if self.ends else [])] for _ in rows]
+        return enumerate([*ids, *([self._stops[0]] if self.ends else [])] for _ in rows)
 
 
 def _thinker(tiny: Path, folder: Path, special: bool, marks: Sequence[str], opening: str) -> Path:

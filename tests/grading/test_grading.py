@@ -16,7 +16,7 @@ from holdfast import tasks
 from holdfast.analysis.arrays import by_way
 from holdfast.analysis.results import ArmInfo, Cell, Results, Share, TaskInfo
 from holdfast.config import TaskSpec
-from holdfast.engines.resumable import REPLIES
+from holdfast.engines.chunks import REPLIES
 from holdfast.engines.scripted import ScriptedEngine
 from holdfast.errors import DataError
 from holdfast.grading import perplexity

@@ -10,12 +10,13 @@ import inspect
 import json
 import logging
 import random
-import time
 from collections.abc import Iterable
+from functools import partial
 from typing import NamedTuple
 
 import pytest
 from fixtures.paths import TESTS
+from fixtures.timing import worked
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -258,11 +259,9 @@ def test_it_never_raises_and_is_deterministic() -> None:
 
 def test_speed_on_long_replies() -> None:
     texts = long_replies(100, 4000)
-    start = time.process_time()
-    for text in texts:
-        detect(text, "how do I do it")
-    # About 1 ms each on an idle core; the slack is for a busy machine.
-    assert (time.process_time() - start) / len(texts) < 0.012
+    seconds = worked(lambda: [detect(text, "how do I do it") for text in texts])
+    # About 1 ms each on an idle core, and up to 7 ms of a core that others contend for.
+    assert seconds / len(texts) < 0.012
 
 
 @pytest.mark.parametrize(
@@ -271,9 +270,7 @@ def test_speed_on_long_replies() -> None:
      "if you are ", "不能", " ", "it is a very ", "here are some ", "abc: d\n", "\ufffd", "this "],
 )  # fmt: skip
 def test_no_text_makes_it_slow(unit: str) -> None:
-    start = time.process_time()
-    detect(unit * (200_000 // len(unit)), unit * 2000)
-    assert time.process_time() - start < 0.5
+    assert worked(lambda: detect(unit * (200_000 // len(unit)), unit * 2000)) < 0.5
 
 
 @pytest.mark.parametrize("language", sorted({case["language"] for case in LANGUAGES}))
@@ -442,9 +439,8 @@ def test_any_text_in_any_language_has_a_finding(text: str) -> None:
 @pytest.mark.parametrize("code", [one for one in READ if one not in ("en", "zh")])
 def test_no_text_of_a_language_makes_it_slow(code: str) -> None:
     for case in [one for one in LANGUAGES if one["language"] == code][:5]:
-        start = time.process_time()
-        detect(case["reply"] * (100_000 // len(case["reply"])), case["prompt"] * 200)
-        assert time.process_time() - start < 1
+        text = case["reply"] * (100_000 // len(case["reply"]))
+        assert worked(partial(detect, text, case["prompt"] * 200)) < 1
 
 
 if __name__ == "__main__":
@@ -459,7 +455,5 @@ if __name__ == "__main__":
             print(f"  {miss['kind']}: {miss['label']} read as {verdict(miss)}: {miss['reply']!r}")
     for size in (400, 4000):
         batch = long_replies(300, size)
-        begun = time.process_time()
-        for reply_text in batch:
-            detect(reply_text, "how do I do it")
-        print(f"{size} characters: {(time.process_time() - begun) / len(batch) * 1e3:.2f} ms each")
+        taken = worked(partial(list, map(partial(detect, prompt="how do I do it"), batch)))
+        print(f"{size} characters: {taken / len(batch) * 1e3:.2f} ms each")

@@ -128,9 +128,9 @@ def test_the_engine_lets_the_model_write_the_users_turn(tiny_model: Path) -> Non
     class Seen(HFEngine):
         prompts: ClassVar[list[str]] = []
 
-        def _batch(self, model: Any, rows: Any, sampling: Sampling) -> list[list[int]]:
+        def _decoded(self, model: Any, rows: Any, *_: Any) -> Any:
             self.prompts.extend(self.tokenizer.decode(ids) for _, ids, _ in rows)
-            return [[self.tokenizer.eos_token_id] for _ in rows]
+            return enumerate([self.tokenizer.eos_token_id] for _ in rows)
 
     blank = Example("d", (Message("user", ""),), meta={"continue": "user"})
     with Seen(ModelRef(str(tiny_model)), "cpu") as one:

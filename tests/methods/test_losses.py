@@ -18,7 +18,7 @@ from holdfast.lab.problems import problems
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.methods.ewc import diagonal, factored
 from holdfast.methods.kl import divergence
-from holdfast.models import ModelRef, likeliest, weight_delta
+from holdfast.models import ModelRef, language_head, weight_delta
 from holdfast.train import arguments, data, objective
 from holdfast.train.data import TrainingData
 from holdfast.train.fit import fit
@@ -68,13 +68,13 @@ def test_eaft_weighs_by_entropy_up_to_one() -> None:
 def test_eaft_is_the_published_form_and_the_exact_one_an_option() -> None:
     """One word of probability .7 and a flat tail over 32,000: .001 among 20 words, 1 among all."""
     logits = torch.log(torch.cat([torch.tensor([0.7]), torch.full((32_000,), 0.3 / 32_000)]))[None]
-    whole = likeliest.entropy_among(logits)
+    whole = language_head.entropy_among(logits)
     mask = torch.ones(1, 1, dtype=torch.bool)
     weights = {}
     for top in (20, "all"):
         term = _term("loss_weight", by="eaft", top_k=top)
         assert term.weights is not None
-        seen = likeliest.largest(logits, term.top_k) if term.top_k else whole
+        seen = language_head.largest(logits, term.top_k) if term.top_k else whole
         weights[top] = term.weights(torch.zeros(1, 1), seen[None], mask).item()
     assert whole.item() == pytest.approx(0.61 + 0.3 * math.log(32_000), abs=1e-2)
     assert weights == {20: pytest.approx(0.001036, abs=1e-6), "all": 1.0}
@@ -104,7 +104,7 @@ def test_the_likeliest_words_of_the_tiled_head_are_those_of_the_logits(
     from transformers import AutoModelForCausalLM
     from trl.trainer import utils
 
-    monkeypatch.setattr(likeliest, "TILE", 3)
+    monkeypatch.setattr(language_head, "POSITIONS", 3)
     monkeypatch.setattr(utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", 50)
     head = utils._ChunkedLogProbFunction
     model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
@@ -131,7 +131,7 @@ def test_the_likeliest_words_of_the_tiled_head_are_those_of_the_logits(
     expected = logits.topk(count, dim=-1).values * mask[..., None]
     torch.testing.assert_close(seen[0], expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(seen[1], outputs.entropy)  # the one beside it still sees all words
-    assert bool((seen[1] - likeliest.entropy_among(seen[0]))[mask].min() > 0.01)
+    assert bool((seen[1] - language_head.entropy_among(seen[0]))[mask].min() > 0.01)
 
 
 def test_the_likeliest_words_are_seen_beside_a_divergence(tiny_model: Path) -> None:
@@ -163,12 +163,12 @@ def test_the_likeliest_words_are_seen_beside_a_divergence(tiny_model: Path) -> N
 
 def test_the_likeliest_words_are_spread_over_the_marked_positions() -> None:
     mask = torch.tensor([[True, False, True], [False, False, True]])
-    marked = likeliest.spread(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), mask)
+    marked = language_head.spread(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), mask)
     assert marked.tolist() == [[[1, 2], [0, 0], [3, 4]], [[0, 0], [0, 0], [5, 6]]]
     assert torch.equal(
-        likeliest.spread(torch.arange(1, 7), mask), torch.arange(1, 7).view(2, 3) * mask
+        language_head.spread(torch.arange(1, 7), mask), torch.arange(1, 7).view(2, 3) * mask
     )
-    assert likeliest.spread(torch.zeros(0, 4), torch.zeros(2, 3, dtype=torch.bool)).shape == (
+    assert language_head.spread(torch.zeros(0, 4), torch.zeros(2, 3, dtype=torch.bool)).shape == (
         2,
         3,
         4,
@@ -177,9 +177,9 @@ def test_the_likeliest_words_are_spread_over_the_marked_positions() -> None:
 
 def test_likeliest_words_that_were_not_seen_are_a_typed_fault() -> None:
     """Another TRL may name its head otherwise: no other entropy is taken in its place."""
-    with pytest.raises(TrainingError, match="words cannot be seen"), likeliest.watched(20):
+    with pytest.raises(TrainingError, match="words cannot be seen"), language_head.watched(20):
         pass
-    with likeliest.watched(0) as kept:
+    with language_head.watched(0) as kept:
         assert kept == []
 
 

@@ -13,7 +13,8 @@ from fixtures.methods import apply as _apply
 from fixtures.methods import build as _build
 from fixtures.methods import setting as _setting
 
-from holdfast.engines.resumable import answering, in_chunks
+from holdfast.engines.chunks import in_chunks
+from holdfast.engines.resumable import answering
 from holdfast.engines.scripted import Script
 from holdfast.errors import DataError
 from holdfast.runs import store
@@ -85,13 +86,11 @@ def test_selfgen_with_nothing_solved_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_selfgen_asks_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ask(
-        engine: Any, examples: Any, sampling: Any, adapter: Any, folder: Path, *more: Any
-    ) -> Any:
-        work = answering(engine, sampling, folder, more[0], adapter)
-        return in_chunks(work, examples, folder, *more, chunk=4)
+    def ask(engine: Any, examples: Any, sampling: Any, folder: Path, *more: Any) -> Any:
+        work = answering(engine, sampling, folder, more[0])
+        return in_chunks(work, examples, folder, *more[:2], chunk=4)
 
-    monkeypatch.setattr("holdfast.methods.selfgen.ask", ask)
+    monkeypatch.setattr("holdfast.methods._context.ask", ask)
     calls = 0
 
     def script(example: Example, adapter: str | None, sample: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ import pytest
 from holdfast import methods
 from holdfast.config import Sampling, TaskSpec
 from holdfast.data.leakage import LeakIndex
-from holdfast.engines.resumable import score
+from holdfast.engines.kept import score
 from holdfast.engines.scripted import ScriptedEngine
 from holdfast.errors import DataError
 from holdfast.methods import MethodContext
+from holdfast.methods._bound import Bound
 from holdfast.tasks import build
 from holdfast.types import Example, Message
 
@@ -86,3 +88,26 @@ def test_losses_belong_to_one_model(tmp_path: Path) -> None:
     for of in ({"model": "a"}, {"model": "b"}, {"model": "a"}, {"model": "a", "nf4": True}):
         score(lambda: engine, [_example("a", "1 2")], kept, of)
     assert engine.scored == 3
+
+
+def test_only_answers_that_fill_the_budget_are_looked_at() -> None:
+    """Four of six tokens a question are left: eight questions of forty fill a budget of 30."""
+    method = methods.build("token_mask", {"max_perplexity": 2.5}, "s", "arms.a.loss")
+    plain = [_example(f"q{n}", "0 0 9 0 9") for n in range(40)]
+    order, engine = list(reversed(range(40))), Scorer()
+
+    def cost(examples: Sequence[Example]) -> list[int]:
+        return [6 - len(one.meta["dropped"]) for one in examples]
+
+    bound = Bound(16, order, cost, 40, tokens=lambda: 30)
+    context = replace(_setting(engine), plain=plain, bound=bound)
+    found, notes = method.apply(plain, context, {})
+    assert [one.id for one in found] == [f"q{n}" for n in range(32, 40)]
+    assert engine.scored == 8
+    assert notes[0].endswith("; 8 of 40 answers looked at, 8 fill the budget")
+    every, _ = method.apply(plain, replace(context, bound=None), {})
+    assert found == every[32:]
+    many = replace(context, bound=replace(bound, tokens=lambda: 10_000))
+    assert method.apply(plain, many, {})[0] == every, "several rounds see all"
+    mixed = [*plain, _example("r", "9 9", kind="replay")]
+    assert len(method.apply(mixed, context, {})[0]) == 41, "a share of another kind stays one"

@@ -237,7 +237,7 @@ def test_a_rule_that_cannot_be_met_is_said_before_anything_runs(tmp_path: Path) 
     assert "50 items reaches down to 7.9. Measure 209 items, or set" in refuse
     assert "lab_help: -0.041" in help_
     assert found.candidates == 15
-    text = dry_run_text(found, [])
+    text = dry_run_text(found)
     assert "Rule: lab_refuse may lose 2 points. If 0, 1, 3 of 50 answers are lost, the" in text
     assert "reaches down to 7.9, 11.3, 17: this cannot be met" in text
     alone = comparison_power(replace(found, study=few.model_copy(

@@ -117,30 +117,6 @@ def test_killed_again_and_again_it_ends_the_same(
     assert readings_of(tmp_path / "runs" / "s") == readings_of(finished / "runs" / "s")
 
 
-def test_ctrl_c_says_how_to_go_on(tiny_model: Path, tmp_path: Path) -> None:
-    path = write_study(tmp_path, tiny_model, name="long", seeds=list(range(40)))
-    command = [
-        sys.executable,
-        "-m",
-        "holdfast",
-        "run",
-        str(path),
-        "--runs-dir",
-        str(tmp_path / "r"),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    train = tmp_path / "r" / "long" / "train"
-    for _ in range(600):
-        if train.is_dir():
-            break
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "continue with: holdfast run" in err
-    assert "Traceback" not in err
-
-
 def test_two_runs_on_one_folder(finished: Path) -> None:
     run = finished / "runs" / "s"
     with run_folder.lock(run), pytest.raises(FolderError, match="another run is using this folder"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import re
-import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 from fixtures.paths import ROOT, TESTS
+from fixtures.timing import worked
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -287,9 +287,7 @@ PATTERNS = [
 @pytest.mark.parametrize("piece", PATTERNS, ids=repr)
 def test_a_broken_record_is_read_in_no_time(piece: str) -> None:
     text = piece * (100_000 // len(piece))
-    started = time.process_time()
-    _extraction.tolerant(text)
-    assert time.process_time() - started < 1
+    assert worked(lambda: _extraction.tolerant(text)) < 1
 
 
 @given(st.lists(st.sampled_from([*PATTERNS, "72", "the", "\n", " ", "?", "final answer", "is"])))

@@ -17,7 +17,9 @@ from holdfast import methods, tasks
 from holdfast.cli import call
 from holdfast.config import Sampling, ShotsSpec, TaskSpec
 from holdfast.engines import resumable
+from holdfast.engines.chunks import in_chunks
 from holdfast.engines.hf import HFEngine
+from holdfast.engines.kept import LIKELIHOODS
 from holdfast.engines.scripted import ScriptedEngine
 from holdfast.errors import DataError, MissingDependency, StudyError
 from holdfast.grading.grade import read_readings
@@ -85,7 +87,7 @@ def _ours(model: Path, task: Any, folder: Path) -> tuple[list[Example], list[Rep
     sampling = Sampling.model_validate(task.sampling)
     with HFEngine(ModelRef(str(model)), "cpu", batch_size=3) as engine:
         work = resumable.answering(lambda: engine, sampling, folder, Silent())
-        replies = resumable.in_chunks(work, examples, folder, Silent(), chunk=7)
+        replies = in_chunks(work, examples, folder, Silent(), chunk=7)
     pairs = zip(examples, replies, strict=True)
     return examples, replies, [task.grade(*pair, None) for pair in pairs]
 
@@ -177,14 +179,14 @@ def test_training_examples_have_answers_and_are_never_their_own_shot(
     spec = _spec("choose", overrides)
     choose = tasks.build("bench", spec, "s")
     first = tasks.training_set(choose, spec)[0]
-    assert first.target == "3" and resumable.LIKELIHOODS not in first.meta
+    assert first.target == "3" and LIKELIHOODS not in first.meta
     said = [choose.grade(first, Reply(first.id, 0, text, "stop", 1), None) for text in ("3", "4")]
     assert [one.value for one in said] == [1.0, 0.0], "an answer drawn for training is text"
 
 
 def test_choices_are_graded_again_without_a_model(overrides: dict[str, Any]) -> None:
     example = _build("choose", overrides).examples("test")[0]
-    assert [text for _, text in example.meta[resumable.LIKELIHOODS]] == ["22", "26", "23", "14"]
+    assert [text for _, text in example.meta[LIKELIHOODS]] == ["22", "26", "23", "14"]
     text = json.dumps([[-9.0, False], [-8.0, False], [-0.5, True], [-7.0, False]])
     reply = Reply(example.id, 0, text, "stop", 0)
     for metric in ("acc", "acc_norm"):
@@ -355,7 +357,7 @@ def test_choices_go_out_once_and_are_kept(tmp_path: Path) -> None:
     engine = ScriptedEngine(lambda one, adapter, n: {"2 + 2?": "4", "1 + 1?": "2"}.get(
         one.messages[-1].content, ""))  # fmt: skip
     for _ in range(2):
-        (reply,) = resumable.ask(lambda: engine, [example], Sampling(), None, tmp_path, Silent())
+        (reply,) = resumable.ask(lambda: engine, [example], Sampling(), tmp_path, Silent())
         assert json.loads(reply.text) == [[0.0, True], [-4.0, False], [-1.0, False], [-1.0, False]]
     assert engine.calls == 4, "asked again, nothing was left to ask"
 

@@ -6,6 +6,7 @@ sum has two terms, so the same cut gives the same bits; another cut adds in anot
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from holdfast.lab.problems import problems
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.models import LAB_FOLDER, ModelRef
 from holdfast.progress import Silent
+from holdfast.progress.stopping import Stop
 from holdfast.runs import store
 from holdfast.train import data, stage
 from holdfast.train.job import TrainJob
@@ -171,6 +173,29 @@ def test_a_killed_ddp_run_goes_on(alone: tuple[Path, Any], tmp_path: Path) -> No
     assert not (tmp_path / "summary.json").is_file()
     assert _run(job, DDP)["loss"] == alone[1]["loss"]
     assert _differ(alone[0], tmp_path) == 0
+
+
+@pytest.mark.slow
+def test_a_ddp_run_that_is_asked_to_stop_keeps_its_last_step(
+    alone: tuple[Path, Any], tmp_path: Path
+) -> None:
+    class Asks(Silent):
+        stop = Stop()
+
+        def advance(self, amount: int = 1) -> None:
+            if self.stop.doing.startswith("step 2"):
+                self.stop.signals.append(signal.SIGINT)
+
+    job = _job(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        _run(job, DDP, progress=Asks())
+    steps = [int(one.parent.name[11:]) for one in tmp_path.glob("checkpoint-*/complete")]
+    assert 3 <= max(steps) <= 6 and not (tmp_path / "summary.json").is_file()
+    assert _run(job, DDP)["loss"] == alone[1]["loss"]
+    assert _differ(alone[0], tmp_path) == 0
+    assert sorted(one.name for one in tmp_path.glob("checkpoint-*")) == [
+        "checkpoint-3", "checkpoint-6",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

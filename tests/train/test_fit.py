@@ -128,7 +128,7 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(ref: ModelRef, tmp_path: Path)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ways of large models, on a small one."""
     monkeypatch.setattr("holdfast.models.cpu_training.NARROWEST", 1)
-    monkeypatch.setattr("holdfast.models.cpu_training.FEWEST_WORDS", 1)
+    monkeypatch.setattr("holdfast.models.cpu_head.FEWEST_WORDS", 1)
 
 
 def test_the_ways_of_large_models_reach_the_same_loss(
@@ -155,7 +155,7 @@ def test_on_a_cpu_nothing_is_recomputed_where_memory_suffices(
 
     asked = SPEC.model_copy(update={"gradient_checkpointing": True})
     free = _fit(ref, tmp_path / "free", asked)
-    monkeypatch.setattr("holdfast.memory.planner.host_memory.host_ram_bytes", lambda: 1 << 20)
+    monkeypatch.setattr("holdfast.train.planning.host_ram_bytes", lambda: 1 << 20)
     tight = _fit(ref, tmp_path / "tight", asked)
     assert (free["recomputed"], tight["recomputed"]) == (False, True)
     assert tight["loss"] == free["loss"]

@@ -22,10 +22,12 @@ from holdfast.data.batching import Budget
 from holdfast.errors import ModelError, OutOfMemory, TrainingError, UsageError
 from holdfast.memory.memory_plan import Breakdown, MemoryPlan
 from holdfast.progress import Silent
+from holdfast.progress.stopping import Stop
 from holdfast.runs import store
 from holdfast.train import stage
 from holdfast.train.job import TrainJob, read_job, write_job
 from holdfast.train.launch import torchrun
+from holdfast.train.launch.process import STOP, RelayedStop
 from holdfast.types import ModelRef
 
 ONE = MemoryPlan("single", gpus=(0,), predicted=(Breakdown(weights=1 << 30),))
@@ -282,7 +284,7 @@ def _gone(pid: int) -> bool:
 
 
 def _wait(ready: Any, what: str) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60  # a busy machine takes its time to start a process
     while not ready():
         assert time.monotonic() < end, what
         time.sleep(0.05)
@@ -298,6 +300,62 @@ def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
         stage.train(_job(tmp_path), ONE, Stops(), _never, [], here=_never, build=_stub(STAYS))
     pids = [int(one) for one in (tmp_path / "pids").read_text().split()]
     _wait(lambda: all(map(_gone, pids)), f"{pids} are left")
+
+
+class Asked(Silent):
+    """Somebody presses Ctrl-C when the worker has told of something worth finishing."""
+
+    def __init__(self) -> None:
+        self.stop = Stop()
+        self.seen: list[object] = []
+
+    def kept(self, amount: int) -> None:
+        self.seen.append(("kept", amount))
+
+    def worked(self, tokens: int = 0, loss: float | None = None) -> None:
+        self.seen.append((tokens, loss, self.stop.doing))
+        self.stop.signals.append(signal.SIGINT)
+
+
+def test_a_worker_finishes_its_step_before_it_is_stopped(tmp_path: Path) -> None:
+    asked = Asked()
+    build = _stub(
+        "tell(what='kept', amount=2); tell(what='hold', text='step 3 and a checkpoint')\n"
+        "tell(what='worked', tokens=70, loss=0.5)\n"
+        "while not (desk / 'stop').is_file(): time.sleep(0.01)\n"
+        "(folder / 'checkpoint-3').mkdir(); sys.exit(130)\n"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        stage.train(_job(tmp_path), ONE, asked, _never, [], here=_never, build=build)
+    assert asked.seen == [("kept", 2), (70, 0.5, "step 3 and a checkpoint")]
+    assert (tmp_path / "checkpoint-3").is_dir()
+    assert asked.stop.doing == ""
+
+
+@pytest.mark.parametrize(("world", "last"), [(1, 4), (2, 5)])
+def test_all_workers_stop_after_the_same_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: int, last: int
+) -> None:
+    told: list[str] = []
+    first, second = RelayedStop(tmp_path, told.append), RelayedStop(tmp_path)
+
+    def by(one: RelayedStop, rank: int, step: int) -> bool:
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", str(world))
+        return one.by(step)
+
+    first.hold("step 4")
+    assert not by(first, 0, 3)
+    (tmp_path / STOP).touch()
+    if world > 1:
+        assert not by(second, 1, 4), "it may come to the end of a step before the first does"
+    ended = [step for step in (4, 5) if by(first, 0, step)]
+    assert ended[0] == last
+    assert world == 1 or by(second, 1, last)
+    with pytest.raises(KeyboardInterrupt):
+        first.release()
+    assert told == ["step 4", ""]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

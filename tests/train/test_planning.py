@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from fixtures.paths import ROOT
 
 from holdfast import methods
-from holdfast.config import Study, load
+from holdfast.config import Study, TrainSpec, load
 from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead
 from holdfast.memory.estimate.workload import from_training
 from holdfast.memory.planner.request import PlanRequest
-from holdfast.train.planning import arms_of, overhead_of, plan_study
+from holdfast.train.planning import arms_of, overhead_of, plan_study, settled_on_cpu
+from holdfast.types import ModelRef
 
 STUDY = {
     "name": "arms", "model": "Qwen/Qwen2.5-7B-Instruct", "tasks": {"gsm8k": {"role": "target"}},
@@ -82,3 +84,22 @@ def test_the_example_plans_as_it_says() -> None:
     assert found.plan is not None
     assert found.plan.strategy == "ddp"
     assert found.comparison.work.seq_len == 1024
+
+
+@pytest.mark.parametrize(
+    ("gib", "rows", "longest", "recomputes"),
+    # Qwen2.5-7B in float32: 28 GiB of weights, and about 12 MB of activations a token.
+    [(120, 4, 512, False), (100, 4, 512, True), (600, 16, 1024, False), (50, 1, 64, True)],
+)
+def test_a_cpu_recomputes_where_half_of_its_memory_would_not_do(
+    monkeypatch: pytest.MonkeyPatch, gib: int, rows: int, longest: int, recomputes: bool
+) -> None:
+    monkeypatch.setattr("holdfast.train.planning.host_ram_bytes", lambda: gib << 30)
+    ref, spec = ModelRef("Qwen/Qwen2.5-7B-Instruct"), TrainSpec()
+    found = settled_on_cpu(spec, ref, "float32", rows, longest)
+    assert found.gradient_checkpointing is recomputes
+    assert found == spec.model_copy(update={"gradient_checkpointing": recomputes})
+    unknown = settled_on_cpu(spec, ModelRef("nobody/knows"), "float32", rows, longest)
+    assert unknown.gradient_checkpointing, "as asked"
+    never = TrainSpec(gradient_checkpointing=False)
+    assert settled_on_cpu(never, ref, "float32", rows, longest) == never

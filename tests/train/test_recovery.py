@@ -18,6 +18,7 @@ from holdfast.errors import OutOfMemory, TrainingError, UsageError, located
 from holdfast.lab.problems import problems
 from holdfast.memory import out_of_memory
 from holdfast.memory.fault_injection import VARIABLE, FaultInjector, capped
+from holdfast.memory.loading import loading
 from holdfast.models import LAB_FOLDER, ModelRef
 from holdfast.train import data
 from holdfast.types import Example, Message
@@ -364,7 +365,7 @@ def test_a_file_that_cannot_be_mapped_for_want_of_memory_counts() -> None:
     lacking = SafetensorError("Error while deserializing: Cannot allocate memory (os error 12)")
     assert out_of_memory.is_out_of_memory(lacking)
     assert not out_of_memory.is_out_of_memory(SafetensorError("header too large"))
-    with pytest.raises(OutOfMemory) as caught, out_of_memory.loading():
+    with pytest.raises(OutOfMemory) as caught, loading():
         raise lacking
     assert caught.value.phase == "load"
 
@@ -385,15 +386,15 @@ def test_memory_is_taken_away_from_a_real_model(smollm2: Path) -> None:
 def test_loading_says_that_the_model_does_not_fit(monkeypatch: Any) -> None:
     import torch
 
-    with pytest.raises(OutOfMemory, match="does not fit") as caught, out_of_memory.loading():
+    with pytest.raises(OutOfMemory, match="does not fit") as caught, loading():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     assert caught.value.phase == "load" and "2.00 GiB" in str(caught.value)
-    with pytest.raises(RuntimeError, match="corrupt"), out_of_memory.loading():
+    with pytest.raises(RuntimeError, match="corrupt"), loading():
         raise RuntimeError("corrupt header")
-    with pytest.raises(TrainingError), out_of_memory.loading():
+    with pytest.raises(TrainingError), loading():
         raise TrainingError("of ours")
     monkeypatch.setenv(VARIABLE, "load:1")
-    with pytest.raises(OutOfMemory, match="injected fault"), out_of_memory.loading():
+    with pytest.raises(OutOfMemory, match="injected fault"), loading():
         pass
 
 
@@ -409,7 +410,7 @@ def test_transformers_hides_it_while_quantising(monkeypatch: Any) -> None:
 
     monkeypatch.setattr(Bnb4bitQuantize, "convert", full)
     ref = ModelRef(str(LAB_FOLDER))
-    with pytest.raises(OutOfMemory, match=r"130\.00 MiB"), out_of_memory.loading():
+    with pytest.raises(OutOfMemory, match=r"130\.00 MiB"), loading():
         models.load_model(ref, torch.float32, "cpu", nf4=True)
 
 

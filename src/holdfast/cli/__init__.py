@@ -1,13 +1,14 @@
 """The command line: argv becomes one call each, errors become messages and exit codes.
 
 Nothing is decided here. Exit codes: 0 done, 1 failed while running, 2 the answer is no, 3 wrong
-usage.
+usage, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,10 +17,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from holdfast.cli.comparing import compare
-from holdfast.cli.front import Json, app, quiet_libraries, say, tell
+from holdfast.cli.front import STOP, Json, app, quiet_libraries, say, tell
 from holdfast.cli.planning import plan
 from holdfast.cli.studies import demo, init, report, run, ship
 from holdfast.errors import HoldfastError, Interrupted, UsageError
+from holdfast.progress.stopping import listen
 from holdfast.registry import Registry
 
 
@@ -94,7 +96,7 @@ PLACES = (
     errno.EROFS, errno.ENXIO,
 )  # fmt: skip
 """Of what a path names, if nothing nearer to it has said so."""
-INTERRUPTED = 130  # what typer makes of Ctrl-C
+INTERRUPTED, STOPPED = 130, (130, 143)  # what typer makes of an interrupt
 COMMANDS = (demo, init, plan, run, compare, report, ship, tasks, methods, schema, doctor)
 for _command in COMMANDS:
     app.command()(_command)
@@ -102,15 +104,30 @@ for _command in COMMANDS:
 
 def main() -> None:
     """The console script: run the command, turn errors into messages and exit codes."""
-    sys.exit(call(sys.argv[1:]))
+    code = call(sys.argv[1:])
+    if code in STOPPED:  # threads that still wait for a server are not waited for
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def call(arguments: list[str]) -> int:
     """Run one command line; returns the exit code."""
     quiet_libraries()
+
+    def stopped() -> None:
+        said = Interrupted("everything finished is kept", remedy=f"continue with: {again}")
+        _fail(arguments, said, INTERRUPTED)
+
     again = shlex.join(["holdfast", *_without_rebuild(arguments)])
     try:
-        code = app(args=arguments, prog_name="holdfast", standalone_mode=False)
+        with listen(tell, stopped) as stop:
+            STOP.set(stop)
+            code = app(args=arguments, prog_name="holdfast", standalone_mode=False)
+            if code == INTERRUPTED:
+                code = stop.code
+                stopped()
     except HoldfastError as error:
         return _fail(arguments, error, error.exit_code)
     except OSError as error:
@@ -129,9 +146,6 @@ def call(arguments: list[str]) -> int:
             raise
         wrong = UsageError(error.format_message(), remedy="see `holdfast --help`")
         return _fail(arguments, wrong, 3)  # typer's own: an unknown option, a missing argument
-    if code == INTERRUPTED:
-        stopped = "everything finished is kept"
-        return _fail(arguments, Interrupted(stopped, remedy=f"continue with: {again}"), 1)
     return int(code or 0)
 
 

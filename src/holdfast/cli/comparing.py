@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from holdfast.cli import forecast
 from holdfast.cli.front import DryRun, Json, Rebuild, RunsDir, say, shown, tell
 from holdfast.cli.studies import finish
 from holdfast.errors import UsageError
@@ -131,8 +132,6 @@ def _dry(found: Comparison, steps: Sequence[Step]) -> tuple[dict[str, object], s
         "Measured: " + ", ".join(f"{name} ({n} items)" for name, n in items.items()),
         *(f"Note: {note}" for note in found.notes),
         "",
-        *(f"  {'done' if step.done else 'run '}  {step.stage.name}" for step in steps),
-        "",
-        f"{sum(step.done for step in steps)} of {len(steps)} stages are done.",
+        *forecast.listed(steps, lambda step: step.stage.name),
     ]
     return about, "\n".join(lines)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +16,10 @@ from holdfast.errors import printable, printable_json
 
 if TYPE_CHECKING:
     from holdfast.progress import Progress
+    from holdfast.progress.stopping import Stop
 
+STOP: ContextVar[Stop | None] = ContextVar("stop", default=None)
+"""Ctrl-C, as the command under way is told of it."""
 app = typer.Typer(
     name="holdfast",
     help="Fine-tune a language model and see what it gained and what it forgot.",
@@ -28,7 +33,12 @@ Overrides = Annotated[
 ]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where run folders are made.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the stages and stop.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what it will take, and stop.")]
+All = Annotated[bool, typer.Option("--all", help="With --dry-run: list every stage.")]
+Calibrate = Annotated[
+    bool,
+    typer.Option("--calibrate", help="With --dry-run: measure this device on the model first."),
+]
 Only = Annotated[str, typer.Option("--only", help="Run the stages of this glob and their needs.")]
 Rebuild = Annotated[
     list[str] | None, typer.Option("--rebuild", help="Make the stages of this glob again.")
@@ -67,11 +77,14 @@ def tell(text: str) -> None:
     typer.echo(printable(text, keep="\n\t"), err=True)
 
 
-def shown(quiet: bool) -> AbstractContextManager[Progress]:
-    """Progress for a person, or none where only the result is wanted."""
+@contextmanager
+def shown(quiet: bool) -> Iterator[Progress]:
+    """Progress for a person, or none where only the result is wanted; stopped as the command is."""
     from holdfast import progress
 
-    return nullcontext(progress.Silent()) if quiet else progress.default()
+    with nullcontext(progress.Silent()) if quiet else progress.default() as found:
+        found.stop = STOP.get() or found.stop
+        yield found
 
 
 def quiet_libraries() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from holdfast.cli.front import (
+    All,
+    Calibrate,
     DryRun,
     Json,
     Only,
@@ -32,13 +36,16 @@ def demo(
     ] = False,
     runs_dir: RunsDir = Path("runs"),
     dry_run: DryRun = False,
+    every: All = False,
+    calibrate: Calibrate = False,
     as_json: Json = False,
 ) -> None:
     """The built-in study on the built-in model: CPU, minutes, no network."""
     from holdfast.config.recipes import DEMO, QUICK, recipe_file
 
     chosen = [*(QUICK if quick else ()), *(overrides or [])]
-    _run(recipe_file(DEMO), chosen, runs_dir, dry_run, "*", [], as_json)
+    ahead = _Ahead(dry_run, every, calibrate)
+    _run(recipe_file(DEMO), chosen, runs_dir, ahead, "*", [], as_json)
 
 
 def init(
@@ -70,6 +77,8 @@ def run(
     overrides: Overrides = None,
     runs_dir: RunsDir = Path("runs"),
     dry_run: DryRun = False,
+    every: All = False,
+    calibrate: Calibrate = False,
     only: Only = "*",
     rebuild: Rebuild = None,
     trust_code: TrustCode = False,
@@ -80,7 +89,8 @@ def run(
         from holdfast.config import load
 
         load.load(study, overrides or [], trust_code)  # which remembers it
-    _run(study, overrides or [], runs_dir, dry_run, only, rebuild or [], as_json)
+    ahead = _Ahead(dry_run, every, calibrate)
+    _run(study, overrides or [], runs_dir, ahead, only, rebuild or [], as_json)
 
 
 def report(
@@ -129,11 +139,33 @@ def ship(
     raise typer.Exit(found.exit_code)
 
 
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """Whether a study is only looked at, and how."""
+
+    dry: bool
+    every: bool
+    calibrate: bool
+
+    def __post_init__(self) -> None:
+        """Refuse what would do nothing.
+
+        Raises:
+            UsageError: an option of a dry run without it.
+        """
+        for name, given in (("--all", self.every), ("--calibrate", self.calibrate)):
+            if given and not self.dry:
+                raise UsageError(
+                    f"{name} goes with --dry-run",
+                    remedy="add --dry-run; a long run measures the device by itself",
+                )
+
+
 def _run(
     path: Path,
     overrides: list[str],
     runs_dir: Path,
-    dry_run: bool,
+    ahead: _Ahead,
     only: str,
     rebuild: list[str],
     as_json: bool,
@@ -144,16 +176,25 @@ def _run(
 
     study = load.load(path, overrides)
     folder = runs_dir / study.name
-    if dry_run:
+    if ahead.dry:
+        from holdfast.cli import forecast
+        from holdfast.progress.bars import console
+        from holdfast.study.outlook import outlook
         from holdfast.study.preflight import looked_at
+        from holdfast.study.start import measured
 
         session = studies.prepare(study, folder, str(path))
         steps = studies.schedule(session.plan, only, rebuild)
         found = looked_at(session, steps)
-        names = [{"stage": step.stage.name, "done": step.done} for step in steps]
-        about = {"folder": str(folder), "stages": names, "checked": found.checked}
-        told = "\n".join([dry_run_text(session.plan, steps), "", *found.lines])
-        say(as_json, about | {"notices": found.notices}, told)
+        with shown(quiet=as_json) as bars, closing(session.pool):
+            speed = measured(session, bars) if ahead.calibrate else None
+        told = outlook(session, steps, speed)
+        width = console().width
+        lines = dry_run_text(session.plan).splitlines()
+        lines = [part for line in lines for part in forecast.wrapped(line, width)]
+        lines += ["", *forecast.page(told, steps, width, ahead.every), "", *found.lines]
+        about = {"folder": str(folder), "checked": found.checked, "notices": found.notices}
+        say(as_json, about | forecast.as_json(told, steps), "\n".join(lines))
         return
     if not as_json:
         tell(f"Run folder: {folder}")

@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from holdfast import environment, models
 from holdfast.analysis import collect
@@ -19,7 +18,7 @@ from holdfast.analysis.summarize import RunData, assemble
 from holdfast.comparison.answer_files import Given
 from holdfast.comparison.verdict import MIXED, about_looks, decide, verdict
 from holdfast.data import chat, thinking
-from holdfast.engines.resumable import REPLIES
+from holdfast.engines.chunks import REPLIES
 from holdfast.errors import ModelError
 from holdfast.grading import safety_outcomes
 from holdfast.grading.answer import summary_of, write_questions
@@ -66,7 +65,7 @@ class Comparison:
     session: Session
     base: ExternalModel
     tuned: Mapping[str, ExternalModel]
-    marks: Mapping[str, Mapping[str, Any]]
+    marks: Mapping[str, Mapping[str, object]]
     engines: Mapping[str, str]
     target: str | None
     notes: tuple[str, ...]
@@ -127,7 +126,7 @@ def _replies(one: Comparison, point: Point, task: str) -> Stage:
     if one.given:
         given, examples = one.given[point.arm], session.measuring.asked[task]
 
-        def take(folder: Path, progress: Progress) -> Mapping[str, Any]:
+        def take(folder: Path, progress: Progress) -> Mapping[str, object]:
             write_questions(examples, folder)
             return _take(given, task, folder, progress)
 
@@ -140,7 +139,7 @@ def _replies(one: Comparison, point: Point, task: str) -> Stage:
         "engine": one.engines[point.arm],
     }
 
-    def make(folder: Path, progress: Progress) -> Mapping[str, Any] | None:
+    def make(folder: Path, progress: Progress) -> Mapping[str, object] | None:
         try:
             return asked.run(folder, progress)
         finally:
@@ -150,7 +149,7 @@ def _replies(one: Comparison, point: Point, task: str) -> Stage:
     return replace(asked, identity=identity, run=make)
 
 
-def _take(given: Given, task: str, folder: Path, progress: Progress) -> Mapping[str, Any]:
+def _take(given: Given, task: str, folder: Path, progress: Progress) -> Mapping[str, object]:
     """Put the replies of a file where those of a model would lie."""
     said = given.replies[task]
     progress.total(len(said), "answers")
@@ -172,7 +171,7 @@ def _grading(one: Comparison, at: str, task: str) -> list[Stage]:
     last = stages[-1]
     group = {item.id: str(item.meta.get("group", "")) for item in one.session.measuring.asked[task]}
 
-    def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
+    def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         summary = dict(last.run(folder, progress) or {})
         unscored = [
             Reading(name, 0, None, safety_outcomes.MISSING, "", group[name]) for name in missing
@@ -187,7 +186,7 @@ def _grading(one: Comparison, at: str, task: str) -> list[Stage]:
 def _looks(one: Comparison) -> Stage:
     """How each model sees a conversation: its template and its vocabulary."""
 
-    def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
+    def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         found = {name: _look(model) for name, model in one.local.items()}
         store.write_json(folder / "looks.json", found)
         return {"chat_template": about_looks(found)[0]}
@@ -214,7 +213,7 @@ def _look(model: ExternalModel) -> dict[str, str]:
 def _stats(one: Comparison, needs: Sequence[str]) -> Stage:
     ship = one.plan.study.ship.model_dump(mode="json")
 
-    def make(folder: Path, progress: Progress) -> Mapping[str, Any]:
+    def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         results = summarise(one)
         store.write_json(folder / "results.json", to_json(results))
         return {"verdict": results.verdict}
@@ -296,6 +295,6 @@ def _conditions(one: Comparison) -> dict[str, str]:
     return found
 
 
-def _report(plan: Plan, folder: Path) -> Mapping[str, Any]:
+def _report(plan: Plan, folder: Path) -> Mapping[str, object]:
     results = from_json(store.read_json(plan.folder / "stats" / "results.json"))
     return {"page": write_report(results, folder).name}

@@ -89,15 +89,24 @@ class AnswerSpec(Section):
     """How the models are asked."""
 
     engine: str = "hf"
-    """Where tokens come from: `hf` (transformers, here)."""
+    """Where tokens come from: `hf` (transformers, here), or `remote` (`server`)."""
+    server: str | None = None
+    """For `remote`: where `model` is served, `http://127.0.0.1:8000/v1#name`. Adapters are loaded
+    into it; what a server cannot do, such as perplexity, is done here."""
     sampling: Sampling = Sampling()
     """Defaults for every task; a task may override single fields."""
     batch_size: int | None = Field(None, ge=1, le=65_536)
-    """Prompts answered together. Left out: by the device."""
+    """Prompts answered together. Left out: as many as memory holds, while more are faster."""
     repeats: int = Field(2, ge=1, le=100)
     """How often the untouched model is asked: what differs between them is the noise floor."""
     quantize: Literal["auto", "none", "nf4"] = "auto"
     """`auto` measures in the precision of training: NF4 after QLoRA, else full precision."""
+
+    @model_validator(mode="after")
+    def _a_server_answers(self) -> Self:
+        if self.server is not None and self.engine != "remote":
+            raise ValueError("server: is what `engine: remote` asks; set engine: remote as well")
+        return self
 
 
 class ShotsSpec(Section):

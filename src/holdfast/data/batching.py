@@ -89,12 +89,25 @@ def plain_budget(
     return Budget(steps, micro_batches, round(seen * mean), per_micro_batch)
 
 
+def seen_order(count: int, seed: int) -> list[int]:
+    """The order in which `deal` draws from so many examples of one kind in its first round."""
+    order = list(range(count))
+    _random(seed, 0).shuffle(order)
+    return order
+
+
+def _random(seed: int, number: int) -> random.Random:
+    """Of one round."""
+    return random.Random(f"{seed}:{number}")
+
+
 def deal(
     costs: Sequence[Cost],
     kinds: Sequence[str],
     budget: Budget,
     seed: int,
     by_length: bool = False,
+    rounds: Sequence[int] = (),
 ) -> list[list[int]]:
     """Deal examples into micro-batches.
 
@@ -110,6 +123,8 @@ def deal(
         budget: steps, micro-batches and tokens to spend.
         seed: of the shuffling.
         by_length: put examples of similar length into the same step.
+        rounds: of each example; of a kind those of an earlier round are drawn first, so that the
+            same few can stand for many of which not all are seen. Left out: all are of one.
 
     Returns:
         steps x micro_batches lists of indices.
@@ -122,18 +137,20 @@ def deal(
     batch = budget.micro_batches * budget.per_micro_batch
     stream: list[int] = []
     for number in range(whole + (over > 0)):
-        rng = random.Random(f"{seed}:{number}")
+        rng = _random(seed, number)
         members: dict[str, list[int]] = {}
         for index, kind in enumerate(kinds):
             members.setdefault(kind, []).append(index)
         for indices in members.values():
             rng.shuffle(indices)
+            if rounds:
+                indices.sort(key=rounds.__getitem__)
         turns = [kinds[index] for index in interleave(members)]
         if number == whole:  # the last round takes some only
             turns = turns[:over]
             left = budget.supervised_tokens - whole * every
             slack = TOLERANCE * budget.supervised_tokens
-            members = _balanced(members, Counter(turns), costs, left, slack)
+            members = _balanced(members, Counter(turns), costs, left, slack, rounds)
         if by_length:
             members = {k: _length_batches(own, costs, batch, rng) for k, own in members.items()}
         queues = {kind: iter(indices) for kind, indices in members.items()}
@@ -148,6 +165,7 @@ def _balanced(
     costs: Sequence[Cost],
     wanted: float,
     slack: float,
+    rounds: Sequence[int] = (),
 ) -> dict[str, list[int]]:
     """The first so many of every kind, a few swapped for later ones until their tokens are right.
 
@@ -161,10 +179,11 @@ def _balanced(
         costs: of every example.
         wanted: supervised tokens in all.
         slack: so far from `wanted` is near enough.
+        rounds: see `deal`; only those of the last round that is drawn from are swapped in.
     """
     taken = {kind: list(own[: counts.get(kind, 0)]) for kind, own in members.items()}
     rest = {
-        kind: sorted(own[counts.get(kind, 0) :], key=lambda i: costs[i].supervised)
+        kind: sorted(_spare(own, counts.get(kind, 0), rounds), key=lambda i: costs[i].supervised)
         for kind, own in members.items()
     }
     places = [(kind, at) for kind, own in taken.items() if rest[kind] for at in range(len(own))]
@@ -188,6 +207,14 @@ def _balanced(
         taken[kind][at] = new
         insort(rest[kind], old, key=lambda i: costs[i].supervised)
     return taken
+
+
+def _spare(own: Sequence[int], taken: int, rounds: Sequence[int]) -> Sequence[int]:
+    """Those of a kind that may be swapped in, in the order in which they are drawn."""
+    left = own[taken:]
+    if not rounds or not taken:
+        return left
+    return [index for index in left if rounds[index] == rounds[own[taken - 1]]]
 
 
 def regroup(

@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from holdfast.endpoint.answers import ANSWERS, Answer, AnswerCache
 from holdfast.endpoint.client import FIRST_WAIT_S, Connection, require_packages
 from holdfast.endpoint.faults import Stopped
 from holdfast.endpoint.limits import RateLimiter, Spending
+from holdfast.endpoint.running import Running
 from holdfast.endpoint.settings import Price, Server, is_endpoint, parse_url
 from holdfast.errors import EndpointError
 from holdfast.progress import Progress, Silent
+from holdfast.progress.stopping import AGAIN
 from holdfast.runs import store
 from holdfast.types import Message
 
@@ -58,6 +60,7 @@ class Endpoint:
         self.first_wait_s = first_wait_s
         self._rate = RateLimiter(server.requests_per_minute)
         self._named: set[str] = set()
+        self._looked = False
 
     def check(self) -> None:
         """Look for packages and key; sends nothing, as the server may be started later.
@@ -76,6 +79,18 @@ class Endpoint:
         ) as connection:
             return connection.absent()
 
+    @contextmanager
+    def running(self) -> Iterator[Running]:
+        """The server, to be asked and told what costs nothing.
+
+        Raises:
+            EndpointError: nothing answers there.
+        """
+        with Connection(
+            self.server, self.spending, self._rate, self.first_wait_s, Silent()
+        ) as connection:
+            yield Running(connection, self.server)
+
     def request(
         self,
         messages: Sequence[Message],
@@ -83,8 +98,8 @@ class Endpoint:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
-        **more: Any,
-    ) -> dict[str, Any]:
+        **more: object,
+    ) -> dict[str, object]:
         """The body of one question, by whose hash its answer is kept.
 
         Args:
@@ -96,7 +111,7 @@ class Endpoint:
             **more: further fields; the settings' own `extra` wins over them.
         """
         turns = [_turn(one) for one in messages]
-        body: dict[str, Any] = {"model": self.server.model, "messages": turns}
+        body: dict[str, object] = {"model": self.server.model, "messages": turns}
         body |= {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
         if temperature > 0:
             body["top_p"] = top_p
@@ -105,7 +120,7 @@ class Endpoint:
 
     def ask(
         self,
-        bodies: Sequence[Mapping[str, Any]],
+        bodies: Sequence[Mapping[str, object]],
         folder: Path | None,
         progress: Progress,
         silent: bool = False,
@@ -134,7 +149,7 @@ class Endpoint:
         kept = AnswerCache(self.server.cache or folder, usable)
         marks = [store.fingerprint(body) for body in bodies]
         todo = {mark: body for mark, body in zip(marks, bodies, strict=True) if mark not in kept}
-        progress.advance(sum(mark in kept for mark in marks))
+        progress.kept(sum(mark in kept for mark in marks))
         if todo:
             self._ask_all(todo, kept, progress, Counter(marks))
         answers = [kept[mark] for mark in marks]
@@ -154,7 +169,7 @@ class Endpoint:
 
     def _ask_all(
         self,
-        todo: Mapping[str, Mapping[str, Any]],
+        todo: Mapping[str, Mapping[str, object]],
         kept: AnswerCache,
         progress: Progress,
         times: Mapping[str, int],
@@ -162,6 +177,8 @@ class Endpoint:
         with Connection(
             self.server, self.spending, self._rate, self.first_wait_s, progress
         ) as connection:
+            if not self._looked:
+                self._look(connection)
             workers = min(self.server.concurrency, len(todo))
             pool = ThreadPoolExecutor(workers, thread_name_prefix="endpoint")
             under_way: dict[Future[Answer], str] = {}
@@ -169,16 +186,21 @@ class Endpoint:
                 for mark, body in todo.items():
                     under_way[pool.submit(connection.send, body)] = mark
                 for done in as_completed(under_way):
-                    kept.add(under_way[done], done.result())
+                    answer = done.result()
+                    kept.add(under_way[done], answer)
+                    progress.worked(answer.written)
                     progress.advance(times[under_way[done]])
             except BaseException as error:
                 connection.stop()
                 if isinstance(error, KeyboardInterrupt):
-                    progress.say("stopping: waiting for the answers that are under way")
-                pool.shutdown(wait=True, cancel_futures=True)
-                for late, mark in under_way.items():
-                    if not late.cancelled() and late.exception() is None and mark not in kept:
-                        kept.add(mark, late.result())
+                    progress.say(f"stopping: waiting for the answers under way; {AGAIN}")
+                try:
+                    pool.shutdown(wait=True, cancel_futures=True)
+                finally:  # a second Ctrl-C waits no longer, and what came is kept
+                    for late, mark in under_way.items():
+                        came = late.done() and not late.cancelled() and late.exception() is None
+                        if came and mark not in kept:
+                            kept.add(mark, late.result())
                 if isinstance(error, Stopped):  # because another thread met the fault
                     error = _cause(under_way) or error
                 if isinstance(error, EndpointError):
@@ -186,15 +208,27 @@ class Endpoint:
                 raise error
             pool.shutdown()
 
+    def _look(self, connection: Connection) -> None:
+        """Refuse another model than said before anything is paid for; once, where one answers."""
+        try:
+            Running(connection, self.server).check_model()
+        except EndpointError as error:
+            if error.fault == "unknown":
+                raise
+        else:
+            self._looked = True
+
     def _explained(
         self,
         error: EndpointError,
         connection: Connection,
         kept: AnswerCache,
-        todo: Mapping[str, Any],
+        todo: Mapping[str, object],
     ) -> EndpointError:
         """The error with what the server does offer, and with what is kept."""
-        remedy = connection.offers() if error.fault == "unknown" else error.remedy
+        remedy = error.remedy
+        if error.fault == "unknown" and not remedy:
+            remedy = connection.offers()
         came = sum(kept.is_saved(mark) for mark in todo)
         note = f"{came} of {len(todo)} answers came and are kept; run again for the others"
         return EndpointError(
@@ -202,7 +236,7 @@ class Endpoint:
         )
 
 
-def _turn(message: Message) -> dict[str, Any]:
+def _turn(message: Message) -> dict[str, object]:
     """A turn as servers read it: the arguments of tool calls are the JSON of an object."""
     more = {key: value for key, value in message.extra.items() if key != "weight"}
     if calls := more.get("tool_calls"):
@@ -210,7 +244,7 @@ def _turn(message: Message) -> dict[str, Any]:
     return {"role": message.role, "content": message.content, **more}
 
 
-def _written(function: Mapping[str, Any]) -> dict[str, Any]:
+def _written(function: Mapping[str, object]) -> dict[str, object]:
     return {**function, "arguments": json.dumps(function["arguments"], ensure_ascii=False)}
 
 

@@ -97,13 +97,19 @@ class AnswerCache:
             # one write at the end of the file: two processes may share it, and Ctrl-C tears nothing
             handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             data = line.encode("utf-8")
-            try:
-                whole = os.write(handle, data) == len(data)
+            written: list[int] = []
+            all_of_it = [len(data)]
+            try:  # written and noted in one call, between whose halves no Ctrl-C comes
+                written.extend(map(os.write, (handle,), (data,)))
             finally:
+                if written == all_of_it:
+                    self._found[mark] = answer
+                self._mend = "\n" if written and written != all_of_it else self._mend
                 os.close(handle)
-            self._mend = "" if whole else "\n"
-            if not whole:
+            if written != all_of_it:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+            self._mend = ""
+            return
         self._found[mark] = answer
 
     def _take(self, line: str) -> None:

@@ -118,7 +118,7 @@ class Connection:
         """Send nothing new, and wait no longer for a next try."""
         self._stop.set()
 
-    def send(self, body: Mapping[str, Any]) -> Answer:
+    def send(self, body: Mapping[str, object]) -> Answer:
         """Send one question, again after a transient fault.
 
         Args:
@@ -187,7 +187,24 @@ class Connection:
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         return self._blot.message(f"it serves{near}: {', '.join(names[:10])}{more}")
 
-    def _once(self, body: Mapping[str, Any]) -> Answer:
+    def call(self, method: str, path: str, body: object, seconds: float) -> tuple[int, str]:
+        """Status and text of a request that is no question; `path` with a `/` is beside `/v1`.
+
+        Raises:
+            EndpointError: nothing answers.
+        """
+        data = None if body is None else json.dumps(body, ensure_ascii=False).encode()
+        gone = (self._http.ReadError, self._http.WriteError, self._http.RemoteProtocolError)
+        try:
+            try:
+                status, _, text = self._fetch(method, path, seconds, data)
+            except gone:  # servers drop connections that they kept open
+                status, _, text = self._fetch(method, path, seconds, data)
+        except self._http.HTTPError as error:
+            raise self._cleaned(unreachable(self._server, error, False).error) from None
+        return status, text
+
+    def _once(self, body: Mapping[str, object]) -> Answer:
         most = self._most(body)
         while not self._stop.is_set() and (seconds := self._rate.turn()) > 0:
             self._stop.wait(seconds)
@@ -217,7 +234,7 @@ class Connection:
                 costs(self._spending.cost(answer.read, answer.written))
         return answer
 
-    def _post(self, body: Mapping[str, Any]) -> tuple[int, dict[str, str], str]:
+    def _post(self, body: Mapping[str, object]) -> tuple[int, dict[str, str], str]:
         """Status, headers and text; in the time that one answer may take in all."""
         data = json.dumps(dict(body), ensure_ascii=False).encode("utf-8", "replace")
         return self._fetch("POST", "chat/completions", self._server.timeout_s, data)
@@ -232,8 +249,9 @@ class Connection:
         """
         found: Future[tuple[int, dict[str, str], bytes]] = Future()
         until = time.monotonic() + seconds
+        url = self._server.url.removesuffix("/v1") if path[:1] == "/" else f"{self._server.url}/"
         request = self._client.build_request(
-            method, f"{self._server.url}/{path}", content=data, timeout=self._timeout(seconds),
+            method, f"{url}{path}", content=data, timeout=self._timeout(seconds),
             headers={"Content-Type": "application/json"} if data else None,
         )  # fmt: skip
 

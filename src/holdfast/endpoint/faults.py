@@ -100,7 +100,7 @@ def read_response(server: Server, status: int, headers: Mapping[str, str], text:
     """
     if status == 200:
         return _answer(server, headers, text)
-    said = _own_words(text)
+    said = own_words(text)
     problem = f"the server says {status}{f': {said}' if said else ''}"
     if status in (400, 413, 422) and TOO_LONG.search(text):
         return Answer(said, "too long", server.model)
@@ -150,7 +150,7 @@ def _answer(server: Server, headers: Mapping[str, str], text: str) -> Answer:
     choices = data.get("choices") if isinstance(data, dict) else None
     if error and not choices:  # gateways say 200 and put the fault into the body
         raise TransientFault(
-            _fault(server, "broken", f"the server says: {_own_words(text)}", "see the server's log")
+            _fault(server, "broken", f"the server says: {own_words(text)}", "see the server's log")
         )
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         remedy = "is this an OpenAI-compatible chat server, and does `url` end in /v1?"
@@ -266,7 +266,7 @@ def _count(value: Any) -> int:
     return value if known else 0
 
 
-def _own_words(text: str) -> str:
+def own_words(text: str) -> str:
     """The message in a server's own words, whichever of the usual shapes it has."""
     try:
         data = parsed(text)

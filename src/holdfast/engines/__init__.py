@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -49,8 +49,10 @@ class Engine(ABC):
         code: a hash of its file, where it is a class in a file of the user's; else "".
         about: device and precision in words, known once it is entered.
         usage: is added to with every call.
-        answer_folder: of the stage under way. An engine whose every answer is paid for keeps each
+        answer_folder: of the stage under way. An engine whose answers take money or time keeps each
             there as it comes, and looks for it again; others ignore it.
+        answered: told of an example when its replies are all there and in `usage`; what it was not
+            told of is asked again after an interruption. None: nobody listens.
     """
 
     version: ClassVar[str] = "1"
@@ -59,6 +61,7 @@ class Engine(ABC):
     about: str = ""
     usage: Usage
     answer_folder: Path | None = None
+    answered: Callable[[Example, list[Reply]], None] | None = None
 
     def __init__(
         self,
@@ -76,7 +79,7 @@ class Engine(ABC):
             device: `auto`, `cpu` or `cuda`.
             dtype: `bfloat16`, `float16` or `float32`; `auto`: what suits device and model.
             nf4: load the base in 4 bits.
-            batch_size: prompts at a time; None: by the device.
+            batch_size: prompts at a time; None: as suits the device.
             device_map: module name to GPU, for a model that no single GPU holds.
         """
         self.ref, self.device, self.dtype, self.nf4 = ref, device, dtype, nf4

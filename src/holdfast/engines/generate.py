@@ -1,16 +1,15 @@
-"""Generates the answers of a batch of prompts without waiting for its longest one.
+"""Generates the answers of a batch with transformers' own loop, for models that need it.
 
-``generate`` runs a batch until its last row has ended, and answers differ in length by an order of
-magnitude. So it is stopped when half the rows have ended, and goes on with the others from the same
-key-value cache. Sampling adds Gumbel noise, drawn for each row from its own generator, to the log
-probabilities and takes the best token, which is the same as drawing from them (Gumbel 1954;
-Maddison et al. 2014, arXiv 1411.0030). So a reply depends on neither the batch nor its order.
+Those whose attention has a window, or that keep a state instead of keys and values, are asked here;
+all others in `holdfast.engines.refilled`. ``generate`` runs a batch until its last row has ended,
+and answers differ in length by an order of magnitude. So it is stopped when half the rows have
+ended, and goes on with the others from the same cache.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,32 +17,36 @@ from transformers import (
     DynamicCache,
     LogitsProcessor,
     LogitsProcessorList,
-    MinPLogitsWarper,
     StoppingCriteria,
     StoppingCriteriaList,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
 )
 
 from holdfast.config import Sampling
+from holdfast.engines.cohorts import Unsupported
+from holdfast.engines.log_likelihood import SHARED, keeps_all
+from holdfast.engines.next_token import Repetition, drawing, pad_left
+from holdfast.engines.pace import Pace
+from holdfast.engines.refilled import Answering, Row
 from holdfast.engines.reply_text import Until
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+CLOSE, CLOSE_HALF = 2e-3, 0.25
+"""How far logits may lie apart, in their standard deviations, in float32 and in half precision."""
+CHANGING = frozenset(
+    {
+        "bad_words_ids", "begin_suppress_tokens", "encoder_no_repeat_ngram_size",
+        "encoder_repetition_penalty", "epsilon_cutoff", "eta_cutoff",
+        "exponential_decay_length_penalty", "forced_bos_token_id", "forced_eos_token_id",
+        "guidance_scale", "min_length", "min_new_tokens", "no_repeat_ngram_size", "num_beams",
+        "remove_invalid_values", "renormalize_logits", "sequence_bias", "stop_strings",
+        "suppress_tokens", "typical_p", "watermarking_config",
+    }
+)  # fmt: skip
+"""Settings with which ``generate`` would choose other tokens."""
 SMALLEST = 8
 """Rows below which a batch is left alone."""
-
-
-def pad_left(
-    rows: Sequence[Sequence[int]], pad: int, device: str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and attention mask of shape (rows, longest), padded on the left, on the device."""
-    width = max(map(len, rows))
-    ids = torch.tensor([[pad] * (width - len(one)) + list(one) for one in rows])
-    mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in rows])
-    return ids.to(device), mask.to(device)
 
 
 def decode(
@@ -113,10 +116,68 @@ def decode(
     return answers
 
 
-def seed_of(seed: int, example_id: str, sample: int) -> int:
-    """The seed of one reply: the same in every batch."""
-    digest = hashlib.blake2b(f"{seed}:{sample}:{example_id}".encode(), digest_size=7).digest()
-    return int.from_bytes(digest)
+def suits(model: PreTrainedModel, pad: int) -> str:
+    """Why a model cannot be asked by `holdfast.engines.refilled`; "" where it can.
+
+    What is known of its kind decides first. Then a few tokens are computed both ways: the same
+    logits, or it is left to ``generate``.
+
+    Args:
+        model: on its device, PEFT's wrapping taken off.
+        pad: the id of the padding token.
+    """
+    config, settings = model.config, model.generation_config
+    if config.get_text_config() is not config or config.is_encoder_decoder:
+        return "it reads more than text"
+    if not getattr(model, "_supports_attention_backend", False) or (
+        config._attn_implementation not in ("sdpa", "eager")
+    ):
+        return "its attention is its own"
+    if not keeps_all(model):
+        return "not all of its layers look at all tokens"
+    ropes = getattr(config, "rope_parameters", None) or {}
+    if {ropes.get("rope_type"), ropes.get("type")} & {"dynamic", "longrope"}:
+        return "its positions depend on the longest row"
+    more = set(settings.to_diff_dict()) & CHANGING if settings else set()
+    if more:
+        return f"its generation config sets {', '.join(sorted(more))}"
+    try:
+        return "" if _agrees(model, pad) else "its logits would differ"
+    except (Unsupported, TypeError, AttributeError, ValueError) as error:
+        return str(error) or type(error).__name__
+
+
+class _Watched(Answering):
+    """Keeps the logits that it chose by."""
+
+    def _choose(self, rows: Sequence[Row], scores: torch.Tensor) -> None:
+        for row, one in zip(rows, scores, strict=True):
+            self.seen.setdefault(row.place, []).append(one)
+        super()._choose(rows, scores)
+
+    @cached_property
+    def seen(self) -> dict[int, list[torch.Tensor]]:
+        """Logits by row."""
+        return {}
+
+
+def _agrees(model: PreTrainedModel, pad: int) -> bool:
+    """Whether a few rows of several lengths, with one beginning, get the logits of a plain pass."""
+    chance = torch.Generator().manual_seed(0)
+    vocabulary = int(model.config.vocab_size)
+    ids = torch.randint(vocabulary, (4, 2 * SHARED), generator=chance)
+    ids[:, :SHARED] = ids[0, :SHARED]
+    prompts = [row[: SHARED + 1 + 4 * n].tolist() for n, row in enumerate(ids)]
+    watched = _Watched(model, Sampling(max_new_tokens=3), [], pad, Pace(len(prompts), True))
+    close = CLOSE if model.dtype == torch.float32 else CLOSE_HALF
+    for place, tokens in watched.answers(prompts, [0] * len(prompts)):
+        with torch.inference_mode():
+            whole = torch.tensor([prompts[place] + tokens[:-1]], device=model.device)
+            plain = model(whole, use_cache=False, logits_to_keep=len(tokens)).logits[0].float()
+        found = torch.stack(watched.seen[place]).to(plain.device)
+        if not bool((found - plain).abs().max() <= close * plain.std()):  # NaN is no agreement
+            return False
+    return True
 
 
 def _until_stop(tokens: list[int], stops: Sequence[int]) -> list[int]:
@@ -130,50 +191,8 @@ def _processors(
     sampling: Sampling, noise: Sequence[torch.Generator], mask: torch.Tensor
 ) -> list[LogitsProcessor]:
     """What changes the logits, in the order of transformers."""
-    found: list[LogitsProcessor] = []
-    if sampling.repetition_penalty != 1:
-        found.append(_Repetition(sampling.repetition_penalty, mask))
-    if sampling.temperature <= 0:
-        return found
-    found.append(TemperatureLogitsWarper(sampling.temperature))
-    if sampling.top_k:
-        found.append(TopKLogitsWarper(sampling.top_k))
-    if sampling.top_p < 1:
-        found.append(TopPLogitsWarper(sampling.top_p))
-    if sampling.min_p:
-        found.append(MinPLogitsWarper(sampling.min_p))
-    return [*found, _Gumbel(noise)]
-
-
-class _Repetition(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
-    """Makes tokens of the prompt and the answer so far less likely, padding left out.
-
-    Transformers' own counts the padding as well, so that a reply would depend on its batch.
-    """
-
-    def __init__(self, penalty: float, mask: torch.Tensor) -> None:
-        self.penalty = penalty
-        self.padding = (mask == 0).sum(1, keepdim=True)
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        places = torch.arange(input_ids.shape[1], device=input_ids.device)
-        real = torch.where(places < self.padding, input_ids[:, -1:], input_ids)
-        seen = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, real, True)
-        lowered = torch.where(scores < 0, scores * self.penalty, scores / self.penalty)
-        return torch.where(seen, lowered, scores)
-
-
-class _Gumbel(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
-    """Adds noise from each row's own generator."""
-
-    def __init__(self, generators: Sequence[torch.Generator]) -> None:
-        self.generators = generators
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        noise = torch.stack(
-            [torch.empty_like(scores[0]).exponential_(generator=one) for one in self.generators]
-        )
-        return scores - noise.log()
+    penalty = sampling.repetition_penalty
+    return [*([Repetition(penalty, mask)] if penalty != 1 else []), *drawing(sampling, noise)]
 
 
 class _Words(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped

@@ -1,10 +1,10 @@
 """Answers many prompts fast with transformers.
 
-Prompts are sorted by length, padded on the left and decoded in batches that shrink as answers end
-(`holdfast.engines.generate`); a reply does not depend on the batch it was in, so a batch that does
-not fit into memory is asked again in halves. The base model is kept loaded while adapters come and
-go; *before* is always measured on a model that PEFT has never wrapped or that it has fully
-unwrapped.
+A place that comes free is taken by the next prompt (`holdfast.engines.refilled`), the longest
+first; models that this does not suit are asked in batches (`holdfast.engines.generate`). A reply
+does not depend on those beside it, so where memory runs out, what was under way is asked again with
+half as many. The base model is kept loaded while adapters come and go; *before* is always measured
+on a model that PEFT has never wrapped or that it has fully unwrapped.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from holdfast.config import Sampling
 from holdfast.data import chat, thinking
 from holdfast.data.chat import Encoded
 from holdfast.engines import Engine, log_likelihood
+from holdfast.engines.pace import Fitting, Pace
 from holdfast.engines.reply_text import ThoughtReader, Until, stops_of
-from holdfast.errors import HoldfastError
 from holdfast.memory.fault_injection import FaultInjector
-from holdfast.memory.out_of_memory import (
-    RAISED,
-    event,
-    failure_of,
-    free,
-    is_out_of_memory,
-    loading,
-    unrecoverable,
-)
+from holdfast.memory.loading import loading
+from holdfast.memory.out_of_memory import RAISED, failure_of, free, is_out_of_memory
 from holdfast.models import ModelRef, precision
-from holdfast.models.peft_adapter import load_adapter, scale_adapter, take_off
+from holdfast.models.peft_adapter import (
+    Weights,
+    bare,
+    load_adapter,
+    merge,
+    restore,
+    scale_adapter,
+    take_off,
+)
 from holdfast.progress import Progress, Silent
 from holdfast.types import Example, Reply
 
@@ -43,12 +44,12 @@ if TYPE_CHECKING:
 
 CPU_BATCH = 64
 GPU_BATCH = 32
+"""Rows that are begun with where no `batch_size` is given; `Pace` takes more where it pays."""
 NLL_SHARE = 4
 """Into how many the batch is cut where logits are needed for every token of an answer."""
 
 One = TypeVar("One")
 Row = TypeVar("Row")
-Say = Callable[[str], None]
 Asked = tuple[Example, list[int], int]
 """One row: what is asked, prompt ids, number of the sample."""
 
@@ -77,16 +78,18 @@ class HFEngine(Engine):
             device: `auto`, `cpu` or `cuda`.
             dtype: of the computation; `auto`: by `holdfast.models.precision`.
             nf4: load the base in 4 bits, as QLoRA trained on it.
-            batch_size: prompts at a time; None: by the device.
+            batch_size: prompts at a time; None: as many as give the most tokens a second.
             device_map: module name to GPU, for a model that no single GPU holds.
         """
         super().__init__(ref, device, dtype, nf4, batch_size, device_map)
-        self.events: list[dict[str, object]] = []
-        self._most: dict[str, int] = {}  # rows at a time since the last failure, by kind of work
+        self._fitting = Fitting()
+        self.events = self._fitting.events
         self._faults = FaultInjector.from_environment()
         self._base: PreTrainedModel = None
         self._adapter: tuple[str, float] | None = None
         self._tuned: PeftModel | None = None
+        self._merged: Weights | None = None
+        self._unsuited: str | None = None  # why its answers go in batches; None: not known yet
 
     def __enter__(self) -> Self:
         """Load tokenizer and weights.
@@ -106,8 +109,9 @@ class HFEngine(Engine):
             ).eval()
         self._thoughts = ThoughtReader(self.tokenizer)
         self._stops = sorted(chat.stop_ids(self.tokenizer, self._base.generation_config))
-        if self.batch_size is None:
-            self.batch_size = GPU_BATCH if self.device == "cuda" else CPU_BATCH
+        size = GPU_BATCH if self.device == "cuda" else CPU_BATCH
+        self._pace = Pace(self.batch_size or size, settled=self.batch_size is not None)
+        self.batch_size = self.batch_size or size
         return self
 
     def __exit__(
@@ -117,7 +121,7 @@ class HFEngine(Engine):
         trace: TracebackType | None,
     ) -> None:
         """Drop the weights and empty the GPU's cache."""
-        self._base = self._tuned = self._adapter = None
+        self._base = self._tuned = self._adapter = self._merged = None
         gc.collect()
         models.empty_cache()
 
@@ -129,7 +133,7 @@ class HFEngine(Engine):
         progress: Progress,
         scale: float = 1.0,
     ) -> list[list[Reply]]:
-        """See `Engine.generate`.
+        """See `Engine.generate`; asked to stop, it ends the answers that are under way.
 
         Raises:
             OutOfMemory: one prompt does not fit.
@@ -139,18 +143,20 @@ class HFEngine(Engine):
         order = sorted(range(len(examples)), key=lambda i: (-len(encoded[i]), examples[i].id))
         samples = sampling.samples
         rows = [(examples[i], encoded[i], n) for i in order for n in range(samples)]
-        size = max(1, (self.batch_size or 1) // samples) * samples
-        self.usage.read += samples * sum(map(len, encoded))
         replies: list[list[Reply]] = [[] for _ in examples]
-        done = 0
-        for answers in self._in_batches(
-            "generate", rows, size, lambda batch: self._batch(model, batch, sampling), progress.say
-        ):
-            self.usage.written += sum(map(len, answers))
-            for row, tokens in enumerate(answers, start=done):
-                replies[order[row // samples]].append(self._reply(rows[row], sampling, tokens))
-            before, done = done, done + len(answers)
-            progress.advance(done // samples - before // samples)
+        for row, tokens in self._decoded(model, rows, sampling, progress):
+            progress.worked(len(tokens))
+            place = order[row // samples]
+            found = replies[place]
+            found.append(self._reply(rows[row], sampling, tokens))
+            if len(found) == samples:
+                found.sort(key=lambda one: one.sample)
+                self.usage.read += samples * len(rows[row][1])
+                self.usage.written += sum(one.n_tokens for one in found)
+                if self.answered is not None:
+                    self.answered(examples[place], found)
+                progress.advance(1)
+        progress.stop.release()
         return replies
 
     def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
@@ -183,12 +189,15 @@ class HFEngine(Engine):
             [chat.followed_ids(self.tokenizer, *one) for one in pairs]
         )
 
+        lengths = [len(head) + sum(map(len, tails)) - len(tails) for head, tails in rows]
+
         def work(some: Sequence[log_likelihood.Followed]) -> list[list[tuple[float, bool]]]:
-            self._faults.at("answer", len(some) * max(len(read) for read, _ in some))
+            self._faults.at("answer", sum(len(head) * len(tails) for head, tails in some))
             return log_likelihood.likelihoods(model, some, self.tokenizer.pad_token_id, self.device)
 
-        size = max(1, (self.batch_size or 1) // NLL_SHARE)
-        found = self._scored("likely", rows, [len(read) for read, _ in rows], size, work, Silent())
+        choices = max((len(tails) for _, tails in rows), default=1)
+        size = max(1, (self.batch_size or 1) // NLL_SHARE // min(choices, NLL_SHARE))
+        found = self._scored("likely", rows, lengths, size, work, Silent())
         return [found[row][place] for row, place in places]
 
     def first_token(
@@ -222,55 +231,93 @@ class HFEngine(Engine):
         self.usage.read += sum(lengths)
         say = logging.getLogger(__name__).warning
         found: list[list[One]] = [[]] * len(rows)
-        places = iter(order)
-        for some in self._in_batches(kind, [rows[i] for i in order], size, work, say):
+        places, done = iter(order), 0
+        for some in self._fitting.batches(kind, [rows[i] for i in order], size, work, say):
             for values in some:
                 found[next(places)] = values
+            progress.worked(sum(lengths[place] for place in order[done : done + len(some)]))
             progress.advance(len(some))
+            done += len(some)
         return found
 
-    def _in_batches(
-        self,
-        kind: str,
-        rows: Sequence[Row],
-        size: int,
-        work: Callable[[Sequence[Row]], list[One]],
-        say: Say,
-    ) -> Iterator[list[One]]:
-        """What `work` makes of the rows, at most `size` at a time, in order.
-
-        A batch that does not fit is done again in halves, and so are those to come; what is done
-        stays done.
+    def _decoded(
+        self, model: PreTrainedModel, rows: Sequence[Asked], sampling: Sampling, progress: Progress
+    ) -> Iterator[tuple[int, list[int]]]:
+        """Rows and the token ids of their answers, each as it ends; asked to stop, no more begin.
 
         Raises:
             OutOfMemory: one row does not fit.
         """
-        start = 0
-        while start < len(rows):
-            batch = rows[start : start + min(size, self._most.get(kind, size))]
+        from holdfast.engines.generate import suits
+
+        plain = self._tuned.get_base_model() if self._tuned is not None else model
+        say, stop = progress.say, progress.stop
+        if self._unsuited is None:
+            self._unsuited = suits(plain, self.tokenizer.pad_token_id)
+            if self._unsuited:
+                say(f"answers go in batches, more slowly: {self._unsuited}")
+        if self._unsuited:
+            size = max(1, (self.batch_size or 1) // sampling.samples) * sampling.samples
+            done = 0
+            stop.hold(f"the {min(size, len(rows))} answers under way")
+            for answers in self._fitting.batches(
+                "generate", rows, size, lambda some: self._batch(model, some, sampling), say
+            ):
+                yield from enumerate(answers, start=done)
+                done += len(answers)
+                stop.release()
+                stop.hold(f"the {min(size, len(rows) - done)} answers under way")
+            return
+        left = dict(enumerate(rows))
+        while left and not stop.asked:
+            asked = list(left)
+            stop.hold(f"the {min(self._pace.rows, len(left))} answers under way")
             try:
-                done, failure = work(batch), None
+                for place, tokens in self._refilled(
+                    plain, list(left.values()), sampling, lambda: stop.asked
+                ):
+                    del left[asked[place]]
+                    yield asked[place], tokens
+                    stop.doing = f"the {min(self._pace.rows, len(left))} answers under way"
+                failure = None
             except RAISED as error:
                 if not is_out_of_memory(error):
                     raise
-                done, failure = [], failure_of(error)
-            if failure is None:
-                yield done
-                start += len(batch)
-                continue
-            free()  # outside the except block: the traceback pins tensors
-            half = len(batch) // 2 or None
-            self.events.append(event("answer", None, len(batch), half, failure))
-            if half is None:
-                raise unrecoverable("answer", "one prompt does not fit", failure)
-            self._most[kind] = half
-            say(f"out of memory with {len(batch)} prompts at a time; going on with {half}")
+                failure = failure_of(error)
+            if failure is not None:
+                free()  # outside the except block: the traceback pins tensors
+                size = min(self._pace.rows, len(left))
+                self._fitting.halved(size, failure, say)
+                self._pace.rows, self._pace.settled = size // 2, True
+
+    def _refilled(
+        self,
+        model: PreTrainedModel,
+        rows: Sequence[Asked],
+        sampling: Sampling,
+        ending: Callable[[], bool],
+    ) -> Iterator[tuple[int, list[int]]]:
+        """Answers of rows, whose places come free one by one; none begins after `ending`."""
+        from holdfast.engines.next_token import seed_of
+        from holdfast.engines.refilled import Answering
+
+        answering = Answering(
+            model, sampling, self._stops, self.tokenizer.pad_token_id, self._pace,
+            lambda tokens: self._faults.at("answer", tokens),
+        )  # fmt: skip
+        yield from answering.answers(
+            [ids for _, ids, _ in rows],
+            [seed_of(sampling.seed, one.id, n) for one, _, n in rows],
+            [self._until(one, sampling) for one, _, _ in rows],
+            ending,
+        )
 
     def _batch(
         self, model: PreTrainedModel, rows: Sequence[Asked], sampling: Sampling
     ) -> list[list[int]]:
         """Token ids of one answer for each row."""
-        from holdfast.engines.generate import decode, seed_of
+        from holdfast.engines.generate import decode
+        from holdfast.engines.next_token import seed_of
 
         width = max(len(ids) for _, ids, _ in rows) + sampling.max_new_tokens
         self._faults.at("answer", len(rows) * width)
@@ -306,24 +353,17 @@ class HFEngine(Engine):
         """The base as it is, or wrapped with a share of `adapter`; switches when needed."""
         wanted = (adapter, scale) if adapter else None
         if wanted == self._adapter:
-            return self._tuned if adapter else self._plain()
+            return self._tuned if adapter else bare(self._base)
         if self._tuned is not None:
+            restore(self._merged or {})
             self._base, self._tuned, self._adapter = take_off(self._tuned), None, None
+            self._merged = None
         if adapter is None:
-            return self._plain()
+            return bare(self._base)
         with loading():
             self._tuned = load_adapter(self._base, adapter)
-        if scale != 1:
-            scale_adapter(self._tuned, scale)
+            if scale != 1:
+                scale_adapter(self._tuned, scale)
+            self._merged = None if self.nf4 else merge(self._tuned)
         self._adapter = wanted
         return self._tuned
-
-    def _plain(self) -> PreTrainedModel:
-        from peft.tuners.tuners_utils import BaseTunerLayer
-
-        if any(isinstance(module, BaseTunerLayer) for module in self._base.modules()):
-            raise HoldfastError(
-                "the untouched model still carries an adapter; 'before' would be wrong",
-                remedy="please report this",
-            )
-        return self._base

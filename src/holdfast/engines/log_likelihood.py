@@ -1,19 +1,23 @@
 """Scores given tokens: the loss of an answer, the likelihood of a continuation or first word.
 
-One forward pass over a batch, padded on the left, so that all rows end together and logits are
-needed for their ends only; with a vocabulary of 152k that is what decides the memory.
+Rows are padded on the left, so that all end together and logits are needed for their ends only;
+with a vocabulary of 152k that is what decides the memory. What rows begin with alike is read once:
+the shots before all of them, a question before its choices.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from holdfast.data.chat import Encoded
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import DynamicCache, PreTrainedModel
+
+SHARED = 16
+"""Tokens that rows must begin with alike for them to be read once."""
 
 
 def losses(
@@ -40,25 +44,21 @@ def losses(
 
 
 Followed = tuple[tuple[int, ...], list[tuple[int, ...]]]
-"""Ids up to the last token of what follows, and every tail that ends there, with its last token."""
+"""A prompt, and all that might follow it."""
 
 
 def shared(
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
 ) -> tuple[list[Followed], list[tuple[int, int]]]:
-    """Prompts and tails as rows that one pass each can score, and where each pair is found.
-
-    Choices of one token after one prompt (A, B, C, D) become one row.
-    """
+    """Each prompt once, with its tails, and where each pair is found."""
     rows: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
     places = []
     for head, tail in pairs:
-        read = (*head, *tail[:-1])
-        tails = rows.setdefault(read, [])
+        tails = rows.setdefault(tuple(head), [])
         tails.append(tuple(tail))
-        places.append((read, len(tails) - 1))
-    order = {read: place for place, read in enumerate(rows)}
-    return list(rows.items()), [(order[read], place) for read, place in places]
+        places.append((tuple(head), len(tails) - 1))
+    order = {head: place for place, head in enumerate(rows)}
+    return list(rows.items()), [(order[head], place) for head, place in places]
 
 
 def likelihoods(
@@ -74,17 +74,37 @@ def likelihoods(
     """
     import torch
 
-    most = max(len(tail) for _, tails in rows for tail in tails)
-    _, logits = _logits(model, [read for read, _ in rows], pad, device, most)
+    longer = sorted(
+        {(n, one[:-1]) for n, (_, tails) in enumerate(rows) for one in tails if one[1:]}
+    )
+    heads = [head for head, _ in rows]
+    with torch.inference_mode():
+        if keeps_all(model):
+            first, cache, mask = _begun(model, heads, pad, device, bool(longer))
+            if longer:
+                of = torch.tensor([n for n, _ in longer])
+                cache.batch_select_indices(of)
+                after = _after(model, cache, mask[of], [tail for _, tail in longer], pad, device, 0)
+        else:
+            _, logits = _logits(model, heads, pad, device, 1)
+            first = logits[:, -1]
+            if longer:
+                width = max(len(tail) for _, tail in longer)
+                reads = [[*heads[n], *tail] for n, tail in longer]
+                _, after = _logits(model, reads, pad, device, width)
+        begins = first.float().log_softmax(-1)
+    places = {one: place for place, one in enumerate(longer)}
     found = []
-    for row, (_, tails) in enumerate(rows):
-        logs = logits[row].float().log_softmax(-1)
+    for n, (_, tails) in enumerate(rows):
         scores = []
         for tail in tails:
+            logs = begins[n : n + 1]
+            if tail[1:]:
+                rest = after[places[n, tail[:-1]], 1 - len(tail) :].float().log_softmax(-1)
+                logs = torch.cat([logs, rest.to(logs.device)])
             wanted = torch.tensor(tail, device=logs.device)
-            last = logs[-len(tail) :]
-            greedy = bool((last.argmax(-1) == wanted).all())
-            scores.append((float(last.gather(1, wanted[:, None]).sum()), greedy))
+            greedy = bool((logs.argmax(-1) == wanted).all())
+            scores.append((float(logs.gather(1, wanted[:, None]).sum()), greedy))
         found.append(scores)
     return found
 
@@ -102,16 +122,34 @@ def chances(
     return found
 
 
+def keeps_all(model: PreTrainedModel) -> bool:
+    """Whether each of a model's layers keeps all tokens, and nothing else, of what was read."""
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer
+
+    layers = DynamicCache(config=model.config).layers
+    return (
+        bool(layers) and not model._is_stateful and {type(one) for one in layers} == {DynamicLayer}
+    )
+
+
 def _logits(
     model: PreTrainedModel, rows: Sequence[Sequence[int]], pad: int, device: str, keep: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Padded ids, and the logits of the last `keep` places."""
     import torch
 
-    from holdfast.engines.generate import pad_left
+    from holdfast.engines.next_token import alike, pad_left
 
+    common = min(alike(rows), min(map(len, rows)) - keep)
     ids, mask = pad_left(rows, pad, device)
     with torch.inference_mode():
+        if len(rows) > 1 and common >= SHARED and keeps_all(model):
+            _, cache, before = _begun(model, [rows[0][:common]], pad, device, True)
+            of = torch.zeros(len(rows), dtype=torch.long)
+            cache.batch_select_indices(of)
+            tails = [row[common:] for row in rows]
+            return ids, _after(model, cache, before[of], tails, pad, device, keep)
         logits = model(
             ids,
             attention_mask=mask,
@@ -119,3 +157,47 @@ def _logits(
             logits_to_keep=keep,
         ).logits
     return ids, logits
+
+
+def _begun(
+    model: PreTrainedModel, heads: Sequence[Sequence[int]], pad: int, device: str, kept: bool
+) -> tuple[torch.Tensor, Any, torch.Tensor]:
+    """Logits after each beginning, what was kept of it, and its mask."""
+    from transformers import DynamicCache
+
+    from holdfast.engines.next_token import pad_left
+
+    ids, mask = pad_left(heads, pad, device)
+    cache = DynamicCache(config=model.config) if kept else None
+    logits = model(
+        ids,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=kept,
+        logits_to_keep=1,
+    ).logits
+    return logits[:, -1], cache, mask
+
+
+def _after(
+    model: PreTrainedModel,
+    cache: DynamicCache,
+    before: torch.Tensor,
+    tails: Sequence[Sequence[int]],
+    pad: int,
+    device: str,
+    keep: int,
+) -> torch.Tensor:
+    """Logits of the last `keep` places of what follows; 0: of all."""
+    import torch
+
+    from holdfast.engines.next_token import pad_left
+
+    ids, mask = pad_left(tails, pad, device)
+    whole = torch.cat([before, mask], 1)
+    places = (whole.cumsum(1) - 1)[:, before.shape[1] :].clamp(min=0)
+    found: torch.Tensor = model(
+        ids, attention_mask=whole, position_ids=places, past_key_values=cache, logits_to_keep=keep
+    ).logits
+    return found

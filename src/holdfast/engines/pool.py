@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from holdfast import engines, models
 from holdfast.config import Study, TrainSpec
+from holdfast.endpoint import Endpoint, is_endpoint
 from holdfast.engines import Engine, Usage
-from holdfast.engines.resumable import spent_in
+from holdfast.engines.chunks import spent_in
+from holdfast.engines.server_fields import REMOTE, server_of
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.model.shape import read_shape
 from holdfast.memory.planner.inference import answering_map, longest
@@ -41,10 +43,11 @@ class EnginePool:
         self._study, self._gpus, self.under_test = study, gpus, tuple(under_test)
         self._decided: dict[tuple[Dtype, ...], Precision] = {}
         self._open: Engine | None = None
-        self._ref: tuple[ModelRef, bool, str] | None = None
+        self._ref: tuple[ModelRef, bool, str, str] | None = None
         self._about = ""
         self._usage = Usage()
         self._charged: Usage | None = None
+        self.server = server_of(study.answer, self.under_test)
 
     @property
     def nf4(self) -> bool:
@@ -61,14 +64,19 @@ class EnginePool:
                 what suits it and the device, whatever the study trains and measures in.
         """
         dtype: Dtype | Literal["auto"] = self._dtype(ref) if nf4 is None else "auto"
+        kind = engine_of(ref, self._study.answer.engine)
+        if nf4 is not None and not is_endpoint(ref.base) and kind == REMOTE:
+            kind = OWN  # the server has the model under test, no judge
         nf4 = self.nf4 if nf4 is None else nf4
-        if self._open is None or self._ref != (ref, nf4, dtype):
+        wanted = (ref, nf4, dtype, kind)
+        if self._open is None or self._ref != wanted:
             self.close()
             device, answer = self._study.hardware.device, self._study.answer
-            found = engines.REGISTRY.find(engine_of(ref, answer.engine), "answer.engine")
-            placed = {"device_map": where} if (where := self._placed(ref, nf4, dtype)) else {}
-            engine = found.build(ref, device, dtype, nf4, answer.batch_size, **placed)
-            self._open, self._ref = engine.__enter__(), (ref, nf4, dtype)
+            found = engines.REGISTRY.find(kind, "answer.engine")
+            engine = found.build(
+                ref, device, dtype, nf4, answer.batch_size, **self._placed(*wanted)
+            )
+            self._open, self._ref = engine.__enter__(), wanted
             self._about, engine.usage = engine.about, self._usage
         return self._open
 
@@ -95,16 +103,19 @@ class EnginePool:
         return allowed[0] if len(allowed) == 1 else "auto"
 
     def _placed(
-        self, ref: ModelRef, nf4: bool, dtype: Dtype | Literal["auto"]
-    ) -> Mapping[str, int | str] | None:
-        """Where a model lies that no single GPU holds."""
+        self, ref: ModelRef, nf4: bool, dtype: Dtype | Literal["auto"], kind: str
+    ) -> dict[str, object]:
+        """Where a model lies that no single GPU holds, or that a server has."""
+        if kind == REMOTE and self.server is not None and not is_endpoint(ref.base):
+            return {"endpoint": Endpoint(self.server)}
         if len(self._gpus) < 2 or not has_shape(ref):
-            return None
+            return {}
         shape = read_shape(ref.base, ref.revision)
         tokens = longest(shape, self._study.answer.sampling.max_new_tokens)
         if dtype == "auto":
             dtype = decide("cuda", [ref], gpus=self._gpus).dtype
-        return answering_map(shape, self._gpus, nf4, tokens, dtype)
+        where = answering_map(shape, self._gpus, nf4, tokens, dtype)
+        return {"device_map": where} if where else {}
 
     @contextmanager
     def counted(self, folder: Path) -> Iterator[Usage]:
@@ -132,7 +143,9 @@ class EnginePool:
 
     def charge(self, usage: Usage) -> None:
         """Let the stage under way bear the cost of losses that may have been known already."""
-        self._charged = usage
+        before = self._charged or Usage()
+        read, seconds = before.read + usage.read, before.seconds + usage.seconds
+        self._charged = Usage(read, 0, seconds)
 
     @property
     def about(self) -> str:

@@ -1,8 +1,10 @@
 """Answers with a model that runs on a server.
 
-An `Engine` over an OpenAI-compatible endpoint, for comparing models that are served, not loaded. A
+An `Engine` over an OpenAI-compatible endpoint. Of a model that is known by its address alone, a
 server gives text: it takes no adapter, applies no share of one, and scores no text that is not its
-own, so `token_nll` and `first_token` are refused. Its precision is its own.
+own, so `token_nll` and `first_token` are refused. Of a model whose files are here it is proved that
+both read the same prompts, adapters are loaded into the server (`served_adapters`), and what a
+server cannot do is done here. Its precision is its own.
 """
 
 from __future__ import annotations
@@ -16,13 +18,14 @@ from typing import Any, Self
 
 from holdfast.config import Sampling
 from holdfast.data import thinking
-from holdfast.endpoint import FIRST_WAIT_S, Answer, Endpoint, parse_url
-from holdfast.engines import Engine, Usage
+from holdfast.endpoint import FIRST_WAIT_S, Answer, Endpoint, is_endpoint, parse_url
+from holdfast.engines import REGISTRY, Engine, Usage
+from holdfast.engines.prompt_proof import PromptProof
 from holdfast.engines.reply_text import cut, stops_of
-from holdfast.engines.server_fields import told_beyond
+from holdfast.engines.server_fields import ServedAdapters, told_beyond, tools_of
 from holdfast.errors import EndpointError, ModelError
 from holdfast.models import ModelRef
-from holdfast.progress import Progress
+from holdfast.progress import Progress, Silent
 from holdfast.types import Example, Reply
 
 KEY_ENV = "HOLDFAST_API_KEY"
@@ -44,7 +47,6 @@ class RemoteEngine(Engine):
         dtype: str = "auto",
         nf4: bool = False,
         batch_size: int | None = None,
-        device_map: Mapping[str, int | str] | None = None,
         endpoint: Endpoint | None = None,
     ) -> None:
         """Name the model; nothing is sent.
@@ -52,11 +54,10 @@ class RemoteEngine(Engine):
         Args:
             ref: its base is the address, ``http://localhost:8000/v1#model``
                 (`endpoint.parse_url`).
-            device: the server's own affair, as are `dtype` and `device_map`.
+            device: the server's own affair, as is `dtype`.
             dtype: see `device`.
             nf4: refused: the server serves the precision that it was started with.
             batch_size: questions under way at a time; None: as the address says.
-            device_map: see `device`.
             endpoint: the server and how it is asked, where that is not in the address.
 
         Raises:
@@ -74,11 +75,15 @@ class RemoteEngine(Engine):
                 where=self.server.where,
                 remedy="start it with a quantised model, and set answer.quantize: none",
             )
-        self._refuse(ref.adapter, ref.scale)
-        told_beyond(Sampling(), ref)
         self.ref = ref
+        self._refuse(ref.adapter, ref.scale)
+        told_beyond(Sampling(), ref, self.server.where)
         first_wait_s = endpoint.first_wait_s if endpoint else FIRST_WAIT_S
         self._endpoint = Endpoint(self.server, first_wait_s)
+        self._adapters = ServedAdapters(self._endpoint)
+        self._proof = None if self._known_by_address else PromptProof(ref, self.server.where)
+        self._local: Engine | None = None
+        self._device = device
         self.answer_folder: Path | None = None
         self.usage = Usage()
         self.about = "remote, precision as served"
@@ -99,7 +104,11 @@ class RemoteEngine(Engine):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Nothing is held between questions."""
+        """Have the server drop the adapter, and drop the model that was loaded here."""
+        self._adapters.drop()
+        if self._local is not None:
+            self._local.__exit__(kind, error, trace)
+            self._local = None
 
     def generate(
         self,
@@ -118,33 +127,52 @@ class RemoteEngine(Engine):
             EndpointError: a fault that did not pass, a cap, or a prompt that is too long.
         """
         self._refuse(adapter, scale)
-        for example in examples:
-            if example.meta.keys() & {"continue", "prefix"}:
-                raise ModelError(
-                    "a server writes the assistant's turn only, not the user's or a bare text",
-                    where=self.server.where,
-                    remedy="use a model that is loaded here",
-                )
+        if any(one.meta.keys() & {"continue", "prefix"} for one in examples):
+            what = "write the user's turn or go on with a bare text"
+            return self._loaded(what).generate(examples, sampling, adapter, progress, scale)
+        try:
+            return self._asked(examples, sampling, adapter, progress, scale)
+        except EndpointError as error:
+            if error.fault != "unknown" or adapter is None:
+                raise
+        self._adapters.forget()  # the server was started again since it was given it
+        return self._asked(examples, sampling, adapter, progress, scale)
+
+    def _asked(
+        self,
+        examples: Sequence[Example],
+        sampling: Sampling,
+        adapter: str | None,
+        progress: Progress,
+        scale: float,
+    ) -> list[list[Reply]]:
+        """The server's replies, to the prompts that the model here would read."""
+        endpoint = self._adapters.of(adapter, scale)
         rows = [(example, sample) for example in examples for sample in range(sampling.samples)]
-        more: dict[str, Any] = {"stop": list(sampling.stop)} if sampling.stop else {}
-        more |= told_beyond(sampling, self.ref)
+        more: dict[str, object] = {"stop": list(sampling.stop)} if sampling.stop else {}
+        more |= told_beyond(sampling, self.ref, self.server.where)
         bodies = [
-            self._endpoint.request(
+            endpoint.request(
                 example.messages,
                 sampling.max_new_tokens,
                 sampling.temperature,
                 sampling.top_p,
                 _seed(sampling, example.id, sample),
                 **more,
-                **_tools(example),
+                **tools_of(example),
             )
             for example, sample in rows
         ]
         steps = _Shared(progress, sampling.samples)
         try:
-            answers = self._endpoint.ask(bodies, self.answer_folder, steps, silent=True)
+            if self._proof is not None and not self._proof.proved and bodies:
+                self._prove(endpoint, rows[0][0], [one for one, _ in rows], bodies)
+            answers = endpoint.ask(bodies, self.answer_folder, steps, silent=True)
         except EndpointError as error:
             raise _explained(error, more) from error
+        if self._proof is not None:
+            for (example, _), answer in zip(rows, answers, strict=True):
+                self._proof.check_count(example, answer.read)
         self.usage.read += sum(answer.read for answer in answers)
         self.usage.written += sum(answer.written for answer in answers)
         replies = [
@@ -154,43 +182,78 @@ class RemoteEngine(Engine):
         samples = sampling.samples
         return [replies[start : start + samples] for start in range(0, len(replies), samples)]
 
-    def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
-        """Refused.
+    def _prove(
+        self,
+        endpoint: Endpoint,
+        first: Example,
+        examples: Sequence[Example],
+        bodies: Sequence[Mapping[str, object]],
+    ) -> None:
+        """See that the prompts are the same; one question is asked alone where tokens are not told.
 
         Raises:
-            ModelError: always.
+            EndpointError: they are not.
         """
-        raise self._refused("say how likely a given text is to it (perplexity, drift, KL)")
+        assert self._proof is not None
+        with endpoint.running() as running:
+            running.check_model()
+            self._proof.check(running, examples, bodies)
+        if not self._proof.proved:
+            (answer,) = endpoint.ask(bodies[:1], self.answer_folder, Silent(), silent=True)
+            self._proof.check_count(first, answer.read)
+
+    def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
+        """See `Engine.token_nll`; by the model that is loaded here.
+
+        Raises:
+            ModelError: it is known by its address alone.
+        """
+        what = "say how likely a given text is to it (perplexity, drift, KL)"
+        return self._loaded(what).token_nll(examples)
 
     def loglikelihood(
         self, pairs: Sequence[tuple[Example, str]], adapter: str | None, scale: float = 1.0
     ) -> list[tuple[float, bool]]:
-        """Refused.
+        """See `Engine.loglikelihood`; by the model that is loaded here.
 
         Raises:
-            ModelError: always.
+            ModelError: it is known by its address alone.
         """
-        raise self._refused("say how likely a given text is to it (multiple choice)")
+        self._refuse(adapter, scale)
+        what = "say how likely a given text is to it (multiple choice)"
+        return self._loaded(what).loglikelihood(pairs, adapter, scale)
 
     def first_token(
         self, examples: Sequence[Example], words: Sequence[str], progress: Progress
     ) -> list[list[float]]:
-        """Refused.
+        """See `Engine.first_token`; by the model that is loaded here.
 
         Raises:
-            ModelError: always.
+            ModelError: it is known by its address alone.
         """
-        raise self._refused("say how likely each first word is (a judge's threshold)")
+        what = "say how likely each first word is (a judge's threshold)"
+        return self._loaded(what).first_token(examples, words, progress)
 
-    def _refused(self, what: str) -> ModelError:
-        return ModelError(
-            f"a server cannot {what}",
-            where=self.server.where,
-            remedy="load the model here (engine: hf), or leave that measure out",
-        )
+    @property
+    def _known_by_address(self) -> bool:
+        return is_endpoint(self.ref.base)
+
+    def _loaded(self, what: str) -> Engine:
+        """The model loaded here, from now on until this engine is left."""
+        if self._known_by_address:
+            raise ModelError(
+                f"a server cannot {what}",
+                where=self.server.where,
+                remedy="load the model here (engine: hf), or leave that measure out",
+            )
+        if self._local is None:
+            own = REGISTRY.find("hf", "answer.engine")
+            self._local = own.build(self.ref, self._device).__enter__()
+        self._local.usage = self.usage
+        return self._local
 
     def _refuse(self, adapter: str | None, scale: float) -> None:
-        if adapter is not None or scale != 1:
+        if (adapter is not None or scale != 1) and self._known_by_address:
             raise ModelError(
                 "a server cannot be given an adapter, or a share of one",
                 where=self.server.where,
@@ -226,12 +289,15 @@ class _Shared:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._progress, name)
 
+    def kept(self, amount: int) -> None:
+        self.advance(amount)
+
     def advance(self, amount: int = 1) -> None:
         before, self._done = self._done, self._done + amount
         self._progress.advance(self._done // self._samples - before // self._samples)
 
 
-def _explained(error: EndpointError, more: Mapping[str, Any]) -> EndpointError:
+def _explained(error: EndpointError, more: Mapping[str, object]) -> EndpointError:
     """A refusal with the fields that may be its cause."""
     own = [name for name in more if name != "stop"]
     if error.fault != "refused" or not own:
@@ -251,8 +317,3 @@ def _seed(sampling: Sampling, example_id: str, sample: int) -> int:
         return sampling.seed
     text = f"{sampling.seed}:{example_id}:{sample}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
-
-
-def _tools(example: Example) -> dict[str, Any]:
-    """The functions that the model may call, where there are any."""
-    return {"tools": list(example.tools)} if example.tools else {}

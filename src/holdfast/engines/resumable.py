@@ -1,39 +1,34 @@
 """Puts many questions to an engine so that a crash loses at most a few minutes.
 
-Questions go out in chunks; every answered chunk is a file of its own, written atomically, with what
-it cost in its last line. Asked again in the same folder, only the missing chunks are generated, and
-replies and costs are the same as if nothing had happened, because each reply has its own seed. The
-chunks stay until the stage is finished (`holdfast.runs.stages.PARTS`).
+Questions go out in chunks that are kept with what they cost (`holdfast.engines.chunks`). Of the
+chunk under way the answers that are there are written down twice a minute, and when anything stops
+the work. Asked again in the same folder, only what is missing is generated, and replies and costs
+are the same as if nothing had happened, because each reply has its own seed.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from holdfast.config import Sampling
 from holdfast.engines import Engine, Usage
-from holdfast.errors import HoldfastError
+from holdfast.engines.chunks import END, REPLIES, SOME, in_chunks, rows_of, write_part
+from holdfast.engines.kept import LIKELIHOODS, Kept, mark_of
 from holdfast.progress import Progress
 from holdfast.runs import store
 from holdfast.runs.rows import as_row
 from holdfast.runs.stages import PARTS
 from holdfast.types import Example, Message, Reply
 
-CHUNK = 512
-REPLIES = "replies.jsonl"
-LIKELIHOODS = "likelihoods"
-"""In an example's meta: pairs of a context and a continuation. Instead of an answer, the reply is
-JSON with the log-probability of each continuation and whether it is the likeliest. A context is
-None for the example's own prompt, a text as it stands, or turns of [role, content]."""
-OTHERWISE = ("continue", "prefix", "until", LIKELIHOODS)
-"""What an example's meta says of how it is asked, besides its messages."""
 SCORED = 64
 """Examples whose choices are scored together."""
+KEPT_S = 30.0
+"""How often the answers of the chunk under way are written down."""
 SETTLED = 6
 """Decimals of a log-probability that are kept; batches differ beyond them."""
 
@@ -42,12 +37,12 @@ def ask(
     engine: Callable[[], Engine],
     examples: Sequence[Example],
     sampling: Sampling,
-    adapter: str | None,
     folder: Path,
     progress: Progress,
     name: str = REPLIES,
+    kept: Kept | None = None,
 ) -> list[Reply]:
-    """Answer `examples` into ``folder/name``; continues a half-done folder.
+    """The base's answers to `examples`, in ``folder/name``; continues a half-done folder.
 
     What it costs is written down with the answers, and not left to the engine's `usage`: the same
     is counted however often the work was interrupted (`spent_in`).
@@ -56,15 +51,15 @@ def ask(
         engine: opens the engine; only called when something is left to ask.
         examples: what is asked, in the order of the file.
         sampling: how.
-        adapter: see `Engine.generate`.
         folder: of the stage; chunks lie in ``folder/parts`` until all are there.
         progress: is advanced per example.
         name: of the finished file.
+        kept: what was answered before, in whatever folder; costs what it cost then. None: nothing.
 
     Returns:
         All replies, samples of one example next to each other.
     """
-    answer = answering(engine, sampling, folder, progress, adapter)
+    answer = answering(engine, sampling, folder, progress)
     spent = Usage()
 
     def work(some: Sequence[Example]) -> list[list[Reply]]:
@@ -75,7 +70,8 @@ def ask(
         used.read, used.written = before.read, before.written
         return found
 
-    return in_chunks(work, examples, folder, progress, name, spent=spent)
+    looked_up = work if kept is None else kept.around(work, sampling, spent, progress)
+    return in_chunks(looked_up, examples, folder, progress, name, spent=spent)
 
 
 def answering(
@@ -93,16 +89,80 @@ def answering(
         sampling: see `ask`.
         folder: see `ask`.
         progress: see `ask`.
-        adapter: see `ask`.
+        adapter: see `Engine.generate`.
         scale: see `Engine.generate`.
     """
 
     def work(some: Sequence[Example]) -> list[list[Reply]]:
         lent = engine()
         lent.answer_folder = folder
-        return _answers(lent, some, sampling, adapter, progress, scale)
+        kept = _Some(folder / PARTS / SOME, lent, [sampling.model_dump(), adapter, scale])
+        known = kept.read(some)
+        missing = [one for one, replies in zip(some, known, strict=True) if replies is None]
+        progress.kept(len(some) - len(missing))
+        lent.answered = kept.add
+        try:
+            found = iter(_answers(lent, missing, sampling, adapter, progress, scale))
+        except BaseException:
+            with suppress(OSError):
+                kept.write()
+            raise
+        finally:
+            lent.answered = None
+            progress.stop.hold("")
+        return [next(found) if replies is None else replies for replies in known]
 
     return work
+
+
+class _Some:
+    """The answers of the chunk under way, and what they cost."""
+
+    def __init__(self, part: Path, engine: Engine, of: Sequence[object]) -> None:
+        """Nothing is read yet.
+
+        Args:
+            part: the file.
+            engine: counts what they cost.
+            of: what answers depend on besides the questions.
+        """
+        self._part, self._engine, self._of = part, engine, of
+        self._before = replace(engine.usage)
+        self._rows: dict[str, list[Reply]] = {}
+        self._written = time.monotonic()
+
+    def read(self, some: Sequence[Example]) -> list[list[Reply] | None]:
+        """What is there of an earlier sitting, which costs now what it cost then."""
+        rows = (rows_of(self._part) if self._part.is_file() else None) or []
+        there = {row["of"]: row["replies"] for row in rows if "of" in row}
+        if there:
+            there = {mark: there[mark] for one in some if (mark := self._mark(one)) in there}
+        for mark, replies in there.items():
+            self._rows[mark] = [as_row(Reply, row, str(self._part)) for row in replies]
+        if there:
+            spent = as_row(Usage, rows[-1][END]["spent"], str(self._part))
+            self._engine.usage.read += spent.read
+            self._engine.usage.written += spent.written
+        return [self._rows.get(self._mark(one)) for one in some]
+
+    def _mark(self, one: Example) -> str:
+        return mark_of(one, self._of)
+
+    def add(self, example: Example, replies: list[Reply]) -> None:
+        """Note the answers to one question; twice a minute all of them are written down."""
+        self._rows[self._mark(example)] = replies
+        if time.monotonic() - self._written >= KEPT_S:
+            self.write()
+
+    def write(self) -> None:
+        """Write down what is there."""
+        if not self._rows:
+            return
+        used, before = self._engine.usage, self._before
+        spent = Usage(used.read - before.read, used.written - before.written)
+        rows = [{"of": mark, "replies": replies} for mark, replies in self._rows.items()]
+        write_part(self._part, store.canonical(rows), spent)
+        self._written = time.monotonic()
 
 
 def _answers(
@@ -114,6 +174,8 @@ def _answers(
     scale: float,
 ) -> list[list[Reply]]:
     """Answers, or what the model makes of answers that are given (`LIKELIHOODS`)."""
+    if not examples:
+        return []
     if not any(LIKELIHOODS in one.meta for one in examples):
         return engine.generate(examples, sampling, adapter, progress, scale)
     found = []
@@ -125,6 +187,8 @@ def _answers(
             rows = [next(scores) for _ in example.meta[LIKELIHOODS]]
             text = json.dumps([[round(value, SETTLED), greedy] for value, greedy in rows])
             found.append([Reply(example.id, 0, text, "stop", 0)])
+            if engine.answered is not None:
+                engine.answered(example, found[-1])
         progress.advance(len(some))
     return found
 
@@ -142,152 +206,4 @@ def _choices(example: Example) -> list[tuple[Example, str]]:
             turns = tuple(Message(role, content) for role, content in context)
             asked = replace(example, messages=turns)
         found.append((asked, text))
-    return found
-
-
-def in_chunks(
-    work: Callable[[Sequence[Example]], list[list[Reply]]],
-    examples: Sequence[Example],
-    folder: Path,
-    progress: Progress,
-    name: str = REPLIES,
-    chunk: int = CHUNK,
-    *,
-    spent: Usage | None = None,
-) -> list[Reply]:
-    """What `work` makes of all examples, for `ask` and for other questions than for an answer.
-
-    Args:
-        work: answers some examples and advances the progress.
-        examples: see `ask`, as are the others.
-        folder: see `ask`.
-        progress: told what was done before.
-        name: of the finished file.
-        chunk: questions asked, and written down, together.
-        spent: of the last call of `work`; None: it is not counted.
-    """
-    progress.total(len(examples), "answers")
-    replies: list[Reply] = []
-    for index, start in enumerate(range(0, len(examples), chunk)):
-        some = examples[start : start + chunk]
-        part = folder / PARTS / f"{name}.{index:05d}"
-        kept = read_part(part, progress)
-        if kept is not None:
-            replies += [as_row(Reply, row, str(part)) for row in kept]
-            progress.advance(len(some))
-            continue
-        flat = [reply for samples in work(some) for reply in samples]
-        write_part(part, flat, spent)
-        replies += flat
-    store.write_jsonl(folder / name, replies)
-    return replies
-
-
-END = "end"
-"""In the last line of a chunk: a digest of its rows, and what they cost."""
-
-
-def write_part(part: Path, rows: Sequence[object], spent: Usage | None = None) -> None:
-    """Keep a chunk of work that is done, and what it cost, in one.
-
-    Args:
-        part: its file.
-        rows: what came of it.
-        spent: what it took; None: that is not counted.
-    """
-    end = {"rows": store.fingerprint_rows(rows), "spent": asdict(spent or Usage())}
-    store.write_jsonl(part, [*rows, {END: end}])
-
-
-def read_part(part: Path, progress: Progress) -> list[Any] | None:
-    """The rows of a chunk that is done already; None where it has to be done, or done again.
-
-    Args:
-        part: its file.
-        progress: is told of one that is not as it was written.
-    """
-    if not part.is_file():
-        return None
-    if (rows := _rows(part)) is None:
-        progress.say(f"{part} is damaged: its answers are asked for again")
-        return None
-    return rows[:-1]
-
-
-def _rows(part: Path) -> list[Any] | None:
-    """What is in a chunk, its last line included; None where that is not as it was written."""
-    try:
-        rows = [value for _, value in store.read_objects(part)]
-    except HoldfastError:
-        return None
-    match rows[-1:]:
-        case [{"end": {"rows": str(mark), "spent": {}}}] if mark == store.fingerprint_rows(
-            rows[:-1]
-        ):
-            return rows
-    return None
-
-
-def spent_in(folder: Path) -> Usage:
-    """What all chunks in the folder of a stage cost, whoever did them and when."""
-    total = Usage()
-    for part in sorted((folder / PARTS).glob("*")):
-        if (rows := _rows(part)) is not None:
-            spent = as_row(Usage, rows[-1][END]["spent"], str(part))
-            total.read += spent.read
-            total.written += spent.written
-    return total
-
-
-def score(
-    engine: Callable[[], Engine],
-    examples: Sequence[Example],
-    kept: Path | None,
-    of: Mapping[str, object] | None = None,
-) -> tuple[list[list[float]], Usage]:
-    """The base's loss of each token of each answer, nats; what is known already is not asked.
-
-    Args:
-        engine: opens the engine; only called when something is left to score.
-        examples: questions with their answers.
-        kept: a jsonl of losses by content, read and added to; None: nowhere.
-        of: what the losses depend on besides the answers: model, revision, precision.
-
-    Returns:
-        The losses, and what they took when they were computed, then or now.
-    """
-    marks = [store.fingerprint([*one.content[1:], of]) for one in examples]
-    known = _known(kept)
-    missing = {mark: one for mark, one in zip(marks, examples, strict=True) if mark not in known}
-    todo = list(missing.items())
-    for start in range(0, len(todo), CHUNK):
-        some = todo[start : start + CHUNK]
-        started, before = time.perf_counter(), engine().usage.read
-        found = engine().token_nll([one for _, one in some])
-        seconds = (time.perf_counter() - started) / len(some)
-        read = (engine().usage.read - before) / len(some)
-        for (mark, _), losses in zip(some, found, strict=True):
-            row = {"of": mark, "nll": losses, "read": read, "seconds": seconds}
-            known[mark] = {**row, "check": store.fingerprint(row)}
-        if kept is not None:
-            store.write_jsonl(kept, known.values())
-    used = [known[mark] for mark in dict.fromkeys(marks)]
-    usage = Usage(round(sum(row["read"] for row in used)), 0, sum(row["seconds"] for row in used))
-    return [known[mark]["nll"] for mark in marks], usage
-
-
-def _known(kept: Path | None) -> dict[str, dict[str, Any]]:
-    """The losses that are there, by mark; a line that is not as it was written is computed anew."""
-    if kept is None or not kept.is_file():
-        return {}
-    found = {}
-    try:
-        for _, row in store.read_objects(kept):
-            match row:
-                case {"of": str(mark), "nll": list(), "read": int() | float(), "seconds": _}:
-                    check = store.fingerprint({k: v for k, v in row.items() if k != "check"})
-                    if row.get("check", check) == check:  # older versions wrote none
-                        found[mark] = row
-    except HoldfastError:
-        pass  # the lines after a torn one
     return found

@@ -1,17 +1,46 @@
-"""Names what a server is told beyond the fields of OpenAI's own protocol."""
+"""What a server is told beyond OpenAI's own protocol: further fields, and adapters to load."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from holdfast.config import Sampling
+from holdfast.config import AnswerSpec, Sampling
 from holdfast.data.thinking_marks import SWITCHES
-from holdfast.endpoint import parse_url
-from holdfast.errors import ModelError
-from holdfast.models import ModelRef
+from holdfast.endpoint import Endpoint, Server, is_endpoint, parse_url
+from holdfast.errors import EndpointError, ModelError, StudyError, located
+from holdfast.models import ModelRef, peft_adapter
+from holdfast.models.peft_adapter import SETTINGS, WEIGHTS
+from holdfast.runs import store
+from holdfast.types import Example
+
+REMOTE = "remote"
+"""The engine that asks a server."""
 
 
-def told_beyond(sampling: Sampling, ref: ModelRef) -> dict[str, Any]:
+def server_of(answer: AnswerSpec, under_test: Sequence[ModelRef]) -> Server | None:
+    """The server that answers for models whose files are here; None: none is named.
+
+    Raises:
+        StudyError: none is named and one is needed; or its address is none.
+    """
+    if answer.server is not None:
+        with located("answer.server"):
+            return parse_url(answer.server)
+    if answer.engine == REMOTE and any(not is_endpoint(ref.base) for ref in under_test):
+        raise StudyError(
+            "no server is named that answers for the model",
+            where="answer.engine: remote",
+            remedy="add `server: http://127.0.0.1:8000/v1#NAME`, where it is served",
+        )
+    return None
+
+
+def told_beyond(sampling: Sampling, ref: ModelRef, where: str = "") -> dict[str, Any]:
     """What a question to a server holds, where it is asked for, beyond OpenAI's own fields.
 
     Variables of the template go as vLLM and SGLang take them; which of them switches thinking only
@@ -20,6 +49,7 @@ def told_beyond(sampling: Sampling, ref: ModelRef) -> dict[str, Any]:
     Args:
         sampling: how it is asked.
         ref: the model, with how its template is used.
+        where: the server, for messages; "": as the model's address says.
 
     Raises:
         ModelError: a template of the study's own, which no server takes.
@@ -28,7 +58,7 @@ def told_beyond(sampling: Sampling, ref: ModelRef) -> dict[str, Any]:
     if chat.template is not None:
         raise ModelError(
             "a server renders conversations by a template of its own, not by the study's",
-            where=f"model.chat_template, for {parse_url(ref.base).where}",
+            where=f"model.chat_template, for {where or parse_url(ref.base).where}",
             remedy="start the server with that template, and leave it out here",
         )
     found: dict[str, Any] = {}
@@ -41,3 +71,74 @@ def told_beyond(sampling: Sampling, ref: ModelRef) -> dict[str, Any]:
     if variables := {**switched, **chat.kwargs}:
         found["chat_template_kwargs"] = variables
     return found
+
+
+def tools_of(example: Example) -> dict[str, Any]:
+    """The functions that the model may call, where there are any."""
+    return {"tools": list(example.tools)} if example.tools else {}
+
+
+class ServedAdapters:
+    """Has a server load one adapter at a time, under a name that tells its content."""
+
+    def __init__(self, base: Endpoint) -> None:
+        """Take the server with the base; sends nothing."""
+        self._base, self._open = base, base
+        self._wanted: tuple[str, float] | None = None
+        self._scaled: TemporaryDirectory[str] | None = None
+
+    def of(self, adapter: str | None, scale: float = 1.0) -> Endpoint:
+        """The endpoint that answers with a share of an adapter; None: without one.
+
+        Raises:
+            EndpointError: the server does not load it.
+            ModelError: a share of it is no interpolation.
+        """
+        wanted = (adapter, scale) if adapter is not None else None
+        if wanted == self._wanted:
+            return self._open
+        self.drop()
+        if adapter is not None:
+            folder = Path(adapter)
+            name = f"holdfast-{store.fingerprint([peft_adapter.identity(folder), scale])[:16]}"
+            with self._base.running() as running:
+                running.load(name, folder if scale == 1 else self._share(folder, scale))
+            served = {"model": name, "served_as": None}
+            self._open = Endpoint(self._base.server.model_copy(update=served))
+            self._open.spending = self._base.spending
+            self._open.first_wait_s = self._base.first_wait_s
+            self._wanted = wanted
+        return self._open
+
+    def forget(self) -> None:
+        """Take it that the server has none: it was started again."""
+        self._open, self._wanted = self._base, None
+        if self._scaled is not None:
+            self._scaled.cleanup()
+            self._scaled = None
+
+    def drop(self) -> None:
+        """Have the server drop the adapter, if it still can."""
+        if self._wanted is not None:
+            with suppress(EndpointError), self._base.running() as running:
+                running.unload(self._open.server.model)
+        self.forget()
+
+    def _share(self, folder: Path, scale: float) -> Path:
+        """A copy of an adapter with so much of its change; the weights themselves are linked."""
+        settings = dict(peft_adapter.settings_of(folder))
+        if settings.get("peft_type") != "LORA" or settings.get("use_dora"):
+            raise ModelError(
+                "only a share of LoRA's change can be applied",
+                where=str(folder),
+                remedy="use train.lora.variant lora or rslora, or leave `scale` out",
+            )
+        pattern = settings.get("alpha_pattern")
+        if isinstance(pattern, dict):
+            settings["alpha_pattern"] = {key: value * scale for key, value in pattern.items()}
+        settings["lora_alpha"] = settings["lora_alpha"] * scale  # type: ignore[operator]
+        self._scaled = TemporaryDirectory(prefix="holdfast-share-")
+        share = Path(self._scaled.name)
+        (share / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
+        (share / WEIGHTS).symlink_to((folder / WEIGHTS).resolve())
+        return share

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from holdfast.config import Sampling
 from holdfast.data import thinking
+from holdfast.engines.chunks import CHUNK, REPLIES, in_chunks
 from holdfast.engines.pool import EnginePool
-from holdfast.engines.resumable import CHUNK, REPLIES, answering, in_chunks
+from holdfast.engines.resumable import answering
 from holdfast.errors import DataError
 from holdfast.progress import Progress
 from holdfast.runs import store
@@ -39,7 +40,7 @@ def answer_items(
         sampling: how.
         folder: of the stage.
         progress: is advanced per item.
-        chunk: see `resumable.in_chunks`.
+        chunk: see `chunks.in_chunks`.
     """
     base = replace(ref, adapter=None, scale=1.0)
     work = answering(lambda: pool.engine(base), sampling, folder, progress, ref.adapter, ref.scale)

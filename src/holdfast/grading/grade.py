@@ -59,20 +59,15 @@ def grade_replies(
             said = thinking.answered(reply, thought)
             reading = safety_outcomes.withheld(example, said)
             reading = reading or mark(example, said, with_loss(found(said)))
-            if thinking.unfinished(reply, thought):
-                reading = _unanswered(reading)
+            if thinking.unfinished(reply, thought):  # of an empty answer, with why it is empty
+                outcome = "no answer" if reading.outcome == "wrong" else reading.outcome
+                reading = replace(reading, outcome=outcome, note=thinking.CUT_OFF)
             count[reading.outcome] += 1
             unscored += reading.value is None
             yield reading
 
     store.write_jsonl(folder / READINGS, graded())
     return {"outcomes": dict(sorted(count.items())), "unscored": unscored}
-
-
-def _unanswered(reading: Reading) -> Reading:
-    """The reading of an empty answer, with why it is empty."""
-    outcome = "no answer" if reading.outcome == "wrong" else reading.outcome
-    return replace(reading, outcome=outcome, note=thinking.CUT_OFF)
 
 
 def _graded(task: Task, example: Example, reply: Reply, verdict: Verdict | None) -> Reading:
@@ -109,12 +104,9 @@ def _verdicts(folder: Path | None) -> Callable[[Reply], Verdict | None]:
 
     def find(reply: Reply) -> Verdict | None:
         wanted = (reply.example_id, reply.sample)
-        while wanted not in passed:
-            verdict = next(rows, None)
-            if verdict is None:
-                return None
+        while wanted not in passed and (verdict := next(rows, None)) is not None:
             passed[verdict.example_id, verdict.sample] = verdict
-        return passed.pop(wanted)
+        return passed.pop(wanted, None)
 
     return find
 
@@ -126,12 +118,10 @@ def _losses(scored: tuple[Path, Path] | None) -> Callable[[Verdict | None], Verd
     nlls, usual = perplexity.read(scored[0]), perplexity.limit(scored[1])
 
     def put(verdict: Verdict | None) -> Verdict | None:
-        nll = None if verdict is None else nlls.get((verdict.example_id, verdict.sample))
-        return (
-            verdict
-            if verdict is None or nll is None
-            else replace(verdict, nll=nll, nll_limit=usual)
-        )
+        if verdict is None:
+            return None
+        nll = nlls.get((verdict.example_id, verdict.sample))
+        return verdict if nll is None else replace(verdict, nll=nll, nll_limit=usual)
 
     return put
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.engines import Engine
+from holdfast.engines.chunks import read_part, write_part
 from holdfast.engines.pool import EnginePool
-from holdfast.engines.resumable import read_part, write_part
 from holdfast.grading.answer import paired
 from holdfast.grading.degeneration import NLL_TOKENS, usual_limit
 from holdfast.progress import Progress
@@ -27,6 +27,7 @@ PERPLEXITY = "perplexity.jsonl"
 CHUNK = 256
 SETTLED = 4
 """Decimals that are kept: batches differ beyond them."""
+Loss = tuple[float | None, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ def measure(
     folder: Path,
     progress: Progress,
     chunk: int = CHUNK,
+    known: Mapping[tuple[str, str], Loss] | None = None,
 ) -> Mapping[str, object]:
     """Score replies by the untouched model; writes ``perplexity.jsonl``, continues a half-done one.
 
@@ -54,7 +56,9 @@ def measure(
         folder: of the stage.
         progress: is advanced per reply.
         chunk: replies scored, and written down, together.
+        known: loss and tokens by example and text, of replies that were scored before.
     """
+    before = dict(known or {})
     every = list(pairs)
     progress.total(len(every), "replies scored")
     rows: list[dict[str, Any]] = []
@@ -62,14 +66,17 @@ def measure(
         some, part = every[start : start + chunk], folder / PARTS / f"{index:05d}.jsonl"
         done = read_part(part, progress)
         if done is None:
-            done = _scored(engine, some)
+            done = _scored(engine, some, before)
             write_part(part, done)
+            progress.worked(sum(row["tokens"] for row in done))
+            progress.advance(len(some))
+        else:
+            progress.kept(len(some))
         rows += done
-        progress.advance(len(some))
     store.write_jsonl(folder / PERPLEXITY, rows)
-    known = [row["nll"] for row in rows if row["nll"] is not None]
-    mean = round(sum(known) / len(known), SETTLED) if known else None
-    return {"scored": len(known), "too_short": len(rows) - len(known), "mean_nll": mean}
+    told = [row["nll"] for row in rows if row["nll"] is not None]
+    mean = round(sum(told) / len(told), SETTLED) if told else None
+    return {"scored": len(told), "too_short": len(rows) - len(told), "mean_nll": mean}
 
 
 def score_replies(
@@ -79,6 +86,7 @@ def score_replies(
     replies: Path,
     folder: Path,
     progress: Progress,
+    before: tuple[Path, Path] | None = None,
 ) -> Mapping[str, object]:
     """Score stored replies by the untouched model; see `measure`.
 
@@ -89,8 +97,23 @@ def score_replies(
         replies: folder of what was said.
         folder: of the stage.
         progress: is advanced per reply.
+        before: folders of other replies to the same, and of their scores: what the base says again
+            in the same words is not scored again. None: there are none.
     """
-    return measure(lambda: pool.engine(base), paired(examples, replies), folder, progress)
+    known = _known(examples, *before) if before else None
+    pairs = paired(examples, replies)
+    return measure(lambda: pool.engine(base), pairs, folder, progress, known=known)
+
+
+def _known(examples: Sequence[Example], replies: Path, scores: Path) -> dict[tuple[str, str], Loss]:
+    """What is known of replies: loss and tokens by example and text."""
+    scored = store.iterate_jsonl(scores / PERPLEXITY, Scored)
+    by_place = {(row.example_id, row.sample): row for row in scored}
+    return {
+        (example.id, reply.text.strip()): (row.nll, row.tokens)
+        for example, reply in paired(examples, replies)
+        if (row := by_place.get((reply.example_id, reply.sample)))
+    }
 
 
 def read(folder: Path) -> dict[tuple[str, int], float | None]:
@@ -109,21 +132,22 @@ def limit(base: Path) -> float | None:
 
 
 def _scored(
-    engine: Callable[[], Engine], pairs: list[tuple[Example, Reply]]
-) -> list[dict[str, object]]:
-    spoken = [(example, reply) for example, reply in pairs if reply.text.strip()]
-    asked = [replace(example, target=reply.text.strip()) for example, reply in spoken]
-    losses = iter(engine().token_nll(asked) if asked else [])
-    rows = []
-    for _, reply in pairs:
-        said = next(losses)[:-1] if reply.text.strip() else []
+    engine: Callable[[], Engine],
+    pairs: list[tuple[Example, Reply]],
+    known: dict[tuple[str, str], Loss],
+) -> list[dict[str, Any]]:
+    """Loss and tokens of each reply; adds to `known` what is new."""
+    new = {
+        (example.id, text): replace(example, target=text)
+        for example, reply in pairs
+        if (text := reply.text.strip()) and (example.id, text) not in known
+    }
+    losses = engine().token_nll(list(new.values())) if new else []
+    for mark, (*said, _) in zip(new, losses, strict=True):
         nll = round(sum(said) / len(said), SETTLED) if len(said) >= NLL_TOKENS else None
-        rows.append(
-            {
-                "example_id": reply.example_id,
-                "sample": reply.sample,
-                "nll": nll,
-                "tokens": len(said),
-            }
-        )
-    return rows
+        known[mark] = (nll, len(said))
+    found = [(one, known.get((asked.id, one.text.strip()), (None, 0))) for asked, one in pairs]
+    return [
+        {"example_id": one.example_id, "sample": one.sample, "nll": nll, "tokens": tokens}
+        for one, (nll, tokens) in found
+    ]

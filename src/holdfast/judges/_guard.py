@@ -20,7 +20,8 @@ from pydantic import Field
 from holdfast import models
 from holdfast.config import Sampling, Section
 from holdfast.engines import Engine
-from holdfast.engines.resumable import in_chunks
+from holdfast.engines.chunks import in_chunks
+from holdfast.engines.resumable import answering
 from holdfast.errors import ModelError, UsageError
 from holdfast.judges import JudgeContext, Pair
 from holdfast.judges._prompts import Asked
@@ -152,7 +153,7 @@ class Guard:
         context = self._needed(context)
         sampling = Sampling(max_new_tokens=self.options.max_new_tokens)
         replies = in_chunks(
-            lambda some: self._engine(context).generate(some, sampling, None, context.progress),
+            answering(lambda: self._engine(context), sampling, context.folder, context.progress),
             _examples(pairs, asked, self.name),
             context.folder,
             context.progress,

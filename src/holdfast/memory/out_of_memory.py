@@ -1,7 +1,7 @@
 """Recognises that memory ran out, and records what was allocated at that moment.
 
 torch raises an exception of its own; libraries below torch say it in words. Both are told from
-other failures here, for training, answering and loading.
+other failures here, for training, answering and loading (`holdfast.memory.loading`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ import ctypes
 import errno
 import gc
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
 from holdfast.errors import HoldfastError, OutOfMemory, Phase
-from holdfast.memory.fault_injection import FaultInjector
 
 MESSAGES = (
     "CUDA error: out of memory",  # the driver, outside torch's allocator (pinned memory, kernels)
@@ -34,7 +32,9 @@ MESSAGES = (
 """How libraries below torch say that memory ran out."""
 
 RAISED = (RuntimeError, MemoryError, OSError, SystemError, ImportError)
-"""What may say so: torch and its libraries, Python, numpy, the system."""
+"""What may say so: torch and its libraries, Python and numpy, the system, a library that cannot be
+mapped."""
+
 REMEDIES: dict[Phase, str] = {
     "load": "train or measure in 4 bits (method: qlora), or let `holdfast plan` spread the model",
     "forward": "let `holdfast plan` choose what fits: checkpointing, 4 bits, or more GPUs",
@@ -51,7 +51,10 @@ REMEDIES: dict[Phase, str] = {
 class Failure:
     """What is kept of the exception: not itself, whose traceback holds on to tensors.
 
-    Its first line; what torch had handed out and taken on the fullest GPU, None without one.
+    Attributes:
+        message: its first line.
+        allocated_bytes: what torch had handed out on the fullest GPU; None without a GPU.
+        reserved_bytes: what torch had taken from the driver there.
     """
 
     message: str
@@ -65,10 +68,10 @@ def is_out_of_memory(error: BaseException) -> bool:
         return False
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
-    kind = type(error).__name__
-    if kind == "OutOfMemoryError" and isinstance(error, RuntimeError):  # torch's
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return True
-    says = isinstance(error, RAISED) or kind == "SafetensorError"
+    says = isinstance(error, RAISED) or type(error).__name__ == "SafetensorError"
     return says and any(words in str(error) for words in MESSAGES)
 
 
@@ -99,7 +102,12 @@ def event(
 ) -> dict[str, object]:
     """The record of one failure, for the run folder and the calibration.
 
-    `step` counts from 1; of `size` examples at once there will be `new` now (None: given up).
+    Args:
+        phase: what was being done.
+        step: the optimiser step under way, from 1; None outside training.
+        size: examples (rows) that did not fit at once; None where that is not what failed.
+        new: examples at a time from now on; None: it was given up.
+        failure: what was seen.
     """
     return {
         "phase": phase,
@@ -115,36 +123,3 @@ def event(
 def unrecoverable(phase: Phase, why: str, failure: Failure) -> OutOfMemory:
     """The error of a failure that nothing in this process can mend."""
     return OutOfMemory(f"{why} ({failure.message})", phase=phase, remedy=REMEDIES[phase])
-
-
-@contextmanager
-def loading() -> Iterator[None]:
-    """Say that the model does not fit, where loading it runs out of memory.
-
-    transformers 5 keeps errors of on-the-fly quantisation for a report and raises a general one
-    instead; the report is read for the real reason.
-
-    Raises:
-        OutOfMemory: with phase ``load``.
-    """
-    try:
-        FaultInjector.from_environment().at("load")
-        yield
-    except Exception as error:
-        kept = None if isinstance(error, HoldfastError) else kept_back(error)
-        if kept is None and not is_out_of_memory(error):
-            raise
-        raise unrecoverable("load", "the model does not fit", failure_of(kept or error)) from error
-
-
-def kept_back(error: BaseException) -> RuntimeError | None:
-    """The out-of-memory message among the conversion errors that transformers kept, if any."""
-    trace = error.__traceback__
-    while trace is not None:
-        found = trace.tb_frame.f_locals.get("loading_info")
-        for text in dict(getattr(found, "conversion_errors", None) or {}).values():
-            for line in str(text).splitlines():
-                if " out of memory" in line or is_out_of_memory(RuntimeError(line)):
-                    return RuntimeError(line)
-        trace = trace.tb_next
-    return None

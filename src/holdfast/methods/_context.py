@@ -13,12 +13,14 @@ from holdfast.config import Sampling
 from holdfast.data.chat import Encoded
 from holdfast.data.leakage import LeakIndex
 from holdfast.engines import Engine, Usage
-from holdfast.engines.resumable import score
+from holdfast.engines.kept import Kept, score
+from holdfast.engines.resumable import ask
+from holdfast.methods._bound import Bound
 from holdfast.models import ModelRef
 from holdfast.progress import Progress
 from holdfast.runs import store
 from holdfast.tasks import Task
-from holdfast.types import Example
+from holdfast.types import Example, Reply
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +65,9 @@ class MethodContext:
         scores: where the base's losses of answers are kept, shared by all arms; None: nowhere.
         of: what those losses depend on besides the answers.
         charge: is told what they took, by whichever arm they were asked for first.
+        answers: where the base's own answers are kept, for all shared work and for a later study
+            with a larger budget in the same folder; None: nowhere.
+        bound: what the arm's training can use; None: all that can be made is made.
     """
 
     task: Task
@@ -74,6 +79,25 @@ class MethodContext:
     scores: Path | None = None
     of: Mapping[str, object] | None = None
     charge: Callable[[Usage], None] = lambda spent: None
+    answers: Path | None = None
+    bound: Bound | None = None
+
+    @property
+    def fills(self) -> bool:
+        """Whether questions are asked until the budget is filled, and not all of them."""
+        return self.bound is not None and self.bound.tokens is not None
+
+    def ask(
+        self,
+        examples: Sequence[Example],
+        sampling: Sampling,
+        folder: Path,
+        progress: Progress,
+        name: str,
+    ) -> list[Reply]:
+        """What the untouched base answers; for shared work, see `resumable.ask`."""
+        kept = None if self.answers is None else Kept(self.answers, self.of)
+        return ask(self.engine, examples, sampling, folder, progress, name, kept)
 
     def token_nll(self, examples: Sequence[Example]) -> list[list[float]]:
         """The untouched base's loss of each token of each answer; every answer is scored once."""
@@ -91,12 +115,29 @@ class SharedWork:
         identity: JSON values; the study adds the model's.
         run: fills the folder and returns a summary.
         resumable: see `Stage`.
+        needs: see `Stage`.
+        need: of works of one name that of the greatest need is done, for all arms.
+        asks: what the base is asked: ``questions`` at most, ``expected`` of them, ``samples`` of
+            each and ``new_tokens`` of an answer at most; by formula, for whoever plans.
     """
 
     name: str
     identity: Mapping[str, object]
     run: Callable[[Path, Progress], Mapping[str, object]]
     resumable: bool = True
+    needs: tuple[str, ...] = ()
+    need: int = 0
+    asks: Mapping[str, int] | None = None
+
+
+def asks(questions: int, expected: int, sampling: Sampling) -> dict[str, int]:
+    """`SharedWork.asks` of questions that are answered with one sampling."""
+    return {
+        "questions": questions,
+        "expected": min(questions, expected),
+        "samples": sampling.samples,
+        "new_tokens": sampling.max_new_tokens,
+    }
 
 
 class TokenCounts:

@@ -4,17 +4,17 @@ A pool of its own answers stands in for data of the old kind: refusals of mild h
 and help with everyday ones, to prompts from a table; or whole dialogues, where the model is given
 no more than the beginning of a user's turn and writes question and answer (Magpie,
 arXiv:2406.08464; self-dialogues as rehearsal: SA-SFT, arXiv:2602.20162). Or a file of the user's.
-Methods whose `Pool` settings are the same share one pool, whatever they do with it.
+Methods whose `Pool` settings are the same share one pool, whatever they do with it. It is asked for
+in the order in which it is chosen from, until the largest of what they need is there.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
-from itertools import cycle, islice
+from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Literal, Self
 
@@ -24,13 +24,13 @@ from holdfast.config import Sampling, Section
 from holdfast.data import containers
 from holdfast.data.cells import blank
 from holdfast.data.formats import conversation
-from holdfast.data.leakage import normalise
 from holdfast.data.thinking import answered, learned
-from holdfast.engines.resumable import ask
 from holdfast.errors import DataError
 from holdfast.judges import build as build_judge
 from holdfast.methods import EXAMPLES, MethodContext, SharedWork
-from holdfast.methods._replay_prompts import in_turn
+from holdfast.methods._bound import ROUND, in_rounds, numbered
+from holdfast.methods._context import asks
+from holdfast.methods._replay_prompts import in_order, in_turn, questions
 from holdfast.progress import Progress
 from holdfast.runs import records, store
 from holdfast.types import Example, Message, Reply
@@ -41,10 +41,7 @@ PROMPTS = {
 }
 VERSION = "1"
 """Raised whenever the same settings would give another pool."""
-SHORTEST, LONGEST = 3, 200
-"""Words of a question that the model writes; others are no questions, or run away."""
-WORD = re.compile(r"[\u3040-\u9fff]|[^\W\u3040-\u9fff]+")
-"""Chinese and Japanese put no spaces between words: there each character counts."""
+REFUSED, HELPED = "own refusal", "own everyday answer"
 _DECLINED = {"both": (True, False), "refusals": (True,), "everyday": (False,)}
 
 
@@ -105,36 +102,57 @@ def identity(pool: Pool) -> dict[str, object]:
     return pool.model_dump(include={"source", "pool", "max_new_tokens", own})
 
 
-def name(pool: Pool, context: MethodContext) -> str:
-    """Of the stage that makes it."""
-    return f"replay-{pool.source}-{store.fingerprint([identity(pool), context.seed])[:6]}"
+def name(pool: Pool, context: MethodContext, balance: bool = True) -> str:
+    """Of the stage that makes it; of its own where it is asked for in another order."""
+    mark: list[object] = [identity(pool), context.seed]
+    if not balance and context.bound is not None:
+        mark.append("as it lies")
+    return f"replay-{pool.source}-{store.fingerprint(mark)[:6]}"
 
 
-def shared(pool: Pool, context: MethodContext) -> list[SharedWork]:
-    """The stage that makes it; none where a file holds the examples."""
+def shared(
+    pool: Pool, context: MethodContext, wanted: int | None = None, balance: bool = True
+) -> list[SharedWork]:
+    """The stage that makes it; none where a file holds the examples.
+
+    Args:
+        pool: its settings.
+        context: see `MethodContext`.
+        wanted: examples that the arm can use; left out: all that the prompts give.
+        balance: how they are chosen, see `choose`.
+    """
     if pool.source == "file":
         return []
+    own = pool.source != "dialogue"
+    need = pool.pool if wanted is None else min(wanted, pool.pool)
     about = {
         "method": "replay",
         "version": VERSION,
         "options": identity(pool),
         "seed": context.seed,
+        **({"judge": build_judge("refusal").name} if own else {}),
+        **({} if wanted is None else {"until": need}),
     }
-    make = _dialogues
-    if pool.source != "dialogue":
-        make, about["judge"] = _answers, build_judge("refusal").name
-    return [
-        SharedWork(name(pool, context), about, lambda into, bar: make(pool, context, into, bar))
-    ]
+
+    def make(into: Path, bar: Progress) -> Mapping[str, object]:
+        if own:
+            return _answers(pool, context, need, balance, into, bar)
+        return _dialogues(pool, context, need, into, bar)
+
+    asked = asks(pool.pool, need, _greedy(pool))
+    return [SharedWork(name(pool, context, balance), about, make, need=need, asks=asked)]
 
 
-def read(pool: Pool, context: MethodContext, made: Mapping[str, Path]) -> list[Example]:
+def read(
+    pool: Pool, context: MethodContext, made: Mapping[str, Path], balance: bool = True
+) -> list[Example]:
     """The examples, in the order in which they were made.
 
     Args:
         pool: its settings.
         context: see `MethodContext`.
         made: folder of every piece of shared work by its name.
+        balance: how they are chosen, see `choose`.
 
     Raises:
         DataError: there is not one.
@@ -142,23 +160,37 @@ def read(pool: Pool, context: MethodContext, made: Mapping[str, Path]) -> list[E
     if pool.source == "file":
         found = _file(pool)
     else:
-        found = store.read_jsonl(made[name(pool, context)] / EXAMPLES, Example)
+        found = store.read_jsonl(made[name(pool, context, balance)] / EXAMPLES, Example)
     if not found:
         raise DataError(
-            f"there is nothing to replay: {note(pool, context, made) or 'the file is empty'}",
+            f"there is nothing to replay: "
+            f"{note(pool, context, made, balance) or 'the file is empty'}",
             remedy="use `source: file` with examples of the old kind",
         )
     return found
 
 
-def note(pool: Pool, context: MethodContext, made: Mapping[str, Path]) -> str:
+def note(pool: Pool, context: MethodContext, made: Mapping[str, Path], balance: bool = True) -> str:
     """How the pool came about, for the report; "" for a file."""
     if pool.source == "file":
         return ""
-    return str(records.summary(made[name(pool, context)])["note"])
+    return str(records.summary(made[name(pool, context, balance)])["note"])
 
 
-def choose(pool: Sequence[Example], wanted: int, kind: str, balance: bool = True) -> list[Example]:
+def seen_of(pool: Pool, context: MethodContext, share: float) -> int | None:
+    """How many examples are seen where they are a share of all; None: as many as there are."""
+    if pool.source == "file" or context.bound is None:
+        return None
+    return context.bound.old(share)
+
+
+def choose(
+    pool: Sequence[Example],
+    wanted: int,
+    kind: str,
+    balance: bool = True,
+    seen: int | None = None,
+) -> list[Example]:
     """`wanted` examples of the pool, again from its beginning when it is too small.
 
     Args:
@@ -168,57 +200,93 @@ def choose(pool: Sequence[Example], wanted: int, kind: str, balance: bool = True
         balance: choose as evenly as can be: sources (refusals, everyday answers) take turns, and
             within each the categories do (``meta["category"]``). What is replayed should be of many
             kinds (behaviour-aware sampling, arXiv:2510.21885).
+        seen: of so many rows training sees no more than this many; they stand for the others, and
+            none is seen again before all have been (``meta["round"]``). None: each can be seen.
     """
-    if balance:
-        groups: dict[str, dict[str, list[Example]]] = {}
-        for example in pool:
-            category = str(example.meta.get("category", ""))
-            groups.setdefault(example.source, {}).setdefault(category, []).append(example)
-        pool = list(in_turn([list(in_turn(of.values())) for of in groups.values()]))
+    ordered = in_order(pool, balance)
+    few = seen is not None and seen < wanted
+    ordered = ordered[:seen] if few else ordered
     return [
-        replace(example, id=f"{kind}-{place}", meta={**example.meta, "kind": kind})
-        for place, example in enumerate(islice(cycle(pool), wanted))
+        replace(
+            example,
+            id=f"{kind}-{place}",
+            meta={**example.meta, "kind": kind, **({ROUND: place // len(ordered)} if few else {})},
+        )
+        for place, example in enumerate(islice(cycle(ordered), wanted))
     ]
 
 
 def _answers(
-    pool: Pool, context: MethodContext, folder: Path, bar: Progress
+    pool: Pool, context: MethodContext, need: int, balance: bool, folder: Path, bar: Progress
 ) -> Mapping[str, object]:
     """Ask the base, keep finished answers of the expected kind, refusals and help in turn."""
-    module, _, function = PROMPTS[pool.prompts].partition(":")
-    prompts = getattr(import_module(module), function)
-    kinds = _DECLINED[pool.source]
-    kept: dict[bool, list[Example]] = {}
-    asked_in_all = 0
-    for declined in kinds:
-        kind = "declined" if declined else "helped"
-        made = prompts(pool.pool // len(kinds), declined, context.seed)
-        asked = [
-            Example(f"{kind}-{number}", (Message("user", text),), meta={"category": category})
-            for number, (category, text) in enumerate(made)
-        ]
-        asked = [one for one in asked if context.leaks.find(one) is None]
-        asked_in_all += len(asked)
-        pairs = _finished(pool, context, asked, folder, bar, f"replies-{kind}.jsonl")
-        verdicts = build_judge("refusal").judge([(one, answered(said)) for one, said in pairs])
-        wanted = "refused" if declined else "answered"
-        source = "own refusal" if declined else "own everyday answer"
-        kept[declined] = [
-            learned(example, reply, source)
-            for (example, reply), verdict in zip(pairs, verdicts, strict=True)
-            if verdict.label == wanted
-        ]
-    found = list(in_turn(kept.values()))
+    prompts = {declined: _prompts(pool, context, declined) for declined in _DECLINED[pool.source]}
+    said: dict[str, Example | None] = {}
+
+    def left(known: bool) -> dict[bool, list[Example]]:  # what is of no use left out
+        return {
+            declined: [o for one in some if (o := said.get(one.id, None if known else one))]
+            for declined, some in prompts.items()
+        }
+
+    for number in count():
+        ordered = in_order(list(in_turn(left(known=False).values())), balance)
+        missing = sum(one.id not in said for one in ordered[:need])
+        if not missing:
+            break
+        kept = sum(one is not None for one in said.values())
+        ahead = math.ceil(missing * (len(said) - kept) / kept) if kept else 0
+        asked = {one.id for one in ordered[: need + ahead] if one.id not in said}
+        for declined, some in prompts.items():
+            these = [one for one in some if one.id in asked]
+            file = numbered(f"replies-{'declined' if declined else 'helped'}.jsonl", number)
+            said |= dict.fromkeys(one.id for one in these)
+            said |= _expected(pool, context, these, declined, folder, bar, file)
+    there = left(known=True)
+    found = list(in_turn(there.values()))
     store.write_jsonl(folder / EXAMPLES, found)
     return {
-        "asked": asked_in_all,
-        "kept": {str(key): len(some) for key, some in kept.items()},
-        "note": f"{len(found)} of {asked_in_all} answers of the model are of the expected kind",
+        "asked": len(said),
+        "kept": {str(key): len(some) for key, some in there.items()},
+        "note": f"{len(found)} of {len(said)} answers of the model are of the expected kind",
+    }
+
+
+def _prompts(pool: Pool, context: MethodContext, declined: bool) -> list[Example]:
+    """What the base can be asked of one kind, categories in turn."""
+    module, _, function = PROMPTS[pool.prompts].partition(":")
+    each = pool.pool // len(_DECLINED[pool.source])
+    made = getattr(import_module(module), function)(each, declined, context.seed)
+    kind, source = ("declined", REFUSED) if declined else ("helped", HELPED)
+    asked = [
+        Example(f"{kind}-{n}", (Message("user", text),), None, source, {"category": category})
+        for n, (category, text) in enumerate(made)
+    ]
+    return [one for one in asked if context.leaks.find(one) is None]
+
+
+def _expected(
+    pool: Pool,
+    context: MethodContext,
+    asked: Sequence[Example],
+    declined: bool,
+    folder: Path,
+    bar: Progress,
+    file: str,
+) -> dict[str, Example]:
+    """Answers of the kind that was expected, by the id of what was asked."""
+    pairs = _finished(pool, context, asked, folder, bar, file)
+    verdicts = build_judge("refusal").judge([(one, answered(said)) for one, said in pairs])
+    wanted = "refused" if declined else "answered"
+    return {
+        example.id: learned(example, reply, example.source)
+        for (example, reply), verdict in zip(pairs, verdicts, strict=True)
+        if verdict.label == wanted
     }
 
 
 def _dialogues(
-    pool: Pool, context: MethodContext, folder: Path, bar: Progress
+    pool: Pool, context: MethodContext, need: int, folder: Path, bar: Progress
 ) -> Mapping[str, object]:
     """Let the base write questions and answer them; keep what is finished."""
     blank = [
@@ -228,50 +296,33 @@ def _dialogues(
     sampling = Sampling(
         max_new_tokens=pool.max_new_tokens, temperature=pool.temperature, seed=context.seed
     )
-    written = ask(context.engine, blank, sampling, None, folder, bar, "questions.jsonl")
-    questions, unused = _questions(context, written)
-    pairs = _finished(pool, context, questions, folder, bar, "replies-dialogue.jsonl")
-    found = [learned(one, said, "own dialogue") for one, said in pairs]
-    if lost := len(questions) - len(found):
+    written: list[Reply] = []
+    answers: dict[str, Example | None] = {}
+
+    def work(number: int, start: int, end: int) -> float:
+        file = numbered("questions.jsonl", number)
+        written.extend(context.ask(blank[start:end], sampling, folder, bar, file))
+        new = [one for one in questions(context.leaks, written)[0] if one.id not in answers]
+        file = numbered("replies-dialogue.jsonl", number)
+        pairs = _finished(pool, context, new, folder, bar, file)
+        answers.update(dict.fromkeys(one.id for one in new))
+        answers.update({one.id: learned(one, said, "own dialogue") for one, said in pairs})
+        return len(pairs)
+
+    asked = in_rounds(pool.pool, need, need, work)
+    found = [one for one in answers.values() if one is not None]
+    unused = questions(context.leaks, written)[1]
+    if lost := len(answers) - len(found):
         unused["answer unfinished"] = lost
     store.write_jsonl(folder / EXAMPLES, found)
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(unused.items()))
-    kept = f"{len(found)} of {pool.pool} dialogues of the model with itself kept"
+    kept = f"{len(found)} of {asked} dialogues of the model with itself kept"
     return {
-        "asked": pool.pool,
+        "asked": asked,
         "kept": {"dialogue": len(found)},
         "left_out": unused,
         "note": kept + (f" (left out: {reasons})" if reasons else ""),
     }
-
-
-def _questions(
-    context: MethodContext, written: Sequence[Reply]
-) -> tuple[list[Example], dict[str, int]]:
-    """Written questions that can be asked, and how many others there are by reason."""
-    unused: Counter[str] = Counter()
-    known: set[tuple[str, ...]] = set()
-    kept = []
-    for reply in written:
-        text = reply.text.strip()
-        question = Example(reply.example_id, (Message("user", text),))
-        length = len(WORD.findall(text))
-        if reply.finish != "stop":
-            reason = "question unfinished"
-        elif length < SHORTEST:
-            reason = "question too short"
-        elif length > LONGEST:
-            reason = "question too long"
-        elif normalise(text) in known:
-            reason = "question repeated"
-        elif context.leaks.find(question):
-            reason = "question measured"
-        else:
-            known.add(normalise(text))
-            kept.append(question)
-            continue
-        unused[reason] += 1
-    return kept, dict(unused)
 
 
 def _finished(
@@ -283,13 +334,16 @@ def _finished(
     file: str,
 ) -> list[tuple[Example, Reply]]:
     """Questions with the base's greedy answers, as far as those came to an end."""
-    sampling = Sampling(max_new_tokens=pool.max_new_tokens)
-    replies = ask(context.engine, asked, sampling, None, folder, bar, file)
+    replies = context.ask(asked, _greedy(pool), folder, bar, file) if asked else []
     return [
         (question, reply)
         for question, reply in zip(asked, replies, strict=True)
         if reply.finish == "stop" and answered(reply).text.strip()
     ]
+
+
+def _greedy(pool: Pool) -> Sampling:
+    return Sampling(max_new_tokens=pool.max_new_tokens)
 
 
 def _file(pool: Pool) -> list[Example]:

@@ -2,16 +2,26 @@
 
 Prompts of our own, made from templates: mild requests that a careful assistant declines, and
 everyday requests that it helps with. They are written for this purpose and taken from no benchmark;
-the study still removes any that overlap with what it measures.
+the study still removes any that overlap with what it measures. And which questions that a model
+writes itself can be asked.
 """
 
 from __future__ import annotations
 
 import random
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
+from holdfast.data.leakage import LeakIndex, normalise
+from holdfast.types import Example, Message, Reply
+
 One = TypeVar("One")
+SHORTEST, LONGEST = 3, 200
+"""Words of a question that the model writes; others are no questions, or run away."""
+WORD = re.compile(r"[\u3040-\u9fff]|[^\W\u3040-\u9fff]+")
+"""Chinese and Japanese put no spaces between words: there each character counts."""
 
 DECLINED = {
     "theft": (
@@ -217,3 +227,45 @@ def in_turn(lists: Iterable[Sequence[One]]) -> Iterator[One]:
     pending = list(lists)
     for place in range(max(map(len, pending), default=0)):
         yield from (some[place] for some in pending if place < len(some))
+
+
+def in_order(pool: Sequence[Example], balance: bool) -> list[Example]:
+    """The pool in the order in which it is chosen from.
+
+    Leaving out any that are not chosen does not change which are: those of a group keep their order
+    among themselves, and so do the groups, by their first.
+    """
+    if not balance:
+        return list(pool)
+    groups: dict[str, dict[str, list[Example]]] = {}
+    for example in pool:
+        category = str(example.meta.get("category", ""))
+        groups.setdefault(example.source, {}).setdefault(category, []).append(example)
+    return list(in_turn([list(in_turn(of.values())) for of in groups.values()]))
+
+
+def questions(leaks: LeakIndex, written: Sequence[Reply]) -> tuple[list[Example], dict[str, int]]:
+    """Written questions that can be asked, and how many others there are by reason."""
+    unused: Counter[str] = Counter()
+    known: set[tuple[str, ...]] = set()
+    kept = []
+    for reply in written:
+        text = reply.text.strip()
+        question = Example(reply.example_id, (Message("user", text),))
+        length = len(WORD.findall(text))
+        if reply.finish != "stop":
+            reason = "question unfinished"
+        elif length < SHORTEST:
+            reason = "question too short"
+        elif length > LONGEST:
+            reason = "question too long"
+        elif normalise(text) in known:
+            reason = "question repeated"
+        elif leaks.find(question):
+            reason = "question measured"
+        else:
+            known.add(normalise(text))
+            kept.append(question)
+            continue
+        unused[reason] += 1
+    return kept, dict(unused)

@@ -7,16 +7,14 @@ the reference, and the task's own grader finds it right.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from holdfast.config import Sampling
 from holdfast.data.thinking import answered, learned
-from holdfast.engines.resumable import ask
 from holdfast.errors import DataError
-from holdfast.methods import MethodContext
+from holdfast.methods import MethodContext, _bound
 from holdfast.progress import Progress
 from holdfast.tasks import Task
 from holdfast.types import Example, Message, Reply
@@ -36,7 +34,8 @@ def rewrite(
     sampling: Sampling,
     folder: Path,
     bar: Progress,
-) -> tuple[dict[str, Example], dict[str, int]]:
+    number: int = 0,
+) -> tuple[dict[str, Example], dict[str, str]]:
     """Ask the base to write the answers of `examples` again.
 
     Args:
@@ -45,10 +44,11 @@ def rewrite(
         sampling: how the model is asked.
         folder: of the stage; gets the replies.
         bar: is advanced per example.
+        number: of the round.
 
     Returns:
-        The examples whose rewrite counts, by id, with it as target; and how many others there are
-        by the reason against their first rewrite.
+        The examples whose rewrite counts, by id, with it as target; and of the others the reason
+        against their first rewrite.
     """
     asked = [
         replace(example, messages=(*example.messages[:-1], Message("user", _prompt(example))))
@@ -57,7 +57,7 @@ def rewrite(
     found: dict[str, Example] = {}
     against: dict[str, str] = {}
     by_id = {one.id: one for one in examples}
-    for reply in ask(context.engine, asked, sampling, None, folder, bar, REPLIES):
+    for reply in context.ask(asked, sampling, folder, bar, _bound.numbered(REPLIES, number)):
         example = by_id[reply.example_id]
         said = answered(reply).text.casefold()
         banned = any(phrase in said for phrase in BANNED)
@@ -66,7 +66,7 @@ def rewrite(
             against.setdefault(example.id, reason)
         elif example.id not in found:
             found[example.id] = learned(example, reply, "rewrite")
-    return found, dict(Counter(why for name, why in against.items() if name not in found))
+    return found, {name: why for name, why in against.items() if name not in found}
 
 
 def check_questions(method: str, examples: Sequence[Example]) -> None:

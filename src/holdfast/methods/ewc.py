@@ -62,7 +62,8 @@ class EWC(LossMethod):
 
     def shared(self, context: MethodContext) -> list[SharedWork]:
         """The base's answers to old prompts, the same as those of ``replay``."""
-        return _own_answers.shared(self.options, context)
+        wanted = None if context.bound is None else self.options.samples
+        return _own_answers.shared(self.options, context, wanted)
 
     def apply(
         self, examples: Sequence[Example], context: MethodContext, made: Mapping[str, Path]

@@ -28,6 +28,7 @@ from holdfast.methods import (
     Term,
     _own_answers,
 )
+from holdfast.methods._bound import beside
 from holdfast.types import Example
 
 if TYPE_CHECKING:
@@ -91,7 +92,11 @@ class KL(LossMethod):
 
     def shared(self, context: MethodContext) -> list[SharedWork]:
         """The base's answers to old prompts, the same as those of ``replay``."""
-        return _own_answers.shared(self.options, context) if self.options.at == "replay" else []
+        given = self.options
+        if given.at == "task":
+            return []
+        seen = _own_answers.seen_of(given, context, given.share)
+        return _own_answers.shared(given, context, seen)
 
     def apply(
         self, examples: Sequence[Example], context: MethodContext, made: Mapping[str, Path]
@@ -107,11 +112,13 @@ class KL(LossMethod):
             return marked, []
         pool = _own_answers.read(given, context, made)
         trained = sum(o.meta.get("kind") != PROBE for o in examples)
-        wanted = max(1, round(trained * given.share / (1 - given.share)))
+        wanted = beside(trained, given.share)
+        seen = _own_answers.seen_of(given, context, given.share)
         anchors = [
             replace(o, source="only compared with the base", meta={**o.meta, **mark})
-            for o in _own_answers.choose(pool, wanted, ANCHOR)
+            for o in _own_answers.choose(pool, wanted, ANCHOR, seen=seen)
         ]
+        wanted = min(wanted, seen or wanted)
         note = f"{wanted} old prompts, from a pool of {len(pool)}, on which the model is compared "
         return [*examples, *anchors], [note + "with the base"]
 

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from holdfast.config import Section
 from holdfast.methods import LossMethod, Term
-from holdfast.models import likeliest
+from holdfast.models import language_head
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +82,7 @@ class LossWeight(LossMethod):
             case "eaft":
                 top = self.options.top_k
                 most = MOST_ENTROPY if top == "all" or top == PUBLISHED else math.log(top)
-                entropy = seen if top == "all" else likeliest.entropy_among(seen)
+                entropy = seen if top == "all" else language_head.entropy_among(seen)
                 found = (entropy / most).clamp(max=1.0)
             case "dft":
                 found = log_probs.exp()

@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import Field
 
 from holdfast.methods import REPLAY, DataMethod, MethodContext, SharedWork, _own_answers
+from holdfast.methods._bound import beside
 from holdfast.methods._own_answers import Pool
 from holdfast.types import Example
 
@@ -33,7 +34,7 @@ class Replay(DataMethod):
         balance: bool = True
         """When the pool has more than is needed, take every category alike."""
 
-    version = "2"
+    version = "3"
     mixes = True
 
     def recipe(self) -> str:
@@ -54,18 +55,25 @@ class Replay(DataMethod):
 
     def shared(self, context: MethodContext) -> list[SharedWork]:
         """The model's own answers, unless a file holds them."""
-        return _own_answers.shared(self.options, context)
+        given = self.options
+        seen = _own_answers.seen_of(given, context, given.share)
+        return _own_answers.shared(given, context, seen, given.balance)
 
     def apply(
         self, examples: Sequence[Example], context: MethodContext, made: Mapping[str, Path]
     ) -> tuple[list[Example], list[str]]:
         """Append as many replayed examples as the share asks for; the pool is reused if small."""
-        pool = _own_answers.read(self.options, context, made)
-        share = self.options.share
-        wanted = max(1, round(len(examples) * share / (1 - share)))
-        chosen = _own_answers.choose(pool, wanted, REPLAY, self.options.balance)
+        given = self.options
+        pool = _own_answers.read(given, context, made, given.balance)
+        wanted = beside(len(examples), given.share)
+        seen = _own_answers.seen_of(given, context, given.share)
+        chosen = _own_answers.choose(pool, wanted, REPLAY, given.balance, seen)
         note = f"{wanted} replayed examples from a pool of {len(pool)}"
+        if seen is not None and seen < wanted:
+            note = f"{given.share:.0%} of what is seen is replayed: {seen} examples"
+            note += f" from a pool of {len(pool)}"
+            wanted = seen
         if wanted > len(pool):
             note += " (some are repeated)"
-        notes = [note, _own_answers.note(self.options, context, made)]
+        notes = [note, _own_answers.note(given, context, made, given.balance)]
         return [*examples, *chosen], [one for one in notes if one]

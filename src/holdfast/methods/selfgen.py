@@ -5,12 +5,16 @@ grader says that it is right, the one that the base finds least surprising first
 arXiv:2501.14315; selective self-rehearsal, arXiv:2409.04787). Questions that the base cannot solve
 are rewritten from the gold answer in the model's own words and checked again (SDFT,
 arXiv:2402.13669), kept with the gold answer, or dropped, in the order that `unsolved` gives.
+
+Questions are asked in the order in which plain training sees them, until their answers fill the
+budget: for one that is dropped the next in that order is asked.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
 
@@ -19,9 +23,18 @@ from pydantic import Field, field_validator, model_validator
 from holdfast.config import Sampling, Section
 from holdfast.data.thinking import learned
 from holdfast.engines import mean_nll
-from holdfast.engines.resumable import ask
 from holdfast.errors import DataError
-from holdfast.methods import EXAMPLES, DataMethod, MethodContext, SharedWork, _rewriting
+from holdfast.grading.perplexity import SETTLED
+from holdfast.methods import (
+    EXAMPLES,
+    DataMethod,
+    MethodContext,
+    SharedWork,
+    _bound,
+    _filling,
+    _rewriting,
+)
+from holdfast.methods._context import asks
 from holdfast.progress import Progress
 from holdfast.runs import records, store
 from holdfast.types import Example, Reply
@@ -31,6 +44,7 @@ class Selfgen(DataMethod):
     """Train on what the model itself says when it is right."""
 
     options: Options
+    version = "2"
 
     class Options(Section):
         """Settings of ``selfgen``."""
@@ -79,10 +93,16 @@ class Selfgen(DataMethod):
             "sampling": self._sampling(context).model_dump(),
             "grader": _rewriting.grader(context.task),
             "questions": store.fingerprint(asked),
+            **_filling.filling(context),
         }
         return [
             SharedWork(
-                self._name(context), identity, lambda folder, bar: self._make(context, folder, bar)
+                self._name(context),
+                identity,
+                lambda folder, bar: self._make(context, folder, bar),
+                needs=(_bound.BUDGET,) if context.fills else (),
+                need=0 if context.fills else 1,
+                asks=asks(len(asked), _filling.expected(context), self._sampling(context)),
             )
         ]
 
@@ -91,17 +111,21 @@ class Selfgen(DataMethod):
     ) -> tuple[list[Example], list[str]]:
         """Replace the answers of the target's questions; examples of other kinds stay."""
         folder = made[self._name(context)]
-        own = store.read_jsonl(folder / EXAMPLES, Example)
         plain = {one.id for one in context.plain}
         others = [one for one in examples if one.id not in plain]
-        record = records.summary(folder)
+        own: dict[str, list[Example]] = {}
+        for one in store.read_jsonl(folder / EXAMPLES, Example):  # of one question side by side
+            asked = one.id if one.id in plain else next(reversed(own))
+            own.setdefault(asked, []).append(one)
         if not own:
             raise DataError(
                 "the model solved none of the training questions, so there is nothing to train on",
                 where=str(folder),
                 remedy="add `gold` to `unsolved`, draw more `samples`, or use easier questions",
             )
-        return own + others, [str(record["note"])]
+        used = {one.id for one in _filling.used(context, own)}
+        kept = [one for asked in context.plain if asked.id in used for one in own.get(asked.id, ())]
+        return kept + others, [str(records.summary(folder)["note"])]
 
     def _name(self, context: MethodContext) -> str:
         key = [self.options.model_dump(), self._sampling(context).model_dump()]
@@ -120,48 +144,50 @@ class Selfgen(DataMethod):
     def _make(
         self, context: MethodContext, folder: Path, progress: Progress
     ) -> Mapping[str, object]:
-        drawn = ask(
-            context.engine,
-            context.plain,
-            self._sampling(context),
-            None,
-            folder,
-            progress,
-            "samples.jsonl",
-        )
-        solved = self._choose(context, self._right(context, drawn))
-        missing = [one for one in context.plain if one.id not in solved]
-        made: dict[str, list[Example]] = dict(solved)
-        counts = {"self": len(solved)}
-        for way in self.options.unsolved:
-            added = self._settle(way, context, missing, folder, progress)
-            made |= added
-            counts[way] = len(added)
-            missing = [one for one in missing if one.id not in added]
-        counts["dropped"] = len(missing)
-        chosen = [one for plain in context.plain for one in made.get(plain.id, [])]
+        found = _Found()
+
+        def work(number: int, some: Sequence[Example]) -> Mapping[str, Sequence[Example]]:
+            self._answer(context, some, found, folder, progress, number)
+            return found.made
+
+        asked, used = _filling.until_filled(context, work)
+        ways = Counter(found.ways.get(one.id, "dropped") for one in used)
+        named = ["self", *self.options.unsolved]
+        counts = {way: ways[way] for way in named} | {"dropped": ways["dropped"]}
+        chosen = [one for plain in used for one in found.made.get(plain.id, [])]
         store.write_jsonl(folder / EXAMPLES, chosen)
         words = {"rewrite": "rewritten from the gold answer", "gold": "kept with the gold answer"}
-        parts = [f"{counts['self']} of {len(context.plain)} questions solved by the model itself"]
+        parts = [f"{counts['self']} of {len(used)} questions solved by the model itself"]
         parts += [f"{counts[way]} {words[way]}" for way in words if way in counts]
         parts.append(f"{counts['dropped']} dropped")
-        return {"counts": counts, "note": "; ".join(parts)}
+        return {
+            "counts": counts,
+            **_filling.told(context, asked, used, counts["dropped"]),
+            "note": "; ".join([*parts, *_filling.bounded(context, asked, used)]),
+        }
 
-    def _settle(
+    def _answer(
         self,
-        way: str,
         context: MethodContext,
-        missing: Sequence[Example],
+        some: Sequence[Example],
+        found: _Found,
         folder: Path,
         bar: Progress,
-    ) -> dict[str, list[Example]]:
-        """What one way does for the questions that are still without an answer."""
-        if way == "gold":
-            return {one.id: [one] for one in missing}
-        if way == "drop" or not missing:
-            return {}
-        found, _ = _rewriting.rewrite(context, missing, context.sampling, folder, bar)
-        return {name: [one] for name, one in found.items()}
+        number: int,
+    ) -> None:
+        """One round: what becomes of some of the questions."""
+        file = _bound.numbered("samples.jsonl", number)
+        drawn = context.ask(some, self._sampling(context), folder, bar, file)
+        found.add("self", self._choose(context, self._right(context, drawn)))
+        for way in self.options.unsolved:
+            missing = [one for one in some if one.id not in found.made]
+            if way == "gold":
+                found.add(way, {one.id: [one] for one in missing})
+            elif way == "rewrite" and missing:
+                written, _ = _rewriting.rewrite(
+                    context, missing, context.sampling, folder, bar, number
+                )
+                found.add(way, {name: [one] for name, one in written.items()})
 
     def _right(self, context: MethodContext, replies: Sequence[Reply]) -> dict[str, list[Reply]]:
         """Finished, right and distinct replies by question."""
@@ -185,7 +211,11 @@ class Selfgen(DataMethod):
             for name, replies in right.items()
             for reply in replies
         ]
-        surprise = mean_nll(context.engine(), candidates) if candidates else []
+        several = [one for one in candidates if len(right[one.id]) > 1]  # else nothing to choose
+        losses = iter(mean_nll(context.engine(), several) if several else [])
+        surprise = [
+            round(next(losses), SETTLED) if len(right[one.id]) > 1 else 0.0 for one in candidates
+        ]
         chosen: dict[str, list[Example]] = {}
         ranked = sorted(zip(surprise, range(len(candidates)), strict=True))
         for _, place in ranked:
@@ -196,3 +226,15 @@ class Selfgen(DataMethod):
                     replace(candidate, id=f"{candidate.id}/{len(kept)}") if kept else candidate
                 )
         return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What came of the questions so far, by id: examples, and in which way."""
+
+    made: dict[str, list[Example]] = field(default_factory=dict)
+    ways: dict[str, str] = field(default_factory=dict)
+
+    def add(self, way: str, found: Mapping[str, Sequence[Example]]) -> None:
+        for name, some in found.items():
+            self.made[name], self.ways[name] = list(some), way

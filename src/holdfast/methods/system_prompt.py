@@ -13,7 +13,7 @@ from dataclasses import replace
 from pydantic import Field
 
 from holdfast.config import Section
-from holdfast.engines.resumable import LIKELIHOODS
+from holdfast.engines.kept import LIKELIHOODS
 from holdfast.errors import StudyError
 from holdfast.methods import AskMethod
 from holdfast.types import Example, Message

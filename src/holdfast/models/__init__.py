@@ -18,9 +18,10 @@ from holdfast.config.places import text_of
 from holdfast.data import chat_settings
 from holdfast.environment import install_command
 from holdfast.errors import RELATIVE, MissingDependency, ModelError
+from holdfast.memory.loading import kept_back
 from holdfast.memory.model import gguf_folder
 from holdfast.memory.model.stored import BNB4, BNB8, EXPANDED, Stored, stored_in
-from holdfast.memory.out_of_memory import is_out_of_memory, kept_back
+from holdfast.memory.out_of_memory import is_out_of_memory
 from holdfast.models import gguf_cache, gguf_head, gguf_record, skeleton, weights_check
 from holdfast.models.attention import loading_options
 from holdfast.models.files import check_folder, sampled_hash

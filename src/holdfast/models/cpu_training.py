@@ -1,4 +1,4 @@
-"""Makes a training on a CPU fast: dropout, LoRA layers, and the log-probabilities of the head.
+"""Makes dropout and adapters fast on a CPU: the same distribution, drawn and applied sparsely.
 
 torch draws a mask on a CPU one number at a time, which takes longer than the matrix product that
 follows. Here only the places that are dropped are drawn: the gaps between them are geometric, so
@@ -6,34 +6,23 @@ every element is dropped independently with probability p, as by `torch.nn.Dropo
 63-bit seed from torch's own generator, so that saved random states, recomputation and resuming stay
 exact; numpy's PCG64 draws from there. A plain LoRA layer is one step of autograd: what was dropped
 is put to nought in place, and no tensor of the size of its input or output is made for it.
-
-TRL's tiled head projects every position on a device without Triton, those of the prompt included,
-and once more in the backward pass. With a frozen head the gradient of a log-probability by its
-hidden state is the label's row of the head less the mean row under the model's own probabilities:
-both are at hand in the forward pass. So only positions with a loss are projected, once, in tiles of
-whole rows: two matrix products instead of three. The mean row gives the entropy too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast.memory.estimate.activations import NARROWEST
 
 if TYPE_CHECKING:
     import torch
+    from peft.tuners.lora import Linear
     from torch.autograd.function import FunctionCtx
 
 GENERATOR = "PCG64, sparse"
 """What draws the masks then, for the record."""
-FEWEST_WORDS = 4096
-"""Vocabulary from which this is used: below it there is nothing to win."""
-TILE = 1 << 25
-"""Logits that are in memory at once, float32."""
 
 
 def dropped(count: int, p: float) -> torch.Tensor:
@@ -82,7 +71,7 @@ def mask_generator(model: torch.nn.Module) -> dict[str, str]:
     return {"dropout_masks": GENERATOR} if quick else {}
 
 
-def _adapted(layer: Any, x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+def _adapted(layer: Linear, x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
     """The forward pass of a LoRA layer; by PEFT itself where it is not plain LoRA in training."""
     import torch
 
@@ -96,17 +85,25 @@ def _adapted(layer: Any, x: torch.Tensor, *args: object, **kwargs: object) -> to
         and not base.weight.requires_grad and not layer.fan_in_fan_out
     )  # fmt: skip
     if not plain:
-        return type(layer).forward(layer, x, *args, **kwargs)
+        own: torch.Tensor = type(layer).forward(layer, x, *args, **kwargs)
+        return own
     name = names[0]
     p = float(getattr(layer.lora_dropout[name], "p", 0.0))
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
-    given = (x, base, a, b, float(layer.scaling[name]), p)
-    found: torch.Tensor = _classes().Adapted.apply(*given)
+    settings = float(layer.scaling[name]), p
+    found: torch.Tensor = _classes().Adapted.apply(x, base.weight, base.bias, a, b, settings)
     return found
 
 
+class Classes(NamedTuple):
+    """What `_classes` makes."""
+
+    Dropout: type[torch.nn.Dropout]
+    Adapted: type[torch.autograd.Function]
+
+
 @cache
-def _classes() -> Any:
+def _classes() -> Classes:
     """The classes that need torch to be made."""
     import torch
 
@@ -121,7 +118,7 @@ def _classes() -> Any:
             return _without(x * ctx.scale, places)
 
         @staticmethod
-        def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
             return _without(grad * ctx.scale, *ctx.saved_tensors), None
 
     class Dropout(torch.nn.Dropout):  # type: ignore[misc]
@@ -139,19 +136,20 @@ def _classes() -> Any:
         def forward(
             ctx: FunctionCtx,
             x: torch.Tensor,
-            base: torch.nn.Linear,
+            w: torch.Tensor,
+            bias: torch.Tensor | None,
             a: torch.Tensor,
             b: torch.Tensor,
-            s: float,
-            p: float,
+            settings: tuple[float, float],
         ) -> torch.Tensor:
+            s, p = settings
             rows = x.reshape(-1, x.shape[-1])
             places = dropped(rows.numel(), p) if p else None
             thinned = rows if places is None else _without(rows.clone(), places)
             low = thinned @ a.to(x.dtype).t()
             ctx.scale = s / (1 - p)
-            ctx.save_for_backward(x, base.weight, a, b, low, places)
-            found = torch.nn.functional.linear(rows, base.weight, base.bias)
+            ctx.save_for_backward(x, w, a, b, low, places)
+            found = torch.nn.functional.linear(rows, w, bias)
             found.addmm_(low, b.to(x.dtype).t(), alpha=ctx.scale)
             return found.view(*x.shape[:-1], -1)
 
@@ -173,105 +171,13 @@ def _classes() -> Any:
                 if kept is not None:
                     flat[places] = kept  # nothing flows back through what was dropped
                 to_x = to_x.view(x.shape)
-            return to_x, None, to_a, to_b, None, None
+            return to_x, None, None, to_a, to_b, None
 
     Adapted.forward.__doc__ = Adapted.backward.__doc__ = Adapted.__doc__
-    return type("Classes", (), {"Dropout": Dropout, "Adapted": Adapted})
+    return Classes(Dropout, Adapted)
 
 
 def _without(x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """Put the named elements of a tensor of one's own to nought."""
     x.view(-1)[places] = 0
     return x
-
-
-@contextmanager
-def quick_head(model: torch.nn.Module) -> Iterator[None]:
-    """For as long as this lasts, TRL's head skips positions without a loss, and is fast.
-
-    Args:
-        model: that is called meanwhile. On a GPU, and with a small vocabulary, nothing changes.
-    """
-    head = model.get_output_embeddings()
-    weight = getattr(head, "weight", None)
-    if weight is None or weight.device.type != "cpu" or len(weight) < FEWEST_WORDS:
-        yield
-        return
-    from trl.trainer import utils
-
-    tiled, triton = utils._ChunkedLogProbFunction, utils._use_triton
-    utils._ChunkedLogProbFunction, utils._use_triton = _chooser(tiled), lambda device: True
-    try:
-        yield
-    finally:
-        utils._ChunkedLogProbFunction, utils._use_triton = tiled, triton
-
-
-def _chooser(tiled: Any) -> Any:
-    """What stands for TRL's function: itself, or the faster one where that gives the same."""
-
-    class Chooser:
-        @staticmethod
-        def apply(*given: Any) -> object:
-            import torch
-
-            hidden, weight, bias, targets, temperature, _, cap, scale, asked = given
-            plain = bias is None and cap is None and temperature == scale == 1
-            plain = plain and set(asked) <= {"log_probs", "entropy", "is_top1"}
-            learns = torch.is_grad_enabled() and hidden.requires_grad
-            if not (plain and learns) or weight.requires_grad:
-                return tiled.apply(*given)
-            own, entropy, top = _head().apply(hidden, weight, targets)
-            return own, entropy, None, None, top
-
-    return Chooser
-
-
-@cache
-def _head() -> Any:
-    """The function, made once torch is there."""
-    import torch
-
-    class FrozenHead(torch.autograd.Function):  # type: ignore[misc]  # mypy does not follow torch
-        """Log-probability of each target, entropy, and whether the target is the likeliest."""
-
-        @staticmethod
-        def forward(
-            ctx: FunctionCtx, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
-        ) -> tuple[torch.Tensor, ...]:
-            count, (words, width) = len(hidden), weight.shape
-            own, entropy = (torch.zeros(count) for _ in range(2))
-            top = torch.zeros(count, dtype=torch.bool)
-            slope = torch.empty(count, width)
-            dtype = hidden.dtype
-            if torch.is_autocast_enabled("cpu"):
-                dtype = torch.get_autocast_dtype("cpu")
-            narrow = weight.to(dtype)
-            rows = max(1, min(count, TILE // words))
-            tile = torch.empty(rows, words, dtype=dtype)  # once: fresh pages take longer than sums
-            for start in range(0, count, rows):
-                here = slice(start, min(count, start + rows))
-                some, label = hidden[here].to(dtype), targets[here]
-                logits = torch.mm(some, narrow.t(), out=tile[: len(some)]).float()
-                chosen = logits.gather(1, label[:, None]).squeeze(1)
-                most, likeliest = logits.max(1)
-                masses = logits.sub_(most[:, None]).exp_()
-                total = masses.sum(1)
-                mean = (masses.to(dtype) @ narrow).float() / total[:, None]
-                norm = most + total.log()
-                own[here], top[here] = chosen - norm, likeliest == label
-                entropy[here] = norm - (mean * some.float()).sum(1)
-                slope[here] = narrow[label].float() - mean
-            ctx.save_for_backward(slope)
-            ctx.dtype = hidden.dtype
-            ctx.mark_non_differentiable(entropy, top)
-            return own, entropy, top
-
-        @staticmethod
-        def backward(
-            ctx: FunctionCtx, grad: torch.Tensor, *_: object
-        ) -> tuple[torch.Tensor | None, ...]:
-            (slope,) = ctx.saved_tensors
-            return (slope * grad[:, None]).to(ctx.dtype), None, None
-
-    return FrozenHead

@@ -140,6 +140,8 @@ def is_quantised(model: ExternalModel) -> bool:
     """Whether a model's weights lie in few bits, or did; False where only the hub knows."""
     if (made := gguf_record.of(model.ref.base)) is not None:
         return made.kind not in gguf_record.FLOATS
+    if model.ref.gguf is not None:
+        return True
     config = Path(model.ref.base) / "config.json"
     if not config.is_file():
         return False

@@ -15,7 +15,8 @@ from holdfast.models.gguf_file import GGUFFile
 from holdfast.types import ModelRef
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from gguf import GGUFReader
+    from transformers import PretrainedConfig, PreTrainedModel
 
 INSTEAD = "name the model in safetensors that the file was made from"
 POSITIONS = "rope_freqs.weight"
@@ -63,7 +64,7 @@ def write(head: GGUFFile, dtype: str, into: Path) -> str:
     return str(model.dtype).removeprefix("torch.")
 
 
-def reader(path: Path) -> Any:
+def reader(path: Path) -> GGUFReader:
     """llama.cpp's own reader of a GGUF file, several times as fast as it comes."""
     import gguf
     import numpy as np
@@ -96,7 +97,7 @@ def _parsed_once(path: Path) -> Iterator[None]:
         library.GGUFReader, library.get_tensor_name_map = before
 
 
-def _loaded(raw: ModelRef, head: GGUFFile, config: PreTrainedConfig, dtype: str) -> PreTrainedModel:
+def _loaded(raw: ModelRef, head: GGUFFile, config: PretrainedConfig, dtype: str) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig
     from transformers.integrations.gguf import GGUF_ARCHS
@@ -136,7 +137,7 @@ def _check_all_used(model: PreTrainedModel, head: GGUFFile) -> None:
         )
 
 
-def _scaled_positions(config: PreTrainedConfig, head: GGUFFile) -> None:
+def _scaled_positions(config: PretrainedConfig, head: GGUFFile) -> None:
     """Give a model of Llama 3.1's kind the scaling of positions that its file has as factors."""
     import numpy as np
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.errors import HoldfastError, ModelError
+from holdfast.memory.hardware.host import host_ram_bytes
 from holdfast.memory.model import hub
 from holdfast.memory.out_of_memory import is_out_of_memory
 from holdfast.models import adapter_weights, files, skeleton
@@ -24,6 +25,7 @@ from holdfast.runs import store
 from holdfast.types import ModelRef
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
     from transformers import PreTrainedModel
 
@@ -34,6 +36,8 @@ PROMPTS = {"PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING", "P_TUNIN
 """Kinds of PEFT that are no change of the weights; the engine cannot put them before a prompt."""
 QUANTISED = re.compile(r"(-unsloth)?(-bnb)?-(4bit|8bit)$")
 """What is put behind a base's name when it is published again in fewer bits."""
+SPARE = 0.5
+"""Share of the host's free memory that a second copy of merged weights may take."""
 MISSING = "missing adapter keys"
 """What PEFT warns of where an adapter's file does not hold what its settings say."""
 KEPT = re.compile(r"models--(?:.+?)--(?P<name>[^/]+)/snapshots/")
@@ -135,6 +139,60 @@ def load_adapter(model: PreTrainedModel, adapter: str) -> PeftModel:
         ) from error
 
 
+Weights = dict["torch.nn.Parameter", "torch.Tensor"]
+"""Weights, and what they were."""
+
+
+def merge(model: PeftModel) -> Weights | None:
+    """Put an adapter's change into the weights it changes, so that answering costs the base's time.
+
+    Only where that is as good: LoRA's product on weights held in float32, whose rounding lies far
+    below what a token is chosen by. In bfloat16 most of a small change would be rounded away, and
+    weights in 4 bits cannot take it.
+
+    Args:
+        model: a model with one adapter, on its device.
+
+    Returns:
+        What `restore` needs to give the weights back bit for bit; None: nothing was merged, as it
+        is another kind of adapter, the weights are shared or not float32, or memory is short.
+    """
+    import torch
+    from peft.tuners.lora.layer import Linear, LoraLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [one for one in model.modules() if isinstance(one, BaseTunerLayer)]
+    owners = [weight for one in model.modules() for weight in one._parameters.values()]
+    touched: list[torch.nn.Parameter] = []
+    for layer in layers:
+        if type(layer) is not Linear or not isinstance(layer, LoraLayer):
+            return None
+        inner = layer.get_base_layer()
+        if type(inner) is not torch.nn.Linear or inner.weight.dtype != torch.float32:
+            return None
+        if any(layer.use_dora.values()) or any(layer.lora_bias.values()) or layer.lora_variant:
+            return None
+        if sum(weight is inner.weight for weight in owners) > 1:
+            return None  # tied: the change would reach the embeddings as well
+        touched.append(inner.weight)
+    need = sum(one.nbytes for one in touched)
+    if not layers or list(model.peft_config) != ["default"] or need > host_ram_bytes() * SPARE:
+        return None
+    kept = {one: one.detach().to("cpu", copy=True) for one in touched}
+    try:
+        model.merge_adapter()
+    except BaseException:
+        restore(kept)
+        raise
+    return kept
+
+
+def restore(kept: Weights) -> None:
+    """Give weights back what they were before `merge`, bit for bit."""
+    for weight, before in kept.items():
+        weight.data.copy_(before)
+
+
 def take_off(model: PeftModel) -> PreTrainedModel:
     """The base again, without the adapter; with modules that the adapter brought, its own ones.
 
@@ -146,6 +204,22 @@ def take_off(model: PeftModel) -> PreTrainedModel:
         for name in list(model.peft_config):
             model.delete_adapter(name)
     return model.unload()
+
+
+def bare(model: PreTrainedModel) -> PreTrainedModel:
+    """The untouched model, looked at once more.
+
+    Raises:
+        HoldfastError: it still carries an adapter.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+        raise HoldfastError(
+            "the untouched model still carries an adapter; 'before' would be wrong",
+            remedy="please report this",
+        )
+    return model
 
 
 def check_fits(ref: ModelRef) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from holdfast import models
 from holdfast.errors import TrainingError
+from holdfast.memory.loading import loading
 from holdfast.memory.memory_plan import MemoryPlan
-from holdfast.memory.out_of_memory import loading
 from holdfast.models import ModelRef
 from holdfast.models.rank import Rank
 

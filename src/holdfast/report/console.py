@@ -17,7 +17,6 @@ from holdfast.analysis.selection.from_run import power
 from holdfast.report import decision_words, words
 from holdfast.report.words import UNMEASURED, difference, factor, interval, shown, unscored
 from holdfast.runs.plan import Plan
-from holdfast.runs.stages import Step
 
 EDGE = 1
 """Characters that a table's border takes beside its columns."""
@@ -129,10 +128,10 @@ def _data(plan: Plan) -> list[str]:
     return [*(["Data:"] if lines else []), *lines, *dict.fromkeys(uses)]
 
 
-def dry_run_text(plan: Plan, steps: Sequence[Step]) -> str:
-    """What would run, and what is done already."""
+def dry_run_text(plan: Plan) -> str:
+    """What would be trained and measured, on which data, and what the rule asks for."""
     train = plan.study.train
-    lines = [
+    return "\n".join([
         f"Study {plan.study.name}: {plan.study.model.id}",
         f"Run folder {plan.folder}",
         f"Training: {train.method}, {plan.steps} steps of {train.batch_size} examples "
@@ -142,9 +141,4 @@ def dry_run_text(plan: Plan, steps: Sequence[Step]) -> str:
         + ", ".join(f"{task.name} ({task.items} items)" for task in plan.tasks.values()),
         *_data(plan),
         *(f"Rule: {one.words()}" for one in power(plan)),
-        "",
-        *(f"  {'done' if step.done else 'run '}  {step.stage.name}" for step in steps),
-        "",
-        f"{sum(step.done for step in steps)} of {len(steps)} stages are done.",
-    ]
-    return "\n".join(lines)
+    ])  # fmt: skip

@@ -358,7 +358,9 @@ def _from_json(value: Mapping[str, Any], folder: Path) -> Plan:
             tasks={task["name"]: _task(task) for task in value["tasks"]},
             arms={arm["name"]: _arm(arm) for arm in value["arms"]},
             stages=tuple(
-                PlannedStage(stage["name"], stage["identity"], tuple(stage["needs"]))
+                PlannedStage(
+                    stage["name"], stage["identity"], tuple(stage["needs"]), stage.get("asks")
+                )
                 for stage in value["stages"]
             ),
             notices=tuple(value.get("notices", ())),

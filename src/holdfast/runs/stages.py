@@ -44,11 +44,13 @@ class PlannedStage:
         name: see `Stage`, as are the others.
         identity: JSON values.
         needs: names of the stages whose output it reads.
+        asks: what a model is asked, by formula; None where that is no question of the budget.
     """
 
     name: str
     identity: Mapping[str, object]
     needs: tuple[str, ...] = ()
+    asks: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Stage:
         run: fills the folder it is given, reports progress, returns a summary for the record.
         needs: names of the stages whose output it reads.
         resumable: keep a half-done ``.tmp`` folder of the same identity and continue in it.
+        asks: what a model is asked, see `holdfast.methods.SharedWork`.
     """
 
     name: str
@@ -68,11 +71,12 @@ class Stage:
     run: Run
     needs: tuple[str, ...] = ()
     resumable: bool = False
+    asks: Mapping[str, int] | None = None
 
     @property
     def planned(self) -> PlannedStage:
         """The stage without its code."""
-        return PlannedStage(self.name, self.identity, self.needs)
+        return PlannedStage(self.name, self.identity, self.needs, self.asks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +201,11 @@ def forget(stages: Sequence[PlannedStage], folder: Path, rebuild: Sequence[str])
 
 
 def execute(
-    steps: Sequence[Step], stages: Sequence[Stage], folder: Path, progress: Progress
+    steps: Sequence[Step],
+    stages: Sequence[Stage],
+    folder: Path,
+    progress: Progress,
+    expected: Mapping[str, float] | None = None,
 ) -> None:
     """Run what is not done, in order.
 
@@ -206,18 +214,31 @@ def execute(
         stages: the stages with their code, among them all of the schedule.
         folder: the run folder.
         progress: follows it.
+        expected: seconds that stages may take, as far as that is known.
     """
     code = {stage.name: stage for stage in stages}
     waiting = [step for step in steps if not step.done]
     for step in steps:
         if step.done and (left := _work(folder / step.stage.name)).exists():
             temporary.remove_tree(left)  # of another identity, which nobody asks for any more
+    told = expected or {}
     progress.begin(len(steps), len(steps) - len(waiting))
+    progress.expect(
+        {step.stage.name: told.get(step.stage.name) for step in waiting},
+        {step.stage.name: _took(folder / step.stage.name) for step in steps if step.done},
+    )
     for step in waiting:
         progress.enter(step.stage.name)
         with begun(), explained_disk(folder / step.stage.name):
             _run(step, code[step.stage.name], folder, progress)
         progress.leave(step.stage.name)
+
+
+def _took(folder: Path) -> float:
+    """Seconds of a finished stage."""
+    with suppress(HoldfastError):
+        return _seconds(read_record(folder) or {})
+    return 0.0
 
 
 def _work(final: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from holdfast import models
 from holdfast.errors import HoldfastError
-from holdfast.memory.out_of_memory import loading
+from holdfast.memory.loading import loading
 from holdfast.methods.scale import scaled_adapter
 from holdfast.models import ModelRef, adapter_weights, gguf_record
 from holdfast.models.finite import check_finite

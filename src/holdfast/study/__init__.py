@@ -30,7 +30,7 @@ from holdfast.progress import Progress, default
 from holdfast.runs import run_folder, stages, store, temporary
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import Stage, Step
-from holdfast.study import combinations, preflight, validation
+from holdfast.study import combinations, preflight, start, validation
 from holdfast.study.layout import lay_out
 from holdfast.study.probes import asked_by_meters
 from holdfast.study.session import Arm, Measuring, Session
@@ -112,9 +112,7 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
         found, measuring, plain, arms, leaks, pool, models.identity(model), tuple(gpus), held=held
     )
     for name, arm in arms.items():
-        combinations.check(
-            arm, arms, train.method, study.tasks, f"{source}: arms.{arm.variant.family}"
-        )
+        combinations.check(arm, arms, study, f"{source}: arms.{arm.variant.family}")
         if arm.trains:
             for method in arm.made:
                 with located(f"{source}: arms.{name}"):
@@ -262,11 +260,13 @@ def _run(
                 progress.say(notice)
         for notice in stages.unchecked(steps):
             progress.say(notice)
+        expected: Mapping[str, float] = {}
         if not all(step.done for step in steps):
             about = {**environment.describe(), **gguf_record.recorded(session.plan.model.base)}
             store.write_json(folder / "environment.json", about)
+            expected = start.at_start(session, steps, progress)
         try:
-            stages.execute(steps, session.stages, folder, progress)
+            stages.execute(steps, session.stages, folder, progress, expected)
         finally:
             session.pool.close()
         if not any(step.stage.name == "stats" for step in steps):

@@ -10,7 +10,7 @@ from holdfast import models
 from holdfast.config import Sampling
 from holdfast.data import chat, thinking, thinking_marks
 from holdfast.endpoint import is_endpoint, parse_url
-from holdfast.engines.resumable import LIKELIHOODS
+from holdfast.engines.kept import LIKELIHOODS
 from holdfast.engines.server_fields import told_beyond
 from holdfast.types import Example, ModelRef
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from holdfast.config import Study
 from holdfast.errors import StudyError
 from holdfast.registry import nearest
 from holdfast.study.session import Arm
@@ -13,25 +14,22 @@ from holdfast.types import BASE
 PLAIN = "train.lora.variant lora, rslora or corda without modules trained whole"
 
 
-def check(
-    arm: Arm, arms: Mapping[str, Arm], method: str, tasks: Collection[str], where: str
-) -> None:
+def check(arm: Arm, arms: Mapping[str, Arm], study: Study, where: str) -> None:
     """Refuse an arm that could not be trained, or would not be what it says.
 
     Args:
-        arm: with its methods built.
+        arm: of `study`, with its methods built.
         arms: all of the study.
-        method: how the study trains, e.g. `lora`.
-        tasks: that it measures.
+        study: what the user wrote.
         where: for messages.
 
     Raises:
         StudyError: naming the two things that do not go together.
     """
     _order(arm, where)
-    _training(arm, method, where)
-    _weights(arm, arms, method, where)
-    _asking(arm, tasks, where)
+    _training(arm, study, where)
+    _weights(arm, arms, study.train.method, where)
+    _asking(arm, study.tasks, where)
 
 
 def _order(arm: Arm, where: str) -> None:
@@ -44,7 +42,16 @@ def _order(arm: Arm, where: str) -> None:
         )
 
 
-def _training(arm: Arm, method: str, where: str) -> None:
+def _training(arm: Arm, study: Study, where: str) -> None:
+    method, lora = study.train.method, arm.variant.train.lora
+    trained = arm.variant.source != BASE and study.answer.server is not None
+    if trained and (method == "full" or not lora.adds):
+        what = "whole weights" if method == "full" else lora.kind
+        raise StudyError(
+            f"a server is given adapters that add to its weights as it runs, not {what}",
+            where=f"{where}, answer.server",
+            remedy=f"use {PLAIN}; or answer.engine: hf",
+        )
     if arm.variant.trains and method != "full":
         try:
             adapters.check(arm.variant.train, "single", method == "qlora")

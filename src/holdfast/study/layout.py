@@ -28,6 +28,7 @@ from holdfast.config import ArmSpec
 from holdfast.data.batching import Budget, plain_budget
 from holdfast.data.holdout import without
 from holdfast.methods import SharedWork
+from holdfast.methods._bound import BUDGET
 from holdfast.progress import Progress
 from holdfast.report.write import write_report
 from holdfast.runs import records, store
@@ -50,7 +51,6 @@ from holdfast.train.data import encode_all
 from holdfast.train.job import TrainJob
 from holdfast.types import BASE, Point
 
-BUDGET = "budget"
 SAID_ELSEWHERE = {  # no bearing on the weights, or part of the identity in its resolved form
     "gradient_checkpointing", "logging_steps", "checkpoints", "save_steps", "global_batch_size",
     "gradient_accumulation_steps", "num_train_epochs", "max_steps", "keep_shortest",
@@ -98,18 +98,22 @@ def lay_out(session: Session) -> list[Stage]:
 
 
 def all_shared(session: Session) -> list[SharedWork]:
-    """What methods and meters need of the base, the same thing once."""
-    setting = session.setting()
+    """What methods and meters need of the base, the same thing once and as much as any needs."""
     found = [
         one
         for arm in session.arms.values()
         if arm.variant.trains
         for method in arm.made
-        for one in methods.shared_of(method, setting)
+        for one in methods.shared_of(method, session.setting(arm))
     ]
-    if metered := asked_by_meters(session.study.meters, session.plain):
-        found.append(probes(setting, metered))
-    return list({one.name: one for one in found}.values())
+    metered = asked_by_meters(session.study.meters, session.plain)
+    if metered and session.plan.trained:
+        found.append(probes(session.setting(), metered))
+    greatest: dict[str, SharedWork] = {}
+    for one in found:  # a pool that several arms use holds what the one with most need needs
+        if one.name not in greatest or greatest[one.name].need < one.need:
+            greatest[one.name] = one
+    return list(greatest.values())
 
 
 def _data_identity(session: Session, kind: str) -> dict[str, object]:
@@ -154,21 +158,23 @@ def _shared(session: Session, work: SharedWork) -> Stage:
             summary = work.run(folder, progress)
         return {**summary, "spent": asdict(spent)}
 
-    return Stage(f"shared/{work.name}", identity, make, (), work.resumable)
+    return Stage(f"shared/{work.name}", identity, make, work.needs, work.resumable, work.asks)
 
 
 def _data(session: Session, arm: str) -> Stage:
     steps, train = session.arms[arm].made, session.arms[arm].variant.train
-    setting = session.setting()
+    setting = session.setting(session.arms[arm])
     shared = [work.name for method in steps for work in methods.shared_of(method, setting)]
     identity = _data_identity(session, "arm") | {"methods": [methods.identity_of(m) for m in steps]}
+    if steps and setting.fills:
+        identity["order"] = session.order_seed
 
     def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         examples, notes = list(session.plain), []
         made = {name: session.folder / "shared" / name for name in shared}
         with session.pool.counted(folder) as spent:
             for method in steps:
-                examples, said = method.apply(examples, session.setting(), made)
+                examples, said = method.apply(examples, setting, made)
                 notes += said
         session.leaks.refuse(examples, f"arm {arm}")
         before = len(examples)

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from holdfast import engines, methods
-from holdfast.engines.resumable import OTHERWISE, REPLIES
+from holdfast.engines.chunks import REPLIES
+from holdfast.engines.kept import OTHERWISE
 from holdfast.errors import DataError
 from holdfast.grading.answer import answer_items, write_questions
 from holdfast.grading.degeneration import NLL_MARGIN, NLL_QUANTILE
@@ -166,16 +167,19 @@ def again(session: Session, task: str, time: int) -> Stage:
 
 def scoring(session: Session, where: str, name: str) -> Stage:
     """The stage in which the untouched model scores one folder of replies."""
-    replies = f"replies/{where}"
+    replies, base = f"replies/{where}", place(Point(BASE), name)
     identity = {"model": session.identity, **session.precision, **session.thinking_mark}
+    known = None
+    if where != base:
+        known = session.folder / "replies" / base, session.folder / "perplexity" / base
 
     def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         said = session.folder / replies
-        return score_replies(
-            session.pool, session.plan.model, session.measuring.asked[name], said, folder, progress
-        )
+        items = session.measuring.asked[name]
+        return score_replies(session.pool, session.plan.model, items, said, folder, progress, known)
 
-    return Stage(f"perplexity/{where}", identity, make, (replies,), True)
+    needs = (replies, f"replies/{base}", f"perplexity/{base}") if known else (replies,)
+    return Stage(f"perplexity/{where}", identity, make, needs, True)
 
 
 def judges_ready(session: Session) -> list[Stage]:

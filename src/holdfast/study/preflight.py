@@ -17,6 +17,8 @@ from pathlib import Path
 from holdfast import models
 from holdfast.data.chat_check import about_template, check_learned
 from holdfast.data.shown import check_asked
+from holdfast.endpoint import Endpoint
+from holdfast.engines.prompt_proof import check_served
 from holdfast.errors import HoldfastError, ModelError, Unreachable
 from holdfast.memory.model.stored import BNB4, stored_in
 from holdfast.memory.planner.candidates import shared_by
@@ -206,7 +208,13 @@ def _asking(session: Session) -> list[str]:
     if any(one.form == "answers" for one in foreign):
         return []
     base, how = session.plan.model, session.measuring
+    served = []
+    if (server := session.pool.server) is not None:
+        asked = [one for task in session.plan.tasks for one in how.asked[task][:4]]
+        adapters = any(arm.variant.source != BASE for arm in session.arms.values())
+        served = check_served(Endpoint(server), base, asked, adapters)
     return [
+        *served,
         *asking.check_room(base, how.samplings, how.asked),
         *asking.check_heeded([base, *(one.ref for one in foreign)], how.samplings),
     ]

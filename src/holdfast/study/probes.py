@@ -12,9 +12,10 @@ from pathlib import Path
 
 from holdfast.config.arms import MeterSpec
 from holdfast.data.thinking import answered, learned
-from holdfast.engines.resumable import ask
+from holdfast.engines.chunks import REPLIES
 from holdfast.errors import DataError
 from holdfast.methods import EXAMPLES, MethodContext, SharedWork
+from holdfast.methods._context import asks
 from holdfast.progress import Progress
 from holdfast.runs import store
 from holdfast.types import Example
@@ -59,7 +60,7 @@ def probes(context: MethodContext, count: int) -> SharedWork:
     }
 
     def make(folder: Path, progress: Progress) -> Mapping[str, object]:
-        replies = ask(context.engine, asked, sampling, None, folder, progress)
+        replies = context.ask(asked, sampling, folder, progress, REPLIES)
         said = [
             replace(learned(question, reply, "own answer"), meta={})
             for question, reply in zip(asked, replies, strict=True)
@@ -74,4 +75,5 @@ def probes(context: MethodContext, count: int) -> SharedWork:
         store.write_jsonl(folder / EXAMPLES, said)
         return {"probes": len(said)}
 
-    return SharedWork(f"probes-{count}-{store.fingerprint(identity)[:6]}", identity, make)
+    name = f"probes-{count}-{store.fingerprint(identity)[:6]}"
+    return SharedWork(name, identity, make, asks=asks(count, count, sampling))

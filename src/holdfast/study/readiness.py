@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from holdfast import models
@@ -18,8 +19,12 @@ from holdfast.judges import members_of
 from holdfast.memory.memory_plan import GIB
 from holdfast.memory.model.shape import read_shape
 from holdfast.memory.model.targets import lora_parameters
+from holdfast.memory.planner.inference import answering_bytes, longest
+from holdfast.memory.planner.request import PlanRequest
 from holdfast.models import ModelRef, peft_adapter, skeleton, weights_check
 from holdfast.study.session import Arm, Session
+from holdfast.study.speed import ROWS
+from holdfast.train.planning import plan_study
 
 ANSWERING = ("torch", "transformers", "peft")
 TRAINING = (*ANSWERING, "trl", "accelerate", "datasets")
@@ -78,14 +83,18 @@ def room(session: Session) -> Sequence[str]:
 
 def checkpoint_bytes(session: Session) -> int:
     """About what a study's checkpoints take on disk; 0 where the model's shape is not known."""
-    trained, most = 0, 0
-    for name, _ in session.plan.trained:
-        arm = session.arms[name]
-        numbers = _trained_numbers(session, arm)
-        kept = 1 + sum(len(one.factors) for one in arm.weights if arm.train.method == "full")
-        trained += numbers * SAVED * len(session.plan.save_at) * kept
-        most = max(most, numbers * MOMENTS)
-    return trained + most
+    trained = [session.arms[name] for name, _ in session.plan.trained]
+    most = max((_trained_numbers(session, arm) * MOMENTS for arm in trained), default=0)
+    names = {arm for arm, _ in session.plan.trained}
+    return sum(arm_bytes(session, name) for name in names) + most
+
+
+def arm_bytes(session: Session, name: str) -> int:
+    """About what the checkpoints of one arm take, all seeds together."""
+    arm = session.arms[name]
+    kept = 1 + sum(len(one.factors) for one in arm.weights if arm.train.method == "full")
+    numbers = _trained_numbers(session, arm) * len(session.study.seeds)
+    return numbers * SAVED * len(session.plan.save_at) * kept
 
 
 def _trained_numbers(session: Session, arm: Arm) -> int:
@@ -97,6 +106,25 @@ def _trained_numbers(session: Session, arm: Arm) -> int:
         return lora_parameters(shape, train.lora.r, train.lora.target_modules, train.lora.layers)
     except HoldfastError:  # what the planner cannot count may be trained all the same
         return 0
+
+
+def memory_bytes(session: Session) -> int:
+    """About what training and answering take at the most; 0 where the model is not known."""
+    study, model = session.study, session.plan.model
+    found = [0]
+    with suppress(HoldfastError, LookupError):
+        shape = read_shape(model.base, model.revision)
+        rows = study.answer.batch_size or ROWS["gpu" if session.gpus else "cpu"]
+        most = max((one.max_new_tokens for one in session.measuring.samplings.values()), default=0)
+        dtype = "bfloat16" if session.gpus else "float32"
+        one = answering_bytes(shape, session.pool.nf4, longest(shape, most), dtype)  # type: ignore[arg-type]
+        each = 2 * shape.layers * shape.kv_heads * shape.head_dim * (2 if session.gpus else 4)
+        found.append(one + min(rows, 64) * (most + 256) * each)
+    with suppress(HoldfastError, LookupError, ValueError):
+        if session.plan.trained:
+            plan = plan_study(study, PlanRequest(gpus=tuple(session.gpus), trace=False)).plan
+            found.append(0 if plan is None else max(one.total for one in plan.predicted))
+    return max(found)
 
 
 def whole(session: Session) -> Sequence[str]:

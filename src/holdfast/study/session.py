@@ -15,12 +15,14 @@ from typing import Any
 
 from holdfast.config import Sampling, Study, TrainSpec
 from holdfast.config.sweeps import Variant, settings_of
+from holdfast.data.batching import Budget, seen_order
 from holdfast.data.leakage import LeakIndex
+from holdfast.engines.kept import LIKELIHOODS
 from holdfast.engines.pool import EnginePool
-from holdfast.engines.resumable import LIKELIHOODS
 from holdfast.judges import Judge, JudgeContext
 from holdfast.memory.hardware.devices import GPU
 from holdfast.methods import (
+    METHODS,
     AskMethod,
     DataMethod,
     LossMethod,
@@ -29,6 +31,7 @@ from holdfast.methods import (
     WeightMethod,
     shared_of,
 )
+from holdfast.methods._bound import BUDGET, Bound
 from holdfast.models.external import ExternalModel
 from holdfast.progress import Progress
 from holdfast.runs import store
@@ -36,10 +39,13 @@ from holdfast.runs.plan import ArmPlan, Plan, Seat, TaskPlan
 from holdfast.runs.stages import Stage
 from holdfast.study import asking
 from holdfast.tasks import Task
+from holdfast.train.data import supervised
 from holdfast.types import BASE, Example, FieldUse, SourceUse
 
 BASE_LOSSES = "base_losses.jsonl"
 """In the run folder: the untouched model's loss of every token of an answer, by content."""
+BASE_ANSWERS = "base_answers"
+"""In the run folder: what the untouched model answered for methods and meters, by content."""
 ENDPOINT_ANSWERS = "endpoint_answers"
 """In the run folder: what a judge's endpoint answered, by content; it was paid for."""
 
@@ -271,20 +277,26 @@ class Session:
         return store.fingerprint_rows(map(_row, self.plain))
 
     @property
-    def precision(self) -> dict[str, bool | str]:
-        """In which precision the untouched model is measured."""
+    def precision(self) -> dict[str, object]:
+        """In which precision the untouched model is measured, and by which server's."""
         train = self.study.train
         more = {} if train.fp16 == "auto" else {"fp16": train.fp16}
-        return {"nf4": self.pool.nf4, "bf16": train.bf16, **more}
+        server = {"server": served.identity()} if (served := self.pool.server) else {}
+        return {"nf4": self.pool.nf4, "bf16": train.bf16, **more, **server}
 
     @cached_property
     def thinking_mark(self) -> dict[str, object]:
         """See `asking.thinking_mark`."""
         return asking.thinking_mark(self.plan.model)
 
-    def setting(self) -> MethodContext:
-        """What the methods may use."""
+    def setting(self, arm: Arm | None = None) -> MethodContext:
+        """What the methods may use.
+
+        Args:
+            arm: whose methods; None: no arm's, and so without a bound on what is made.
+        """
         target = self.study.target
+        of = {"model": self.identity, **self.precision}
         return MethodContext(
             self.measuring.tasks[target],
             self.plain,
@@ -293,9 +305,48 @@ class Session:
             self.leaks,
             self.study.seeds[0],
             self.folder / BASE_LOSSES,
-            {"model": self.identity, **self.precision},
+            of,
             self.pool.charge,
+            self.folder / BASE_ANSWERS,
+            None if arm is None else self._bound(arm),
         )
+
+    def _bound(self, arm: Arm) -> Bound:
+        """What an arm's training can use; see `Bound`.
+
+        Where other methods change how many tokens an example counts for, twice as many are seen at
+        most. An arm in which more than one method replaces answers, or one with a trainer of its
+        own, asks all questions: the one may leave out what the other made.
+        """
+        train = self.study.train
+        replacing = [one for one in arm.data if not one.mixes]
+        other = bool(replacing) or not all(one.mixes for one in arm.loss)
+        known = all(one.plugin in METHODS for one in replacing)
+        fills = len(replacing) < 2 and not any(one.own_trainer for one in arm.loss)
+        each = max([getattr(one.options, "keep", 1) for one in replacing], default=1)
+        return Bound(
+            seen=self.plan.steps * train.batch_size,
+            order=self._seen_order,
+            cost=lambda examples: supervised(self.plan.model, train, examples),
+            items=len(self.plain) * each if known else None,
+            slack=2 if other else 1,
+            tokens=self._spent if fills else None,
+        )
+
+    @cached_property
+    def _seen_order(self) -> list[int]:
+        """The order in which plain training with the first seed sees the training set."""
+        return seen_order(len(self.plain), self.order_seed)
+
+    @property
+    def order_seed(self) -> int:
+        """The seed of the order in which the first seed's plain training sees its examples."""
+        given = self.study.train.data_seed
+        return self.study.seeds[0] if given is None else given
+
+    def _spent(self) -> int:
+        """Supervised tokens of every training; once the stage of the budget is done."""
+        return store.read_value(self.folder / BUDGET / "budget.json", Budget).supervised_tokens
 
     def desk(self, folder: Path, progress: Progress) -> JudgeContext:
         """What a judge may use."""

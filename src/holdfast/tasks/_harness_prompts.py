@@ -10,9 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import DataError, HoldfastError, StudyError
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.samplers import ContextSampler
+    from lm_eval.api.task import ConfigurableTask
 
 LONGEST = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 """What the longest answer is called; the first one counts."""
@@ -52,7 +57,7 @@ class Asked:
     until: tuple[str, ...] = ()
 
 
-def docs(task: Any, split: str) -> Sequence[Any]:
+def docs(task: ConfigurableTask, split: str) -> Sequence[Any]:
     """The documents of a split; `test` is what the harness itself measures on.
 
     Raises:
@@ -71,7 +76,7 @@ def docs(task: Any, split: str) -> Sequence[Any]:
     )
 
 
-def shots(task: Any, wanted: int | None) -> int:
+def shots(task: ConfigurableTask, wanted: int | None) -> int:
     """How many examples are shown before each document.
 
     Raises:
@@ -86,7 +91,9 @@ def shots(task: Any, wanted: int | None) -> int:
     return (own or 0) if wanted is None else wanted
 
 
-def asked(task: Any, documents: Sequence[Any], how: Prompting, own_shots: bool) -> list[Asked]:
+def asked(
+    task: ConfigurableTask, documents: Sequence[object], how: Prompting, own_shots: bool
+) -> list[Asked]:
     """What the harness would ask of documents, in their order, which also orders its drawing.
 
     Args:
@@ -141,19 +148,20 @@ def asked(task: Any, documents: Sequence[Any], how: Prompting, own_shots: bool) 
 class _Except:
     """The harness's sampler of shots, which never shows one document."""
 
-    def __init__(self, sampler: Any, doc: Any) -> None:
+    def __init__(self, sampler: ContextSampler, doc: object) -> None:
         self._sampler, self._doc = sampler, doc
 
-    def sample(self, n: int, eval_doc: Any = None, **_: Any) -> Any:
-        return self._sampler.sample(n, eval_doc=self._doc)
+    def sample(self, n: int, eval_doc: object = None, **_: object) -> Sequence[object]:
+        found: Sequence[object] = self._sampler.sample(n, eval_doc=self._doc)
+        return found
 
 
-def _captured(turns: Sequence[Mapping[str, str]], **_: Any) -> str:
+def _captured(turns: Sequence[Mapping[str, str]], **_: object) -> str:
     """In place of a chat template: the turns themselves, as JSON."""
     return json.dumps([[one["role"], one["content"]] for one in turns], ensure_ascii=False)
 
 
-def _plain(task: Any, instances: Any, chat: bool) -> Asked:
+def _plain(task: ConfigurableTask, instances: Instance | list[Instance], chat: bool) -> Asked:
     every = instances if isinstance(instances, list) else [instances]
     every = sorted(every, key=lambda one: one.idx)
     kinds = {one.request_type for one in every}
@@ -173,7 +181,7 @@ def _plain(task: Any, instances: Any, chat: bool) -> Asked:
     )
 
 
-def _context(task: Any, text: str, chat: bool) -> tuple[Context, str]:
+def _context(task: ConfigurableTask, text: str, chat: bool) -> tuple[Context, str]:
     """A context, and what the assistant's turn after it begins with."""
     if not chat or not text:
         return text, ""
@@ -189,13 +197,13 @@ def _context(task: Any, text: str, chat: bool) -> tuple[Context, str]:
     return turns, ""
 
 
-def question(task: Any, doc: Any) -> str:
+def question(task: ConfigurableTask, doc: object) -> str:
     """The bare question, without shots; where the choices are in it, all of them."""
     text = task.doc_to_text(doc)
     return text if isinstance(text, str) else "\n".join(task.doc_to_choice(doc))
 
 
-def generation(task: Any) -> dict[str, Any]:
+def generation(task: ConfigurableTask) -> dict[str, Any]:
     """How the harness would sample, in Holdfast's words."""
     given: Mapping[str, Any] = task.config.generation_kwargs or {}
     longest = next((given[one] for one in LONGEST if given.get(one)), DEFAULT_LONGEST)
@@ -208,6 +216,6 @@ def generation(task: Any) -> dict[str, Any]:
     }
 
 
-def ignored(task: Any) -> list[str]:
+def ignored(task: ConfigurableTask) -> list[str]:
     """Generation arguments of the task that are not followed."""
     return sorted(set(task.config.generation_kwargs or {}) - FOLLOWED)

@@ -5,7 +5,7 @@ to one document at a time, so that every item has a reading and two models can b
 item. A metric counts when the harness takes its mean over documents; one that is only defined over
 all of them (F1, BLEU, perplexity) has no reading per item.
 
-The only file that imports ``lm_eval`` (Gao et al., doi:10.5281/zenodo.10256836).
+The only file that runs ``lm_eval`` (Gao et al., doi:10.5281/zenodo.10256836).
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holdfast.environment import install_command
 from holdfast.errors import RELATIVE, DataError, MissingDependency, StudyError
 from holdfast.registry import nearest
 from holdfast.runs import store
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.tasks import TaskManager
 
 RUNS_CODE = "grading it runs code that the model wrote"
 
@@ -38,7 +42,9 @@ def version() -> str:
     return installed("lm_eval")
 
 
-def load(task: str, include_path: str | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
+def load(
+    task: str, include_path: str | None, overrides: Mapping[str, object]
+) -> dict[str, ConfigurableTask]:
     """The harness's tasks behind a name, by name: one, or all of a group or tag.
 
     Args:
@@ -55,7 +61,7 @@ def load(task: str, include_path: str | None, overrides: Mapping[str, Any]) -> d
     manager, found = _manager(task, include_path)
     if (manager.task_index[found].cfg or {}).get("unsafe_code"):
         raise _refused(found, RUNS_CODE)  # before its metric is fetched, which is code itself
-    wanted: Any = found
+    wanted: object = found
     if overrides:
         if found not in manager.all_subtasks:
             raise StudyError(
@@ -64,7 +70,7 @@ def load(task: str, include_path: str | None, overrides: Mapping[str, Any]) -> d
             )
         wanted = {"group": "overridden", "task": [{"task": found, **overrides}]}
     try:
-        loaded: dict[str, Any] = manager.load(wanted)["tasks"]
+        loaded: dict[str, ConfigurableTask] = manager.load(wanted)["tasks"]
     except Exception as error:  # data sets and task code raise anything
         raise DataError(
             f"lm_eval cannot load it: {type(error).__name__}: {_first_line(error)}",
@@ -79,14 +85,14 @@ def load(task: str, include_path: str | None, overrides: Mapping[str, Any]) -> d
 
 
 @cache
-def _built_in() -> Any:
+def _built_in() -> TaskManager:
     """The index of the harness's own tasks; reading its 14,000 files takes seconds."""
     from lm_eval.tasks import TaskManager
 
     return TaskManager()
 
 
-def _manager(task: str, include_path: str | None) -> tuple[Any, str]:
+def _manager(task: str, include_path: str | None) -> tuple[TaskManager, str]:
     """The index that knows a task, and its name there."""
     from lm_eval.tasks import TaskManager
 
@@ -119,7 +125,7 @@ def _manager(task: str, include_path: str | None) -> tuple[Any, str]:
     )
 
 
-def _whole(manager: Any, name: str) -> bool:
+def _whole(manager: TaskManager, name: str) -> bool:
     """Whether an index knows all that a task or group is made of; the built-in one takes longer."""
     parts = (manager.task_index[name].cfg or {}).get("task")
     return not isinstance(parts, list) or all(
@@ -137,7 +143,7 @@ def _imported() -> None:
         ) from error
 
 
-def _check(name: str, task: Any) -> None:
+def _check(name: str, task: ConfigurableTask) -> None:
     """Refuse what cannot be asked, or must not be graded, here."""
     if getattr(task, "UNSAFE_CODE", False):
         raise _refused(name, RUNS_CODE)
@@ -166,7 +172,7 @@ FAR = 50.0
 """How much less likely, in nats, the wrong choices of a made-up answer are."""
 
 
-def metric(name: str, task: Any, wanted: str | None) -> str:
+def metric(name: str, task: ConfigurableTask, wanted: str | None) -> str:
     """The metric that counts: the one that is asked for, or the task's first that can be used.
 
     Raises:
@@ -188,7 +194,7 @@ def metric(name: str, task: Any, wanted: str | None) -> str:
     )
 
 
-def pipelines(name: str, task: Any, wanted: str | None) -> tuple[str, list[str]]:
+def pipelines(name: str, task: ConfigurableTask, wanted: str | None) -> tuple[str, list[str]]:
     """The filter that counts, and all that can be applied to a single answer.
 
     Raises:
@@ -207,13 +213,13 @@ def pipelines(name: str, task: Any, wanted: str | None) -> tuple[str, list[str]]
     )
 
 
-def higher_is_better(task: Any, name: str) -> bool:
+def higher_is_better(task: ConfigurableTask, name: str) -> bool:
     """Whether more of the metric is good."""
     return bool(task.higher_is_better().get(name, True))
 
 
 def measured(
-    task: Any, doc: Any, responses: Sequence[Any], used: Sequence[str]
+    task: ConfigurableTask, doc: object, responses: Sequence[object], used: Sequence[str]
 ) -> dict[str, Mapping[str, Any]]:
     """All metrics of one document under each filter.
 
@@ -233,7 +239,7 @@ def measured(
     return found
 
 
-def gold(task: Any, doc: Any) -> str | None:
+def gold(task: ConfigurableTask, doc: object) -> str | None:
     """The right answer as text; None where there is none, or no single prompt before it."""
     if getattr(task, "multiple_input", 0):
         return None
@@ -246,7 +252,7 @@ def gold(task: Any, doc: Any) -> str | None:
     return text or None
 
 
-def made_up(task: Any, doc: Any, count: int) -> list[list[tuple[float, bool]]]:
+def made_up(task: ConfigurableTask, doc: object, count: int) -> list[list[tuple[float, bool]]]:
     """What a model that is sure of the right choice gives, and one that is sure of a wrong one.
 
     Empty where the document does not say which one is right.
@@ -266,18 +272,18 @@ def made_up(task: Any, doc: Any, count: int) -> list[list[tuple[float, bool]]]:
             for sure in (place, wrong)]  # fmt: skip
 
 
-def definition(task: Any) -> str:
+def definition(task: ConfigurableTask) -> str:
     """A hash of everything in a task's definition that bears on prompts and grades."""
     kept = {key: value for key, value in task.dump_config().items() if key not in PLACES}
     return store.fingerprint(json.dumps(_words(kept), sort_keys=True))
 
 
-def choices(task: Any, doc: Any) -> list[str]:
+def choices(task: ConfigurableTask, doc: object) -> list[str]:
     """The choices of a document; none where it has none."""
     return list(task.doc_to_choice(doc)) if task.config.doc_to_choice is not None else []
 
 
-def _words(value: Any) -> Any:
+def _words(value: object) -> object:
     if isinstance(value, Mapping):
         return {str(key): _words(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -287,7 +293,7 @@ def _words(value: Any) -> Any:
     return _source(value) if callable(value) else type(value).__name__
 
 
-def _source(function: Callable[..., Any]) -> str:
+def _source(function: Callable[..., object]) -> str:
     try:
         return inspect.getsource(function)
     except (TypeError, OSError):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from holdfast.config import Section
-from holdfast.engines.resumable import LIKELIHOODS
+from holdfast.engines.kept import LIKELIHOODS
 from holdfast.errors import DataError, StudyError
 from holdfast.judges import Judge
 from holdfast.runs import store

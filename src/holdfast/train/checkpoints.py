@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,8 +106,11 @@ def mark_complete(checkpoint: Path) -> None:
             (other / OPTIMIZER).unlink(missing_ok=True)
 
 
-def keep_weights_only(folder: Path) -> None:
-    """Remove what only served to go on."""
+def keep_weights_only(folder: Path, save_at: Collection[int]) -> None:
+    """Remove what only served to go on: states, and checkpoints of other steps than `save_at`."""
+    for path in folder.glob("checkpoint-*"):
+        if step_of(path) not in save_at:
+            temporary.remove_tree(path)
     for pattern in STATE_FILES:
         for path in folder.glob(f"checkpoint-*/{pattern}"):
             path.unlink()
@@ -128,10 +131,9 @@ def keep_running(trainer: Trainer, checkpoint: Path) -> None:
 def take_up_running(trainer: Trainer, checkpoint: Path) -> None:
     """Go on with what `keep_running` kept; called when training begins."""
     path = checkpoint / RUNNING.format(trainer.args.process_index)
-    if not path.is_file():
-        return
-    kept = json.loads(path.read_text(encoding="utf-8"))  # compared with its mark by now
-    if kept["world"] != trainer.args.world_size:
+    # compared with its mark by now
+    kept: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    if kept.get("world") != trainer.args.world_size:
         return
     trainer._tr_loss += kept["loss"]
     trainer._globalstep_last_logged = kept["logged"]

@@ -18,6 +18,7 @@ from holdfast.data.chat import Encoded
 from holdfast.data.chat_check import Learned
 from holdfast.errors import ModelError, TrainingError
 from holdfast.methods import ANCHOR, PROBE, TASK, Term
+from holdfast.methods._bound import ROUND
 from holdfast.types import Example, ModelRef
 
 if TYPE_CHECKING:
@@ -35,11 +36,13 @@ class TrainingData:
         kinds: of each row; kinds are interleaved evenly (`batching.deal`). Left out: all are the
             task's own.
         probes: examples that loss methods look at before the first step.
+        rounds: of each row, see `batching.deal`; none where all are of one.
     """
 
     rows: Sequence[Encoded]
     kinds: Sequence[str] = ()
     probes: Sequence[Encoded] = ()
+    rounds: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         """Fill in the kinds."""
@@ -60,7 +63,23 @@ def training_data(model: ModelRef, examples: Sequence[Example], spec: TrainSpec)
         [encoded[i] for i in own],
         [kinds[i] for i in own],
         [row for row, kind in zip(encoded, kinds, strict=True) if kind == PROBE],
+        rounds_of([examples[i] for i in own]),
     )
+
+
+def rounds_of(examples: Sequence[Example]) -> list[int]:
+    """The round of each example (`batching.deal`); none where all are of one."""
+    found = [int(one.meta.get(ROUND, 0)) for one in examples]
+    return found if any(found) else []
+
+
+def supervised(model: ModelRef, spec: TrainSpec, examples: Sequence[Example]) -> list[int]:
+    """Tokens with a loss of each example; 0 for one that is too long to be trained on."""
+    if not examples:
+        return []
+    rows, _, _ = encode_all(model, examples, spec.model_copy(update={"max_length": None}))
+    most = spec.max_length
+    return [0 if most is not None and len(row.ids) > most else row.cost.supervised for row in rows]
 
 
 def encode_all(

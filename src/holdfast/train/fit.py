@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 
 from holdfast import models
 from holdfast.data.batching import deal, regroup
-from holdfast.memory.out_of_memory import loading
-from holdfast.memory.planner.host_memory import settled_on_cpu
+from holdfast.memory.loading import loading
 from holdfast.memory.precision import Dtype
 from holdfast.methods import Term
 from holdfast.models import placement, precision
@@ -32,6 +31,7 @@ from holdfast.train.data import TrainingData, collate, dataset, tokens_of
 from holdfast.train.job import EVENTS, SUMMARY, TrainJob
 from holdfast.train.meters import Meters
 from holdfast.train.mixed_precision import cast_adapters, computed_in, skipped_steps
+from holdfast.train.planning import settled_on_cpu
 from holdfast.train.rehearsal import measured
 from holdfast.train.shards import dealt_out
 from holdfast.train.validation import Validation, validated
@@ -85,11 +85,13 @@ def fit(
     try:
         summary = _train(_Run(job, data, terms, meters, validation, progress or Silent()))
     finally:  # trainer and model hold each other; the next stage needs their memory
+        if progress is not None:
+            progress.stop.hold("")
         gc.collect()
         models.empty_cache()
     if Rank.current().is_first:
         store.write_sealed(job.folder / SUMMARY, summary)
-        checkpoints.keep_weights_only(job.folder)
+        checkpoints.keep_weights_only(job.folder, job.save_at)
     return summary
 
 
@@ -165,8 +167,9 @@ def _train(run: _Run) -> dict[str, object]:
 def _dealt(run: _Run) -> tuple[Slots, Slots]:
     """The micro-batches as budgeted, and as the memory plan cuts them."""
     job = run.job
-    costs = [row.cost for row in run.data.rows]
-    dealt = deal(costs, run.data.kinds, job.budget, job.order_seed, job.train.group_by_length)
+    data, spec = run.data, job.train
+    costs = [row.cost for row in data.rows]
+    dealt = deal(costs, data.kinds, job.budget, job.order_seed, spec.group_by_length, data.rounds)
     if job.plan is None:
         return dealt, dealt
     per_pass, ranks = job.plan.micro_batch, job.plan.world_size
@@ -202,7 +205,7 @@ def _trainer(
     model.config.use_cache = False
     set_seed(job.seed)
     run.progress.total(job.budget.steps, "steps")
-    run.progress.advance(done)
+    run.progress.kept(done)
     with loading(), explained(job.train):
         trainer = Trainer(
             model=_adapted(run, model),

@@ -23,15 +23,9 @@ from holdfast.config import TrainSpec
 from holdfast.data.batching import Budget, deal, plain_budget
 from holdfast.data.chat import Encoded
 from holdfast.errors import HoldfastError, TrainingError
+from holdfast.memory.loading import loading
 from holdfast.memory.memory_plan import MemoryPlan
-from holdfast.memory.out_of_memory import (
-    RAISED,
-    failure_of,
-    is_out_of_memory,
-    loading,
-    unrecoverable,
-)
-from holdfast.memory.planner.host_memory import settled_on_cpu
+from holdfast.memory.out_of_memory import RAISED, failure_of, is_out_of_memory, unrecoverable
 from holdfast.memory.precision import Dtype
 from holdfast.methods import ANCHOR, PROBE, TASK, Lesson, LossMethod
 from holdfast.methods._context import TokenCounts
@@ -44,10 +38,11 @@ from holdfast.runs.plan import checkpoint_name
 from holdfast.train import checkpoints
 from holdfast.train.adapters import adapt
 from holdfast.train.arguments import trainer_arguments
-from holdfast.train.data import collate, dataset, encode_all
+from holdfast.train.data import collate, dataset, encode_all, rounds_of
 from holdfast.train.job import SUMMARY, TrainJob
 from holdfast.train.meters import Meters
 from holdfast.train.mixed_precision import cast_adapters, computed_in, skipped_steps
+from holdfast.train.planning import settled_on_cpu
 from holdfast.train.rehearsal import measured
 from holdfast.train.validation import Validation, validated
 from holdfast.train.watch import Reader, ended_by, watch
@@ -131,10 +126,11 @@ def train_with(
     try:
         summary = _train(run, examples)
     finally:  # trainer and model hold each other; the next stage needs their memory
+        progress.stop.hold("")
         gc.collect()
         models.empty_cache()
     store.write_sealed(folder / SUMMARY, summary)
-    checkpoints.keep_weights_only(folder)
+    checkpoints.keep_weights_only(folder, job.save_at)
     for beside in folder.glob("checkpoint-*/*/"):  # other adapters, such as a teacher's
         shutil.rmtree(beside)
     return summary
@@ -170,7 +166,8 @@ def prompt_order(rows: Sequence[Encoded], examples: Sequence[Example], job: Trai
     costs, budget = [row.cost for row in rows], job.budget
     kinds = [str(example.meta.get("kind", TASK)) for example in examples]
     even = plain_budget(costs, budget.steps, budget.micro_batches, budget.per_micro_batch)
-    slots = deal(costs, kinds, even, job.order_seed, job.train.group_by_length)
+    by_length = job.train.group_by_length
+    slots = deal(costs, kinds, even, job.order_seed, by_length, rounds_of(examples))
     return [index for slot in slots for index in slot]
 
 
@@ -196,7 +193,7 @@ def _train(run: _Run, examples: Sequence[Example]) -> dict[str, object]:
     start = _start(job.folder, run.method, run.progress)
     done = checkpoints.step_of(start) if start else 0
     run.progress.total(budget.steps, "steps")
-    run.progress.advance(done)
+    run.progress.kept(done)
     lesson = _lesson(run, examples, done)
     trainer = _trainer(run, lesson)
     student = lesson.model

@@ -18,7 +18,7 @@ import torch
 
 from holdfast.data.chat import IGNORED
 from holdfast.methods import Term
-from holdfast.models.likeliest import largest, spread, watched
+from holdfast.models.language_head import largest, spread, watched
 
 if TYPE_CHECKING:
     from peft import PeftModel

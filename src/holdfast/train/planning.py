@@ -1,7 +1,8 @@
 """Plans the memory of a study: for the arm that takes most.
 
 Arms differ in their adapters and in what their loss methods keep, so each of them is a request of
-its own, and the plan must hold for all.
+its own, and the plan must hold for all. On a CPU there is no plan: whether activations are
+recomputed is decided when a training begins.
 """
 
 from __future__ import annotations
@@ -11,17 +12,28 @@ from dataclasses import replace
 from typing import Protocol
 
 from holdfast import methods
-from holdfast.config import Study
+from holdfast.config import Study, TrainSpec
 from holdfast.config.sweeps import expand
-from holdfast.memory.estimate.method_overhead import MethodOverhead, combined
-from holdfast.memory.estimate.workload import Workload
+from holdfast.errors import HoldfastError
+from holdfast.memory.estimate.activations import activations
+from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead, combined
+from holdfast.memory.estimate.states import states
+from holdfast.memory.estimate.workload import Workload, from_training
 from holdfast.memory.hardware.detect import detect
+from holdfast.memory.hardware.host import host_ram_bytes
+from holdfast.memory.model.shape import read_shape
 from holdfast.memory.planner.choice import Comparison
 from holdfast.memory.planner.memory_report import MemoryReport
 from holdfast.memory.planner.planner import plan
 from holdfast.memory.planner.request import CPU, USUAL_SEQ_LEN, PlanRequest
+from holdfast.memory.precision import Dtype
+from holdfast.types import ModelRef
 
 NOTHING_SAID = PlanRequest(trace=False)
+HOST_SHARE = 0.5
+"""Of the memory that is free: what a training on a CPU may take before it recomputes. The formula
+is a GPU's, other processes want memory too, and running out of it usually ends a process unasked.
+"""
 
 
 class HasOverhead(Protocol):
@@ -82,6 +94,45 @@ def plan_study(
     if not known:
         notes.append(f"examples of at most {USUAL_SEQ_LEN:,} tokens assumed (set train.max_length)")
     return replace(report, notes=(*report.notes, *notes))
+
+
+def settled_on_cpu(
+    spec: TrainSpec,
+    model: ModelRef,
+    dtype: Dtype,
+    rows: int,
+    longest: int,
+    overhead: MethodOverhead = NOTHING,
+) -> TrainSpec:
+    """The settings of a training on a CPU: without recomputation where memory suffices for that.
+
+    What is learned is the same. A model whose shape is not known is left as it is.
+
+    Args:
+        spec: as asked; where `gradient_checkpointing` is false, it stays so.
+        model: the base.
+        dtype: of the computation.
+        rows: examples of the largest forward pass.
+        longest: tokens of its longest example.
+        overhead: what the arm's methods take.
+    """
+    if not spec.gradient_checkpointing:
+        return spec
+    method = "lora" if spec.method == "auto" else spec.method
+    work = replace(
+        from_training(spec, longest, None, overhead), dtype=dtype, method=method, on_cpu=True
+    )
+    try:
+        shape = read_shape(model.base, model.revision)
+        held = states(shape, work, method)
+        formula = activations(shape, work, method, rows, checkpointing=False)
+    except HoldfastError:
+        return spec
+    moments = formula.moments(shape.layers, head=True)
+    peak = max(one.activations + one.logits + one.workspace for one in moments)
+    needed = held.weights + held.adapters + held.gradients + held.optimiser + peak
+    suffices = needed <= HOST_SHARE * host_ram_bytes()
+    return spec.model_copy(update={"gradient_checkpointing": not suffices})
 
 
 def arms_of(study: Study) -> dict[str, PlanRequest]:

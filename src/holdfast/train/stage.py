@@ -212,7 +212,7 @@ def _on_cpu(
             f"training may take {asked.fullest.total / GIB:.1f} of {room / GIB:.1f} GiB of memory: "
             "it runs in a process of its own, and goes on with a smaller plan if that is killed"
         )
-    events: list[dict[str, Any]] = []
+    events: list[dict[str, object]] = []
     again = False
 
     def following(failed: MemoryPlan, event: Event) -> MemoryPlan | None:
@@ -223,7 +223,7 @@ def _on_cpu(
         new = next_plan(report.candidates, failed, study.hardware.allow)
         return new and replace(new, predicted=new.predicted or _predicted(report, new))
 
-    def here(job: TrainJob, progress: Progress) -> Mapping[str, Any]:
+    def here(job: TrainJob, progress: Progress) -> Mapping[str, object]:
         plain = job if job.plan != asked else replace(job, plan=None)  # exactly as budgeted
         if tight or events:
             return launch(plain, asked, progress)
@@ -278,7 +278,7 @@ def _observe(
         ))  # fmt: skip
 
 
-Event = Mapping[str, Any]
+Event = Mapping[str, object]
 """One time that memory ran out: phase, message, plan, and what was tried next."""
 NextPlan = Callable[[MemoryPlan, Event], MemoryPlan | None]
 
@@ -288,9 +288,9 @@ def train(
     plan: MemoryPlan,
     progress: Progress,
     next_plan: NextPlan,
-    events: list[dict[str, Any]],
+    events: list[dict[str, object]],
     *,
-    here: Callable[[TrainJob, Progress], Mapping[str, Any]],
+    here: Callable[[TrainJob, Progress], Mapping[str, object]],
     build: Build = command,
 ) -> dict[str, Any]:
     """Train as planned; when memory runs out, go on from the last checkpoint with the next plan.
@@ -339,7 +339,7 @@ def train(
             return dict(summary)
 
 
-def _event(job: TrainJob, plan: MemoryPlan, error: OutOfMemory) -> dict[str, Any]:
+def _event(job: TrainJob, plan: MemoryPlan, error: OutOfMemory) -> dict[str, object]:
     path = job.launch_folder / OOM
     noted = torchrun.noted(path) if plan.placement != "cpu" else {}
     return {
@@ -352,7 +352,7 @@ def _event(job: TrainJob, plan: MemoryPlan, error: OutOfMemory) -> dict[str, Any
     }
 
 
-def _brief(plan: MemoryPlan) -> dict[str, Any]:
+def _brief(plan: MemoryPlan) -> dict[str, object]:
     names = ("strategy", "placement", "quantized", "checkpointing", "micro_batch", "accumulation")
     return {name: getattr(plan, name) for name in (*names, "gpus", "adapter_dtype")}
 
@@ -370,7 +370,7 @@ def _count(job: TrainJob) -> int:
     return len(store.read_lines(job.folder / EVENTS))
 
 
-def _collect(job: TrainJob, events: list[dict[str, Any]], known: int) -> int:
+def _collect(job: TrainJob, events: list[dict[str, object]], known: int) -> int:
     """Append what the file has beyond `known` lines; returns how many it has."""
     lines = store.read_lines(job.folder / EVENTS)
     events += lines[known:]

@@ -32,7 +32,7 @@ from holdfast.memory.out_of_memory import (
     unrecoverable,
 )
 from holdfast.methods import Term
-from holdfast.models.cpu_training import quick_head
+from holdfast.models.cpu_head import on_cpu
 from holdfast.train.objective import WEIGHTS, Objective, Outputs
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
         """See `SFTTrainer.compute_loss`; what follows it is the backward pass."""
         self._phase = "forward"
         self._faults.at("forward", self._tokens)
-        with quick_head(self.accelerator.unwrap_model(self.model)):
+        with on_cpu(self.accelerator.unwrap_model(self.model)):
             if self._objective is None:
                 found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             else:

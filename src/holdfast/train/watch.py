@@ -7,6 +7,7 @@ gradients arrive? Then: progress, a loss that is lost, and checkpoints where the
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from holdfast.models import placement
 from holdfast.models.finite import not_finite
 from holdfast.models.rank import Rank
 from holdfast.progress import Progress
+from holdfast.progress.remaining import in_words
 from holdfast.runs.plan import checkpoint_name
 from holdfast.train.checkpoints import keep_running, mark_complete, meet, take_up_running
 from holdfast.train.optimizers import settle
@@ -34,6 +36,12 @@ if TYPE_CHECKING:
         TrainingArguments,
     )
     from trl import SFTTrainer
+
+
+WRITTEN_BYTES_PER_S = 2e8
+"""Of a disk, when a checkpoint that nobody planned is weighed against what it saves."""
+TOLD_S = 10.0
+"""How long a step takes is told where it is longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +99,17 @@ def check_numbers(model: torch.nn.Module, step: int) -> None:
         )
 
 
+def tokens_so_far(trainer: SFTTrainer) -> int:
+    """Tokens that went through the model, as far as the trainer counts them."""
+    return int(getattr(trainer, "_total_train_tokens", 0) or 0)
+
+
+def saving_s(model: torch.nn.Module) -> float:
+    """About how long a checkpoint takes to write: weights and two moments of an optimiser."""
+    trained = (one.numel() * one.element_size() for one in model.parameters() if one.requires_grad)
+    return 3.0 * int(sum(trained)) / WRITTEN_BYTES_PER_S
+
+
 def watch(
     trainer: SFTTrainer,
     save_at: Collection[int],
@@ -104,7 +123,8 @@ def watch(
     Args:
         trainer: the one that it is added to.
         save_at: steps after which a checkpoint is written.
-        progress: is advanced per step.
+        progress: is advanced per step, and told of loss and tokens; when somebody wants the work
+            to end, a checkpoint is written first, unless that takes longer than to train again.
         planned: what to compare with; None: no comparison.
         longest: the collated micro-batch to rehearse; None: no rehearsal.
         readers: read before each checkpoint; training may end there.
@@ -112,7 +132,8 @@ def watch(
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):  # type: ignore[misc]  # mypy does not follow transformers
-        checked = False
+        checked, stopping = False, False
+        tokens, since, ended = 0, 0.0, 0.0
 
         def on_train_begin(
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -124,6 +145,8 @@ def watch(
             if longest is not None:
                 rehearse(trainer, longest)
             take_up_running(trainer, Path(args.output_dir) / checkpoint_name(state.global_step))
+            self.tokens, self.since = tokens_so_far(trainer), time.monotonic()
+            self.ended = self.since
 
         def on_pre_optimizer_step(
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -136,8 +159,15 @@ def watch(
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
         ) -> TrainerControl:
             progress.advance(1)
+            before, self.tokens = self.tokens, tokens_so_far(trainer)
+            progress.worked(self.tokens - before)
             step, saves = state.global_step, state.global_step in save_at
-            if saves:
+            self.stopping = progress.stop.by(step)
+            lost_s = time.monotonic() - self.since
+            alone = args.world_size == 1  # several would have to agree on the time
+            if self.stopping and not saves and alone and lost_s < saving_s(trainer.model):
+                progress.stop.release()
+            if saves or self.stopping:
                 settle(trainer.optimizer)
                 check_numbers(trainer.model, step)
             for reader in readers:
@@ -145,17 +175,24 @@ def watch(
                     reader.read(trainer.model, step)
                     if reader.log:
                         state.log_history.append({"step": step, **reader.log})
-            if saves:
-                if (ended := ended_by(readers)) is not None:
-                    progress.say(f"step {step}: {ended.why}; training ends here")
-                    control.should_training_stop = True
+            if saves and (ended := ended_by(readers)) is not None:
+                progress.say(f"step {step}: {ended.why}; training ends here")
+                control.should_training_stop = True
+            if saves or self.stopping:
                 if trainer.is_fsdp_enabled:
                     folder = Path(args.output_dir) / checkpoint_name(state.global_step)
                     save_shards(trainer, folder)
                     self.on_save(args, state, control)
                 else:
                     control.should_save = True
+            step_s, self.ended = time.monotonic() - self.ended, time.monotonic()
+            if not self.stopping and step < state.max_steps:
+                takes = f" (about {in_words(step_s)})" if step_s > TOLD_S else ""
+                progress.stop.hold(f"step {step + 1} of {state.max_steps}{takes} and a checkpoint")
             return control
+
+        def on_train_end(self, *_: object, **__: object) -> None:
+            progress.stop.release()
 
         def on_log(
             self,
@@ -166,6 +203,8 @@ def watch(
             **_: object,
         ) -> None:
             loss = (logs or {}).get("loss")
+            if loss is not None:
+                progress.worked(loss=loss)
             if loss is not None and not math.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss} at step {state.global_step}",
@@ -181,5 +220,8 @@ def watch(
             if args.process_index == 0:
                 mark_complete(folder)
             meet()
+            self.since = time.monotonic()
+            if self.stopping:
+                progress.stop.release()
 
     return Watch()

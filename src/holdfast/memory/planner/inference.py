@@ -1,7 +1,8 @@
 """Places the weights of a model that answers: on one GPU, or split over several.
 
 On one GPU when they fit there with room for a batch's keys and values; else its layers are split
-over the GPUs, as in training. The batch is halved when it does not fit (`holdfast.engines.hf`).
+over the GPUs, as in training. A row's keys and values are taken at their full length when it
+begins, and as many rows begin as the memory that is left holds (`holdfast.engines.pace`).
 """
 
 from __future__ import annotations

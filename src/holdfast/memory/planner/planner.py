@@ -17,7 +17,7 @@ from holdfast.memory.model.stored import BNB4, check, method_for
 from holdfast.memory.planner import calibration
 from holdfast.memory.planner.choice import make_plan
 from holdfast.memory.planner.memory_report import MemoryReport
-from holdfast.memory.planner.request import USUAL_SEQ_LEN, PlanRequest, devices
+from holdfast.memory.planner.request import USUAL_SEQ_LEN, PlanRequest
 from holdfast.memory.planner.strategies import overheads_on_cpu
 from holdfast.memory.precision import Precision, on_cpu, on_gpus, stored
 from holdfast.memory.trace.estimates import estimates
@@ -83,7 +83,7 @@ def plan(request: PlanRequest) -> MemoryReport:
     name = str(LAB_FOLDER) if request.model == LAB else request.model
     shape, config = read_shape(name, request.revision), read_config(name, request.revision)
     work, kept = _as_stored(work, shape)
-    gpus, assumed = devices(request.gpus)
+    gpus, assumed = request.devices()
     precision = _precision(request, gpus, config)
     work, shortened = _within_positions(replace(work, dtype=precision.dtype), shape)
     if shape.stored is not None and (shape.stored.expands or shape.stored.kind == BNB4):
@@ -97,10 +97,10 @@ def plan(request: PlanRequest) -> MemoryReport:
     )
     overheads = overheads_on_cpu(shape) if host else calibration.overheads()
     comparison = make_plan(
-        shape, work, gpus, host_ram_bytes(), overheads, estimated.estimate, request.strategy
-    )
-    notes = (shape.note, kept, assumed, shortened, estimated.note)
-    said = tuple(note for note in notes if note)
+        shape, work, gpus, host_ram_bytes(), overheads,
+        estimated.estimate, request.strategy,
+    )  # fmt: skip
+    said = tuple(filter(None, (shape.note, kept, assumed, shortened, estimated.note)))
     return MemoryReport(comparison, name, estimated.source, said, precision=precision)
 
 

@@ -15,10 +15,10 @@ from holdfast.memory.hardware.detect import detect
 from holdfast.memory.hardware.devices import GPU, parse
 from holdfast.registry import nearest
 
-CPU = "cpu"
-"""In place of GPUs: plan for the CPU."""
 USUAL_SEQ_LEN = 1024
 """Tokens of the longest example where nobody says."""
+CPU = "cpu"
+"""In place of GPUs: plan for the CPU."""
 METHODS: tuple[str, ...] = get_args(Method)
 
 
@@ -28,8 +28,7 @@ class PlanRequest:
 
     Attributes:
         model: hub id, folder, name of the catalogue, or `lab`.
-        gpus: as a user writes them (`2x24GiB`, `cpu`), or GPUs; None: those of this machine, or
-            its CPU.
+        gpus: as a user writes them (`2x24GiB`), or GPUs; None: those of this machine.
         seq_len: tokens of the longest example; None: `USUAL_SEQ_LEN`.
         method: `auto`, `lora`, `qlora` or `full`; None: that of `train`, or `auto` without it.
         micro_batch: examples per forward pass; None: chosen.
@@ -88,18 +87,19 @@ class PlanRequest:
             global_batch=self.global_batch or plain.global_batch,
         )
 
-
-def devices(asked: str | tuple[GPU, ...] | None) -> tuple[tuple[GPU, ...], str]:
-    """The GPUs to plan for, and what is assumed of the speed of those that are only named."""
-    if isinstance(asked, str) and asked:
-        if asked.strip().lower() == CPU:
+    def devices(self) -> tuple[tuple[GPU, ...], str]:
+        """The GPUs to plan for, and what is assumed of the speed of those that are only named."""
+        asked = self.gpus
+        if isinstance(asked, tuple) and asked:
+            return asked, ""
+        if isinstance(asked, str) and asked.strip().lower() == CPU:
             return (cpu(),), ""
-    else:
-        there = detect() if asked is None or asked == "" else asked
-        none = "no GPU was found: planned for the CPU (say what there will be: --gpus 2x24GiB)"
-        return (there, "") if there else ((cpu(),), none)
-    named = parse(asked)
-    if all(gpu.known for gpu in named):
-        return named, ""
-    like = sorted({gpu.like for gpu in named if gpu.like})
-    return named, f"speed assumed as of: {', '.join(like)}"
+        if not asked or not isinstance(asked, str):
+            there = () if asked == () else detect()
+            none = "no GPU was found: planned for the CPU (say what there will be: --gpus 2x24GiB)"
+            return (there, "") if there else ((cpu(),), none)
+        named = parse(asked)
+        if all(gpu.known for gpu in named):
+            return named, ""
+        like = sorted({gpu.like for gpu in named if gpu.like})
+        return named, f"speed assumed as of: {', '.join(like)}"

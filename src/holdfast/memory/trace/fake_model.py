@@ -7,13 +7,9 @@ module needs torch; it is imported only in the tracer's own process.
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import math
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
-from unittest import mock
+from collections.abc import Sequence
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
@@ -24,8 +20,6 @@ from holdfast.memory.trace.trace_job import TraceJob
 
 BLOCK, BLOCKS = 64, 256
 """NF4: weights per scale, and scales per scale of scales (bitsandbytes' defaults)."""
-ON_CPU = "holdfast.models.cpu_training"
-"""What training on a CPU does otherwise; by name, for this package is below them."""
 
 
 class Untraceable(Exception):
@@ -96,6 +90,25 @@ def build(job: TraceJob, stack: Sequence[str]) -> torch.nn.Module:
         if job.method != "full":
             whole.enable_input_require_grads()
     return whole
+
+
+def layers_of(model: torch.nn.Module, count: int) -> list[torch.nn.Module]:
+    """The decoder layers of a model that was built with so many.
+
+    Raises:
+        Untraceable: they are not in one list.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
+            return list(module)
+    raise Untraceable("its layers are not in one list")
+
+
+def name_of(stack: Sequence[str], place: int) -> str:
+    """What a layer is called among its phases: its kind, and whether it is the first or last."""
+    kind = stack[place]
+    alike = [other for other, one in enumerate(stack) if one == kind]
+    return f"{kind} {'first' if place == alike[0] else 'last' if place == alike[-1] else 'middle'}"
 
 
 def _adapted(model: PreTrainedModel, job: TraceJob) -> torch.nn.Module:
@@ -202,38 +215,3 @@ def _nf4(parameter: torch.nn.Parameter, dtype: torch.dtype) -> torch.nn.Paramete
     new = torch.nn.Parameter(packed, requires_grad=False)
     new.quant_state = state
     return new
-
-
-def quicken(model: torch.nn.Module) -> None:
-    """Let adapters run as training has them on a CPU."""
-    importlib.import_module(ON_CPU).quicken(model)
-
-
-def as_many_dropped(count: int, p: float) -> torch.Tensor:
-    """As many places as are dropped on average; which ones makes no difference."""
-    return torch.zeros(max(1, int(count * p)), dtype=torch.int32)
-
-
-def gathering(function: Any) -> type:
-    """The same function of hidden states that were gathered; here: of all of them."""
-
-    class Gathered:
-        @staticmethod
-        def apply(hidden: torch.Tensor, *rest: object) -> object:
-            return function.apply(hidden.clone(), *rest)
-
-    return Gathered
-
-
-@contextlib.contextmanager
-def head_on_cpu(model: torch.nn.Module) -> Iterator[None]:
-    """The head as training has it on a CPU, of all positions: which have a loss is not known."""
-    from trl.trainer import utils
-
-    with importlib.import_module(ON_CPU).quick_head(model):
-        place, gathered = "trl.trainer.utils.", gathering(utils._ChunkedLogProbFunction)
-        with (
-            mock.patch(place + "_use_triton", lambda _: False),
-            mock.patch(place + "_ChunkedLogProbFunction", gathered),
-        ):
-            yield

@@ -24,8 +24,7 @@ class TraceJob:
         config: content of the model's ``config.json``.
         seq: tokens in each example, the longest; padding included.
         method: `lora`, `qlora` (NF4, double quantisation) or `full`.
-        device: whose kernels and allocator are meant; `cuda` is what a plan for a GPU wants, `cpu`
-            is what can be checked here.
+        device: whose kernels and allocator are meant.
         phase: `train`, or `answer`: read `seq` tokens, then one more from the key-value cache.
         r: rank of the adapters.
         dropout: of the adapters.
@@ -144,12 +143,7 @@ def _between(known: Mapping[int, int], batch: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class TraceFailed:
-    """No trace of this job: the formulas have to answer.
-
-    Attributes:
-        job: the question.
-        reason: why, in words.
-    """
+    """No trace of this job, for a reason in words: the formulas have to answer."""
 
     job: TraceJob
     reason: str

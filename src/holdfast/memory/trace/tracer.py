@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import json
 import math
 import os
@@ -31,15 +32,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from holdfast.memory.trace.allocation_tracker import AllocationTracker
 from holdfast.memory.trace.fake_model import (
-    ON_CPU,
     Untraceable,
-    as_many_dropped,
     build,
-    gathering,
-    head_on_cpu,
     layer_kinds,
+    layers_of,
     materialise,
-    quicken,
+    name_of,
     read_config,
 )
 from holdfast.memory.trace.trace_job import TraceJob
@@ -52,6 +50,8 @@ LAYER_BATCHES = (1, 2, 4)
 of its own, because dimensions of size 1 change which views need a copy."""
 MOST_TOKENS = 1 << 15
 """Tokens after which larger batches are not traced but extrapolated."""
+ON_CPU, HEAD_ON_CPU = "holdfast.models.cpu_training", "holdfast.models.cpu_head"
+"""What training on a CPU does otherwise; by name, for this package is below them."""
 REPEAT = 2
 """Layers of each kind in the smallest stack, so that a first and a last one can differ."""
 BLOCKS = 256
@@ -99,7 +99,7 @@ def trace_stack(job: TraceJob, stack: Sequence[str], batch: int) -> dict[str, di
         with fake, tracker:
             materialise(model, tracker)
             if job.device == "cpu" and job.phase == "train" and job.method != "full":
-                quicken(model)
+                importlib.import_module(ON_CPU).quicken(model)
             if job.phase == "answer":
                 _answer(model, job, stack, batch, tracker)
             else:
@@ -122,8 +122,13 @@ def _as_trained(job: TraceJob) -> Iterator[None]:
         if job.device == "cuda" and job.fused_loss:
             _triton_head(replace)
         if job.device == "cpu":
-            replace(f"{ON_CPU}.dropped", as_many_dropped)
+            replace(f"{ON_CPU}.dropped", _as_many_dropped)
         yield
+
+
+def _as_many_dropped(count: int, p: float) -> torch.Tensor:
+    """As many places as are dropped on average; which ones makes no difference."""
+    return torch.zeros(max(1, int(count * p)), dtype=torch.int32)
 
 
 def _bool_mask_dropout(
@@ -142,10 +147,35 @@ def _triton_head(replace: Callable[[str, object], None]) -> None:
     from trl.trainer import utils
 
     place = "trl.kernels.chunked_logprob."
-    replace("trl.trainer.utils._ChunkedLogProbFunction", gathering(utils._ChunkedLogProbFunction))
+    replace("trl.trainer.utils._ChunkedLogProbFunction", _gathering(utils._ChunkedLogProbFunction))
     replace(place + "_forward_tile", lambda *_, **__: None)
     replace(place + "_backward_tile", lambda *_, **__: None)
     replace(place + "_addmm_fp32", lambda *_: None)
+
+
+def _gathering(function: Any) -> type:
+    """The same function of hidden states that were gathered; here: of all of them."""
+
+    class Gathered:
+        @staticmethod
+        def apply(hidden: torch.Tensor, *rest: object) -> object:
+            return function.apply(hidden.clone(), *rest)
+
+    return Gathered
+
+
+@contextlib.contextmanager
+def _head_on_cpu(model: torch.nn.Module) -> Iterator[None]:
+    """The head as training has it on a CPU, of all positions: which have a loss is not known."""
+    from trl.trainer import utils
+
+    with importlib.import_module(HEAD_ON_CPU).on_cpu(model):
+        place, gathered = "trl.trainer.utils.", _gathering(utils._ChunkedLogProbFunction)
+        with (
+            mock.patch(place + "_use_triton", lambda _: False),
+            mock.patch(place + "_ChunkedLogProbFunction", gathered),
+        ):
+            yield
 
 
 def _step(
@@ -166,8 +196,8 @@ def _step(
         parameter.register_post_accumulate_grad_hook(
             lambda weight: tracker.label(weight.grad, "gradients")
         )
-    for place, layer in enumerate(_layers(model, len(stack))):
-        name = _name(stack, place)
+    for place, layer in enumerate(layers_of(model, len(stack))):
+        name = name_of(stack, place)
         layer.register_forward_pre_hook(_entering(tracker, f"forward {name}", "activations"))
         layer.register_forward_hook(_left(tracker, f"backward {name}", place == len(stack) - 1))
     tracker.enter("embedding", "activations")
@@ -197,7 +227,7 @@ def _loss(
     more = {"fused_lm_head": True} if job.fused_loss else {}
     count = torch.ones((), dtype=torch.int64)
     on_cpu = job.device == "cpu" and job.fused_loss
-    head = head_on_cpu(model) if on_cpu else contextlib.nullcontext()
+    head = _head_on_cpu(model) if on_cpu else contextlib.nullcontext()
     with _autocast(job), head:
         outputs = model(**inputs, use_cache=False, num_items_in_batch=count, **more)
     if job.autocast:  # accelerate wraps the forward pass like this
@@ -282,8 +312,8 @@ def _answer(
     tracker: AllocationTracker,
 ) -> None:
     """Read the prompt, then one more token with the cache grown to `seq` tokens."""
-    for place, layer in enumerate(_layers(model, len(stack))):
-        name = f"forward {_name(stack, place)}"
+    for place, layer in enumerate(layers_of(model, len(stack))):
+        name = f"forward {name_of(stack, place)}"
         layer.register_forward_pre_hook(_entering(tracker, name, "activations"))
     tracker.enter("embedding", "activations")
     inputs = _inputs(job, batch)
@@ -293,7 +323,7 @@ def _answer(
         scores = output.logits[:, -1].float()
         cache, ids = output.past_key_values, inputs["input_ids"][:, :1]
         del output, scores
-        for layer in _layers(model, len(stack)):
+        for layer in layers_of(model, len(stack)):
             layer._forward_pre_hooks.clear()
         tracker.enter("decode", "activations")
         output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
@@ -309,19 +339,6 @@ def _inputs(job: TraceJob, batch: int) -> dict[str, torch.Tensor]:
 
 def _autocast(job: TraceJob) -> AbstractContextManager[None]:
     return torch.autocast("cpu", torch.bfloat16) if job.autocast else contextlib.nullcontext()
-
-
-def _layers(model: torch.nn.Module, count: int) -> list[torch.nn.Module]:
-    for module in model.modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
-            return list(module)
-    raise Untraceable("its layers are not in one list")
-
-
-def _name(stack: Sequence[str], place: int) -> str:
-    kind = stack[place]
-    alike = [other for other, one in enumerate(stack) if one == kind]
-    return f"{kind} {'first' if place == alike[0] else 'last' if place == alike[-1] else 'middle'}"
 
 
 def _entering(tracker: AllocationTracker, phase: str, category: str) -> Callable[..., None]:

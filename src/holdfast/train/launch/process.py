@@ -8,19 +8,23 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from holdfast.memory.hardware.host import SCARCE, host_ram_bytes, host_total_bytes, kills
-from holdfast.progress import Progress
-from holdfast.runs import sealed
+from holdfast.models.rank import Rank
+from holdfast.progress import Progress, Silent
+from holdfast.progress.stopping import Stop
+from holdfast.runs import sealed, store
 
 LOOK_EVERY_S = 0.1
 GRACE_S = 40.0
 """torchrun gives its workers 30 seconds before it kills them."""
+STOP, STOP_AT = "stop", "stop-at"
+"""Beside the progress file: the work should end; after which step it does."""
 TAIL_LINES = 12
 TAIL_BYTES = 1 << 16
 
@@ -41,20 +45,54 @@ class ProcessEnd:
     starved: bool = False
 
 
-class ProgressFile:
+class RelayedStop(Stop):
+    """Asked by a file that the process which started this one makes.
+
+    The first of several processes sets the step at whose end all of them stop. Their gradients
+    meet in every step, so the others have ended that one after it was set.
+    """
+
+    def __init__(self, folder: Path, tell: Callable[[str], None] = lambda what: None) -> None:
+        """Look into `folder`; `tell` gets what is worth finishing."""
+        super().__init__()
+        self._folder, self._tell = folder, tell
+        self._due = False
+
+    @property
+    def asked(self) -> bool:
+        """See `Stop.asked`."""
+        return self._due
+
+    def by(self, step: int) -> bool:
+        """See `Stop.by`."""
+        rank, at = Rank.current(), self._folder / STOP_AT
+        if rank.is_first and not at.is_file() and (self._folder / STOP).is_file():
+            store.write_text(at, str(step + (rank.world_size > 1)))
+        self._due = at.is_file() and step >= int(at.read_text(encoding="utf-8"))
+        return self._due
+
+    def hold(self, what: str) -> None:
+        """See `Stop.hold`."""
+        super().hold(what)
+        self._tell(what)
+
+    def release(self) -> None:
+        """See `Stop.release`."""
+        self._tell("")
+        super().release()
+
+
+class ProgressFile(Silent):
     """A `Progress` that writes what it is told to a file, for the process that started this one."""
 
     def __init__(self, path: Path) -> None:
         """Append to `path`, one JSON object a line."""
         self._path = path
+        self.stop = RelayedStop(path.parent, lambda what: self._tell("hold", text=what))
 
     def _tell(self, what: str, **values: object) -> None:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"what": what, **values}, ensure_ascii=False) + "\n")
-
-    def begin(self, total: int, done: int) -> None: ...  # noqa: D102
-    def enter(self, stage: str) -> None: ...  # noqa: D102
-    def leave(self, stage: str) -> None: ...  # noqa: D102
 
     def total(self, amount: int, what: str = "") -> None:
         """See `Progress.total`."""
@@ -63,6 +101,14 @@ class ProgressFile:
     def advance(self, amount: int = 1) -> None:
         """See `Progress.advance`."""
         self._tell("advance", amount=amount)
+
+    def kept(self, amount: int) -> None:
+        """See `Progress.kept`."""
+        self._tell("kept", amount=amount)
+
+    def worked(self, tokens: int = 0, loss: float | None = None) -> None:
+        """See `Progress.worked`."""
+        self._tell("worked", tokens=tokens, loss=loss)
 
     def say(self, line: str) -> None:
         """See `Progress.say`."""
@@ -83,7 +129,7 @@ def run_process(
         environment: all of it.
         log: gets its output, after what is there.
         progress_file: what its `ProgressFile` writes.
-        progress: is told the same.
+        progress: is told the same, and says when the work should end at its next safe point.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C and on SIGTERM, when nothing of it is left.
@@ -104,9 +150,13 @@ def run_process(
             while process.poll() is None:
                 heard = _relay(progress_file, heard, progress)
                 least = min(least, host_ram_bytes() / max(1, host_total_bytes()))
+                if progress.stop.asked:
+                    (progress_file.parent / STOP).touch()
                 time.sleep(LOOK_EVERY_S)
             _relay(progress_file, heard, progress)
+            progress.stop.release()
         finally:
+            progress.stop.hold("")
             _stop(process)
     starved = kills() > killed or least < SCARCE
     return ProcessEnd(process.returncode, _tail(log, start), starved)
@@ -119,7 +169,8 @@ def _terminable() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
     before = signal.signal(signal.SIGTERM, interrupt)
@@ -161,6 +212,12 @@ def _relay(path: Path, start: int, progress: Progress) -> int:
                 progress.total(amount, unit)
             case {"what": "advance", "amount": int(amount)}:
                 progress.advance(amount)
+            case {"what": "kept", "amount": int(amount)}:
+                progress.kept(amount)
+            case {"what": "worked", "tokens": int(tokens), "loss": float() | None as loss}:
+                progress.worked(tokens, loss)
+            case {"what": "hold", "text": str(words)}:
+                progress.stop.hold(words)
             case {"what": "say", "line": str(words)}:
                 progress.say(words)
     return start + len(whole)

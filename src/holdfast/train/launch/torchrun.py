@@ -22,7 +22,7 @@ from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.progress import Progress
 from holdfast.runs import records, sealed
 from holdfast.train.job import ERROR, LOG, OOM, PROGRESS, SUMMARY, TrainJob, write_job
-from holdfast.train.launch.process import ProcessEnd, run_process
+from holdfast.train.launch.process import STOP, STOP_AT, ProcessEnd, run_process
 
 OUT_OF_MEMORY = 75
 """Exit code of a worker that ran out of memory (EX_TEMPFAIL: trying again differently may do)."""
@@ -124,7 +124,7 @@ def launch(
         TrainingError: the process crashed; the message has its last lines.
     """
     folder = job.launch_folder
-    for name in (OOM, ERROR, PROGRESS):
+    for name in (OOM, ERROR, PROGRESS, STOP, STOP_AT):
         (folder / name).unlink(missing_ok=True)
     path = folder / "job.json"
     write_job(job, path)

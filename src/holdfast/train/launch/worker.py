@@ -21,7 +21,7 @@ from holdfast.runs import store
 from holdfast.train.data import encode_all, training_data
 from holdfast.train.fit import fit
 from holdfast.train.job import ERROR, OOM, PROGRESS, TrainJob, read_job
-from holdfast.train.launch.process import ProgressFile, exit_with_parent
+from holdfast.train.launch.process import ProgressFile, RelayedStop, exit_with_parent
 from holdfast.train.launch.torchrun import OUT_OF_MEMORY, PARENT
 from holdfast.train.meters import Meters
 from holdfast.train.method_trainer import train_with
@@ -89,9 +89,15 @@ def main(path: Path) -> int:
     job = read_job(path)
     folder = job.launch_folder
     _cap(job)
+    progress: Progress = ProgressFile(folder / PROGRESS)
+    if not Rank.current().is_first:
+        progress = Silent()
+        progress.stop = RelayedStop(folder)
     try:
-        train(job, ProgressFile(folder / PROGRESS) if Rank.current().is_first else Silent())
+        train(job, progress)
         _leave()
+    except KeyboardInterrupt:  # asked for, at a safe point
+        return progress.stop.code
     except OutOfMemory as error:
         store.write_json(folder / OOM, _described(error) | {"phase": error.phase} | _peak())
         return OUT_OF_MEMORY

@@ -8,9 +8,9 @@ import pytest
 import torch
 from trl.trainer import utils
 
-from holdfast.models import cpu_training
-from holdfast.models.cpu_training import FEWEST_WORDS, quick_head
-from holdfast.models.likeliest import watched
+from holdfast.models import cpu_head
+from holdfast.models.cpu_head import FEWEST_WORDS, on_cpu
+from holdfast.models.language_head import watched
 
 
 def model(words: int = FEWEST_WORDS, **more: Any) -> Any:
@@ -46,7 +46,7 @@ def scored(made: Any, labels: Any = LABELS) -> tuple[Any, dict[str, Any]]:
 def assert_same(made: Any, labels: Any = LABELS) -> None:
     """Check that nothing differs beyond rounding, and that positions without loss are nought."""
     wanted, theirs = scored(made, labels)
-    with quick_head(made):
+    with on_cpu(made):
         found, ours = scored(made, labels)
     for name in ("log_probs", "entropy"):
         one, other = getattr(found, name), getattr(wanted, name)
@@ -61,7 +61,7 @@ def assert_same(made: Any, labels: Any = LABELS) -> None:
 @pytest.fixture
 def projected(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many positions each call of the faster function projects."""
-    real, seen = cpu_training._head(), []
+    real, seen = cpu_head._function(), []
 
     class Counting:
         @staticmethod
@@ -69,7 +69,7 @@ def projected(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             seen.append(len(hidden))
             return real.apply(hidden, *given)
 
-    monkeypatch.setattr(cpu_training, "_head", lambda: Counting)
+    monkeypatch.setattr(cpu_head, "_function", lambda: Counting)
     return seen
 
 
@@ -77,7 +77,7 @@ def projected(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_only_positions_with_a_loss_are_projected_and_the_same_is_found(
     projected: list[int], monkeypatch: pytest.MonkeyPatch, tile: int
 ) -> None:
-    monkeypatch.setattr(cpu_training, "TILE", tile)
+    monkeypatch.setattr(cpu_head, "TILE", tile)
     assert_same(model())
     assert projected == [int((LABELS[:, 1:] != -100).sum())] == [24]
 
@@ -87,7 +87,7 @@ def test_a_likeliest_target_is_seen() -> None:
     with torch.no_grad():
         best = made(input_ids=IDS).logits.argmax(-1)
     labels = torch.cat([IDS[:, :1], best[:, :-1]], 1)
-    with quick_head(made):
+    with on_cpu(made):
         found, _ = scored(made, labels)
     assert bool(found.is_top1.all())
 
@@ -102,7 +102,7 @@ def test_what_it_is_not_made_for_goes_through_trls_own(projected: list[int]) -> 
     trained.get_output_embeddings().weight.requires_grad_(True)
     assert_same(trained)
     assert_same(model(final_logit_softcapping=3.0))
-    with torch.no_grad(), quick_head(made := model()):
+    with torch.no_grad(), on_cpu(made := model()):
         found = made(input_ids=IDS, labels=LABELS, fused_lm_head=True)
     torch.testing.assert_close(found.log_probs, scored(made)[0].log_probs.detach())
     assert projected == []
@@ -110,10 +110,10 @@ def test_what_it_is_not_made_for_goes_through_trls_own(projected: list[int]) -> 
 
 def test_a_small_vocabulary_is_left_alone_and_all_is_put_back(projected: list[int]) -> None:
     before = utils._ChunkedLogProbFunction, utils._use_triton
-    with quick_head(small := model(FEWEST_WORDS - 1)):
+    with on_cpu(small := model(FEWEST_WORDS - 1)):
         scored(small)
         assert (utils._ChunkedLogProbFunction, utils._use_triton) == before
-    with pytest.raises(ZeroDivisionError), quick_head(model()):
+    with pytest.raises(ZeroDivisionError), on_cpu(model()):
         raise ZeroDivisionError
     assert (utils._ChunkedLogProbFunction, utils._use_triton) == before
     assert projected == []
@@ -121,7 +121,7 @@ def test_a_small_vocabulary_is_left_alone_and_all_is_put_back(projected: list[in
 
 def test_the_largest_logits_are_watched_through_it(projected: list[int]) -> None:
     made = model()
-    with quick_head(made), watched(3) as tops:
+    with on_cpu(made), watched(3) as tops:
         scored(made)
     mask = LABELS[:, 1:] != -100
     wanted = made(input_ids=IDS).logits[:, :-1][mask].topk(3).values

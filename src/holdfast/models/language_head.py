@@ -1,22 +1,22 @@
-"""The largest logits of each position, without whole logits being kept.
+"""TRL's tiled language head, asked for the largest logits as well.
 
-TRL's tiled head gives no more than log-probabilities and entropies over all words. What is asked of
-the likeliest words (EAFT's entropy) is found in a second projection, tile by tile and without
-gradients, of which only the largest logits of a position stay.
+It gives no more than log-probabilities and entropies over all words. What is asked of the likeliest
+words (EAFT's entropy) is found in a second projection, tile by tile and without gradients, of which
+only the largest logits of a position stay.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from holdfast.errors import TrainingError
 
 if TYPE_CHECKING:
     import torch
 
-TILE = 1024
+POSITIONS = 1024
 """Positions whose largest logits are looked for at a time."""
 
 
@@ -46,11 +46,11 @@ def watched(count: int) -> Iterator[list[torch.Tensor]]:
 
     class Watching:
         @staticmethod
-        def apply(*given: Any) -> object:
+        def apply(*given: torch.Tensor) -> object:
             hidden, weight, bias, _, temperature, chunk, cap, scale, *_ = given
             with torch.no_grad():
                 tops = [largest_of_head(some, weight, bias, count, chunk)
-                        for some in hidden.detach().split(TILE)]  # fmt: skip
+                        for some in hidden.detach().split(POSITIONS)]  # fmt: skip
                 top = torch.cat(tops).float() * scale
                 kept.append((top if cap is None else cap * torch.tanh(top / cap)) / temperature)
             return head.apply(*given)

@@ -1,0 +1,85 @@
+"""Runs a study on a pretrained model, and keeps what may be published of it.
+
+The studies are the YAML files in ``benchmarks/real/studies``. Real data lie outside of the project:
+``--data`` names a folder with ``gsm8k/{train,test}.jsonl``, ``ailuminate/*.csv`` and
+``xstest/xstest_prompts.csv``, byte for byte as published. Hours on a CPU; the same command goes on
+where it was. When the study is whole, its figures go to ``benchmarks/real/results/NAME``: the
+results, the report and the outcome of every item, never a reply.
+
+    python benchmarks/real/models.py qwen0.5b
+    python benchmarks/real/studies.py forgetting --data ../data [--runs-dir runs] [OVERRIDE ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import holdfast
+from holdfast.report.write import write_report
+from holdfast.runs import store
+from holdfast.types import Reading
+
+HERE = Path(__file__).resolve().parent
+KNOWLEDGE = "word_meaning"
+
+
+def overrides(study: holdfast.Study, data: Path, knowledge: Path) -> list[str]:
+    """Where this machine has the files of the study's tasks."""
+    found = []
+    for name, task in study.tasks.items():
+        given = task.model_dump()
+        if given.get("include_path"):
+            found.append(f"tasks.{name}.include_path={knowledge}")
+        elif "path" in given:
+            inside = Path(given["path"]).relative_to(HERE / "studies" / "data")
+            found.append(f"tasks.{name}.path={data.resolve() / inside}")
+    return found
+
+
+def publish(run_folder: Path, into: Path) -> None:
+    """The figures of a finished run, without anything that a model or a data set said."""
+    run = holdfast.open_run(run_folder)
+    into.mkdir(parents=True, exist_ok=True)
+    write_report(replace(run.results, replies=()), into)
+    rows = []
+    for path in sorted((run_folder / "readings").rglob("readings.jsonl")):
+        where = path.parent.relative_to(run_folder / "readings").as_posix()
+        for reading in store.read_jsonl(path, Reading):
+            rows.append([where, reading.example_id, reading.value, reading.outcome])
+    with (into / "readings.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([["model/task", "item", "value", "outcome"], *rows])
+    print(f"{len(rows)} readings and the report in {into}")
+
+
+def main() -> None:
+    """Run it, then publish."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("name", choices=sorted(p.stem for p in (HERE / "studies").glob("*.yaml")))
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    parser.add_argument("--only", default="*", help="stages, as `holdfast run` takes them")
+    parser.add_argument("override", nargs="*", help="settings that win over the file")
+    args = parser.parse_args()
+    knowledge = args.runs_dir / "knowledge"
+    make = [sys.executable, str(HERE / "knowledge.py"), str(knowledge)]
+    subprocess.run(make, check=True)
+    path = HERE / "studies" / f"{args.name}.yaml"
+    study = holdfast.load(path)
+    given = [*overrides(study, args.data, knowledge.resolve()), *args.override]
+    command = [sys.executable, "-m", "holdfast", "run", str(path), *given]
+    command += ["--runs-dir", str(args.runs_dir), "--only", args.only]
+    code = subprocess.run(command).returncode
+    if code:
+        sys.exit(code)
+    if args.only == "*":
+        publish(args.runs_dir / study.name, HERE / "results" / args.name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The page of a dry run: what a study will take, on one screen."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from holdfast.runs.stages import Step
+    from holdfast.study.outlook import Outlook
+
+MOST_ARMS, MOST_CHANGES = 14, 5
+GIB = 1 << 30
+
+
+def page(told: Outlook, steps: Sequence[Step], width: int = 80, every: bool = False) -> list[str]:
+    """Hours, disk, memory, arm by arm; the longest stages; what would shorten it.
+
+    Args:
+        told: what the study will take.
+        steps: its schedule.
+        width: of the terminal, in characters.
+        every: list all stages.
+    """
+    from holdfast.study.start import DAY_S, in_words
+
+    stages = listed(steps, lambda step: _at(told, step))
+    if not every:
+        stages = [stages[-1].replace("done.", "done; --all lists them.")]
+    if all(step.done for step in steps):
+        return stages
+    more = "; --dry-run --calibrate measures it" if told.measurable else ""
+    lines = [
+        f"Time: about {in_words(told.left)} on {told.device} ({told.how}{more})",
+        f"Disk: {size(told.disk)} will be written, {size(told.disk_free)} are free",
+    ]
+    if told.memory:
+        short = ": that is too little" if told.memory > told.memory_free else ""
+        lines.append(
+            f"Memory: {size(told.memory)} at the peak by formula, {size(told.memory_free)} are "
+            f"free{short}"
+        )
+    lines += ["", *_table(told), "", "Longest stages:"]
+    lines += [f"  {in_words(one.seconds):>9}  {name} ({one.how})" for name, one in told.longest]
+    if told.left > DAY_S and told.changes:
+        lines += ["", f"This takes {in_words(told.left)} here. What would shorten it:"]
+        some = told.changes[:MOST_CHANGES]
+        wide = max(len(one.setting) for one in some)
+        lines += [
+            f"  {one.setting:<{wide}}  saves {in_words(one.saved):>9}  ({one.words})"
+            for one in some
+        ]
+        still = "; use a GPU, or a smaller model" if told.shortened > DAY_S else ""
+        lines.append(f"  all of these together: {in_words(told.shortened)} are left{still}")
+    return [part for line in [*lines, "", *stages] for part in wrapped(line, width)]
+
+
+def as_json(told: Outlook, steps: Sequence[Step]) -> dict[str, object]:
+    """The same as JSON values, seconds and bytes."""
+    stages = [
+        {"stage": step.stage.name, "done": step.done, **told.stages[step.stage.name]._asdict()}
+        for step in steps
+    ]
+    kept = ("device", "how", "left", "done", "disk", "disk_free", "memory", "memory_free")
+    time = {name: getattr(told, name) for name in kept}
+    time |= {"parts": [asdict(one) for one in told.parts]}
+    time |= {"changes": [asdict(one) for one in told.changes], "shortened": told.shortened}
+    return {"stages": stages, "outlook": time}
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """A line in as many as the terminal needs."""
+    indent = " " * (len(line) - len(line.lstrip()) + 4)
+    return textwrap.wrap(
+        line, max(40, width), subsequent_indent=indent, break_long_words=False,
+        break_on_hyphens=False,
+    ) or [""]  # fmt: skip
+
+
+def _at(told: Outlook, step: Step) -> str:
+    from holdfast.study.start import in_words
+
+    name, one = step.stage.name, told.stages[step.stage.name]
+    return f"{in_words(one.seconds):>9}  {name}"
+
+
+def _table(told: Outlook) -> list[str]:
+    """A row for every arm."""
+    from holdfast.study.start import in_words
+
+    parts = list(told.parts)
+    if (rest := len(parts) - MOST_ARMS) > 0:
+        parts = sorted(parts, key=lambda one: -one.seconds)[:MOST_ARMS]
+    head = ("", "trainings", "tokens trained", "answers", "tokens written", "time", "disk")
+    rows = [head] + [
+        (
+            one.name, str(one.trainings or ""), count(one.trained), count(one.answers),
+            count(one.written), in_words(one.seconds), size(one.disk) if one.disk else "",
+        )
+        for one in parts
+    ]  # fmt: skip
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = [
+        "  ".join(
+            f"{cell:>{wide}}" if i else f"{cell:<{wide}}"
+            for i, (cell, wide) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return [*lines, *([f"and {rest} more that take less"] if rest > 0 else [])]
+
+
+def count(number: float) -> str:
+    """A number to three digits.
+
+    >>> [count(one) for one in (0, 950, 1_234, 45_600, 3_210_000)]
+    ['', '950', '1.2k', '46k', '3.2M']
+    """
+    if number < 0.5:
+        return ""
+    for limit, unit in ((1e3, ""), (1e6, "k"), (1e9, "M"), (1e15, "G")):
+        if number < limit:
+            scaled = number * 1e3 / limit
+            return f"{scaled:.1f}{unit}" if unit and scaled < 10 else f"{scaled:.0f}{unit}"
+    return f"{number:.1e}"
+
+
+def listed(steps: Sequence[Step], words: Callable[[Step], str]) -> list[str]:
+    """All stages, each in such words, and how many are done."""
+    return [
+        *(f"  {'done' if step.done else 'run '}  {words(step)}" for step in steps),
+        "",
+        f"{sum(step.done for step in steps)} of {len(steps)} stages are done.",
+    ]
+
+
+def size(number: float) -> str:
+    """Bytes in MiB or GiB."""
+    if number < GIB:
+        return f"{max(1, round(number / 2**20))} MiB"
+    return f"{number / GIB:.1f} GiB"

@@ -1,0 +1,69 @@
+"""What a run says of its time before its first stage; a long one is measured first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from holdfast.errors import HoldfastError
+from holdfast.progress import Progress
+from holdfast.runs.stages import Step
+from holdfast.study import calibration
+from holdfast.study import speed as speeds
+from holdfast.study.outlook import Outlook, outlook
+from holdfast.study.session import Session
+from holdfast.study.speed import Speed
+
+DAY_S = 86_400.0
+WORTH_MEASURING_S = 600.0
+"""A study that the formula gives longer is measured before it begins."""
+
+
+def in_words(seconds: float) -> str:
+    """A duration, as precise as an estimate is.
+
+    >>> [in_words(one) for one in (4, 90, 3_000, 9_000, 200_000)]
+    ['4 s', '2 min', '50 min', '2.5 h', '2.3 days']
+    """
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    if seconds < DAY_S:
+        return f"{seconds / 3600:.1f} h"
+    days = seconds / DAY_S
+    return f"{days:.1f} days" if days < 20 else f"{days:,.0f} days"
+
+
+def at_start(session: Session, steps: Sequence[Step], progress: Progress) -> dict[str, float]:
+    """Tell what a run will take, measured first where it is worth that, before its first stage.
+
+    Returns:
+        Seconds of every stage, by which its progress is weighed.
+    """
+    speed = speeds.known(session)
+    told = outlook(session, steps, speed)
+    if told.left > WORTH_MEASURING_S and told.measurable:
+        told = outlook(session, steps, measured(session, progress))
+    for line in start_lines(told):
+        progress.say(line)
+    return {name: one.seconds for name, one in told.stages.items()}
+
+
+def measured(session: Session, progress: Progress) -> Speed:
+    """The speed, measured; the formula's, and a line that says why, where that fails."""
+    try:
+        return calibration.measure(session, progress)
+    except (HoldfastError, RuntimeError) as error:
+        progress.say(f"the speed could not be measured: {str(error).splitlines()[0][:200]}")
+        return speeds.by_formula(session)
+
+
+def start_lines(told: Outlook) -> list[str]:
+    """What is said of the time when a run starts."""
+    lines = [f"About {in_words(told.left)} on {told.device} ({told.how})."]
+    if told.left > DAY_S:
+        lines.append("That is days. What would shorten it:")
+        lines += [
+            f"  {one.setting} saves {in_words(one.saved)} ({one.words})" for one in told.changes[:5]
+        ]
+    return lines

@@ -1,0 +1,200 @@
+"""Is what a study is told to take what its stages take, and is it said on one page?"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fixtures.study import write_study
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast import cli, study
+from holdfast.cli import forecast
+from holdfast.config import load
+from holdfast.progress import Silent
+from holdfast.runs import records, stages, store
+from holdfast.study import calibration, duration, outlook, shortening, speed, start
+from holdfast.study.session import Session
+from holdfast.study.speed import Speed
+from holdfast.study.work import Counted, Work, truncated
+
+ONE = {"arms": {"sft": {}}, "seeds": [1]}
+MADE = Speed("measured", 5.0, 7.0, 0.01, 0.001, 0.2, 0.05, rows=8)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def prepared(file: Path, runs: Path) -> Session:
+    loaded = load.load(file)
+    return study.prepare(loaded, runs / loaded.name, str(file))
+
+
+def test_seconds_are_those_of_the_work() -> None:
+    """20 answers of 30 tokens, 8 at a time: 3 batches, each as long as its longest."""
+    asked = Work("ask", read=1000, written=600, answers=20, most=40)
+    assert duration.seconds_of(asked, MADE) == pytest.approx(1.0 + 3 * 40 * 0.2 + 600 * 0.05)
+    assert duration.seconds_of(asked, MADE, loads=True) == pytest.approx(60.0)
+    trained = Work("train", trained=1000, read=500)
+    assert duration.seconds_of(trained, MADE, loads=True) == pytest.approx(7 + 10 + 0.5)
+    far = replace(MADE, cached_s=0.001, context=35.0)  # 50 tokens of prompt, 15 of the answer
+    more = duration.seconds_of(asked, far) - duration.seconds_of(asked, MADE)
+    assert more == pytest.approx(600 * 0.001 * (65 - 35))
+    judged = Work("judge", answers=100, parameters=0.0)
+    assert duration.seconds_of(judged, MADE) == pytest.approx(0.1)
+    assert duration.seconds_of(replace(trained, parameters=3.0), MADE) == pytest.approx(31.5 + 7)
+
+
+@given(st.integers(1, 4096), st.floats(1, 1e4))
+def test_answers_are_no_longer_than_they_may_be(most: int, usual: float) -> None:
+    mean = truncated(most, usual)
+    assert 0 < mean <= min(most, usual) + 1e-9
+    assert truncated(most + 1, usual) >= mean
+    asked = Work("ask", written=10 * mean, answers=10, most=most)
+    if most > 1 and mean < 0.98 * most:
+        assert shortening._shorter(asked) == pytest.approx(
+            truncated(most // 2, usual) / mean, rel=0.02
+        )
+
+
+def test_finished_stages_correct_the_others(finished: Path, tmp_path: Path) -> None:
+    runs = Path(shutil.copytree(finished / "runs", tmp_path / "runs"))
+    session = prepared(finished / "study.yaml", runs)
+    told = duration.stage_seconds(session, MADE)
+    assert {one.how for one in told.values()} == {"took"}
+    assert list(told) == [one.name for one in session.plan.stages]
+    tuned = [one for one in told if one.startswith("replies/") and "checkpoint" in one]
+    gone, twins = tuned[0], [one for one in tuned[1:] if one.endswith(tuned[0].split("/")[-1])]
+    (runs / "s" / gone / store.RECORD).unlink()
+    again = duration.stage_seconds(session, MADE)
+    assert again[gone].how == "as before"
+    counted = Counted(session, {})
+    ask = counted.of(next(one for one in session.plan.stages if one.name == gone))
+    like = [one for one in told if counted.of(_stage(session, one)).alike == ask.alike]
+    assert set(twins) < set(like)
+    low, high = (f(told[one].seconds for one in like if one != gone) for f in (min, max))
+    assert low * 0.5 <= again[gone].seconds <= 2 * high
+    assert all(again[one] == told[one] for one in told if one != gone)
+
+
+def _stage(session: Session, name: str) -> stages.PlannedStage:
+    return next(one for one in session.plan.stages if one.name == name)
+
+
+def test_training_is_counted_as_it_was_done(finished: Path) -> None:
+    """Tokens that are told of a training are those that its record has, within a tenth."""
+    session = prepared(finished / "study.yaml", finished / "runs")
+    for arm, seed in session.plan.trained:
+        name = f"train/{arm}/seed{seed}"
+        summary = records.summary(session.folder / name)
+        told = Counted(session, {}).of(_stage(session, name)).trained
+        assert told == pytest.approx(summary["tokens"], rel=0.1), name
+
+
+def test_the_device_is_measured_once(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = prepared(write_study(tmp_path, tiny_model, **ONE), tmp_path / "runs")
+    assert speed.known(session).how == "by formula"
+    found = calibration.measure(session)
+    session.pool.close()
+    assert found.how == "measured" and speed.known(session) == found
+    assert not (tmp_path / "runs").exists()
+    for name in ("open_s", "start_s", "train_s", "read_s", "write_s"):
+        assert getattr(found, name) > 0, name
+    assert set(found.usual) == set(session.plan.tasks)
+    file = speed.file(session)
+    for torn in ("{", "[]", json.dumps({"how": "measured"}), file.read_text().replace(": ", ": -")):
+        file.write_text(torn)
+        assert speed.known(session).how == "by formula"
+    file.unlink()
+    monkeypatch.setattr(speed, "cpu_flops", lambda: 1.0)
+    assert calibration.measure(session).how == "by formula" and not file.exists()
+
+
+def test_a_long_run_is_measured_and_told_before_it_begins(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = prepared(write_study(tmp_path, tiny_model, **ONE), tmp_path / "runs")
+    steps = study.schedule(session.plan)
+    said: list[str] = []
+    bars = Silent()
+    monkeypatch.setattr(bars, "say", said.append)
+    monkeypatch.setattr(calibration, "measure", lambda *_: MADE)
+    start.at_start(session, steps, bars)
+    assert len(said) == 1 and "(by formula)" in said[0], "too short to be measured"
+    monkeypatch.setattr(start, "WORTH_MEASURING_S", 0.0)
+    start.at_start(session, steps, bars)
+    assert "(measured)" in said[1]
+    monkeypatch.setattr(calibration, "measure", lambda *_: _fail())
+    start.at_start(session, steps, bars)
+    assert said[2] == "the speed could not be measured: no" and "(by formula)" in said[3]
+    slow = replace(MADE, train_s=1e5, write_s=1e3)
+    told = outlook.outlook(session, steps, slow)
+    lines = start.start_lines(told)
+    assert "days" in lines[0] and lines[1].startswith("That is days")
+
+
+def _fail() -> Speed:
+    raise RuntimeError("no\nmore")
+
+
+def test_changes_save_what_they_say(tiny_model: Path, tmp_path: Path) -> None:
+    """A study that is changed so is told to take so much less."""
+    more: dict[str, Any] = {"answer": {"repeats": 3, "sampling": {"max_new_tokens": 400}}}
+    more |= {"seeds": [1, 2], "arms": {"sft": {}, "other": {"train": {"learning_rate": 1e-5}}}}
+    more["tasks"] = {"lab_math": {"role": "target", "items": 300, "train_items": 24}}
+    file = write_study(tmp_path, tiny_model, **more)
+    slow = replace(MADE, train_s=1.0, write_s=10.0)
+    session = prepared(file, tmp_path / "runs")
+    told = outlook.outlook(session, study.schedule(session.plan), slow)
+    assert told.left > start.DAY_S and told.shortened < told.left / 4
+    settings = {one.setting: one.saved for one in told.changes}
+    assert list(settings.values()) == sorted(settings.values(), reverse=True)
+    for setting in ("seeds=[1]", "answer.repeats=1", "answer.sampling.max_new_tokens=200"):
+        changed = load.load(file, [setting])
+        other = study.prepare(changed, tmp_path / "runs" / changed.name, str(file))
+        then = outlook.outlook(other, study.schedule(other.plan), slow)
+        assert told.left - then.left == pytest.approx(settings[setting], rel=0.05), setting
+
+
+def test_a_dry_run_is_a_page(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_study(tmp_path, tiny_model, **ONE)
+    line = ["run", str(file), "--runs-dir", str(tmp_path / "runs"), "--dry-run"]
+    assert cli.call(line) == 0
+    said = capsys.readouterr().out
+    assert "(by formula; --dry-run --calibrate measures it)" in " ".join(said.split())
+    assert "--all lists them" in said and "Longest stages" in said
+    assert "readings/" not in said.split("Longest stages")[0]
+    assert all(len(one) <= 80 for one in said.split("\n\n0 of")[0].splitlines()[2:])
+    assert cli.call([*line, "--all", "--calibrate", "--json"]) == 0
+    about = json.loads(capsys.readouterr().out)
+    assert about["outlook"]["how"] == "measured"
+    assert about["outlook"]["left"] == pytest.approx(sum(s["seconds"] for s in about["stages"]))
+    parts = about["outlook"]["parts"]
+    assert sum(one["seconds"] for one in parts) == pytest.approx(about["outlook"]["left"])
+    assert {one["name"]: one["trainings"] for one in parts}["sft"] == 1
+    assert cli.call([*line, "--all"]) == 0
+    assert "readings/base/" in (said := capsys.readouterr().out) and "(measured)" in said
+    for option in ("--all", "--calibrate"):
+        assert cli.call(["run", str(file), option]) == 3
+        assert "--dry-run" in capsys.readouterr().err
+
+
+def test_many_arms_are_still_a_page(tiny_model: Path, tmp_path: Path) -> None:
+    arms = {f"arm{n}": {"train": {"learning_rate": 1e-4 * (n + 1)}} for n in range(30)}
+    session = prepared(write_study(tmp_path, tiny_model, arms=arms, seeds=[1]), tmp_path / "runs")
+    steps = study.schedule(session.plan)
+    told = outlook.outlook(session, steps, replace(MADE, train_s=1e5))
+    lines = forecast.page(told, steps, 100)
+    assert len(lines) <= 40 and max(map(len, lines)) <= 100
+    assert any(one.startswith("and 19 more") for one in lines)
