@@ -394,7 +394,7 @@ def test_lora_on_a_cpu_keeps_places_instead_of_copies() -> None:
     bare = kept_per_token(QWEN, replace(host, dropout=0.0), "lora", False)
     inputs = sum(one.n_in * one.count for one in QWEN.linears)
     assert kept - bare == pytest.approx(4 * 0.05 * inputs)
-    assert kept < 0.75 * kept_per_token(QWEN, replace(host, on_cpu=False), "lora", False)
+    assert kept < 0.85 * kept_per_token(QWEN, replace(host, on_cpu=False), "lora", False)
     quantized = kept_per_token(QWEN, host, "qlora", False)
     assert quantized > kept  # PEFT's own layers
 
