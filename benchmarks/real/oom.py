@@ -80,6 +80,8 @@ def train(model: str, folder: Path, cap: Any) -> dict[str, Any]:
     gpus = stage.gpus_of(study)
     if cap.on_gpu and cap.share:
         job = replace(job, memory_cap=cap.share)
+    if cap.ballast:  # else it would not even begin in this process
+        stage.TIGHT = float("inf")
     with cap:
         found = stage.run(study, job, longest, gpus, Silent())
     noted = job.folder / "memory.jsonl"

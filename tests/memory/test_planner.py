@@ -387,6 +387,18 @@ def test_without_a_gpu_it_is_planned_for_the_cpu() -> None:
     assert asked.plan is not None and asked.plan.checkpointing and not asked.notes
 
 
+def test_lora_on_a_cpu_keeps_places_instead_of_copies() -> None:
+    """Its layers there keep no cast or dropped copy of their input, and no mask of its size."""
+    host = Workload(method="lora", dtype="float32", on_cpu=True)
+    kept = kept_per_token(QWEN, host, "lora", False)
+    bare = kept_per_token(QWEN, replace(host, dropout=0.0), "lora", False)
+    inputs = sum(one.n_in * one.count for one in QWEN.linears)
+    assert kept - bare == pytest.approx(4 * 0.05 * inputs)
+    assert kept < 0.85 * kept_per_token(QWEN, replace(host, on_cpu=False), "lora", False)
+    quantized = kept_per_token(QWEN, host, "qlora", False)
+    assert quantized > kept  # PEFT's own layers
+
+
 def test_a_cpu_with_too_little_memory() -> None:
     scarce = replace(cpu(), total_bytes=12 * GIB, free_bytes=11 * GIB)
     found = plan_memory("qwen2.5-7b", (scarce,), seq_len=512, trace=False)

@@ -14,17 +14,15 @@ from functools import cache
 from types import MethodType
 from typing import TYPE_CHECKING, NamedTuple
 
+from holdfast.memory.estimate.activations import NARROWEST
+
 if TYPE_CHECKING:
     import torch
     from peft.tuners.lora import Linear
     from torch.autograd.function import FunctionCtx
 
-NARROWEST = 512
-"""Hidden size from which this is used: below it there is nothing to win."""
 GENERATOR = "PCG64, sparse"
 """What draws the masks then, for the record."""
-PLACE_BYTES = 4
-"""Of each dropped element: its place is kept for the backward pass."""
 
 
 def dropped(count: int, p: float) -> torch.Tensor:

@@ -16,7 +16,6 @@ from holdfast.config import Study, TrainSpec
 from holdfast.config.sweeps import expand
 from holdfast.errors import HoldfastError
 from holdfast.memory.estimate.activations import activations
-from holdfast.memory.estimate.adapters import LOW_RANK
 from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead, combined
 from holdfast.memory.estimate.states import states
 from holdfast.memory.estimate.workload import Workload, from_training
@@ -28,7 +27,6 @@ from holdfast.memory.planner.memory_report import MemoryReport
 from holdfast.memory.planner.planner import plan
 from holdfast.memory.planner.request import CPU, USUAL_SEQ_LEN, PlanRequest
 from holdfast.memory.precision import Dtype
-from holdfast.models.cpu_training import NARROWEST, PLACE_BYTES
 from holdfast.types import ModelRef
 
 NOTHING_SAID = PlanRequest(trace=False)
@@ -127,17 +125,12 @@ def settled_on_cpu(
     try:
         shape = read_shape(model.base, model.revision)
         held = states(shape, work, method)
-        masks = 0.0
-        if shape.hidden >= NARROWEST and work.variant in LOW_RANK and method == "lora":
-            inputs = shape.layers * sum(one.n_in * one.count for one in shape.linears)
-            masks = PLACE_BYTES * work.dropout * inputs * rows * longest
-            work = replace(work, dropout=0.0)  # its layers keep neither copies nor whole masks
         formula = activations(shape, work, method, rows, checkpointing=False)
     except HoldfastError:
         return spec
     moments = formula.moments(shape.layers, head=True)
     peak = max(one.activations + one.logits + one.workspace for one in moments)
-    needed = held.weights + held.adapters + held.gradients + held.optimiser + peak + masks
+    needed = held.weights + held.adapters + held.gradients + held.optimiser + peak
     suffices = needed <= HOST_SHARE * host_ram_bytes()
     return spec.model_copy(update={"gradient_checkpointing": not suffices})
 

@@ -28,6 +28,11 @@ SOFT_CAPPED = 8.2
 LOSS_TILE = 4096
 CPU_TILE = 1 << 25
 """Logits that are in memory at once in the head of a CPU (`holdfast.models.cpu_head`)."""
+NARROWEST = 512
+"""Hidden size from which `holdfast.models.cpu_training` has dropout and LoRA layers of its own:
+below it there is nothing to win."""
+PLACE_BYTES = 4
+"""They keep the place of each dropped element for the backward pass, and no copies."""
 VOCABULARY_TILE = 32768
 BACKWARD_TRANSIENT = 8
 """Gradients of gate, up, their product and the activation at once: bytes x intermediate size."""
@@ -205,7 +210,11 @@ def kept_per_token(shape: Shape, work: Workload, method: str, padded: bool) -> f
     kept += adapters.per_token(shape, work, wide)
     if work.variant in {"oft", "osf"}:
         return kept
-    if BYTES[work.adapters(method == "qlora")] == wide and not work.dropout:
+    places, quick = 0.0, work.on_cpu and method == "lora" and shape.hidden >= NARROWEST
+    if quick := quick and work.variant in adapters.LOW_RANK:
+        places = PLACE_BYTES * work.dropout * sum(one.n_in * one.count for one in shape.linears)
+    if BYTES[work.adapters(method == "qlora")] == wide and (quick or not work.dropout):
+        kept += places
         shared = {"q_proj", "qkv_proj", "gate_proj", "gate_up_proj"}  # attention's is kept already
         return kept + wide * sum(n for name, n in inputs.items() if name in shared) + wide * inner
     each = wide + (1 if work.dropout else 0)  # a cast copy for each adapter, and the dropout mask
