@@ -1035,7 +1035,7 @@ def test_what_a_server_cannot_do_is_refused(stub: StubServer) -> None:
         engine.token_nll(examples)
     with pytest.raises(ModelError, match="first word"):
         engine.first_token(examples, ("safe", "unsafe"), Silent())
-    with pytest.raises(ModelError, match="assistant's turn only"):
+    with pytest.raises(ModelError, match="write the user's turn"):
         engine.generate(
             [Example("a", (Message("user", "x"),), meta={"continue": "user"})],
             Sampling(), None, Silent(),

@@ -29,7 +29,7 @@ from holdfast.models import ModelRef
 from holdfast.progress import Silent
 from holdfast.types import Reply
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(3600)]
 ASKED, FEW = questions(6), Sampling(max_new_tokens=12)
 SLOW = [pytest.param(one, marks=pytest.mark.slow if one != "transformers" else ()) for one in KINDS]
 
