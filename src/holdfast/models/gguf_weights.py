@@ -15,7 +15,7 @@ from holdfast.models.gguf_file import GGUFFile
 from holdfast.types import ModelRef
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 INSTEAD = "name the model in safetensors that the file was made from"
 POSITIONS = "rope_freqs.weight"
@@ -96,7 +96,7 @@ def _parsed_once(path: Path) -> Iterator[None]:
         library.GGUFReader, library.get_tensor_name_map = before
 
 
-def _loaded(raw: ModelRef, head: GGUFFile, config: Any, dtype: str) -> PreTrainedModel:
+def _loaded(raw: ModelRef, head: GGUFFile, config: PreTrainedConfig, dtype: str) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig
     from transformers.integrations.gguf import GGUF_ARCHS
@@ -136,7 +136,7 @@ def _check_all_used(model: PreTrainedModel, head: GGUFFile) -> None:
         )
 
 
-def _scaled_positions(config: Any, head: GGUFFile) -> None:
+def _scaled_positions(config: PreTrainedConfig, head: GGUFFile) -> None:
     """Give a model of Llama 3.1's kind the scaling of positions that its file has as factors."""
     import numpy as np
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
