@@ -44,7 +44,7 @@ while True:
 NAME = "held"
 """The name that every server here gives its model, except `transformers serve`, which has none."""
 KINDS = ("vllm", "transformers", "llama.cpp")
-UP_S = 600.0
+UP_S = 1500.0
 """Longest wait until a server answers; a busy machine of two cores needs minutes for vLLM."""
 
 

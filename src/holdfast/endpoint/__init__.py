@@ -174,11 +174,11 @@ class Endpoint:
         progress: Progress,
         times: Mapping[str, int],
     ) -> None:
+        if not self._looked:
+            self._look()
         with Connection(
             self.server, self.spending, self._rate, self.first_wait_s, progress
         ) as connection:
-            if not self._looked:
-                self._look(connection)
             workers = min(self.server.concurrency, len(todo))
             pool = ThreadPoolExecutor(workers, thread_name_prefix="endpoint")
             under_way: dict[Future[Answer], str] = {}
@@ -208,10 +208,14 @@ class Endpoint:
                 raise error
             pool.shutdown()
 
-    def _look(self, connection: Connection) -> None:
-        """Refuse another model than said before anything is paid for; once, where one answers."""
+    def _look(self) -> None:
+        """Refuse another model than said before anything is paid for; once, where one answers.
+
+        Over a connection of its own: servers that have no list may drop it after their answer.
+        """
         try:
-            Running(connection, self.server).check_model()
+            with self.running() as running:
+                running.check_model()
         except EndpointError as error:
             if error.fault == "unknown":
                 raise
