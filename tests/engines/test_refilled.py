@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -192,6 +193,30 @@ def test_rows_stay_within_memory_and_what_waits(most: int, waiting: int, rows: i
     for _ in range(2 * STEPS):
         pace.took(pace.rows, 1.0, waiting)
     assert pace.rows == rows
+
+
+def test_what_memory_allows_of_short_answers_is_not_taken_for_long_ones(monkeypatch: Any) -> None:
+    """A task of one-word answers comes first, and then one whose rows take a hundred times that."""
+    model = SimpleNamespace(
+        device=SimpleNamespace(type="cpu"),
+        config=SimpleNamespace(get_text_config=lambda: SimpleNamespace(vocab_size=0)),
+    )
+    monkeypatch.setattr("holdfast.engines.pace.host_ram_bytes", lambda: 2 * 10_000)
+    pace, given = Pace(64), Pace(64, True)
+    for one in (pace, given):
+        one.begin(10)
+        one.bound(10, model)
+    assert (pace.rows, pace.most, given.rows) == (64, 1000, 64)
+    pace.rows, pace.settled = 256, True  # as many were fastest
+    for one in (pace, given):
+        one.begin(1000)
+    assert (pace.next, given.next) == (8, 64), "few, before it is known what they take"
+    for one in (pace, given):
+        one.bound(1000, model)
+    assert (pace.rows, pace.most, pace.next) == (10, 10, 10)
+    assert given.rows == 64, "as was asked for"
+    pace.begin(1100)
+    assert pace.most == 10, "nearly as long: nothing to learn"
 
 
 def test_half_empty_passes_do_not_count() -> None:

@@ -408,14 +408,14 @@ def test_kills_for_want_of_memory_are_counted(tmp_path: Path) -> None:
 def test_limits_on_the_process_count() -> None:
     code = (
         "import resource\n"
-        "from holdfast.memory.hardware.host import host_ram_bytes\n"
+        "from holdfast.memory.hardware.host import host_ram_bytes, host_total_bytes\n"
         "resource.setrlimit(resource.RLIMIT_DATA, (1 << 28, resource.RLIM_INFINITY))\n"
         "left = host_ram_bytes(); kept = bytearray(1 << 26)\n"
-        "print(left, left - host_ram_bytes())"
+        "print(left, left - host_ram_bytes(), host_total_bytes())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    left, taken = map(int, done.stdout.split())
-    assert 1 << 27 < left < 1 << 28
+    left, taken, total = map(int, done.stdout.split())
+    assert 1 << 27 < left < total == 1 << 28
     assert taken == pytest.approx(1 << 26, rel=0.05)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fixtures.paths import ROOT
@@ -13,7 +15,7 @@ from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead
 from holdfast.memory.estimate.workload import from_training
 from holdfast.memory.planner.request import PlanRequest
 from holdfast.train.planning import arms_of, overhead_of, plan_study, settled_on_cpu
-from holdfast.types import ModelRef
+from holdfast.types import LAB_FOLDER, ModelRef
 
 STUDY = {
     "name": "arms", "model": "Qwen/Qwen2.5-7B-Instruct", "tasks": {"gsm8k": {"role": "target"}},
@@ -76,6 +78,24 @@ def test_the_study_without_a_length_names_what_it_assumed() -> None:
     found = plan_study(study, arms={"sdft": PlanRequest(train=study.train, overhead=drawing)})
     assert found.comparison.work.seq_len == 1024 + 64
     assert any("at most 1,024 tokens" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("limited", "place"), [("RLIMIT_AS", 0), ("RLIMIT_DATA", 5)])
+def test_a_limit_on_the_process_alone_makes_a_cpu_recompute(
+    monkeypatch: pytest.MonkeyPatch, limited: str, place: int
+) -> None:
+    """As `ulimit -v` and `ulimit -d` set one, on a machine that has memory enough."""
+    asked = TrainSpec(), ModelRef(str(LAB_FOLDER)), "float32", 8, 256
+    limits: dict[int, int] = {}
+
+    def getrlimit(kind: int) -> tuple[int, int]:
+        return limits.get(kind, resource.RLIM_INFINITY), resource.RLIM_INFINITY
+
+    monkeypatch.setattr(resource, "getrlimit", getrlimit)
+    assert not settled_on_cpu(*asked).gradient_checkpointing
+    taken = int(Path("/proc/self/statm").read_text().split()[place]) * resource.getpagesize()
+    limits[getattr(resource, limited)] = taken + (1 << 20)
+    assert settled_on_cpu(*asked).gradient_checkpointing
 
 
 def test_the_example_plans_as_it_says() -> None:

@@ -28,6 +28,8 @@ USED = 0.5
 """Share of the free memory that keys, values and logits may take."""
 LOGITS = 3
 """Copies of a row's logits that there are at once, float32."""
+SHORTER, LONGER = 0.5, 1.5
+"""What memory allows of rows is learned anew for rows that are shorter or longer than by these."""
 
 
 @dataclass(slots=True)
@@ -36,7 +38,7 @@ class Pace:
 
     Attributes:
         rows: now.
-        settled: it stays so.
+        settled: it stays so; from the beginning: it was asked for, and memory is not looked at.
         most: that memory allows; None: not known yet.
         rates: tokens a second by number of rows.
     """
@@ -46,11 +48,22 @@ class Pace:
     most: int | None = None
     rates: dict[int, float] = field(default_factory=dict)
     _spent: list[float] = field(default_factory=list)
+    _given: bool = field(init=False)
+    _tokens: int = 0
+
+    def __post_init__(self) -> None:
+        """Note whether the number was asked for."""
+        self._given = self.settled
 
     @property
     def next(self) -> int:
         """How many may begin at once: few before it is known what they take."""
-        return self.rows if self.settled or self.most is not None else min(self.rows, FIRST)
+        return self.rows if self._given or self.most is not None else min(self.rows, FIRST)
+
+    def begin(self, tokens: int) -> None:
+        """Rows of so many tokens at most come next; `most` may have been learned of shorter ones."""
+        if not SHORTER * self._tokens <= tokens <= LONGER * self._tokens:
+            self._tokens, self.most = tokens, None
 
     def took(self, live: int, seconds: float, waiting: int) -> None:
         """Look at one pass over `live` rows, with so many more waiting."""
@@ -74,13 +87,15 @@ class Pace:
             row_bytes: keys and values of one row, at their longest.
             model: whose vocabulary says how large its logits are, on its device.
         """
-        if self.settled or self.most is not None:
+        if self._given or self.most is not None:
             return
         wide = row_bytes + LOGITS * 4 * int(model.config.get_text_config().vocab_size)
         if model.device.type == "cuda":
             import torch
 
-            room = torch.cuda.mem_get_info(model.device)[0]
+            room = torch.cuda.mem_get_info(model.device)[0]  # less what torch keeps for its next use
+            room += torch.cuda.memory_reserved(model.device)
+            room -= torch.cuda.memory_allocated(model.device)
         else:
             room = host_ram_bytes()
         self.most = max(1, int(USED * room / wide))

@@ -107,6 +107,7 @@ class Answering:
             for place, ids in enumerate(prompts)
         ]  # fmt: skip
         waiting.reverse()
+        self.pace.begin(max(len(row.prompt) for row in waiting) + self.sampling.max_new_tokens)
         under: list[tuple[Cohort, list[Row]]] = []
         while waiting or under:
             if ending():

@@ -25,16 +25,17 @@ def host_ram_bytes(root: Path = ROOT) -> int:
     """
     limits = [_meminfo(root, "MemAvailable"), *_groups_leave(root)]
     if root == ROOT:
-        limits.append(_process_leaves())
+        limits += [max(0, limit - taken) for limit, taken in _process_limits()]
     found = [one for one in limits if one is not None]
     return min(found) if found else _machine_bytes()
 
 
 def host_total_bytes(root: Path = ROOT) -> int:
     """Host memory that a process could use if nothing else ran, bytes."""
-    limits = [_meminfo(root, "MemTotal"), *(_number(group / limit) for group, limit, *_ in
-                                            _groups(root))]  # fmt: skip
-    found = [one for one in limits if one is not None]
+    limits = [_number(group / limit) for group, limit, *_ in _groups(root)]
+    if root == ROOT:
+        limits += [limit for limit, _ in _process_limits()]
+    found = [one for one in (_meminfo(root, "MemTotal"), *limits) if one is not None]
     return min(found) if found else _machine_bytes()
 
 
@@ -89,20 +90,17 @@ def _groups_leave(root: Path) -> Iterator[int]:
             yield max(0, allowed - taken + cache)
 
 
-def _process_leaves() -> int | None:
-    """What limits on this process leave, which its children inherit; None without one."""
+def _process_limits() -> list[tuple[int, int]]:
+    """Limits on this process, which its children inherit, and what it has taken of each, bytes."""
     with suppress(ImportError, OSError, ValueError, IndexError):
         import resource
 
         page = os.sysconf("SC_PAGE_SIZE")
         sizes = [int(word) * page for word in _lines(ROOT / "proc/self/statm")[0].split()]
-        left = []
-        for kind, taken in ((resource.RLIMIT_AS, sizes[0]), (resource.RLIMIT_DATA, sizes[5])):
-            soft, _ = resource.getrlimit(kind)
-            if soft != resource.RLIM_INFINITY:
-                left.append(max(0, soft - taken))
-        return min(left, default=None)
-    return None
+        kinds = (resource.RLIMIT_AS, sizes[0]), (resource.RLIMIT_DATA, sizes[5])
+        every = [(resource.getrlimit(kind)[0], taken) for kind, taken in kinds]
+        return [(soft, taken) for soft, taken in every if soft != resource.RLIM_INFINITY]
+    return []
 
 
 def _machine_bytes() -> int:
