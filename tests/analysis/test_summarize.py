@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from holdfast.analysis.arrays import Measured
@@ -36,6 +38,16 @@ def _verdict(decision: Decision | None = None, **arms: tuple[int, int]) -> str:
     infos = [ArmInfo(name, "") for name in arms]
     run = RunData("s", "m", [1], TASKS, infos, _measured(**arms), {}, decision=decision)
     return assemble(run).verdict
+
+
+def test_seeds_that_see_the_same_questions_are_said() -> None:
+    measured = _measured(base=(0, 9), self=(1, 9))
+    arms = [ArmInfo("base", ""), ArmInfo("self", "")]
+    several = RunData("s", "m", [1, 2], TASKS, arms, measured, {}, alike=["self"])
+    (said,) = [one for one in assemble(several).warnings if one.startswith("self: all seeds")]
+    assert "too good" in said
+    for other in (replace(several, alike=()), replace(several, seeds=[1])):
+        assert not any("all seeds are" in one for one in assemble(other).warnings)
 
 
 def test_figures() -> None:

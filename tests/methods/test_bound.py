@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -166,8 +167,35 @@ def test_no_more_is_asked_than_is_seen(tmp_path: Path) -> None:
     assert record["used"] - record["reserve"] == len(used) == record["counts"]["self"]
     assert record["reserve"] == record["counts"]["dropped"] > 0
     assert "of 60 asked, in the order in which they are seen" in record["note"]
-    assert shared.asks == {"questions": 60, "expected": 10, "samples": 1, "new_tokens": 512}
+    assert shared.asks == {"questions": 60, "expected": 34, "samples": 1, "new_tokens": 512}
     assert shared.needs == ("budget",)
+
+
+@pytest.mark.parametrize(
+    ("method", "share"), list(zip(METHODS, [0.3, 1.0, 0.5, 1.0, 0.5], strict=True)), ids=NAMES
+)
+def test_more_is_expected_to_be_asked_than_is_used(method: Any, share: float) -> None:
+    (shared,) = method.shared(bounded(Said(), 60))
+    assert shared.asks["expected"] == math.ceil(15 / share)
+    (every,) = method.shared(replace(bounded(Said(), 60), bound=None))
+    assert every.asks["expected"] == every.asks["questions"] == 60
+
+
+@pytest.mark.parametrize("method", METHODS, ids=NAMES)
+def test_what_a_step_before_has_made_of_questions_stays(method: Any, tmp_path: Path) -> None:
+    """One that it left out is not brought back, and one that it changed is another question."""
+    context = replace(bounded(Said(), 0), bound=None)
+    every = made(method, context, tmp_path / "all")
+    other = replace(QUESTIONS[7], messages=(Message("user", "Was ist 7 und 7?"),))
+    given = [other if one is QUESTIONS[7] else one for one in QUESTIONS[:20]]
+    found, notes = apply(method, context, tmp_path / "some", given)
+    kept = {one.id.split("/")[0] for one in found}
+    assert kept <= {one.id for one in QUESTIONS[:20]}
+    assert found.count(other) == 1
+    same = [one for one in every if place(one) in {ORDER.index(n) for n in range(20) if n != 7}]
+    assert [one for one in found if one.id != other.id] == same
+    if method.plugin == "selfgen":
+        assert notes[1:] == ["1 questions that a method before has changed stay as they are"]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=NAMES)
@@ -280,7 +308,7 @@ def test_methods_share_the_pool_that_has_most() -> None:
     (most,) = build("ewc", "loss", samples=150).shared(context)
     assert few.name == more.name == most.name
     assert [few.need, more.need, most.need] == [3, 40, 150]
-    assert few.asks == {"questions": 400, "expected": 3, "samples": 1, "new_tokens": 256}
+    assert few.asks == {"questions": 400, "expected": 4, "samples": 1, "new_tokens": 256}
     (other,) = build("replay", balance=False).shared(context)
     assert other.name != few.name, "asked for in another order"
 

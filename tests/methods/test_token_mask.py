@@ -109,5 +109,35 @@ def test_only_answers_that_fill_the_budget_are_looked_at() -> None:
     assert found == every[32:]
     many = replace(context, bound=replace(bound, tokens=lambda: 10_000))
     assert method.apply(plain, many, {})[0] == every, "several rounds see all"
-    mixed = [*plain, _example("r", "9 9", kind="replay")]
-    assert len(method.apply(mixed, context, {})[0]) == 41, "a share of another kind stays one"
+
+
+def test_other_kinds_keep_their_share_where_few_answers_are_looked_at() -> None:
+    """A fifth of the answers is enough, and so a fifth of what is replayed stays: the first."""
+    method = methods.build("token_mask", {"max_perplexity": 2.5}, "s", "arms.a.loss")
+    plain = [_example(f"q{n}", "0 0 9 0 9") for n in range(40)]
+    old = [_example(f"r{n}", "9 9", kind="replay") for n in range(10)]
+    probes = [_example(f"p{n}", "9 9", kind="probe") for n in range(3)]
+    bound = Bound(16, range(40), lambda some: [4] * len(some), 40, tokens=lambda: 30)
+    engine = Scorer()
+    context = replace(_setting(engine), plain=plain, bound=bound)
+    found, _ = method.apply([*plain, *old, *probes], context, {})
+    assert engine.scored == 8
+    names = [one.id for one in found]
+    assert names == [f"q{n}" for n in range(8)] + ["r0", "r1", "p0", "p1", "p2"]
+    assert all("dropped" in one.meta for one in found[:8])
+    assert found[8:] == [*old[:2], *probes]
+    alone, _ = method.apply(old, context, {})
+    assert alone == old
+
+
+def test_answers_that_do_not_fill_the_budget_once_masked_are_said_to_be_seen_again() -> None:
+    """As after `selfgen`, which made as much as would do without the mask."""
+    method = methods.build("token_mask", {"max_perplexity": 2.5}, "s", "arms.a.loss")
+    plain = [_example(f"q{n}", "0 0 9 0 9") for n in range(40)]
+    bound = Bound(16, range(40), lambda some: [4] * len(some), 40, tokens=lambda: 48)
+    context = replace(_setting(Scorer()), plain=plain, bound=bound)
+    found, notes = method.apply(plain[:8], context, {})
+    assert len(found) == 8
+    assert notes[0].endswith(
+        "; what is left of 8 answers fills 67% of the budget, so some are seen again"
+    )

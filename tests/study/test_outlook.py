@@ -18,7 +18,7 @@ from holdfast.cli import forecast
 from holdfast.config import load
 from holdfast.progress import Silent
 from holdfast.runs import records, stages, store
-from holdfast.study import calibration, duration, outlook, shortening, speed, start
+from holdfast.study import calibration, duration, outlook, readiness, shortening, speed, start
 from holdfast.study.session import Session
 from holdfast.study.speed import Speed
 from holdfast.study.work import Counted, Work, truncated
@@ -117,6 +117,37 @@ def test_the_device_is_measured_once(
     file.unlink()
     monkeypatch.setattr(speed, "cpu_flops", lambda: 1.0)
     assert calibration.measure(session).how == "by formula" and not file.exists()
+
+
+def test_lengths_of_answers_belong_to_what_is_asked(tiny_model: Path, tmp_path: Path) -> None:
+    """Another study may call another task by the same name; the device is as fast for it."""
+    session = prepared(write_study(tmp_path, tiny_model, **ONE), tmp_path / "runs")
+    speed.keep(session, replace(MADE, usual=dict.fromkeys(session.plan.tasks, 33.0)))
+    found = speed.known(session)
+    assert found == replace(MADE, usual={"lab_math": 33.0, "lab_refuse": 33.0})
+    tasks = {"lab_math": {"role": "target", "items": 8, "train_items": 24},
+             "lab_refuse": {"kind": "lab_math", "items": 6}}  # fmt: skip
+    other = prepared(write_study(tmp_path, tiny_model, **ONE, tasks=tasks), tmp_path / "runs")
+    assert speed.known(other) == replace(MADE, usual={"lab_math": 33.0})
+    more = {"answer": {"sampling": {"max_new_tokens": 99}}}
+    longer = prepared(write_study(tmp_path, tiny_model, **ONE, **more), tmp_path / "runs")
+    assert speed.known(longer) == found, "of answers that nothing cuts off"
+
+
+def test_memory_is_told_where_nothing_would_fit(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = prepared(write_study(tmp_path, tiny_model, **ONE), tmp_path / "runs")
+    fits = readiness.memory_bytes(session)
+    many = session.study.model_copy(
+        update={"answer": session.study.answer.model_copy(update={"batch_size": 4096})}
+    )
+    asked = replace(session, plan=replace(session.plan, study=many))
+    assert readiness.memory_bytes(asked) > 2 * fits, "as many rows as are asked for"
+    monkeypatch.setattr("holdfast.memory.hardware.cpu.host_ram_bytes", lambda: 1 << 20)
+    monkeypatch.setattr(readiness, "answering_bytes", lambda *_: 0)
+    monkeypatch.setattr(readiness, "ROWS", {"cpu": 0, "gpu": 0})
+    assert readiness.memory_bytes(session) > 1 << 20
 
 
 def test_a_long_run_is_measured_and_told_before_it_begins(

@@ -19,12 +19,19 @@ ONE_SEED = (
     "than they say."
 )
 
+ALIKE = (
+    "all seeds are trained on the same questions, those that fill the budget, where plain training "
+    "sees others with each seed. So seeds differ by less than they would with questions of their "
+    "own, and intervals and p may be too good."
+)
+
 
 def all_of(
     tasks: Sequence[TaskInfo],
     cells: Sequence[Cell],
     measured: Sequence[Measured],
     seeds: Sequence[int],
+    alike: Sequence[str] = (),
 ) -> list[str]:
     """Every note, in sentences.
 
@@ -33,6 +40,7 @@ def all_of(
         cells: their figures.
         measured: their readings.
         seeds: of the trainings.
+        alike: arms of which all seeds are trained on the same questions.
     """
     return [
         *(note for task in tasks for note in _of_task(task, cells, measured)),
@@ -42,6 +50,7 @@ def all_of(
         *_withheld(measured),
         *(note for task in tasks for note in _unpinned(task)),
         *([ONE_SEED] if len(seeds) == 1 else []),
+        *([f"{', '.join(alike)}: {ALIKE}"] if alike and len(seeds) > 1 else []),
     ]
 
 

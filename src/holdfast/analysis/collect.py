@@ -87,6 +87,12 @@ def arm_infos(plan: Plan) -> list[ArmInfo]:
     return found
 
 
+def trained_alike(plan: Plan) -> list[str]:
+    """Arms of which all seeds see the same questions, where those of others see different ones."""
+    trained = [name for name, arm in plan.arms.items() if arm.source == name]
+    return [name for name in trained if _summary(plan.folder / "data" / name).get("alike")]
+
+
 def _mean(values: Iterable[float]) -> float:
     every = list(values)
     return sum(every) / len(every)

@@ -54,6 +54,7 @@ class RunData:
         decision: which checkpoint may be shipped.
         agreements: of the judges of an ensemble.
         notices: what was found in the data and settings before anything ran.
+        alike: arms of which all seeds are trained on the same questions.
     """
 
     name: str
@@ -69,6 +70,7 @@ class RunData:
     decision: Decision | None = None
     agreements: Sequence[Agreement] = ()
     notices: Sequence[str] = ()
+    alike: Sequence[str] = ()
 
 
 def assemble(run: RunData) -> Results:
@@ -86,7 +88,7 @@ def assemble(run: RunData) -> Results:
         conditions=dict(run.conditions),
         warnings=(
             *run.notices,
-            *caveats.all_of(run.tasks, found, run.measured, run.seeds),
+            *caveats.all_of(run.tasks, found, run.measured, run.seeds, run.alike),
         ),
         noise=tuple(noise(run.again)),
         dose=tuple(doses(run.tasks, run.measured, families)),

@@ -20,7 +20,7 @@ from holdfast.config import Sampling
 from holdfast.data import chat, thinking
 from holdfast.data.chat import Encoded
 from holdfast.engines import Engine, log_likelihood
-from holdfast.engines.pace import Fitting, Pace
+from holdfast.engines.pace import ROWS, Fitting, Pace
 from holdfast.engines.reply_text import ThoughtReader, Until, stops_of
 from holdfast.memory.fault_injection import FaultInjector
 from holdfast.memory.loading import loading
@@ -42,9 +42,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-CPU_BATCH = 64
-GPU_BATCH = 32
-"""Rows that are begun with where no `batch_size` is given; `Pace` takes more where it pays."""
 NLL_SHARE = 4
 """Into how many the batch is cut where logits are needed for every token of an answer."""
 
@@ -109,7 +106,7 @@ class HFEngine(Engine):
             ).eval()
         self._thoughts = ThoughtReader(self.tokenizer)
         self._stops = sorted(chat.stop_ids(self.tokenizer, self._base.generation_config))
-        size = GPU_BATCH if self.device == "cuda" else CPU_BATCH
+        size = ROWS["gpu" if self.device == "cuda" else "cpu"]
         self._pace = Pace(self.batch_size or size, settled=self.batch_size is not None)
         self.batch_size = self.batch_size or size
         return self

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 One = TypeVar("One")
 Some = TypeVar("Some")
 Say = Callable[[str], None]
+ROWS = {"cpu": 64, "gpu": 32}
+"""That are begun with where no `batch_size` is given; `Pace` takes more where it pays."""
 STEPS = 6
 """Passes that a number of rows is timed for; their median counts."""
 WORTH = 1.05
@@ -61,7 +63,7 @@ class Pace:
         return self.rows if self._given or self.most is not None else min(self.rows, FIRST)
 
     def begin(self, tokens: int) -> None:
-        """Rows of so many tokens at most come next; `most` may have been learned of shorter ones."""
+        """Rows of so many tokens at most come next; `most` may be known of shorter ones only."""
         if not SHORTER * self._tokens <= tokens <= LONGER * self._tokens:
             self._tokens, self.most = tokens, None
 
@@ -93,8 +95,8 @@ class Pace:
         if model.device.type == "cuda":
             import torch
 
-            room = torch.cuda.mem_get_info(model.device)[0]  # less what torch keeps for its next use
-            room += torch.cuda.memory_reserved(model.device)
+            room = torch.cuda.mem_get_info(model.device)[0]
+            room += torch.cuda.memory_reserved(model.device)  # what torch keeps for its next use
             room -= torch.cuda.memory_allocated(model.device)
         else:
             room = host_ram_bytes()

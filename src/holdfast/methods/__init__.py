@@ -221,6 +221,11 @@ class LossMethod:
         """Whether it trains with a `trainer` of its own."""
         return type(self).trainer is not LossMethod.trainer
 
+    @property
+    def changes_examples(self) -> bool:
+        """Whether it may leave out examples, or change their answers, in ways that nobody knows."""
+        return self.plugin not in METHODS and type(self).apply is not LossMethod.apply
+
     def check_training(self, spec: TrainSpec) -> None:
         """Refuse training settings with which its own trainer cannot work; by default none.
 

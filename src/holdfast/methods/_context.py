@@ -130,12 +130,12 @@ class SharedWork:
     asks: Mapping[str, int] | None = None
 
 
-def asks(questions: int, expected: int, sampling: Sampling) -> dict[str, int]:
-    """`SharedWork.asks` of questions that are answered with one sampling."""
+def asks(questions: int, expected: int, sampling: Sampling, turns: int = 1) -> dict[str, int]:
+    """`SharedWork.asks` of questions that are answered with one sampling, in so many turns."""
     return {
         "questions": questions,
         "expected": min(questions, expected),
-        "samples": sampling.samples,
+        "samples": sampling.samples * turns,
         "new_tokens": sampling.max_new_tokens,
     }
 

@@ -41,6 +41,8 @@ PROMPTS = {
 }
 VERSION = "1"
 """Raised whenever the same settings would give another pool."""
+KEPT = 0.75
+"""Of what a model is asked for the pool, those answers that are finished and of the kind wanted."""
 REFUSED, HELPED = "own refusal", "own everyday answer"
 _DECLINED = {"both": (True, False), "refusals": (True,), "everyday": (False,)}
 
@@ -139,7 +141,7 @@ def shared(
             return _answers(pool, context, need, balance, into, bar)
         return _dialogues(pool, context, need, into, bar)
 
-    asked = asks(pool.pool, need, _greedy(pool))
+    asked = asks(pool.pool, math.ceil(need / KEPT), _greedy(pool), 1 if own else 2)
     return [SharedWork(name(pool, context, balance), about, make, need=need, asks=asked)]
 
 

@@ -95,6 +95,11 @@ def check_questions(method: str, examples: Sequence[Example]) -> None:
         )
 
 
+def same_question(one: Example, other: Example) -> bool:
+    """Whether two examples ask the same, whatever the answer."""
+    return one.messages == other.messages and one.tools == other.tools
+
+
 def objection(context: MethodContext, example: Example, reply: Reply) -> str:
     """Why a reply cannot be trained on as an answer to `example`; "" when it can.
 

@@ -70,24 +70,29 @@ class Rewrite(DataMethod):
                 identity,
                 lambda folder, bar: self._make(context, folder, bar),
                 needs=(_bound.BUDGET,) if context.fills else (),
-                asks=asks(len(asked), _filling.expected(context), _greedy(context)),
+                asks=asks(len(asked), self._expected(context), _greedy(context)),
             )
         ]
 
     def apply(
         self, examples: Sequence[Example], context: MethodContext, made: Mapping[str, Path]
     ) -> tuple[list[Example], list[str]]:
-        """Replace reference answers; answers that a step before has replaced stay."""
+        """Replace reference answers; questions and answers that a step before has changed stay."""
         folder = made[self._name(context)]
         own = {one.id: one for one in store.read_jsonl(folder / EXAMPLES, Example)}
         record = records.summary(folder)
-        references = {one.id: one.target for one in context.plain}
+        references = {one.id: one for one in context.plain}
         used = set(references)
         if context.fills:
             used = {one.id for one in _filling.used(context, self._settled(context.plain, own))}
         found = []
         for example in examples:
-            untouched = example.id in references and example.target == references[example.id]
+            asked = references.get(example.id)
+            untouched = (
+                asked is not None
+                and example.target == asked.target
+                and _rewriting.same_question(example, asked)
+            )
             if untouched and example.id not in used:
                 continue
             if untouched and example.id in own:
@@ -102,6 +107,10 @@ class Rewrite(DataMethod):
             )
         note = self._note(len(own), record.get("used", len(references)), record["against"])
         return found, ["; ".join([note, *record.get("bounded", ())])]
+
+    def _expected(self, context: MethodContext) -> int:
+        kept = self.options.otherwise == "gold"
+        return _filling.expected(context, 1.0 if kept else _filling.HELPED)
 
     def _note(self, own: int, asked: int, against: Mapping[str, int]) -> str:
         note = f"{own} of {asked} reference answers rewritten by the model"

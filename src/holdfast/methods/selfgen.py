@@ -102,17 +102,20 @@ class Selfgen(DataMethod):
                 lambda folder, bar: self._make(context, folder, bar),
                 needs=(_bound.BUDGET,) if context.fills else (),
                 need=0 if context.fills else 1,
-                asks=asks(len(asked), _filling.expected(context), self._sampling(context)),
+                asks=asks(len(asked), self._expected(context), self._sampling(context)),
             )
         ]
 
     def apply(
         self, examples: Sequence[Example], context: MethodContext, made: Mapping[str, Path]
     ) -> tuple[list[Example], list[str]]:
-        """Replace the answers of the target's questions; examples of other kinds stay."""
+        """Replace the answers of the target's questions.
+
+        Examples of other kinds stay, and so does what a step before made of a question: one that it
+        left out stays out, and one that it changed is another than the model was asked.
+        """
         folder = made[self._name(context)]
-        plain = {one.id for one in context.plain}
-        others = [one for one in examples if one.id not in plain]
+        plain = {one.id: one for one in context.plain}
         own: dict[str, list[Example]] = {}
         for one in store.read_jsonl(folder / EXAMPLES, Example):  # of one question side by side
             asked = one.id if one.id in plain else next(reversed(own))
@@ -124,8 +127,20 @@ class Selfgen(DataMethod):
                 remedy="add `gold` to `unsolved`, draw more `samples`, or use easier questions",
             )
         used = {one.id for one in _filling.used(context, own)}
-        kept = [one for asked in context.plain if asked.id in used for one in own.get(asked.id, ())]
-        return kept + others, [str(records.summary(folder)["note"])]
+        kept, others, notes = [], [], [str(records.summary(folder)["note"])]
+        for one in examples:
+            if one.id in plain and _rewriting.same_question(one, plain[one.id]):
+                kept += own.get(one.id, ()) if one.id in used else ()
+            else:
+                others.append(one)
+        if changed := sum(one.id in plain for one in others):
+            notes.append(f"{changed} questions that a method before has changed stay as they are")
+        return kept + others, notes
+
+    def _expected(self, context: MethodContext) -> int:
+        ways = self.options.unsolved
+        helped = _filling.HELPED if "rewrite" in ways else _filling.SOLVED
+        return _filling.expected(context, 1.0 if "gold" in ways else helped)
 
     def _name(self, context: MethodContext) -> str:
         key = [self.options.model_dump(), self._sampling(context).model_dump()]

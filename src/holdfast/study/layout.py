@@ -20,12 +20,13 @@ from holdfast.analysis.collect import (
     notices,
     repeated_readings,
     task_infos,
+    trained_alike,
 )
 from holdfast.analysis.results import from_json, to_json
 from holdfast.analysis.selection import from_run
 from holdfast.analysis.summarize import RunData, assemble
 from holdfast.config import ArmSpec
-from holdfast.data.batching import Budget, plain_budget
+from holdfast.data.batching import Budget, Cost, plain_budget
 from holdfast.data.holdout import without
 from holdfast.methods import SharedWork
 from holdfast.methods._bound import BUDGET
@@ -56,6 +57,9 @@ SAID_ELSEWHERE = {  # no bearing on the weights, or part of the identity in its 
     "gradient_accumulation_steps", "num_train_epochs", "max_steps", "keep_shortest",
     "save_total_limit", "cut_template_header", "train_on",
 }  # fmt: skip
+
+ONCE = 1.05
+"""Of the budget, and the last answer that was taken to fill it."""
 
 
 def lay_out(session: Session) -> list[Stage]:
@@ -191,15 +195,35 @@ def _data(session: Session, arm: str) -> Stage:
         if len(examples) < before:
             notes.append(f"{before - len(examples)} examples over max_length were left out")
         supervised = sum(row.cost.supervised for row in rows)
+        kinds = [one.meta.get("kind", methods.TASK) for one in examples]
+        own = [row.cost for row, kind in zip(rows, kinds, strict=True) if kind == methods.TASK]
         return {
             "examples": sum(sources.values()), "by_source": sources, "notes": notes,
             "spent": asdict(spent),
             "supervised_tokens_each": round(supervised / len(rows), 2),
             "longest_tokens": max(row.cost.tokens for row in rows),
             "answer_tokens": max(len(row.ids) - row.start for row in rows),
+            "alike": bool(steps) and _alike(session, own),
         }  # fmt: skip
 
     return Stage(f"data/{arm}", identity, make, (BUDGET, *(f"shared/{name}" for name in shared)))
+
+
+def _alike(session: Session, own: Sequence[Cost]) -> bool:
+    """Whether all seeds see the same of the task where plain training sees other parts of it.
+
+    So it is where training sees less than one round of the training set, and what methods made of
+    it fills the budget once.
+
+    Args:
+        session: with its budget.
+        own: of all that they made of the task's own examples.
+    """
+    tokens = [one.supervised for one in own]
+    seen = session.plan.steps * session.study.train.batch_size
+    budget = store.read_value(session.folder / BUDGET / "budget.json", Budget)
+    once = ONCE * budget.supervised_tokens + max(tokens, default=0)
+    return seen < len(session.plain) and sum(tokens) <= once
 
 
 def _train(session: Session, arm: str, seed: int) -> Stage:
@@ -276,6 +300,7 @@ def _stats(session: Session, readings: Sequence[str]) -> Stage:
                 from_run.as_decision(from_run.decide(plan, evidence)),
                 agreements(plan),
                 notices(plan),
+                trained_alike(plan),
             )
         )
         store.write_json(folder / "results.json", to_json(results))

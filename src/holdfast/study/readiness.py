@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from holdfast import models
 from holdfast.endpoint import is_endpoint
+from holdfast.engines.pace import ROWS
 from holdfast.environment import install_command
 from holdfast.errors import FolderError, HoldfastError, MissingDependency, located
 from holdfast.judges import members_of
@@ -23,7 +24,6 @@ from holdfast.memory.planner.inference import answering_bytes, longest
 from holdfast.memory.planner.request import PlanRequest
 from holdfast.models import ModelRef, peft_adapter, skeleton, weights_check
 from holdfast.study.session import Arm, Session
-from holdfast.study.speed import ROWS
 from holdfast.train.planning import plan_study
 
 ANSWERING = ("torch", "transformers", "peft")
@@ -119,11 +119,13 @@ def memory_bytes(session: Session) -> int:
         dtype = "bfloat16" if session.gpus else "float32"
         one = answering_bytes(shape, session.pool.nf4, longest(shape, most), dtype)  # type: ignore[arg-type]
         each = 2 * shape.layers * shape.kv_heads * shape.head_dim * (2 if session.gpus else 4)
-        found.append(one + min(rows, 64) * (most + 256) * each)
+        found.append(one + rows * (most + 256) * each)
     with suppress(HoldfastError, LookupError, ValueError):
         if session.plan.trained:
-            plan = plan_study(study, PlanRequest(gpus=tuple(session.gpus), trace=False)).plan
-            found.append(0 if plan is None else max(one.total for one in plan.predicted))
+            asked = PlanRequest(gpus=tuple(session.gpus), trace=False)
+            report = plan_study(study, asked)
+            fitting = [report.plan] if report.plan else [one.plan for one in report.candidates]
+            found.append(min((one.fullest.total for one in fitting), default=0))
     return max(found)
 
 

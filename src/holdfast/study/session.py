@@ -315,14 +315,16 @@ class Session:
         """What an arm's training can use; see `Bound`.
 
         Where other methods change how many tokens an example counts for, twice as many are seen at
-        most. An arm in which more than one method replaces answers, or one with a trainer of its
-        own, asks all questions: the one may leave out what the other made.
+        most. An arm in which more than one method replaces answers, a loss method of the user's
+        changes examples, or one has a trainer of its own, asks all questions: the one may leave out
+        what the other made.
         """
         train = self.study.train
         replacing = [one for one in arm.data if not one.mixes]
+        changed = any(one.changes_examples for one in arm.loss)
         other = bool(replacing) or not all(one.mixes for one in arm.loss)
-        known = all(one.plugin in METHODS for one in replacing)
-        fills = len(replacing) < 2 and not any(one.own_trainer for one in arm.loss)
+        known = not changed and all(one.plugin in METHODS for one in replacing)
+        fills = len(replacing) < 2 and not changed and not any(one.own_trainer for one in arm.loss)
         each = max([getattr(one.options, "keep", 1) for one in replacing], default=1)
         return Bound(
             seen=self.plan.steps * train.batch_size,

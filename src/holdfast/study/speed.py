@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from holdfast import environment
 from holdfast.endpoint import is_endpoint
+from holdfast.engines.pace import ROWS
 from holdfast.errors import HoldfastError
 from holdfast.memory.model.shape import Shape, read_shape
 from holdfast.memory.trace.estimates import cache_folder
@@ -25,8 +26,6 @@ from holdfast.runs import store
 from holdfast.study.session import Session
 
 How = Literal["measured", "by formula", "assumed"]
-ROWS = {"cpu": 64, "gpu": 32}
-"""Answers at a time where the study does not say; see `engines.hf`."""
 BUSY = {"cpu": 0.6, "gpu": 0.4}
 """Share of a matrix product's rate that a whole model comes to."""
 LAUNCH_S = {"cpu": 5e-5, "gpu": 3e-4}
@@ -164,6 +163,17 @@ def _processor() -> str:
     return ""
 
 
+def asked_mark(session: Session, task: str) -> str:
+    """A mark of what the length of a task's answers depends on besides the model.
+
+    A name is the study's own, and another study may call another task by it.
+    """
+    asked, sampling = session.measuring.asked[task], session.measuring.samplings[task]
+    some = [one.messages for one in asked[:: max(1, len(asked) // 4)]]
+    how = sampling.model_dump(exclude={"max_new_tokens", "samples", "seed"})
+    return store.fingerprint([some, how])
+
+
 def file(session: Session) -> Path:
     """Where the speed of a study's model on this device is kept."""
     return cache_folder().parent / "speed" / f"{store.fingerprint(key(session))[:24]}.json"
@@ -173,9 +183,11 @@ def measured_before(session: Session) -> Speed | None:
     """What `keep` kept; None where there is nothing, or nothing that can be read."""
     try:
         found = json.loads(file(session).read_text(encoding="utf-8"))
-        usual = {str(task): float(value) for task, value in found.pop("usual").items()}
+        kept = {str(mark): float(value) for mark, value in found.pop("usual").items()}
+        marks = {task: asked_mark(session, task) for task in session.plan.tasks}
+        usual = {task: kept[mark] for task, mark in marks.items() if mark in kept}
         numbers = {name: float(value) for name, value in found.items() if name != "how"}
-        if not all(0 <= value < 1e9 for value in (*numbers.values(), *usual.values())):
+        if not all(0 <= value < 1e9 for value in (*numbers.values(), *kept.values())):
             return None
         rows = max(1, int(numbers.pop("rows")))
         return Speed("measured", **numbers, rows=rows, usual=usual)
@@ -186,4 +198,5 @@ def measured_before(session: Session) -> Speed | None:
 def keep(session: Session, speed: Speed) -> None:
     """Keep what was measured; a home that cannot be written is done without."""
     with suppress(OSError, HoldfastError):
-        store.write_json(file(session), asdict(speed))
+        usual = {asked_mark(session, task): value for task, value in speed.usual.items()}
+        store.write_json(file(session), asdict(speed) | {"usual": usual})

@@ -24,7 +24,6 @@ from holdfast.memory.model.shape import read_shape
 from holdfast.models import skeleton
 from holdfast.runs import records
 from holdfast.runs.stages import PlannedStage
-from holdfast.study.layout import all_shared
 from holdfast.study.session import Session
 from holdfast.train.planning import overhead_of
 from holdfast.types import BASE, Example
@@ -37,8 +36,6 @@ TEMPLATE_TOKENS = 25
 """Of a chat template around a question, where there is no tokenizer."""
 USUAL_REPLY = 300.0
 """Tokens of an answer that nothing cuts off, where nothing is known of the model's."""
-RESERVE = 1.25
-"""What methods ask beyond the questions that training will see."""
 Kind = Literal["train", "ask", "score", "judge", "other"]
 
 
@@ -111,7 +108,7 @@ class Counted:
             case "train":
                 return self._training(rest.split("/")[0])
             case "shared":
-                return self._shared(rest, stage.identity)
+                return self._shared(str(stage.identity.get("method")), stage.asks)
             case "verdicts" | "members":
                 return self._judging(top, rest)
         return Work("other", parameters=0.0, alike=top)
@@ -228,40 +225,18 @@ class Counted:
             overhead.generated_tokens, model=f"train/{arm}", alike=f"train/{arm}",
         )  # fmt: skip
 
-    @cached_property
-    def _asks(self) -> dict[str, Mapping[str, int]]:
-        """What the methods themselves say that the base is asked for their shared work."""
-        every = all_shared(self._session)
-        return {one.name: asks for one in every if (asks := getattr(one, "asks", None))}
-
-    def _shared(self, name: str, identity: Mapping[str, Any]) -> Work:
-        """Of methods that have the base answer, by what they say or what their stages are told."""
-        options, method = identity.get("options") or {}, str(identity.get("method"))
-        plain, (each, answer) = self._session.plain, self.plain
-        sampling, asks = identity.get("sampling") or {}, self._asks.get(name, {})
-        most = int(
-            asks.get("new_tokens")
-            or sampling.get("max_new_tokens")
-            or options.get("max_new_tokens")
-            or 0
-        )
-        asked = each - answer
-        if not most:  # the training set, scored
-            return Work("score", read=len(plain) * each, model=self._base, alike=f"shared/{method}")
-        if "pool" in options:
-            answers, asked = float(options["pool"]), float(TEMPLATE_TOKENS)
-        elif method == "probes":
-            answers = float(min(len(plain), self._session.study.meters.probes))
-        else:
-            answers = min(len(plain), RESERVE * self.seen) * float(options.get("samples", 1))
-        if asks:
-            answers = float(asks["expected"] * asks["samples"])
+    def _shared(self, method: str, asks: Mapping[str, int] | None) -> Work:
+        """What methods say that the base is asked; of those that say nothing, the data scored."""
+        each, answer = self.plain
+        alike = f"shared/{method}"
+        if not asks:
+            read = len(self._session.plain) * each
+            return Work("score", read=read, model=self._base, alike=alike)
+        asked = TEMPLATE_TOKENS if method == "replay" else each - answer  # its prompts are short
+        answers, most = float(asks["expected"] * asks["samples"]), asks["new_tokens"]
         usual = self._usual.get(self._session.study.target, USUAL_REPLY)
         written = answers * truncated(most, usual)
-        return Work(
-            "ask", 0.0, answers * asked, written, answers, most,
-            model=self._base, alike=f"shared/{method}",
-        )  # fmt: skip
+        return Work("ask", 0.0, answers * asked, written, answers, most, 1.0, self._base, alike)
 
     def _judging(self, top: str, rest: str) -> Work:
         task = rest.rpartition("/")[2]
