@@ -395,8 +395,27 @@ def test_lora_on_a_cpu_keeps_places_instead_of_copies() -> None:
     inputs = sum(one.n_in * one.count for one in QWEN.linears)
     assert kept - bare == pytest.approx(4 * 0.05 * inputs)
     assert kept < 0.85 * kept_per_token(QWEN, replace(host, on_cpu=False), "lora", False)
+    half = replace(host, dtype="bfloat16")  # whose adapters are float32: they are cast, not kept
+    narrow = kept_per_token(QWEN, half, "lora", False)
+    assert narrow - kept_per_token(QWEN, replace(half, dropout=0.0), "lora", False) == (
+        pytest.approx(4 * 0.05 * inputs)
+    )
+    assert narrow < 0.8 * kept_per_token(QWEN, replace(half, on_cpu=False), "lora", False)
     quantized = kept_per_token(QWEN, host, "qlora", False)
-    assert quantized > kept  # PEFT's own layers
+    assert quantized > kept  # PEFT's own layers, with places instead of a mask
+    masked = kept_per_token(QWEN, replace(host, on_cpu=False), "qlora", False)
+    names = {one.name: one.n_in for one in QWEN.linears}
+    assert masked - quantized == pytest.approx((1 - 4 * 0.05) * sum(names.values()))
+
+
+def test_the_head_of_a_cpu_takes_what_has_a_loss() -> None:
+    def loss(tokens: int, **more: object) -> int:
+        work = Workload(method="lora", seq_len=1024, supervised_tokens=tokens, on_cpu=True)
+        return activations(QWEN, replace(work, **more), "lora", 1, True).loss
+
+    each = 4 * (QWEN.vocab + QWEN.hidden)
+    assert loss(100, dtype="float32") - loss(50, dtype="float32") == 50 * each
+    assert loss(100) - loss(50) == 50 * (each + 4 * QWEN.vocab), "bfloat16 and its float32 copies"
 
 
 def test_a_cpu_with_too_little_memory() -> None:

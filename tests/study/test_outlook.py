@@ -143,7 +143,8 @@ def test_memory_is_told_where_nothing_would_fit(
         update={"answer": session.study.answer.model_copy(update={"batch_size": 4096})}
     )
     asked = replace(session, plan=replace(session.plan, study=many))
-    assert readiness.memory_bytes(asked) > 2 * fits, "as many rows as are asked for"
+    more = readiness.memory_bytes(asked) - fits
+    assert more > 100 << 20, "as many rows as are asked for"
     monkeypatch.setattr("holdfast.memory.hardware.cpu.host_ram_bytes", lambda: 1 << 20)
     monkeypatch.setattr(readiness, "answering_bytes", lambda *_: 0)
     monkeypatch.setattr(readiness, "ROWS", {"cpu": 0, "gpu": 0})

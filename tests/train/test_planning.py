@@ -80,6 +80,12 @@ def test_the_study_without_a_length_names_what_it_assumed() -> None:
     assert any("at most 1,024 tokens" in note for note in found.notes)
 
 
+def test_on_a_cpu_logits_are_counted_of_answers_alone() -> None:
+    study = Study.model_validate(STUDY | {"hardware": {"device": "cpu"}})
+    held = plan_study(study, answer_tokens=200).comparison.work
+    assert (held.on_cpu, held.supervised_tokens, held.seq_len) == (True, 200, 1024)
+
+
 @pytest.mark.parametrize(("limited", "place"), [("RLIMIT_AS", 0), ("RLIMIT_DATA", 5)])
 def test_a_limit_on_the_process_alone_makes_a_cpu_recompute(
     monkeypatch: pytest.MonkeyPatch, limited: str, place: int

@@ -57,7 +57,7 @@ class Kept:
             work: answers, and leaves in `spent` what that took.
             sampling: how.
             spent: gets what all answers took, now or then.
-            progress: is advanced for what is known.
+            progress: is told of what is known.
         """
         file = self.folder / f"{store.fingerprint([sampling.model_dump(), self.of])}.jsonl"
         known = _known(file, {"replies": list, "read": float | int, "written": float | int})
@@ -65,7 +65,7 @@ class Kept:
         def looked_up(some: Sequence[Example]) -> list[list[Reply]]:
             marks = [mark_of(one) for one in some]
             missing = [one for mark, one in zip(marks, some, strict=True) if mark not in known]
-            progress.advance(len(some) - len(missing))
+            progress.kept(len(some) - len(missing))
             if missing:
                 found = work(missing)
                 read, written = spent.read / len(missing), spent.written / len(missing)

@@ -26,7 +26,7 @@ from holdfast.errors import HoldfastError, MissingDependency, ModelError, Unreac
 from holdfast.memory.model import gguf_folder, hub
 from holdfast.models import gguf_file, gguf_head
 from holdfast.models.gguf_record import RECORD, Conversion, hashes_of, of
-from holdfast.runs import temporary
+from holdfast.runs import store, temporary
 
 EXACT = {"F32": "float32", "F16": "float16"}
 """What the numbers of a file are written as, by the kind that most of them have, where that is not
@@ -140,10 +140,7 @@ def _digest(path: Path, cache: Path) -> str:
     note = gguf_folder.digest_file(path, cache)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    note.parent.mkdir(exist_ok=True)
-    part = temporary.beside(note)
-    part.write_text(digest, encoding="ascii")
-    os.replace(part, note)
+    store.write_text(note, digest)
     return digest
 
 

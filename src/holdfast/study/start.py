@@ -53,8 +53,9 @@ def measured(session: Session, progress: Progress) -> Speed:
     """The speed, measured; the formula's, and a line that says why, where that fails."""
     try:
         return calibration.measure(session, progress)
-    except (HoldfastError, RuntimeError) as error:
-        progress.say(f"the speed could not be measured: {str(error).splitlines()[0][:200]}")
+    except (HoldfastError, RuntimeError, OSError, MemoryError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        progress.say(f"the speed could not be measured: {first[:200]}")
         return speeds.by_formula(session)
 
 

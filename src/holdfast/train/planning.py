@@ -58,7 +58,8 @@ def plan_study(
         asked: what the command line says, which wins over the study.
         arms: training and overhead of each arm; None: of all that the study trains.
         longest: tokens of its longest training example; None: `train.max_length`, or assumed.
-        answer_tokens: of the longest answer, where whole logits are kept; None: as long as all.
+        answer_tokens: of the longest answer, where logits are of answers alone: whole ones that are
+            kept, and all on a CPU; None: as long as all.
 
     Raises:
         UsageError: see `holdfast.memory.planner.planner.plan_memory`.
@@ -76,9 +77,10 @@ def plan_study(
         strategy=asked.strategy or hardware.strategy,
         train=study.train,
     )
+    host = common.gpus in (CPU, ())
     requests: dict[tuple[Workload, Sequence[str]], tuple[str, PlanRequest]] = {}
     for name, arm in (arms_of(study) if arms is None else arms).items():
-        supervised = answer_tokens if arm.overhead.reference else None
+        supervised = answer_tokens if arm.overhead.reference or host else None
         request = replace(
             common, train=arm.train, overhead=arm.overhead, supervised_tokens=supervised
         )

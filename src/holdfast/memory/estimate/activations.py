@@ -32,7 +32,7 @@ NARROWEST = 512
 """Hidden size from which `holdfast.models.cpu_training` has dropout and LoRA layers of its own:
 below it there is nothing to win."""
 PLACE_BYTES = 4
-"""They keep the place of each dropped element for the backward pass, and no copies."""
+"""They keep the place of each dropped element for the backward pass; plain LoRA no copies."""
 VOCABULARY_TILE = 32768
 BACKWARD_TRANSIENT = 8
 """Gradients of gate, up, their product and the activation at once: bytes x intermediate size."""
@@ -210,14 +210,16 @@ def kept_per_token(shape: Shape, work: Workload, method: str, padded: bool) -> f
     kept += adapters.per_token(shape, work, wide)
     if work.variant in {"oft", "osf"}:
         return kept
-    places, quick = 0.0, work.on_cpu and method == "lora" and shape.hidden >= NARROWEST
-    if quick := quick and work.variant in adapters.LOW_RANK:
-        places = PLACE_BYTES * work.dropout * sum(one.n_in * one.count for one in shape.linears)
-    if BYTES[work.adapters(method == "qlora")] == wide and (quick or not work.dropout):
-        kept += places
+    mask = 1.0 if work.dropout else 0.0
+    if own := work.on_cpu and shape.hidden >= NARROWEST:
+        mask = PLACE_BYTES * work.dropout
+    quick = own and method == "lora" and work.variant in adapters.LOW_RANK
+    if quick:
+        kept += mask * sum(one.n_in * one.count for one in shape.linears)
+    if quick or (BYTES[work.adapters(method == "qlora")] == wide and not work.dropout):
         shared = {"q_proj", "qkv_proj", "gate_proj", "gate_up_proj"}  # attention's is kept already
         return kept + wide * sum(n for name, n in inputs.items() if name in shared) + wide * inner
-    each = wide + (1 if work.dropout else 0)  # a cast copy for each adapter, and the dropout mask
+    each = wide + mask  # a cast copy for each adapter, and what was dropped
     return kept + each * sum(inputs.values())
 
 
@@ -251,10 +253,11 @@ def _loss(shape: Shape, work: Workload, method: str, micro_batch: int) -> tuple[
     supervised = micro_batch * (work.supervised_tokens or work.seq_len)
     if not work.fused_loss:
         return 12 * tokens * shape.vocab, 2 * shape.hidden * tokens
-    gradients = 4 * shape.hidden * supervised + 2 * 2 * shape.hidden * tokens
+    gradients = 4 * shape.hidden * supervised + 2 * work.wide * shape.hidden * tokens
     tile = 3 * min(supervised, LOSS_TILE) * min(shape.vocab, VOCABULARY_TILE)
     if method == "full":  # the head's own gradient, in float32
         gradients += 4 * shape.hidden * shape.vocab
     if work.on_cpu and method != "full":
-        tile = 4 * min(CPU_TILE, supervised * shape.vocab)
+        each = 4 if work.wide == 4 else 8  # logits, and their copies in float32 and back
+        tile = each * min(CPU_TILE, supervised * shape.vocab)
     return min(tile, GIB) + gradients, gradients
