@@ -17,6 +17,7 @@ from holdfast.data.chat import IGNORED, Encoded
 from holdfast.errors import ModelError, OutOfMemory, StudyError, TrainingError
 from holdfast.lab.problems import problems
 from holdfast.memory.memory_plan import MemoryPlan
+from holdfast.methods import Term
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
 from holdfast.runs import store
@@ -122,6 +123,31 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(ref: ModelRef, tmp_path: Path)
     (line,) = said
     assert "checkpoint-3 is damaged (trainer_state.json has another size)" in line
     assert checkpoints.last_complete(tmp_path) is None
+
+
+@pytest.mark.parametrize("compares", [True, False])
+def test_what_is_compared_counts_where_recomputation_is_decided(
+    compares: bool, ref: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole logits of the answers, the model's and the base's, are most of a large vocabulary's."""
+    told: list[Any] = []
+
+    def settled(spec: TrainSpec, *rest: Any) -> TrainSpec:
+        told.extend(rest)
+        raise Killed
+
+    monkeypatch.setattr("holdfast.train.fit.settled_on_cpu", settled)
+    rows, _, _ = data.encode_all(ref, _examples(4), SPEC)
+    budget = plain_budget([row.cost for row in rows], 1, 2, 2)
+    job = TrainJob(ref, SPEC, budget, 1, (1,), tmp_path, device="cpu")
+    terms = (Term(penalty=lambda model: 0), Term(divergence=lambda ours, base: ours))
+    with pytest.raises(Killed):
+        fit(job, TrainingData(rows), terms if compares else terms[:1])
+    *_, overhead, answers = told
+    assert overhead.reference is compares and overhead.logits == (
+        "policy+reference" if compares else "none"
+    )
+    assert answers == max(row.cost.supervised for row in rows)
 
 
 @pytest.fixture()

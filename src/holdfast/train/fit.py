@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from holdfast import models
 from holdfast.data.batching import deal, regroup
+from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead
 from holdfast.memory.loading import loading
 from holdfast.memory.precision import Dtype
 from holdfast.methods import Term
@@ -117,6 +118,12 @@ class _Run:
         return computed_in(self.job, self.job.device)
 
     @property
+    def overhead(self) -> MethodOverhead:
+        """What the terms take of memory, as far as they tell: whole logits where they compare."""
+        compares = [one for one in self.terms if one.divergence is not None]
+        return MethodOverhead(("terms",), "policy+reference") if compares else NOTHING
+
+    @property
     def stopped_at(self) -> int | None:
         """The step at which something that reads the model ended the training."""
         ended = ended_by(self.readers)
@@ -182,7 +189,10 @@ def _arguments(run: _Run, slots: Slots, passes: int) -> SFTConfig:
     if job.device == "cpu" and job.plan is None:
         widest = max(slots, key=lambda slot: _padded(run, slot))
         longest = _padded(run, widest) // max(1, len(widest))
-        spec = settled_on_cpu(spec, job.model, run.precision, len(widest), max(1, longest))
+        spec = settled_on_cpu(
+            spec, job.model, run.precision, len(widest), max(1, longest), run.overhead,
+            max(len(row.ids) - row.start for row in run.data.rows),
+        )  # fmt: skip
     with explained(spec):
         arguments = trainer_arguments(
             spec, job.budget, job.seed, job.folder, job.device, run.precision, job.plan

@@ -105,6 +105,7 @@ def settled_on_cpu(
     rows: int,
     longest: int,
     overhead: MethodOverhead = NOTHING,
+    answer_tokens: int | None = None,
 ) -> TrainSpec:
     """The settings of a training on a CPU: without recomputation where memory suffices for that.
 
@@ -117,12 +118,16 @@ def settled_on_cpu(
         rows: examples of the largest forward pass.
         longest: tokens of its longest example.
         overhead: what the arm's methods take.
+        answer_tokens: of the longest answer, which alone has logits; None: as long as all.
     """
     if not spec.gradient_checkpointing:
         return spec
     method = "lora" if spec.method == "auto" else spec.method
     work = replace(
-        from_training(spec, longest, None, overhead), dtype=dtype, method=method, on_cpu=True
+        from_training(spec, longest, answer_tokens, overhead),
+        dtype=dtype,
+        method=method,
+        on_cpu=True,
     )
     try:
         shape = read_shape(model.base, model.revision)
