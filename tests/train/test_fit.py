@@ -142,7 +142,7 @@ def test_what_is_compared_counts_where_recomputation_is_decided(
     job = TrainJob(ref, SPEC, budget, 1, (1,), tmp_path, device="cpu")
     terms = (Term(penalty=lambda model: 0), Term(divergence=lambda ours, base: ours))
     with pytest.raises(Killed):
-        fit(job, TrainingData(rows), terms if compares else terms[:1])
+        fit(job, TrainingData(rows), terms=terms if compares else terms[:1])
     *_, overhead, answers = told
     assert overhead.reference is compares and overhead.logits == (
         "policy+reference" if compares else "none"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from holdfast.analysis.results import Choice, Decision
-from holdfast.analysis.selection import name_of
+from holdfast.analysis.selection.decision import name_of
 from holdfast.analysis.selection.rule import FIRST, confidence, percent_of
 from holdfast.types import Point
 
