@@ -174,6 +174,31 @@ def test_what_falls_back_is_said_and_right(tiny_model: Path) -> None:
 # how many at a time
 
 
+def test_the_last_prompts_do_not_wait_for_all_others_to_end() -> None:
+    """One is left over, and places are filled by twos: it takes the first that comes free."""
+    from holdfast.engines import refilled
+
+    begun: list[tuple[int, int]] = []
+
+    class Watched(refilled.Answering):
+        steps = 0
+
+        def _begin(self, rows: Any) -> Any:
+            begun.append((self.steps, len(rows)))
+            return super()._begin(rows)
+
+        def _step(self, under: Any) -> None:
+            self.steps += 1
+            super()._step(under)
+
+    ids = [[20 + n, 30 + n] for n in range(17)]
+    watched = Watched(_model("llama"), Sampling(max_new_tokens=30), STOPS, 0, Pace(16, True))
+    ends = {place: len(tokens) for place, tokens in watched.answers(ids, [0] * 17)}
+    assert sorted(ends) == list(range(17))
+    first = min(ends[place] for place in range(16))
+    assert begun == [(0, 16), (first - 1, 1)]
+
+
 def test_rows_double_while_that_pays() -> None:
     def rate(rows: int) -> float:
         return min(rows, 100) * 1.0

@@ -116,7 +116,10 @@ class Answering:
                     return
             live = sum(len(rows) for _, rows in under)
             free = min(self.pace.rows - live, len(waiting), self.pace.next)
-            if waiting and (not under or free >= max(1, self.pace.rows // REFILL)):
+            some = min(
+                max(1, self.pace.rows // REFILL), len(waiting)
+            )  # the last ones wait for none
+            if waiting and (not under or free >= some):
                 begun = [waiting.pop() for _ in range(free)]
                 width = max(len(row.prompt) for row in begun) + self.sampling.max_new_tokens
                 self.entering((live + free) * (skip + width))

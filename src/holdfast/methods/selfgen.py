@@ -127,7 +127,9 @@ class Selfgen(DataMethod):
                 remedy="add `gold` to `unsolved`, draw more `samples`, or use easier questions",
             )
         used = {one.id for one in _filling.used(context, own)}
-        kept, others, notes = [], [], [str(records.summary(folder)["note"])]
+        kept: list[Example] = []
+        others: list[Example] = []
+        notes = [str(records.summary(folder)["note"])]
         for one in examples:
             if one.id in plain and _rewriting.same_question(one, plain[one.id]):
                 kept += own.get(one.id, ()) if one.id in used else ()
