@@ -16,9 +16,10 @@ from fixtures.study import run_study, write_study
 from fixtures.tiny_model import make_adapter, make_model
 
 from holdfast import models, study
-from holdfast.config import Sampling, load
+from holdfast.config import AnswerSpec, Sampling, Study, load
 from holdfast.data import chat
 from holdfast.endpoint import Endpoint, Server
+from holdfast.engines.pool import EnginePool
 from holdfast.engines.prompt_proof import check_served
 from holdfast.engines.remote import RemoteEngine
 from holdfast.errors import EndpointError, ModelError, StudyError
@@ -60,6 +61,24 @@ def stub(model: Path) -> Iterator[StubServer]:
 def _engine(stub: StubServer, model: Path) -> RemoteEngine:
     one = Endpoint(Server(url=stub.url, model="m", retries=0), first_wait_s=0.01)
     return RemoteEngine(ModelRef(str(model)), endpoint=one)
+
+
+@pytest.mark.parametrize("by_address", [True, False])
+def test_caps_hold_however_often_the_engine_is_opened(
+    by_address: bool, stub: StubServer, model: Path
+) -> None:
+    """As between trainings: ten requests of one command are ten, not ten for each checkpoint."""
+    served = f"{stub.url}?max_requests=10&retries=0#m"
+    answer = AnswerSpec(engine="remote", server=None if by_address else served)
+    name = served if by_address else str(model)
+    tasks = {"lab_math": {"role": "target"}}
+    given = Study(name="s", model=name, tasks=tasks, answer=answer)
+    pool = EnginePool(given, (), (ref := ModelRef(name),))
+    pool.engine(ref).generate(ASKED[:6], FEW, None, Silent())
+    pool.close()
+    with pytest.raises(EndpointError, match="max_requests is reached: 10"):
+        pool.engine(ref).generate(ASKED[6:], FEW, None, Silent())
+    assert len(stub.bodies) == 10
 
 
 def test_an_adapter_is_loaded_asked_by_its_name_and_dropped(

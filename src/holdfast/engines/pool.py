@@ -9,7 +9,7 @@ from typing import Literal
 
 from holdfast import engines, models
 from holdfast.config import Study, TrainSpec
-from holdfast.endpoint import Endpoint, is_endpoint
+from holdfast.endpoint import Endpoint, is_endpoint, parse_url
 from holdfast.engines import Engine, Usage
 from holdfast.engines.chunks import spent_in
 from holdfast.engines.server_fields import REMOTE, server_of
@@ -47,6 +47,7 @@ class EnginePool:
         self._about = ""
         self._usage = Usage()
         self._charged: Usage | None = None
+        self._endpoints: dict[str, Endpoint] = {}
         self.server = server_of(study.answer, self.under_test)
 
     @property
@@ -106,8 +107,11 @@ class EnginePool:
         self, ref: ModelRef, nf4: bool, dtype: Dtype | Literal["auto"], kind: str
     ) -> dict[str, object]:
         """Where a model lies that no single GPU holds, or that a server has."""
-        if kind == REMOTE and self.server is not None and not is_endpoint(ref.base):
-            return {"endpoint": Endpoint(self.server)}
+        if kind == REMOTE:
+            named = ref.base if is_endpoint(ref.base) else ""
+            server = parse_url(named) if named else self.server
+            if server is not None:  # its caps hold for the command, however often it is opened
+                return {"endpoint": self._endpoints.setdefault(named, Endpoint(server))}
         if len(self._gpus) < 2 or not has_shape(ref):
             return {}
         shape = read_shape(ref.base, ref.revision)

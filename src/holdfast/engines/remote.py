@@ -58,7 +58,8 @@ class RemoteEngine(Engine):
             dtype: see `device`.
             nf4: refused: the server serves the precision that it was started with.
             batch_size: questions under way at a time; None: as the address says.
-            endpoint: the server and how it is asked, where that is not in the address.
+            endpoint: the server and how it is asked, where that is not in the address; what was
+                sent and spent counts against the caps of both.
 
         Raises:
             StudyError: the address is none.
@@ -80,6 +81,8 @@ class RemoteEngine(Engine):
         told_beyond(Sampling(), ref, self.server.where)
         first_wait_s = endpoint.first_wait_s if endpoint else FIRST_WAIT_S
         self._endpoint = Endpoint(self.server, first_wait_s)
+        if endpoint is not None:
+            self._endpoint.spending = endpoint.spending
         self._adapters = ServedAdapters(self._endpoint)
         self._proof = None if self._known_by_address else PromptProof(ref, self.server.where)
         self._local: Engine | None = None
