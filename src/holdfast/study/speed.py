@@ -20,6 +20,7 @@ from holdfast import environment
 from holdfast.endpoint import is_endpoint
 from holdfast.engines.pace import ROWS
 from holdfast.errors import HoldfastError
+from holdfast.memory.hardware.cpu import cores
 from holdfast.memory.model.shape import Shape, read_shape
 from holdfast.memory.trace.estimates import cache_folder
 from holdfast.runs import store
@@ -139,8 +140,7 @@ def device(session: Session) -> str:
     if session.gpus:
         names = sorted({one.name for one in session.gpus})
         return f"{len(session.gpus)} x {', '.join(names)}"
-    count = os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
-    return f"CPU, {count} cores"
+    return f"CPU, {cores()} cores"
 
 
 def key(session: Session) -> Mapping[str, object]:

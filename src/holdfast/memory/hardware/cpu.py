@@ -33,15 +33,19 @@ def computes_bf16(root: Path = Path("/")) -> bool:
     return bool(BF16_FLAGS & set(next(words, "").split()))
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def cpu() -> GPU:
     """The CPU, whose memory is what this process may use of the host's; limits count."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    bf16 = computes_bf16()
-    rate = cores * CORE_FLOPS
+    bf16, count = computes_bf16(), cores()
+    rate = count * CORE_FLOPS
     total = host_total_bytes()
     return GPU(
-        name=f"CPU ({cores} cores)", total_bytes=total, free_bytes=min(total, host_ram_bytes()),
+        name=f"CPU ({count} cores)", total_bytes=total, free_bytes=min(total, host_ram_bytes()),
         index=0, bandwidth_bytes_s=BANDWIDTH_BYTES_S, flops=4 * rate if bf16 else rate,
         link_bytes_s=BANDWIDTH_BYTES_S, float32_flops=rate, bf16=bf16, fp16=False, cpu=True,
     )  # fmt: skip
