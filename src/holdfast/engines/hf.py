@@ -145,7 +145,6 @@ class HFEngine(Engine):
         rows = [(examples[i], encoded[i], n) for i in order for n in range(samples)]
         replies: list[list[Reply]] = [[] for _ in examples]
         for row, tokens in self._decoded(model, rows, sampling, progress):
-            progress.worked(len(tokens))
             place = order[row // samples]
             found = replies[place]
             found.append(self._reply(rows[row], sampling, tokens))
@@ -263,19 +262,23 @@ class HFEngine(Engine):
             for answers in self._fitting.batches(
                 "generate", rows, size, lambda some: self._batch(model, some, sampling), say
             ):
+                progress.worked(sum(map(len, answers)))
                 yield from enumerate(answers, start=done)
                 done += len(answers)
                 stop.release()
                 stop.hold(f"the {min(size, len(rows) - done)} answers under way")
             return
+
+        def ending(wrote: int) -> bool:
+            progress.worked(wrote)
+            return stop.asked
+
         left = dict(enumerate(rows))
         while left and not stop.asked:
             asked = list(left)
             stop.hold(f"the {min(self._pace.rows, len(left))} answers under way")
             try:
-                for place, tokens in self._refilled(
-                    plain, list(left.values()), sampling, lambda: stop.asked
-                ):
+                for place, tokens in self._refilled(plain, list(left.values()), sampling, ending):
                     del left[asked[place]]
                     yield asked[place], tokens
                     stop.doing = f"the {min(self._pace.rows, len(left))} answers under way"
@@ -295,7 +298,7 @@ class HFEngine(Engine):
         model: PreTrainedModel,
         rows: Sequence[Asked],
         sampling: Sampling,
-        ending: Callable[[], bool],
+        ending: Callable[[int], bool],
     ) -> Iterator[tuple[int, list[int]]]:
         """Answers of rows, whose places come free one by one; none begins after `ending`."""
         from holdfast.engines.next_token import seed_of

@@ -65,7 +65,7 @@ class Kept:
         def looked_up(some: Sequence[Example]) -> list[list[Reply]]:
             marks = [mark_of(one) for one in some]
             missing = [one for mark, one in zip(marks, some, strict=True) if mark not in known]
-            progress.advance(len(some) - len(missing))
+            progress.kept(len(some) - len(missing))
             if missing:
                 found = work(missing)
                 read, written = spent.read / len(missing), spent.written / len(missing)
