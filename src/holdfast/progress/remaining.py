@@ -1,9 +1,9 @@
 """How long a run still takes: what its stages were expected to take, corrected by what they took.
 
-A stage that counts its pieces is judged by their pace in this sitting. Pieces end in bursts, so what
-was expected of the stage counts as the pace of an eighth of its pieces beside those that are done.
-A stage that has not begun takes what was expected of it, times how far off the expectations of
-stages like it were; without an expectation, what stages like it took. Where neither is known,
+A stage that counts its pieces is judged by their pace in this sitting. Pieces end in bursts, so
+what was expected of the stage counts as the pace of an eighth of its pieces beside those that are
+done. A stage that has not begun takes what was expected of it, times how far off the expectations
+of stages like it were; without an expectation, what stages like it took. Where neither is known,
 nothing is said.
 """
 
