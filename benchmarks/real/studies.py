@@ -3,8 +3,9 @@
 The studies are the YAML files in ``benchmarks/real/studies``. Real data lie outside of the project:
 ``--data`` names a folder with ``gsm8k/{train,test}.jsonl``, ``ailuminate/*.csv`` and
 ``xstest/xstest_prompts.csv``, byte for byte as published. Hours on a CPU; the same command goes on
-where it was, and what another of the studies has asked of the untouched model is not asked again. When the study is whole, its figures go to ``benchmarks/real/results/NAME``: the
-results, the report and the outcome of every item, never a reply.
+where it was, and what another of the studies has asked of the untouched model is not asked again.
+When the study is whole, its figures go to ``benchmarks/real/results/NAME``: the results, the report
+and the outcome of every item, never a reply.
 
     python benchmarks/real/models.py qwen0.5b
     python benchmarks/real/studies.py forgetting --data ../data [--runs-dir runs] [OVERRIDE ...]
@@ -43,7 +44,7 @@ def overrides(study: holdfast.Study, data: Path, knowledge: Path) -> list[str]:
 
 
 def reuse(study: holdfast.Study, runs: Path) -> None:
-    """Take over what other studies below `runs` asked of the base, where it is the same question."""
+    """Take over what other studies below `runs` asked of the base, where it is the same."""
     plan = holdfast.plan(study, runs / study.name)
     for name, mark in stages.fingerprints(plan.stages).items():
         if not name.startswith("replies/base/") or (plan.folder / name).exists():
