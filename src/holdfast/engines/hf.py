@@ -25,7 +25,7 @@ from holdfast.engines.reply_text import ThoughtReader, Until, stops_of
 from holdfast.memory.fault_injection import FaultInjector
 from holdfast.memory.loading import loading
 from holdfast.memory.out_of_memory import RAISED, failure_of, free, is_out_of_memory
-from holdfast.models import ModelRef, precision
+from holdfast.models import ModelRef, cpu_linear, precision
 from holdfast.models.peft_adapter import (
     Weights,
     bare,
@@ -89,6 +89,7 @@ class HFEngine(Engine):
         self._adapter: tuple[str, float] | None = None
         self._tuned: PeftModel | None = None
         self._merged: Weights | None = None
+        self._laid: bool | None = None  # whether weights are laid out; None: not tried yet
         self._unsuited: str | None = None  # why its answers go in batches; None: not known yet
 
     def __enter__(self) -> Self:
@@ -139,6 +140,8 @@ class HFEngine(Engine):
             OutOfMemory: one prompt does not fit.
         """
         model = self._model(adapter, scale)
+        if self._laid is None:
+            self._laid = cpu_linear.lay_out(self._base)
         encoded = [chat.asked_ids(self.tokenizer, one) for one in examples]
         order = sorted(range(len(examples)), key=lambda i: (-len(encoded[i]), examples[i].id))
         samples = sampling.samples
@@ -357,6 +360,8 @@ class HFEngine(Engine):
         wanted = (adapter, scale) if adapter else None
         if wanted == self._adapter:
             return self._tuned if adapter else bare(self._base)
+        cpu_linear.undo(self._base)
+        self._laid = None
         if self._tuned is not None:
             restore(self._merged or {})
             self._base, self._tuned, self._adapter = take_off(self._tuned), None, None
