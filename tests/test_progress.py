@@ -66,7 +66,7 @@ def test_a_log_gets_a_line_a_minute_inside_long_stages(capsys: pytest.CaptureFix
         bars.worked(tokens=800)
         bars.advance(8)
     assert capsys.readouterr().err.splitlines() == [
-        "progress: replies/base/a: 48 of 240 answers, 80 tokens/s, about 4 min left; "
+        "progress: replies/base/a: 48 of 240 answers, 80 tokens/s, about 3 min left; "
         "about 14 min left of the run; 0 of 3 stages done",
         "progress: replies/base/a: 96 of 240 answers, 80 tokens/s, about 3 min left; "
         "about 13 min left of the run; 0 of 3 stages done",
@@ -124,11 +124,12 @@ def test_what_is_left_follows_what_was_measured() -> None:
     run.enter(names[0])
     run.total(10, "answers")
     run.kept(4)
-    clock.now += 30  # the model is loaded, and two are answered
+    clock.now += 30
     run.advance(2)
     clock.now += 20
     run.advance(2)
-    assert run.stage_left == 20, "10 s an answer, the load and what was there before left out"
+    pace = (50 + 100 / 8) / (4 + 10 / 8)
+    assert run.stage_left == pytest.approx(2 * pace), "what was there before is left out"
     clock.now += 20
     run.advance(2)
     assert run.stage_left == 0
@@ -137,6 +138,35 @@ def test_what_is_left_follows_what_was_measured() -> None:
     run.enter(names[1])
     clock.now += 20
     assert run.stage_left == pytest.approx(50), "nothing is counted yet"
+
+
+def test_answers_end_in_bursts() -> None:
+    """Sixty go at a time, and the first two end together: that is no pace of two a moment."""
+    clock = Clock()
+    run = Remaining(clock)
+    run.begin(2, 0)
+    run.expect({"replies/base/a": 2000.0, "report": 1.0}, {})
+    run.enter("replies/base/a")
+    run.total(200, "answers")
+    clock.now += 100
+    run.advance(1)
+    run.advance(1)
+    assert run.stage_left == pytest.approx(198 * (100 + 250) / (2 + 25))
+    for _ in range(49):
+        clock.now += 6
+        run.advance(2)
+    assert run.stage_left == pytest.approx(394, rel=0.35), "100 in 394 s"
+
+
+def test_a_cheap_stage_says_nothing_of_the_others() -> None:
+    clock = Clock()
+    run = Remaining(clock)
+    run.begin(3, 0)
+    run.expect({"budget": 0.1, "replies/base/a": 600.0, "report": 1.0}, {})
+    run.enter("budget")
+    clock.now += 6
+    run.leave("budget")
+    assert run.left == 601
 
 
 def test_nothing_is_said_of_what_nobody_knows() -> None:

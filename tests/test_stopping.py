@@ -61,7 +61,7 @@ def test_twice_it_does_not_wait() -> None:
 
 
 HANGS = """
-import ctypes, os, signal, sys
+import ctypes, os, signal, sys, threading
 from holdfast.progress import stopping
 stopping.GRACE_S = stopping.TOLD_AFTER_S = 0.1
 tell = lambda line: print(line, flush=True)
@@ -70,7 +70,7 @@ with stopping.listen(tell, lambda: tell("last words")) as stop:
         stop.hold("this")
     libc = ctypes.CDLL(None)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a call that nothing interrupts
-    tell("here")
+    threading.Timer(0.5, tell, ["here"]).start()  # once the main thread is in the call
     libc.sleep(30)
 """
 

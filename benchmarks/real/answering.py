@@ -34,7 +34,7 @@ from holdfast import models
 from holdfast.config import Sampling
 from holdfast.data import chat
 from holdfast.engines.hf import HFEngine
-from holdfast.models import ModelRef, peft_adapter
+from holdfast.models import ModelRef, cpu_linear, peft_adapter
 from holdfast.progress import Silent
 from holdfast.types import Example, Message
 
@@ -161,7 +161,8 @@ def measure(folder: str, args: argparse.Namespace, table: list[str]) -> None:
         ours = timed(lambda: engine.ask(asked, sampling))
         rows, lengths = engine._pace.rows, sorted(map(len, ours.answers))
         print(f"{folder}: engine {ours.wall_s:.0f} s", flush=True)
-        loops = {}
+        cpu_linear.undo(model)  # the loop is bare
+        engine._laid, loops = None, {}
         for size in args.batches:
             loops[size] = timed(
                 lambda size=size: plain(model, prompts, engine._stops, pad, size, args.new_tokens)

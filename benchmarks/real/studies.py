@@ -3,8 +3,9 @@
 The studies are the YAML files in ``benchmarks/real/studies``. Real data lie outside of the project:
 ``--data`` names a folder with ``gsm8k/{train,test}.jsonl``, ``ailuminate/*.csv`` and
 ``xstest/xstest_prompts.csv``, byte for byte as published. Hours on a CPU; the same command goes on
-where it was. When the study is whole, its figures go to ``benchmarks/real/results/NAME``: the
-results, the report and the outcome of every item, never a reply.
+where it was, and what another of the studies has asked of the untouched model is not asked again.
+When the study is whole, its figures go to ``benchmarks/real/results/NAME``: the results, the report
+and the outcome of every item, never a reply.
 
     python benchmarks/real/models.py qwen0.5b
     python benchmarks/real/studies.py forgetting --data ../data [--runs-dir runs] [OVERRIDE ...]
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,7 +23,7 @@ from pathlib import Path
 
 import holdfast
 from holdfast.report.write import write_report
-from holdfast.runs import store
+from holdfast.runs import records, stages, store
 from holdfast.types import Reading
 
 HERE = Path(__file__).resolve().parent
@@ -39,6 +41,20 @@ def overrides(study: holdfast.Study, data: Path, knowledge: Path) -> list[str]:
             inside = Path(given["path"]).relative_to(HERE / "studies" / "data")
             found.append(f"tasks.{name}.path={data.resolve() / inside}")
     return found
+
+
+def reuse(study: holdfast.Study, runs: Path) -> None:
+    """Take over what other studies below `runs` asked of the base, where it is the same."""
+    plan = holdfast.plan(study, runs / study.name)
+    for name, mark in stages.fingerprints(plan.stages).items():
+        if not name.startswith("replies/base/") or (plan.folder / name).exists():
+            continue
+        for other in sorted(runs.glob("real-*")):
+            record = records.read(other / name)
+            if record is not None and record["fingerprint"] == mark:
+                shutil.copytree(other / name, plan.folder / name)
+                print(f"{name}: as {other.name} has it")
+                break
 
 
 def publish(run_folder: Path, into: Path) -> None:
@@ -72,6 +88,7 @@ def main() -> None:
     path = HERE / "studies" / f"{args.name}.yaml"
     study = holdfast.load(path)
     given = [*overrides(study, args.data, knowledge.resolve()), *args.override]
+    reuse(holdfast.load(path, given), args.runs_dir)
     command = [sys.executable, "-m", "holdfast", "run", str(path), *given]
     command += ["--runs-dir", str(args.runs_dir), "--only", args.only]
     code = subprocess.run(command).returncode

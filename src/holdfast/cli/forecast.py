@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from holdfast.memory.memory_plan import GIB
+from holdfast.progress.remaining import in_words
+
 if TYPE_CHECKING:
     from holdfast.runs.stages import Step
     from holdfast.study.outlook import Outlook
 
 MOST_ARMS, MOST_CHANGES = 14, 5
-GIB = 1 << 30
 
 
 def page(told: Outlook, steps: Sequence[Step], width: int = 80, every: bool = False) -> list[str]:
@@ -24,7 +26,8 @@ def page(told: Outlook, steps: Sequence[Step], width: int = 80, every: bool = Fa
         width: of the terminal, in characters.
         every: list all stages.
     """
-    from holdfast.study.start import DAY_S, in_words
+    from holdfast.report.words import asked
+    from holdfast.study.start import DAY_S
 
     stages = listed(steps, lambda step: _at(told, step))
     if not every:
@@ -42,7 +45,7 @@ def page(told: Outlook, steps: Sequence[Step], width: int = 80, every: bool = Fa
             f"Memory: {size(told.memory)} at the peak by formula, {size(told.memory_free)} are "
             f"free{short}"
         )
-    lines += ["", *_table(told), "", "Longest stages:"]
+    lines += ["", *_table(told), *asked(steps), "", "Longest stages:"]
     lines += [f"  {in_words(one.seconds):>9}  {name} ({one.how})" for name, one in told.longest]
     if told.left > DAY_S and told.changes:
         lines += ["", f"This takes {in_words(told.left)} here. What would shorten it:"]
@@ -80,20 +83,16 @@ def wrapped(line: str, width: int) -> list[str]:
 
 
 def _at(told: Outlook, step: Step) -> str:
-    from holdfast.study.start import in_words
-
     name, one = step.stage.name, told.stages[step.stage.name]
     return f"{in_words(one.seconds):>9}  {name}"
 
 
 def _table(told: Outlook) -> list[str]:
     """A row for every arm."""
-    from holdfast.study.start import in_words
-
     parts = list(told.parts)
     if (rest := len(parts) - MOST_ARMS) > 0:
         parts = sorted(parts, key=lambda one: -one.seconds)[:MOST_ARMS]
-    head = ("", "trainings", "tokens trained", "answers", "tokens written", "time", "disk")
+    head = ("", "runs", "trained", "answers", "written", "time", "disk")
     rows = [head] + [
         (
             one.name, str(one.trainings or ""), count(one.trained), count(one.answers),
@@ -109,7 +108,8 @@ def _table(told: Outlook) -> list[str]:
         ).rstrip()
         for row in rows
     ]
-    return [*lines, *([f"and {rest} more that take less"] if rest > 0 else [])]
+    more = [f"and {rest} more that take less"] if rest > 0 else []
+    return [*lines, *more, "(runs of training; trained and written: tokens)"]
 
 
 def count(number: float) -> str:
@@ -127,10 +127,10 @@ def count(number: float) -> str:
     return f"{number:.1e}"
 
 
-def listed(steps: Sequence[Step], words: Callable[[Step], str]) -> list[str]:
+def listed(steps: Sequence[Step], told: Callable[[Step], str]) -> list[str]:
     """All stages, each in such words, and how many are done."""
     return [
-        *(f"  {'done' if step.done else 'run '}  {words(step)}" for step in steps),
+        *(f"  {'done' if step.done else 'run '}  {told(step)}" for step in steps),
         "",
         f"{sum(step.done for step in steps)} of {len(steps)} stages are done.",
     ]

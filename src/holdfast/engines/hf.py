@@ -25,7 +25,7 @@ from holdfast.engines.reply_text import ThoughtReader, Until, stops_of
 from holdfast.memory.fault_injection import FaultInjector
 from holdfast.memory.loading import loading
 from holdfast.memory.out_of_memory import RAISED, failure_of, free, is_out_of_memory
-from holdfast.models import ModelRef, precision
+from holdfast.models import ModelRef, cpu_linear, precision
 from holdfast.models.peft_adapter import (
     Weights,
     bare,
@@ -86,6 +86,7 @@ class HFEngine(Engine):
         self._adapter: tuple[str, float] | None = None
         self._tuned: PeftModel | None = None
         self._merged: Weights | None = None
+        self._laid: bool | None = None  # whether weights are laid out; None: not tried yet
         self._unsuited: str | None = None  # why its answers go in batches; None: not known yet
 
     def __enter__(self) -> Self:
@@ -136,13 +137,14 @@ class HFEngine(Engine):
             OutOfMemory: one prompt does not fit.
         """
         model = self._model(adapter, scale)
+        if self._laid is None:
+            self._laid = cpu_linear.lay_out(self._base)
         encoded = [chat.asked_ids(self.tokenizer, one) for one in examples]
         order = sorted(range(len(examples)), key=lambda i: (-len(encoded[i]), examples[i].id))
         samples = sampling.samples
         rows = [(examples[i], encoded[i], n) for i in order for n in range(samples)]
         replies: list[list[Reply]] = [[] for _ in examples]
         for row, tokens in self._decoded(model, rows, sampling, progress):
-            progress.worked(len(tokens))
             place = order[row // samples]
             found = replies[place]
             found.append(self._reply(rows[row], sampling, tokens))
@@ -260,19 +262,23 @@ class HFEngine(Engine):
             for answers in self._fitting.batches(
                 "generate", rows, size, lambda some: self._batch(model, some, sampling), say
             ):
+                progress.worked(sum(map(len, answers)))
                 yield from enumerate(answers, start=done)
                 done += len(answers)
                 stop.release()
                 stop.hold(f"the {min(size, len(rows) - done)} answers under way")
             return
+
+        def ending(wrote: int) -> bool:
+            progress.worked(wrote)
+            return stop.asked
+
         left = dict(enumerate(rows))
         while left and not stop.asked:
             asked = list(left)
             stop.hold(f"the {min(self._pace.rows, len(left))} answers under way")
             try:
-                for place, tokens in self._refilled(
-                    plain, list(left.values()), sampling, lambda: stop.asked
-                ):
+                for place, tokens in self._refilled(plain, list(left.values()), sampling, ending):
                     del left[asked[place]]
                     yield asked[place], tokens
                     stop.doing = f"the {min(self._pace.rows, len(left))} answers under way"
@@ -292,7 +298,7 @@ class HFEngine(Engine):
         model: PreTrainedModel,
         rows: Sequence[Asked],
         sampling: Sampling,
-        ending: Callable[[], bool],
+        ending: Callable[[int], bool],
     ) -> Iterator[tuple[int, list[int]]]:
         """Answers of rows, whose places come free one by one; none begins after `ending`."""
         from holdfast.engines.next_token import seed_of
@@ -351,6 +357,8 @@ class HFEngine(Engine):
         wanted = (adapter, scale) if adapter else None
         if wanted == self._adapter:
             return self._tuned if adapter else bare(self._base)
+        cpu_linear.undo(self._base)
+        self._laid = None
         if self._tuned is not None:
             restore(self._merged or {})
             self._base, self._tuned, self._adapter = take_off(self._tuned), None, None

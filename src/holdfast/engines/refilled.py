@@ -86,7 +86,7 @@ class Answering:
         prompts: Sequence[Sequence[int]],
         seeds: Sequence[int],
         until: Sequence[Until | None] = (),
-        ending: Callable[[], bool] = lambda: False,
+        ending: Callable[[int], bool] = lambda _: False,
     ) -> Iterator[tuple[int, list[int]]]:
         """Places and token ids, each as it ends, the stop token included when there is one.
 
@@ -94,7 +94,8 @@ class Answering:
             prompts: token ids; those alike lie next to each other.
             seeds: one for each prompt; used when the temperature is above 0.
             until: for each prompt the texts that end its answer as well.
-            ending: says whether the answers under way are the last ones.
+            ending: is told how many tokens were written since it was last asked; says whether the
+                answers under way are the last ones.
         """
         self._share(prompts)
         skip, draws = len(self.shared), self.sampling.temperature > 0
@@ -109,8 +110,9 @@ class Answering:
         waiting.reverse()
         self.pace.begin(max(len(row.prompt) for row in waiting) + self.sampling.max_new_tokens)
         under: list[tuple[Cohort, list[Row]]] = []
+        wrote = 0
         while waiting or under:
-            if ending():
+            if ending(wrote):
                 waiting.clear()
                 if not under:
                     return
@@ -124,12 +126,14 @@ class Answering:
                 width = max(len(row.prompt) for row in begun) + self.sampling.max_new_tokens
                 self.entering((live + free) * (skip + width))
                 under.append(self._begin(begun))
+                wrote = free
                 self.pace.bound(under[-1][0].bytes(), self.model)
                 yield from self._ended(under)
                 under = self._fewer(under)
                 continue
             started = time.perf_counter()
             self._step(under)
+            wrote = live
             self.pace.took(live, time.perf_counter() - started, len(waiting))
             yield from self._ended(under)
             under = [(cohort, rows) for cohort, rows in under if rows]

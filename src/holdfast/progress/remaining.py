@@ -1,8 +1,10 @@
 """How long a run still takes: what its stages were expected to take, corrected by what they took.
 
-A stage that counts its pieces is judged by their pace, once some are done in this sitting. One that
-has not begun takes what was expected of it, times how far off the expectations of stages like it
-were; without an expectation, what stages like it took. Where neither is known, nothing is said.
+A stage that counts its pieces is judged by their pace in this sitting. Pieces end in bursts, so
+what was expected of the stage counts as the pace of an eighth of its pieces beside those that are
+done. A stage that has not begun takes what was expected of it, times how far off the expectations
+of stages like it were; without an expectation, what stages like it took. Where neither is known,
+nothing is said.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ CHEAP = ("budget", "data", "judges", "readings", "report", "stats", "weights")
 CHEAP_S = 1.0
 IN_PHASES = ("data", "shared")
 """Kinds that may count pieces several times over."""
+PRIOR = 1 / 8
+"""Share of a stage's pieces that what was expected of it counts as."""
 WINDOW_S = 60.0
 """Tokens per second are those of the last minute, or of the last two reports."""
 
@@ -69,7 +73,7 @@ class Remaining:
         took, expected = self._now() - self.started, self._left.pop(stage, None)
         self._took[stage] = took
         if expected:
-            for key in _likeness(stage):
+            for key in _likeness(stage)[: None if _large(stage) else -1]:
                 seconds, told = self._off.get(key, (0.0, 0.0))
                 self._off[key] = seconds + took, told + expected
         self.done += 1
@@ -79,8 +83,7 @@ class Remaining:
         """See `Progress.total`."""
         self.pieces, self.what, self.made = amount, what, 0
         self._here = 0  # pieces of this sitting
-        self._first: tuple[float, int] | None = None
-        self._counted = self._last = self._now()
+        self._counted = self._now()
         self._tokens = 0
         self._reports: deque[tuple[float, int]] = deque([(self._counted, 0)])
 
@@ -91,12 +94,7 @@ class Remaining:
     def advance(self, amount: int = 1) -> None:
         """See `Progress.advance`."""
         self.made += amount
-        if not amount:
-            return
         self._here += amount
-        self._last = self._now()
-        if self._first is None:
-            self._first = self._last, self._here
 
     def worked(self, tokens: int = 0, loss: float | None = None) -> None:
         """See `Progress.worked`."""
@@ -125,23 +123,15 @@ class Remaining:
         """Seconds that the stage at work still takes; None: nobody knows."""
         expected = self._expected(self.stage) if self.stage else 0.0
         more = None if expected is None else max(0.0, expected - self.seconds)
-        pace = self._pace()
-        if pace is None or not self.pieces:
+        if not self._here or not self.pieces:
             return more
-        waited = min(self._now() - self._last, pace)
-        left = max(0.0, (self.pieces - self.made) * pace - waited)
+        spent, pieces = self._now() - self._counted, float(self._here)
+        if expected is not None:
+            spent, pieces = spent + PRIOR * expected, pieces + PRIOR * self.pieces
+        left = (self.pieces - self.made) * spent / pieces
         if self.stage.split("/")[0] in IN_PHASES and more is not None:
             return max(left, more)
         return left
-
-    def _pace(self) -> float | None:
-        """Seconds a piece; the first ones stand for the time it takes to load a model."""
-        if self._first is None:
-            return None
-        at, pieces = self._first
-        if self._here > pieces:
-            return (self._last - at) / (self._here - pieces)
-        return (at - self._counted) / pieces
 
     @property
     def left(self) -> float | None:
@@ -196,7 +186,12 @@ class Remaining:
             like = [took for name, took in list(self._took.items()) if key in _likeness(name)]
             if like:
                 return sum(like) / len(like)
-        return CHEAP_S if stage.split("/")[0] in CHEAP else None
+        return None if _large(stage) else CHEAP_S
+
+
+def _large(stage: str) -> bool:
+    """Whether how far off its expectation was says something of the others."""
+    return stage.split("/")[0] not in CHEAP
 
 
 def _likeness(stage: str) -> tuple[str, ...]:

@@ -6,11 +6,12 @@ which way round an `inverted` task is shown, and how decision, noise and dose-re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from holdfast.analysis.results import Dose, Noise, Results, Share
 from holdfast.analysis.selection.rule import in_points
+from holdfast.runs.stages import Step
 
 NONE = "—"
 UNMEASURED = "not measured"
@@ -205,3 +206,20 @@ def dose(found: Dose) -> str:
     if found.rise is not None and found.rise.mean is not None:
         text += f"; from the least gain to the most, the loss rises by {points(found.rise)} points"
     return text
+
+
+def asked(steps: Sequence[Step]) -> list[str]:
+    """What methods and meters ask of the untouched model before training, by formula."""
+    lines = []
+    for step in steps:
+        asks = step.stage.asks
+        if step.done or not asks:
+            continue
+        drawn = f", {asks['samples']} answers each" if asks["samples"] > 1 else ""
+        some = f"{asks['expected']} questions expected"
+        if asks["questions"] > asks["expected"]:
+            some += f", {asks['questions']} at most"
+        lines.append(
+            f"Asked for {step.stage.name}: {some}{drawn}, up to {asks['new_tokens']} new tokens"
+        )
+    return lines

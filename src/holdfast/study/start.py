@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from holdfast.errors import HoldfastError
 from holdfast.progress import Progress
+from holdfast.progress.remaining import in_words
 from holdfast.runs.stages import Step
 from holdfast.study import calibration
 from holdfast.study import speed as speeds
@@ -16,22 +17,6 @@ from holdfast.study.speed import Speed
 DAY_S = 86_400.0
 WORTH_MEASURING_S = 600.0
 """A study that the formula gives longer is measured before it begins."""
-
-
-def in_words(seconds: float) -> str:
-    """A duration, as precise as an estimate is.
-
-    >>> [in_words(one) for one in (4, 90, 3_000, 9_000, 200_000)]
-    ['4 s', '2 min', '50 min', '2.5 h', '2.3 days']
-    """
-    if seconds < 60:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"{round(seconds / 60)} min"
-    if seconds < DAY_S:
-        return f"{seconds / 3600:.1f} h"
-    days = seconds / DAY_S
-    return f"{days:.1f} days" if days < 20 else f"{days:,.0f} days"
 
 
 def at_start(session: Session, steps: Sequence[Step], progress: Progress) -> dict[str, float]:
