@@ -17,12 +17,13 @@ from holdfast.engines.pace import ROWS
 from holdfast.environment import install_command
 from holdfast.errors import FolderError, HoldfastError, MissingDependency, located
 from holdfast.judges import members_of
+from holdfast.memory.hardware.host import host_ram_bytes
 from holdfast.memory.memory_plan import GIB
 from holdfast.memory.model.shape import read_shape
 from holdfast.memory.model.targets import lora_parameters
 from holdfast.memory.planner.inference import answering_bytes, longest
 from holdfast.memory.planner.request import PlanRequest
-from holdfast.models import ModelRef, peft_adapter, skeleton, weights_check
+from holdfast.models import ModelRef, cpu_linear, peft_adapter, skeleton, weights_check
 from holdfast.study.session import Arm, Session
 from holdfast.train.planning import plan_study
 
@@ -119,7 +120,10 @@ def memory_bytes(session: Session) -> int:
         dtype = "bfloat16" if session.gpus else "float32"
         one = answering_bytes(shape, session.pool.nf4, longest(shape, most), dtype)  # type: ignore[arg-type]
         each = 2 * shape.layers * shape.kv_heads * shape.head_dim * (2 if session.gpus else 4)
-        found.append(one + rows * (most + 256) * each)
+        copies = 0 if session.gpus or session.pool.nf4 else cpu_linear.copies_bytes(shape)
+        if copies > cpu_linear.SPARE * host_ram_bytes():
+            copies = 0
+        found.append(one + rows * (most + 256) * each + copies)
     with suppress(HoldfastError, LookupError, ValueError):
         if session.plan.trained:
             asked = PlanRequest(gpus=tuple(session.gpus), trace=False)
