@@ -325,6 +325,9 @@ def test_dialogues_end_where_there_are_enough(tmp_path: Path) -> None:
 
     method = build("replay", share=0.25, source="dialogue", pool=100)
     context = replace(setting(say), plain=QUESTIONS, bound=Bound(1000, ORDER, words, 60))
+    (shared,) = method.shared(context)
+    assert shared.asks == {"questions": 100, "expected": 27, "samples": 1, "new_tokens": 256,
+                           "turns": 2}  # fmt: skip
     found = apply(method, context, tmp_path / "few", QUESTIONS)[0][60:]
     few = len(written)
     every = apply(method, replace(context, bound=None), tmp_path / "all", QUESTIONS)[0][60:]

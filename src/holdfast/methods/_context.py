@@ -118,7 +118,8 @@ class SharedWork:
         needs: see `Stage`.
         need: of works of one name that of the greatest need is done, for all arms.
         asks: what the base is asked: ``questions`` at most, ``expected`` of them, ``samples`` of
-            each and ``new_tokens`` of an answer at most; by formula, for whoever plans.
+            each and ``new_tokens`` of an answer at most; ``turns`` where it writes more than one
+            for an answer. By formula, for whoever plans.
     """
 
     name: str
@@ -130,12 +131,12 @@ class SharedWork:
     asks: Mapping[str, int] | None = None
 
 
-def asks(questions: int, expected: int, sampling: Sampling, turns: int = 1) -> dict[str, int]:
-    """`SharedWork.asks` of questions that are answered with one sampling, in so many turns."""
+def asks(questions: int, expected: int, sampling: Sampling) -> dict[str, int]:
+    """`SharedWork.asks` of questions that are answered with one sampling."""
     return {
         "questions": questions,
         "expected": min(questions, expected),
-        "samples": sampling.samples * turns,
+        "samples": sampling.samples,
         "new_tokens": sampling.max_new_tokens,
     }
 

@@ -141,7 +141,8 @@ def shared(
             return _answers(pool, context, need, balance, into, bar)
         return _dialogues(pool, context, need, into, bar)
 
-    asked = asks(pool.pool, math.ceil(need / KEPT), _greedy(pool), 1 if own else 2)
+    asked = asks(pool.pool, math.ceil(need / KEPT), _greedy(pool))
+    asked |= {} if own else {"turns": 2}  # the question as well
     return [SharedWork(name(pool, context, balance), about, make, need=need, asks=asked)]
 
 

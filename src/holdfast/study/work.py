@@ -233,7 +233,8 @@ class Counted:
             read = len(self._session.plain) * each
             return Work("score", read=read, model=self._base, alike=alike)
         asked = TEMPLATE_TOKENS if method == "replay" else each - answer  # its prompts are short
-        answers, most = float(asks["expected"] * asks["samples"]), asks["new_tokens"]
+        answers = float(asks["expected"] * asks["samples"] * asks.get("turns", 1))
+        most = asks["new_tokens"]
         usual = self._usual.get(self._session.study.target, USUAL_REPLY)
         written = answers * truncated(most, usual)
         return Work("ask", 0.0, answers * asked, written, answers, most, 1.0, self._base, alike)
