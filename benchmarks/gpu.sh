@@ -110,10 +110,10 @@ part training  "$(small 240 300)" benchmarks/real/training.py "$model" $(small "
 part answering "$(small 240 300)" benchmarks/real/answering.py "$model" $(small "--items 4 --new-tokens 8 --batches 2 --alone 1 --adapted 2" "")
 part duration  "$(small 240 300)" benchmarks/real/duration.py ${tiny:+--quick} $short
 part remedies  "$(small 300 420)" benchmarks/remedies_gpu.py $tiny --out "$out/lab-large"
-if [ -n "$list" ] || "$python" -c 'import vllm' 2>/dev/null || command -v vllm >/dev/null; then
+if [ -n "$list" ] || [ -x "${HOLDFAST_VLLM:-$models/vllm/bin/vllm}" ]; then
   part vllm    300 -m pytest -q -m real -k vllm tests/endpoint -p no:cacheprovider
 else
-  echo "== vllm: not installed"
+  echo "== vllm: not installed (python benchmarks/real/serve.py vllm)"
 fi
 [ -n "$list" ] && exit 0
 

@@ -177,6 +177,8 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=5)
     parser.add_argument("--optim", default="adamw_torch")
     args = parser.parse_args()
+    if args.batch % args.rows:
+        parser.error("--batch must be a multiple of --rows")
     ways = {"Holdfast": ours(args), "TRL, recomputing": bare(args, True), "TRL": bare(args, False)}
     for model in args.models:
         print_table(model, ways, args)
