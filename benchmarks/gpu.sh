@@ -45,7 +45,7 @@ elif [ -z "$list" ]; then
 fi
 models="${HOLDFAST_REAL_MODELS:-.models}"
 model=src/holdfast/lab/model
-for one in ${tiny:+smollm2} qwen05 qwen2.5-coder-0.5b smollm2; do
+for one in ${tiny:+smollm2} qwen0.5b smollm2; do
   if [ -f "$models/$one/config.json" ]; then model="$models/$one"; break; fi
 done
 
@@ -95,22 +95,25 @@ part() {
 
 small() { if [ -n "$tiny" ]; then echo "$1"; else echo "$2"; fi; }
 
+short="" # changes that make the built-in study one of a minute
+[ -n "$tiny" ] && short="train.max_steps=4 train.checkpoints=1 tasks.lab_math.items=20 tasks.lab_math.train_items=60 tasks.lab_refuse.items=20 tasks.lab_help.items=20"
+
 # Cheap and telling ones first, so that a short visit to a GPU is worth most.
 part doctor     90 -m holdfast doctor
 part course     90 -m holdfast plan examples/qwen2.5-7b-2x24g.yaml
-part demo      "$(small 600 240)" -m holdfast demo --quick --runs-dir "$out/demo" hardware.device="${device:-}"
-part oom       240 benchmarks/real/oom.py "$(small src/holdfast/lab/model "$model")" $tiny --json "$out/oom.json"
+part demo      "$(small 400 240)" -m holdfast demo --quick --runs-dir "$out/demo" hardware.device="${device:-}" $short
+part oom       "$(small 400 240)" benchmarks/real/oom.py "$(small src/holdfast/lab/model "$model")" $tiny --json "$out/oom.json"
 part memory    "$(small 240 600)" benchmarks/memory_gpu.py $tiny $(small "--only 2,8" "")
 part tests     "$(small 120 300)" -m pytest -q -m gpu tests/train tests/engines -p no:cacheprovider
 part two_gpus  300 needs 2 -m pytest -q -m gpu tests/train/test_distributed.py -p no:cacheprovider
-part training  "$(small 240 300)" benchmarks/real/training.py "$model" $(small "--steps 1 --rounds 1 --batch 1 --rows 2" "")
-part answering "$(small 240 300)" benchmarks/real/answering.py "$model" $tiny
-part duration  "$(small 240 300)" benchmarks/real/duration.py ${tiny:+--quick}
+part training  "$(small 240 300)" benchmarks/real/training.py "$model" $(small "--steps 1 --rounds 1 --batch 1 --rows 1 --sentences 1" "")
+part answering "$(small 240 300)" benchmarks/real/answering.py "$model" $(small "--items 4 --new-tokens 8 --batches 2 --alone 1 --adapted 2" "")
+part duration  "$(small 240 300)" benchmarks/real/duration.py ${tiny:+--quick} $short
 part remedies  "$(small 300 420)" benchmarks/remedies_gpu.py $tiny --out "$out/lab-large"
-if [ -n "$list" ] || "$python" -c 'import vllm' 2>/dev/null || command -v vllm >/dev/null; then
+if [ -n "$list" ] || [ -x "${HOLDFAST_VLLM:-$models/vllm/bin/vllm}" ]; then
   part vllm    300 -m pytest -q -m real -k vllm tests/endpoint -p no:cacheprovider
 else
-  echo "== vllm: not installed"
+  echo "== vllm: not installed (python benchmarks/real/serve.py vllm)"
 fi
 [ -n "$list" ] && exit 0
 

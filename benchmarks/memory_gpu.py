@@ -51,6 +51,11 @@ class Case:
     recompute: bool = True
 
 
+def cases(tiny: bool) -> list[Case]:
+    """What is run; of few tokens when `tiny`."""
+    return [replace(one, work=replace(one.work, seq_len=64)) if tiny else one for one in CASES]
+
+
 def _case(number: int, model: str, seq: int, batch: int, recompute: bool = True,
           **work: Any) -> Case:  # fmt: skip
     asked = {"method": "lora", "optim": "adamw_torch_fused", "padded": False} | work
@@ -158,8 +163,9 @@ def run(case: Case, tiny: bool) -> dict[str, int]:
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(
-            output_dir=tempfile.mkdtemp(), max_steps=8, per_device_train_batch_size=1,
-            gradient_accumulation_steps=2, bf16=True, use_cpu=tiny, optim=work.optim,
+            output_dir=tempfile.mkdtemp(), max_steps=1 if tiny else 8,
+            per_device_train_batch_size=1, gradient_accumulation_steps=2,
+            bf16=True, use_cpu=tiny, optim=work.optim,
             activation_checkpointing=case.recompute, max_length=None, save_strategy="no",
             report_to=[], disable_tqdm=True, remove_unused_columns=False,
             dataset_kwargs={"skip_prepare_dataset": True}, logging_strategy="no",
@@ -201,19 +207,24 @@ def predicted(case: Case, tiny: bool) -> int:
     return peak(whole(states(shape, case.work, case.work.method), shape), acts).allocated
 
 
-def main() -> None:
-    """Run the cases and print the table."""
+def main() -> int:
+    """Run the cases and print the table; 1 where one of them did not run."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--child", type=int, default=0)
     args = parser.parse_args()
     if args.child:
-        print(json.dumps(run(next(one for one in CASES if one.number == args.child), args.tiny)))
-        return
+        print(
+            json.dumps(
+                run(next(one for one in cases(args.tiny) if one.number == args.child), args.tiny)
+            )
+        )
+        return 0
     wanted = {int(one) for one in args.only.split(",") if one}
     found: dict[int, tuple[int, dict[str, int]]] = {}
-    for case in CASES:
+    failed = 0
+    for case in cases(args.tiny):
         if wanted and case.number not in wanted:
             continue
         more = ["--tiny"] if args.tiny else []
@@ -223,13 +234,16 @@ def main() -> None:
         )  # fmt: skip
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            print(f"{case.number}: did not run: {last}", file=sys.stderr)
+            print(f"{case.number}: did not run: {last}", file=sys.stderr, flush=True)
+            failed += 1
             continue
+        print(f"{case.number}: run", file=sys.stderr, flush=True)
         found[case.number] = predicted(case, args.tiny), json.loads(done.stdout.splitlines()[-1])
     if args.tiny:
         print(f"{len(found)} of {len(wanted) or len(CASES)} configurations run")
-        return
-    table(found)
+    elif found:
+        table(found)
+    return int(failed > 0)
 
 
 def table(found: dict[int, tuple[int, dict[str, int]]]) -> None:
@@ -264,4 +278,4 @@ def table(found: dict[int, tuple[int, dict[str, int]]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

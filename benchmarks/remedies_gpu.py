@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from holdfast.config import LAB_FOLDER
 from holdfast.lab.build import Recipe, train
 
 STUDY = Path(__file__).parents[1] / "examples" / "lab_remedies.yaml"
@@ -50,8 +51,11 @@ def main() -> int:
     if args.tiny:
         recipe, changes = replace(recipe, hidden=64, layers=2, steps=20), TINY
     build(recipe, args.out)
-    command = [sys.executable, "-m", "holdfast", "run", str(STUDY), f"model={args.out}",
-               f"name={args.out.name}-remedies", *changes]  # fmt: skip
+    # a model of a few steps neither refuses nor solves, so that there is nothing to replay
+    model = LAB_FOLDER if args.tiny else args.out
+    command = [sys.executable, "-m", "holdfast", "run", str(STUDY), f"model={model}",
+               f"name={args.out.name}-remedies", "--runs-dir", str(args.out.parent),
+               *changes]  # fmt: skip
     return subprocess.run(command, check=False).returncode
 
 

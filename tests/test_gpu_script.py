@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import ast
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fixtures.paths import ROOT
@@ -20,7 +23,6 @@ case "$*" in
   *oom.py*) exec sleep 30 ;;
   *"-k vllm"*) echo "2 skipped in 0.1s" ;;
   *pytest*) echo "3 passed in 0.1s" ;;
-  *"import vllm"*) ;;
   *) echo "| fine | 1 |" ;;
 esac
 """
@@ -30,7 +32,8 @@ def _run(folder: Path, *options: str, **more: str) -> subprocess.CompletedProces
     stub = folder / "python"
     stub.write_text(STUB)
     stub.chmod(0o755)
-    environment = os.environ | {"PYTHON": str(stub), "ASKED": str(folder / "asked")} | more
+    stubs = {name: str(stub) for name in ("PYTHON", "HOLDFAST_VLLM")}
+    environment = os.environ | stubs | {"ASKED": str(folder / "asked")} | more
     return subprocess.run(
         [str(SCRIPT), *options, str(folder / "out")],
         env=environment, capture_output=True, text=True, timeout=60, check=False,
@@ -73,3 +76,39 @@ def test_wrong_usage(tmp_path: Path, options: tuple[str, ...]) -> None:
     assert done.returncode != 0 and "only" in done.stderr
     listed = subprocess.run([str(SCRIPT), "--list"], capture_output=True, text=True, check=True)
     assert "memory_gpu.py" in listed.stdout
+
+
+def _parser(script: Path) -> argparse.ArgumentParser:
+    """That of a script, which is not imported."""
+    parser = argparse.ArgumentParser(script.name, exit_on_error=False)
+    for call in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+        if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "add_argument":
+            words = {one.arg: one.value for one in call.keywords}
+            kinds = {"int": int, "float": float, "Path": Path}
+            known: dict[str, Any] = {
+                name: ast.literal_eval(words[name])
+                for name in ("nargs", "action", "required") if name in words
+            }  # fmt: skip
+            if isinstance(kind := words.get("type"), ast.Name):
+                known["type"] = kinds[kind.id]
+            parser.add_argument(*map(ast.literal_eval, call.args), **known)
+    return parser
+
+
+@pytest.mark.parametrize("options", [("--list",), ("--list", "--tiny")])
+def test_every_script_takes_what_it_is_given(options: tuple[str, ...]) -> None:
+    listed = subprocess.run([str(SCRIPT), *options], capture_output=True, text=True, check=True)
+    given = [line.split()[3:] for line in listed.stdout.splitlines() if " benchmarks/" in line]
+    assert len(given) >= 6
+    for script, *words in given:
+        _parser(ROOT / script).parse_args(words)
+
+
+def test_it_finds_models_under_the_names_that_they_are_fetched_under() -> None:
+    from benchmarks.real import models
+
+    (line,) = [
+        one for one in SCRIPT.read_text("utf-8").splitlines() if one.startswith("for one in")
+    ]
+    names = line.split(" in ")[1].removeprefix("${tiny:+smollm2} ").split(";")[0].split()
+    assert names and set(names) <= set(models.SOURCES)

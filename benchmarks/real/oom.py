@@ -282,8 +282,8 @@ def main() -> int:
         except Exception as error:
             rows.append({"kind": kind, "failed": str(error)})
         print(line(rows[-1]), flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        if args.json:
+            args.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     return int(not all("skipped" in row or good(row) for row in rows))
 
 

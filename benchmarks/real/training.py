@@ -58,6 +58,11 @@ def written(count: int, sentences: int) -> list[Example]:
     return found
 
 
+def device() -> str:
+    """A GPU where there is one."""
+    return models.pick_device("auto")
+
+
 class Clock(TrainerCallback):
     """Seconds of wall clock and of the processor of each optimiser step."""
 
@@ -102,7 +107,7 @@ def ours(args: argparse.Namespace) -> Run:
         rows, _, _ = encode_all(ref, written(args.batch * (args.steps + 1), args.sentences), spec)
         costs = [row.cost for row in rows]
         budget = plain_budget(costs, args.steps + 1, args.batch // args.rows, args.rows)
-        job = TrainJob(ref, spec, budget, SEED, (args.steps + 1,), folder, device="cpu")
+        job = TrainJob(ref, spec, budget, SEED, (args.steps + 1,), folder, device=device())
         module.watch = watched
         try:
             spent = fit(job, TrainingData(rows))
@@ -138,7 +143,8 @@ def bare(args: argparse.Namespace, recompute: bool) -> Run:
             model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
             args=SFTConfig(
                 output_dir=str(folder), max_steps=args.steps + 1, learning_rate=LR,
-                per_device_train_batch_size=args.rows, optim=args.optim, use_cpu=True, bf16=False,
+                per_device_train_batch_size=args.rows, optim=args.optim, bf16=False,
+                use_cpu=device() == "cpu",
                 gradient_accumulation_steps=args.batch // args.rows, seed=SEED, logging_steps=1,
                 train_sampling_strategy="sequential", activation_checkpointing=recompute,
                 save_strategy="no", max_length=None, report_to=[], disable_tqdm=True,
@@ -171,6 +177,8 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=5)
     parser.add_argument("--optim", default="adamw_torch")
     args = parser.parse_args()
+    if args.batch % args.rows:
+        parser.error("--batch must be a multiple of --rows")
     ways = {"Holdfast": ours(args), "TRL, recomputing": bare(args, True), "TRL": bare(args, False)}
     for model in args.models:
         print_table(model, ways, args)
@@ -198,7 +206,8 @@ def print_table(model: str, ways: dict[str, Run], args: argparse.Namespace) -> N
                 losses[name] = found
     each = tokens / (args.steps + 1) / 1000
     print(
-        f"\n{Path(model).name}: CPU, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"\n{Path(model).name}: {device()}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, "
         f"LoRA r {RANK} on all seven matrices, dropout 0.05, {args.batch} examples of "
         f"{each * 1000 / args.batch:.0f} tokens a step ({learned / tokens:.0%} with a loss), "
         f"{args.rows} a pass, float32, seed {SEED}; median of {args.rounds} x {args.steps} steps\n"

@@ -311,7 +311,8 @@ def test_no_whole_language_model(
     write(tiny_llama(), tmp_path / name, extra=extra, **also)
     with pytest.raises(ModelError, match=said) as caught:
         models.reference(ModelSpec(id=str(tmp_path / name)))
-    assert caught.value.remedy
+    assert caught.value.where == str(tmp_path / name), "the file, and no config.json"
+    assert caught.value.remedy and "fetch it again" not in caught.value.remedy
     assert not cache.exists() or left(cache) == []
 
 

@@ -86,33 +86,36 @@ def expanded(path: Path) -> Path:
     cache = environment.cache_folder("models")
     with _writable(cache):
         cache.mkdir(parents=True, exist_ok=True)
-        digest = _digest(path, cache)
+        digest = digest_of(path, cache)
     folder = cache / gguf_folder.folder_name(digest)
     write_out(head, digest, folder)
     return folder
 
 
-def write_out(head: gguf_file.GGUFFile, digest: str, folder: Path) -> None:
+def write_out(
+    head: gguf_file.GGUFFile, digest: str, folder: Path, elsewhere: str = ELSEWHERE
+) -> None:
     """Make a folder of a GGUF file's weights, unless it is there and whole.
 
     Args:
         head: of the file.
         digest: SHA-256 of the file.
         folder: what becomes the model; replaced where it is another one, or damaged.
+        elsewhere: what to do where there is no room.
 
     Raises:
         HoldfastError: see `expanded`.
     """
     from filelock import FileLock
 
-    with _writable(folder.parent):
+    with _writable(folder.parent, elsewhere):
         if _whole(folder, digest):
             return
         with FileLock(folder.parent / f".{folder.name}.lock"):
             if _whole(folder, digest):  # another process has made it meanwhile
                 return
             temporary.clear(folder.parent, deep=False, name=folder.name)
-            _check_room(head, folder.parent)
+            _check_room(head, folder.parent, elsewhere)
             part = temporary.beside(folder)
             try:
                 _write(head, digest, part)
@@ -133,7 +136,7 @@ def _whole(folder: Path, digest: str) -> bool:
     return found is not None and found.sha256 == digest
 
 
-def _digest(path: Path, cache: Path) -> str:
+def digest_of(path: Path, cache: Path) -> str:
     """SHA-256 of a file; kept in the cache for as long as the file is not touched."""
     if (known := gguf_folder.digest_of(path, cache)) is not None:
         return known
@@ -144,19 +147,19 @@ def _digest(path: Path, cache: Path) -> str:
     return digest
 
 
-def _check_room(head: gguf_file.GGUFFile, cache: Path) -> None:
+def _check_room(head: gguf_file.GGUFFile, cache: Path, elsewhere: str) -> None:
     needed, free = head.numbers * BYTES[dtype_of(head)] + SPARE, shutil.disk_usage(cache).free
     if needed > free:
         raise ModelError(
-            f"its weights take {needed / 2**30:.1f} GiB written out, and the cache's disk has "
+            f"its weights take {needed / 2**30:.1f} GiB written out, and the disk of {cache} has "
             f"{free / 2**30:.1f} GiB free",
             where=str(head.path),
-            remedy=ELSEWHERE,
+            remedy=elsewhere,
         )
 
 
 @contextmanager
-def _writable(cache: Path) -> Iterator[None]:
+def _writable(cache: Path, elsewhere: str = ELSEWHERE) -> Iterator[None]:
     """Say of a cache that cannot be written, or whose disk is full, what to do."""
     try:
         yield
@@ -168,7 +171,7 @@ def _writable(cache: Path) -> Iterator[None]:
             raise
         said = "its disk is full" if full else getattr(error, "strerror", None) or str(error)
         raise ModelError(
-            f"the cache of models cannot be written: {said}", where=str(cache), remedy=ELSEWHERE
+            f"the cache of models cannot be written: {said}", where=str(cache), remedy=elsewhere
         ) from error
 
 

@@ -25,6 +25,7 @@ BLOCKS = {
 KNOWN = sorted(name for name, _, _ in BLOCKS.values())
 SPLIT = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 MERGE = "merge its parts first: `llama-gguf-split --merge FIRST-PART WHOLE.gguf`"
+INSTEAD = "name the model in safetensors that the file was made from"
 WHOLE_MODEL = "give the GGUF file of the language model itself"
 OTHERS = {"adapter": "an adapter (LoRA)", "mmproj": "a projector for pictures (mmproj)",
           "imatrix": "an importance matrix", "vocab": "a vocabulary alone"}  # fmt: skip

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import HoldfastError, ModelError
 from holdfast.models import skeleton, weights_check
-from holdfast.models.gguf_file import GGUFFile
+from holdfast.models.gguf_file import INSTEAD, GGUFFile
 from holdfast.types import ModelRef
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
     from transformers import PretrainedConfig, PreTrainedModel
 
-INSTEAD = "name the model in safetensors that the file was made from"
 POSITIONS = "rope_freqs.weight"
 """A file's own factors of the positions' frequencies, which transformers leaves out."""
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import HoldfastError, ModelError
 from holdfast.memory.model import hub
+from holdfast.models.gguf_file import INSTEAD, refused
 from holdfast.models.json_files import AGAIN
 from holdfast.types import ModelRef
 
@@ -142,6 +143,8 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int, where: str) 
 def _unusable(ref: ModelRef, error: Exception) -> ModelError:
     said = str(error).strip()
     first = said.splitlines()[0] if said else ""
+    if ref.gguf is not None:
+        return refused(Path(ref.base) / ref.gguf, f"transformers cannot read it: {first}", INSTEAD)
     where = str(Path(ref.base) / hub.CONFIG) if Path(ref.base).is_dir() else ref.base
     if "trust_remote_code" in said or "custom code" in said:
         return _needs_code(ref)
