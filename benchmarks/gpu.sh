@@ -7,7 +7,7 @@
 # ($OUT, or runs/gpu) gets a log per part, summary.md with all their tables, and summary.json.
 # Started again with the same FOLDER, finished parts are skipped. Exit code 1: a part failed, ran out
 # of time, or is missing. --tiny: the same parts on the CPU with the lab's model and SmolLM2, in
-# minutes, to try the script; it measures nothing.
+# half an hour, to try the script; it measures nothing.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 
@@ -109,7 +109,7 @@ part two_gpus  300 needs 2 -m pytest -q -m gpu tests/train/test_distributed.py -
 part training  "$(small 240 300)" benchmarks/real/training.py "$model" $(small "--steps 1 --rounds 1 --batch 1 --rows 1 --sentences 1" "")
 part answering "$(small 240 300)" benchmarks/real/answering.py "$model" $(small "--items 4 --new-tokens 8 --batches 2 --alone 1 --adapted 2" "")
 part duration  "$(small 240 300)" benchmarks/real/duration.py ${tiny:+--quick} $short
-part remedies  "$(small 300 420)" benchmarks/remedies_gpu.py $tiny --out "$out/lab-large"
+part remedies  "$(small 900 420)" benchmarks/remedies_gpu.py $tiny --out "$out/lab-large"
 if [ -n "$list" ] || [ -x "${HOLDFAST_VLLM:-$models/vllm/bin/vllm}" ]; then
   part vllm    300 -m pytest -q -m real -k vllm tests/endpoint -p no:cacheprovider
 else

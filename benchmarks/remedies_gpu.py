@@ -22,8 +22,8 @@ from holdfast.lab.build import Recipe, train
 
 STUDY = Path(__file__).parents[1] / "examples" / "lab_remedies.yaml"
 TINY = (
-    "tasks.lab_math.items=20", "tasks.lab_math.train_items=60", "tasks.lab_refuse.items=20",
-    "tasks.lab_help.items=20", "train.max_steps=4", "train.checkpoints=1", "seeds=[1126,1127]",
+    "tasks.lab_math.items=8", "tasks.lab_math.train_items=60", "tasks.lab_refuse.items=8",
+    "tasks.lab_help.items=8", "train.max_steps=2", "train.checkpoints=1", "seeds=[1126,1127]",
 )  # fmt: skip
 
 
