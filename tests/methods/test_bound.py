@@ -279,6 +279,20 @@ def test_fewer_replays_are_the_first_of_more(seen: int, balance: bool, source: s
     assert asked <= 4 * len(distinct) + 8
 
 
+def test_a_model_that_never_refuses_is_asked_many_at_a_time(tmp_path: Path) -> None:
+    """One kind of answer never comes: the whole pool is asked, and not in four hundred rounds."""
+
+    def helps(example: Example, adapter: str | None, sample: int) -> str:
+        return "Of course! Start early, and take your time with it."
+
+    method = build("replay", share=0.25)
+    bound = Bound(16, ORDER, words, len(QUESTIONS))
+    context = replace(setting(helps), plain=QUESTIONS, bound=bound)
+    apply(method, context, tmp_path, QUESTIONS)
+    rounds = [path.name for path in tmp_path.rglob("replies-declined*.jsonl")]
+    assert 1 < len(rounds) <= 12
+
+
 def test_the_few_replays_are_each_seen_before_any_is_seen_again() -> None:
     rows, _, notes = old(0.5, 20)
     assert len(rows) == 60

@@ -28,7 +28,7 @@ from holdfast.data.thinking import answered, learned
 from holdfast.errors import DataError
 from holdfast.judges import build as build_judge
 from holdfast.methods import EXAMPLES, MethodContext, SharedWork
-from holdfast.methods._bound import ROUND, in_rounds, numbered
+from holdfast.methods._bound import ROUND, SMALLEST, in_rounds, numbered
 from holdfast.methods._context import asks
 from holdfast.methods._replay_prompts import in_order, in_turn, questions
 from holdfast.progress import Progress
@@ -232,6 +232,7 @@ def _answers(
             for declined, some in prompts.items()
         }
 
+    before, stuck = need + 1, 0
     for number in count():
         ordered = in_order(list(in_turn(left(known=False).values())), balance)
         missing = sum(one.id not in said for one in ordered[:need])
@@ -239,7 +240,11 @@ def _answers(
             break
         kept = sum(one is not None for one in said.values())
         ahead = math.ceil(missing * (len(said) - kept) / kept) if kept else 0
-        asked = {one.id for one in ordered[: need + ahead] if one.id not in said}
+        stuck = stuck + 1 if missing >= before else 0  # one kind may never come
+        new = [one.id for one in ordered if one.id not in said]
+        size = sum(one.id not in said for one in ordered[: need + ahead])
+        asked = set(new[: max(size, SMALLEST << (stuck - 1)) if stuck else size])
+        before = missing
         for declined, some in prompts.items():
             these = [one for one in some if one.id in asked]
             file = numbered(f"replies-{'declined' if declined else 'helped'}.jsonl", number)
