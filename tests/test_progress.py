@@ -158,6 +158,22 @@ def test_answers_end_in_bursts() -> None:
     assert run.stage_left == pytest.approx(394, rel=0.35), "100 in 394 s"
 
 
+def test_of_a_stage_that_counts_several_times_no_end_is_told_once_it_takes_longer() -> None:
+    clock = Clock()
+    run = Remaining(clock)
+    run.begin(2, 0)
+    run.expect({"shared/replay": 60.0, "replies/sft/a": 100.0}, {})
+    run.enter("shared/replay")
+    for _ in range(2):
+        run.total(2, "answers")
+        clock.now += 20
+        run.advance(2)
+        assert run.stage_left == pytest.approx(60 - run.seconds)
+    run.total(2, "answers")
+    clock.now += 25
+    assert run.stage_left is None and run.left is None and "left" not in run.line()
+
+
 def test_a_cheap_stage_says_nothing_of_the_others() -> None:
     clock = Clock()
     run = Remaining(clock)

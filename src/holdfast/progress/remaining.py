@@ -123,15 +123,16 @@ class Remaining:
         """Seconds that the stage at work still takes; None: nobody knows."""
         expected = self._expected(self.stage) if self.stage else 0.0
         more = None if expected is None else max(0.0, expected - self.seconds)
+        phases = self.stage.split("/")[0] in IN_PHASES
+        if phases and not more:
+            return None  # nobody knows how many more there will be
         if not self._here or not self.pieces:
             return more
         spent, pieces = self._now() - self._counted, float(self._here)
         if expected is not None:
             spent, pieces = spent + PRIOR * expected, pieces + PRIOR * self.pieces
         left = (self.pieces - self.made) * spent / pieces
-        if self.stage.split("/")[0] in IN_PHASES and more is not None:
-            return max(left, more)
-        return left
+        return max(left, more) if phases and more else left
 
     @property
     def left(self) -> float | None:
