@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Literal, NamedTuple
 
@@ -90,6 +91,13 @@ def timed(session: Session, works: dict[str, Work], speed: Speed) -> dict[str, S
             factor, how = math.fsum(a for a, _ in seen) / sum_told, "as before"
         found[name] = Seconds(0.0 if name in copied else told[name] * factor, how)
     return found
+
+
+def how_of(stages: Mapping[str, Seconds], names: Collection[str], speed: Speed) -> str:
+    """Where the time that these stages take is from, in words."""
+    followed = math.fsum(stages[name].seconds for name in names if stages[name].how == "as before")
+    every = math.fsum(stages[name].seconds for name in names)
+    return "by the stages done so far" if followed > every / 2 else speed.how
 
 
 def _took(session: Session, stage: PlannedStage) -> float | None:

@@ -15,7 +15,7 @@ from holdfast.memory.hardware.host import host_ram_bytes
 from holdfast.runs.stages import Step
 from holdfast.study import calibration, readiness
 from holdfast.study import speed as speeds
-from holdfast.study.duration import Seconds, timed
+from holdfast.study.duration import Seconds, how_of, timed
 from holdfast.study.session import Session
 from holdfast.study.shortening import GRADING, SHARED, Change, changes_of, part_of
 from holdfast.study.speed import Speed
@@ -110,7 +110,7 @@ def outlook(session: Session, steps: Sequence[Step], speed: Speed | None = None)
     while not place.exists():
         place = place.parent
     return Outlook(
-        speeds.device(session), _how(stages, undone, speed),
+        speeds.device(session), how_of(stages, undone, speed),
         speed.how == "by formula" and not calibration.too_large(session, speed),
         {step.stage.name: stages[step.stage.name] for step in steps},
         math.fsum(left.values()),
@@ -120,12 +120,6 @@ def outlook(session: Session, steps: Sequence[Step], speed: Speed | None = None)
         min(one.free_bytes for one in gpus) if gpus else host_ram_bytes(),
         changes, shortened,
     )  # fmt: skip
-
-
-def _how(stages: Mapping[str, Seconds], undone: set[str], speed: Speed) -> str:
-    followed = math.fsum(stages[n].seconds for n in undone if stages[n].how == "as before")
-    every = math.fsum(stages[n].seconds for n in undone)
-    return "by the stages done so far" if followed > every / 2 else speed.how
 
 
 def _parts(session: Session, works: Mapping[str, Work], left: Mapping[str, float]) -> list[Part]:

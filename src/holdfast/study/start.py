@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from holdfast.errors import HoldfastError
@@ -10,6 +11,7 @@ from holdfast.progress.remaining import in_words
 from holdfast.runs.stages import Step
 from holdfast.study import calibration
 from holdfast.study import speed as speeds
+from holdfast.study.duration import how_of, stage_seconds
 from holdfast.study.outlook import Outlook, outlook
 from holdfast.study.session import Session
 from holdfast.study.speed import Speed
@@ -26,12 +28,20 @@ def at_start(session: Session, steps: Sequence[Step], progress: Progress) -> dic
         Seconds of every stage, by which its progress is weighed.
     """
     speed = speeds.known(session)
-    told = outlook(session, steps, speed)
-    if told.left > WORTH_MEASURING_S and told.measurable:
-        told = outlook(session, steps, measured(session, progress))
-    for line in start_lines(told):
+    stages = stage_seconds(session, speed)
+    undone = {step.stage.name for step in steps if not step.done}
+    left = math.fsum(stages[name].seconds for name in undone)
+    lines = [
+        f"About {in_words(left)} on {speeds.device(session)} ({how_of(stages, undone, speed)})."
+    ]
+    if left > WORTH_MEASURING_S:
+        told = outlook(session, steps, speed)
+        if told.measurable:
+            told = outlook(session, steps, measured(session, progress))
+        lines, stages = start_lines(told), dict(told.stages)
+    for line in lines:
         progress.say(line)
-    return {name: one.seconds for name, one in told.stages.items()}
+    return {name: stages[name].seconds for name in (step.stage.name for step in steps)}
 
 
 def measured(session: Session, progress: Progress) -> Speed:
