@@ -83,7 +83,7 @@ def test_a_dry_run_looks_at_models_too(
     file = write_study(tmp_path, model, **ONE)
     line = ["run", str(file), "--dry-run", "--runs-dir", str(tmp_path / "runs")]
     assert cli.call(line) == 0
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert f"Checked: {preflight.CHECKED}." in said
     assert "9 tensors of its files have no place in the model" in said
     assert cli.call([*line, "--json"]) == 0
