@@ -8,7 +8,7 @@ When the study is whole, its figures go to ``benchmarks/real/results/NAME``: the
 and the outcome of every item, never a reply.
 
     python benchmarks/real/models.py qwen0.5b
-    python benchmarks/real/studies.py forgetting --data ../data [--runs-dir runs] [OVERRIDE ...]
+    python benchmarks/real/studies.py dose --data ../data [--runs-dir runs] [OVERRIDE ...]
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def page(told: Outlook, steps: Sequence[Step], width: int = 80, every: bool = Fa
         ]
         still = "; use a GPU, or a smaller model" if told.shortened > DAY_S else ""
         lines.append(f"  all of these together: {in_words(told.shortened)} are left{still}")
-    return [part for line in [*lines, "", *stages] for part in wrapped(line, width)]
+    return wrapped([*lines, "", *stages], width)
 
 
 def as_json(told: Outlook, steps: Sequence[Step]) -> dict[str, object]:
@@ -73,13 +73,16 @@ def as_json(told: Outlook, steps: Sequence[Step]) -> dict[str, object]:
     return {"stages": stages, "outlook": time}
 
 
-def wrapped(line: str, width: int) -> list[str]:
-    """A line in as many as the terminal needs."""
-    indent = " " * (len(line) - len(line.lstrip()) + 4)
-    return textwrap.wrap(
-        line, max(40, width), subsequent_indent=indent, break_long_words=False,
-        break_on_hyphens=False,
-    ) or [""]  # fmt: skip
+def wrapped(lines: Sequence[str], width: int) -> list[str]:
+    """Lines, each in as many as the terminal needs."""
+    found = []
+    for line in lines:
+        indent = " " * (len(line) - len(line.lstrip()) + 4)
+        found += textwrap.wrap(
+            line, max(40, width), subsequent_indent=indent, break_long_words=False,
+            break_on_hyphens=False,
+        ) or [""]  # fmt: skip
+    return found
 
 
 def _at(told: Outlook, step: Step) -> str:

@@ -190,9 +190,9 @@ def _run(
             speed = measured(session, bars) if ahead.calibrate else None
         told = outlook(session, steps, speed)
         width = console().width
-        lines = [*dry_run_text(session.plan).splitlines(), ""]
-        lines += [*forecast.page(told, steps, width, ahead.every), "", *found.lines]
-        lines = [part for line in lines for part in forecast.wrapped(line, width)]
+        lines = [*forecast.wrapped(dry_run_text(session.plan).splitlines(), width), ""]
+        lines += [*forecast.page(told, steps, width, ahead.every), ""]
+        lines += forecast.wrapped(found.lines, width)
         about = {"folder": str(folder), "checked": found.checked, "notices": found.notices}
         say(as_json, about | forecast.as_json(told, steps), "\n".join(lines))
         return

@@ -118,9 +118,7 @@ class Answering:
                     return
             live = sum(len(rows) for _, rows in under)
             free = min(self.pace.rows - live, len(waiting), self.pace.next)
-            some = min(
-                max(1, self.pace.rows // REFILL), len(waiting)
-            )  # the last ones wait for none
+            some = min(max(1, self.pace.rows // REFILL), len(waiting))  # the last wait for none
             if waiting and (not under or free >= some):
                 begun = [waiting.pop() for _ in range(free)]
                 width = max(len(row.prompt) for row in begun) + self.sampling.max_new_tokens
