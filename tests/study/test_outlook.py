@@ -145,7 +145,7 @@ def test_memory_is_told_where_nothing_would_fit(
     asked = replace(session, plan=replace(session.plan, study=many))
     more = readiness.memory_bytes(asked) - fits
     assert more > 100 << 20, "as many rows as are asked for"
-    monkeypatch.setattr("holdfast.models.cpu_linear.copies_bytes", lambda shape: 1 << 28)
+    monkeypatch.setattr("holdfast.models.cpu_linear.copies_bytes", lambda *_: 1 << 28)
     assert readiness.memory_bytes(session) == fits + (1 << 28), "weights that are laid out twice"
     monkeypatch.setattr(readiness, "host_ram_bytes", lambda: 1 << 20)
     assert readiness.memory_bytes(session) == fits, "for which there is no room"

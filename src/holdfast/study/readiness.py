@@ -117,10 +117,11 @@ def memory_bytes(session: Session) -> int:
         shape = read_shape(model.base, model.revision)
         rows = study.answer.batch_size or ROWS["gpu" if session.gpus else "cpu"]
         most = max((one.max_new_tokens for one in session.measuring.samplings.values()), default=0)
-        dtype = "bfloat16" if session.gpus else "float32"
-        one = answering_bytes(shape, session.pool.nf4, longest(shape, most), dtype)  # type: ignore[arg-type]
-        each = 2 * shape.layers * shape.kv_heads * shape.head_dim * (2 if session.gpus else 4)
-        copies = 0 if session.gpus or session.pool.nf4 else cpu_linear.copies_bytes(shape)
+        precision = session.pool.precision()
+        dtype = precision.dtype if precision else "float32"
+        one = answering_bytes(shape, session.pool.nf4, longest(shape, most), dtype)
+        each = 2 * shape.layers * shape.kv_heads * shape.head_dim * (4 if dtype == "float32" else 2)
+        copies = 0 if session.gpus or session.pool.nf4 else cpu_linear.copies_bytes(shape, dtype)
         if copies > cpu_linear.SPARE * host_ram_bytes():
             copies = 0
         found.append(one + rows * (most + 256) * each + copies)
