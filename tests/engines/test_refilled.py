@@ -293,6 +293,35 @@ def test_merging_is_exact_enough_and_leaves_every_bit(tuned: tuple[Any, Path]) -
         assert all(torch.equal(after[name], before[name]) for name in before)
 
 
+@pytest.mark.parametrize("kind", ["float32", "half", "dora"])
+def test_factors_that_answer_apart_have_the_precision_of_their_weights(
+    tuned: tuple[Any, Path], kind: str
+) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from peft.tuners.lora.layer import Linear
+
+    from holdfast.models.peft_adapter import load_adapter, narrow
+
+    model, folder = tuned
+    if kind != "float32":
+        model = model.to(torch.bfloat16)
+    if kind == "dora":
+        wrapped = get_peft_model(model, LoraConfig(r=2, use_dora=True))
+    else:
+        wrapped = load_adapter(model, str(folder))
+    layers = [one for one in wrapped.modules() if type(one) is Linear]
+    before = [one.get_delta_weight("default").float() for one in layers]
+    narrow(wrapped)
+    wanted = torch.bfloat16 if kind == "half" else torch.float32
+    for layer, change in zip(layers, before, strict=True):
+        for factor in (layer.lora_A, layer.lora_B):
+            assert {one.dtype for one in factor.parameters()} == {wanted}
+        after = layer.get_delta_weight("default").float()
+        assert (after - change).norm() <= (1e-2 if kind == "half" else 0) * change.norm()
+    assert layers and torch.isfinite(wrapped(torch.tensor(_prompts(5)[:1])).logits).all()
+
+
 @pytest.mark.parametrize("kind", ["dora", "half", "tied", "no room"])
 def test_what_cannot_be_merged_exactly_is_not(
     tuned: tuple[Any, Path], kind: str, monkeypatch: Any

@@ -31,6 +31,7 @@ from holdfast.models.peft_adapter import (
     bare,
     load_adapter,
     merge,
+    narrow,
     restore,
     scale_adapter,
     take_off,
@@ -370,5 +371,7 @@ class HFEngine(Engine):
             if scale != 1:
                 scale_adapter(self._tuned, scale)
             self._merged = None if self.nf4 else merge(self._tuned)
+            if self._merged is None:
+                narrow(self._tuned)
         self._adapter = wanted
         return self._tuned

@@ -139,6 +139,8 @@ def load_adapter(model: PreTrainedModel, adapter: str) -> PeftModel:
         ) from error
 
 
+HALF = 2
+"""Bytes of a number in bfloat16 or float16."""
 Weights = dict["torch.nn.Parameter", "torch.Tensor"]
 """Weights, and what they were."""
 
@@ -185,6 +187,23 @@ def merge(model: PeftModel) -> Weights | None:
         restore(kept)
         raise
     return kept
+
+
+def narrow(model: PeftModel) -> None:
+    """Round LoRA's factors to the precision of the weights that they change, as vLLM does.
+
+    PEFT keeps them in float32 and converts every input, which took a quarter of the time of an
+    answer on a CPU. A factor's rounding is a part in 500 of the change; merged into weights in
+    bfloat16, most of a small change would be rounded away. Weights in float32 or 4 bits: nothing.
+    """
+    from peft.tuners.lora.layer import Linear
+
+    for layer in model.modules():
+        if type(layer) is Linear and not layer.lora_variant:
+            dtype = layer.get_base_layer().weight.dtype
+            if dtype.is_floating_point and dtype.itemsize == HALF:
+                layer.lora_A.to(dtype)
+                layer.lora_B.to(dtype)
 
 
 def restore(kept: Weights) -> None:
