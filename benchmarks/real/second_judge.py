@@ -28,7 +28,7 @@ from benchmarks.real.serve import NAME, PLACE, Served, lacking
 from holdfast.analysis.agreement import cohens_kappa
 from holdfast.report.run import At, Run
 from holdfast.runs import store
-from holdfast.types import Verdict
+from holdfast.types import BASE, Verdict
 
 JUDGE = "qwen1.5b"
 OPTIONS = ("--dtype", "bfloat16", "--max-model-len", "4096", "--max-num-seqs", "32")
@@ -37,14 +37,9 @@ RESAMPLES, SEED = 2000, 1126
 
 def refusals(verdicts: Sequence[Verdict]) -> dict[tuple[str, int], bool]:
     """By item and sample whether the reply declines, where the judge says so."""
-    found = {}
-    for one in verdicts:
-        said = one.refused if one.refused is not None else {"refused": True}.get(one.label)
-        if said is None and one.label == "answered":
-            said = False
-        if said is not None:
-            found[one.example_id, one.sample] = said
-    return found
+    return {
+        (one.example_id, one.sample): one.refused for one in verdicts if one.refused is not None
+    }
 
 
 def agreement(first: Sequence[Verdict], second: Sequence[Verdict]) -> dict[str, object]:
@@ -84,7 +79,7 @@ def place(model: str) -> tuple[str, At]:
 
 
 def named(model: str) -> str:
-    """What ARM@STEP is called in a comparison."""
+    """What ARM@STEP is called in a comparison, where the base has its name already."""
     return model.replace("@", "-step-")
 
 
@@ -96,7 +91,7 @@ def judged(run: Run, models: Sequence[str], task: str, limit: int, url: str, int
         file = into / "replies" / f"{model}.jsonl"
         file.parent.mkdir(parents=True, exist_ok=True)
         store.write_jsonl(file, run.replies(arm, task, **at))
-        files.append(f"{named(model)}={file}")
+        files.append(str(file) if model == BASE else f"{named(model)}={file}")
     judge = f"{{remote: {{url: '{url}', model: {NAME}, format: yes_no, concurrency: 16}}}}"
     settings = [
         f"tasks.{task}.path={run.plan.study.tasks[task].model_dump()['path']}",
@@ -123,7 +118,7 @@ def main() -> None:
     into = args.run.parent / "second_judge"
     into.mkdir(exist_ok=True)
     with Served("vllm", PLACE / JUDGE, into / "vllm.log", OPTIONS) as server:
-        models = ["base", *args.models]
+        models = [BASE, *args.models]
         second = judged(run, models, args.task, args.limit, server.url, into)
     found = {}
     for model in models:

@@ -61,7 +61,9 @@ def publish(run_folder: Path, into: Path) -> None:
     """The figures of a finished run, without anything that a model or a data set said."""
     run = holdfast.open_run(run_folder)
     into.mkdir(parents=True, exist_ok=True)
-    write_report(replace(run.results, replies=()), into)
+    found = run.results
+    model = found.model.removeprefix(f"{HERE}/studies/../../../")
+    write_report(replace(found, replies=(), model=model), into)
     rows = []
     for path in sorted((run_folder / "readings").rglob("readings.jsonl")):
         where = path.parent.relative_to(run_folder / "readings").as_posix()

@@ -118,7 +118,7 @@ def memory_bytes(session: Session) -> int:
         rows = study.answer.batch_size or ROWS["gpu" if session.gpus else "cpu"]
         most = max((one.max_new_tokens for one in session.measuring.samplings.values()), default=0)
         precision = session.pool.precision()
-        dtype = precision.dtype if precision else "float32"
+        dtype = precision.dtype if precision else "bfloat16" if session.gpus else "float32"
         one = answering_bytes(shape, session.pool.nf4, longest(shape, most), dtype)
         each = 2 * shape.layers * shape.kv_heads * shape.head_dim * (4 if dtype == "float32" else 2)
         copies = 0 if session.gpus or session.pool.nf4 else cpu_linear.copies_bytes(shape, dtype)
