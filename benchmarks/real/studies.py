@@ -23,7 +23,7 @@ from pathlib import Path
 
 import holdfast
 from holdfast.report.write import write_report
-from holdfast.runs import records, stages, store
+from holdfast.runs import records, run_folder, stages, store
 from holdfast.types import Reading
 
 HERE = Path(__file__).resolve().parent
@@ -52,6 +52,7 @@ def reuse(study: holdfast.Study, runs: Path) -> None:
         for other in sorted(runs.glob("real-*")):
             record = records.read(other / name)
             if record is not None and record["fingerprint"] == mark:
+                run_folder.open_run(plan.folder)  # what is no run folder is refused
                 shutil.copytree(other / name, plan.folder / name)
                 print(f"{name}: as {other.name} has it")
                 break
