@@ -284,8 +284,17 @@ def load_model(
     weights_check.check_loaded(model, info, ref.base)
     if "device_map" not in options:
         model.to(device)
+    if str(dtype) == "torch.float32":
+        _keep_float32(model)
     model.config.use_cache = True
     return model
+
+
+def _keep_float32(model: PreTrainedModel) -> None:
+    """Have 4-bit layers multiply in float32: bitsandbytes takes bfloat16 on CPUs that have it."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def load_whole(ref: ModelRef, dtype: torch.dtype) -> PreTrainedModel:
