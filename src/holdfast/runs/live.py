@@ -1,0 +1,263 @@
+"""Looks at a run while it is under way, from another process: reads only, and never takes the lock.
+
+A run says once a second in ``progress.json`` how far it is (`Noted`); everything else is seen in
+the run folder: finished stages have a record, those at work a ``.tmp`` folder with a claim. Files
+may be half written, or vanish between two looks, so nothing here is an error but a missing plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from holdfast.progress import Progress
+from holdfast.progress.remaining import Remaining
+from holdfast.runs import records, sealed, stages, temporary
+from holdfast.runs.plan import PLAN, Plan, read_plan
+
+FILE = "progress.json"
+EVERY_S, FRESH_S = 1.0, 60.0
+"""How often a run says how far it is; and how long that is believed of another machine's run."""
+LINES = 5
+"""Of what a run says, the last so many are kept."""
+State = Literal["under way", "finished", "broken off", "stopped"]
+
+
+class Noted:
+    """A `Progress` that passes everything on, and writes down how far the run is."""
+
+    def __init__(self, inner: Progress, folder: Path) -> None:
+        """Write into the run folder; `inner` is told everything."""
+        self._inner, self._file, self.stop = inner, folder / FILE, inner.stop
+        self._remaining, self._said = Remaining(), deque[str](maxlen=LINES)
+        self._written = 0.0
+
+    def begin(self, total: int, done: int) -> None:
+        """See `Progress.begin`."""
+        self._inner.begin(total, done)
+        self._remaining.begin(total, done)
+        self._write()
+
+    def expect(self, left: Mapping[str, float | None], took: Mapping[str, float]) -> None:
+        """See `Progress.expect`."""
+        self._inner.expect(left, took)
+        self._remaining.expect(left, took)
+
+    def enter(self, stage: str) -> None:
+        """See `Progress.enter`."""
+        self._inner.enter(stage)
+        self._remaining.enter(stage)
+        self._write()
+
+    def leave(self, stage: str) -> None:
+        """See `Progress.leave`."""
+        self._inner.leave(stage)
+        self._remaining.leave(stage)
+        self._write()
+
+    def total(self, amount: int, what: str = "") -> None:
+        """See `Progress.total`."""
+        self._inner.total(amount, what)
+        self._remaining.total(amount, what)
+
+    def kept(self, amount: int) -> None:
+        """See `Progress.kept`."""
+        self._inner.kept(amount)
+        self._remaining.kept(amount)
+
+    def advance(self, amount: int = 1) -> None:
+        """See `Progress.advance`."""
+        self._inner.advance(amount)
+        self._remaining.advance(amount)
+        if time.monotonic() - self._written >= EVERY_S:
+            self._write()
+
+    def worked(self, tokens: int = 0, loss: float | None = None) -> None:
+        """See `Progress.worked`."""
+        self._inner.worked(tokens, loss)
+        self._remaining.worked(tokens, loss)
+
+    def say(self, line: str) -> None:
+        """See `Progress.say`."""
+        self._inner.say(line)
+        self._said.append(line[:500])
+
+    def _write(self) -> None:
+        self._written, now = time.monotonic(), self._remaining
+        about = {
+            "at": round(time.time(), 3), "pid": os.getpid(), "host": _host(),
+            "stages": now.stages, "done": now.done, "left_s": now.left, "share": now.share,
+            "stage": now.stage, "words": now.stage_words(), "said": [*self._said],
+        }  # fmt: skip
+        part = temporary.beside(self._file)
+        with suppress(OSError):  # it only says how far the work is
+            part.write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
+            os.replace(part, self._file)
+
+
+@contextmanager
+def noted(progress: Progress, folder: Path) -> Iterator[Progress]:
+    """The same progress, written into the run folder for as long as this lasts."""
+    try:
+        yield Noted(progress, folder)
+    finally:
+        (folder / FILE).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a run folder shows at one moment.
+
+    Attributes:
+        state: of the run.
+        done: the finished stages, each with the mark of its making.
+        working: stages that are begun.
+        left: the others, in order.
+        pid: of the process that holds the folder, or held it; None: none does.
+        told: what the run said of itself last (`progress.json`); empty where it says nothing.
+    """
+
+    state: State
+    done: Mapping[str, str]
+    working: tuple[str, ...]
+    left: tuple[str, ...]
+    pid: int | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """How many stages there are."""
+        return len(self.done) + len(self.working) + len(self.left)
+
+
+class Watched:
+    """A run folder that is looked at again and again; what has not changed is not read again."""
+
+    def __init__(self, folder: Path) -> None:
+        """Watch a run folder."""
+        self.folder = folder
+        self._plan: tuple[object, Plan, Mapping[str, str]] | None = None
+        self._records: dict[str, tuple[tuple[int, int, int], str, str]] = {}
+
+    @property
+    def plan(self) -> Plan:
+        """The plan as it stands.
+
+        Raises:
+            FolderError: no run folder, or one without a plan.
+        """
+        return self._planned()[0]
+
+    def _planned(self) -> tuple[Plan, Mapping[str, str]]:
+        mark = _mark(self.folder / PLAN)
+        if self._plan is None or self._plan[0] != mark or mark is None:
+            plan = read_plan(self.folder)
+            self._plan = (mark, plan, stages.fingerprints(plan.stages))
+        return self._plan[1], self._plan[2]
+
+    def look(self) -> Look:
+        """What the folder shows now.
+
+        Raises:
+            FolderError: see `plan`.
+        """
+        plan, marks = self._planned()
+        done: dict[str, str] = {}
+        working, left = [], []
+        for stage in plan.stages:
+            fingerprint, made = self._record(stage.name)
+            if fingerprint == marks[stage.name]:
+                done[stage.name] = made
+            elif (self.folder / f"{stage.name}.tmp" / records.CLAIM).is_file():
+                working.append(stage.name)
+            else:
+                left.append(stage.name)
+        told, holder = parsed(self.folder / FILE), parsed(self.folder / "lock.json")
+        pid = holder.get("pid")
+        state: State = "stopped"
+        if isinstance(pid, int) and _lives(pid, told):
+            state = "under way"
+        elif not working and not left:
+            state = "finished"
+        elif pid is not None:
+            state = "broken off"
+        return Look(state, done, tuple(working), tuple(left), pid, told)
+
+    def times(self) -> dict[str, int]:
+        """When each stage was finished that the last look found so, nanoseconds since 1970."""
+        return {name: known[0][0] for name, known in self._records.items()}
+
+    def _record(self, name: str) -> tuple[str, str]:
+        """Fingerprint and making of a finished stage; empty texts where it is none."""
+        file = self.folder / name / records.RECORD
+        mark = _mark(file)
+        if mark is None:
+            return "", ""
+        known = self._records.get(name)
+        if known is None or known[0] != mark:
+            found = parsed(file)
+            made = str(found.get("made") or found.get("started", ""))
+            known = self._records[name] = (mark, str(found.get("fingerprint", "")), made)
+        return known[1], known[2]
+
+
+def parsed(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is none, or none that is whole."""
+    try:
+        found = sealed.parse(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def rows(file: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file that is being written, as objects; others are passed over."""
+    try:
+        whole = file.read_bytes().split(b"\n")[:-1]
+    except OSError:
+        return []
+    found = []
+    for line in whole:
+        with suppress(ValueError, RecursionError):
+            found.append(sealed.parse(line))
+    return [one for one in found if isinstance(one, dict)]
+
+
+def training_folder(folder: Path, stage: str) -> Path:
+    """Where a training's files are: its final folder, or where it is at work."""
+    return folder / stage if (folder / stage).is_dir() else folder / f"{stage}.tmp"
+
+
+def _mark(file: Path) -> tuple[int, int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _host() -> str:
+    """Tells machines apart without naming them."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _lives(pid: int, told: Mapping[str, Any]) -> bool:
+    """Whether the process at work is there; of another machine's only what it says is known."""
+    if told.get("host", _host()) != _host():
+        return time.time() - float(told.get("at", 0.0)) < FRESH_S
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError, ValueError):
+        return True
+    return True
