@@ -40,11 +40,7 @@ NOTHING = "Nothing is measured yet."
 
 
 def results_so_far(plan: Plan, look: Look) -> Results:
-    """What a run has measured so far; its first note says how far it is.
-
-    Raises:
-        HoldfastError: a file of a finished stage is not as it was written.
-    """
+    """What a run has measured so far; its first note says how far it is."""
     done = look.done.keys()
     there = [one for one in plan.tasks if f"readings/{place(Point(BASE), one)}" in done]
     measured = measured_readings(plan, done)

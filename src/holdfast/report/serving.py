@@ -81,10 +81,9 @@ class Served:
         try:
             self._page = self._rendered(mark).encode("utf-8", "backslashreplace")
             self._seen = mark
-        except (HoldfastError, OSError) as error:
+        except (HoldfastError, OSError):  # a file that is being written anew
             if not self._page:
                 raise
-            self.look = replace(self.look, told={**self.look.told, "words": str(error)[:300]})
         self._next = self._now() + SLOWER * (self._now() - started)
 
     def _rendered(self, mark: str) -> str:

@@ -29,7 +29,8 @@ from holdfast.models import gguf_record
 from holdfast.progress import Progress, default
 from holdfast.report import trackers
 from holdfast.report.trackers.process import following
-from holdfast.runs import live, run_folder, stages, store, temporary
+from holdfast.runs import run_folder, stages, store, temporary
+from holdfast.runs.noted import noted
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import Stage, Step
 from holdfast.study import combinations, preflight, start, validation
@@ -271,7 +272,7 @@ def _run(
             store.write_json(folder / "environment.json", about)
             expected = start.at_start(session, steps, progress)
         try:
-            with live.noted(progress, folder) as told, following(study, folder, told):
+            with noted(progress, folder) as told, following(study, folder, told):
                 stages.execute(steps, session.stages, folder, told, expected)
         finally:
             session.pool.close()

@@ -16,9 +16,10 @@ from pathlib import Path
 from holdfast.analysis.results import Results, Share, from_json
 from holdfast.analysis.so_far import cell_of, measured_stages
 from holdfast.errors import HoldfastError
+from holdfast.grading.grade import READINGS
 from holdfast.runs import live, store
 from holdfast.runs.live import Look
-from holdfast.runs.plan import Plan
+from holdfast.runs.plan import Plan, place
 from holdfast.train.job import HISTORY
 from holdfast.train.meters import FILE as METERS
 from holdfast.types import BASE, Point
@@ -168,7 +169,15 @@ def _reading(plan: Plan, point: Point, task: str) -> Figures | None:
     values |= {f"{name}/n": cell.score.n, f"{name}/unscored": cell.score.unscored}
     if cell.diff is not None:
         values |= _share(f"{name}/diff_", cell.diff)
-    return Figures(point.step, 0.0, values)
+    return Figures(point.step, _written(plan.folder / "readings" / place(point, task)), values)
+
+
+def _written(folder: Path) -> float:
+    """When readings were written, so that what is sent twice is recognised as the same."""
+    try:
+        return (folder / READINGS).stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _share(prefix: str, share: Share) -> dict[str, float]:

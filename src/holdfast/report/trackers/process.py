@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -32,17 +33,7 @@ END_S = 30.0
 def follow(
     tracker: Tracker, folder: Path, ended: threading.Event, say: Callable[[str], None]
 ) -> bool:
-    """Send what comes until the study ends; a failure is told once, and tried again.
-
-    Args:
-        tracker: where to.
-        folder: the run folder.
-        ended: is set when the study is.
-        say: gets a line.
-
-    Returns:
-        Whether everything has arrived.
-    """
+    """Send what comes until `ended`, telling a failure once; whether everything has arrived."""
     sending, pause, failed = open_sending(tracker, folder), LOOK_EVERY_S, False
     while True:
         last = ended.wait(pause)
@@ -99,13 +90,7 @@ def main(arguments: Sequence[str]) -> int:
 
 @contextmanager
 def following(study: Study, folder: Path, progress: Progress) -> Iterator[None]:
-    """Have a study's trackers follow it for as long as this lasts.
-
-    Args:
-        study: whose `track` names them.
-        folder: its run folder, with its plan.
-        progress: is told what fails, once.
-    """
+    """Have a study's trackers follow its run folder for as long as this lasts."""
     started = []
     for name, options in (pair for one in study.track for pair in one.items()):
         started.append(_Follower(name, options or {}, folder, progress))
@@ -150,9 +135,12 @@ class _Follower:
         try:
             code = self._process.wait(within_s)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            self._process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             code = self._process.wait()
         self._heard.join(1.0)
+        if not self._heard.is_alive() and self._process.stdout is not None:
+            self._process.stdout.close()
         if code:
             self._say(
                 f"tracking with {self._name} is not complete: `holdfast track` sends the rest "
