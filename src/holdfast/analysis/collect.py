@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -46,11 +46,16 @@ def task_infos(plan: Plan) -> list[TaskInfo]:
     ]
 
 
-def arm_infos(plan: Plan) -> list[ArmInfo]:
-    """What each arm was trained on and what it cost, from the records of its stages."""
+def arm_infos(plan: Plan, done: Collection[str] | None = None) -> list[ArmInfo]:
+    """What each arm was trained on and what it cost, from the records of its stages.
+
+    Here and below, `done` are the finished stages of a run that is under way; None: all are. Of an
+    arm that is not trained with every seed yet its recipe alone is known.
+    """
     found = [ArmInfo(BASE, "the untouched model", family=BASE)]
     for name, arm in plan.arms.items():
-        if arm.source == BASE:
+        wanted = {f"train/{arm.source}/seed{seed}" for seed in plan.study.seeds}
+        if arm.source == BASE or (done is not None and not wanted.issubset(done)):
             found.append(ArmInfo(name, arm.recipe, family=arm.family))
             continue
         source = plan.arms[arm.source]
@@ -127,17 +132,12 @@ def _interrupted(plan: Plan, arm: ArmPlan, trained: Sequence[Path]) -> list[str]
     return [f"interrupted: the seconds of {count} stages add up all sittings"] if count else []
 
 
-def conditions(plan: Plan) -> dict[str, str]:
+def conditions(plan: Plan, done: Collection[str] | None = None) -> dict[str, str]:
     """The lines under "how it was measured", from what was recorded when it was measured."""
-    replies = [
-        records.finished(plan.folder / "replies" / place(point, task))
-        for point in plan.points()
-        for task in plan.tasks
-    ]
-    trained = [
-        _summary(plan.folder / "train" / arm / f"seed{seed}")["device"]
-        for arm, seed in plan.trained
-    ]
+    asked = [f"replies/{place(point, task)}" for point in plan.points() for task in plan.tasks]
+    replies = [records.finished(plan.folder / one) for one in asked if done is None or one in done]
+    stages = [f"train/{arm}/seed{seed}" for arm, seed in plan.trained]
+    trained = [_summary(plan.folder / o)["device"] for o in stages if done is None or o in done]
     answered = [one["summary"]["device"] or "not recorded" for one in replies]
     versions = environment.versions()
     shown = ("holdfast", "torch", "transformers", "trl", "peft")
@@ -147,7 +147,7 @@ def conditions(plan: Plan) -> dict[str, str]:
         "Date": min(one["started"] for one in replies)[:10],
         "Engine": f"{names.get(engine, engine)} (base and every checkpoint alike)",
         "Device": _each(answered),
-        "Trained on": _each(trained),
+        **({"Trained on": _each(trained)} if trained or done is None else {}),
         "Versions": ", ".join(f"{name} {versions[name]}" for name in shown),
     }
 
@@ -167,30 +167,39 @@ def notices(plan: Plan) -> list[str]:
     return [*plan.notices, *found]
 
 
-def measured_readings(plan: Plan) -> list[Measured]:
-    """All readings, seeds of one point together."""
+def measured_readings(plan: Plan, done: Collection[str] | None = None) -> list[Measured]:
+    """All readings, seeds of one point together.
+
+    Of a run under way what is there, without tasks on which the untouched model is not measured.
+    """
     found = []
     for arm in (BASE, *plan.arms):
         for step, scale in plan.places(arm):
             for task in plan.tasks:
-                where = [place(Point(arm, s, step, scale), task) for s in plan.seeds(arm)]
+                at = {seed: Point(arm, seed, step, scale) for seed in plan.seeds(arm)}
+                seeds = [seed for seed, point in at.items() if _is_read(point, task, done)]
+                if not seeds or not _is_read(Point(BASE), task, done):
+                    continue
+                where = [place(at[seed], task) for seed in seeds]
                 readings = [
                     judged_at_all(read_readings(plan.folder / "readings" / one)) for one in where
                 ]
                 ends = [_summary(plan.folder / "replies" / one) for one in where]
                 cut = sum(one["cut_off"] for one in ends)
-                again = [
-                    arm != BASE and plan.repeated(Point(arm, s, step, scale))
-                    for s in plan.seeds(arm)
-                ]
+                again = [arm != BASE and plan.repeated(at[s]) for s in seeds]
                 unread = _unread(plan, where, readings)
                 found.append(
                     Measured(
-                        arm, step, task, readings, cut, scale, plan.seeds(arm), again, unread,
+                        arm, step, task, readings, cut, scale, seeds, again, unread,
                         *_thinking(ends),
                     )
                 )  # fmt: skip
     return found
+
+
+def _is_read(point: Point, task: str, done: Collection[str] | None) -> bool:
+    """Whether a point's readings are there."""
+    return done is None or f"readings/{place(point, task)}" in done
 
 
 def _thinking(summaries: Sequence[Mapping[str, Any]]) -> tuple[int, float | None]:

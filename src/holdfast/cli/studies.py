@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import sys
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -98,13 +99,79 @@ def report(
     replies: Annotated[
         int, typer.Option("--replies", min=0, help="Show the first N replies per arm and task.")
     ] = 0,
+    serve: Annotated[
+        bool,
+        typer.Option("--serve", help="Serve it on this machine, renewed while the run goes."),
+    ] = False,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="With --serve; 0: any that is free.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Render the report of a run again; needs no GPU and no torch."""
     from holdfast.report.run import render
 
+    if serve:
+        _serve(folder, replies, port, as_json)
+        return
+    if port:
+        raise UsageError("--port goes with --serve", remedy="add --serve")
     results, page = render(folder, replies)
     finish(results, page, as_json)
+
+
+def _serve(folder: Path, replies: int, port: int, as_json: bool) -> None:
+    """Serve the page until Ctrl-C."""
+    from holdfast.report.serving import Served, server
+
+    with server(Served(folder, replies), port) as made:
+        address = f"http://127.0.0.1:{made.server_address[1]}/"
+        say(as_json, {"address": address}, f"Report: {address}\nCtrl-C ends it.")
+        sys.stdout.flush()
+        with suppress(KeyboardInterrupt):
+            made.serve_forever()
+
+
+def watch(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")],
+    once: Annotated[bool, typer.Option("--once", help="Show one page, and no more.")] = False,
+    every: Annotated[
+        float, typer.Option("--every", min=0.2, help="Seconds between two looks.")
+    ] = 2.0,
+    as_json: Json = False,
+) -> None:
+    """Show how far a run is: stages, losses, readings as they come, GPUs. Changes nothing."""
+    from holdfast.report.watching import as_values, shown_until_it_ends
+
+    if as_json:
+        found = as_values(folder)
+        say(True, found)
+        return
+    with suppress(KeyboardInterrupt):
+        shown_until_it_ends(folder, once, every)
+
+
+def track(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(help="The tracker's settings: experiment=mine ...")
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", help="tensorboard, wandb, mlflow or trackio. Left out: the study's."),
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Send all of it anew, in new runs.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Send what a run has, and a tracker lacks, to that tracker."""
+    from holdfast.report.trackers.sending import send_run
+
+    found = send_run(folder, to, settings or [], again)
+    lines = [f"{name}: {count} batches sent" if count else f"{name}: has all of it already"
+             for name, count in found.items()]  # fmt: skip
+    say(as_json, {"sent": found}, "\n".join(lines))
 
 
 def ship(

@@ -27,7 +27,10 @@ from holdfast.engines.pool import EnginePool
 from holdfast.errors import StudyError, begun, located
 from holdfast.models import gguf_record
 from holdfast.progress import Progress, default
+from holdfast.report import trackers
+from holdfast.report.trackers.process import following
 from holdfast.runs import run_folder, stages, store, temporary
+from holdfast.runs.noted import noted
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import Stage, Step
 from holdfast.study import combinations, preflight, start, validation
@@ -84,6 +87,7 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
     study = stage.resolved(study, gpus)
     stage.check_fits(study, gpus)
     engines.REGISTRY.find(study.answer.engine, f"{source}: answer.engine")
+    trackers.of(study, folder, source)  # names and settings; their packages only to run
     measuring = measure(study, source)
     target = study.target
     with located(f"{source}: tasks.{target}"):
@@ -243,6 +247,8 @@ def _run(
 ) -> Results | None:
     stage.check_present(study)
     session = prepare(study, folder, source)
+    for tracker in trackers.of(study, folder, source):
+        trackers.ready(tracker)
     ahead = schedule(session.plan, only, rebuild)  # complain before anything is written
     noticed = preflight.check(session) if any(not step.done for step in ahead) else None
     consent.give(study, must=False)  # its user's own, or consented to when it was loaded
@@ -266,7 +272,8 @@ def _run(
             store.write_json(folder / "environment.json", about)
             expected = start.at_start(session, steps, progress)
         try:
-            stages.execute(steps, session.stages, folder, progress, expected)
+            with noted(progress, folder) as told, following(study, folder, told):
+                stages.execute(steps, session.stages, folder, told, expected)
         finally:
             session.pool.close()
         if not any(step.stage.name == "stats" for step in steps):

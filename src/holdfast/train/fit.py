@@ -29,7 +29,7 @@ from holdfast.runs import records, sealed, store
 from holdfast.train import adapters, checkpoints
 from holdfast.train.arguments import explained, trainer_arguments
 from holdfast.train.data import TrainingData, collate, dataset, tokens_of
-from holdfast.train.job import EVENTS, SUMMARY, TrainJob
+from holdfast.train.job import EVENTS, HISTORY, SUMMARY, TrainJob
 from holdfast.train.meters import Meters
 from holdfast.train.mixed_precision import cast_adapters, computed_in, skipped_steps
 from holdfast.train.planning import settled_on_cpu
@@ -167,7 +167,7 @@ def _train(run: _Run) -> dict[str, object]:
         _prepare(run, trainer, done, tokenizer.pad_token_id)
     _train_from(start, run, trainer)
     if rank.is_first:
-        store.write_jsonl(job.folder / "log.jsonl", trainer.state.log_history)
+        store.write_jsonl(job.folder / HISTORY, trainer.state.log_history)
     return _summary(run, trainer, dealt)
 
 

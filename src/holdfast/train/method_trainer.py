@@ -39,7 +39,7 @@ from holdfast.train import checkpoints
 from holdfast.train.adapters import adapt
 from holdfast.train.arguments import trainer_arguments
 from holdfast.train.data import collate, dataset, encode_all, rounds_of
-from holdfast.train.job import SUMMARY, TrainJob
+from holdfast.train.job import HISTORY, SUMMARY, TrainJob
 from holdfast.train.meters import Meters
 from holdfast.train.mixed_precision import cast_adapters, computed_in, skipped_steps
 from holdfast.train.planning import settled_on_cpu
@@ -212,7 +212,7 @@ def _train(run: _Run, examples: Sequence[Example]) -> dict[str, object]:
         raise unrecoverable("forward", "a training step does not fit", failure_of(error)) from error
     lesson.counts.write()
     log = trainer.state.log_history
-    store.write_jsonl(job.folder / "log.jsonl", log)
+    store.write_jsonl(job.folder / HISTORY, log)
     ended = ended_by(run.readers)
     steps = (ended.stopped_at if ended else None) or budget.steps
     _check_complete(run, steps)
