@@ -45,8 +45,10 @@ ANSWER_S = 86_400.0
 PORTS = 5
 """Ports that are tried where another program takes one before the server does."""
 WARDEN = Path(__file__).with_name("warden.py")
-END_S = 20.0
-"""Longest wait for the warden, which itself waits half of it before it kills."""
+GRACE_S = 10.0
+"""How long a server may take to end before it is killed."""
+END_S = GRACE_S + 10
+"""Longest wait for the warden."""
 TAIL_LINES, TAIL_LETTERS = 12, 1500
 """Of a server's log in a message."""
 TAKEN = re.compile(r"address already in use|Errno 98\b", re.IGNORECASE)
@@ -229,7 +231,7 @@ class Server:
         own = {**environment_of_its_own(), **self.settings.variables()}
         command = self.settings.command(self.program, self.name, port)
         self._warden = warden = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(WARDEN), str(self._log), *command],
+            [sys.executable, "-I", "-S", str(WARDEN), str(self._log), str(GRACE_S), *command],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             start_new_session=True, env=own | {"VLLM_API_KEY": self._secret}, bufsize=0,
         )  # fmt: skip

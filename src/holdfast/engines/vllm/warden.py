@@ -1,9 +1,9 @@
 """Keeps a server from outliving whoever started it; a script of the standard library alone.
 
-    python -I -S warden.py LOG COMMAND...
+    python -I -S warden.py LOG GRACE_S COMMAND...
 
 Starts COMMAND in a session of its own, with LOG for what it says, and writes its process id. It
-ends the command's whole process group, first by SIGTERM and after `GRACE_S` by SIGKILL, when the
+ends the command's whole process group, first by SIGTERM and after GRACE_S by SIGKILL, when the
 standard input ends, which it does whenever the parent dies, be it by kill -9; when the parent is
 another process than at the beginning; or when the command itself ends. What left the group becomes
 a child of this process where the system allows that (Linux), and is killed too. Then the folder of
@@ -20,7 +20,6 @@ import subprocess
 import sys
 import time
 
-GRACE_S = 10.0
 LOOKED_S = 1.0
 """How often it looks whether its parent is still there."""
 SUBREAPER, DEATH_SIGNAL = 36, 1
@@ -33,7 +32,7 @@ def prctl(option: int, value: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
-def main(log: str, command: list[str]) -> int:
+def main(log: str, grace_s: float, command: list[str]) -> int:
     """Start the command, wait for the end of either side, leave nothing behind."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # it ends when its parent does
@@ -46,7 +45,7 @@ def main(log: str, command: list[str]) -> int:
         )  # fmt: skip
     say(str(server.pid))
     keep = wait(server, parent)
-    code = end(server)
+    code = end(server, grace_s)
     say(f"ended {code}")
     if not keep:
         shutil.rmtree(os.path.dirname(log), ignore_errors=True)
@@ -96,11 +95,11 @@ def ended(server: "subprocess.Popen[bytes]") -> bool:
         return True
 
 
-def end(server: "subprocess.Popen[bytes]") -> int:
+def end(server: "subprocess.Popen[bytes]", grace_s: float) -> int:
     """End the server's group and what left it; the server's exit status."""
     if not ended(server):
         signal_group(server.pid, signal.SIGTERM)
-        until = time.monotonic() + GRACE_S
+        until = time.monotonic() + grace_s
         while not ended(server) and time.monotonic() < until:
             time.sleep(0.05)
     signal_group(server.pid, signal.SIGKILL)
@@ -130,4 +129,4 @@ def own_children() -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2:]))
+    sys.exit(main(sys.argv[1], float(sys.argv[2]), sys.argv[3:]))
