@@ -9,10 +9,12 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +24,18 @@ from fixtures.tiny_model import make_adapter
 from fixtures.vllm import FakeVLLM, wait_gone
 
 from holdfast import models, study
-from holdfast.config import Sampling, load
+from holdfast.config import AnswerSpec, Sampling, Study, load
 from holdfast.data import chat
 from holdfast.engines import resumable
 from holdfast.engines.hf import HFEngine
+from holdfast.engines.pool import EnginePool
 from holdfast.engines.reply_text import ThoughtReader
-from holdfast.engines.vllm import INSTEAD, NAME, program, server
-from holdfast.engines.vllm.program import find
+from holdfast.engines.vllm import INSTEAD, NAME, VLLMEngine, program, server
+from holdfast.engines.vllm.program import Program, find
+from holdfast.engines.vllm.settings import MOST_SHARE, Settings, fitted, lora_rank, sizes
 from holdfast.errors import EndpointError, MissingDependency, OutOfMemory
+from holdfast.memory.hardware.devices import parse
+from holdfast.memory.memory_plan import GIB
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
 from holdfast.progress.stopping import Stop
@@ -378,6 +384,7 @@ def test_a_start_that_fails_otherwise_is_told_with_the_end_of_the_log(
     assert "INFO starting" in said and "[key]" in said
     found = re.search(r"the whole log: (\S+);", said)
     assert found and "Model architectures" in Path(found[1]).read_text()
+    shutil.rmtree(Path(found[1]).parent)
 
 
 def test_a_server_that_read_another_prompt_is_no_server(fake: FakeVLLM, tiny_model: Path) -> None:
@@ -551,6 +558,56 @@ def test_two_engines_in_one_study_are_told(
     assert results["conditions"]["Engine"].startswith("mixed: vLLM, and ")
     assert any(one.startswith("Two engines answered") for one in results["warnings"])
     assert "mixed: " in results["conditions"]["Device"]
+
+
+def test_a_guard_has_a_server_of_its_own_without_adapters(
+    fake: FakeVLLM, tiny_model: Path, adapter: Path
+) -> None:
+    ref = ModelRef(str(tiny_model))
+    given = Study(
+        name="s", model=str(tiny_model), tasks={"lab_math": {"role": "target"}}, arms={"sft": {}},
+        answer=AnswerSpec(engine="vllm", sampling=FEW), train={"lora": {"r": 20}},
+        hardware={"device": "cpu", "vllm": str(fake.program)},
+    )  # fmt: skip
+    pool = EnginePool(given, (), (ref,))
+    tested = pool.engine(ref)
+    tested.generate(ASKED[:1], FEW, str(adapter), Silent())
+    guard = pool.engine(ref, nf4=False)
+    assert guard is not tested and isinstance(guard, VLLMEngine)
+    shown = [Example("r", (*ASKED[0].messages, Message("assistant", "Safe.")),
+                     meta={"continue": "judged"})]  # fmt: skip
+    assert guard.generate(shown, FEW, None, Silent())[0][0].text
+    pool.close()
+    assert fake.option("--max-lora-rank") == ["32", ""]
+    assert pool.about.startswith(NAME)
+    fake.plan(no_room=99)
+    with pytest.raises(OutOfMemory):  # the models under test were answered by vLLM before
+        pool.engine(ref).generate(ASKED[:1], FEW, None, Silent())
+    pool.close()
+
+
+def _fitted(gpus: str, rows: int = 128, model: str = "Qwen/Qwen2.5-7B-Instruct") -> Settings:
+    asked = Settings(ModelRef(model), "bfloat16", 2560, rows, 16)
+    return fitted(asked, sizes(ModelRef(model)), parse(gpus) if gpus else ())
+
+
+def test_the_server_gets_the_memory_that_is_free() -> None:
+    one = _fitted("1x24GiB")
+    assert (one.gpus, one.share, one.eager) == (1, MOST_SHARE, False)
+    busy = fitted(one, sizes(one.ref), [replace(parse("1x24GiB")[0], free_bytes=13 * GIB)])
+    assert busy.share == pytest.approx(0.5)
+    assert _fitted("2x16GiB").gpus == 2 and _fitted("3x16GiB").gpus == 2  # 28 heads in 3? no
+    words = one.command(Program(("vllm",), "0.32.0"), "n", 1)
+    assert words[words.index("--gpu-memory-utilization") + 1] == "0.920"
+    assert "VLLM_CPU_KVCACHE_SPACE" not in one.variables()
+    tries, left = [], one
+    while (smaller := left.smaller(600)) is not None:
+        tries, left = [*tries, (smaller.rows, smaller.tokens)], smaller
+    assert tries == [(32, 2560), (8, 2560), (4, 2560), (1, 600)] and left.eager
+    on_cpu = _fitted("", rows=4, model="Qwen/Qwen2.5-0.5B-Instruct")
+    assert on_cpu.gpus == 0 and on_cpu.cache_gib == 1
+    assert on_cpu.variables()["CUDA_VISIBLE_DEVICES"] == ""
+    assert [lora_rank(one) for one in (1, 4, 16, 17, 512, 513)] == [1, 8, 16, 32, 512, 0]
 
 
 def test_notices_say_what_vllm_does_not_serve(

@@ -39,10 +39,15 @@ def main(log: str, grace_s: float, command: list[str]) -> int:
     prctl(SUBREAPER, 1)
     parent = os.getppid()
     with open(log, "ab") as file:
-        server = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
-            preexec_fn=begun,
-        )  # fmt: skip
+        try:
+            server = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+                start_new_session=True, preexec_fn=begun,
+            )  # fmt: skip
+        except OSError as error:
+            file.write(f"{command[0]} cannot be started: {error}\n".encode())
+            say("ended 127")
+            return 1
     say(str(server.pid))
     keep = wait(server, parent)
     code = end(server, grace_s)
