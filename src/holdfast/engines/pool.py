@@ -52,7 +52,7 @@ class EnginePool:
         self._usage = Usage()
         self._charged: Usage | None = None
         self._endpoints: dict[str, Endpoint] = {}
-        self._vllm_answered, self._instead = False, ""
+        self._vllm_answered, self._judges, self._instead = False, False, ""
         self.server = server_of(study.answer, self.under_test)
 
     @property
