@@ -49,8 +49,10 @@ GRACE_S = 10.0
 """How long a server may take to end before it is killed."""
 END_S = GRACE_S + 10
 """Longest wait for the warden."""
-TAIL_LINES, TAIL_LETTERS = 12, 1500
-"""Of a server's log in a message."""
+TAIL_LINES, LETTERS, CAUSES = 12, 300, 4
+"""Of a server's log in a message: the last lines, cut, and before them those that name an error."""
+READ_BYTES = 1 << 17
+ERROR = re.compile(r"\w(Error|Exception)\b")
 TAKEN = re.compile(r"address already in use|Errno 98\b", re.IGNORECASE)
 NO_ROOM = re.compile(
     r"out of memory|OutOfMemory|\bOOM\b|No available memory for the cache|KV cache is needed"
@@ -185,16 +187,17 @@ class Server:
         return self._ended.wait(seconds)
 
     def tail(self) -> str:
-        """The last lines of its log, without the key, as a terminal may show them."""
+        """The last lines of its log, and the last errors above them, without the key."""
         if self._log is None or not self._log.is_file():
             return ""
         with self._log.open("rb") as file:
-            file.seek(max(0, self._log.stat().st_size - 20 * TAIL_LETTERS))
-            lines = file.read().decode("utf-8", "replace").splitlines()
-        telling = [one for one in lines if NO_ROOM.search(one) or TAKEN.search(one)][-1:]
-        shown = [one for one in lines if one.strip()][-TAIL_LINES:]
-        text = "\n".join([*(one for one in telling if one not in shown), *shown])
-        return self._blot.message(text[-TAIL_LETTERS:])
+            file.seek(max(0, self._log.stat().st_size - READ_BYTES))
+            every = file.read().decode("utf-8", "replace").splitlines()
+        lines = [one[:LETTERS].rstrip() for one in every if one.strip()]
+        above, last = lines[:-TAIL_LINES], lines[-TAIL_LINES:]
+        memory = [one for one in above if NO_ROOM.search(one)][-1:]
+        causes = [one for one in above if ERROR.search(one) and one not in memory][-CAUSES:]
+        return self._blot.message("\n".join([*memory, *causes, *last]))
 
     def stop(self, keep: bool = False) -> None:
         """End it, and all processes that it began; returns when they are gone.
