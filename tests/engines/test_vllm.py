@@ -383,7 +383,8 @@ def test_a_start_that_fails_otherwise_is_told_with_the_end_of_the_log(
     assert start["environment"]["VLLM_API_KEY"] not in said
     assert "INFO starting" in said and "[key]" in said
     found = re.search(r"the whole log: (\S+);", said)
-    assert found and "Model architectures" in Path(found[1]).read_text()
+    assert found and "Model architectures" in (log := Path(found[1]).read_text())
+    assert start["environment"]["VLLM_API_KEY"] not in log
     shutil.rmtree(Path(found[1]).parent)
 
 

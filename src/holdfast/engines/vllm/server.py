@@ -223,6 +223,9 @@ class Server:
         self._open.close()
         if self._log is not None and not keep:
             shutil.rmtree(self._log.parent, ignore_errors=True)
+        elif self._log is not None and self._log.is_file():
+            text = self._log.read_text(encoding="utf-8", errors="replace")
+            self._log.write_text(self._blot(text), encoding="utf-8")
 
     def _begin(self) -> None:
         """Start the warden, and it the server."""
