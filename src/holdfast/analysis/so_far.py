@@ -55,7 +55,7 @@ def results_so_far(plan: Plan, look: Look) -> Results:
             conditions(plan, done) if measured else {},
             repeated_readings(_asked_again(plan, done)),
             meter_readings(plan),
-            notices=(_note(plan, look, measured), *notices(plan)),
+            notices=(_note(plan, look, measured), *notices(plan, done)),
         )
     )
     return replace(found, verdict=f"So far: {found.verdict}" if measured else NOTHING)

@@ -273,7 +273,7 @@ def _conditions(one: Comparison) -> dict[str, str]:
     points = [(point, task) for point in plan.points() for task in plan.tasks]
     asked = [records.finished(plan.folder / "replies" / place(*at)) for at in points]
     versions = environment.versions()
-    names = {"hf": "transformers", "remote": "endpoint"}
+    names = {"hf": "transformers", "remote": "endpoint", "vllm": "vLLM"}
     engine = "; ".join(
         f"{names.get(kind, kind)} ({', '.join(n for n, own in one.engines.items() if own == kind)})"
         for kind in dict.fromkeys(one.engines.values())

@@ -18,6 +18,7 @@ from holdfast import models
 from holdfast.data.chat_check import about_template, check_learned
 from holdfast.data.shown import check_asked
 from holdfast.endpoint import Endpoint
+from holdfast.engines import FROM_FILES
 from holdfast.engines.prompt_proof import check_served
 from holdfast.errors import HoldfastError, ModelError, Unreachable
 from holdfast.memory.model.stored import BNB4, stored_in
@@ -148,7 +149,7 @@ def _asked_in_chats(session: Session) -> dict[str, ModelRef]:
         return {}
     for name, ref in found.items():
         engine = external.engine_of(ref, session.study.answer.engine)
-        if engine == "hf" or (name == BASE and session.plain):
+        if engine in FROM_FILES or (name == BASE and session.plain):
             here.setdefault((ref.base, ref.revision), (name, ref))
     return dict(here.values())
 
@@ -263,6 +264,7 @@ def _where(place: str) -> Iterator[None]:
 CHECKS: tuple[Check, ...] = (
     readiness.reachable,
     readiness.packages,
+    readiness.vllm,
     readiness.room,
     readiness.whole,
     readiness.judges,
