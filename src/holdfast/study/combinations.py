@@ -78,6 +78,20 @@ def _training(arm: Arm, study: Study, where: str) -> None:
             where=f"{where}.loss",
             remedy="leave train.neftune_noise_alpha out",
         )
+    train = arm.variant.train
+    asked = {
+        "packing": train.packing,
+        "kernels": train.kernels,
+        "torch_compile": train.torch_compile,
+    }
+    if own and (given := [name for name, value in asked.items() if value]):
+        raise StudyError(
+            f"{own[0].recipe()} has a trainer of its own, which knows nothing of "
+            f"train.{', train.'.join(given)}",
+            where=f"{where}.loss",
+            remedy=f"write `train: {{{given[0]}: {'null' if given[0] == 'kernels' else 'false'}}}` "
+            "in this arm",
+        )
     if (compares or own) and not arm.variant.train.reference_by_switch:
         raise StudyError(
             "needs the base beside the tuned model, and when all weights are trained there is none",

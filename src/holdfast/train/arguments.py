@@ -21,6 +21,7 @@ from holdfast.errors import HoldfastError, MissingDependency, StudyError, Traini
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.memory.precision import Dtype
 from holdfast.models.precision import decide
+from holdfast.train import kernels
 from holdfast.train.optimizer_packages import needs_bitsandbytes
 from holdfast.train.optimizers import check_names, check_optimizer, refuse
 
@@ -87,6 +88,9 @@ def trainer_arguments(
         report_to=[],
         disable_tqdm=True,
         dataloader_pin_memory=device == "cuda",
+        accelerator_config={"non_blocking": device == "cuda"},
+        dataloader_num_workers=spec.dataloader_num_workers,
+        dataloader_prefetch_factor=spec.dataloader_prefetch_factor,
         average_tokens_across_devices=True,  # the loss is a mean over the step's tokens
         fsdp=shards is not None or None,
         fsdp_config=shards,
@@ -110,13 +114,15 @@ def check_settings(spec: TrainSpec, device: str, steps: int = 1) -> None:
 
     Raises:
         UsageError: float16 on a CPU.
-        StudyError: an unknown optimiser or schedule, or one that cannot be made of its settings.
-        MissingDependency: one that needs a package which is not there.
+        StudyError: an unknown optimiser or schedule, or one that cannot be made of its settings;
+            kernels that this device has not.
+        MissingDependency: a package which is not there is needed.
     """
     device = models.pick_device(device)
     dtype = decide(device, (), spec.precisions).dtype
     check_names(spec)
     refuse(spec)
+    kernels.check(spec, device)
     with tempfile.TemporaryDirectory() as folder:
         try:
             arguments = trainer_arguments(

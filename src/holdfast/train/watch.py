@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -24,6 +25,7 @@ from holdfast.runs.plan import checkpoint_name
 from holdfast.train.checkpoints import keep_running, mark_complete, meet, take_up_running
 from holdfast.train.optimizers import settle
 from holdfast.train.rehearsal import rehearse
+from holdfast.train.saving import Background
 from holdfast.train.shards import save_shards
 
 if TYPE_CHECKING:
@@ -117,6 +119,7 @@ def watch(
     planned: Planned | None,
     longest: Mapping[str, torch.Tensor] | None,
     readers: Sequence[Reader] = (),
+    writer: Background | None = None,
 ) -> TrainerCallback:
     """The callback that does it.
 
@@ -128,6 +131,7 @@ def watch(
         planned: what to compare with; None: no comparison.
         longest: the collated micro-batch to rehearse; None: no rehearsal.
         readers: read before each checkpoint; training may end there.
+        writer: writes checkpoints while training goes on; None: training waits for them.
     """
     from transformers import TrainerCallback
 
@@ -181,7 +185,8 @@ def watch(
             if saves or self.stopping:
                 if trainer.is_fsdp_enabled:
                     folder = Path(args.output_dir) / checkpoint_name(state.global_step)
-                    save_shards(trainer, folder)
+                    with writer.deferred() if writer else nullcontext():
+                        save_shards(trainer, folder)
                     self.on_save(args, state, control)
                 else:
                     control.should_save = True
@@ -217,7 +222,12 @@ def watch(
             folder = Path(args.output_dir) / checkpoint_name(state.global_step)
             keep_running(trainer, folder)
             meet()  # other ranks write their random states
-            if args.process_index == 0:
+            if writer is not None:
+                writer.finish(lambda: mark_complete(folder))
+                over = control.should_training_stop or state.global_step >= state.max_steps
+                if self.stopping or over:
+                    writer.wait()
+            elif args.process_index == 0:
                 mark_complete(folder)
             meet()
             self.since = time.monotonic()
