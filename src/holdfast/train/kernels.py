@@ -13,7 +13,6 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from holdfast.config import TrainSpec
-from holdfast.environment import install_command
 from holdfast.errors import MissingDependency, StudyError, TrainingError
 from holdfast.memory.memory_plan import MemoryPlan
 
@@ -46,7 +45,7 @@ def check(spec: TrainSpec, device: str) -> None:
         if importlib.util.find_spec("liger_kernel") is None:
             raise MissingDependency(
                 "train.kernels: liger needs liger-kernel",
-                remedy=f"{install_command('liger')}, or leave kernels out",
+                remedy="pip install liger-kernel, or leave kernels out",
             )
     if not spec.torch_compile:
         return

@@ -40,6 +40,7 @@ class TraceJob:
         fused_loss: TRL's fused head; else the model's own loss on full logits.
         kbit_upcast: PEFT's `prepare_model_for_kbit_training` made what is not quantised float32.
         padded: rows are padded, so an explicit mask is built and keys and values are expanded.
+        packed: several examples share a row: the mask is one of blocks, made of positions.
         accumulate: gradients of an earlier micro-batch are alive in the forward pass.
         optimizer: the trainer's name of it.
         variant: of the adapters; see `holdfast.config.LoraSpec`.
@@ -65,6 +66,7 @@ class TraceJob:
     fused_loss: bool = True
     kbit_upcast: bool = False
     padded: bool = False
+    packed: bool = False
     accumulate: bool = True
     optimizer: str = "adamw_torch_fused"
     variant: Variant = "lora"
