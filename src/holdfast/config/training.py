@@ -253,6 +253,12 @@ class TrainSpec(Section):
         return longest or self.max_length
 
     @property
+    def of_our_trainer(self) -> str:
+        """The ways of training fast that only Holdfast's own trainer has, as far as asked for."""
+        names = ("packing", "kernels", "torch_compile")
+        return ", ".join(f"train.{name}" for name in names if getattr(self, name))
+
+    @property
     def accumulation(self) -> int:
         """Micro-batches per optimiser step."""
         if self.global_batch_size is not None:

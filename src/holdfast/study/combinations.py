@@ -78,19 +78,11 @@ def _training(arm: Arm, study: Study, where: str) -> None:
             where=f"{where}.loss",
             remedy="leave train.neftune_noise_alpha out",
         )
-    train = arm.variant.train
-    asked = {
-        "packing": train.packing,
-        "kernels": train.kernels,
-        "torch_compile": train.torch_compile,
-    }
-    if own and (given := [name for name, value in asked.items() if value]):
+    if own and (fast := arm.variant.train.of_our_trainer):
         raise StudyError(
-            f"{own[0].recipe()} has a trainer of its own, which knows nothing of "
-            f"train.{', train.'.join(given)}",
+            f"{own[0].recipe()} has a trainer of its own, which knows nothing of {fast}",
             where=f"{where}.loss",
-            remedy=f"write `train: {{{given[0]}: {'null' if given[0] == 'kernels' else 'false'}}}` "
-            "in this arm",
+            remedy=f"leave {fast} out in this arm: `train: {{packing: false, kernels: null}}`",
         )
     if (compares or own) and not arm.variant.train.reference_by_switch:
         raise StudyError(

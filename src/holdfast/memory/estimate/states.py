@@ -141,6 +141,11 @@ def states(shape: Shape, work: Workload, method: str) -> States:
 
 
 def aside_bytes(shape: Shape, work: Workload, method: str) -> int:
-    """Bytes of a checkpoint's copy in the host's memory: what is trained, and its moments."""
+    """Bytes of a checkpoint's copy in the host's memory: what is trained, and its moments.
+
+    0 where none is made (`Workload.saved_aside`).
+    """
+    if not work.saved_aside:
+        return 0
     held = states(shape, replace(work, method_overhead=NOTHING), method)
     return held.adapters + held.optimiser + (held.weights if method == "full" else 0)

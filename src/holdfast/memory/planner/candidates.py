@@ -192,7 +192,9 @@ def _predict(
     def total(part: Held) -> Breakdown:
         found = strategies.peak(part, acts)
         if placement == "cpu":  # a checkpoint's copy lies in the same memory
-            found = replace(found, workspace=found.workspace + _aside(problem, method))
+            found = replace(
+                found, workspace=found.workspace + aside_bytes(problem.shape, problem.work, method)
+            )
         if placement == "ddp":  # buckets of gradients for the all-reduce
             found = replace(found, workspace=found.workspace + held.gradients)
         if placement == "fsdp2" and method == "qlora":  # loaded whole on every GPU, then sharded
@@ -222,7 +224,7 @@ def _refused(problem: Problem, setup: Setup, weights: int) -> Refusal | None:
     held = problem.shape.stored
     if work.compiled and placement in {"split", "fsdp2", "offload"}:
         return Refusal("r_compiled", {})
-    if (copy := _aside(problem, method)) > 0.8 * problem.host_bytes:
+    if (copy := aside_bytes(problem.shape, problem.work, method)) > 0.8 * problem.host_bytes:
         free = f"{problem.host_bytes / GIB:.1f}"
         return Refusal("r_aside", {"copy": f"{copy / GIB:.1f}", "free": free})
     if held is not None and not held.expands and placement in {"fsdp2", "offload"}:
@@ -241,11 +243,6 @@ def _refused(problem: Problem, setup: Setup, weights: int) -> Refusal | None:
         free = f"{problem.host_bytes / GIB:.1f}"
         return Refusal("r_host", {"weights": f"{weights / GIB:.1f}", "free": free})
     return None
-
-
-def _aside(problem: Problem, method: str) -> int:
-    """Bytes of the copy from which a checkpoint is written; 0 where none is made."""
-    return aside_bytes(problem.shape, problem.work, method) if problem.work.saved_aside else 0
 
 
 def shared_by(batch: int, gpus: int) -> int:

@@ -7,18 +7,16 @@ from dataclasses import replace
 
 from holdfast.config import LAB, LAB_FOLDER, TrainSpec
 from holdfast.errors import UsageError
-from holdfast.memory.estimate.states import aside_bytes
 from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.hardware.cpu import computes_bf16
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.hardware.host import host_ram_bytes
-from holdfast.memory.memory_plan import GIB
 from holdfast.memory.model.catalogue import read_config
 from holdfast.memory.model.shape import Shape, read_shape
 from holdfast.memory.model.stored import BNB4, check, method_for
 from holdfast.memory.planner import calibration
 from holdfast.memory.planner.choice import make_plan
-from holdfast.memory.planner.memory_report import MemoryReport
+from holdfast.memory.planner.memory_report import MemoryReport, switched_on
 from holdfast.memory.planner.request import USUAL_SEQ_LEN, PlanRequest
 from holdfast.memory.planner.strategies import overheads_on_cpu
 from holdfast.memory.precision import Precision, on_cpu, on_gpus, stored
@@ -103,28 +101,8 @@ def plan(request: PlanRequest) -> MemoryReport:
         estimated.estimate, request.strategy,
     )  # fmt: skip
     said = tuple(filter(None, (shape.note, kept, assumed, shortened, estimated.note)))
-    said += _switched_on(shape, work)
+    said += switched_on(shape, work)
     return MemoryReport(comparison, name, estimated.source, said, precision=precision)
-
-
-def _switched_on(shape: Shape, work: Workload) -> tuple[str, ...]:
-    """What the ways of training fast were counted as, in sentences."""
-    said = []
-    if work.packed:
-        said.append(
-            f"packing: rows filled up to {work.seq_len:,} tokens, counted as full, with a loss "
-            "everywhere and a mask of blocks in every layer"
-        )
-    if work.kernels:
-        said.append("Liger's kernels: norms keep their inputs in the precision of the computation, "
-                    "feed-forward parts no activation, where this is by formula")  # fmt: skip
-    if work.compiled:
-        said.append("torch.compile: counted as nothing; fused kernels keep no more")
-    if work.saved_aside:
-        method = work.methods[0]
-        copy = aside_bytes(shape, work, method) / GIB
-        said.append(f"async_save: {copy:.2f} GiB of host memory while a checkpoint is written")
-    return tuple(said)
 
 
 def _as_stored(work: Workload, shape: Shape) -> tuple[Workload, str]:

@@ -40,7 +40,7 @@ class TraceJob:
         fused_loss: TRL's fused head; else the model's own loss on full logits.
         kbit_upcast: PEFT's `prepare_model_for_kbit_training` made what is not quantised float32.
         padded: rows are padded, so an explicit mask is built and keys and values are expanded.
-        packed: several examples share a row: the mask is one of blocks, made of positions.
+        packed: the same with several examples in a row: the mask is made of their positions.
         accumulate: gradients of an earlier micro-batch are alive in the forward pass.
         optimizer: the trainer's name of it.
         variant: of the adapters; see `holdfast.config.LoraSpec`.
