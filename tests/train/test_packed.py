@@ -293,8 +293,10 @@ def _kind(kind: str, **more: Any) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    small = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2,
-             "num_attention_heads": 2, "num_key_value_heads": 2}  # fmt: skip
+    small = {
+        "vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 2,
+    }  # fmt: skip
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **small | more))
 
@@ -362,6 +364,8 @@ def test_several_kinds_of_layers_are_no_hindrance() -> None:
 def _made(kind: str, **more: Any) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    small = {"vocab_size": 128, "hidden_size": 16, "intermediate_size": 16,
-             "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}  # fmt: skip
+    small = {
+        "vocab_size": 128, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 2,
+    }  # fmt: skip
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **small | more))

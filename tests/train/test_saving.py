@@ -1,4 +1,4 @@
-"""Is a checkpoint that is written in the background the one that would have been written at once?"""
+"""Is a checkpoint written in the background what would have been written at once?"""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_same_weights_are_written(method: str, ref: ModelRef, tmp_path: Path
 def test_training_goes_on_while_it_is_written(
     ref: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first mark waits until the step after it has begun; what is written is of its own step."""
+    """The first mark waits until the next step has begun; what is written is of its own step."""
     import torch
 
     begun, waited = threading.Event(), []
