@@ -102,7 +102,7 @@ class TrainSpec(Section):
         False, validation_alias=AliasChoices("packing", "sample_packing", "neat_packing")
     )
     """Several examples in one row of at most `max_length` tokens (left out: the longest example),
-    none of which sees another. [sample_packing, neat_packing]"""
+    kept apart. [sample_packing, neat_packing]"""
     kernels: Literal["liger"] | None = None
     """`liger`: norms, rotary positions and feed-forward parts by Liger's Triton kernels (GPUs)."""
     torch_compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = False
@@ -248,13 +248,11 @@ class TrainSpec(Section):
 
     def row_tokens(self, longest: int | None) -> int | None:
         """Tokens of the longest row: the longest example, or what a packed row is filled up to."""
-        if self.packing and self.max_length:
-            return self.max_length
-        return longest or self.max_length
+        return (self.packing and self.max_length) or longest or self.max_length
 
     @property
     def of_our_trainer(self) -> str:
-        """The ways of training fast that only Holdfast's own trainer has, as far as asked for."""
+        """What is asked for that only Holdfast's own trainer has."""
         names = ("packing", "kernels", "torch_compile")
         return ", ".join(f"train.{name}" for name in names if getattr(self, name))
 

@@ -48,11 +48,7 @@ def check_model(ref: ModelRef, spec: TrainSpec, device: str = "auto") -> list[st
 
 
 def check_fast(ref: ModelRef, spec: TrainSpec) -> None:
-    """Check that the model takes packed rows and kernels, where they are asked for.
-
-    Raises:
-        StudyError: see `packed.check_model` and `kernels.check_model`.
-    """
+    """Check that the model takes packed rows and kernels: see the `check_model` of both."""
     model = on_meta(ref)
     kernels.check_model(model, spec)
     if spec.packing:

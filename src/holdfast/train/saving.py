@@ -2,8 +2,7 @@
 
 The libraries' own writers are called as ever; what holds tensors is copied into the host's memory
 there and then, and written by a thread. A checkpoint counts from its mark on, which is written
-last: whatever ends the process before leaves a folder that `checkpoints.tidy` removes, and the
-checkpoint before it, which keeps its state until then. One is written at a time.
+last; the one before keeps its state until then. One is written at a time.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ WRITERS = (
     ("torch", "save"), ("safetensors.torch", "save_file"), ("peft.peft_model", "safe_save_file"),
     ("transformers.modeling_utils", "safe_save_file"),
 )  # fmt: skip
-"""Where the libraries look for what writes tensors. One that is not there is left out: what it
-writes is written at once, as without."""
+"""Where the libraries look for what writes tensors. What is not there is written at once."""
 Work = Callable[[], None]
 
 
@@ -42,11 +40,7 @@ class Background:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """For as long as this lasts, tensors that are written are copied, and written later.
-
-        Raises:
-            TrainingError: the checkpoint before could not be written.
-        """
+        """For as long as this lasts, tensors that are written are copied, and written later."""
         self.wait()
         self._work = []
         before: list[tuple[Any, str, Any]] = []
@@ -81,11 +75,7 @@ class Background:
         return later
 
     def finish(self, then: Work) -> None:
-        """Write what was deferred, then do `then`, which makes the checkpoint count.
-
-        Args:
-            then: is called in the thread, when everything is on the disk.
-        """
+        """Write in the thread what was deferred, then do `then`, which makes it count."""
         work, self._work = [*self._work, then], []
 
         def run() -> None:
@@ -115,8 +105,7 @@ class Background:
         raise TrainingError(
             f"a checkpoint could not be written in the background: {error}",
             where="train.async_save",
-            remedy="make room on the disk, or see what the system says of it; started again, the "
-            "training goes on from the last whole checkpoint",
+            remedy="make room on the disk; started again, training goes on from the last whole one",
         ) from error
 
 
@@ -142,15 +131,8 @@ def copied(value: Any) -> Any:
 def writing(trainer: Trainer, in_background: bool) -> Iterator[Background | None]:
     """What writes a trainer's checkpoints in the background; None where that is not asked for.
 
-    When this ends, everything is written. Only the first process has much to write; the others'
-    random states must be there before it says that a checkpoint is whole.
-
-    Args:
-        trainer: of any kind.
-        in_background: as asked.
-
-    Raises:
-        TrainingError: the last checkpoint could not be written.
+    When this ends, everything is written, or `TrainingError` raised. Only the first process has
+    much to write; the others' random states must be there before it says that one is whole.
     """
     if not (in_background and Rank.current().is_first):
         yield None

@@ -141,10 +141,7 @@ def states(shape: Shape, work: Workload, method: str) -> States:
 
 
 def aside_bytes(shape: Shape, work: Workload, method: str) -> int:
-    """Bytes of a checkpoint's copy in the host's memory: what is trained, and its moments.
-
-    0 where none is made (`Workload.saved_aside`).
-    """
+    """Bytes of a checkpoint's copy in the host's memory, where one is made: weights, moments."""
     if not work.saved_aside:
         return 0
     held = states(shape, replace(work, method_overhead=NOTHING), method)
