@@ -93,8 +93,7 @@ def trainer_arguments(
         fsdp=shards is not None or None,
         fsdp_config=shards,
     )
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # one process, one GPU; TRL refuses nn.DataParallel
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # one process, one GPU; TRL refuses DataParallel
     return arguments
 
 

@@ -33,7 +33,7 @@ class Background:
     """Writes one checkpoint after another in a thread of its own."""
 
     def __init__(self) -> None:
-        """Begin with nothing to write."""
+        """Begin with nothing."""
         self._work: list[Work] = []
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -42,7 +42,6 @@ class Background:
     def deferred(self) -> Iterator[None]:
         """For as long as this lasts, tensors that are written are copied, and written later."""
         self.wait()
-        self._work = []
         before: list[tuple[Any, str, Any]] = []
         caller = threading.get_ident()
         for module, name in WRITERS:
