@@ -472,9 +472,9 @@ def test_ligers_kernels_keep_less() -> None:
 
 def test_compiled_layers_are_not_moved() -> None:
     found = _plan("2x24GiB", compiled=True).candidates
-    refused = {one.plan.placement for one in found if one.refused}
-    assert refused == {"split", "fsdp2", "offload"}
-    assert {one.plan.placement for one in found if one.fits} <= {"single", "ddp"}
+    for one in found:
+        moved = one.plan.placement in {"split", "fsdp2", "offload"}
+        assert (one.refused is not None) == (moved or one.plan.quantized)
 
 
 def test_a_checkpoints_copy_lies_in_the_hosts_memory() -> None:
@@ -483,9 +483,9 @@ def test_a_checkpoints_copy_lies_in_the_hosts_memory() -> None:
     held = states(QWEN, work, "full")
     assert copy == held.weights + held.optimiser
     assert aside_bytes(QWEN, replace(work, saved_aside=False), "full") == 0
-    tight = make_plan(QWEN, work, parse("8x h200"), copy)
+    tight = make_plan(QWEN, work, parse("8x141GiB"), copy)
     assert all(one.refused and one.refused.key == "r_aside" for one in tight.candidates)
-    roomy = make_plan(QWEN, work, parse("8x h200"), 2 * copy)
+    roomy = make_plan(QWEN, work, parse("8x141GiB"), 2 * copy)
     assert any(one.fits for one in roomy.candidates)
     on_cpu = {
         aside: make_plan(QWEN, replace(work, method="lora", saved_aside=aside), (cpu(),), ROOMY)

@@ -220,7 +220,7 @@ def _refused(problem: Problem, setup: Setup, weights: int) -> Refusal | None:
     """Why it cannot be run at all; None when it can."""
     work, placement, method = problem.work, setup.placement, setup.method
     held = problem.shape.stored
-    if work.compiled and placement in {"split", "fsdp2", "offload"}:
+    if work.compiled and (method == "qlora" or placement in {"split", "fsdp2", "offload"}):
         return Refusal("r_compiled", {})
     free = f"{problem.host_bytes / GIB:.1f}"
     if (copy := aside_bytes(problem.shape, work, method)) > 0.8 * problem.host_bytes:
