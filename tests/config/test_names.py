@@ -180,9 +180,9 @@ def test_names_of_other_programs_say_what_to_write(key: str) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("arms.a.train.packing=true", "examples are not packed"),
+        ("arms.a.train.packing_strategy=bfd", "write `packing: true`"),
         ("arms.a.train.learnin_rate=1", "did you mean 'learning_rate'"),
-        ("packing=true", "examples are not packed"),
+        ("packing_strategy=bfd", "write `packing: true`"),
         ("lora_r=8", "belongs under `train:`"),
         ("deepspeed=ds.json", "name them in `hardware:"),
         ("model={id: lab, flash_attention: true}", "attn_implementation: flash_attention_2"),

@@ -34,7 +34,7 @@ DDP = replace(ALONE, placement="ddp", gpus=(0, 1), accumulation=1)
 FSDP2 = replace(DDP, placement="fsdp2", checkpointing=True)
 
 
-def _job(folder: Path, method: str = "lora", **more: Any) -> TrainJob:
+def _job(folder: Path, method: str = "lora", packing: bool = False, **more: Any) -> TrainJob:
     examples = [
         Example(f"p{i}", (Message("user", one.question),), one.human)
         for i, one in enumerate(problems("train", 24, (1, 2)))
@@ -43,6 +43,7 @@ def _job(folder: Path, method: str = "lora", **more: Any) -> TrainJob:
     spec = TrainSpec(
         method=method, optim="adamw_torch", learning_rate=1e-3, micro_batch_size=2,
         gradient_accumulation_steps=2, lora={"dropout": 0.0}, logging_steps=1.0,
+        packing=packing,
     )  # fmt: skip
     ref = ModelRef(str(LAB_FOLDER))
     encoded, _, _ = data.encode_all(ref, examples, spec)
@@ -103,6 +104,16 @@ def test_ddp_runs_out_of_memory_and_fsdp2_goes_on(
     assert not any(name.endswith((".bin", ".pt", ".pth")) for name in kept)
     sizes = sum(one.stat().st_size for one in (tmp_path / "checkpoint-6").glob("*model*"))
     assert sizes < LAB_FOLDER.joinpath("model.safetensors").stat().st_size, "the adapter only"
+
+
+def test_packed_rows_are_shared_out(alone: tuple[Path, Any], tmp_path: Path) -> None:
+    """Two processes, each with rows of its own; some steps take fewer passes than others."""
+    found = _run(_job(tmp_path, packing=True), replace(DDP, micro_batch=1, accumulation=2))
+    assert [loss for _, loss in found["loss"]] == pytest.approx(
+        [loss for _, loss in alone[1]["loss"]], rel=1e-5
+    )
+    assert _differ(alone[0], tmp_path) < ROUNDING
+    assert found["packing"]["padding"] < found["packing"]["padding_unpacked"]
 
 
 @pytest.mark.slow

@@ -125,6 +125,19 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(ref: ModelRef, tmp_path: Path)
     assert checkpoints.last_complete(tmp_path) is None
 
 
+def test_how_far_a_plan_had_come_down_may_be_taken_away(ref: ModelRef, tmp_path: Path) -> None:
+    """A process that gives up removes it, since the next plan has a micro-batch of its own."""
+    with pytest.raises(Killed):
+        _fit(ref, tmp_path, SPEC, progress=DiesAt(5))
+    kept = tmp_path / "checkpoint-3"
+    (kept / "split.json").write_text("{}", "utf-8")
+    checkpoints.mark_complete(kept)
+    (kept / "split.json").unlink()
+    said: list[str] = []
+    checkpoints.tidy(tmp_path, said.append)
+    assert said == [] and checkpoints.last_complete(tmp_path) == kept
+
+
 @pytest.mark.parametrize("compares", [True, False])
 def test_what_is_compared_counts_where_recomputation_is_decided(
     compares: bool, ref: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -55,7 +55,8 @@ from holdfast.types import BASE, Point
 SAID_ELSEWHERE = {  # no bearing on the weights, or part of the identity in its resolved form
     "gradient_checkpointing", "logging_steps", "checkpoints", "save_steps", "global_batch_size",
     "gradient_accumulation_steps", "num_train_epochs", "max_steps", "keep_shortest",
-    "save_total_limit", "cut_template_header", "train_on",
+    "save_total_limit", "cut_template_header", "train_on", "packing", "kernels", "torch_compile",
+    "async_save", "dataloader_num_workers", "dataloader_prefetch_factor",
 }  # fmt: skip
 
 ONCE = 1.05

@@ -29,7 +29,7 @@ from holdfast.runs.plan import NOTICES
 from holdfast.runs.stages import Step
 from holdfast.study import asking, readiness
 from holdfast.study.session import Session
-from holdfast.train.adapter_check import check_mergeable, check_model
+from holdfast.train.adapter_check import check_fast, check_mergeable, check_model
 from holdfast.train.arguments import check_settings
 from holdfast.train.data import learned
 from holdfast.types import BASE
@@ -171,6 +171,7 @@ def _training(session: Session) -> list[str]:
     """The trainer takes every arm's settings, and the model the adapters that they ask for."""
     notices: list[str] = []
     built: dict[tuple[object, ...], list[str]] = {}
+    fast: set[tuple[object, ...]] = set()
     ref, device = session.plan.model, session.study.hardware.device
     if session.plan.trained:
         _check_bits(session)
@@ -183,6 +184,9 @@ def _training(session: Session) -> list[str]:
                 if key not in built:
                     built[key] = check_model(ref, train, device)
                 notices += built[key]
+                if (train.packing or train.kernels) and (train.packing, train.kernels) not in fast:
+                    check_fast(ref, train)
+                    fast.add((train.packing, train.kernels))
             if any(method.makes for method in arm.weights) and train.method != "full":
                 check_mergeable(ref, train)
     return notices

@@ -154,7 +154,8 @@ def key(session: Session) -> Mapping[str, object]:
         "threads": os.environ.get("OMP_NUM_THREADS"), "versions": environment.versions(),
         "precision": session.precision, "answer": session.study.answer.batch_size,
         "train": [train.method, train.lora.model_dump(mode="json"), train.optim,
-                  train.per_device_train_batch_size, train.gradient_checkpointing],
+                  train.per_device_train_batch_size, train.gradient_checkpointing,
+                  *filter(None, [train.of_our_trainer])],
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import math
 import os
 import time
 from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -27,6 +28,7 @@ from holdfast.train.checkpoints import keep_running, mark_complete, meet, take_u
 from holdfast.train.job import HISTORY
 from holdfast.train.optimizers import settle
 from holdfast.train.rehearsal import rehearse
+from holdfast.train.saving import Background
 from holdfast.train.shards import save_shards
 
 if TYPE_CHECKING:
@@ -172,6 +174,7 @@ def watch(
     planned: Planned | None,
     longest: Mapping[str, torch.Tensor] | None,
     readers: Sequence[Reader] = (),
+    writer: Background | None = None,
 ) -> TrainerCallback:
     """The callback that does it.
 
@@ -183,6 +186,7 @@ def watch(
         planned: what to compare with; None: no comparison.
         longest: the collated micro-batch to rehearse; None: no rehearsal.
         readers: read before each checkpoint; training may end there.
+        writer: writes checkpoints while training goes on; None: training waits for them.
     """
     from transformers import TrainerCallback
 
@@ -239,7 +243,8 @@ def watch(
             if saves or self.stopping:
                 if trainer.is_fsdp_enabled:
                     folder = Path(args.output_dir) / checkpoint_name(state.global_step)
-                    save_shards(trainer, folder)
+                    with writer.deferred() if writer else nullcontext():
+                        save_shards(trainer, folder)
                     self.on_save(args, state, control)
                 else:
                     control.should_save = True
@@ -276,7 +281,12 @@ def watch(
             folder = Path(args.output_dir) / checkpoint_name(state.global_step)
             keep_running(trainer, folder)
             meet()  # other ranks write their random states
-            if args.process_index == 0:
+            if writer is not None:
+                writer.finish(lambda: mark_complete(folder))
+                over = control.should_training_stop or state.global_step >= state.max_steps
+                if self.stopping or over:
+                    writer.wait()
+            elif args.process_index == 0:
                 mark_complete(folder)
             meet()
             self.since = time.monotonic()
