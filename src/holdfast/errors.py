@@ -17,6 +17,7 @@ traceback and exits with its `exit_code`::
     ├── DoesNotFit                exit 2: no plan fits the GPUs; names what would
     ├── TrainingError             a run that would train on nothing, or never learn to stop
     ├── EndpointError             a server that is down, slow, busy, or says what cannot be used
+    ├── WorkerLost                a process, node or job that made stages died too often
     ├── OutOfMemory               memory ran out and nothing in this process can be made smaller
     └── Interrupted               Ctrl-C, with the command that continues
 
@@ -211,6 +212,10 @@ class OutOfMemory(HoldfastError, MemoryError):
         """Say what did not fit, while doing what, and what to do about it."""
         self.phase = phase
         super().__init__(message, where=where, remedy=remedy)
+
+
+class WorkerLost(HoldfastError):
+    """What made a stage (a process, a node, a job) died more often than it is begun again."""
 
 
 class Interrupted(HoldfastError):
