@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from holdfast.config.section import Section
 
@@ -59,7 +60,20 @@ class HardwareSpec(Section):
     every two cores here; 4 jobs of Slurm's; all that a Ray cluster has room for."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2
     """How often a stage is begun again whose process, node or job has died."""
+    nodes: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Machines that each training runs on together, all with the same GPUs and the run folder on
+    shared storage; the others are given `python -m holdfast.train.launch.follow RUN`."""
+    meeting: str = ""
+    """`host:port` of the first of these machines; needed where there are several."""
     slurm: SlurmSpec = SlurmSpec()
     """What `--on slurm` asks for."""
     ray: RaySpec = RaySpec()
     """Where `--on ray` goes."""
+
+    @model_validator(mode="after")
+    def _meets(self) -> Self:
+        if self.nodes > 1 and not re.fullmatch(r"[^\s:/]+:\d{1,5}", self.meeting):
+            raise ValueError(
+                "nodes above 1 need `meeting: host:port`, the first machine as the others reach it"
+            )
+        return self
