@@ -162,7 +162,7 @@ class _Floor:
             raise ending.final
         if not event.stage and (event.seat.ready or event.seat.leaving):
             return  # it had nothing to do, and another comes when there is
-        what = event.stage or "a worker that had not begun"
+        what = event.stage or "a worker"
         self._lost[event.stage] += ending.counted
         if self._lost[event.stage] > self._retries:
             raise WorkerLost(
