@@ -49,16 +49,20 @@ class Timed(Silent):
     """Notes when the first stage began and the last ended."""
 
     def __init__(self) -> None:
+        """Note nothing yet."""
         self.times: list[float] = []
 
     def enter(self, stage: str) -> None:
+        """See `Progress.enter`."""
         self.times.append(time.monotonic())
 
     def leave(self, stage: str) -> None:
+        """See `Progress.leave`."""
         self.times.append(time.monotonic())
 
     @property
     def took(self) -> float:
+        """Seconds between."""
         return self.times[-1] - self.times[0]
 
 
