@@ -75,6 +75,7 @@ class Slurm(Remote):
         Raises:
             UsageError: there is no Slurm here.
         """
+        (execute or _execute)(["sbatch", "--version"])
         queue = Queue(folder, spec, say, execute or _execute)
         super().__init__(folder, queue, here, spec.host)
 
