@@ -136,7 +136,7 @@ def test_what_cannot_be_prepared_is_told_as_it_is(tmp_path: Path) -> None:
 def test_another_stage_on_the_workers_side_is_refused(tmp_path: Path) -> None:
     other = [("a", (), "sleep 0.01")]
     with pytest.raises(HoldfastError, match="is another stage here"):
-        carry(tmp_path / "r", [("a", (), "")], 1, rows=other)
+        carry(tmp_path / "r", [("a", (), "")], 1, theirs=other)
 
 
 def _later(work: threading.Thread) -> threading.Thread:
