@@ -28,9 +28,9 @@ above, and make sure that its message names the remedy.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 SPACES = frozenset(
     "\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
@@ -220,3 +220,22 @@ class WorkerLost(HoldfastError):
 
 class Interrupted(HoldfastError):
     """The user stopped the run; what was finished is kept."""
+
+
+def as_json(error: HoldfastError) -> dict[str, object]:
+    """An error as JSON values, for another process."""
+    kept = ("message", "where", "remedy", "exit_code", "phase", "fault")
+    about = {name: getattr(error, name) for name in kept if hasattr(error, name)}
+    return {"type": type(error).__name__, **about}
+
+
+def from_json(said: Mapping[str, Any]) -> HoldfastError:
+    """The error of `as_json`; the plain one where it was of a kind that there is not."""
+    kind = globals().get(str(said.get("type")), HoldfastError)
+    if not (isinstance(kind, type) and issubclass(kind, HoldfastError)):
+        kind = HoldfastError
+    more = {name: said[name] for name in ("phase", "fault") if name in said}
+    where, remedy = str(said.get("where", "")), str(said.get("remedy", ""))
+    found: HoldfastError = kind(str(said.get("message")), where=where, remedy=remedy, **more)
+    found.exit_code = int(said.get("exit_code", found.exit_code))
+    return found

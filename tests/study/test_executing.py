@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from holdfast.errors import UsageError
 from holdfast.memory.hardware.devices import parse
 from holdfast.progress import Silent
 from holdfast.runs import records, stages
+from holdfast.runs.executors.graph import Graph
+from holdfast.runs.stages import PlannedStage, Step
 from holdfast.study import executing
-from holdfast.study.executing import _Demands
+from holdfast.study.executing import _Demands, makespan
 
 
 class Lines(Silent):
@@ -118,3 +121,14 @@ def test_what_each_stage_takes(tiny_model: Path, tmp_path: Path) -> None:
     assert 1 <= alone.of("train/sft/seed1")[0] <= 4
     cpu = _Demands(session, steps, "workers", 3)
     assert {cpu.of(step.stage.name)[0] for step in steps} == {1}
+
+
+def test_how_long_all_of_it_takes() -> None:
+    eight = [str(n) for n in range(8)]
+    steps = [Step(PlannedStage(name, {}), "", False) for name in eight]
+    steps.append(Step(PlannedStage("end", {}, tuple(eight)), "", False))
+    seconds = {str(n): 3.0 for n in range(8)} | {"end": 1.0}
+    assert makespan(Graph(steps), seconds, 1) == pytest.approx(25.0)
+    assert makespan(Graph(steps), seconds, 4) == pytest.approx(7.0)
+    assert makespan(Graph(steps, lambda name: (2, "")), seconds, 4) == pytest.approx(13.0)
+    assert makespan(Graph(steps, lambda name: (8, "")), seconds, 4) == math.inf

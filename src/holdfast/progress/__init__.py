@@ -47,11 +47,7 @@ class Progress(Protocol):
         """A stage is finished."""
 
     def beside(self, stage: str) -> Progress:
-        """A stage starts beside others; what it says of itself it says to what this returns.
-
-        That one's `leave` ends the stage: with its name where it is finished, with "" where it was
-        given up and will be begun again.
-        """
+        """A stage starts beside others, and says of itself to this one; `leave("")`: given up."""
 
     def total(self, amount: int, what: str = "") -> None:
         """The stage at work consists of `amount` pieces."""

@@ -7,6 +7,8 @@ none, so that it runs beside them. The workers prepare the study by themselves (
 
 from __future__ import annotations
 
+import heapq
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -27,7 +29,7 @@ from holdfast.progress import Progress
 from holdfast.progress.remaining import in_words
 from holdfast.runs import records, stages, store
 from holdfast.runs.executors import carry_out, links
-from holdfast.runs.executors.graph import Asks, Graph, makespan
+from holdfast.runs.executors.graph import Asks, Graph
 from holdfast.runs.executors.machine import Machine
 from holdfast.runs.executors.workers import Seat, Starter, Workers
 from holdfast.runs.stages import Step
@@ -267,3 +269,28 @@ class _Demands:
             if report.plan is not None:
                 return max(1, len(report.plan.gpus))
         return self._slots
+
+
+def makespan(graph: Graph, seconds: Mapping[str, float], slots: int, beside: int = 1) -> float:
+    """Seconds that a whole graph takes, by what its stages are expected to take; uses it up.
+
+    Args:
+        graph: fresh; what its `Asks` says is taken at once.
+        seconds: of every stage.
+        slots: that there are.
+        beside: stages without a slot that may run at a time.
+    """
+    now, under_way = 0.0, list[tuple[float, str, int]]()
+    free, light = slots, beside
+    while graph.left:
+        for size in graph.sizes():
+            while (light if size == 0 else free >= size) and (order := graph.take(size)):
+                free, light = free - size, light - (size == 0)
+                ends = now + seconds.get(order.stage, 0.0)
+                heapq.heappush(under_way, (ends, order.stage, size))
+        if not under_way:
+            return math.inf  # a stage that no machine of this size can make
+        now, name, size = heapq.heappop(under_way)
+        free, light = free + size, light + (size == 0)
+        graph.done(name)
+    return now

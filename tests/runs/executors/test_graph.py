@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import random
 import tracemalloc
 from collections.abc import Sequence
 
-import pytest
 from fixtures.timing import worked
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.runs.executors.graph import Graph, makespan
+from holdfast.runs.executors.graph import Graph
 from holdfast.runs.stages import PlannedStage, Step
 
 
@@ -104,15 +102,6 @@ def test_any_graph_is_done_once_and_in_order(seed: int, count: int, workers: int
         done.add(one)
         graph.done(str(one))
     assert done == set(needs)
-
-
-def test_how_long_all_of_it_takes() -> None:
-    steps = _steps(*((str(n), ()) for n in range(8)), ("end", [str(n) for n in range(8)]))
-    seconds = {str(n): 3.0 for n in range(8)} | {"end": 1.0}
-    assert makespan(Graph(steps), seconds, 1) == pytest.approx(25.0)
-    assert makespan(Graph(steps), seconds, 4) == pytest.approx(7.0)
-    assert makespan(Graph(steps, lambda name: (2, "")), seconds, 4) == pytest.approx(13.0)
-    assert makespan(Graph(steps, lambda name: (8, "")), seconds, 4) == math.inf
 
 
 def test_ten_thousand_stages_are_no_work() -> None:

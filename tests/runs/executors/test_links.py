@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast import errors
 from holdfast.errors import DoesNotFit, EndpointError, HoldfastError, OutOfMemory, TrainingError
 from holdfast.runs.executors import links
 
@@ -63,11 +64,11 @@ def test_only_those_who_know_the_secret_come_in(tmp_path: Path) -> None:
 )
 def test_errors_survive_the_way(error: HoldfastError) -> None:
     error.exit_code = 7
-    found = links.from_json(links.as_json(error))
+    found = errors.from_json(errors.as_json(error))
     assert type(found) is type(error) and found.args == error.args
     assert vars(found) == vars(error)
 
 
 @pytest.mark.parametrize("kind", ["Path", "annotations", "NoSuchError", None])
 def test_a_stranger_among_errors_is_the_plain_one(kind: object) -> None:
-    assert type(links.from_json({"type": kind, "message": "a"})) is HoldfastError
+    assert type(errors.from_json({"type": kind, "message": "a"})) is HoldfastError

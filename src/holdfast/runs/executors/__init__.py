@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from holdfast import errors
 from holdfast.errors import HoldfastError, WorkerLost
 from holdfast.progress import Progress
 from holdfast.runs import store
@@ -116,7 +117,7 @@ class _Floor:
             case "done":
                 self._made(event)
             case "failed":
-                raise links.from_json(event.said["error"])
+                raise errors.from_json(event.said["error"])
             case "stopped":
                 self._given_up(event.seat, event.stage)
             case "lost":

@@ -13,15 +13,12 @@ import queue
 import secrets
 import socket
 import threading
-from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener, answer_challenge, deliver_challenge
 from pathlib import Path
 from typing import Any, cast
 
-from holdfast import errors
-from holdfast.errors import HoldfastError
 from holdfast.runs import run_folder
 
 FOLDER = run_folder.WORKERS
@@ -78,25 +75,6 @@ def forget_secret(folder: Path, value: str) -> None:
     """Remove the secret of a run that has ended, unless it is another's by now."""
     if read_secret(folder) == value:
         (folder / FOLDER / SECRET).unlink(missing_ok=True)
-
-
-def as_json(error: HoldfastError) -> dict[str, object]:
-    """An error as it is told to the coordinator."""
-    kept = ("message", "where", "remedy", "exit_code", "phase", "fault")
-    about = {name: getattr(error, name) for name in kept if hasattr(error, name)}
-    return {"type": type(error).__name__, **about}
-
-
-def from_json(said: Mapping[str, Any]) -> HoldfastError:
-    """The error that a worker told of."""
-    kind = getattr(errors, str(said.get("type")), HoldfastError)
-    if not (isinstance(kind, type) and issubclass(kind, HoldfastError)):
-        kind = HoldfastError
-    more = {name: said[name] for name in ("phase", "fault") if name in said}
-    where, remedy = str(said.get("where", "")), str(said.get("remedy", ""))
-    found: HoldfastError = kind(str(said.get("message")), where=where, remedy=remedy, **more)
-    found.exit_code = int(said.get("exit_code", found.exit_code))
-    return found
 
 
 def kept_alive(link: Connection) -> None:

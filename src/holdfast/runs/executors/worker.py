@@ -24,6 +24,7 @@ from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any
 
+from holdfast import errors
 from holdfast.errors import FolderError, HoldfastError
 from holdfast.progress import Silent
 from holdfast.progress.stopping import Stop, listen
@@ -178,7 +179,7 @@ def serve(link: Connection, stop: Stop, held: ExitStack) -> int:
         links.send(link, "stopped", stage=doing)
         return stop.code
     except HoldfastError as error:
-        links.send(link, "failed", stage=doing, error=links.as_json(error))
+        links.send(link, "failed", stage=doing, error=errors.as_json(error))
         return error.exit_code
     except Exception as error:
         traceback.print_exc()
@@ -188,7 +189,7 @@ def serve(link: Connection, stop: Stop, held: ExitStack) -> int:
             remedy=f"the traceback is in the worker's output, in {links.FOLDER}/ of the run "
             "folder; everything finished is kept",
         )
-        links.send(link, "failed", stage=doing, error=links.as_json(what))
+        links.send(link, "failed", stage=doing, error=errors.as_json(what))
         return 1
     return 0
 
