@@ -143,15 +143,17 @@ def overhead(ray: bool) -> None:
 
 def ten_thousand() -> None:
     """A study of about 10,000 stages: planned, its seconds told, scheduled, handed out."""
+    import transformers  # noqa: F401  # which takes longer than all else, and is no planning
+
     from holdfast import study
     from holdfast.config import load
     from holdfast.study.duration import stage_seconds
     from holdfast.study.speed import by_formula
 
     tasks = {"lab_math": {"role": "target", "items": 8, "train_items": 24}}
-    tasks |= {f"refuse{n}": {"task": "lab_refuse", "items": 6} for n in range(3)}
+    tasks |= {f"refuse{n}": {"kind": "lab_refuse", "items": 6} for n in range(3)}
     text = {
-        "name": "large", "model": "lab", "seeds": list(range(16)), "tasks": tasks,
+        "name": "large", "model": "lab", "seeds": list(range(12)), "tasks": tasks,
         "train": {"max_steps": 20, "checkpoints": 10}, "answer": {"repeats": 1},
         "arms": {f"arm{n}": {"train": {"learning_rate": (n + 1) * 1e-4}} for n in range(8)},
     }  # fmt: skip
