@@ -18,7 +18,7 @@ SOURCE = Source()
 MODULES = list(SOURCE.modules.values())
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "scipy",
          "httpx2", "tenacity", "lm_eval", "gguf", "pandas", "pyarrow", "tensorboard", "wandb",
-         "mlflow", "trackio"}  # fmt: skip
+         "mlflow", "trackio", "ray"}  # fmt: skip
 """What no module may import when it is imported itself."""
 LATE = {
     f"holdfast.{name}"

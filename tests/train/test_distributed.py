@@ -7,6 +7,9 @@ sum has two terms, so the same cut gives the same bits; another cut adds in anot
 from __future__ import annotations
 
 import signal
+import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.models import LAB_FOLDER, ModelRef
 from holdfast.progress import Silent
 from holdfast.progress.stopping import Stop
-from holdfast.runs import store
+from holdfast.runs import run_folder, store
 from holdfast.train import data, stage
 from holdfast.train.job import TrainJob
 from holdfast.train.launch import torchrun, worker
@@ -256,3 +259,35 @@ def test_gpus_learn_what_the_cpu_learns(
     )
     assert len(found["memory"]) == needed
     assert all(one["allocated_bytes"] > 0 for one in found["memory"])
+
+
+TWO_NODES = replace(DDP, gpus=(0,), nodes=2, accumulation=1)
+
+
+@pytest.mark.parametrize("placement", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
+def test_two_machines_learn_what_one_process_learns(
+    alone: tuple[Path, Any], tmp_path: Path, placement: Any
+) -> None:
+    """Two agents of torchrun on this machine, of which the second follows the run folder."""
+    run = tmp_path / "run"
+    folder = run / "train" / "sft" / "seed1.tmp"
+    folder.mkdir(parents=True)
+    run_folder.open_run(run)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = f"127.0.0.1:{free.getsockname()[1]}"
+    plan = replace(TWO_NODES, placement=placement, meeting=meeting)
+    with run_folder.lock(run):
+        other = subprocess.Popen(
+            [sys.executable, "-m", "holdfast.train.launch.follow", str(run)],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            found = _run(_job(folder), plan)
+        except BaseException:
+            other.terminate()
+            raise
+    said, _ = other.communicate(timeout=60)
+    assert other.returncode == 0 and said.splitlines()[-1] == "1 trainings joined", said
+    assert found["loss"] == alone[1]["loss"]
+    assert _differ(alone[0], folder) == 0

@@ -15,6 +15,7 @@ from holdfast.cli.front import (
     Calibrate,
     DryRun,
     Json,
+    On,
     Only,
     Overrides,
     Rebuild,
@@ -28,6 +29,7 @@ from holdfast.errors import FolderError, UsageError
 
 if TYPE_CHECKING:
     from holdfast.analysis.results import Results
+    from holdfast.types import Where
 
 
 def demo(
@@ -46,7 +48,7 @@ def demo(
 
     chosen = [*(QUICK if quick else ()), *(overrides or [])]
     ahead = _Ahead(dry_run, every, calibrate)
-    _run(recipe_file(DEMO), chosen, runs_dir, ahead, "*", [], as_json)
+    _run(recipe_file(DEMO), chosen, runs_dir, ahead, ("*", [], None), as_json)
 
 
 def init(
@@ -82,6 +84,7 @@ def run(
     calibrate: Calibrate = False,
     only: Only = "*",
     rebuild: Rebuild = None,
+    on: On = None,
     trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
@@ -91,7 +94,7 @@ def run(
 
         load.load(study, overrides or [], trust_code)  # which remembers it
     ahead = _Ahead(dry_run, every, calibrate)
-    _run(study, overrides or [], runs_dir, ahead, only, rebuild or [], as_json)
+    _run(study, overrides or [], runs_dir, ahead, (only, rebuild or [], on), as_json)
 
 
 def report(
@@ -233,24 +236,25 @@ def _run(
     overrides: list[str],
     runs_dir: Path,
     ahead: _Ahead,
-    only: str,
-    rebuild: list[str],
+    what: tuple[str, list[str], Where | None],
     as_json: bool,
 ) -> None:
     from holdfast import study as studies
     from holdfast.config import load
     from holdfast.report.console import dry_run_text
 
-    study = load.load(path, overrides)
+    study, (only, rebuild, on) = load.load(path, overrides), what
     folder = runs_dir / study.name
     if ahead.dry:
         from holdfast.cli import forecast
         from holdfast.progress.bars import console
+        from holdfast.study import executing
         from holdfast.study.outlook import outlook
         from holdfast.study.preflight import looked_at
         from holdfast.study.start import measured
 
         session = studies.prepare(study, folder, str(path))
+        executing.chosen(session, on)
         steps = studies.schedule(session.plan, only, rebuild)
         found = looked_at(session, steps)
         with shown(quiet=as_json) as bars, closing(session.pool):
@@ -266,7 +270,7 @@ def _run(
     if not as_json:
         tell(f"Run folder: {folder}")
     with shown(quiet=as_json) as bars:
-        results = studies.run(study, folder, bars, str(path), only, rebuild)
+        results = studies.run(study, folder, bars, str(path), only, rebuild, on)
     if results is not None:
         finish(results, folder / "report" / "index.html", as_json)
 
