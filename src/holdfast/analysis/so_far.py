@@ -16,14 +16,13 @@ from holdfast.analysis.arrays import Measured
 from holdfast.analysis.cells import cells
 from holdfast.analysis.collect import (
     arm_infos,
-    conditions,
     judged_at_all,
     measured_readings,
     meter_readings,
-    notices,
     repeated_readings,
     task_infos,
 )
+from holdfast.analysis.conditions import conditions, notices
 from holdfast.analysis.findings import ArmInfo, Cell
 from holdfast.analysis.results import Results
 from holdfast.analysis.summarize import RunData, assemble

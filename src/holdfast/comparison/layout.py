@@ -13,6 +13,7 @@ from pathlib import Path
 
 from holdfast import environment, models
 from holdfast.analysis import collect
+from holdfast.analysis.conditions import notices
 from holdfast.analysis.results import Results, TaskInfo, from_json, to_json
 from holdfast.analysis.summarize import RunData, assemble
 from holdfast.comparison.answer_files import Given
@@ -249,7 +250,7 @@ def summarise(one: Comparison) -> Results:
     )
     results = replace(results, verdict=verdict(results))
     decision = decide(results, plan.study.ship.retain)
-    notes = [*collect.notices(plan), *notes]
+    notes = [*notices(plan), *notes]
     return replace(results, decision=decision, warnings=(*results.warnings, *notes))
 
 

@@ -14,14 +14,13 @@ from holdfast import methods
 from holdfast.analysis.collect import (
     agreements,
     arm_infos,
-    conditions,
     measured_readings,
     meter_readings,
-    notices,
     repeated_readings,
     task_infos,
     trained_alike,
 )
+from holdfast.analysis.conditions import conditions, notices
 from holdfast.analysis.results import from_json, to_json
 from holdfast.analysis.selection import from_run
 from holdfast.analysis.summarize import RunData, assemble
