@@ -1,8 +1,7 @@
 """Writes checkpoints in the background, so that training waits for a copy and not for a disk.
 
-The libraries' own writers are called as ever; what holds tensors is copied into the host's memory
-there and then, and written by a thread. A checkpoint counts from its mark on, which is written
-last; the one before keeps its state until then. One is written at a time.
+The libraries' own writers are called as ever; tensors are copied into the host's memory first, and
+written by a thread: one checkpoint at a time, its mark last, from which on it counts.
 """
 
 from __future__ import annotations
@@ -97,15 +96,14 @@ class Background:
             self._thread.join()
             self._thread = None
         error, self._error = self._error, None
-        if error is None:
-            return
-        if isinstance(error, HoldfastError) or is_out_of_memory(error):
+        if isinstance(error, HoldfastError) or (error is not None and is_out_of_memory(error)):
             raise error
-        raise TrainingError(
-            f"a checkpoint could not be written in the background: {error}",
-            where="train.async_save",
-            remedy="make room on the disk; started again, training goes on from the last whole one",
-        ) from error
+        if error is not None:
+            raise TrainingError(
+                f"a checkpoint could not be written in the background: {error}",
+                where="train.async_save",
+                remedy="make room; started again, training goes on from the last whole one",
+            ) from error
 
 
 def copied(value: Any) -> Any:

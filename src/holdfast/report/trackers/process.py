@@ -111,20 +111,18 @@ class _Follower:
         self, name: str, options: Mapping[str, object], folder: Path, progress: Progress
     ) -> None:
         self._name, self._say = name, progress.say
-        place = folder / FOLDER
-        place.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", __name__, str(folder.absolute()), name]
+        (place := folder / FOLDER).mkdir(parents=True, exist_ok=True)
         with (place / "output.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, json.dumps(options)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=log, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, start_new_session=True,
+                [sys.executable, "-m", __name__, str(folder.absolute()), name, json.dumps(options)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
+                env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
             )  # fmt: skip
         self._heard = threading.Thread(target=self._hear, name=f"tracking {name}", daemon=True)
         self._heard.start()
 
     def _hear(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        for line in self._process.stdout or ():
             self._say(f"tracking with {self._name}: {line.decode('utf-8', 'replace').rstrip()}")
 
     def end(self, within_s: float) -> None:
