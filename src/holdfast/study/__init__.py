@@ -87,7 +87,7 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
     study = stage.resolved(study, gpus)
     stage.check_fits(study, gpus)
     engines.REGISTRY.find(study.answer.engine, f"{source}: answer.engine")
-    trackers.of(study, folder, source)  # names and settings; their packages only to run
+    trackers.of(study.track, folder, source)  # names and settings; their packages only to run
     measuring = measure(study, source)
     target = study.target
     with located(f"{source}: tasks.{target}"):
@@ -247,7 +247,7 @@ def _run(
 ) -> Results | None:
     stage.check_present(study)
     session = prepare(study, folder, source)
-    for tracker in trackers.of(study, folder, source):
+    for tracker in trackers.of(study.track, folder, source):
         trackers.ready(tracker)
     ahead = schedule(session.plan, only, rebuild)  # complain before anything is written
     noticed = preflight.check(session) if any(not step.done for step in ahead) else None
@@ -272,7 +272,7 @@ def _run(
             store.write_json(folder / "environment.json", about)
             expected = start.at_start(session, steps, progress)
         try:
-            with noted(progress, folder) as told, following(study, folder, told):
+            with noted(progress, folder) as told, following(study.track, folder, told):
                 stages.execute(steps, session.stages, folder, told, expected)
         finally:
             session.pool.close()

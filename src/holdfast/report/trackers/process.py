@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from holdfast.config import Study
+from holdfast.config.arms import Steps
 from holdfast.errors import HoldfastError
 from holdfast.progress import Progress
 from holdfast.report.trackers import FOLDER, Tracker, build
@@ -89,11 +89,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 @contextmanager
-def following(study: Study, folder: Path, progress: Progress) -> Iterator[None]:
+def following(track: Steps, folder: Path, progress: Progress) -> Iterator[None]:
     """Have a study's trackers follow its run folder for as long as this lasts."""
-    started = []
-    for name, options in (pair for one in study.track for pair in one.items()):
-        started.append(_Follower(name, options or {}, folder, progress))
+    pairs = [pair for one in track for pair in one.items()]
+    started = [_Follower(name, options or {}, folder, progress) for name, options in pairs]
     try:
         yield
     except BaseException:
