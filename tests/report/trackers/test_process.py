@@ -99,7 +99,7 @@ def test_when_the_study_fails_trackers_are_not_waited_for_long(
     out = tmp_path / "out.jsonl"
     with (
         pytest.raises(ZeroDivisionError),
-        following(({f"{file}:Kept": {"path": str(out)}}), run, Silent()),
+        following(({f"{file}:Kept": {"path": str(out)}},), run, Silent()),
     ):
         raise ZeroDivisionError
     assert [row for row in told(out) if row["what"] == "finish"], "what there was is sent"
