@@ -35,7 +35,10 @@ def unfinished(run: Path, pid: int | None) -> None:
         (run / "lock.json").write_text(json.dumps({"pid": pid}))
 
 
-def test_through_a_pipe_it_is_one_page(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_through_a_pipe_it_is_one_page(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     text = page(run, capsys)
     assert "\x1b" not in text
     assert text.startswith("s: ") and "finished; " in text

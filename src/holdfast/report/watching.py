@@ -29,7 +29,8 @@ from holdfast.runs.live import Look, Watched
 
 BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", "_.-=+*#%"
 """Heights of a sparkline, where the terminal has them and where it has not."""
-LINE = 24
+LINE, NARROW = 24, 70
+"""Blocks of a sparkline; and characters below which a terminal shows less."""
 GIB = 1 << 30
 AROUND = 14
 """Lines that the header, the heads of tables and the GPUs take at most."""
@@ -51,7 +52,7 @@ class Screen:
     def draw(self, console: Console) -> Group:
         """The page as it is now, no higher and no wider than the terminal."""
         look = self.look = self._watched.look()
-        plan, narrow = self._watched.plan, console.width < 70
+        plan, narrow = self._watched.plan, console.width < NARROW
         rows = max(4, (console.height if console.is_terminal else 200) - AROUND)
         head = Text(f"{plan.study.name}: {plan.study.model.id}\n{how_far(look)}")
         parts: list[RenderableType] = [head, _stages(look, narrow)]
@@ -66,7 +67,7 @@ class Screen:
         )  # fmt: skip
         if curves is not None:
             parts.append(curves)
-        readings = self._readings(look, narrow, rows - rows // 2)
+        readings = self._readings(look, console.width, rows - rows // 2)
         parts += [readings] if readings is not None else []
         gpus = in_use()
         parts += [Text("\n".join(map(_gpu, gpus)))] if gpus else []
@@ -74,24 +75,32 @@ class Screen:
         parts += [Text(hint)] if (hint := _hint(look, self._watched.folder)) else []
         return Group(*parts)
 
-    def _readings(self, look: Look, narrow: bool, rows: int) -> Table | None:
+    def _readings(self, look: Look, width: int, rows: int) -> Table | None:
         """The newest readings, each with its interval and its difference to the base."""
         plan = self._watched.plan
         made, stages = self._watched.times(), measured_stages(plan)
         newest = sorted((one for one in stages if one in look.done), key=lambda o: made[o])[-rows:]
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title=None)
-        for name in ("reading", "in %", *([] if narrow else ["against base, points"])):
-            table.add_column(name, no_wrap=True, overflow="ellipsis")
+        found = []
         for stage in newest:
             point, task = stages[stage]
             key = (stage, look.done[stage])
             if self._cells.get(key) is None:
                 self._cells[key] = cell_of(plan, point, task)
-            cell = self._cells[key]
-            if cell is not None:
+            if (cell := self._cells[key]) is not None:
                 told = _figures(cell, plan.tasks[task].inverted)
-                table.add_row(escape(stage.partition("/")[2]), *told[: 1 if narrow else 2])
-        return table if table.row_count else None
+                found.append((stage.partition("/")[2], *told))
+        if not found:
+            return None
+        heads = ("reading", "in %", *([] if width < NARROW else ["against base, points"]))
+        wide = [max(len(row[place]) for row in (*found, heads)) for place in range(1, len(heads))]
+        room = max(12, width - sum(wide) - 3 * len(heads) - 1)
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+        for name in heads:
+            table.add_column(name, no_wrap=True, overflow="ellipsis")
+        for name, *told in found:
+            short = name if len(name) <= room else f"…{name[1 - room :]}"
+            table.add_row(escape(short), *told[: len(heads) - 1])
+        return table
 
 
 def _figures(cell: Cell, inverted: bool) -> tuple[str, str]:

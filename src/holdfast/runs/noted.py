@@ -55,6 +55,17 @@ class Noted:
         self._remaining.leave(stage)
         self._write()
 
+    def beside(self, stage: str) -> Progress:
+        """See `Progress.beside`."""
+        found = _Beside(self, self._inner.beside(stage), self._remaining.beside(stage))
+        self._write()
+        return found
+
+    def left_beside(self, other: Remaining, made: bool) -> None:
+        """A stage that was made beside others is made, or was given up."""
+        self._remaining.finish(other, made)
+        self._write()
+
     def total(self, amount: int, what: str = "") -> None:
         """See `Progress.total`."""
         self._inner.total(amount, what)
@@ -93,6 +104,35 @@ class Noted:
         with suppress(OSError):  # it only says how far the work is
             part.write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
             os.replace(part, self._file)
+
+
+class _Beside:
+    """One of several stages that are made at a time; a `Progress` of its own."""
+
+    def __init__(self, outer: Noted, inner: Progress, follows: Remaining) -> None:
+        self._outer, self._inner, self._follows, self.stop = outer, inner, follows, inner.stop
+        self.begin, self.expect, self.enter = inner.begin, inner.expect, inner.enter
+        self.beside, self.say = inner.beside, outer.say
+
+    def leave(self, stage: str) -> None:
+        self._inner.leave(stage)
+        self._outer.left_beside(self._follows, bool(stage))
+
+    def total(self, amount: int, what: str = "") -> None:
+        self._inner.total(amount, what)
+        self._follows.total(amount, what)
+
+    def kept(self, amount: int) -> None:
+        self._inner.kept(amount)
+        self._follows.kept(amount)
+
+    def advance(self, amount: int = 1) -> None:
+        self._inner.advance(amount)
+        self._follows.advance(amount)
+
+    def worked(self, tokens: int = 0, loss: float | None = None) -> None:
+        self._inner.worked(tokens, loss)
+        self._follows.worked(tokens, loss)
 
 
 @contextmanager

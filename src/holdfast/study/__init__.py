@@ -93,7 +93,7 @@ def prepare(
     if own is None:
         stage.check_fits(study, gpus)
     engines.REGISTRY.find(study.answer.engine, f"{source}: answer.engine")
-    trackers.of(study, folder, source)  # names and settings; their packages only to run
+    trackers.of(study.track, folder, source)  # names and settings; their packages only to run
     measuring = measure(study, source)
     target = study.target
     with located(f"{source}: tasks.{target}"):
@@ -259,7 +259,7 @@ def _run(
     if not elsewhere:
         stage.check_present(study)
     session = prepare(study, folder, source)
-    for tracker in trackers.of(study, folder, source):
+    for tracker in trackers.of(study.track, folder, source):
         trackers.ready(tracker)
     executing.chosen(session, on)
     ahead = schedule(session.plan, only, rebuild)  # complain before anything is written
@@ -285,7 +285,7 @@ def _run(
             store.write_json(folder / "environment.json", about)
             expected = start.at_start(session, steps, progress, elsewhere)
         try:
-            with noted(progress, folder) as told, following(study, folder, told):
+            with noted(progress, folder) as told, following(study.track, folder, told):
                 executing.execute(session, steps, told, expected, on)
         finally:
             session.pool.close()

@@ -34,11 +34,6 @@ class Heard(Silent):
         self.lines.append(line)
 
 
-def tracked(run: Path, *track: dict[str, Any]) -> Any:
-    """The study of a run folder with these trackers."""
-    return read_plan(run).study.model_copy(update={"track": track})
-
-
 def gone(pid: int, within_s: float = 30.0) -> bool:
     end = time.monotonic() + within_s
     while time.monotonic() < end:
@@ -88,7 +83,7 @@ def test_one_that_hangs_is_ended(
 ) -> None:
     monkeypatch.setattr(process, "END_S", 3.0)
     heard, out = Heard(), tmp_path / "out.jsonl"
-    with following(tracked(run, {f"{file}:Hangs": {"path": str(out)}}), run, heard):
+    with following(({f"{file}:Hangs": {"path": str(out)}},), run, heard):
         end = time.monotonic() + 60
         while not any(row["what"] == "hangs" for row in told(out)):
             assert time.monotonic() < end
@@ -104,7 +99,7 @@ def test_when_the_study_fails_trackers_are_not_waited_for_long(
     out = tmp_path / "out.jsonl"
     with (
         pytest.raises(ZeroDivisionError),
-        following(tracked(run, {f"{file}:Kept": {"path": str(out)}}), run, Silent()),
+        following(({f"{file}:Kept": {"path": str(out)}},), run, Silent()),
     ):
         raise ZeroDivisionError
     assert [row for row in told(out) if row["what"] == "finish"], "what there was is sent"
@@ -115,10 +110,8 @@ import sys, time
 from pathlib import Path
 from holdfast.progress import Silent
 from holdfast.report.trackers import process
-from holdfast.runs.plan import read_plan
 run, name, out = sys.argv[1:]
-study = read_plan(Path(run)).study.model_copy(update={"track": ({name: {"path": out}},)})
-with process.following(study, Path(run), Silent()):
+with process.following(({name: {"path": out}},), Path(run), Silent()):
     print("begun", flush=True)
     time.sleep(600)
 """

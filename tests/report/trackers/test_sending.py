@@ -239,7 +239,7 @@ def study(track: object) -> dict[str, object]:
 def test_ways_to_name_a_tracker(track: object, tmp_path: Path) -> None:
     found = load.load(study(track))
     assert [one for pair in found.track for one in pair] == ["tensorboard"]
-    (made,) = of(found, tmp_path, "study")
+    (made,) = of(found.track, tmp_path, "study")
     assert made.folder == tmp_path / "tracking" / "tensorboard"
 
 
@@ -268,7 +268,7 @@ def test_names_and_settings_are_checked_with_the_study(
     track: object, said: str, tmp_path: Path
 ) -> None:
     with pytest.raises(StudyError, match=said):
-        of(load.load(study(track)), tmp_path, "study.yaml")
+        of(load.load(study(track)).track, tmp_path, "study.yaml")
 
 
 def test_without_a_key_nothing_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from holdfast.config import Section, Study
+from holdfast.config import Section
+from holdfast.config.arms import Steps
 from holdfast.config.load import parse
 from holdfast.config.section import made_usable
 from holdfast.environment import install_command
@@ -126,13 +127,13 @@ def build(name: str, options: Mapping[str, object] | None, folder: Path, where: 
     return plugin.build(made, folder / FOLDER / made_usable(plugin.name))
 
 
-def of(study: Study, folder: Path, source: str) -> list[Tracker]:
-    """The trackers that a study names.
+def of(track: Steps, folder: Path, source: str) -> list[Tracker]:
+    """The trackers that the list of a study names.
 
     Raises:
         StudyError: see `build`.
     """
-    pairs = [pair for one in study.track for pair in one.items()]
+    pairs = [pair for one in track for pair in one.items()]
     return [build(name, options, folder, source) for name, options in pairs]
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from holdfast.config import Study
+from holdfast.config.arms import Steps
 from holdfast.errors import HoldfastError
 from holdfast.progress import Progress
 from holdfast.report.trackers import FOLDER, Tracker, build
@@ -89,19 +89,20 @@ def main(arguments: Sequence[str]) -> int:
 
 
 @contextmanager
-def following(study: Study, folder: Path, progress: Progress) -> Iterator[None]:
+def following(track: Steps, folder: Path, progress: Progress) -> Iterator[None]:
     """Have a study's trackers follow its run folder for as long as this lasts."""
-    started = []
-    for name, options in (pair for one in study.track for pair in one.items()):
-        started.append(_Follower(name, options or {}, folder, progress))
+    pairs = [pair for one in track for pair in one.items()]
+    started = [_Follower(name, options or {}, folder, progress) for name, options in pairs]
+    within_s = END_S / 6  # unless the study comes to its end
     try:
         yield
-    except BaseException:
+        within_s = END_S
+    finally:
         for one in started:
-            one.end(END_S / 6)
-        raise
-    for one in started:
-        one.end(END_S)
+            one.let_go()
+        end = time.monotonic() + within_s
+        for one in started:
+            one.end(max(0.1, end - time.monotonic()))
 
 
 class _Follower:
@@ -125,11 +126,14 @@ class _Follower:
         for line in self._process.stdout or ():
             self._say(f"tracking with {self._name}: {line.decode('utf-8', 'replace').rstrip()}")
 
-    def end(self, within_s: float) -> None:
-        """Let it send what is left, and make it end; says so where it did not get all."""
+    def let_go(self) -> None:
+        """Tell it that the study has ended."""
         assert self._process.stdin is not None
         with suppress(OSError):
             self._process.stdin.close()
+
+    def end(self, within_s: float) -> None:
+        """Wait for what it still sends, then make it end; say so where it did not get all."""
         try:
             code = self._process.wait(within_s)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
