@@ -158,8 +158,12 @@ def _room(session: Session, where: Where, progress: Progress) -> _Room:
         gpus = session.gpus
 
         def variables(own: tuple[int, ...]) -> Mapping[str, str]:
+            if not own:
+                return light
             plan = MemoryPlan("split", gpus=tuple(gpus[one].index for one in own))
-            return torchrun.environment(plan, os.environ) if own else light
+            slices = [gpus[one].uuid for one in own if gpus[one].mig]
+            named = {"CUDA_VISIBLE_DEVICES": ",".join(slices)} if slices else {}
+            return {**torchrun.environment(plan, os.environ), **named}
 
         return _Room(Machine(folder, variables), len(gpus), beside, "the GPUs of this machine")
     module, _, name = ELSEWHERE[where].partition(":")

@@ -1,4 +1,4 @@
-"""The stages of a run folder, for a worker: the study that its plan names, prepared once.
+"""The stages of a run folder, for a worker: its study, prepared once.
 
 `holdfast.study.executing` names this module to its workers. What a worker prepares is the same
 study as the coordinator's, so its stages have the same fingerprints; only the GPUs are its own.
@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from holdfast.config import Study
 from holdfast.errors import UsageError
 from holdfast.memory.hardware.devices import GPU
-from holdfast.runs import sealed
 from holdfast.runs.executors.workers import Workbench
-from holdfast.runs.plan import PLAN, RUN_AGAIN
 from holdfast.study import prepare
 from holdfast.train.stage import gpus_of
 
@@ -29,7 +29,7 @@ def stages_of(folder: Path, given: Mapping[str, Any]) -> Workbench:
     """The stages of a run folder with their code, and what must be alike on all workers.
 
     Args:
-        folder: the run folder; its ``plan.json`` holds the study.
+        folder: the run folder; its ``study.yaml`` holds the study.
         given: `gpus`, the worker's own as the coordinator knows them, or None where it has to look
             for itself; `able`, what all GPUs of the run can compute in; `least`, how many GPUs
             there must be.
@@ -37,13 +37,14 @@ def stages_of(folder: Path, given: Mapping[str, Any]) -> Workbench:
     Raises:
         UsageError: too few GPUs; and see `holdfast.study.prepare`.
     """
-    study = Study.model_validate(sealed.read(folder / PLAN, RUN_AGAIN)["study"])
+    text = (folder / "study.yaml").read_text(encoding="utf-8")  # which keeps the order of its arms
+    study = Study.model_validate(yaml.safe_load(text))
     found = gpus_of(study) if given["gpus"] is None else [GPU(**one) for one in given["gpus"]]
     able: Mapping[str, bool] = given["able"]
-    gpus = [
-        replace(gpu, **{name: getattr(gpu, name) and able.get(name, True) for name in ABLE})
-        for gpu in found
-    ]
+    gpus = []
+    for gpu in found:
+        can: dict[str, Any] = {one: getattr(gpu, one) and able.get(one, True) for one in ABLE}
+        gpus.append(replace(gpu, **can))
     if len(gpus) < given["least"]:
         raise UsageError(
             f"{given['least']} GPUs were asked for, and {len(gpus) or 'none'} can be used there",

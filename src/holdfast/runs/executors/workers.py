@@ -245,9 +245,9 @@ class Workers:
         by_link = {seat.link: seat for seat in self._seats.values() if seat.link is not None}
         if not by_link:
             time.sleep(0.0 if found else timeout_s)
-        for link in wait(list(by_link), 0.0 if found else timeout_s) if by_link else []:
-            assert isinstance(link, Connection)
-            found += self._heard(by_link[link], link)
+        for heard in wait(list(by_link), 0.0 if found else timeout_s) if by_link else []:
+            assert isinstance(heard, Connection)
+            found += self._heard(by_link[heard], heard)
         return found
 
     def _heard(self, seat: Seat, link: Connection) -> Iterator[Event]:
