@@ -25,6 +25,7 @@ SAMPLE: dict[str, tuple[Any, Any]] = {
     "per_device_train_batch_size": (3, 5), "optim": ("sgd", "adafactor"),
     "max_grad_norm": (0.5, 2.0), "neftune_noise_alpha": (5.0, 7.0),
     "gradient_checkpointing": (False, True), "max_length": (64, 128), "val_size": (0.25, 0.5),
+    "packing": (True, False), "kernels": ("liger", None),
     "method": ("qlora", "full"), "completion_only_loss": (False, True),
 }  # fmt: skip
 """For each setting two values; one of them is the default's at most."""
