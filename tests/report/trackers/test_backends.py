@@ -37,7 +37,10 @@ def track(run: Path, to: str, *settings: str, env: Mapping[str, str] | None = No
 
 
 def logged(run: Path, training: str = "sft/seed1") -> dict[int, float]:
-    rows = [json.loads(line) for line in (run / "train" / training / "log.jsonl").open()]
+    rows = [
+        json.loads(line)
+        for line in (run / "train" / training / "log.jsonl").read_text().splitlines()
+    ]
     return {row["step"]: row["loss"] for row in rows if "loss" in row}
 
 
@@ -73,7 +76,9 @@ def test_tensorboard(run: Path) -> None:
     assert numbers(training, "readings/lab_math/high")[6] == pytest.approx(figure(run, 6))
     assert {"train/tokens_per_s", "train/memory_gib", "meters/kl"} <= {*training.Tags()["tensors"]}
     at = [one.wall_time for one in training.Tensors("train/loss")]
-    rows = [json.loads(line) for line in (run / "train/sft/seed1/log.jsonl").open()]
+    rows = [
+        json.loads(line) for line in (run / "train/sft/seed1/log.jsonl").read_text().splitlines()
+    ]
     assert at == pytest.approx([row["time"] for row in rows if "loss" in row])
     assert training.SummaryMetadata("_hparams_/session_start_info").plugin_data.plugin_name
     (table,) = study.Tensors("frontier")
