@@ -166,6 +166,7 @@ def test_wandb_offline(run: Path) -> None:
         ids.setdefault(name, set()).add(own)
         found.setdefault(name, []).extend(values for kind, values, _ in told if kind == "history")
         found.setdefault("kinds", []).extend(kind for kind, _, _ in told)
+    assert not [one for one in (run / "tracking").rglob("*") if one.is_symlink()]
     assert sorted(ids) == RUNS and all(len(some) == 1 for some in ids.values())
     rows = [(row["step"], row["train/loss"]) for row in found["sft/seed1"] if "train/loss" in row]
     assert dict(rows) == pytest.approx(logged(run)) and len(rows) == len(dict(rows))
