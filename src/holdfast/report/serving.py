@@ -127,7 +127,7 @@ def server(served: Served, port: int = 0) -> ThreadingHTTPServer:
             self._answer(body=False)
 
         def _answer(self, body: bool) -> None:
-            own = self.server.server_address[1]
+            own = made.server_address[1]
             if self.headers.get("Host") not in {f"{HOST}:{own}", f"localhost:{own}"}:
                 self._send(HTTPStatus.MISDIRECTED_REQUEST, "text/plain", b"another host\n", body)
             elif self.path == "/":

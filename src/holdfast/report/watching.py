@@ -97,9 +97,9 @@ class Screen:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
         for name in heads:
             table.add_column(name, no_wrap=True, overflow="ellipsis")
-        for name, *told in found:
+        for name, *figures in found:
             short = name if len(name) <= room else f"…{name[1 - room :]}"
-            table.add_row(escape(short), *told[: len(heads) - 1])
+            table.add_row(escape(short), *figures[: len(heads) - 1])
         return table
 
 

@@ -86,7 +86,8 @@ def open_sending(tracker: Tracker, folder: Path, again: bool = False) -> Sending
         folder: the run folder.
         again: begin anew, in new runs.
     """
-    mark = store.fingerprint([tracker.plugin, tracker.destination()])[:8]
+    settings = {} if tracker.options is None else tracker.options.model_dump(mode="json")
+    mark = store.fingerprint([tracker.plugin, tracker.destination(), settings])[:8]
     file = folder / FOLDER / f"{tracker.folder.name}-{mark}.json"
     known = {} if again else live.parsed(file)
     sent = known.get("sent")

@@ -70,6 +70,7 @@ class WandB(Tracker):
         """Begin the run of this id, or go on with it."""
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
+        os.environ["WANDB_CACHE_DIR"] = str((self.folder / "cache").absolute())
         import wandb
 
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -82,11 +83,12 @@ class WandB(Tracker):
             config={**run.params, "lineage": dict(run.lineage)},
             resume="allow" if online else None, reinit="create_new",
             settings=wandb.Settings(
-                silent=True, console="off", init_timeout=30, x_disable_stats=True,
+                silent=True, console="off", init_timeout=30, x_disable_stats=True, symlink=False,
             ),
         )  # fmt: skip
         found.define_metric(STEP, hidden=True)
         found.define_metric("*", step_metric=STEP)
+        self._without_links()
 
     def send(self, run: TrackedRun, batch: Batch) -> None:
         """Hand over what is new; wandb keeps it on the disk until its server has it."""
@@ -110,3 +112,10 @@ class WandB(Tracker):
     def finish(self, run: TrackedRun, done: bool) -> None:
         """Upload what is left, or close the offline run."""
         self._runs.pop(run.key).finish(exit_code=0 if done else 1)
+        self._without_links()
+
+    def _without_links(self) -> None:
+        """Remove links to its logs: moved elsewhere, they would lead out of the run folder."""
+        for place in self.folder.rglob("*"):
+            if place.is_symlink():
+                place.unlink(missing_ok=True)
