@@ -99,7 +99,8 @@ def pieces(batch: Batch, most: int) -> list[Batch]:
         most: examples of a piece.
     """
     places, pad = batch[EXAMPLES], 0
-    names = [name for name in ("input_ids", "labels", "kl_weights") if name in batch]
+    columns: tuple[str, ...] = ("input_ids", "labels", "kl_weights")
+    names = [name for name in columns if name in batch]
     count = -(-len(places) // most)
     found = []
     for at in range(count):
@@ -193,7 +194,7 @@ def check_model(model: PreTrainedModel) -> None:
         why = f"has layers that read along the row by themselves{what}: state-space or convolution"
     elif "position_ids" not in inspect.signature(decoder.forward).parameters:
         why = "takes no positions, so examples in one row cannot be told apart"
-    elif hasattr(config, "output_router_logits") and getattr(config, "router_aux_loss_coef", 0):
+    elif hasattr(config, "output_router_logits") and getattr(config, "router_aux_loss_coef", False):
         why = "balances its experts by a mean over each forward pass, which packing would change"
     if why:
         raise StudyError(
