@@ -99,7 +99,7 @@ class Cluster:
     def submit(self, seats: Sequence[Seat], command: Sequence[str]) -> None:
         """See `remote.Jobs`."""
         hold = self._ray.remote(_hold).options(
-            num_gpus=self._gpus, num_cpus=self._spec.cpus, max_retries=0, max_calls=1,
+            num_gpus=self._gpus, num_cpus=self._spec.cpus, max_retries=0,
             scheduling_strategy="SPREAD",
         )  # fmt: skip
         for seat in seats:
