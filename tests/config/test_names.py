@@ -27,7 +27,6 @@ SAMPLE: dict[str, tuple[Any, Any]] = {
     "gradient_checkpointing": (False, True), "max_length": (64, 128), "val_size": (0.25, 0.5),
     "packing": (True, False), "kernels": ("liger", None),
     "method": ("qlora", "full"), "completion_only_loss": (False, True),
-    "packing": (True, False), "kernels": ("liger", None),
 }  # fmt: skip
 """For each setting two values; one of them is the default's at most."""
 SAME_IN_LORA = {"modules_to_save", "lora_modules_to_save", "additional_target"}
