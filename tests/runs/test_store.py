@@ -67,7 +67,7 @@ def test_run_folders_are_recognised(tmp_path: Path) -> None:
     run_folder.open_run(tmp_path / "run")
     run_folder.check_run(tmp_path / "run")
     store.write_json(tmp_path / "run" / "run.json", {"format": 99})
-    with pytest.raises(FolderError, match="format 99, which this version .* does not know"):
+    with pytest.raises(FolderError, match=r"format 99, which this version .* does not know"):
         run_folder.check_run(tmp_path / "run")
     (tmp_path / "file").write_text("")
     with pytest.raises(FolderError, match="cannot be written"):

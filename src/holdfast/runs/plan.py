@@ -7,7 +7,7 @@ from the run folder instead of planning again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from holdfast.config import Study
-from holdfast.types import BASE
 from holdfast.errors import FolderError
 from holdfast.runs import records, run_folder, sealed, stages, store
 from holdfast.runs.stages import PlannedStage
-from holdfast.types import FieldUse, ModelRef, Point, SourceUse
+from holdfast.types import BASE, FieldUse, ModelRef, Point, SourceUse
 
 PLAN = "plan.json"
 FORMAT = 1

@@ -14,8 +14,8 @@ FORMAT = 2
 """Of run folders; raised whenever what an older version left can no longer be continued or read."""
 MARKER = records.MARKER
 MEND = (
-    f'if this version made the run, write {{"format": {FORMAT}}} into the file; else give the study '
-    "another `name` and run it again"
+    f'if this version made the run, write {{"format": {FORMAT}}} into the file; else give the '
+    "study another `name` and run it again"
 )
 
 

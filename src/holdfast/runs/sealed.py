@@ -1,4 +1,4 @@
-"""JSON files that cannot be wrong unnoticed: read within bounds, sealed with a digest of themselves.
+"""JSON files that cannot be wrong unnoticed: read within bounds, sealed with their own digest.
 
 A seal guards against accidents (a torn write, a flipped bit, a careless edit), not against whoever
 means harm and can seal anew.
