@@ -21,21 +21,23 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
+from holdfast.analysis.arrays import as_share
 from holdfast.analysis.stats.intervals import paired_difference
+from holdfast.report import words
 
 RESULTS = ROOT / "benchmarks/real/results"
 Outcomes = Mapping[str, str]
 """Outcome by item."""
 
 
-def outcomes(file: Path) -> dict[str, dict[str, Outcomes]]:
+def outcomes(file: Path) -> dict[str, dict[str, dict[str, str]]]:
     """By task, by model: the outcome of every item of a ``readings.csv``."""
     found: dict[str, dict[str, dict[str, str]]] = {}
     with file.open(encoding="utf-8", newline="") as lines:
         for row in csv.DictReader(lines):
             model, _, task = row["model/task"].rpartition("/")
             found.setdefault(task, {}).setdefault(model, {})[row["item"]] = row["outcome"]
-    return {task: dict(models) for task, models in found.items()}
+    return found
 
 
 def change(first: Outcomes, second: Outcomes, outcome: str) -> str:
@@ -44,10 +46,7 @@ def change(first: Outcomes, second: Outcomes, outcome: str) -> str:
     before, after = (
         np.array([one[item] == outcome for item in items], dtype=float) for one in (first, second)
     )
-    found = paired_difference(before, after[None, :])
-    parts = [part or 0.0 for part in (found.mean, found.low, found.high)]
-    middle, low, high = (f"{100 * part:+.1f}".replace("-", "−") for part in parts)
-    return f"{middle} [{low}, {high}]"
+    return words.points(as_share(paired_difference(before, after[None, :])))
 
 
 def table(models: Mapping[str, Outcomes], against: str) -> list[str]:

@@ -46,28 +46,32 @@ def overrides(study: holdfast.Study, data: Path, knowledge: Path) -> list[str]:
 def reuse(study: holdfast.Study, runs: Path) -> None:
     """Take over what other studies below `runs` asked of the base, where it is the same."""
     plan = holdfast.plan(study, runs / study.name)
+    there: dict[str, Path] = {}
     for name, mark in stages.fingerprints(plan.stages).items():
         if not name.startswith("replies/base/") or (plan.folder / name).exists():
             continue
         for other in sorted(runs.glob("real-*")):
             record = records.read(other / name)
             if record is not None and record["fingerprint"] == mark:
-                run_folder.open_run(plan.folder)  # what is no run folder is refused
-                shutil.copytree(other / name, plan.folder / name)
-                print(f"{name}: as {other.name} has it")
+                there[name] = other
                 break
+    if there:
+        run_folder.open_run(plan.folder)  # `holdfast run` refuses a folder that is none
+    for name, other in there.items():
+        shutil.copytree(other / name, plan.folder / name)
+        print(f"{name}: as {other.name} has it")
 
 
-def publish(run_folder: Path, into: Path) -> None:
+def publish(folder: Path, into: Path) -> None:
     """The figures of a finished run, without anything that a model or a data set said."""
-    run = holdfast.open_run(run_folder)
+    run = holdfast.open_run(folder)
     into.mkdir(parents=True, exist_ok=True)
     found = run.results
     model = found.model.removeprefix(f"{HERE}/studies/../../../")
     write_report(replace(found, replies=(), model=model), into)
     rows = []
-    for path in sorted((run_folder / "readings").rglob("readings.jsonl")):
-        where = path.parent.relative_to(run_folder / "readings").as_posix()
+    for path in sorted((folder / "readings").rglob("readings.jsonl")):
+        where = path.parent.relative_to(folder / "readings").as_posix()
         for reading in store.read_jsonl(path, Reading):
             rows.append([where, reading.example_id, reading.value, reading.outcome])
     with (into / "readings.csv").open("w", encoding="utf-8", newline="") as file:

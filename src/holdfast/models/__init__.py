@@ -240,7 +240,7 @@ def load_model(
             of another shape, NaN or infinite.
         MissingDependency: NF4 without bitsandbytes.
     """
-    require_torch()
+    torch = require_torch()
     from safetensors import SafetensorError
 
     skeleton.reach(ref)
@@ -284,7 +284,7 @@ def load_model(
     weights_check.check_loaded(model, info, ref.base)
     if "device_map" not in options:
         model.to(device)
-    if str(dtype) == "torch.float32":
+    if dtype is torch.float32:
         _keep_float32(model)
     model.config.use_cache = True
     return model
