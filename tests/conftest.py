@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fixtures.real import smollm2_file
+from fixtures.study import SMALL, run_study, write_study
 from fixtures.tiny_model import make_model
 from hypothesis import HealthCheck, settings
 
@@ -48,6 +49,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny-model")
     make_model(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a finished study with two seeds; a test that changes it copies it."""
+    folder = tmp_path_factory.mktemp("small-run")
+    run_study(write_study(folder, tiny_model, **SMALL), folder / "runs")
+    return folder / "runs" / "s"
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,8 @@ from holdfast.config import load, sweeps
 SOURCE = Source()
 MODULES = list(SOURCE.modules.values())
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "scipy",
-         "httpx2", "tenacity", "lm_eval", "gguf", "pandas", "pyarrow"}  # fmt: skip
+         "httpx2", "tenacity", "lm_eval", "gguf", "pandas", "pyarrow", "tensorboard", "wandb",
+         "mlflow", "trackio", "ray"}  # fmt: skip
 """What no module may import when it is imported itself."""
 LATE = {
     f"holdfast.{name}"

@@ -45,6 +45,9 @@ DOORS = {
     ("cli.front", "say"), ("cli.front", "tell"), ("lab.build", "main"),
     ("progress.bars", "say"), ("progress.bars", "console"), ("progress", "_new_cell"),
     ("memory.trace.tracer", "main"), ("models.gguf_cache", "_write"),
+    ("report.trackers.process", "main"), ("report.trackers.process", "say"),
+    ("report.watching", "shown_until_it_ends"), ("runs.executors.worker", "_knock"),
+    ("train.launch.follow", "main"), ("train.launch.follow", "follow"),
 }  # fmt: skip
 """Where something leaves for a terminal; `tracer` speaks to the process that started it."""
 

@@ -274,3 +274,39 @@ def test_ipython_in_a_terminal_is_no_notebook(
     _work(progress.default())
     assert cell.shown == []
     assert "deleted" in capsys.readouterr().err
+
+
+def test_what_is_left_is_shared_by_stages_side_by_side() -> None:
+    clock = Clock()
+    run = Remaining(clock)
+    run.begin(4, 0)
+    run.expect(dict.fromkeys(("a", "b", "c", "d"), 60.0), {})
+    assert run.left == 240
+    first, second = run.beside("a"), run.beside("b")
+    assert run.left == 120
+    clock.now += 30
+    assert (run.left, run.share) == (90, 60 / 240)
+    run.finish(first, made=True)
+    assert run.done == 1
+    assert run.left == 30, "the others will be as quick as the first"
+    run.finish(second, made=False)
+    assert (run.done, run.at_work) == (1, False)
+    assert run.left == 90, "one by one, as long as none is begun"
+
+
+def test_a_log_tells_of_all_that_is_under_way(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    bars = Bars(quiet_below_s=0, now=clock)
+    bars.begin(3, 0)
+    one, two = bars.beside("train/sft/seed1"), bars.beside("replies/base/gsm8k")
+    one.total(10, "steps")
+    one.advance(3)
+    two.total(8, "items")
+    two.kept(2)
+    clock.now += 61
+    one.advance()
+    assert "progress: train/sft/seed1: 4 of 10 steps" in (said := capsys.readouterr().err)
+    assert "replies/base/gsm8k: 2 of 8 items" in said and "0 of 3 stages done" in said
+    one.leave("train/sft/seed1")
+    two.leave("")
+    assert capsys.readouterr().err.split() == ["train/sft/seed1", "61.0", "s"]

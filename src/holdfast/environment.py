@@ -107,7 +107,7 @@ def install_command(extra: str, *only: str) -> str:
     Holdfast came from a checkout or from a wheel.
 
     Args:
-        extra: ``train``, ``remote``, ``gguf``, ``lm-eval``, ``pandas`` or ``notebook``.
+        extra: ``train``, ``remote``, ``gguf``, ``lm-eval``, ``ray``, ``pandas`` or ``notebook``.
         only: names of some of its packages; none: all of them.
     """
     try:

@@ -17,6 +17,7 @@ traceback and exits with its `exit_code`::
     ├── DoesNotFit                exit 2: no plan fits the GPUs; names what would
     ├── TrainingError             a run that would train on nothing, or never learn to stop
     ├── EndpointError             a server that is down, slow, busy, or says what cannot be used
+    ├── WorkerLost                a process, node or job that made stages died too often
     ├── OutOfMemory               memory ran out and nothing in this process can be made smaller
     └── Interrupted               Ctrl-C, with the command that continues
 
@@ -27,9 +28,9 @@ above, and make sure that its message names the remedy.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 SPACES = frozenset(
     "\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
@@ -213,5 +214,28 @@ class OutOfMemory(HoldfastError, MemoryError):
         super().__init__(message, where=where, remedy=remedy)
 
 
+class WorkerLost(HoldfastError):
+    """What made a stage (a process, a node, a job) died more often than it is begun again."""
+
+
 class Interrupted(HoldfastError):
     """The user stopped the run; what was finished is kept."""
+
+
+def as_json(error: HoldfastError) -> dict[str, object]:
+    """An error as JSON values, for another process."""
+    kept = ("message", "where", "remedy", "exit_code", "phase", "fault")
+    about = {name: getattr(error, name) for name in kept if hasattr(error, name)}
+    return {"type": type(error).__name__, **about}
+
+
+def from_json(said: Mapping[str, Any]) -> HoldfastError:
+    """The error of `as_json`; the plain one where it was of a kind that there is not."""
+    kind = globals().get(str(said.get("type")), HoldfastError)
+    if not (isinstance(kind, type) and issubclass(kind, HoldfastError)):
+        kind = HoldfastError
+    more = {name: said[name] for name in ("phase", "fault") if name in said}
+    where, remedy = str(said.get("where", "")), str(said.get("remedy", ""))
+    found: HoldfastError = kind(str(said.get("message")), where=where, remedy=remedy, **more)
+    found.exit_code = int(said.get("exit_code", found.exit_code))
+    return found

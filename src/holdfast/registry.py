@@ -164,7 +164,7 @@ class Registry(Generic[Kind]):
 
     def _checked(self, found: object, name: str, code: str, where: str) -> PlugIn[Kind]:
         """Refuse what is no class of this kind, or no whole one."""
-        bases = " or ".join(f"holdfast.{self.kind}.{base.__name__}" for base in self.bases)
+        bases = " or ".join(f"{base.__module__}.{base.__name__}" for base in self.bases)
         if not isinstance(found, type):
             raise StudyError(
                 f"{name} is no class, but {type(found).__name__}",

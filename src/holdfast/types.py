@@ -18,6 +18,9 @@ LAB = "lab"
 """What a user writes for the built-in model."""
 LAB_FOLDER = Path(__file__).parent / "lab" / "model"
 Role = Literal["system", "developer", "user", "assistant", "tool"]
+Where = Literal["local", "workers", "gpus", "ray", "slurm"]
+"""Where stages run: one after another in this process; in processes of this machine, on its CPU or
+one for each of its GPUs; on a Ray cluster; as jobs of Slurm's."""
 SPARSE = {"sparse": True}
 """Metadata of fields that stand in files and fingerprints only where they say something."""
 

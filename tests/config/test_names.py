@@ -25,6 +25,7 @@ SAMPLE: dict[str, tuple[Any, Any]] = {
     "per_device_train_batch_size": (3, 5), "optim": ("sgd", "adafactor"),
     "max_grad_norm": (0.5, 2.0), "neftune_noise_alpha": (5.0, 7.0),
     "gradient_checkpointing": (False, True), "max_length": (64, 128), "val_size": (0.25, 0.5),
+    "packing": (True, False), "kernels": ("liger", None),
     "method": ("qlora", "full"), "completion_only_loss": (False, True),
 }  # fmt: skip
 """For each setting two values; one of them is the default's at most."""
@@ -180,9 +181,9 @@ def test_names_of_other_programs_say_what_to_write(key: str) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("arms.a.train.packing=true", "examples are not packed"),
+        ("arms.a.train.packing_strategy=bfd", "write `packing: true`"),
         ("arms.a.train.learnin_rate=1", "did you mean 'learning_rate'"),
-        ("packing=true", "examples are not packed"),
+        ("packing_strategy=bfd", "write `packing: true`"),
         ("lora_r=8", "belongs under `train:`"),
         ("deepspeed=ds.json", "name them in `hardware:"),
         ("model={id: lab, flash_attention: true}", "attn_implementation: flash_attention_2"),

@@ -16,7 +16,7 @@ from holdfast import memory
 from holdfast.config import TrainSpec
 from holdfast.errors import UsageError
 from holdfast.memory.estimate.activations import activations, kept_per_token
-from holdfast.memory.estimate.states import nf4_bytes, optimiser_bytes, states
+from holdfast.memory.estimate.states import aside_bytes, nf4_bytes, optimiser_bytes, states
 from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.hardware.cpu import cpu
 from holdfast.memory.hardware.devices import parse
@@ -447,3 +447,66 @@ def test_verdicts_name_what_takes_most() -> None:
     found = _plan("1x12GiB", only="single", quantize=False, checkpointing=True, micro_batch=1)
     text = explanation.verdict(found.candidates[0], "en")
     assert "weights is 14.2" in text
+
+
+def _packed(**more: object) -> Workload:
+    return replace(Workload(seq_len=1024, supervised_tokens=None, packed=True), **more)  # type: ignore[arg-type]
+
+
+def test_a_packed_row_has_a_mask_in_every_layer_unless_attention_builds_none() -> None:
+    def kept(work: Workload) -> int:
+        return activations(QWEN, work, "lora", 2, False).kept_layer
+
+    plain = Workload(seq_len=1024, padded=True)
+    assert kept(_packed()) - kept(plain) == 2 * 2 * 1024**2, "16 bits for each pair of tokens"
+    assert kept(_packed(attention="flash")) == kept(plain)
+
+
+def test_ligers_kernels_keep_less() -> None:
+    def kept(work: Workload) -> float:
+        return kept_per_token(QWEN, work, "lora", padded=True)
+
+    less = kept(Workload()) - kept(Workload(kernels="liger"))
+    assert less == 2 * 2 * QWEN.hidden + 2 * QWEN.intermediate
+
+
+def test_compiled_layers_are_not_moved() -> None:
+    found = _plan("2x24GiB", compiled=True).candidates
+    for one in found:
+        moved = one.plan.placement in {"split", "fsdp2", "offload"}
+        assert (one.refused is not None) == (moved or one.plan.quantized)
+
+
+def test_a_checkpoints_copy_lies_in_the_hosts_memory() -> None:
+    work = Workload(seq_len=512, method="full", optim="adamw_torch", saved_aside=True)
+    copy = aside_bytes(QWEN, work, "full")
+    held = states(QWEN, work, "full")
+    assert copy == held.weights + held.optimiser
+    assert aside_bytes(QWEN, replace(work, saved_aside=False), "full") == 0
+    with pytest.raises(UsageError, match="async_save"):
+        make_plan(QWEN, work, parse("8x141GiB"), copy)
+    roomy = make_plan(QWEN, work, parse("8x141GiB"), 2 * copy)
+    assert any(one.fits for one in roomy.candidates)
+    on_cpu = {
+        aside: make_plan(QWEN, replace(work, method="lora", saved_aside=aside), (cpu(),), ROOMY)
+        for aside in (False, True)
+    }
+    more = [found.candidates[0].plan.fullest.workspace for found in on_cpu.values()]
+    assert more[1] - more[0] == aside_bytes(QWEN, replace(work, method="lora"), "lora")
+
+
+def test_a_plan_says_what_the_ways_of_training_fast_were_counted_as() -> None:
+    train = TrainSpec(
+        packing=True, max_length=2048, kernels="liger", torch_compile=True, async_save=True
+    )
+    asked = PlanRequest("Qwen/Qwen2.5-7B-Instruct", "1x80GiB", 2048, train=train, trace=False)
+    report = plan(asked)
+    assert report.fits
+    said = "\n".join(report.notes)
+    assert "rows filled up to 2,048 tokens" in said and "Liger" in said
+    assert "torch.compile: counted as nothing" in said and "GiB of host memory" in said
+    told = report.to_json()["workload"]
+    assert isinstance(told, dict) and told["packed"] and told["kernels"] == "liger"
+    plain = plan(replace(asked, train=TrainSpec()))
+    assert not any("packing" in note for note in plain.notes)
+    assert "packed" not in plain.to_json()["workload"]  # type: ignore[operator]

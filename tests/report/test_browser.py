@@ -7,6 +7,7 @@ package selenium; skipped with the reason where one of them is missing.
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from fixtures.report import build
 
+from holdfast.report.serving import Served, server
 from holdfast.report.write import write_report
 
 pytestmark = pytest.mark.browser
@@ -126,3 +128,36 @@ def test_arrow_keys_walk_the_points_and_the_choice_changes_the_picture(
     button.click()
     assert button.get_attribute("aria-pressed") == "true"
     assert browser.execute_script("return document.body.className") == "solo"
+
+
+def test_a_served_page_renews_itself(browser: Any, small_run: Path, tmp_path: Path) -> None:
+    """From what there is so far to the whole report, without a click and without a request out."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    run, kept = Path(shutil.copytree(small_run, tmp_path / "run")), tmp_path / "kept"
+    kept.mkdir()
+    for name in ("stats", "report"):
+        (run / name).rename(kept / name)
+    with server(Served(run)) as made:
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            address = f"http://127.0.0.1:{made.server_address[1]}/"
+            browser.get(address)
+            assert "This study is not finished" in browser.find_element("tag name", "body").text
+            wait = WebDriverWait(browser, 60)
+            wait.until(lambda b: "stages done" in b.find_element("id", "live").text)
+            for name in ("stats", "report"):
+                (kept / name).rename(run / name)
+            wait.until(lambda b: "This study is not finished" not in b.page_source)
+            wait.until(lambda b: "finished" in b.find_element("id", "live").text)
+            asked = browser.execute_script(
+                "return performance.getEntriesByType('resource').map(one => one.name)"
+            )
+            assert asked and set(asked) == {f"{address}state"}
+        finally:
+            made.shutdown()
+            thread.join()
+    wait.until(lambda b: "has ended" in b.find_element("id", "live").text)
+    severe = [one["message"] for one in browser.get_log("browser") if one["level"] == "SEVERE"]
+    assert all("/state" in one for one in severe), "only that the server is gone"

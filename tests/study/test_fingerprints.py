@@ -19,11 +19,12 @@ ARMS = """
 """
 
 
-def _marks(folder: Path) -> dict[str, str]:
+def _marks(folder: Path, train: str = "") -> dict[str, str]:
     file = folder / "study.yaml"
     file.write_text(
         "name: s\nmodel: lab\ntasks:\n  lab_math: {role: target, items: 4, train_items: 8}\n"
-        "  lab_refuse: {items: 4}\ntrain: {max_steps: 2, checkpoints: 1}\n"
+        "  lab_refuse: {items: 4}\n"
+        f"train: {{max_steps: 2, checkpoints: 1{train}}}\n"
         f"arms:{ARMS}"
     )
     return stages.fingerprints(study.prepare(load.load(file), folder / "run").plan.stages)
@@ -60,3 +61,12 @@ def test_another_version_is_another_fingerprint(
     changed = {name for name, mark in _marks(tmp_path).items() if mark != before[name]}
     assert "data/replay" in changed and "train/replay/seed1126" in changed
     assert not changed & {"data/sft", "train/sft/seed1126", "replies/base/lab_math"}
+
+
+def test_how_fast_a_training_runs_is_no_part_of_it(tmp_path: Path) -> None:
+    before = _marks(tmp_path)
+    fast = ", packing: true, torch_compile: true, kernels: liger, async_save: true"
+    fast += ", dataloader_num_workers: 1, dataloader_prefetch_factor: 4"
+    assert _marks(tmp_path, fast) == before
+    fused = _marks(tmp_path, ", optim: adamw_torch_fused")
+    assert fused["train/sft/seed1126"] != before["train/sft/seed1126"]

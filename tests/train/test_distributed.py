@@ -7,6 +7,9 @@ sum has two terms, so the same cut gives the same bits; another cut adds in anot
 from __future__ import annotations
 
 import signal
+import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.models import LAB_FOLDER, ModelRef
 from holdfast.progress import Silent
 from holdfast.progress.stopping import Stop
-from holdfast.runs import store
+from holdfast.runs import run_folder, store
 from holdfast.train import data, stage
 from holdfast.train.job import TrainJob
 from holdfast.train.launch import torchrun, worker
@@ -34,7 +37,7 @@ DDP = replace(ALONE, placement="ddp", gpus=(0, 1), accumulation=1)
 FSDP2 = replace(DDP, placement="fsdp2", checkpointing=True)
 
 
-def _job(folder: Path, method: str = "lora", **more: Any) -> TrainJob:
+def _job(folder: Path, method: str = "lora", packing: bool = False, **more: Any) -> TrainJob:
     examples = [
         Example(f"p{i}", (Message("user", one.question),), one.human)
         for i, one in enumerate(problems("train", 24, (1, 2)))
@@ -43,6 +46,7 @@ def _job(folder: Path, method: str = "lora", **more: Any) -> TrainJob:
     spec = TrainSpec(
         method=method, optim="adamw_torch", learning_rate=1e-3, micro_batch_size=2,
         gradient_accumulation_steps=2, lora={"dropout": 0.0}, logging_steps=1.0,
+        packing=packing,
     )  # fmt: skip
     ref = ModelRef(str(LAB_FOLDER))
     encoded, _, _ = data.encode_all(ref, examples, spec)
@@ -103,6 +107,16 @@ def test_ddp_runs_out_of_memory_and_fsdp2_goes_on(
     assert not any(name.endswith((".bin", ".pt", ".pth")) for name in kept)
     sizes = sum(one.stat().st_size for one in (tmp_path / "checkpoint-6").glob("*model*"))
     assert sizes < LAB_FOLDER.joinpath("model.safetensors").stat().st_size, "the adapter only"
+
+
+def test_packed_rows_are_shared_out(alone: tuple[Path, Any], tmp_path: Path) -> None:
+    """Two processes, each with rows of its own; some steps take fewer passes than others."""
+    found = _run(_job(tmp_path, packing=True), replace(DDP, micro_batch=1, accumulation=2))
+    assert [loss for _, loss in found["loss"]] == pytest.approx(
+        [loss for _, loss in alone[1]["loss"]], rel=1e-5
+    )
+    assert _differ(alone[0], tmp_path) < ROUNDING
+    assert found["packing"]["padding"] < found["packing"]["padding_unpacked"]
 
 
 @pytest.mark.slow
@@ -245,3 +259,35 @@ def test_gpus_learn_what_the_cpu_learns(
     )
     assert len(found["memory"]) == needed
     assert all(one["allocated_bytes"] > 0 for one in found["memory"])
+
+
+TWO_NODES = replace(DDP, gpus=(0,), nodes=2, accumulation=1)
+
+
+@pytest.mark.parametrize("placement", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
+def test_two_machines_learn_what_one_process_learns(
+    alone: tuple[Path, Any], tmp_path: Path, placement: Any
+) -> None:
+    """Two agents of torchrun on this machine, of which the second follows the run folder."""
+    run = tmp_path / "run"
+    folder = run / "train" / "sft" / "seed1.tmp"
+    folder.mkdir(parents=True)
+    run_folder.open_run(run)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = f"127.0.0.1:{free.getsockname()[1]}"
+    plan = replace(TWO_NODES, placement=placement, meeting=meeting)
+    with run_folder.lock(run):
+        other = subprocess.Popen(
+            [sys.executable, "-m", "holdfast.train.launch.follow", str(run)],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            found = _run(_job(folder), plan)
+        except BaseException:
+            other.terminate()
+            raise
+    said, _ = other.communicate(timeout=60)
+    assert other.returncode == 0 and said.splitlines()[-1] == "1 trainings joined", said
+    assert found["loss"] == alone[1]["loss"]
+    assert _differ(alone[0], folder) == 0

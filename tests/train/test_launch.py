@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -96,6 +97,25 @@ def test_commands() -> None:
     for placement in ("split", "offload", "cpu"):
         plan = MemoryPlan(placement, gpus=(0, 1))
         assert "torch.distributed.run" not in torchrun.command(plan, path)
+
+
+def test_several_machines_share_out_a_step() -> None:
+    one = MemoryPlan("single", gpus=(0,), accumulation=4)
+    two = torchrun.across(one, 2, "first:29400")
+    assert (two.placement, two.accumulation, two.world_size) == ("ddp", 2, 2)
+    assert two.global_batch == one.global_batch
+    command = torchrun.command(two, Path("/r/job.json"))
+    assert "--nnodes=2" in command and "--rdzv-endpoint=first:29400" in command
+    assert "--nproc_per_node=1" in command and "--standalone" not in command
+    assert command == torchrun.command(two, Path("/r/job.json")), "the same on every machine"
+    assert torchrun.alone(two).accumulation == 4 and torchrun.alone(two).nodes == 1
+    both = torchrun.across(replace(DDP, accumulation=4), 2, "first:29400")
+    assert (both.world_size, both.per_node, both.accumulation) == (4, 2, 2)
+    assert torchrun.across(one, 1, "") is one
+    with pytest.raises(UsageError, match="stays on one machine"):
+        torchrun.across(MemoryPlan("split", gpus=(0, 1)), 2, "first:29400")
+    with pytest.raises(UsageError, match="cannot be shared out over 3"):
+        torchrun.across(one, 3, "first:29400")
 
 
 @pytest.mark.parametrize(

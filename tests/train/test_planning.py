@@ -129,3 +129,22 @@ def test_a_cpu_recomputes_where_half_of_its_memory_would_not_do(
     assert unknown.gradient_checkpointing, "as asked"
     never = TrainSpec(gradient_checkpointing=False)
     assert settled_on_cpu(never, ref, "float32", rows, longest) == never
+
+
+def test_a_packed_study_is_planned_for_rows_that_are_full() -> None:
+    packed = {"max_length": 2048, "packing": True}
+    study = Study.model_validate(STUDY | {"train": packed})
+    report = plan_study(study, PlanRequest(trace=False), longest=300, answer_tokens=100)
+    assert report.comparison.work.seq_len == 2048
+    assert report.comparison.work.supervised_tokens is None
+    free = Study.model_validate(STUDY | {"train": {"packing": True}})
+    assert plan_study(free, PlanRequest(trace=False), longest=300).comparison.work.seq_len == 300
+    plain = Study.model_validate(STUDY)
+    assert plan_study(plain, PlanRequest(trace=False), longest=300).comparison.work.seq_len == 300
+
+
+def test_a_plan_knows_the_attention_that_a_model_is_given() -> None:
+    for asked, kind in (("eager", "eager"), ("flash_attention_2", "flash"), (None, "sdpa")):
+        model = {"id": STUDY["model"], "attn_implementation": asked}
+        study = Study.model_validate(STUDY | {"model": model})
+        assert plan_study(study, PlanRequest(trace=False)).comparison.work.attention == kind

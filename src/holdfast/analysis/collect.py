@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from holdfast import environment
 from holdfast.analysis.agreement import agreement
 from holdfast.analysis.arrays import Measured
 from holdfast.analysis.caveats import UNSCORED_LIMIT
 from holdfast.analysis.results import Agreement, ArmInfo, Meter, PairAgreement, ReplyShown, TaskInfo
-from holdfast.errors import Damaged, ModelError
+from holdfast.errors import ModelError
 from holdfast.grading.answer import QUESTIONS, read_replies
 from holdfast.grading.grade import read_readings
 from holdfast.grading.judge import read_verdicts
 from holdfast.grading.safety_outcomes import INCOHERENT, UNSURE
 from holdfast.judges import VOTES
 from holdfast.memory.model.shape import read_shape
-from holdfast.runs import records, sealed, store
-from holdfast.runs.plan import NOTICES, RUN_AGAIN, ArmPlan, Plan, again_place, member_place, place
+from holdfast.runs import records, store
+from holdfast.runs.plan import ArmPlan, Plan, again_place, member_place, place
 from holdfast.train import meters
 from holdfast.types import BASE, Point, Reading
 
@@ -46,11 +45,16 @@ def task_infos(plan: Plan) -> list[TaskInfo]:
     ]
 
 
-def arm_infos(plan: Plan) -> list[ArmInfo]:
-    """What each arm was trained on and what it cost, from the records of its stages."""
+def arm_infos(plan: Plan, done: Collection[str] | None = None) -> list[ArmInfo]:
+    """What each arm was trained on and what it cost, from the records of its stages.
+
+    Here and below, `done` are the finished stages of a run that is under way; None: all are. Of an
+    arm that is not trained with every seed yet its recipe alone is known.
+    """
     found = [ArmInfo(BASE, "the untouched model", family=BASE)]
     for name, arm in plan.arms.items():
-        if arm.source == BASE:
+        wanted = {f"train/{arm.source}/seed{seed}" for seed in plan.study.seeds}
+        if arm.source == BASE or (done is not None and not wanted.issubset(done)):
             found.append(ArmInfo(name, arm.recipe, family=arm.family))
             continue
         source = plan.arms[arm.source]
@@ -127,70 +131,39 @@ def _interrupted(plan: Plan, arm: ArmPlan, trained: Sequence[Path]) -> list[str]
     return [f"interrupted: the seconds of {count} stages add up all sittings"] if count else []
 
 
-def conditions(plan: Plan) -> dict[str, str]:
-    """The lines under "how it was measured", from what was recorded when it was measured."""
-    replies = [
-        records.finished(plan.folder / "replies" / place(point, task))
-        for point in plan.points()
-        for task in plan.tasks
-    ]
-    trained = [
-        _summary(plan.folder / "train" / arm / f"seed{seed}")["device"]
-        for arm, seed in plan.trained
-    ]
-    answered = [one["summary"]["device"] or "not recorded" for one in replies]
-    versions = environment.versions()
-    shown = ("holdfast", "torch", "transformers", "trl", "peft")
-    names = {"hf": "transformers"}
-    engine = plan.study.answer.engine
-    return {
-        "Date": min(one["started"] for one in replies)[:10],
-        "Engine": f"{names.get(engine, engine)} (base and every checkpoint alike)",
-        "Device": _each(answered),
-        "Trained on": _each(trained),
-        "Versions": ", ".join(f"{name} {versions[name]}" for name in shown),
-    }
+def measured_readings(plan: Plan, done: Collection[str] | None = None) -> list[Measured]:
+    """All readings, seeds of one point together.
 
-
-def _each(words: Sequence[str]) -> str:
-    """Every different word once; more than one is a mixture that a reader must see."""
-    different = sorted(set(words))
-    return different[0] if len(different) == 1 else "mixed: " + "; ".join(different)
-
-
-def notices(plan: Plan) -> list[str]:
-    """What was found in the data and settings before anything ran."""
-    file = plan.folder / NOTICES
-    found = sealed.read(file, RUN_AGAIN).get("notices") if file.is_file() else []
-    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
-        raise Damaged("holds no list of notices", where=str(file), remedy=RUN_AGAIN)
-    return [*plan.notices, *found]
-
-
-def measured_readings(plan: Plan) -> list[Measured]:
-    """All readings, seeds of one point together."""
+    Of a run under way what is there, without tasks on which the untouched model is not measured.
+    """
     found = []
     for arm in (BASE, *plan.arms):
         for step, scale in plan.places(arm):
             for task in plan.tasks:
-                where = [place(Point(arm, s, step, scale), task) for s in plan.seeds(arm)]
+                at = {seed: Point(arm, seed, step, scale) for seed in plan.seeds(arm)}
+                seeds = [seed for seed, point in at.items() if _is_read(point, task, done)]
+                if not seeds or not _is_read(Point(BASE), task, done):
+                    continue
+                where = [place(at[seed], task) for seed in seeds]
                 readings = [
                     judged_at_all(read_readings(plan.folder / "readings" / one)) for one in where
                 ]
                 ends = [_summary(plan.folder / "replies" / one) for one in where]
                 cut = sum(one["cut_off"] for one in ends)
-                again = [
-                    arm != BASE and plan.repeated(Point(arm, s, step, scale))
-                    for s in plan.seeds(arm)
-                ]
+                again = [arm != BASE and plan.repeated(at[s]) for s in seeds]
                 unread = _unread(plan, where, readings)
                 found.append(
                     Measured(
-                        arm, step, task, readings, cut, scale, plan.seeds(arm), again, unread,
+                        arm, step, task, readings, cut, scale, seeds, again, unread,
                         *_thinking(ends),
                     )
                 )  # fmt: skip
     return found
+
+
+def _is_read(point: Point, task: str, done: Collection[str] | None) -> bool:
+    """Whether a point's readings are there."""
+    return done is None or f"readings/{place(point, task)}" in done
 
 
 def _thinking(summaries: Sequence[Mapping[str, Any]]) -> tuple[int, float | None]:

@@ -204,11 +204,15 @@ def doses(
             key = (point.arm, point.step, point.scale, seed)
             tables.setdefault(point.task, {})[key] = values(readings, ids[point.task])
     found = []
+    gains = tables.get(target, {})  # of a run under way some are not there yet
     for task in [info.name for info in tasks if info.name != target and info.name in tables]:
         points = [
-            DosePoint(families[key[0]], key[3], tables[target][key], retained)
+            DosePoint(families[key[0]], key[3], gains[key], retained)
             for key, retained in tables[task].items()
+            if key in gains
         ]
+        if not points:
+            continue
         for dose in dose_response(points, base[target], base[task]):
             rho, rise = (None if o is None else as_share(o) for o in (dose.rho, dose.rise))
             found.append(

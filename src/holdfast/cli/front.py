@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from holdfast.errors import printable, printable_json
+from holdfast.types import Where
 
 if TYPE_CHECKING:
     from holdfast.progress import Progress
@@ -38,6 +39,14 @@ All = Annotated[bool, typer.Option("--all", help="With --dry-run: list every sta
 Calibrate = Annotated[
     bool,
     typer.Option("--calibrate", help="With --dry-run: measure this device on the model first."),
+]
+On = Annotated[
+    Where | None,
+    typer.Option(
+        "--on",
+        help="One stage after another (local), or side by side: workers (processes on the CPU), "
+        "gpus, ray, slurm. Left out: gpus where there are several, else local.",
+    ),
 ]
 Only = Annotated[str, typer.Option("--only", help="Run the stages of this glob and their needs.")]
 Rebuild = Annotated[

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import sys
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,6 +15,7 @@ from holdfast.cli.front import (
     Calibrate,
     DryRun,
     Json,
+    On,
     Only,
     Overrides,
     Rebuild,
@@ -27,6 +29,7 @@ from holdfast.errors import FolderError, UsageError
 
 if TYPE_CHECKING:
     from holdfast.analysis.results import Results
+    from holdfast.types import Where
 
 
 def demo(
@@ -45,7 +48,7 @@ def demo(
 
     chosen = [*(QUICK if quick else ()), *(overrides or [])]
     ahead = _Ahead(dry_run, every, calibrate)
-    _run(recipe_file(DEMO), chosen, runs_dir, ahead, "*", [], as_json)
+    _run(recipe_file(DEMO), chosen, runs_dir, ahead, ("*", [], None), as_json)
 
 
 def init(
@@ -81,6 +84,7 @@ def run(
     calibrate: Calibrate = False,
     only: Only = "*",
     rebuild: Rebuild = None,
+    on: On = None,
     trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
@@ -90,7 +94,7 @@ def run(
 
         load.load(study, overrides or [], trust_code)  # which remembers it
     ahead = _Ahead(dry_run, every, calibrate)
-    _run(study, overrides or [], runs_dir, ahead, only, rebuild or [], as_json)
+    _run(study, overrides or [], runs_dir, ahead, (only, rebuild or [], on), as_json)
 
 
 def report(
@@ -98,13 +102,79 @@ def report(
     replies: Annotated[
         int, typer.Option("--replies", min=0, help="Show the first N replies per arm and task.")
     ] = 0,
+    serve: Annotated[
+        bool,
+        typer.Option("--serve", help="Serve it on this machine, renewed while the run goes."),
+    ] = False,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="With --serve; 0: any that is free.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Render the report of a run again; needs no GPU and no torch."""
     from holdfast.report.run import render
 
+    if serve:
+        _serve(folder, replies, port, as_json)
+        return
+    if port:
+        raise UsageError("--port goes with --serve", remedy="add --serve")
     results, page = render(folder, replies)
     finish(results, page, as_json)
+
+
+def _serve(folder: Path, replies: int, port: int, as_json: bool) -> None:
+    """Serve the page until Ctrl-C."""
+    from holdfast.report.serving import Served, server
+
+    with server(Served(folder, replies), port) as made:
+        address = f"http://127.0.0.1:{made.server_address[1]}/"
+        say(as_json, {"address": address}, f"Report: {address}\nCtrl-C ends it.")
+        sys.stdout.flush()
+        with suppress(KeyboardInterrupt):
+            made.serve_forever()
+
+
+def watch(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")],
+    once: Annotated[bool, typer.Option("--once", help="Show one page, and no more.")] = False,
+    every: Annotated[
+        float, typer.Option("--every", min=0.2, help="Seconds between two looks.")
+    ] = 2.0,
+    as_json: Json = False,
+) -> None:
+    """Show how far a run is: stages, losses, readings as they come, GPUs. Changes nothing."""
+    from holdfast.report.watching import as_values, shown_until_it_ends
+
+    if as_json:
+        found = as_values(folder)
+        say(True, found)
+        return
+    with suppress(KeyboardInterrupt):
+        shown_until_it_ends(folder, once, every)
+
+
+def track(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(help="The tracker's settings: experiment=mine ...")
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", help="tensorboard, wandb, mlflow or trackio. Left out: the study's."),
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Send all of it anew, in new runs.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Send what a run has, and a tracker lacks, to that tracker."""
+    from holdfast.report.trackers.sending import send_run
+
+    found = send_run(folder, to, settings or [], again)
+    lines = [f"{name}: {count} batches sent" if count else f"{name}: has all of it already"
+             for name, count in found.items()]  # fmt: skip
+    say(as_json, {"sent": found}, "\n".join(lines))
 
 
 def ship(
@@ -166,24 +236,25 @@ def _run(
     overrides: list[str],
     runs_dir: Path,
     ahead: _Ahead,
-    only: str,
-    rebuild: list[str],
+    what: tuple[str, list[str], Where | None],
     as_json: bool,
 ) -> None:
     from holdfast import study as studies
     from holdfast.config import load
     from holdfast.report.console import dry_run_text
 
-    study = load.load(path, overrides)
+    study, (only, rebuild, on) = load.load(path, overrides), what
     folder = runs_dir / study.name
     if ahead.dry:
         from holdfast.cli import forecast
         from holdfast.progress.bars import console
+        from holdfast.study import executing
         from holdfast.study.outlook import outlook
         from holdfast.study.preflight import looked_at
         from holdfast.study.start import measured
 
         session = studies.prepare(study, folder, str(path))
+        executing.chosen(session, on)
         steps = studies.schedule(session.plan, only, rebuild)
         found = looked_at(session, steps)
         with shown(quiet=as_json) as bars, closing(session.pool):
@@ -199,7 +270,7 @@ def _run(
     if not as_json:
         tell(f"Run folder: {folder}")
     with shown(quiet=as_json) as bars:
-        results = studies.run(study, folder, bars, str(path), only, rebuild)
+        results = studies.run(study, folder, bars, str(path), only, rebuild, on)
     if results is not None:
         finish(results, folder / "report" / "index.html", as_json)
 

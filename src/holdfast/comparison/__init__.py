@@ -30,6 +30,7 @@ from holdfast.models.external import ExternalModel
 from holdfast.progress import Progress, default
 from holdfast.registry import nearest
 from holdfast.runs import run_folder, stages, store
+from holdfast.runs.noted import noted
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import PlannedStage, Step
 from holdfast.study import laid_out, measure, preflight, with_data
@@ -252,7 +253,8 @@ def run(
             recorded = gguf_record.recorded(session.plan.model.base)
             store.write_json(folder / "environment.json", {**about, **recorded})
         try:
-            stages.execute(steps, session.stages, folder, progress)
+            with noted(progress, folder) as told:
+                stages.execute(steps, session.stages, folder, told)
         finally:
             session.pool.close()
     return Outcome(from_json(store.read_json(folder / "stats" / "results.json")), folder)

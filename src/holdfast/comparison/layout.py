@@ -13,6 +13,7 @@ from pathlib import Path
 
 from holdfast import environment, models
 from holdfast.analysis import collect
+from holdfast.analysis.conditions import notices
 from holdfast.analysis.results import Results, TaskInfo, from_json, to_json
 from holdfast.analysis.summarize import RunData, assemble
 from holdfast.comparison.answer_files import Given
@@ -249,7 +250,7 @@ def summarise(one: Comparison) -> Results:
     )
     results = replace(results, verdict=verdict(results))
     decision = decide(results, plan.study.ship.retain)
-    notes = [*collect.notices(plan), *notes]
+    notes = [*notices(plan), *notes]
     return replace(results, decision=decision, warnings=(*results.warnings, *notes))
 
 
@@ -273,7 +274,7 @@ def _conditions(one: Comparison) -> dict[str, str]:
     points = [(point, task) for point in plan.points() for task in plan.tasks]
     asked = [records.finished(plan.folder / "replies" / place(*at)) for at in points]
     versions = environment.versions()
-    names = {"hf": "transformers", "remote": "endpoint"}
+    names = {"hf": "transformers", "remote": "endpoint", "vllm": "vLLM"}
     engine = "; ".join(
         f"{names.get(kind, kind)} ({', '.join(n for n, own in one.engines.items() if own == kind)})"
         for kind in dict.fromkeys(one.engines.values())

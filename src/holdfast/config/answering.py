@@ -89,7 +89,8 @@ class AnswerSpec(Section):
     """How the models are asked."""
 
     engine: str = "hf"
-    """Where tokens come from: `hf` (transformers, here), or `remote` (`server`)."""
+    """Where tokens come from: `hf` (transformers, here), `vllm` (started here, `hardware.vllm`), or
+    `remote` (`server`)."""
     server: str | None = None
     """For `remote`: where `model` is served, `http://127.0.0.1:8000/v1#name`. Adapters are loaded
     into it; what a server cannot do, such as perplexity, is done here."""

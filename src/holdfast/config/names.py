@@ -80,6 +80,9 @@ ELSEWHERE: Mapping[str, tuple[str, Reading]] = {
     "finetuning_type": ("method", _as_it_is),
     "train_on_inputs": ("completion_only_loss", _not),
     "train_on_prompt": ("completion_only_loss", _not),
+    "use_liger_kernel": ("kernels", _if_true("liger")),
+    "enable_liger_kernel": ("kernels", _if_true("liger")),
+    "use_liger": ("kernels", _if_true("liger")),
 }
 """Names under `train:` that mean a setting of another name, or say it in another way: the setting
 (dotted below `train`), and how the value is read."""
@@ -95,16 +98,15 @@ _PLACED = (
     "how a model is spread over GPUs is planned: name them in `hardware: {gpus: 2x24GiB}`, and "
 )
 _PLACED += "see `holdfast plan`"
-_PACKED = "the budget is dealt by examples, so examples are not packed; `group_by_length` keeps "
-_PACKED += "padding small"
-_LOGS = "losses are in the run folder (`train/ARM/seedN/log.jsonl`) and in the report; there is no "
-_LOGS += "tracker to report to"
+_PACKED = "write `packing: true`: rows of at most `max_length` tokens, the examples kept apart"
+_LOGS = "losses are in the run folder (`train/ARM/seedN/log.jsonl`) and in the report; for a "
+_LOGS += "tracker write `track: [tensorboard, wandb, mlflow, trackio]`, any of them, at the top"
 _RESUMED = "started again, a run goes on by itself from its last complete checkpoint"
 _DATA = "data belongs to the task: `tasks: {mine: {kind: jsonl, role: target, train_path: ...}}`"
 _ATTENTION = "write it under `model:`, for training and asking alike: `model: {id: ..., "
 _ATTENTION += "attn_implementation: flash_attention_2}`"
 _FUSED = "the loss is computed piece by piece already, so whole logits are never held; Liger's "
-_FUSED += "layers would not be in what is measured"
+_FUSED += "layers are `kernels: liger`"
 _BATCH = "write `per_device_train_batch_size` (examples per forward pass) or `global_batch_size` "
 _BATCH += "(examples per step)"
 _MODEL = "write it under `model:`: `model: {id: ...}`"
@@ -132,9 +134,9 @@ FOREIGN: Mapping[str, str] = {
          "use_cpu", "no_cuda", "gpu_memory_limit", "max_memory", "auto_find_batch_size",
          "activation_offloading"), _PLACED),
     **dict.fromkeys(
-        ("packing", "sample_packing", "neat_packing", "eval_packing", "padding_free",
-         "packing_strategy", "pad_to_sequence_len", "pad_to_multiple_of", "multipack_real_batches",
-         "eval_sample_packing", "shuffle_dataset", "group_by_modality_length"), _PACKED),
+        ("eval_packing", "padding_free", "packing_strategy", "pad_to_sequence_len",
+         "pad_to_multiple_of", "multipack_real_batches", "eval_sample_packing", "shuffle_dataset",
+         "group_by_modality_length"), _PACKED),
     **dict.fromkeys(
         ("report_to", "run_name", "wandb_project", "wandb_entity", "wandb_name", "wandb_run_id",
          "mlflow_experiment_name", "use_tensorboard", "logging_dir", "logging_strategy",
@@ -156,9 +158,9 @@ FOREIGN: Mapping[str, str] = {
     **dict.fromkeys(("rope_scaling", "rope_parameters", "rope_theta", "overrides_of_model_config"),
                     _ROPE),
     **dict.fromkeys(
-        ("use_liger_kernel", "enable_liger_kernel", "use_liger", "liger_kernel_config",
-         "liger_rope", "liger_rms_norm", "liger_glu_activation", "use_unsloth", "unsloth",
-         "liger_fused_linear_cross_entropy", "chunked_cross_entropy"), _FUSED),
+        ("liger_kernel_config", "liger_rope", "liger_rms_norm", "liger_glu_activation",
+         "use_unsloth", "unsloth", "liger_fused_linear_cross_entropy", "chunked_cross_entropy"),
+        _FUSED),
     **dict.fromkeys(("batch_size", "train_batch_size", "total_batch_size"), _BATCH),
     **dict.fromkeys(
         ("model_name_or_path", "base_model", "model_name", "pretrained_model_name_or_path",
@@ -193,7 +195,10 @@ FOREIGN: Mapping[str, str] = {
     "min_lr": "write `lr_scheduler_type: cosine_with_min_lr, lr_scheduler_kwargs: {min_lr: 1e-6}`",
     "cosine_constant_lr_ratio": "write `lr_scheduler_type: warmup_stable_decay` with its "
     "`lr_scheduler_kwargs`",
-    "torch_compile": "models are trained as they are measured, uncompiled",
+    **dict.fromkeys(
+        ("torch_compile_mode", "torch_compile_backend"),
+        "write `torch_compile: max-autotune`, or true for torch's default mode; the backend is "
+        "inductor"),
     "torch_dtype": "write `bf16: true` or false; left out, it goes by the device",
     "dtype": "write `bf16: true` or false; left out, it goes by the device",
     "tf32": "products of float32 stay exact; `bf16` is the fast way",

@@ -14,7 +14,7 @@ from holdfast.config.model import LAB
 from holdfast.errors import RELATIVE, StudyError
 from holdfast.registry import in_folder, names_file
 
-PLACES = ("path", "cache")
+PLACES = ("path", "cache", "vllm")
 """Options that always name a file or folder; so do those that end in ``_path``."""
 MODELS = ("model", "id", "base", "teacher")
 """Options that name a hub id, a folder, or a GGUF file: where they begin with ``.``, ``/`` or

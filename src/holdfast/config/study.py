@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 
 from holdfast.config.answering import AnswerSpec, TaskSpec
-from holdfast.config.arms import ArmSpec, MeterSpec
+from holdfast.config.arms import ArmSpec, MeterSpec, Steps
 from holdfast.config.hardware import HardwareSpec
 from holdfast.config.model import ModelSpec
 from holdfast.config.section import LONGEST_NAME, NAME, Section, twins, unusable
@@ -41,6 +41,9 @@ class Study(Section):
     """Which checkpoint may be shipped; see `holdfast ship`."""
     hardware: HardwareSpec = HardwareSpec()
     """Where it runs."""
+    track: Steps = ()
+    """Where figures go besides the report: `[tensorboard, {mlflow: {uri: ...}}]`; `tensorboard`,
+    `wandb`, `mlflow`, `trackio`. Never part of what is measured."""
 
     @field_validator("name")
     @classmethod
@@ -58,6 +61,28 @@ class Study(Section):
     @classmethod
     def _auto_hardware(cls, value: object) -> object:
         return {} if value == "auto" else value
+
+    @field_validator("track", mode="before")
+    @classmethod
+    def _bare_trackers(cls, value: object) -> object:
+        if isinstance(value, dict):
+            return [{name: options} for name, options in value.items()]
+        some = [value] if isinstance(value, str) else value
+        if isinstance(some, list | tuple):
+            return [{one: None} if isinstance(one, str) else one for one in some]
+        return value
+
+    @field_validator("track")
+    @classmethod
+    def _each_tracker_once(cls, value: Steps) -> Steps:
+        if any(len(one) != 1 for one in value):
+            raise ValueError("each entry is one tracker with its settings: {mlflow: {...}}")
+        names = [name for one in value for name in one]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"{twice[0]} is named twice; `holdfast track` sends to a further place"
+            )
+        return value
 
     @field_validator("arms", "tasks", mode="before")
     @classmethod

@@ -98,6 +98,21 @@ class TrainSpec(Section):
     [activation_checkpointing]"""
     group_by_length: bool = True
     """Batch examples of similar length together."""
+    packing: bool = Field(
+        False, validation_alias=AliasChoices("packing", "sample_packing", "neat_packing")
+    )
+    """Several examples in one row of at most `max_length` tokens (left out: the longest example),
+    kept apart. [sample_packing, neat_packing]"""
+    kernels: Literal["liger"] | None = None
+    """`liger`: norms, rotary positions and feed-forward parts by Liger's Triton kernels (GPUs)."""
+    torch_compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = False
+    """Compile the decoder layers; a word is torch's mode."""
+    async_save: bool = False
+    """Write checkpoints in the background, from a copy in the host's memory."""
+    dataloader_num_workers: int = Field(0, ge=0, le=64)
+    """Processes that lay out the micro-batches to come; 0: the training's own, between steps."""
+    dataloader_prefetch_factor: int | None = Field(None, ge=1, le=1024)
+    """Micro-batches that each of them keeps ready. Left out: 2."""
     completion_only_loss: bool = True
     """Train on the answer only; false: on the whole conversation."""
     train_on: Literal["last", "all"] = "last"
@@ -179,6 +194,10 @@ class TrainSpec(Section):
             raise ValueError(f"{name} needs held-out examples: give val_size, e.g. 0.05")
         if self.early_stopping_threshold and not early:
             raise ValueError("early_stopping_threshold needs early_stopping_patience")
+        if self.packing and self.neftune_noise_alpha:
+            raise ValueError("packing: neftune_noise_alpha's noise would go by the packed row")
+        if self.dataloader_prefetch_factor and not self.dataloader_num_workers:
+            raise ValueError("dataloader_prefetch_factor needs dataloader_num_workers, e.g. 1")
         return self
 
     @property
@@ -226,6 +245,16 @@ class TrainSpec(Section):
     def reference_by_switch(self) -> bool:
         """Whether the trained model with its adapters switched off is exactly the base."""
         return self.method != "full"
+
+    def row_tokens(self, longest: int | None) -> int | None:
+        """Tokens of the longest row: the longest example, or what a packed row is filled up to."""
+        return (self.packing and self.max_length) or longest or self.max_length
+
+    @property
+    def of_our_trainer(self) -> str:
+        """What is asked for that only Holdfast's own trainer has."""
+        names = ("packing", "kernels", "torch_compile")
+        return ", ".join(f"train.{name}" for name in names if getattr(self, name))
 
     @property
     def accumulation(self) -> int:

@@ -19,7 +19,10 @@ from holdfast.types import Example, Reply
 ENGINES = {
     "hf": "holdfast.engines.hf:HFEngine",
     "remote": "holdfast.engines.remote:RemoteEngine",
+    "vllm": "holdfast.engines.vllm:VLLMEngine",
 }
+FROM_FILES = ("hf", "vllm")
+"""Engines that answer with the weights that a study names, in the precision that it decides."""
 
 
 @dataclass(slots=True)

@@ -13,11 +13,11 @@ import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from holdfast import models
 from holdfast.config import Sampling
-from holdfast.data import chat, thinking
+from holdfast.data import chat
 from holdfast.data.chat import Encoded
 from holdfast.engines import Engine, log_likelihood
 from holdfast.engines.pace import ROWS, Fitting, Pace
@@ -340,18 +340,7 @@ class HFEngine(Engine):
         return Until(self.tokenizer, words) if words else None
 
     def _reply(self, asked: Asked, sampling: Sampling, tokens: list[int]) -> Reply:
-        example, prompt, sample = asked
-        opening = "" if "continue" in example.meta else self._thoughts.opened(prompt)
-        ended = bool(tokens) and tokens[-1] in self._stops
-        said = tokens[:-1] if ended else tokens
-        text = self._thoughts.text(said, opening, stops_of(example, sampling))
-        if until := self._until(example, sampling):
-            ended = ended or until.reached(tokens)
-        thought = (
-            self._thoughts.thinking_tokens(said, opening) if thinking.split(text).blocks else 0
-        )
-        finish: Literal["stop", "length"] = "stop" if ended else "length"
-        return Reply(example.id, sample, text, finish, len(tokens), thought)
+        return self._thoughts.reply(asked, sampling, tokens, self._stops)
 
     def _model(self, adapter: str | None, scale: float = 1.0) -> PreTrainedModel:
         """The base as it is, or wrapped with a share of `adapter`; switches when needed."""

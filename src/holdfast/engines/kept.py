@@ -25,6 +25,11 @@ None for the example's own prompt, a text as it stands, or turns of [role, conte
 OTHERWISE = ("continue", "prefix", "until", LIKELIHOODS)
 """What an example's meta says of how it is asked, besides its messages."""
 
+Kinds = Mapping[str, UnionType | type]
+"""Of every column of a row that is kept, besides its mark."""
+ANSWERED: Kinds = {"replies": list, "read": float | int, "written": float | int}
+SCORED: Kinds = {"nll": list, "read": float | int, "seconds": object}
+
 
 def mark_of(example: Example, *of: object) -> str:
     """A mark of all that an answer depends on of what is asked, and of what is given beside it."""
@@ -60,7 +65,7 @@ class Kept:
             progress: is told of what is known.
         """
         file = self.folder / f"{store.fingerprint([sampling.model_dump(), self.of])}.jsonl"
-        known = _known(file, {"replies": list, "read": float | int, "written": float | int})
+        known = _known(file, ANSWERED)
 
         def looked_up(some: Sequence[Example]) -> list[list[Reply]]:
             marks = [mark_of(one) for one in some]
@@ -73,7 +78,7 @@ class Kept:
                     row = {"of": mark_of(one), "replies": [asdict(reply) for reply in replies],
                            "read": read, "written": written}  # fmt: skip
                     known[str(row["of"])] = {**row, "check": store.fingerprint(row)}
-                store.write_jsonl(file, known.values())
+                _keep(file, known, ANSWERED)
             rows = [known[mark] for mark in marks]
             spent.read = round(sum(row["read"] for row in rows))
             spent.written = round(sum(row["written"] for row in rows))
@@ -100,7 +105,7 @@ def score(
         The losses, and what they took when they were computed, then or now.
     """
     marks = [store.fingerprint([*one.content[1:], of]) for one in examples]
-    known = _known(kept, {"nll": list, "read": float | int, "seconds": object})
+    known = _known(kept, SCORED)
     missing = {mark: one for mark, one in zip(marks, examples, strict=True) if mark not in known}
     todo = list(missing.items())
     for start in range(0, len(todo), CHUNK):
@@ -113,13 +118,23 @@ def score(
             row = {"of": mark, "nll": losses, "read": read, "seconds": seconds}
             known[mark] = {**row, "check": store.fingerprint(row)}
         if kept is not None:
-            store.write_jsonl(kept, known.values())
+            _keep(kept, known, SCORED)
     used = [known[mark] for mark in dict.fromkeys(marks)]
     usage = Usage(round(sum(row["read"] for row in used)), 0, sum(row["seconds"] for row in used))
     return [known[mark]["nll"] for mark in marks], usage
 
 
-def _known(kept: Path | None, kinds: Mapping[str, UnionType | type]) -> dict[str, dict[str, Any]]:
+def _keep(file: Path, known: dict[str, dict[str, Any]], kinds: Kinds) -> None:
+    """Write what is known, with what other stages have added meanwhile: theirs came first."""
+    from filelock import FileLock
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_name(f".{file.name}.lock")):
+        known |= _known(file, kinds)
+        store.write_jsonl(file, known.values())
+
+
+def _known(kept: Path | None, kinds: Kinds) -> dict[str, dict[str, Any]]:
     """The rows that are there, by mark; a line that is not as it was written is made anew.
 
     Args:

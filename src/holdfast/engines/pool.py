@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from holdfast import engines, models
 from holdfast.config import Study, TrainSpec
 from holdfast.endpoint import Endpoint, is_endpoint, parse_url
-from holdfast.engines import Engine, Usage
+from holdfast.engines import FROM_FILES, Engine, Usage
 from holdfast.engines.chunks import spent_in
 from holdfast.engines.server_fields import REMOTE, server_of
+from holdfast.engines.vllm import VLLMEngine
+from holdfast.engines.vllm.serving import Wanted, wanted_of
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.model.shape import read_shape
 from holdfast.memory.planner.inference import answering_map, longest
@@ -23,8 +27,8 @@ from holdfast.models.precision import decide
 from holdfast.runs import store
 
 USAGE = "usage.json"
-OWN = "hf"
-"""The engine that loads weights by itself, in what it is told; others see to it themselves."""
+OWN, VLLM = "hf", "vllm"
+"""The engine that loads weights by itself, and the one that has a server of its own."""
 
 
 class EnginePool:
@@ -48,6 +52,7 @@ class EnginePool:
         self._usage = Usage()
         self._charged: Usage | None = None
         self._endpoints: dict[str, Endpoint] = {}
+        self._vllm_answered, self._judges, self._instead = False, False, ""
         self.server = server_of(study.answer, self.under_test)
 
     @property
@@ -68,17 +73,17 @@ class EnginePool:
         kind = engine_of(ref, self._study.answer.engine)
         if nf4 is not None and not is_endpoint(ref.base) and kind == REMOTE:
             kind = OWN  # the server has the model under test, no judge
-        nf4 = self.nf4 if nf4 is None else nf4
+        judges, nf4 = nf4 is not None, self.nf4 if nf4 is None else nf4
         wanted = (ref, nf4, dtype, kind)
         if self._open is None or self._ref != wanted:
             self.close()
             device, answer = self._study.hardware.device, self._study.answer
             found = engines.REGISTRY.find(kind, "answer.engine")
             engine = found.build(
-                ref, device, dtype, nf4, answer.batch_size, **self._placed(*wanted)
+                ref, device, dtype, nf4, answer.batch_size, **self._placed(*wanted, judges)
             )
-            self._open, self._ref = engine.__enter__(), wanted
-            self._about, engine.usage = engine.about, self._usage
+            self._open, self._ref, self._judges = engine.__enter__(), wanted, judges
+            engine.usage = self._usage
         return self._open
 
     def precision(self, train: TrainSpec | None = None) -> Precision | None:
@@ -88,7 +93,7 @@ class EnginePool:
             train: an arm's own settings; None: the study's, in which all are measured.
         """
         allowed = (train or self._study.train).precisions
-        if self._study.answer.engine != OWN or not any(map(has_shape, self.under_test)):
+        if self._study.answer.engine not in FROM_FILES or not any(map(has_shape, self.under_test)):
             return None
         if allowed not in self._decided:
             device = models.pick_device(self._study.hardware.device)
@@ -97,29 +102,41 @@ class EnginePool:
 
     def _dtype(self, ref: ModelRef) -> Dtype | Literal["auto"]:
         """For the engine of a model under test: decided for all of them, or left to it."""
-        found = self.precision() if engine_of(ref, self._study.answer.engine) == OWN else None
+        kind = engine_of(ref, self._study.answer.engine)
+        found = self.precision() if kind in FROM_FILES else None
         if found is not None:
             return found.dtype
         allowed = self._study.train.precisions
         return allowed[0] if len(allowed) == 1 else "auto"
 
     def _placed(
-        self, ref: ModelRef, nf4: bool, dtype: Dtype | Literal["auto"], kind: str
+        self, ref: ModelRef, nf4: bool, dtype: Dtype | Literal["auto"], kind: str, judges: bool
     ) -> dict[str, object]:
         """Where a model lies that no single GPU holds, or that a server has."""
+        found: dict[str, object] = {"wanted": self._wanted(judges)} if kind == VLLM else {}
         if kind == REMOTE:
             named = ref.base if is_endpoint(ref.base) else ""
             server = parse_url(named) if named else self.server
             if server is not None:  # its caps hold for the command, however often it is opened
                 return {"endpoint": self._endpoints.setdefault(named, Endpoint(server))}
         if len(self._gpus) < 2 or not has_shape(ref):
-            return {}
+            return found
         shape = read_shape(ref.base, ref.revision)
         tokens = longest(shape, self._study.answer.sampling.max_new_tokens)
         if dtype == "auto":
             dtype = decide("cuda", [ref], gpus=self._gpus).dtype
         where = answering_map(shape, self._gpus, nf4, tokens, dtype)
-        return {"device_map": where} if where else {}
+        return {**found, "device_map": where} if where else found
+
+    def _wanted(self, judges: bool) -> Wanted:
+        """What a server of our own is asked; a judge is compared with nothing."""
+        if judges:
+            return replace(self._usual, rank=0)
+        return replace(self._usual, may_change=not self._vllm_answered, instead=self._instead)
+
+    @cached_property
+    def _usual(self) -> Wanted:
+        return wanted_of(self._study, self.under_test, self._gpus)
 
     @contextmanager
     def counted(self, folder: Path) -> Iterator[Usage]:
@@ -154,10 +171,14 @@ class EnginePool:
     @property
     def about(self) -> str:
         """Device and precision of the engine that was last open; "" before the first."""
-        return self._about
+        return self._about if self._open is None else self._open.about
 
     def close(self) -> None:
         """Free the device, e.g. before training."""
         if self._open is not None:
-            self._open.__exit__(None, None, None)
+            self._about, engine = self._open.about, self._open
             self._open = self._ref = None
+            engine.__exit__(None, None, None)
+            if isinstance(engine, VLLMEngine) and not self._judges:
+                self._vllm_answered |= engine.has_answered
+                self._instead = self._instead or engine.instead

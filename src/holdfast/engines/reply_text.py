@@ -6,12 +6,12 @@ the first of them may stand in the prompt. Here they stay, or are put in front.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from holdfast.config import Sampling
 from holdfast.data import thinking, thinking_marks
-from holdfast.types import Example
+from holdfast.types import Example, Reply
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -107,6 +107,33 @@ class ThoughtReader:
                 first = middle + 1
         later = "\n".join(whole.blocks[1:])
         return first + len(self._tokenizer(later, add_special_tokens=False)["input_ids"])
+
+    def reply(
+        self,
+        asked: tuple[Example, Sequence[int], int],
+        sampling: Sampling,
+        tokens: Sequence[int],
+        stops: Collection[int],
+    ) -> Reply:
+        """A reply as it is kept.
+
+        Args:
+            asked: what was asked, token ids of the prompt, number of the sample.
+            sampling: how.
+            tokens: that were generated.
+            stops: ids that end an answer.
+        """
+        example, prompt, sample = asked
+        words = stops_of(example, sampling)
+        opening = "" if "continue" in example.meta else self.opened(prompt)
+        ended = bool(tokens) and tokens[-1] in stops
+        said = tokens[:-1] if ended else tokens
+        text = self.text(said, opening, words)
+        if words:
+            ended = ended or Until(self._tokenizer, words).reached(tokens)
+        thought = self.thinking_tokens(said, opening) if thinking.split(text).blocks else 0
+        finish: Literal["stop", "length"] = "stop" if ended else "length"
+        return Reply(example.id, sample, text, finish, len(tokens), thought)
 
     def _marked(self, tokens: Sequence[int]) -> str:
         kept = [token for token in tokens if token not in self._left_out]

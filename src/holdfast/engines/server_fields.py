@@ -79,13 +79,18 @@ def tools_of(example: Example) -> dict[str, Any]:
 
 
 class ServedAdapters:
-    """Has a server load one adapter at a time, under a name that tells its content."""
+    """Has a server load adapters, each under a name that tells its content."""
 
-    def __init__(self, base: Endpoint) -> None:
-        """Take the server with the base; sends nothing."""
-        self._base, self._open = base, base
-        self._wanted: tuple[str, float] | None = None
-        self._scaled: TemporaryDirectory[str] | None = None
+    def __init__(self, base: Endpoint, slots: int = 1) -> None:
+        """Take the server with the base; sends nothing.
+
+        Args:
+            base: asked for where no adapter is.
+            slots: adapters that stay loaded; the one asked for longest ago makes room.
+        """
+        self._base, self._slots = base, slots
+        self._open: dict[tuple[str, float], Endpoint] = {}
+        self._scaled: dict[tuple[str, float], TemporaryDirectory[str]] = {}
 
     def of(self, adapter: str | None, scale: float = 1.0) -> Endpoint:
         """The endpoint that answers with a share of an adapter; None: without one.
@@ -94,35 +99,43 @@ class ServedAdapters:
             EndpointError: the server does not load it.
             ModelError: a share of it is no interpolation.
         """
-        wanted = (adapter, scale) if adapter is not None else None
-        if wanted == self._wanted:
-            return self._open
-        self.drop()
-        if adapter is not None:
-            folder = Path(adapter)
+        if adapter is None:
+            return self._base
+        folder = Path(adapter)
+        wanted = str(folder), scale
+        found = self._open.pop(wanted, None)
+        while found is None and len(self._open) >= self._slots:
+            self._drop(next(iter(self._open)))
+        if found is None:
             name = f"holdfast-{store.fingerprint([peft_adapter.identity(folder), scale])[:16]}"
             with self._base.running() as running:
                 running.load(name, folder if scale == 1 else self._share(folder, scale))
             served = {"model": name, "served_as": None}
-            self._open = Endpoint(self._base.server.model_copy(update=served))
-            self._open.spending = self._base.spending
-            self._open.first_wait_s = self._base.first_wait_s
-            self._wanted = wanted
-        return self._open
+            found = Endpoint(self._base.server.model_copy(update=served))
+            found.spending, found.first_wait_s = self._base.spending, self._base.first_wait_s
+        self._open[wanted] = found  # the last one asked for comes last
+        return found
 
     def forget(self) -> None:
         """Take it that the server has none: it was started again."""
-        self._open, self._wanted = self._base, None
-        if self._scaled is not None:
-            self._scaled.cleanup()
-            self._scaled = None
+        self._open.clear()
+        for one in self._scaled.values():
+            one.cleanup()
+        self._scaled.clear()
 
     def drop(self) -> None:
-        """Have the server drop the adapter, if it still can."""
-        if self._wanted is not None:
-            with suppress(EndpointError), self._base.running() as running:
-                running.unload(self._open.server.model)
+        """Have the server drop all adapters, if it still can."""
+        for wanted in list(self._open):
+            self._drop(wanted)
         self.forget()
+
+    def _drop(self, wanted: tuple[str, float]) -> None:
+        name = self._open.pop(wanted).server.model
+        if all(one.server.model != name for one in self._open.values()):
+            with suppress(EndpointError), self._base.running() as running:
+                running.unload(name)
+        if (share := self._scaled.pop(wanted, None)) is not None:
+            share.cleanup()
 
     def _share(self, folder: Path, scale: float) -> Path:
         """A copy of an adapter with so much of its change; the weights themselves are linked."""
@@ -137,8 +150,10 @@ class ServedAdapters:
         if isinstance(pattern, dict):
             settings["alpha_pattern"] = {key: value * scale for key, value in pattern.items()}
         settings["lora_alpha"] = settings["lora_alpha"] * scale  # type: ignore[operator]
-        self._scaled = TemporaryDirectory(prefix="holdfast-share-")
-        share = Path(self._scaled.name)
+        if (old := self._scaled.pop((str(folder), scale), None)) is not None:
+            old.cleanup()  # the server did not load it
+        made = self._scaled[str(folder), scale] = TemporaryDirectory(prefix="holdfast-share-")
+        share = Path(made.name)
         (share / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
         (share / WEIGHTS).symlink_to((folder / WEIGHTS).resolve())
         return share

@@ -123,11 +123,7 @@ def read(folder: Path) -> dict[tuple[str, int], float | None]:
 
 
 def limit(base: Path) -> float | None:
-    """The loss above which a reply is surprising; see `coherence.usual_limit`.
-
-    Args:
-        base: what `measure` wrote of the base's own replies to the same prompts.
-    """
+    """The loss above which a reply is surprising, by what `measure` wrote of the base's own."""
     return usual_limit([nll for nll in read(base).values() if nll is not None])
 
 

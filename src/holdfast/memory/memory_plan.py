@@ -67,6 +67,8 @@ class MemoryPlan:
         device_map: module name to position in `gpus` (or "cpu"); None when one device holds all.
         predicted: one breakdown for each of `gpus`.
         tokens_per_s: modelled training speed, all GPUs together.
+        nodes: machines that do this together, each with the same GPUs.
+        meeting: ``host:port`` of the first of them, where the others find it.
     """
 
     placement: Placement
@@ -80,6 +82,8 @@ class MemoryPlan:
     device_map: Mapping[str, int | str] | None = None
     predicted: tuple[Breakdown, ...] = field(default=())
     tokens_per_s: float = 0.0
+    nodes: int = 1
+    meeting: str = ""
 
     @property
     def strategy(self) -> str:
@@ -91,6 +95,11 @@ class MemoryPlan:
     @property
     def world_size(self) -> int:
         """Processes that train together."""
+        return self.nodes * self.per_node
+
+    @property
+    def per_node(self) -> int:
+        """Processes of one machine."""
         return len(self.gpus) if self.placement in {"ddp", "fsdp2"} else 1
 
     @property

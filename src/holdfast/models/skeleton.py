@@ -12,7 +12,7 @@ from holdfast.models.json_files import AGAIN
 from holdfast.types import ModelRef
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 NAMED = 3
 """How many tokens a message names."""
@@ -68,6 +68,26 @@ def build(ref: ModelRef) -> PreTrainedModel:
             return made.from_config(config, trust_remote_code=ref.trust_remote_code)
     except Exception as error:
         raise _unusable(ref, error) from error
+
+
+def generation_config(ref: ModelRef) -> GenerationConfig:
+    """How a model is asked by default, as it has it when it is loaded: what ends its turn.
+
+    Raises:
+        ModelError: its file, or its configuration, cannot be used.
+    """
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(ref.base, revision=ref.revision)
+    except OSError:  # it has none
+        return GenerationConfig.from_model_config(read_config(ref))
+    except (ValueError, TypeError) as error:
+        raise ModelError(
+            f"its generation_config.json cannot be used: {str(error)[:300]}",
+            where=ref.base,
+            remedy=AGAIN,
+        ) from error
 
 
 def auto_class(ref: ModelRef) -> Any:

@@ -46,6 +46,9 @@ class Progress(Protocol):
     def leave(self, stage: str) -> None:
         """A stage is finished."""
 
+    def beside(self, stage: str) -> Progress:
+        """A stage starts beside others, and says of itself to this one; `leave("")`: given up."""
+
     def total(self, amount: int, what: str = "") -> None:
         """The stage at work consists of `amount` pieces."""
 
@@ -75,6 +78,11 @@ class Silent:
     def advance(self, amount: int = 1) -> None: ...  # noqa: D102
     def worked(self, tokens: int = 0, loss: float | None = None) -> None: ...  # noqa: D102
 
+    def beside(self, stage: str) -> Progress:
+        """One after another for whoever does not tell them apart."""
+        self.enter(stage)
+        return self
+
     def kept(self, amount: int) -> None:
         """Counted as done by whoever overrides `advance` alone."""
         self.advance(amount)
@@ -103,6 +111,7 @@ class Clocked:
         self.keep: Callable[[], None] = lambda: None
         self.begin, self.expect, self.enter = inner.begin, inner.expect, inner.enter
         self.leave, self.total, self.kept = inner.leave, inner.total, inner.kept
+        self.beside = inner.beside
         self.worked, self.say, self.stop = inner.worked, inner.say, inner.stop
 
     @property

@@ -14,6 +14,7 @@ from holdfast.progress.stopping import Stop
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress as RichProgress
     from rich.progress import ProgressColumn, Task
 
 REDRAWN_S = 0.25
@@ -97,8 +98,7 @@ class Bars:
         """Show the stage at work."""
         self.remaining.enter(stage)
         self._told = self._now()
-        short = stage if len(stage) <= LONGEST else f"…{stage[1 - LONGEST :]}"
-        self._bars.update(self._run, description=short)
+        self._bars.update(self._run, description=_short(stage))
         self._draw()
 
     def leave(self, stage: str) -> None:
@@ -108,6 +108,21 @@ class Bars:
         self._bars.update(self._stage, visible=False)
         self._draw()
         if seconds >= self._quiet_below_s:
+            self.say(f"{stage:<46} {seconds:7.1f} s")
+
+    def beside(self, stage: str) -> _Beside:
+        """Show one more stage at work, in a line of its own."""
+        if not self.remaining.at_work:
+            self._told = self._now()
+        self._bars.update(self._run, description="stages")
+        return _Beside(self, self._bars, self.remaining.beside(stage))
+
+    def left_beside(self, other: Remaining, made: bool) -> None:
+        """One of several stages has ended; keep a line when it took a while."""
+        stage, seconds = other.stage, other.seconds
+        self.remaining.finish(other, made)
+        self._draw()
+        if made and seconds >= self._quiet_below_s:
             self.say(f"{stage:<46} {seconds:7.1f} s")
 
     def total(self, amount: int, what: str = "") -> None:
@@ -143,8 +158,7 @@ class Bars:
 
     def look(self) -> None:
         """Write the line of a log when a minute has passed within a stage."""
-        stage = self.remaining.stage
-        if stage and self._cell is None and self._bars.disable:
+        if self.remaining.at_work and self._cell is None and self._bars.disable:
             now = self._now()
             if now - self._told >= EVERY_S:
                 self._told = now
@@ -156,6 +170,8 @@ class Bars:
 
     def _words(self, task: Task) -> str:
         """What stands beside a bar."""
+        if (other := task.fields.get("beside")) is not None:
+            return str(other.stage_words())
         if task.id == self._stage:
             return self.remaining.stage_words()
         self._bars.update(self._run, total=1.0, completed=self.remaining.share)
@@ -170,6 +186,37 @@ class Bars:
             page.print(self._bars.get_renderable())
         self._cell(drawn.get().rstrip("\n"))
         self._drawn = self._now()
+
+
+class _Beside:
+    """One of several stages that are made at a time; a `Progress` of its own."""
+
+    def __init__(self, inner: Bars, bars: RichProgress, follows: Remaining) -> None:
+        self._inner, self._bars, self._follows, self.stop = inner, bars, follows, inner.stop
+        self.begin, self.expect, self.enter = inner.begin, inner.expect, inner.enter
+        self.beside, self.say, self.worked = inner.beside, inner.say, follows.worked
+        self._line = bars.add_task(f"  {_short(follows.stage)}", total=None, beside=follows)
+
+    def leave(self, stage: str) -> None:
+        self._bars.remove_task(self._line)
+        self._inner.left_beside(self._follows, bool(stage))
+
+    def total(self, amount: int, what: str = "") -> None:
+        self._follows.total(amount, what)
+        self._bars.update(self._line, total=amount, completed=0)
+
+    def kept(self, amount: int) -> None:
+        self._follows.kept(amount)
+        self._bars.update(self._line, completed=self._follows.made)
+
+    def advance(self, amount: int = 1) -> None:
+        self._follows.advance(amount)
+        self._bars.update(self._line, completed=self._follows.made)
+        self._inner.look()
+
+
+def _short(stage: str) -> str:
+    return stage if len(stage) <= LONGEST else f"…{stage[1 - LONGEST :]}"
 
 
 def _column(words: Callable[[Task], str]) -> ProgressColumn:

@@ -48,6 +48,8 @@ class Remaining:
         self._left: dict[str, float | None] = {}
         self._took: dict[str, float] = {}
         self._off: dict[str, tuple[float, float]] = {}  # by likeness: seconds taken, and expected
+        self._others: dict[str, Remaining] = {}  # stages that are made side by side
+        self._at_once = 1  # the most of them
         self.loss: float | None = None
         self._begin("")
 
@@ -67,6 +69,22 @@ class Remaining:
     def enter(self, stage: str) -> None:
         """See `Progress.enter`."""
         self._begin(stage)
+
+    def beside(self, stage: str) -> Remaining:
+        """What follows a stage that is made beside others; see `finish`."""
+        other = Remaining(self._now)
+        other._left, other._took, other._off = self._left, self._took, self._off
+        other.enter(stage)
+        self._others[stage] = other
+        self._at_once = max(self._at_once, len(self._others))
+        return other
+
+    def finish(self, other: Remaining, made: bool) -> None:
+        """A stage beside others has ended: it is made, or was given up."""
+        self._others.pop(other.stage, None)
+        if made:
+            other.leave(other.stage)
+            self.done += 1
 
     def leave(self, stage: str) -> None:
         """See `Progress.leave`."""
@@ -135,28 +153,53 @@ class Remaining:
         return max(left, more) if phases and more else left
 
     @property
+    def _work_left(self) -> float | None:
+        """Seconds of all stages that are not done, however many are made at a time."""
+        others = self._others.copy()
+        now = [self.stage_left, *(one.stage_left for one in others.values())]
+        later = [
+            self._expected(name)
+            for name in list(self._left)
+            if name != self.stage and name not in others
+        ]
+        known = [one for one in (*now, *later) if one is not None]
+        told = self._left or self.stage or others
+        return sum(known) if len(known) == len(now) + len(later) and told else None
+
+    @property
     def left(self) -> float | None:
         """Seconds that the run still takes; None: nobody knows."""
-        now = self.stage_left
-        later = [self._expected(name) for name in list(self._left) if name != self.stage]
-        known = [one for one in (now, *later) if one is not None]
-        return sum(known) if len(known) == len(later) + 1 and (self._left or self.stage) else None
+        every = self._work_left
+        if every is None or not self._others:
+            return every
+        longest = max(one.stage_left or 0.0 for one in self._others.copy().values())
+        return max(longest, every / self._at_once)
 
     @property
     def share(self) -> float:
         """Of the run that is done, from 0 to 1: of its time, or of its stages."""
-        left = self.left
+        left = self._work_left
         spent = sum(list(self._took.values())) + (self.seconds if self.stage else 0.0)
+        spent += sum(one.seconds for one in self._others.copy().values())
         if left is None or spent + left <= 0:
             return self.done / max(1, self.stages)
         return spent / (spent + left)
 
     def line(self) -> str:
-        """How far the stage and the run are, for a log."""
-        words = [f"{self.stage}: {self.stage_words() or f'{in_words(self.seconds)} so far'}"]
+        """How far the stages at work and the run are, for a log."""
+        at_work = [*([self] if self.stage else []), *self._others.copy().values()]
+        words = [
+            f"{one.stage}: {one.stage_words() or f'{in_words(one.seconds)} so far'}"
+            for one in at_work
+        ]
         if (left := self.left) is not None and len(self._left) > 1:
             words.append(f"about {in_words(left)} left of the run")
         return "; ".join([*words, f"{self.done} of {self.stages} stages done"])
+
+    @property
+    def at_work(self) -> bool:
+        """Whether any stage is."""
+        return bool(self.stage or self._others)
 
     def run_words(self) -> str:
         """How far the run is."""

@@ -77,7 +77,7 @@ def _column(results: Results, task: TaskInfo) -> list[str]:
     found = []
     for arm in results.arms:
         cell = final(results, arm.name, task.name)
-        text = _share(cell.score, task) if cell else UNMEASURED
+        text = share_text(cell.score, task.inverted) if cell else UNMEASURED
         if change := difference(cell.diff if cell else None, task.inverted):
             text += f"\n{change.points} {change.interval}"
         found.append(text)
@@ -105,8 +105,9 @@ def _decision(results: Results) -> list[str]:
     ]
 
 
-def _share(share: Share, task: TaskInfo) -> str:
-    turned = shown(share, task.inverted)
+def share_text(share: Share, inverted: bool) -> str:
+    """A share in percent with its interval; what could not be scored on a line of its own."""
+    turned = shown(share, inverted)
     if turned.mean is None:
         return unscored(turned)
     text = f"{100 * turned.mean:.1f} {interval(turned)}"

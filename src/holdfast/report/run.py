@@ -97,6 +97,12 @@ class Run:
         """What every model gained and lost; see `Results.frontier`."""
         return self.results.frontier()
 
+    def watch(self) -> None:
+        """Print how far the run is, with losses and readings so far; changes nothing."""
+        from holdfast.report.watching import shown_until_it_ends
+
+        shown_until_it_ends(self.folder, once=True)
+
     def write_report(self, replies: int = 0) -> Path:
         """Write the report again, by default without any model output; returns its page.
 
@@ -172,8 +178,8 @@ def read_results(folder: Path) -> Results:
         raise Damaged(error.message, where=str(finished), remedy=remedy) from error
 
 
-def render(folder: Path, replies: int = 0) -> tuple[Results, Path]:
-    """Write the report of a finished run again; returns what it shows and its page.
+def results_with_replies(folder: Path, replies: int = 0) -> Results:
+    """The results of a finished run as its report shows them.
 
     Args:
         folder: the run folder.
@@ -187,6 +193,15 @@ def render(folder: Path, replies: int = 0) -> tuple[Results, Path]:
         results = replace(results, replies=tuple(replies_shown(read_plan(folder), replies)))
     if "files" not in (records.read(folder / "stats") or {}):
         results = replace(results, warnings=(*results.warnings, UNCHECKED))
+    return results
+
+
+def render(folder: Path, replies: int = 0) -> tuple[Results, Path]:
+    """Write the report of a finished run again; returns what it shows and its page.
+
+    Arguments and errors are those of `results_with_replies`.
+    """
+    results = results_with_replies(folder, replies)
     with stages.renewed(folder / "report"):
         page = write_report(results, folder / "report")
     return results, page

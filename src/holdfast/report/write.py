@@ -53,11 +53,12 @@ MANY = 7  # arms from which long sections are folded
 TONES = {"ship": "better", "do not ship": "worse", "kept": "better", "not kept": "worse"}
 
 
-def render(results: Results) -> str:
+def render(results: Results, mark: str = "") -> str:
     """The page.
 
     Args:
         results: what the study found.
+        mark: of a page that is served: it asks ``/state`` whether there is a newer one.
 
     Returns:
         HTML that is complete in itself.
@@ -73,6 +74,7 @@ def render(results: Results) -> str:
     )
     page = environment.get_template("report.html.j2").render(
         results=results,
+        mark=mark,
         looks=pictures.looks(results),
         swatch=swatch,
         **_top(results),
@@ -80,11 +82,11 @@ def render(results: Results) -> str:
         **_spent(results),
         replies=_replies(results),
     )
-    # The only script that may run is the one in the template; model output could not, escaped or
-    # not. The first mention of the mark is the policy's own.
-    script = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)[-1]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return page.replace("SCRIPT-DIGEST", f"sha256-{digest}", 1)
+    # The only scripts that may run are those of the template, which are its last; model output
+    # could not, escaped or not. The first mention of the mark is the policy's own.
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)[-2 if mark else -1 :]
+    digests = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in scripts]
+    return page.replace("SCRIPT-DIGEST", "' '".join(f"sha256-{one}" for one in digests), 1)
 
 
 def _top(results: Results) -> dict[str, object]:

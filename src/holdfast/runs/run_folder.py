@@ -13,6 +13,10 @@ from holdfast.runs import records, sealed, store, temporary
 FORMAT = 2
 """Of run folders; raised whenever what an older version left can no longer be continued or read."""
 MARKER = records.MARKER
+WORKERS = "workers"
+"""In a run folder: locks and logs of the processes that make its stages."""
+WORKER_ENDS_S = 90.0
+"""A worker elsewhere notices within a minute that nobody is there any more."""
 MEND = (
     f'if this version made the run, write {{"format": {FORMAT}}} into the file; else give the '
     "study another `name` and run it again"
@@ -119,7 +123,10 @@ def _format_of(marker: Path) -> object:
 def lock(folder: Path) -> Iterator[None]:
     """Hold the run folder alone; the operating system lets go of it even after ``kill -9``.
 
-    What a killed process has left unfinished there is cleared.
+    What a killed process has left unfinished there is cleared, once its workers have ended.
+
+    Raises:
+        FolderError: another run is using it, or a worker of one that has ended.
     """
     from filelock import FileLock, Timeout
 
@@ -134,12 +141,35 @@ def lock(folder: Path) -> Iterator[None]:
             remedy="wait for it, stop it, or give this study another `name`",
         ) from error
     try:
+        _outlive_workers(folder)
         temporary.clear(folder)
         store.write_json(holder, {"pid": os.getpid()})
         yield
     finally:
         holder.unlink(missing_ok=True)
         guard.release()
+
+
+def _outlive_workers(folder: Path) -> None:
+    """Wait until no worker of an earlier run lives: each holds a lock of its own meanwhile.
+
+    Raises:
+        FolderError: one does not end.
+    """
+    from filelock import FileLock, Timeout
+
+    for file in sorted((folder / WORKERS).glob("*.lock")):
+        try:
+            with FileLock(file, timeout=WORKER_ENDS_S):
+                pass
+        except Timeout as error:
+            raise FolderError(
+                f"a worker of an earlier run still writes into this folder ({file.stem}: machine "
+                "and process)",
+                where=str(folder),
+                remedy="it ends by itself when it has noticed that its run is over; else end it",
+            ) from error
+        file.unlink(missing_ok=True)
 
 
 def _holder(file: Path) -> object:

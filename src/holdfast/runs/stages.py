@@ -10,7 +10,6 @@ it final. A finished stage whose files are not those of its record stops the run
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import time
@@ -25,14 +24,12 @@ from typing import Any
 from holdfast.errors import Damaged, DriftError, HoldfastError, UsageError, begun
 from holdfast.progress import Clocked, Progress
 from holdfast.runs import records, sealed, store, temporary
+from holdfast.runs.full_disk import explained_disk
 
 SPELLED = 6
 """Stages that a remedy names one by one."""
 PARTS = "parts"
 """Folders of a stage that only serve to go on with it; gone when it is finished."""
-NEARLY_NOTHING_BYTES = 1 << 20
-FULL = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
-"""How libraries that are not written in Python tell of a full disk."""
 Run = Callable[[Path, Progress], Mapping[str, object] | None]
 
 
@@ -217,21 +214,36 @@ def execute(
         expected: seconds that stages may take, as far as that is known.
     """
     code = {stage.name: stage for stage in stages}
+    for step in announce(steps, folder, progress, expected):
+        progress.enter(step.stage.name)
+        make(step, code[step.stage.name], folder, progress)
+        progress.leave(step.stage.name)
+
+
+def announce(
+    steps: Sequence[Step],
+    folder: Path,
+    progress: Progress,
+    expected: Mapping[str, float] | None = None,
+) -> list[Step]:
+    """Tell of a schedule, and clear what nobody asks for any more; returns what has to run."""
     waiting = [step for step in steps if not step.done]
     for step in steps:
         if step.done and (left := _work(folder / step.stage.name)).exists():
-            temporary.remove_tree(left)  # of another identity, which nobody asks for any more
+            temporary.remove_tree(left)  # of another identity
     told = expected or {}
     progress.begin(len(steps), len(steps) - len(waiting))
     progress.expect(
         {step.stage.name: told.get(step.stage.name) for step in waiting},
         {step.stage.name: _took(folder / step.stage.name) for step in steps if step.done},
     )
-    for step in waiting:
-        progress.enter(step.stage.name)
-        with begun(), explained_disk(folder / step.stage.name):
-            _run(step, code[step.stage.name], folder, progress)
-        progress.leave(step.stage.name)
+    return waiting
+
+
+def make(step: Step, stage: Stage, folder: Path, progress: Progress) -> None:
+    """Make one stage, or go on with it; the same whoever does it, in whatever order."""
+    with begun(), explained_disk(folder / stage.name):
+        _run(step, stage, folder, progress)
 
 
 def _took(folder: Path) -> float:
@@ -244,36 +256,6 @@ def _took(folder: Path) -> float:
 def _work(final: Path) -> Path:
     """Where a stage is made."""
     return final.with_name(final.name + ".tmp")
-
-
-@contextmanager
-def explained_disk(place: Path) -> Iterator[None]:
-    """Say in words when the disk that holds `place` is full, however a library tells of it.
-
-    Raises:
-        HoldfastError: it is.
-    """
-    try:
-        yield
-    except Exception as error:  # torch, tokenizers and safetensors have their own for this
-        if isinstance(error, HoldfastError) or not _disk_full(error, place):
-            raise
-        raise HoldfastError(
-            "the disk is full; everything finished is kept",
-            where=str(place),
-            remedy="make room and run the same command again: it continues from here",
-        ) from error
-
-
-def _disk_full(error: Exception, place: Path) -> bool:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    if any(words in str(error) for words in FULL):
-        return True
-    if not isinstance(error, OSError | RuntimeError):
-        return False
-    there = next(one for one in (place, *place.absolute().parents) if one.exists())
-    return shutil.disk_usage(there).free < NEARLY_NOTHING_BYTES
 
 
 def _run(step: Step, stage: Stage, folder: Path, progress: Progress) -> None:

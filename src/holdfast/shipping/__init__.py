@@ -30,6 +30,7 @@ from holdfast.progress import Progress, Silent, default
 from holdfast.registry import nearest
 from holdfast.report.run import Run
 from holdfast.runs import records, run_folder, stages, store, temporary
+from holdfast.runs.full_disk import explained_disk
 from holdfast.runs.plan import Plan, point_folder, read_plan
 from holdfast.shipping.card import CARD, SHIP, Card, Figure
 from holdfast.shipping.export import FORMS, Form, export
@@ -146,7 +147,7 @@ def ship(
         )
     told = progress or Silent()
     records.check_folder(Path(ref.adapter or ref.base))
-    with _building(target) as folder, begun(), stages.explained_disk(target):
+    with _building(target) as folder, begun(), explained_disk(target):
         told.say(f"exporting {selection.name_of(choice.point)}")
         made = export(ref, form, folder)
         session = prepare(plan.study, plan.folder, str(plan.folder / "study.yaml"))

@@ -16,8 +16,7 @@ from holdfast.errors import HoldfastError
 from holdfast.memory.loading import loading
 from holdfast.methods.scale import scaled_adapter
 from holdfast.models import ModelRef, adapter_weights, gguf_record
-from holdfast.models.finite import check_finite
-from holdfast.models.peft_adapter import load_adapter, scale_adapter
+from holdfast.models.whole import write_merged
 from holdfast.runs import store
 
 Form = Literal["adapter", "merged", "nf4"]
@@ -94,23 +93,7 @@ def _merged(ref: ModelRef, folder: Path) -> None:
                     shutil.copyfile(path, folder / path.name)
         _own_template(ref, folder)
         return
-    base = replace(ref, adapter=None, scale=1.0)
-    with loading():
-        model = models.load_whole(base, _own_dtype(base))
-        tuned = load_adapter(model, ref.adapter)
-        if ref.scale != 1:
-            scale_adapter(tuned, ref.scale)
-        try:
-            whole = tuned.merge_and_unload(safe_merge=True)
-        except (AttributeError, NotImplementedError, ValueError) as error:
-            raise HoldfastError(
-                f"this adapter cannot be merged: {error}",
-                where=ref.adapter,
-                remedy="export it with --form adapter",
-            ) from error
-    check_finite(whole, ref.adapter)
-    whole.save_pretrained(folder)
-    models.load_tokenizer(base).save_pretrained(folder)
+    write_merged(ref, _own_dtype(replace(ref, adapter=None, scale=1.0)), folder)
 
 
 def _own_template(ref: ModelRef, folder: Path) -> None:

@@ -25,18 +25,22 @@ from holdfast.data.leakage import LeakIndex
 from holdfast.data.sources import notices
 from holdfast.engines.pool import EnginePool
 from holdfast.errors import StudyError, begun, located
+from holdfast.memory.hardware.devices import GPU
 from holdfast.models import gguf_record
 from holdfast.progress import Progress, default
+from holdfast.report import trackers
+from holdfast.report.trackers.process import following
 from holdfast.runs import run_folder, stages, store, temporary
+from holdfast.runs.noted import noted
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import Stage, Step
-from holdfast.study import combinations, preflight, start, validation
+from holdfast.study import combinations, executing, preflight, start, validation
 from holdfast.study.layout import lay_out
 from holdfast.study.probes import asked_by_meters
 from holdfast.study.session import Arm, Measuring, Session
 from holdfast.train import stage
 from holdfast.train.checkpoints import step_of
-from holdfast.types import Example
+from holdfast.types import Example, Where
 
 MOST_MEASURED = 30_000
 """Models times tasks of a study; planning so many takes some seconds."""
@@ -63,18 +67,22 @@ def plan(
     return prepare(found, _folder(found, folder), source or _source(study)).plan
 
 
-def prepare(study: Study, folder: Path, source: str = "study") -> Session:
+def prepare(
+    study: Study, folder: Path, source: str = "study", own: Sequence[GPU] | None = None
+) -> Session:
     """Check a study and make everything ready to run it; loads no model and writes nothing.
 
     Args:
         study: what the user wrote.
         folder: the run folder, existing or not.
         source: name of the study file, for messages.
+        own: GPUs of a worker, whose run was found to fit already; None: those that the study names,
+            or those that are there.
 
     Raises:
         UsageError: anything wrong with the study, its data or its model folder.
     """
-    gpus = stage.gpus_of(study)
+    gpus = stage.gpus_of(study) if own is None else tuple(own)
     _check_place(study, source)
     given, study = study, _absolute(study)
     if models.takes_long(study.model.id):  # mistakes of the study are told before that
@@ -82,8 +90,10 @@ def prepare(study: Study, folder: Path, source: str = "study") -> Session:
         expand(study, source)
     model = models.reference(study.model)  # before anything else reads its files
     study = stage.resolved(study, gpus)
-    stage.check_fits(study, gpus)
+    if own is None:
+        stage.check_fits(study, gpus)
     engines.REGISTRY.find(study.answer.engine, f"{source}: answer.engine")
+    trackers.of(study.track, folder, source)  # names and settings; their packages only to run
     measuring = measure(study, source)
     target = study.target
     with located(f"{source}: tasks.{target}"):
@@ -195,6 +205,7 @@ def run(
     source: str = "",
     only: str = "*",
     rebuild: Sequence[str] = (),
+    on: Where | None = None,
 ) -> Results | None:
     """Carry a study out, or on; what is finished already is not done again.
 
@@ -205,6 +216,8 @@ def run(
         source: name of the study file, for messages.
         only: run the stages that match this glob, and what they need.
         rebuild: globs of stages to make again.
+        on: where: ``local``, ``workers``, ``gpus``, ``ray`` or ``slurm``; None: on all GPUs where
+            there are several, else here, one stage after another.
 
     Returns:
         The results, when statistics are part of what was asked.
@@ -216,8 +229,8 @@ def run(
     place = _folder(found, folder)
     if progress is None:
         with default() as bars:
-            return _run(found, place, bars, source or _source(study), only, rebuild)
-    return _run(found, place, progress, source or _source(study), only, rebuild)
+            return _run(found, place, bars, source or _source(study), only, rebuild, on)
+    return _run(found, place, progress, source or _source(study), only, rebuild, on)
 
 
 def as_study(study: Study | str | Path | Mapping[str, object]) -> Study:
@@ -240,9 +253,15 @@ def _run(
     source: str,
     only: str,
     rebuild: Sequence[str],
+    on: Where | None,
 ) -> Results | None:
-    stage.check_present(study)
+    elsewhere = executing.is_elsewhere(on)
+    if not elsewhere:
+        stage.check_present(study)
     session = prepare(study, folder, source)
+    for tracker in trackers.of(study.track, folder, source):
+        trackers.ready(tracker)
+    executing.chosen(session, on)
     ahead = schedule(session.plan, only, rebuild)  # complain before anything is written
     noticed = preflight.check(session) if any(not step.done for step in ahead) else None
     consent.give(study, must=False)  # its user's own, or consented to when it was loaded
@@ -264,9 +283,10 @@ def _run(
         if not all(step.done for step in steps):
             about = {**environment.describe(), **gguf_record.recorded(session.plan.model.base)}
             store.write_json(folder / "environment.json", about)
-            expected = start.at_start(session, steps, progress)
+            expected = start.at_start(session, steps, progress, elsewhere)
         try:
-            stages.execute(steps, session.stages, folder, progress, expected)
+            with noted(progress, folder) as told, following(study.track, folder, told):
+                executing.execute(session, steps, told, expected, on)
         finally:
             session.pool.close()
         if not any(step.stage.name == "stats" for step in steps):

@@ -37,9 +37,8 @@ def _order(arm: Arm, where: str) -> None:
     if mixed != sorted(mixed):
         raise StudyError(
             "methods that mix in other data come last, or their share would not hold",
-            where=f"{where}.data",
-            remedy="put selfgen and rewrite before replay",
-        )
+            where=f"{where}.data", remedy="put selfgen and rewrite before replay",
+        )  # fmt: skip
 
 
 def _training(arm: Arm, study: Study, where: str) -> None:
@@ -62,22 +61,24 @@ def _training(arm: Arm, study: Study, where: str) -> None:
     if own and len(arm.loss) > 1:
         raise StudyError(
             f"{own[0].recipe()} has a loss of its own, to which nothing can be added",
-            where=f"{where}.loss",
-            remedy="give the other methods an arm of their own",
-        )
+            where=f"{where}.loss", remedy="give the other methods an arm of their own",
+        )  # fmt: skip
     compares = sum(bool((term := one.term()) and term.divergence) for one in arm.loss)
     if compares > 1:
         raise StudyError(
             "two methods compare with the base, and each would act on the other's tokens",
-            where=f"{where}.loss",
-            remedy="use one `kl` per arm",
-        )
+            where=f"{where}.loss", remedy="use one `kl` per arm",
+        )  # fmt: skip
     if own and arm.variant.train.neftune_noise_alpha:
         raise StudyError(
             f"{own[0].recipe()} draws its own answers, which noise on the embeddings would spoil",
-            where=f"{where}.loss",
-            remedy="leave train.neftune_noise_alpha out",
-        )
+            where=f"{where}.loss", remedy="leave train.neftune_noise_alpha out",
+        )  # fmt: skip
+    if own and (fast := arm.variant.train.of_our_trainer):
+        raise StudyError(
+            f"{own[0].recipe()} has a trainer of its own, which knows nothing of {fast}",
+            where=f"{where}.loss", remedy=f"switch {fast} off under `train:` of this arm",
+        )  # fmt: skip
     if (compares or own) and not arm.variant.train.reference_by_switch:
         raise StudyError(
             "needs the base beside the tuned model, and when all weights are trained there is none",
@@ -126,9 +127,8 @@ def _weights(arm: Arm, arms: Mapping[str, Arm], method: str, where: str) -> None
     if arm.variant.source in merges[0].partners:
         raise StudyError(
             f"merge: {arm.variant.source!r} would be merged with itself",
-            where=f"{where}.weights",
-            remedy="name another arm under `with`",
-        )
+            where=f"{where}.weights", remedy="name another arm under `with`",
+        )  # fmt: skip
     for partner in merges[0].partners:
         if partner not in trained:
             raise StudyError(

@@ -14,14 +14,13 @@ from holdfast import methods
 from holdfast.analysis.collect import (
     agreements,
     arm_infos,
-    conditions,
     measured_readings,
     meter_readings,
-    notices,
     repeated_readings,
     task_infos,
     trained_alike,
 )
+from holdfast.analysis.conditions import conditions, notices
 from holdfast.analysis.results import from_json, to_json
 from holdfast.analysis.selection import from_run
 from holdfast.analysis.summarize import RunData, assemble
@@ -55,7 +54,8 @@ from holdfast.types import BASE, Point
 SAID_ELSEWHERE = {  # no bearing on the weights, or part of the identity in its resolved form
     "gradient_checkpointing", "logging_steps", "checkpoints", "save_steps", "global_batch_size",
     "gradient_accumulation_steps", "num_train_epochs", "max_steps", "keep_shortest",
-    "save_total_limit", "cut_template_header", "train_on",
+    "save_total_limit", "cut_template_header", "train_on", "packing", "kernels", "torch_compile",
+    "async_save", "dataloader_num_workers", "dataloader_prefetch_factor",
 }  # fmt: skip
 
 ONCE = 1.05
@@ -63,16 +63,25 @@ ONCE = 1.05
 
 
 def lay_out(session: Session) -> list[Stage]:
-    """All stages, needs first; stages of one model lie together so that it is loaded once."""
+    """All stages, needs first; stages of one model lie together so that it is loaded once.
+
+    What no model is needed for to grade is graded at once, so that its figures come as the study
+    goes; judges come last.
+    """
     budget = Stage(BUDGET, _data_identity(session, "plain"), lambda f, p: _budget(session, f))
     apart = session.plan.model, session.study.train, session.held
     held = [stage_of(*apart, _data_identity(session, VALIDATION))] if session.held else []
-    base = [replies(session, Point(BASE), task) for task in session.measuring.tasks]
+    base = [
+        stage for task in session.measuring.tasks for stage in _asked(session, Point(BASE), task)
+    ]
     repeated = [
-        again(session, task, time)
+        stage
         for time in session.plan.repeats
         for task in session.measuring.tasks
-    ]
+        for stage in (
+            again(session, task, time), *_graded_at_once(session, again_place(time, task), task),
+        )
+    ]  # fmt: skip
     shared = {f"shared/{one.name}": _shared(session, one) for one in all_shared(session)}
     data = [_data(session, arm) for arm, own in session.arms.items() if own.variant.trains]
     trained = [_train(session, arm, seed) for arm, seed in session.plan.trained]
@@ -80,10 +89,11 @@ def lay_out(session: Session) -> list[Stage]:
         one.name: one for point in session.plan.points() for one in made_weights(session, point)
     }
     tuned = [
-        replies(session, point, task)
+        stage
         for point in session.plan.points()
         if point.arm != BASE
         for task in session.measuring.tasks
+        for stage in _asked(session, point, task)
     ]
     where = []
     for name in session.measuring.tasks:
@@ -92,13 +102,35 @@ def lay_out(session: Session) -> list[Stage]:
     scored = [
         scoring(session, at, name) for at, name in where if session.measuring.tasks[name].perplexity
     ]
-    graded = judged_first([stage for at, name in where for stage in grading(session, at, name)])
-    stats = _stats(session, [one.name for one in graded if one.name.startswith("readings/")])
+    graded = judged_first(
+        [
+            stage for at, name in where if not _needs_no_model(session, name)
+            for stage in grading(session, at, name)
+        ]
+    )  # fmt: skip
+    stats = _stats(session, [f"readings/{at}" for at, _ in where])
     report = Stage("report", {}, lambda f, p: _report(session, f), ("stats",))
     return [
         *judges_ready(session), budget, *held, *base, *repeated, *shared.values(), *data, *trained,
         *made.values(), *tuned, *scored, *graded, stats, report,
     ]  # fmt: skip
+
+
+def _asked(session: Session, point: Point, task: str) -> list[Stage]:
+    """The stage that asks a model, and the one that grades it where that can be done at once."""
+    asking = replies(session, point, task)
+    return [asking, *_graded_at_once(session, place(point, task), task)]
+
+
+def _graded_at_once(session: Session, where: str, name: str) -> list[Stage]:
+    """The stage that grades one folder of replies, where that can be done at once."""
+    return grading(session, where, name) if _needs_no_model(session, name) else []
+
+
+def _needs_no_model(session: Session, name: str) -> bool:
+    """Whether a task is graded without a judge and without the untouched model."""
+    task = session.measuring.tasks[name]
+    return not (task.judge or task.perplexity)
 
 
 def all_shared(session: Session) -> list[SharedWork]:

@@ -18,6 +18,7 @@ from holdfast import models
 from holdfast.data.chat_check import about_template, check_learned
 from holdfast.data.shown import check_asked
 from holdfast.endpoint import Endpoint
+from holdfast.engines import FROM_FILES
 from holdfast.engines.prompt_proof import check_served
 from holdfast.errors import HoldfastError, ModelError, Unreachable
 from holdfast.memory.model.stored import BNB4, stored_in
@@ -28,7 +29,7 @@ from holdfast.runs.plan import NOTICES
 from holdfast.runs.stages import Step
 from holdfast.study import asking, readiness
 from holdfast.study.session import Session
-from holdfast.train.adapter_check import check_mergeable, check_model
+from holdfast.train.adapter_check import check_fast, check_mergeable, check_model
 from holdfast.train.arguments import check_settings
 from holdfast.train.data import learned
 from holdfast.types import BASE
@@ -148,7 +149,7 @@ def _asked_in_chats(session: Session) -> dict[str, ModelRef]:
         return {}
     for name, ref in found.items():
         engine = external.engine_of(ref, session.study.answer.engine)
-        if engine == "hf" or (name == BASE and session.plain):
+        if engine in FROM_FILES or (name == BASE and session.plain):
             here.setdefault((ref.base, ref.revision), (name, ref))
     return dict(here.values())
 
@@ -170,6 +171,7 @@ def _training(session: Session) -> list[str]:
     """The trainer takes every arm's settings, and the model the adapters that they ask for."""
     notices: list[str] = []
     built: dict[tuple[object, ...], list[str]] = {}
+    fast: set[tuple[object, ...]] = set()
     ref, device = session.plan.model, session.study.hardware.device
     if session.plan.trained:
         _check_bits(session)
@@ -182,6 +184,9 @@ def _training(session: Session) -> list[str]:
                 if key not in built:
                     built[key] = check_model(ref, train, device)
                 notices += built[key]
+                if (train.packing or train.kernels) and (train.packing, train.kernels) not in fast:
+                    check_fast(ref, train)
+                    fast.add((train.packing, train.kernels))
             if any(method.makes for method in arm.weights) and train.method != "full":
                 check_mergeable(ref, train)
     return notices
@@ -263,6 +268,7 @@ def _where(place: str) -> Iterator[None]:
 CHECKS: tuple[Check, ...] = (
     readiness.reachable,
     readiness.packages,
+    readiness.vllm,
     readiness.room,
     readiness.whole,
     readiness.judges,

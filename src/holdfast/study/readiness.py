@@ -13,7 +13,9 @@ from dataclasses import replace
 
 from holdfast import models
 from holdfast.endpoint import is_endpoint
+from holdfast.engines import FROM_FILES
 from holdfast.engines.pace import ROWS
+from holdfast.engines.vllm import program, servable
 from holdfast.environment import install_command
 from holdfast.errors import FolderError, HoldfastError, MissingDependency, located
 from holdfast.judges import members_of
@@ -163,6 +165,35 @@ def judges(session: Session) -> Sequence[str]:
     return []
 
 
+def vllm(session: Session) -> Sequence[str]:
+    """The program vLLM is there, in a version that is spoken to; what it does not serve is told.
+
+    Raises:
+        MissingDependency: it is not, with what installs it.
+    """
+    if session.study.answer.engine != "vllm" or not _measures(session):
+        return []
+    found = program.find(session.study.hardware.vllm)
+    notices = []
+    if found.untried:
+        notices.append(f"vLLM {found.version} is newer than what was tried ({program.TRIED}).")
+    if why := servable.refused_model(session.plan.model, session.pool.nf4):
+        notices.append(f"vLLM is not asked ({why}): transformers answer instead, for all models.")
+    for name, arm in session.arms.items():
+        lora = arm.variant.train.lora
+        if arm.trains and arm.variant.train.method != "full" and not lora.adds:
+            notices.append(
+                f"arm {name}: vLLM takes no adapters of the kind {lora.kind}; each checkpoint's is "
+                "merged into the weights, rounded with them, and the server is started with those."
+            )
+    return notices
+
+
+def _measures(session: Session) -> bool:
+    """Whether any model is asked here."""
+    return not any(arm.foreign and arm.foreign.form == "answers" for arm in session.arms.values())
+
+
 def loaded(session: Session) -> Iterator[tuple[str, ModelRef]]:
     """The models whose weights are loaded here, and where the study names them."""
     foreign = {name: arm.foreign for name, arm in session.arms.items() if arm.foreign is not None}
@@ -177,4 +208,4 @@ def loaded(session: Session) -> Iterator[tuple[str, ModelRef]]:
 
 
 def _loads(session: Session) -> bool:
-    return session.study.answer.engine == "hf"
+    return session.study.answer.engine in FROM_FILES

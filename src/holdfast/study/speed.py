@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from holdfast import environment
 from holdfast.endpoint import is_endpoint
+from holdfast.engines import FROM_FILES
 from holdfast.engines.pace import ROWS
 from holdfast.errors import HoldfastError
 from holdfast.memory.hardware.cpu import cores
@@ -33,6 +34,8 @@ LAUNCH_S = {"cpu": 5e-5, "gpu": 3e-4}
 """Of every layer of every pass, whatever its size."""
 DISK_BYTES_S = 5e8
 START_S = 4.0
+SERVER_START_S = 60.0
+"""Of a vLLM that is started here."""
 SERVER_S = 5e-4
 """A token of a server's, many requests at a time."""
 
@@ -76,7 +79,7 @@ def known(session: Session) -> Speed:
 def by_formula(session: Session) -> Speed:
     """From the parameters of the model, and the rate of matrix products of the device."""
     engine = session.study.answer.engine
-    if engine != "hf" or is_endpoint(session.plan.model.base):
+    if engine not in FROM_FILES or is_endpoint(session.plan.model.base):
         each = SERVER_S if engine != "scripted" else 0.0
         return Speed("assumed", 0.0, START_S, each, each / 20, 0.0, each)
     shape = _shape(session)
@@ -93,7 +96,7 @@ def by_formula(session: Session) -> Speed:
     size = (shape.parameters if shape else numbers) * wide
     return Speed(
         "by formula",
-        open_s=1.0 + size / DISK_BYTES_S,
+        open_s=1.0 + size / DISK_BYTES_S + (SERVER_START_S if engine == "vllm" else 0.0),
         start_s=START_S + size / DISK_BYTES_S,
         train_s=(passes * forward + 3 * launched / lengths) / max(1, len(gpus)),
         read_s=forward,
@@ -151,7 +154,8 @@ def key(session: Session) -> Mapping[str, object]:
         "threads": os.environ.get("OMP_NUM_THREADS"), "versions": environment.versions(),
         "precision": session.precision, "answer": session.study.answer.batch_size,
         "train": [train.method, train.lora.model_dump(mode="json"), train.optim,
-                  train.per_device_train_batch_size, train.gradient_checkpointing],
+                  train.per_device_train_batch_size, train.gradient_checkpointing,
+                  *filter(None, [train.of_our_trainer])],
     }  # fmt: skip
 
 

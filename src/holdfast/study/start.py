@@ -21,14 +21,24 @@ WORTH_MEASURING_S = 600.0
 """A study that the formula gives longer is measured before it begins."""
 
 
-def at_start(session: Session, steps: Sequence[Step], progress: Progress) -> dict[str, float]:
+def at_start(
+    session: Session, steps: Sequence[Step], progress: Progress, elsewhere: bool = False
+) -> dict[str, float]:
     """Tell what a run will take, measured first where it is worth that, before its first stage.
+
+    Args:
+        session: prepared.
+        steps: its schedule.
+        progress: is told.
+        elsewhere: other machines do it, whose speed is not known here: nothing is told or measured.
 
     Returns:
         Seconds of every stage, by which its progress is weighed.
     """
-    speed = speeds.known(session)
+    speed = speeds.by_formula(session) if elsewhere else speeds.known(session)
     stages = stage_seconds(session, speed)
+    if elsewhere:
+        return {step.stage.name: stages[step.stage.name].seconds for step in steps}
     undone = {step.stage.name for step in steps if not step.done}
     left = math.fsum(stages[name].seconds for name in undone)
     lines = [

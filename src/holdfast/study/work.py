@@ -186,19 +186,25 @@ class Counted:
 
     def _mean_reply(self, place: str, task: str) -> float:
         """Tokens of an answer: as this arm's were, any arm's, the base's; or as is usual."""
-        plan, arm = self._session.plan, place.split("/")[0]
-        own = [one for one in plan.stages if one.name.startswith("replies/")]
-        own = [one for one in own if one.name.endswith(f"/{task}")]
-        for start in (f"replies/{place}/", f"replies/{arm}/", *(() if arm.split("@")[0] == BASE
-                      else ("replies/",)), f"replies/{BASE}/"):  # fmt: skip
-            means = [
-                mean for one in own if one.name.startswith(start)
-                if (mean := self._recorded(one.name).get("mean_tokens"))
-            ]  # fmt: skip
-            if means:
-                return float(means[-1])
+        arm = place.split("/")[0]
+        anybody = () if arm.split("@")[0] == BASE else ("",)
+        for whose in (place, arm, *anybody, BASE):
+            if mean := self._means.get((whose, task)):
+                return mean
         sampling = self._session.measuring.samplings[task]
         return truncated(sampling.max_new_tokens, self._usual.get(task, USUAL_REPLY))
+
+    @cached_property
+    def _means(self) -> dict[tuple[str, str], float]:
+        """Tokens of the answers that there are: of each place, arm and all, the last by task."""
+        found: dict[tuple[str, str], float] = {}
+        for stage in self._session.plan.stages:
+            top, _, rest = stage.name.partition("/")
+            place, _, task = rest.rpartition("/")
+            if top == "replies" and (mean := self._recorded(stage.name).get("mean_tokens")):
+                for whose in (place, place.split("/")[0], ""):
+                    found[whose, task] = float(mean)
+        return found
 
     def _recorded(self, name: str) -> dict[str, Any]:
         with suppress(HoldfastError):

@@ -16,6 +16,7 @@ from holdfast.errors import HoldfastError, ModelError, StudyError
 from holdfast.memory.model import stored
 from holdfast.memory.out_of_memory import is_out_of_memory
 from holdfast.models import ModelRef
+from holdfast.train import kernels, packed
 from holdfast.train.adapters import settings, told_apart
 
 if TYPE_CHECKING:
@@ -44,6 +45,14 @@ def check_model(ref: ModelRef, spec: TrainSpec, device: str = "auto") -> list[st
     model = on_meta(ref)
     told = stored.check(stored.stored_in(ref.base, ref.revision), spec.method, ref.base, device)
     return told if spec.method == "full" else [*told, *build(model, spec)[1].notices]
+
+
+def check_fast(ref: ModelRef, spec: TrainSpec) -> None:
+    """Check that the model takes packed rows and kernels: see the `check_model` of both."""
+    model = on_meta(ref)
+    kernels.check_model(model, spec)
+    if spec.packing:
+        packed.check_model(model)
 
 
 def check_mergeable(ref: ModelRef, spec: TrainSpec) -> None:

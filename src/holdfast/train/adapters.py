@@ -137,14 +137,20 @@ def adapt(
             adapted = get_peft_model(model, config)
         dtype = next(one.dtype for one in adapted.parameters() if one.requires_grad)
         match_buffers(adapted, dtype)
-        quicken(adapted)
+        _quicken(adapted, spec)
         return adapted
     start = _corda_start(model, spec, config, *calibration(rows, kinds))
     with torch.random.fork_rng(devices=[]):
         adapted = get_peft_model(model, config)
     _start_from(adapted, start, spec.lora.r)
-    quicken(adapted)
+    _quicken(adapted, spec)
     return adapted
+
+
+def _quicken(adapted: PeftModel, spec: TrainSpec) -> None:
+    """Use a CPU's own ways, unless the layers are compiled: masks drawn by numpy cannot be."""
+    if not spec.torch_compile:
+        quicken(adapted)
 
 
 @contextmanager

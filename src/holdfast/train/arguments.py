@@ -1,7 +1,6 @@
 """Turns a study's settings and a memory plan into the trainer's arguments, and checks them.
 
-All of them are spelled out where TRL and transformers have defaults of their own that differ from
-each other, or that depend on what the machine happens to have.
+All are spelled out where TRL's and transformers' defaults differ, or depend on the machine.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from holdfast.errors import HoldfastError, MissingDependency, StudyError, Traini
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.memory.precision import Dtype
 from holdfast.models.precision import decide
+from holdfast.train import kernels
 from holdfast.train.optimizer_packages import needs_bitsandbytes
 from holdfast.train.optimizers import check_names, check_optimizer, refuse
 
@@ -39,8 +39,7 @@ def trainer_arguments(
 ) -> SFTConfig:
     """The trainer's arguments; micro-batches are dataset rows, so its batch size is 1.
 
-    What is computed in, `dtype`, is autocast of what is trained, which is float32; under float16
-    the trainer scales the loss.
+    `dtype` is autocast of what is trained, which is float32; in float16 the loss is scaled.
     """
     from trl import SFTConfig
 
@@ -49,8 +48,8 @@ def trainer_arguments(
         checkpointing = plan.checkpointing or plan.placement == "offload"
     shards: dict[str, object] | None = None
     if plan is not None and plan.placement == "fsdp2":
-        shards = {"version": 2, "reshard_after_forward": True}
-        shards["cpu_ram_efficient_loading"] = not plan.quantized  # rank 0 alone reads the weights
+        alone = not plan.quantized  # rank 0 alone reads the weights
+        shards = {"version": 2, "reshard_after_forward": True, "cpu_ram_efficient_loading": alone}
 
     arguments = SFTConfig(
         output_dir=str(folder),
@@ -87,12 +86,14 @@ def trainer_arguments(
         report_to=[],
         disable_tqdm=True,
         dataloader_pin_memory=device == "cuda",
+        accelerator_config={"non_blocking": device == "cuda"},
+        dataloader_num_workers=spec.dataloader_num_workers,
+        dataloader_prefetch_factor=spec.dataloader_prefetch_factor,
         average_tokens_across_devices=True,  # the loss is a mean over the step's tokens
         fsdp=shards is not None or None,
         fsdp_config=shards,
     )
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # one process, one GPU; TRL refuses nn.DataParallel
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # one process, one GPU; TRL refuses DataParallel
     return arguments
 
 
@@ -110,22 +111,21 @@ def check_settings(spec: TrainSpec, device: str, steps: int = 1) -> None:
 
     Raises:
         UsageError: float16 on a CPU.
-        StudyError: an unknown optimiser or schedule, or one that cannot be made of its settings.
+        StudyError: an unknown optimiser or schedule, one that cannot be made, kernels for others.
         MissingDependency: one that needs a package which is not there.
     """
     device = models.pick_device(device)
     dtype = decide(device, (), spec.precisions).dtype
     check_names(spec)
     refuse(spec)
+    kernels.check(spec, device)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            arguments = trainer_arguments(
-                spec, Budget(steps, 1, 1, 1), 0, Path(folder), device, dtype
-            )
+            few = Budget(steps, 1, 1, 1)
+            arguments = trainer_arguments(spec, few, 0, Path(folder), device, dtype)
         except (ValueError, ImportError) as error:
-            raise StudyError(
-                f"the trainer refused: {error}", where="train", remedy="see docs/study.md"
-            ) from error
+            said = f"the trainer refused: {error}"
+            raise StudyError(said, where="train", remedy="see docs/study.md") from error
     needed = spec.method == "qlora" or needs_bitsandbytes(spec.optim)
     if needed and importlib.util.find_spec("bitsandbytes") is None:
         raise MissingDependency(

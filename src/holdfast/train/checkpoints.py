@@ -70,7 +70,7 @@ def _wrong_with(checkpoint: Path) -> str | None:
         for name, (size, digest) in files.items():
             path = checkpoint / name
             if not path.is_file():
-                if (newest and name not in FOR_SHARDS) or not _is_state(path):
+                if (newest and name not in (*FOR_SHARDS, "split.json")) or not _is_state(path):
                     return f"{name} is missing"
             elif path.stat().st_size != size:
                 return f"{name} has another size"

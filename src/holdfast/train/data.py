@@ -16,15 +16,21 @@ from holdfast.config import TrainSpec
 from holdfast.data import chat
 from holdfast.data.chat import Encoded
 from holdfast.data.chat_check import Learned
+from holdfast.data.packing import Passes
 from holdfast.errors import ModelError, TrainingError
 from holdfast.methods import ANCHOR, PROBE, TASK, Term
 from holdfast.methods._bound import ROUND
+from holdfast.train import packed
 from holdfast.types import Example, ModelRef
 
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
     from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+
+ROWS = "rows"
+"""Column of a packed dataset: in which row each example of a micro-batch stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +173,14 @@ def _generation_config(ref: ModelRef) -> GenerationConfig | None:
 
 
 def collate(
-    batch: Sequence[Mapping[str, Sequence[Sequence[float]]]], pad: int
+    batch: Sequence[Mapping[str, Sequence[Sequence[float]]]], pad: int, varlen: bool = False
 ) -> dict[str, torch.Tensor]:
     """Pad the rows of one micro-batch to a rectangle.
 
     Args:
         batch: one dataset row, whose values are lists of lists.
         pad: id of the pad token.
+        varlen: see `packed.lay_out`, which does it where the dataset was made of packed passes.
 
     Returns:
         ``input_ids``, ``labels``, ``attention_mask`` and, where there are any, ``kl_weights``, each
@@ -181,6 +188,9 @@ def collate(
     """
     import torch
 
+    if ROWS in batch[0]:
+        (slot,) = batch
+        return _collate_packed(slot, pad, varlen)
     ids = [one for slot in batch for one in slot["input_ids"]]
     labels = [one for slot in batch for one in slot["labels"]]
     width = max(len(one) for one in ids)
@@ -199,12 +209,26 @@ def collate(
     return found
 
 
-def dataset(rows: Sequence[Encoded], slots: Sequence[Sequence[int]]) -> Dataset:
+def _collate_packed(slot: Mapping[str, Any], pad: int, varlen: bool) -> packed.Batch:
+    names = [name for name in ("input_ids", "labels", "kl_weights") if name in slot]
+    examples = [
+        dict(zip(names, values, strict=True))
+        for values in zip(*(slot[name] for name in names), strict=True)
+    ]
+    return packed.lay_out(examples, slot[ROWS], pad, varlen) | {
+        packed.SKIPPED: slot[packed.SKIPPED]
+    }
+
+
+def dataset(
+    rows: Sequence[Encoded], slots: Sequence[Sequence[int]], passes: Passes | None = None
+) -> Dataset:
     """One dataset row per micro-batch; an empty one becomes a short row without loss.
 
     Args:
         rows: the training examples.
         slots: indices of the rows of each micro-batch.
+        passes: how the examples of these micro-batches are packed; None, or without rows: not.
     """
     from datasets import Dataset
 
@@ -216,6 +240,9 @@ def dataset(rows: Sequence[Encoded], slots: Sequence[Sequence[int]]) -> Dataset:
     }
     if any(row.kl for row in rows):
         table["kl_weights"] = _kl_weights(filled)
+    if passes is not None and passes.rows is not None:
+        table[ROWS] = [one or [0] for one in passes.rows]
+        table[packed.SKIPPED] = [at in passes.skipped for at in range(len(filled))]
     return Dataset.from_dict(table)
 
 

@@ -12,11 +12,14 @@ import gc
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast import models
 from holdfast.data.batching import deal, regroup
+from holdfast.data.packing import Passes, Room, pack
 from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead
 from holdfast.memory.loading import loading
 from holdfast.memory.precision import Dtype
@@ -26,14 +29,15 @@ from holdfast.models.cpu_training import mask_generator
 from holdfast.models.rank import Rank
 from holdfast.progress import Progress, Silent
 from holdfast.runs import records, sealed, store
-from holdfast.train import adapters, checkpoints
+from holdfast.train import adapters, checkpoints, kernels, packed
 from holdfast.train.arguments import explained, trainer_arguments
 from holdfast.train.data import TrainingData, collate, dataset, tokens_of
-from holdfast.train.job import EVENTS, SUMMARY, TrainJob
+from holdfast.train.job import EVENTS, HISTORY, SUMMARY, TrainJob
 from holdfast.train.meters import Meters
 from holdfast.train.mixed_precision import cast_adapters, computed_in, skipped_steps
 from holdfast.train.planning import settled_on_cpu
 from holdfast.train.rehearsal import measured
+from holdfast.train.saving import writing
 from holdfast.train.shards import dealt_out
 from holdfast.train.validation import Validation, validated
 from holdfast.train.watch import Planned, Reader, ended_by, watch
@@ -108,6 +112,16 @@ class _Run:
     progress: Progress
 
     @property
+    def lengths(self) -> list[int]:
+        """Tokens of every example."""
+        return [len(row.ids) for row in self.data.rows]
+
+    @property
+    def varlen(self) -> bool:
+        """Whether packed rows are told by their lengths, as flash attention wants it."""
+        return self.job.train.packing and self.job.model.attention.startswith("flash_attention")
+
+    @property
     def dtype(self) -> torch.dtype:
         """What the step computes in, and the frozen base is loaded in."""
         return precision.torch_dtype(self.precision)
@@ -145,64 +159,87 @@ def _train(run: _Run) -> dict[str, object]:
     job, rank = run.job, Rank.current()
     if job.plan is not None:
         placement.check_world(job.plan, rank.world_size)
-    dealt, slots = _dealt(run)
-    arguments = _arguments(run, slots, len(slots) // job.budget.steps // rank.world_size)
+    kernels.check_plan(job.train, job.plan)
+    dealt, passes = _dealt(run)
+    arguments = _arguments(run, passes, rank)
     if rank.is_first:
         checkpoints.tidy(job.folder, run.progress.say)
     checkpoints.meet()
     start = checkpoints.last_complete(job.folder)
     done = checkpoints.step_of(start) if start else 0
     tokenizer = models.load_tokenizer(job.model)
-    trainer = _trainer(run, arguments, slots, tokenizer, done)
+    trainer = _trainer(run, arguments, passes, tokenizer, done)
     if job.train.method != "full":
         cast_adapters(trainer.model, job, run.precision)
     if job.plan is not None and job.plan.placement == "split":
         placement.outputs_to_first_gpu(trainer.model, trainer.args.device)
-    longest = _longest(run, trainer, slots, tokenizer.pad_token_id) if run.rehearses else None
+    longest = _longest(run, trainer, passes) if run.rehearses else None
     planned = None if job.plan is None else Planned(job.plan, job.train.method, job.device, rank)
-    trainer.add_callback(
-        watch(trainer, set(job.save_at), run.progress, planned, longest, run.readers)
-    )
-    with loading():
-        _prepare(run, trainer, done, tokenizer.pad_token_id)
-    _train_from(start, run, trainer)
+    with writing(trainer, job.train.async_save) as writer:
+        trainer.add_callback(
+            watch(trainer, set(job.save_at), run.progress, planned, longest, run.readers, writer)
+        )
+        with loading():
+            _prepare(run, trainer, done, tokenizer.pad_token_id)
+        _train_from(start, run, trainer)
     if rank.is_first:
-        store.write_jsonl(job.folder / "log.jsonl", trainer.state.log_history)
-    return _summary(run, trainer, dealt)
+        store.write_jsonl(job.folder / HISTORY, trainer.state.log_history)
+    return _summary(run, trainer, dealt) | _as_packed(run, dealt, passes)
 
 
-def _dealt(run: _Run) -> tuple[Slots, Slots]:
-    """The micro-batches as budgeted, and as the memory plan cuts them."""
-    job = run.job
+def _dealt(run: _Run) -> tuple[Slots, Passes]:
+    """The micro-batches as budgeted, and as they are packed or the memory plan cuts them."""
+    job, plan = run.job, run.job.plan
     data, spec = run.data, job.train
     costs = [row.cost for row in data.rows]
     dealt = deal(costs, data.kinds, job.budget, job.order_seed, spec.group_by_length, data.rounds)
-    if job.plan is None:
-        return dealt, dealt
-    per_pass, ranks = job.plan.micro_batch, job.plan.world_size
-    return dealt, regroup(dealt, job.budget.micro_batches, per_pass, ranks)
+    per_pass = job.budget.per_micro_batch if plan is None else plan.micro_batch
+    ranks = 1 if plan is None else plan.world_size
+    if spec.packing:
+        width = spec.row_tokens(max(run.lengths)) or 1
+        flat = run.varlen  # flash attention takes one row, and no padding in it
+        room = Room(width * (per_pass if flat else 1), 1 if flat else per_pass, ranks)
+        passes = pack(dealt, run.lengths, job.budget.micro_batches, room)
+        told = _as_packed(run, dealt, passes)["packing"]
+        run.progress.say(
+            f"packing: {told['padding']:.1%} padding instead of {told['padding_unpacked']:.1%}"
+        )
+        return dealt, passes
+    if plan is None:
+        return dealt, Passes(dealt)
+    return dealt, Passes(regroup(dealt, job.budget.micro_batches, per_pass, ranks))
 
 
-def _arguments(run: _Run, slots: Slots, passes: int) -> SFTConfig:
-    """The trainer's arguments, with so many forward passes per step and process."""
+def _as_packed(run: _Run, dealt: Slots, passes: Passes) -> dict[str, dict[str, float]]:
+    """What packing came to, for the record; empty without."""
+    if passes.rows is None:
+        return {}
+    padding, before = passes.padding(run.lengths), Passes(dealt).padding(run.lengths)
+    ran = len(passes.slots) - len(passes.skipped)
+    return {"packing": {"passes": ran, "padding": padding, "padding_unpacked": before}}
+
+
+def _arguments(run: _Run, passes: Passes, rank: Rank) -> SFTConfig:
+    """The trainer's arguments, with as many forward passes per step and process as there are."""
     job, spec = run.job, run.job.train
     if job.device == "cpu" and job.plan is None:
-        widest = max(slots, key=lambda slot: _padded(run, slot))
-        longest = _padded(run, widest) // max(1, len(widest))
+        rows, width = passes.size(_widest(run, passes), run.lengths)
+        answers = max(len(row.ids) - row.start for row in run.data.rows)
         spec = settled_on_cpu(
-            spec, job.model, run.precision, len(widest), max(1, longest), run.overhead,
-            max(len(row.ids) - row.start for row in run.data.rows),
+            spec, job.model, run.precision, rows, max(1, width), run.overhead,
+            None if spec.packing else answers,
         )  # fmt: skip
     with explained(spec):
         arguments = trainer_arguments(
             spec, job.budget, job.seed, job.folder, job.device, run.precision, job.plan
         )
-    arguments.gradient_accumulation_steps = passes
+    each = len(passes.slots) // job.budget.steps // rank.world_size
+    arguments.gradient_accumulation_steps = each
     return arguments
 
 
 def _trainer(
-    run: _Run, arguments: SFTConfig, slots: Slots, tokenizer: PreTrainedTokenizerBase, done: int
+    run: _Run, arguments: SFTConfig, passes: Passes, tokenizer: PreTrainedTokenizerBase, done: int
 ) -> Trainer:
     """The trainer around the model, placed and adapted."""
     from transformers import PrinterCallback
@@ -220,13 +257,16 @@ def _trainer(
         trainer = Trainer(
             model=_adapted(run, model),
             args=arguments,
-            train_dataset=dataset(run.data.rows, slots),
-            data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
+            train_dataset=dataset(run.data.rows, passes.slots, passes),
+            data_collator=partial(collate, pad=tokenizer.pad_token_id, varlen=run.varlen),
             processing_class=tokenizer,
             terms=run.terms,
             say=run.progress.say,
         )
     trainer.remove_callback(PrinterCallback)
+    kernels.apply(trainer.model, job.train)
+    if passes.rows is not None:
+        trainer.add_callback(packed.trial(trainer, run.varlen))
     return trainer
 
 
@@ -252,15 +292,18 @@ def _adapted(run: _Run, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
     return adapted
 
 
-def _longest(run: _Run, trainer: Trainer, slots: Slots, pad: int) -> dict[str, torch.Tensor]:
+def _longest(run: _Run, trainer: Trainer, passes: Passes) -> dict[str, torch.Tensor]:
     """The micro-batch with most padded tokens, collated."""
-    widest = max(range(len(slots)), key=lambda i: _padded(run, slots[i]))
-    return collate([trainer.train_dataset[widest]], pad)
+    found: dict[str, torch.Tensor] = trainer.data_collator(
+        [trainer.train_dataset[_widest(run, passes)]]
+    )
+    return found
 
 
-def _padded(run: _Run, slot: Sequence[int]) -> int:
-    """Tokens of a micro-batch, padding included."""
-    return len(slot) * max((run.data.rows[i].cost.tokens for i in slot), default=0)
+def _widest(run: _Run, passes: Passes) -> int:
+    """The pass with most tokens, padding included."""
+    lengths = run.lengths
+    return max(range(len(passes.slots)), key=lambda at: prod(passes.size(at, lengths)))
 
 
 def _prepare(run: _Run, trainer: Trainer, step: int, pad: int) -> None:
@@ -312,6 +355,7 @@ def _summary(run: _Run, trainer: Trainer, dealt: Slots) -> dict[str, object]:
         "device": models.describe_device(run.job.device, run.dtype),
         "recomputed": bool(trainer.args.activation_checkpointing),
         **mask_generator(trainer.model),
+        **kernels.used(run.job.train),
         **skipped_steps(trainer),
         "loss": [[log["step"], log["loss"]] for log in history if "loss" in log],
         "memory": measured(),

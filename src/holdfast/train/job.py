@@ -17,8 +17,9 @@ from holdfast.runs import store
 from holdfast.types import ModelRef
 
 FOLDER = "launch"
-SUMMARY, EVENTS = "summary.json", "memory.jsonl"
-"""In the run's folder: what `fit.fit` returned, and what became of running out of memory."""
+SUMMARY, EVENTS, HISTORY = "summary.json", "memory.jsonl", "log.jsonl"
+"""In the run's folder: what `fit.fit` returned, what became of running out of memory, and what the
+trainer logs, as it comes."""
 OOM, ERROR, PROGRESS, LOG = "oom.json", "error.json", "progress.jsonl", "output.log"
 """In its launch folder: why a process ended, how far it is, and all that it printed."""
 

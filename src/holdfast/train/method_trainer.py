@@ -39,11 +39,12 @@ from holdfast.train import checkpoints
 from holdfast.train.adapters import adapt
 from holdfast.train.arguments import trainer_arguments
 from holdfast.train.data import collate, dataset, encode_all, rounds_of
-from holdfast.train.job import SUMMARY, TrainJob
+from holdfast.train.job import HISTORY, SUMMARY, TrainJob
 from holdfast.train.meters import Meters
 from holdfast.train.mixed_precision import cast_adapters, computed_in, skipped_steps
 from holdfast.train.planning import settled_on_cpu
 from holdfast.train.rehearsal import measured
+from holdfast.train.saving import writing
 from holdfast.train.validation import Validation, validated
 from holdfast.train.watch import Reader, ended_by, watch
 from holdfast.types import Example
@@ -60,7 +61,8 @@ SHARED = (
     "adam_epsilon", "weight_decay", "max_grad_norm", "activation_checkpointing", "bf16",
     "fp16", "use_cpu", "seed",
     "data_seed", "logging_steps", "logging_nan_inf_filter", "save_strategy", "report_to",
-    "remove_unused_columns", "disable_tqdm", "dataloader_pin_memory",
+    "remove_unused_columns", "disable_tqdm", "dataloader_pin_memory", "dataloader_num_workers",
+    "dataloader_prefetch_factor",
 )  # fmt: skip
 """Arguments of Holdfast's own trainer that hold for every other too."""
 OLD_NAMES = "`(is_)?gradient_checkpointing"
@@ -201,10 +203,11 @@ def _train(run: _Run, examples: Sequence[Example]) -> dict[str, object]:
     for reader in run.readers:
         reader.begin(student, done)
     trainable = sum(values.numel() for values in student.parameters() if values.requires_grad)
-    trainer.add_callback(watch(trainer, set(job.save_at), run.progress, None, None, run.readers))
     try:
-        if ended_by(run.readers) is None:  # else it was killed after its end
-            with quiet():
+        with writing(trainer, job.train.async_save) as writer, quiet():
+            given = set(job.save_at), run.progress, None, None, run.readers, writer
+            trainer.add_callback(watch(trainer, *given))
+            if ended_by(run.readers) is None:  # else it was killed after its end
                 trainer.train(resume_from_checkpoint=str(start) if start else None)
     except RAISED as error:
         if not is_out_of_memory(error):
@@ -212,7 +215,7 @@ def _train(run: _Run, examples: Sequence[Example]) -> dict[str, object]:
         raise unrecoverable("forward", "a training step does not fit", failure_of(error)) from error
     lesson.counts.write()
     log = trainer.state.log_history
-    store.write_jsonl(job.folder / "log.jsonl", log)
+    store.write_jsonl(job.folder / HISTORY, log)
     ended = ended_by(run.readers)
     steps = (ended.stopped_at if ended else None) or budget.steps
     _check_complete(run, steps)

@@ -19,6 +19,7 @@ import torch
 from holdfast.data.chat import IGNORED
 from holdfast.methods import Term
 from holdfast.models.language_head import largest, spread, watched
+from holdfast.train.packed import apart, predictions, together
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -47,6 +48,7 @@ class Objective:
         plain: torch.nn.Module,
         inputs: Mapping[str, torch.Tensor],
         weights: torch.Tensor | None,
+        places: Sequence[tuple[int, int, int]] | None = None,
     ) -> Outputs:
         """Run the model on one micro-batch.
 
@@ -55,6 +57,7 @@ class Objective:
             plain: the same without the wrapping of data parallel, for the base's pass.
             inputs: of the model; labels included.
             weights: of the divergences, shape (rows, width); None: no token is compared.
+            places: of the examples, where several share a row (`packed.EXAMPLES`).
 
         Returns:
             What TRL's fused head returns, and `extra`: what is to be added to the sum of the
@@ -65,7 +68,8 @@ class Objective:
         if not comparing or weights is None or not bool((weights[:, 1:] > 0).any()):
             with watched(self._most) as tops:
                 outputs = model(**inputs, fused_lm_head=True)
-            outputs.extra = self._weighed(outputs, tops[0] if tops else None)
+            own_rows = predictions(places, inputs["labels"].shape[1]) if places else None
+            outputs.extra = self._weighed(outputs, tops[0] if tops else None, own_rows)
             return outputs
         held = weights[:, 1:] > 0
         wanted = held | (inputs["labels"][:, 1:] != IGNORED)
@@ -85,7 +89,9 @@ class Objective:
         self.said["drift"] = float(drift.detach().mean())
         most = self._most
         top = largest(logits[found.label_mask].detach(), most).float() if most else None
-        found.extra = self._weighed(found, top) + (each * drift).sum()
+        width = inputs["labels"].shape[1]
+        own_rows = predictions(places, width, columns) if places else None
+        found.extra = self._weighed(found, top, own_rows) + (each * drift).sum()
         return found
 
     @property
@@ -93,8 +99,16 @@ class Objective:
         """Of how many words the largest logits are asked for."""
         return max((one.top_k or 0 for one in self.terms if one.weights), default=0)
 
-    def _weighed(self, outputs: Outputs, top: torch.Tensor | None) -> torch.Tensor:
-        """What token weights change of the sum of the cross-entropies; `top`: largest logits."""
+    def _weighed(
+        self, outputs: Outputs, top: torch.Tensor | None, own_rows: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """What token weights change of the sum of the cross-entropies.
+
+        Args:
+            outputs: of the model.
+            top: the largest logits.
+            own_rows: see `packed.predictions`: a method is shown each example in a row of its own.
+        """
         total = torch.zeros((), device=outputs.log_probs.device)
         product = None
         for term in self.terms:
@@ -102,7 +116,12 @@ class Objective:
                 seen, mask = outputs.entropy.detach(), outputs.label_mask
                 if term.top_k is not None and top is not None:  # `watched` raises where it is None
                     seen = spread(top[:, : term.top_k], mask)
-                factors = term.weights(outputs.log_probs.detach(), seen, mask)
+                shown = [outputs.log_probs.detach(), seen, mask]
+                if own_rows is not None:
+                    shown = [apart(one, own_rows) for one in shown]
+                factors = term.weights(*shown)
+                if own_rows is not None:
+                    factors = together(factors, own_rows, mask)
                 product = factors if product is None else product * factors
         if product is None:
             return total

@@ -66,7 +66,7 @@ def plan_study(
         StudyError: an arm that cannot be.
     """
     hardware = study.hardware
-    known = asked.seq_len or longest or study.train.max_length
+    known = asked.seq_len or study.train.row_tokens(longest)
     common = replace(
         asked,
         model=study.model.id,
@@ -76,6 +76,7 @@ def plan_study(
         method=asked.method or study.train.method,
         strategy=asked.strategy or hardware.strategy,
         train=study.train,
+        attention=study.model.attn_implementation,
     )
     host = common.gpus in (CPU, ())
     requests: dict[tuple[Workload, Sequence[str]], tuple[str, PlanRequest]] = {}

@@ -168,7 +168,8 @@ def run(
             return worker.train(job, progress)
         return _on_cpu(study, job, progress, report)
     report = planned(replace(_on(study, gpus), trace=True))
-    plan = _fitting(report)
+    hardware, elsewhere = study.hardware, study.hardware.nodes - 1
+    plan = torchrun.across(_fitting(report), hardware.nodes, hardware.meeting)
     progress.say(
         f"{explanation.describe(plan, 'en')}: {explanation.reason(report.comparison, 'en')}"
     )
@@ -177,11 +178,17 @@ def run(
         progress.say(idle)
     path = job.launch_folder / "job.json"
     progress.say(f"starting {torchrun.printable(plan, path, {})}")
+    if elsewhere:
+        run_folder = job.folder.parents[2]
+        progress.say(f"waiting for {elsewhere} more machines; give on each of them: "
+                     f"{torchrun.following(run_folder)}")  # fmt: skip
     events: list[dict[str, object]] = []
     used = [plan]
 
     def following(failed: MemoryPlan, event: Mapping[str, object]) -> MemoryPlan | None:
-        new = next_plan(report.candidates, failed, study.hardware.allow)
+        alone = torchrun.alone(failed)
+        new = next_plan(report.candidates, alone, study.hardware.allow)
+        new = new and torchrun.across(new, hardware.nodes, hardware.meeting)
         used.extend([new] if new else [])
         return new
 

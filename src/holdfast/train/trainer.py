@@ -33,6 +33,7 @@ from holdfast.memory.out_of_memory import (
 )
 from holdfast.methods import Term
 from holdfast.models.cpu_head import on_cpu
+from holdfast.train import packed
 from holdfast.train.objective import WEIGHTS, Objective, Outputs
 
 if TYPE_CHECKING:
@@ -138,6 +139,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
             What this call adds to the step's loss, shape (): after a replay that is the loss of all
             micro-batches so far less what was returned for them before.
         """
+        if inputs.get(packed.SKIPPED):  # on every process, so that none waits for another
+            return torch.zeros((), device=self.args.device)
         if self._step is None:
             self._step = self._begin()
         step = self._step
@@ -166,7 +169,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
         self._faults.at("forward", self._tokens)
         with on_cpu(self.accelerator.unwrap_model(self.model)):
             if self._objective is None:
-                found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+                run = _packed(model) if packed.EXAMPLES in inputs else model
+                found = super().compute_loss(run, inputs, return_outputs, num_items_in_batch)
             else:
                 found = self._compute_terms(self._objective, model, inputs, num_items_in_batch)
         self._phase = "backward"
@@ -184,8 +188,9 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
         weights = inputs.pop(WEIGHTS, None)
 
         def forward(fused_lm_head: bool = True, **given: torch.Tensor) -> Outputs:
-            plain = self.accelerator.unwrap_model(self.model)
-            outputs.append(objective.forward(model, plain, given, weights))
+            plain, places = self.accelerator.unwrap_model(self.model), given.get(packed.EXAMPLES)
+            given = packed.for_model(given)
+            outputs.append(objective.forward(model, plain, given, weights, places))
             return outputs[-1]
 
         loss = super().compute_loss(forward, inputs, False, items)
@@ -241,6 +246,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
             for piece in pieces:
                 self._size, width = piece["input_ids"].shape
                 self._tokens = self._size * width
+                self._size = len(piece.get(packed.EXAMPLES, range(self._size)))
                 losses.append(super().training_step(model, piece, items))
         finally:
             self.current_gradient_accumulation_steps = accumulation
@@ -317,14 +323,23 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
                 values[before.get(key, 0) :] = [mean]
 
 
+def _packed(model: torch.nn.Module) -> Callable[..., object]:
+    """The model as it takes packed rows: their mask only counts tokens."""
+    return lambda **inputs: model(**packed.for_model(inputs))
+
+
 def split(inputs: Batch, most: int | None) -> list[Batch]:
     """A micro-batch in even pieces of at most `most` examples, without needless padding.
 
     Args:
         inputs: tensors of shape (examples, width), padded on the right; ``attention_mask`` says
-            where. Other values go into every piece as they are.
+            where. Other values go into every piece as they are. Packed ones: `packed.pieces`.
         most: None: in one piece.
     """
+    if most is not None and len(inputs.get(packed.EXAMPLES, ())) > most:
+        return packed.pieces(inputs, most)
+    if packed.EXAMPLES in inputs:
+        return [dict(inputs)]
     rows, width = inputs["input_ids"].shape
     count = 1 if most is None else -(-rows // most)
     if count == 1:

@@ -7,8 +7,10 @@ gradients arrive? Then: progress, a loss that is lost, and checkpoints where the
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -20,10 +22,13 @@ from holdfast.models.finite import not_finite
 from holdfast.models.rank import Rank
 from holdfast.progress import Progress
 from holdfast.progress.remaining import in_words
+from holdfast.runs import store
 from holdfast.runs.plan import checkpoint_name
 from holdfast.train.checkpoints import keep_running, mark_complete, meet, take_up_running
+from holdfast.train.job import HISTORY
 from holdfast.train.optimizers import settle
 from holdfast.train.rehearsal import rehearse
+from holdfast.train.saving import Background
 from holdfast.train.shards import save_shards
 
 if TYPE_CHECKING:
@@ -110,6 +115,58 @@ def saving_s(model: torch.nn.Module) -> float:
     return 3.0 * int(sum(trained)) / WRITTEN_BYTES_PER_S
 
 
+class LiveLog:
+    """Writes what a trainer logs to ``log.jsonl`` as it comes, so that others can follow it.
+
+    Every row says when it was written (`time`, seconds since 1970), how many tokens per second went
+    through the model since the row before, and the bytes that this process holds: of the GPU, or of
+    the host without one.
+    """
+
+    def __init__(self, folder: Path, first: bool) -> None:
+        """Write nothing yet; `first` is the process that writes, where there are several."""
+        self._file, self._first = folder / HISTORY, first
+        self._rows, self._tokens, self._since = 0, 0, time.monotonic()
+
+    def begin(self, history: Sequence[Mapping[str, object]], tokens: int) -> None:
+        """Go on from a checkpoint's history; what was logged after it is forgotten."""
+        self._rows, self._tokens, self._since = len(history), tokens, time.monotonic()
+        if self._first:
+            store.write_jsonl(self._file, history)
+
+    def add(self, history: Sequence[MutableMapping[str, float]], tokens: int) -> None:
+        """Complete and append the rows that are new.
+
+        Args:
+            history: the trainer's; its new rows get the further values.
+            tokens: that went through the model so far.
+        """
+        new, self._rows = history[self._rows :], len(history)
+        now = time.monotonic()
+        for row in new:
+            row["time"] = round(time.time(), 3)
+            if "loss" in row:
+                row["memory_bytes"] = _held_bytes()
+                if tokens > self._tokens:
+                    row["tokens_per_s"] = round((tokens - self._tokens) / (now - self._since), 3)
+                self._tokens, self._since = tokens, now
+            if self._first:
+                store.append_line(self._file, row)
+
+
+def _held_bytes() -> int:
+    """Memory that this process has taken of its GPUs, else of the host; 0: nobody knows."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return sum(map(torch.cuda.memory_reserved, range(torch.cuda.device_count())))
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def watch(
     trainer: SFTTrainer,
     save_at: Collection[int],
@@ -117,6 +174,7 @@ def watch(
     planned: Planned | None,
     longest: Mapping[str, torch.Tensor] | None,
     readers: Sequence[Reader] = (),
+    writer: Background | None = None,
 ) -> TrainerCallback:
     """The callback that does it.
 
@@ -128,12 +186,14 @@ def watch(
         planned: what to compare with; None: no comparison.
         longest: the collated micro-batch to rehearse; None: no rehearsal.
         readers: read before each checkpoint; training may end there.
+        writer: writes checkpoints while training goes on; None: training waits for them.
     """
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):  # type: ignore[misc]  # mypy does not follow transformers
         checked, stopping = False, False
         tokens, since, ended = 0, 0.0, 0.0
+        live = LiveLog(Path(trainer.args.output_dir), Rank.current().is_first)
 
         def on_train_begin(
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -147,6 +207,7 @@ def watch(
             take_up_running(trainer, Path(args.output_dir) / checkpoint_name(state.global_step))
             self.tokens, self.since = tokens_so_far(trainer), time.monotonic()
             self.ended = self.since
+            self.live.begin(state.log_history, self.tokens)
 
         def on_pre_optimizer_step(
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -175,13 +236,15 @@ def watch(
                     reader.read(trainer.model, step)
                     if reader.log:
                         state.log_history.append({"step": step, **reader.log})
+                        self.live.add(state.log_history, self.tokens)
             if saves and (ended := ended_by(readers)) is not None:
                 progress.say(f"step {step}: {ended.why}; training ends here")
                 control.should_training_stop = True
             if saves or self.stopping:
                 if trainer.is_fsdp_enabled:
                     folder = Path(args.output_dir) / checkpoint_name(state.global_step)
-                    save_shards(trainer, folder)
+                    with writer.deferred() if writer else nullcontext():
+                        save_shards(trainer, folder)
                     self.on_save(args, state, control)
                 else:
                     control.should_save = True
@@ -203,6 +266,7 @@ def watch(
             **_: object,
         ) -> None:
             loss = (logs or {}).get("loss")
+            self.live.add(state.log_history, tokens_so_far(trainer))
             if loss is not None:
                 progress.worked(loss=loss)
             if loss is not None and not math.isfinite(loss):
@@ -217,7 +281,12 @@ def watch(
             folder = Path(args.output_dir) / checkpoint_name(state.global_step)
             keep_running(trainer, folder)
             meet()  # other ranks write their random states
-            if args.process_index == 0:
+            if writer is not None:
+                writer.finish(lambda: mark_complete(folder))
+                over = control.should_training_stop or state.global_step >= state.max_steps
+                if self.stopping or over:
+                    writer.wait()
+            elif args.process_index == 0:
                 mark_complete(folder)
             meet()
             self.since = time.monotonic()

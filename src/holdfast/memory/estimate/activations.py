@@ -137,9 +137,11 @@ def activations(
     wide = work.wide
     stream = 4 if method == "full" else wide  # the residual stream: float32 weights make it float32
     margin = MARGIN if shape.exact else MARGIN_UNKNOWN
-    padded = work.padded and micro_batch > 1
+    padded = (work.padded and micro_batch > 1) or work.packed
     whole = round(margin * kept_per_token(shape, work, method, padded) * tokens)
     whole += _eager(shape, work, micro_batch)
+    if work.packed and work.attention != "flash":  # blocks, in numbers, in every layer
+        whole += wide * micro_batch * work.seq_len**2
     if method != "full":
         whole += adapters.per_layer(shape, work, wide)
     scratch = 0 if method == "full" else adapters.scratch(shape, work)
@@ -201,6 +203,8 @@ def kept_per_token(shape: Shape, work: Workload, method: str, padded: bool) -> f
     kept += wide * (2 * queries + 2 * (queries if padded else keys))  # q, output; k, v
     kept += 4 * shape.heads  # log-sum-exp of the attention
     kept += 3 * wide * inner  # gate, its activation, up
+    if work.kernels == "liger":  # keeps the norms' inputs as they are, and no activation
+        kept -= (4.0 - wide) * shape.hidden * norms + wide * inner
     if shape.family == "phi3":  # slices of the fused matrices are copied
         kept += wide * (inner + shape.hidden)
     inputs = {one.name: one.n_in for one in shape.linears}

@@ -7,9 +7,10 @@ blocks of 256), QLoRA (arXiv:2305.14314, section 3), transformers' optimisers.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from holdfast.memory.estimate import adapters
+from holdfast.memory.estimate.method_overhead import NOTHING
 from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.model.shape import Shape
 
@@ -137,3 +138,11 @@ def states(shape: Shape, work: Workload, method: str) -> States:
         head=head,
         trained=trained,
     )
+
+
+def aside_bytes(shape: Shape, work: Workload, method: str) -> int:
+    """Bytes of a checkpoint's copy in the host's memory, where one is made: weights, moments."""
+    if not work.saved_aside:
+        return 0
+    held = states(shape, replace(work, method_overhead=NOTHING), method)
+    return held.adapters + held.optimiser + (held.weights if method == "full" else 0)

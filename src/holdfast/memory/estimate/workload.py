@@ -34,9 +34,13 @@ class Workload:
         micro_batch: examples per forward pass; None: chosen.
         checkpointing: recompute activations; None: chosen.
         adapter_dtype: None: as the trainer makes them (float32; bfloat16 on an NF4 base).
-        attention: `sdpa` or `eager`.
+        attention: `sdpa`, `eager`, or `flash` for what builds no mask of its own.
         fused_loss: TRL's tiled loss; False: whole logits.
         padded: examples of unequal length share a micro-batch, so there is an attention mask.
+        packed: several examples share a row, which has a mask of blocks and a loss anywhere.
+        kernels: `liger`, or "" for transformers' own layers.
+        compiled: the decoder layers are compiled.
+        saved_aside: checkpoints are written from a copy in the host's memory.
         dtype: of the computation, and of a frozen base (`holdfast.memory.precision`).
         variant: of the adapters; see `holdfast.config.LoraSpec`.
         layers: only these decoder layers have adapters; None: all.
@@ -58,9 +62,13 @@ class Workload:
     micro_batch: int | None = None
     checkpointing: bool | None = None
     adapter_dtype: Literal["float32", "bfloat16"] | None = None
-    attention: Literal["sdpa", "eager"] = "sdpa"
+    attention: Literal["sdpa", "eager", "flash"] = "sdpa"
     fused_loss: bool = True
     padded: bool = True
+    packed: bool = False
+    kernels: str = ""
+    compiled: bool = False
+    saved_aside: bool = False
     dtype: Dtype = "bfloat16"
     variant: Variant = "lora"
     layers: tuple[int, ...] | None = None
@@ -101,7 +109,7 @@ class Workload:
         """Positions of one row at which whole logits are kept, where they are kept at all."""
         return (
             self.seq_len
-            if self.method_overhead.everywhere
+            if self.method_overhead.everywhere or self.packed
             else self.supervised_tokens or self.seq_len
         )
 
@@ -138,8 +146,8 @@ def from_training(
     Args:
         train: the section, as the arm has it; where it leaves the precision open, bfloat16 is
             taken, and the planner puts in what the GPUs have.
-        seq_len: tokens of the longest example.
-        supervised_tokens: tokens of it that are trained on, at most.
+        seq_len: tokens of the longest row, see `TrainSpec.row_tokens`.
+        supervised_tokens: tokens of it that are trained on, at most; of a packed row all may be.
         overhead: what the arm's methods take on top. Where they generate in the loop, a row is as
             long as the longest example, which the teacher reads too, and the answer together.
     """
@@ -154,7 +162,11 @@ def from_training(
         target_modules=train.lora.target_modules,
         optim=train.optim,
         seq_len=seq_len,
-        supervised_tokens=supervised_tokens,
+        supervised_tokens=None if train.packing else supervised_tokens,
+        packed=train.packing,
+        kernels=train.kernels or "",
+        compiled=bool(train.torch_compile),
+        saved_aside=train.async_save,
         global_batch=train.batch_size,
         micro_batch=None,
         checkpointing=train.gradient_checkpointing or None,

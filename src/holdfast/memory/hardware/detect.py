@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,40 @@ def _run(command: Sequence[str]) -> str:
     except subprocess.TimeoutExpired:
         return f"no answer within {TIMEOUT_S} s"
     return done.stdout or done.stderr
+
+
+@dataclass(frozen=True, slots=True)
+class InUse:
+    """How busy one GPU is now: bytes taken of all there are, and the share of the time it works."""
+
+    index: int
+    name: str
+    used_bytes: int
+    total_bytes: int
+    busy: float | None
+
+
+def in_use(run: Run | None = None) -> tuple[InUse, ...]:
+    """Every GPU of this machine as `nvidia-smi` sees it; () where there is none to ask.
+
+    Args:
+        run: see `detect`.
+    """
+    query = "index,name,memory.used,memory.total,utilization.gpu"
+    try:
+        command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
+        answer = (run or _run)(command)
+    except OSError:
+        return ()
+    rows = [[cell.strip() for cell in line.split(",")] for line in answer.splitlines()]
+    return tuple(
+        InUse(
+            int(row[0]), row[1], _number(row[2]) * MIB, _number(row[3]) * MIB,
+            int(row[4]) / 100 if row[4].isdigit() else None,
+        )
+        for row in rows
+        if len(row) == query.count(",") + 1 and row[0].isdigit()
+    )  # fmt: skip
 
 
 def _from_row(row: Sequence[str]) -> GPU:

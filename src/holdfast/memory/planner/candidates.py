@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 from holdfast.memory.estimate.activations import Estimate
 from holdfast.memory.estimate.adapters import PLACES, WHOLE_WEIGHTS
-from holdfast.memory.estimate.states import States, states
+from holdfast.memory.estimate.states import States, aside_bytes, states
 from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.memory_plan import GIB, Breakdown, MemoryPlan, Placement
@@ -187,10 +187,13 @@ def _predict(
 ) -> tuple[tuple[Breakdown, ...], dict[str, int | str] | None]:
     """The peak of each GPU, and the device map of a split."""
     shape, placement, method = problem.shape, setup.placement, setup.method
+    aside = aside_bytes(shape, problem.work, method)
     acts = problem.estimate(shape, problem.work, method, setup.micro_batch, setup.checkpointing)
 
     def total(part: Held) -> Breakdown:
         found = strategies.peak(part, acts)
+        if placement == "cpu":  # a checkpoint's copy lies in the same memory
+            found = replace(found, workspace=found.workspace + aside)
         if placement == "ddp":  # buckets of gradients for the all-reduce
             found = replace(found, workspace=found.workspace + held.gradients)
         if placement == "fsdp2" and method == "qlora":  # loaded whole on every GPU, then sharded
@@ -202,9 +205,8 @@ def _predict(
     match placement:
         case "split":
             bounds = strategies.split(held, shape, setup.gpus, lambda part: total(part).total)
-            parts = strategies.stages(held, shape, bounds)
             where = dict(strategies.device_map(shape, bounds))
-            return tuple(total(part) for part in parts), where
+            return tuple(map(total, strategies.stages(held, shape, bounds))), where
         case "fsdp2":
             part = strategies.sharded(held, shape, len(setup.gpus), method == "full")
         case "offload":
@@ -218,6 +220,11 @@ def _refused(problem: Problem, setup: Setup, weights: int) -> Refusal | None:
     """Why it cannot be run at all; None when it can."""
     work, placement, method = problem.work, setup.placement, setup.method
     held = problem.shape.stored
+    if work.compiled and (method == "qlora" or placement in {"split", "fsdp2", "offload"}):
+        return Refusal("r_compiled", {})
+    free = f"{problem.host_bytes / GIB:.1f}"
+    if (copy := aside_bytes(problem.shape, work, method)) > 0.8 * problem.host_bytes:
+        return Refusal("r_aside", {"copy": f"{copy / GIB:.1f}", "free": free})
     if held is not None and not held.expands and placement in {"fsdp2", "offload"}:
         return Refusal("r_stored", {"kind": held.kind})
     if method == "qlora" and not all(gpu.nf4 for gpu in setup.gpus):
@@ -231,7 +238,6 @@ def _refused(problem: Problem, setup: Setup, weights: int) -> Refusal | None:
     if work.global_batch % setup.world:
         return Refusal("r_batch", {"batch": work.global_batch, "gpus": setup.world})
     if placement == "offload" and weights > 0.8 * problem.host_bytes:
-        free = f"{problem.host_bytes / GIB:.1f}"
         return Refusal("r_host", {"weights": f"{weights / GIB:.1f}", "free": free})
     return None
 

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+SELDOM = ("variant", "layers", "method_overhead", "on_cpu", "packed", "kernels", "compiled",
+          "saved_aside")  # fmt: skip
+"""What is said of a job only where it is not as usual."""
+
+
 def gib(size_bytes: float) -> str:
     """Bytes as GiB with one decimal."""
     return f"{size_bytes / GIB:.1f}"
@@ -285,10 +290,6 @@ def _row(candidate: Candidate) -> dict[str, object]:
 def _workload(comparison: Comparison) -> dict[str, object]:
     """The job; adapters and overheads that differ from the plain ones only where they do."""
     found, plain = asdict(comparison.work), asdict(Workload())
-    unsaid = [
-        key
-        for key in ("variant", "layers", "method_overhead", "on_cpu")
-        if found[key] == plain[key]
-    ]
+    unsaid = [key for key in SELDOM if found[key] == plain[key]]
     names = {"method_overhead": "extra"}
     return {names.get(key, key): found[key] for key in found if key not in unsaid}

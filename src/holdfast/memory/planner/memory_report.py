@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 
 from holdfast.config import LoraSpec, TrainSpec
 from holdfast.errors import UsageError
-from holdfast.memory.memory_plan import MemoryPlan
+from holdfast.memory.estimate.states import aside_bytes
+from holdfast.memory.estimate.workload import Workload
+from holdfast.memory.memory_plan import GIB, MemoryPlan
+from holdfast.memory.model.shape import Shape
 from holdfast.memory.model.targets import script_targets
 from holdfast.memory.planner import explanation
 from holdfast.memory.planner.candidates import Candidate
@@ -159,6 +162,28 @@ class MemoryReport:
         yield from self.notes
         if self.launch:
             yield "\n" + say(language, "launch", command=self.launch)
+
+
+def switched_on(shape: Shape, work: Workload) -> tuple[str, ...]:
+    """What the ways of training fast were counted as, in sentences."""
+    said = []
+    if work.packed:
+        said.append(
+            f"packing: rows filled up to {work.seq_len:,} tokens, counted as full, with a loss "
+            "everywhere and a mask of blocks in every layer"
+        )
+    if work.kernels:
+        said.append("Liger's kernels: norms keep their inputs in the precision of the computation, "
+                    "feed-forward parts no activation, where this is by formula")  # fmt: skip
+    if work.compiled:
+        said.append("torch.compile: counted as nothing; fused kernels keep no more")
+    if work.saved_aside:
+        method = work.methods[0]
+        copy = aside_bytes(shape, work, method)
+        said.append(
+            f"async_save: {copy / GIB:.2f} GiB of host memory while a checkpoint is written"
+        )
+    return tuple(said)
 
 
 def check_new(path: Path) -> None:

@@ -16,7 +16,7 @@ from holdfast.memory.model.shape import Shape, read_shape
 from holdfast.memory.model.stored import BNB4, check, method_for
 from holdfast.memory.planner import calibration
 from holdfast.memory.planner.choice import make_plan
-from holdfast.memory.planner.memory_report import MemoryReport
+from holdfast.memory.planner.memory_report import MemoryReport, switched_on
 from holdfast.memory.planner.request import USUAL_SEQ_LEN, PlanRequest
 from holdfast.memory.planner.strategies import overheads_on_cpu
 from holdfast.memory.precision import Precision, on_cpu, on_gpus, stored
@@ -101,6 +101,7 @@ def plan(request: PlanRequest) -> MemoryReport:
         estimated.estimate, request.strategy,
     )  # fmt: skip
     said = tuple(filter(None, (shape.note, kept, assumed, shortened, estimated.note)))
+    said += switched_on(shape, work)
     return MemoryReport(comparison, name, estimated.source, said, precision=precision)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast, get_args
+from typing import Literal, cast, get_args
 
 from holdfast.config import TrainSpec
 from holdfast.errors import UsageError
@@ -41,6 +41,7 @@ class PlanRequest:
         train: training settings; None: the defaults.
         overhead: what the training's methods take beyond plain training.
         supervised_tokens: tokens of the longest example that are trained on; None: all.
+        attention: how it is computed, as transformers names it; None: its own choice.
     """
 
     model: str = ""
@@ -57,6 +58,7 @@ class PlanRequest:
     train: TrainSpec | None = None
     overhead: MethodOverhead = NOTHING
     supervised_tokens: int | None = None
+    attention: str | None = None
 
     def workload(self) -> Workload:
         """The job that is asked for, as the memory formulas see it.
@@ -85,6 +87,7 @@ class PlanRequest:
             quantize=self.quantize,
             micro_batch=self.micro_batch or plain.micro_batch,
             global_batch=self.global_batch or plain.global_batch,
+            attention=_kind(self.attention or ""),
         )
 
     def devices(self) -> tuple[tuple[GPU, ...], str]:
@@ -103,3 +106,10 @@ class PlanRequest:
             return named, ""
         like = sorted({gpu.like for gpu in named if gpu.like})
         return named, f"speed assumed as of: {', '.join(like)}"
+
+
+def _kind(attention: str) -> Literal["sdpa", "eager", "flash"]:
+    """What the memory of an attention depends on: transformers' own choice is sdpa."""
+    if attention == "eager":
+        return "eager"
+    return "flash" if attention.startswith(("flash", "flex")) else "sdpa"

@@ -73,6 +73,9 @@ ENGLISH = {
     "r_variant": "{variant} was not tried in this placement",
     "r_answers": "training on answers that the model draws runs on one GPU",
     "r_batch": "the global batch {batch} is not divisible by {gpus} GPUs",
+    "r_compiled": "neither 4-bit layers nor such whose weights are moved are compiled",
+    "r_aside": "a checkpoint's copy takes {copy} GiB of host memory and {free} are free "
+    "(train.async_save)",
     "r_host": "the weights take {weights} GiB of host memory and {free} are free",
     "r_micro_batch": "{examples} examples per GPU and step do not divide by micro-batch {micro}",
     "why_ddp": "each GPU holds the whole model, so each works on its own examples",
@@ -184,6 +187,8 @@ CHINESE = {
     "r_variant": "{variant} 未在这种放置方式下验证过",
     "r_answers": "用模型自己的作答来训练只支持单卡",
     "r_batch": "全局批大小 {batch} 不能被 {gpus} 张卡整除",
+    "r_compiled": "4 位层和运行中权重会移动的层都不做编译",
+    "r_aside": "后台保存检查点的副本要占 {copy} GiB 内存，空闲只有 {free} GiB（train.async_save）",
     "r_host": "权重要占 {weights} GiB 内存，空闲只有 {free} GiB",
     "r_micro_batch": "每卡每步 {examples} 条样本不能被微批 {micro} 整除",
     "why_ddp": "每张卡都放得下整个模型，所以各算各的样本（数据并行）",

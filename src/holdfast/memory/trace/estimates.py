@@ -117,8 +117,12 @@ def estimates(
             return activations(shape, asked, method, micro_batch, checkpointing)
         return TracedActivations(traced, micro_batch, asides(shape, asked, micro_batch))
 
-    aside = "answering in the training loop and reading the meters: by formula"
-    return Estimates(estimate, "traced", aside if asides(shape, work, 1) else "")
+    told = []
+    if asides(shape, work, 1):
+        told.append("answering in the training loop and reading the meters: by formula")
+    if work.kernels:
+        told.append("traced without Liger's kernels, which keep less")
+    return Estimates(estimate, "traced", "; ".join(told))
 
 
 def _job(
@@ -149,7 +153,8 @@ def _job(
         checkpointing=checkpointing,
         attention="eager" if work.attention == "eager" else "auto",
         fused_loss=work.fused_loss,
-        padded=work.padded and work.global_batch > 1 and work.micro_batch != 1,
+        padded=not work.packed and work.padded and work.global_batch > 1 and work.micro_batch != 1,
+        packed=work.packed,
         optimizer=work.optim,
         variant="lora" if full else work.variant,
         logits=work.method_overhead.logits,

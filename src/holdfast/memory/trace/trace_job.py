@@ -1,7 +1,7 @@
 """What is traced, and what comes of it: the values `TraceJob`, `Traced` and `TraceFailed`.
 
-A trace runs stacks of a few layers. The peak of each phase of a step is linear in the layers, and
-piecewise linear in the batch, so a few traces answer for every depth and batch.
+A trace runs stacks of a few layers. The peak of each phase is linear in the layers, and piecewise
+linear in the batch, so a few traces answer for every depth and batch.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class TraceJob:
             bfloat16.
         dtype: of the base weights (for `qlora`: of what is not quantised, and of the computation);
             bfloat16 stands for float16 too.
-        autocast: the forward pass runs under 16-bit autocast, as the trainer's ``bf16=True`` or
-            ``fp16=True``.
-        checkpointing: activations are recomputed, layer by layer (non-reentrant).
+        autocast: the forward pass runs under 16-bit autocast, as in the trainer.
+        checkpointing: layers are recomputed, one by one (non-reentrant).
         attention: `auto` is what transformers chooses for this model.
         fused_loss: TRL's fused head; else the model's own loss on full logits.
         kbit_upcast: PEFT's `prepare_model_for_kbit_training` made what is not quantised float32.
-        padded: rows are padded, so an explicit mask is built and keys and values are expanded.
+        padded: rows are padded: an explicit mask is built and keys and values are expanded.
+        packed: several examples share a row, of whose positions the mask is made.
         accumulate: gradients of an earlier micro-batch are alive in the forward pass.
         optimizer: the trainer's name of it.
         variant: of the adapters; see `holdfast.config.LoraSpec`.
@@ -65,6 +65,7 @@ class TraceJob:
     fused_loss: bool = True
     kbit_upcast: bool = False
     padded: bool = False
+    packed: bool = False
     accumulate: bool = True
     optimizer: str = "adamw_torch_fused"
     variant: Variant = "lora"
@@ -91,7 +92,7 @@ class Traced:
         points: the traces: the smallest stack at several batches, then, at some of them, stacks
             with one more layer of one kind.
         seconds: how long they took.
-        cached: they were read from the cache.
+        cached: read from the cache.
     """
 
     job: TraceJob

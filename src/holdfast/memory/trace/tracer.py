@@ -60,6 +60,9 @@ EIGHT_BIT_FROM = 4096
 """Parameters smaller than this keep 32-bit states in bitsandbytes' 8-bit optimisers."""
 
 
+Batch = Mapping[str, torch.Tensor]
+
+
 def trace(job: TraceJob) -> dict[str, object]:
     """All stacks that a job needs, as `holdfast.memory.trace.trace_job.Traced` takes them.
 
@@ -116,7 +119,8 @@ def _as_trained(job: TraceJob) -> Iterator[None]:
             stack.enter_context(mock.patch(place, new))
 
         # Reads the positions' values; without packing its answer is None.
-        replace("transformers.masking_utils.find_packed_sequence_indices", lambda _: None)
+        found = torch.zeros_like if job.packed else lambda _: None
+        replace("transformers.masking_utils.find_packed_sequence_indices", found)
         if job.device == "cuda":
             replace("torch.nn.functional.dropout", _bool_mask_dropout)
         if job.device == "cuda" and job.fused_loss:
@@ -220,9 +224,7 @@ def _step(
     del extra, states
 
 
-def _loss(
-    model: torch.nn.Module, job: TraceJob, inputs: Mapping[str, torch.Tensor]
-) -> torch.Tensor:
+def _loss(model: torch.nn.Module, job: TraceJob, inputs: Batch) -> torch.Tensor:
     """As the trainer computes it; what the model returned is dropped before the backward pass."""
     more = {"fused_lm_head": True} if job.fused_loss else {}
     count = torch.ones((), dtype=torch.int64)
@@ -237,9 +239,7 @@ def _loss(
     return (-outputs.log_probs).sum() / count if job.fused_loss else outputs.loss
 
 
-def _whole_logits(
-    model: torch.nn.Module, job: TraceJob, inputs: Mapping[str, torch.Tensor]
-) -> torch.Tensor:
+def _whole_logits(model: torch.nn.Module, job: TraceJob, inputs: Batch) -> torch.Tensor:
     """Whole logits of a row's last positions, as accelerate hands them out."""
     given = {key: value for key, value in inputs.items() if key != "labels"}
     with _autocast(job):
@@ -333,8 +333,9 @@ def _answer(
 def _inputs(job: TraceJob, batch: int) -> dict[str, torch.Tensor]:
     ids = torch.zeros((batch, job.seq), dtype=torch.int64)
     # Without padding sdpa needs no mask, which the model finds out by looking at it.
-    masked = job.padded or job.attention == "eager"
-    return {"input_ids": ids} | ({"attention_mask": torch.ones_like(ids)} if masked else {})
+    name = "position_ids" if job.packed else "attention_mask"
+    told = job.packed or job.padded or job.attention == "eager"
+    return {"input_ids": ids} | ({name: torch.ones_like(ids)} if told else {})
 
 
 def _autocast(job: TraceJob) -> AbstractContextManager[None]:
@@ -362,9 +363,7 @@ def _adam_states(parameter: torch.Tensor, optimizer: str) -> list[torch.Tensor]:
     """Both moments: torch's in the parameter's dtype, bitsandbytes' in 32 or 8 bits."""
     if "8bit" in optimizer and parameter.numel() >= EIGHT_BIT_FROM:
         scales = math.ceil(parameter.numel() / BLOCKS)
-        kinds: list[tuple[int, torch.dtype]] = [
-            (parameter.numel(), torch.uint8), (scales, torch.float32),
-        ]  # fmt: skip
+        kinds = [(parameter.numel(), torch.uint8), (scales, torch.float32)]
     elif "8bit" in optimizer or "32bit" in optimizer or "bnb" in optimizer:
         kinds = [(parameter.numel(), torch.float32)]
     else:

@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.progress import Progress
 from holdfast.runs import records, sealed
+from holdfast.runs.store import fingerprint
 from holdfast.train.job import ERROR, LOG, OOM, PROGRESS, SUMMARY, TrainJob, write_job
 from holdfast.train.launch.process import STOP, STOP_AT, ProcessEnd, run_process
 
@@ -44,8 +46,54 @@ def command(plan: MemoryPlan, job_path: Path) -> list[str]:
     worker = ["-m", "holdfast.train.launch.worker", str(job_path)]
     if plan.world_size == 1 and plan.placement not in {"ddp", "fsdp2"}:
         return [sys.executable, *worker]
-    torchrun = ["-m", "torch.distributed.run", "--standalone"]
-    return [sys.executable, *torchrun, f"--nproc_per_node={plan.world_size}", *worker]
+    where = ["--standalone"]
+    if plan.nodes > 1:  # the same on every one of them
+        where = [f"--nnodes={plan.nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={plan.meeting}"]
+        where.append(f"--rdzv-id={fingerprint(str(job_path))}")
+    torchrun = ["-m", "torch.distributed.run", *where]
+    return [sys.executable, *torchrun, f"--nproc_per_node={plan.per_node}", *worker]
+
+
+def across(plan: MemoryPlan, nodes: int, meeting: str) -> MemoryPlan:
+    """The same training over several machines: each takes its share of every step.
+
+    Args:
+        plan: of one machine.
+        nodes: how many there are, each with the GPUs of the plan.
+        meeting: see `MemoryPlan`.
+
+    Raises:
+        UsageError: the plan or its batch cannot be shared out.
+    """
+    if nodes == 1:
+        return plan
+    if plan.placement not in {"single", "ddp", "fsdp2"}:
+        raise UsageError(
+            f"a training that is placed as {plan.strategy} stays on one machine",
+            where="hardware.nodes",
+            remedy="set hardware.strategy to ddp or fsdp2, or leave hardware.nodes out",
+        )
+    if plan.accumulation % nodes:
+        raise UsageError(
+            f"{plan.accumulation} micro-batches of a step cannot be shared out over {nodes} "
+            "machines",
+            where="hardware.nodes",
+            remedy="make train.gradient_accumulation_steps a multiple of all processes together",
+        )
+    placement = "ddp" if plan.placement == "single" else plan.placement
+    share = plan.accumulation // nodes
+    return replace(plan, placement=placement, accumulation=share, nodes=nodes, meeting=meeting)
+
+
+def alone(plan: MemoryPlan) -> MemoryPlan:
+    """The plan of one machine that `across` was given, as far as its memory goes."""
+    shared = plan.accumulation * plan.nodes
+    return replace(plan, accumulation=shared, nodes=1, meeting="")
+
+
+def following(run_folder: Path) -> str:
+    """What is given on the other machines of a run."""
+    return shlex.join(["python", "-m", "holdfast.train.launch.follow", str(run_folder)])
 
 
 def environment(
@@ -72,7 +120,7 @@ def environment(
     if plan.placement == "fsdp2" and not plan.quantized:  # rank 0 alone reads the weights
         found |= {"ACCELERATE_USE_FSDP": "true", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}
     if plan.world_size > 1:
-        threads = max(1, (os.cpu_count() or 1) // plan.world_size)
+        threads = max(1, (os.cpu_count() or 1) // plan.per_node)
         found.setdefault("OMP_NUM_THREADS", str(threads))
     return found
 

@@ -1,0 +1,105 @@
+"""Workers of other machines: started by a cluster's own program, they come to the coordinator.
+
+Slurm and Ray only place processes and look after them (`Jobs`); each process is the same worker as
+here, which proves by the run folder that it sees the same storage, and is let in. Stages that take
+no slot are made on the coordinator's machine, beside the others.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Protocol
+
+from holdfast.errors import FolderError
+from holdfast.runs.executors import links
+from holdfast.runs.executors.machine import COMMAND, Machine
+from holdfast.runs.executors.workers import Ending, Seat
+
+SHARE = (
+    "put --runs-dir on storage that all machines see under the same path, and run the same command "
+    "again: everything finished is kept"
+)
+
+
+class Jobs(Protocol):
+    """A cluster's program, as far as workers care."""
+
+    def submit(self, seats: Sequence[Seat], command: Sequence[str]) -> None:
+        """Have `command` executed once for each seat, ``--seat NUMBER`` added.
+
+        Raises:
+            HoldfastError: the cluster will not.
+        """
+
+    def ended(self) -> Iterable[tuple[int, Ending]]:
+        """Numbers of seats whose process ended, and why, each once; asks the cluster at times."""
+
+    def end(self, number: int) -> Ending:
+        """See to it that the process of a seat is gone, unless it is queued again by itself."""
+
+    def close(self) -> None:
+        """End all that was submitted."""
+
+
+class Remote:
+    """Starts workers elsewhere; see `Starter`."""
+
+    def __init__(self, folder: Path, jobs: Jobs, here: Machine, host: str = "") -> None:
+        """Open the door.
+
+        Args:
+            folder: the run folder, with this run's secret in it.
+            jobs: the cluster.
+            here: for stages that take no slot.
+            host: under which the other machines know this one; "": its own name.
+        """
+        self._jobs, self._here = jobs, here
+        self._door = links.Door(links.read_secret(folder), host)
+        place = ["--knock", self._door.address, "--folder", str(folder)]
+        self._command = [sys.executable, *COMMAND, *place]
+        self._elsewhere: set[int] = set()
+
+    def begin(self, seats: Sequence[Seat]) -> None:
+        """See `Starter.begin`."""
+        if light := [seat for seat in seats if not seat.slots]:
+            self._here.begin(light)
+        if others := [seat for seat in seats if seat.slots]:
+            self._jobs.submit(others, self._command)
+            self._elsewhere |= {seat.number for seat in others}
+
+    def entered(self) -> Iterable[tuple[int, Connection]]:
+        """See `Starter.entered`."""
+        return [*self._here.entered(), *self._door.entered()]
+
+    def absent(self) -> Iterable[tuple[int, Ending]]:
+        """See `Starter.absent`."""
+        return self._jobs.ended()
+
+    def end(self, seat: Seat) -> Ending:
+        """See `Starter.end`."""
+        if seat.number not in self._elsewhere:
+            return self._here.end(seat)
+        self._elsewhere.discard(seat.number)
+        return self._jobs.end(seat.number)
+
+    def close(self) -> None:
+        """See `Starter.close`."""
+        try:
+            self._door.close()
+            self._here.close()
+        finally:
+            with suppress(KeyboardInterrupt):
+                self._jobs.close()
+
+
+def not_shared(folder: Path, machine: str) -> FolderError:
+    """The error of a node that does not see this run's folder."""
+    return FolderError(
+        f"is not the same folder on {machine or 'another machine'}",
+        where=str(folder),
+        remedy=SHARE,
+    )

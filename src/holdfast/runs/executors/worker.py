@@ -1,0 +1,257 @@
+"""Makes stages as a coordinator asks for them: ``python -m holdfast.runs.executors.worker``.
+
+It prepares the study once, and keeps its model loaded from stage to stage. It is in no process
+group of the coordinator's and ends by itself when the connection does, whatever ended that: what it
+was doing is gone on with as after any crash. While it lives it holds a lock in the run folder, so
+that no later run begins beside what is left of an earlier one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from importlib import import_module
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Connection
+from pathlib import Path
+from typing import Any
+
+from holdfast import errors
+from holdfast.errors import FolderError, HoldfastError
+from holdfast.progress import Silent
+from holdfast.progress.stopping import Stop, listen
+from holdfast.runs import stages
+from holdfast.runs.executors import links
+from holdfast.runs.executors.workers import Workshop
+from holdfast.runs.stages import Step
+
+
+class Relayed(Silent):
+    """A `Progress` that says everything to the coordinator."""
+
+    def __init__(self, link: Connection, stop: Stop) -> None:
+        """Say it over `link`."""
+        self._link = link
+        self.stop = RelayedStop(stop, lambda words: self._tell("hold", text=words))
+
+    def _tell(self, what: str, **values: object) -> None:
+        with suppress(OSError):  # nobody hears it: the thread that listens ends this process
+            links.send(self._link, what, **values)
+
+    def total(self, amount: int, what: str = "") -> None:
+        """See `Progress.total`."""
+        self._tell("total", amount=amount, unit=what)
+
+    def advance(self, amount: int = 1) -> None:
+        """See `Progress.advance`."""
+        self._tell("advance", amount=amount)
+
+    def kept(self, amount: int) -> None:
+        """See `Progress.kept`."""
+        self._tell("kept", amount=amount)
+
+    def worked(self, tokens: int = 0, loss: float | None = None) -> None:
+        """See `Progress.worked`."""
+        self._tell("worked", tokens=tokens, loss=None if loss is None else float(loss))
+
+    def say(self, line: str) -> None:
+        """See `Progress.say`."""
+        self._tell("say", line=line)
+
+
+class RelayedStop(Stop):
+    """This process's `Stop`, of which the coordinator hears what is worth finishing."""
+
+    def __init__(self, inner: Stop, tell: Callable[[str], None]) -> None:
+        """Follow `inner`, which hears the signals."""
+        super().__init__()
+        self.signals, self._inner, self._tell = inner.signals, inner, tell
+
+    def hold(self, what: str) -> None:
+        """See `Stop.hold`."""
+        super().hold(what)
+        self._inner.doing = what
+        self._tell(what)
+
+    def release(self) -> None:
+        """See `Stop.release`."""
+        self._inner.doing = ""
+        self._tell("")
+        super().release()
+
+
+class Bench:
+    """Where one worker makes the stages of one run folder."""
+
+    def __init__(self, said: Mapping[str, Any], held: ExitStack) -> None:
+        """Prepare everything that the stages need.
+
+        Args:
+            said: `source` (``module:function``, a `Workshop`), `folder`, `secret`, `given`.
+            held: gets the lock that tells the next run that this process still lives.
+
+        Raises:
+            FolderError: the folder is not the coordinator's.
+            HoldfastError: what the workshop raises.
+        """
+        self.folder, self._secret = Path(said["folder"]), str(said["secret"])
+        self._check()
+        from filelock import FileLock
+
+        name = f"{socket.gethostname()}-{os.getpid()}.lock"
+        held.enter_context(FileLock(self.folder / links.FOLDER / name))
+        module, _, name = str(said["source"]).partition(":")
+        made: Workshop = getattr(import_module(module), name)
+        bench = made(self.folder, said["given"])
+        self.alike, self._stages = bench.alike, {one.name: one for one in bench.stages}
+        self._marks = stages.fingerprints([one.planned for one in self._stages.values()])
+
+    def _check(self) -> None:
+        if links.read_secret(self.folder) != self._secret:
+            raise FolderError(
+                f"is not the run folder of the run that this worker on {socket.gethostname()} "
+                "belongs to",
+                where=str(self.folder),
+                remedy="put --runs-dir on storage that all machines see under the same path",
+            )
+
+    def make(self, name: str, fingerprint: str, progress: Relayed) -> None:
+        """Make one stage.
+
+        Raises:
+            HoldfastError: it failed; it is another here; the run is over.
+        """
+        self._check()
+        if self._marks.get(name) != fingerprint:
+            raise HoldfastError(
+                "is another stage here than where the run was started: data, model or code differ",
+                where=f"{name} on {socket.gethostname()}",
+                remedy="install the same version of Holdfast and give it the same files everywhere",
+            )
+        stage = self._stages[name]
+        stages.make(Step(stage.planned, fingerprint, False), stage, self.folder, progress)
+
+
+class Ear:
+    """Hears the coordinator beside the work, and ends this process when the connection ends."""
+
+    def __init__(self, link: Connection) -> None:
+        """Begin to listen."""
+        self._link, self.busy = link, False
+        self.orders = queue.SimpleQueue[dict[str, Any]]()
+        threading.Thread(target=self._listen, name="ear", daemon=True).start()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                said = links.received(self._link)
+            except (EOFError, OSError):
+                os._exit(1)
+            if said.get("what") == "stop" and self.busy:
+                os.kill(os.getpid(), signal.SIGINT)
+            self.orders.put(said)
+
+
+def serve(link: Connection, stop: Stop, held: ExitStack) -> int:
+    """Do what is asked for until there is no more; returns the exit code."""
+    ear, progress, doing = Ear(link), Relayed(link, stop), ""
+    try:
+        ear.busy = True
+        said = ear.orders.get()
+        bench = Bench(said, held)
+        links.send(link, "ready", alike=bench.alike, machine=socket.gethostname())
+        ear.busy = False
+        while (said := ear.orders.get()).get("what") == "make":
+            ear.busy, doing = True, str(said["stage"])
+            bench.make(doing, str(said["fingerprint"]), progress)
+            ear.busy = False
+            links.send(link, "done", stage=doing)
+            doing = ""
+    except KeyboardInterrupt:  # asked for, at a safe point; or the queue wants this machine back
+        links.send(link, "stopped", stage=doing)
+        return stop.code
+    except HoldfastError as error:
+        links.send(link, "failed", stage=doing, error=errors.as_json(error))
+        return error.exit_code
+    except Exception as error:
+        traceback.print_exc()
+        what = HoldfastError(
+            f"{type(error).__name__}: {error}",
+            where=f"{doing or 'preparing'} on {socket.gethostname()}",
+            remedy=f"the traceback is in the worker's output, in {links.FOLDER}/ of the run "
+            "folder; everything finished is kept",
+        )
+        links.send(link, "failed", stage=doing, error=errors.as_json(what))
+        return 1
+    return 0
+
+
+def _knock(address: str, folder: Path, seat: int) -> Connection | int:
+    """Go to a coordinator on another machine; an exit code where it is of no use."""
+    secret = links.read_secret(folder)
+    if not secret:
+        print(f"{folder} on {socket.gethostname()} is not the folder of a run that is under way: "
+              "is it shared?", flush=True)  # fmt: skip
+        return links.NOT_SHARED
+    host, _, port = address.rpartition(":")
+    try:
+        link = Client((host, int(port)), authkey=secret.encode())
+    except AuthenticationError:
+        print(f"{folder} on {socket.gethostname()} is of another run: is it shared?", flush=True)
+        return links.NOT_SHARED
+    except OSError as error:
+        print(f"nobody answers at {address}: {error}", flush=True)
+        return links.NOBODY_THERE
+    links.kept_alive(link)
+    links.send(link, "here", seat=seat, machine=socket.gethostname())
+    return link
+
+
+def _with_parent() -> None:
+    """End this process when the one that started it is gone, as when a node of a cluster dies."""
+    starter, wait = os.getppid(), threading.Event()
+
+    def look() -> None:
+        while os.getppid() == starter:
+            wait.wait(1.0)
+        os._exit(1)
+
+    threading.Thread(target=look, name="parent", daemon=True).start()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the arguments, find the coordinator, and serve it."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--link", type=int, help="a socket that was inherited")
+    parser.add_argument("--knock", help="host:port of the coordinator")
+    parser.add_argument("--folder", type=Path, help="the run folder")
+    parser.add_argument("--seat", type=int, default=0, help="which worker this is")
+    given = parser.parse_args(arguments)
+    _with_parent()
+    link: Connection | int
+    if given.link is not None:
+        link = Connection(given.link)
+    else:
+        link = _knock(given.knock, given.folder, given.seat)
+    if isinstance(link, int):
+        return link
+    with ExitStack() as held, listen(lambda line: None, lambda: None) as stop:
+        code = serve(link, stop, held)
+    return code
+
+
+if __name__ == "__main__":
+    with suppress(BrokenPipeError):
+        code = main()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # threads that wait for a server are not waited for
+    os._exit(1)

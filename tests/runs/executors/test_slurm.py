@@ -1,0 +1,256 @@
+"""Slurm: what it is asked for, what its answers mean, and runs in a queue of real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from fixtures import fake_slurm, side_by_side
+from fixtures.side_by_side import begun, carry, none_left, records_of, variables
+from fixtures.study import write_study
+
+from holdfast import study
+from holdfast.config import load
+from holdfast.config.hardware import SlurmSpec
+from holdfast.errors import FolderError, HoldfastError, UsageError
+from holdfast.progress import Silent
+from holdfast.runs.executors import links, slurm
+from holdfast.runs.executors.machine import Machine
+from holdfast.runs.executors.slurm import Queue, Slurm
+from holdfast.runs.executors.workers import Seat
+
+
+class Answers:
+    """Slurm's programs, as recorded: what is said to each command, by its first word."""
+
+    def __init__(self, **said: Sequence[str] | str) -> None:
+        self.said, self.asked = {**said}, list[list[str]]()
+
+    def __call__(self, command: Sequence[str]) -> str:
+        self.asked.append(list(command))
+        found = self.said.get(command[0], "")
+        if not isinstance(found, str):
+            answers = list(found)
+            self.said[command[0]], found = answers[1:] or answers, answers[0]
+        if found.startswith("error: "):
+            raise UsageError(found.removeprefix("error: "))
+        return found
+
+
+def _queue(
+    folder: Path, answers: Answers, spec: SlurmSpec | None = None
+) -> tuple[Queue, list[str]]:
+    (folder / links.FOLDER).mkdir(exist_ok=True)
+    lines: list[str] = []
+    return Queue(folder, spec or SlurmSpec(), lines.append, answers), lines
+
+
+def _seats(*numbers: int) -> list[Seat]:
+    return [Seat(number, (number,)) for number in numbers]
+
+
+def test_the_script_asks_for_what_the_study_says(tmp_path: Path) -> None:
+    spec = SlurmSpec(
+        partition="gpu", gpus=2, cpus=8, memory="64G", time="12:00:00", options=("--account=lab",)
+    )
+    queue, _ = _queue(tmp_path, Answers(sbatch="4711;cluster\n"), spec)
+    queue.submit(_seats(3, 4), ["/env/bin/python", "-m", "worker", "--folder", "/a b/r"])
+    script = (tmp_path / links.FOLDER / "slurm-3.sh").read_text()
+    lines = script.splitlines()
+    assert lines[0] == "#!/bin/sh"
+    for asked in ("array=3,4", "partition=gpu", "gres=gpu:2", "cpus-per-task=8", "mem=64G",
+                  "time=12:00:00", "account=lab", "requeue", "signal=B:TERM@120"):  # fmt: skip
+        assert f"#SBATCH --{asked}" in lines, asked
+    assert lines[-1] == (
+        "exec /env/bin/python -m worker --folder '/a b/r' --seat \"$SLURM_ARRAY_TASK_ID\""
+    )
+    assert (tmp_path / links.FOLDER / slurm.JOBS).read_text() == "4711\n"
+    plain, _ = _queue(tmp_path, Answers(sbatch="4712\n"), SlurmSpec(gpus=0))
+    assert "gres" not in plain.script([1], ["x"]) and "partition" not in plain.script([1], ["x"])
+
+
+def test_states_are_told_once_and_ends_are_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "LOOK_EVERY_S", 0.0)
+    waits = "17_1|PENDING|Priority|\n17_2|PENDING|Priority|\n17_3|RUNNING|None|node1\n"
+    answers = Answers(
+        sbatch="17\n",
+        squeue=[waits, waits, "17_1|RUNNING|None|node2\n"],
+        scontrol="JobId=17 ArrayTaskId=9 JobState=NODE_FAIL Reason=None ExitCode=0:0 NodeList=n9",
+    )
+    queue, lines = _queue(tmp_path, answers)
+    queue.submit(_seats(1, 2, 3), ["x"])
+    assert list(queue.ended()) == [] and list(queue.ended()) == []
+    assert lines[1:] == ["Slurm: 2 pending (Priority), 1 running"]
+    gone = dict(queue.ended())
+    assert sorted(gone) == [2, 3] and not any(one.counted for one in gone.values())
+    assert "NODE_FAIL of job 17_2 on n9" in gone[2].why
+    assert lines[2:] == ["Slurm: 1 running"]
+    assert list(queue.ended()) == [], "each is told once"
+
+
+def test_without_the_controllers_memory_the_accounting_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "LOOK_EVERY_S", 0.0)
+    answers = Answers(
+        sbatch="17\n", squeue="error: slurm_load_jobs error: Invalid job id specified",
+        scontrol="error: Invalid job id specified", sacct="OUT_OF_MEMORY|0:125|node4\n",
+    )  # fmt: skip
+    queue, _ = _queue(tmp_path, answers)
+    queue.submit(_seats(1), ["x"])
+    [(number, ending)] = queue.ended()
+    assert number == 1 and ending.counted and "OUT_OF_MEMORY of job 17_1 on node4" in ending.why
+
+
+def test_a_controller_that_does_not_answer_loses_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "LOOK_EVERY_S", 0.0)
+    down = "error: slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
+    queue, lines = _queue(tmp_path, Answers(sbatch="17\n", squeue=down))
+    queue.submit(_seats(1, 2), ["x"])
+    assert list(queue.ended()) == []
+    assert any("Unable to contact" in line for line in lines)
+
+
+def test_a_folder_that_is_not_shared_is_told_by_the_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "LOOK_EVERY_S", 0.0)
+    shown = f"JobState=FAILED Reason=NonZeroExitCode ExitCode={links.NOT_SHARED}:0 NodeList=node3"
+    queue, _ = _queue(tmp_path, Answers(sbatch="17\n", squeue="", scontrol=shown))
+    queue.submit(_seats(1), ["x"])
+    [(_, ending)] = queue.ended()
+    assert isinstance(ending.final, FolderError) and "node3" in str(ending.final)
+    assert "--runs-dir" in ending.final.remedy
+
+
+def test_what_a_killed_run_left_in_the_queue_is_cancelled(tmp_path: Path) -> None:
+    (tmp_path / links.FOLDER).mkdir()
+    (tmp_path / links.FOLDER / slurm.JOBS).write_text("17\n18\n$(rm)\n")
+    answers = Answers()
+    queue, _ = _queue(tmp_path, answers)
+    assert answers.asked == [["scancel", "17", "18"]]
+    queue.close()
+    assert not (tmp_path / links.FOLDER / slurm.JOBS).exists()
+
+
+def test_without_slurm_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    queue = Queue(tmp_path, SlurmSpec(), print, slurm._execute)
+    with pytest.raises(UsageError, match="there is no sbatch here"):
+        queue.submit(_seats(1), ["x"])
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of a fake Slurm whose programs are on the path, and which is asked often."""
+    folder = tmp_path / "slurm"
+    settings = fake_slurm.install(folder) | {"PYTHONPATH": variables(())["PYTHONPATH"]}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(slurm, "LOOK_EVERY_S", 0.3)
+    monkeypatch.setattr(slurm, "AGAIN_S", 0.05)
+    yield folder
+    assert none_left(tmp_path)
+    subprocess.run(["scancel", *{task.partition("_")[0] for task in fake_slurm.states(folder)}])
+
+
+class Lines(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def _on_slurm(told: Lines, **options: object) -> Callable[[Path], Slurm]:
+    spec = SlurmSpec.model_validate({"gpus": 0, "host": "127.0.0.1", **options})
+    return lambda folder: Slurm(folder, spec, Machine(folder, variables), told.say)
+
+
+ROWS = [("a", (), ""), ("b", ("a",), "sleep 0.1"), ("c", ("a",), "sleep 0.1"),
+        ("light", ("b", "c"), "")]  # fmt: skip
+
+
+def _asks(name: str) -> tuple[int, str]:
+    return int(name != "light"), ""
+
+
+def test_a_run_in_the_queue(tmp_path: Path, cluster: Path) -> None:
+    told = Lines()
+    carry(tmp_path / "r", ROWS, 2, told, _asks, _on_slurm(told))
+    records_of(tmp_path / "r", ROWS)
+    assert told.lines[0] == "Slurm: job 100, 1 workers", told.lines
+    assert set(fake_slurm.states(cluster).values()) <= {"COMPLETED", "CANCELLED", "FAILED"}
+    assert not (tmp_path / "r" / links.FOLDER / slurm.JOBS).exists()
+
+
+def test_a_preempted_worker_comes_back(tmp_path: Path, cluster: Path) -> None:
+    run, told = tmp_path / "r", Lines()
+    go = tmp_path / "go"
+    rows = [("a", (), f"wait {go}"), ("b", ("a",), "")]
+
+    def take_back() -> None:
+        while not begun(run, "a").exists():
+            time.sleep(0.02)
+        begun(run, "a").unlink()
+        fake_slurm.preempt(cluster, "100_1")
+        while not begun(run, "a").exists():
+            time.sleep(0.02)
+        go.touch()
+
+    watch = threading.Thread(target=take_back)
+    watch.start()
+    carry(run, rows, 1, told, starter=_on_slurm(told))
+    watch.join()
+    assert records_of(run, rows)["a"]["sittings"] == 2
+    assert list(fake_slurm.states(cluster)) == ["100_1"], "the same job, queued again"
+
+
+def test_a_partition_that_does_not_exist(tmp_path: Path, cluster: Path) -> None:
+    told = Lines()
+    with pytest.raises(UsageError, match="invalid partition specified: nope") as caught:
+        carry(tmp_path / "r", ROWS, 2, told, _asks, _on_slurm(told, partition="nope"))
+    assert "one of: cpu, gpu" in caught.value.remedy
+    carry(tmp_path / "r", ROWS, 2, told, _asks, _on_slurm(told, partition="cpu"))
+    records_of(tmp_path / "r", ROWS)
+
+
+def test_a_killed_coordinator_leaves_no_job_at_work(tmp_path: Path, cluster: Path) -> None:
+    run = tmp_path / "r"
+    rows = [("a", (), "wait")]
+    process = subprocess.Popen(
+        [sys.executable, side_by_side.__file__, str(run), json.dumps(rows), "1", "slurm"],
+        env={**os.environ, **variables(())},
+    )
+    try:
+        until = time.monotonic() + 60
+        while not begun(run, "a").exists():
+            assert time.monotonic() < until and process.poll() is None
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    assert none_left(run)
+    told, quick = Lines(), [("a", (), "sleep 0")]
+    carry(run, quick, 1, told, starter=_on_slurm(told))
+    records_of(run, quick)
+
+
+def test_a_study_without_a_cluster_is_told_so(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    file = write_study(tmp_path, tiny_model)
+    with pytest.raises(HoldfastError, match="there is no sbatch here"):
+        study.run(load.load(file), tmp_path / "r", Silent(), str(file), on="slurm")
