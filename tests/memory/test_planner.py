@@ -31,6 +31,7 @@ from holdfast.memory.planner.planner import plan, plan_memory
 from holdfast.memory.planner.request import PlanRequest
 from holdfast.memory.planner.strategies import peak, split, stages, whole
 from holdfast.memory.planner.translations import WORDS
+from holdfast.memory.trace import estimates
 
 QWEN = read_shape("Qwen/Qwen2.5-7B-Instruct")
 ROOMY = 512 * GIB
@@ -460,6 +461,12 @@ def test_a_packed_row_has_a_mask_in_every_layer_unless_attention_builds_none() -
     plain = Workload(seq_len=1024, padded=True)
     assert kept(_packed()) - kept(plain) == 2 * 2 * 1024**2, "16 bits for each pair of tokens"
     assert kept(_packed(attention="flash")) == kept(plain)
+
+
+@pytest.mark.parametrize(("attention", "masked"), [("sdpa", True), ("flash", False)])
+def test_a_packed_row_is_traced_with_the_mask_that_it_has(attention: str, masked: bool) -> None:
+    job = estimates._job(QWEN, {}, _packed(attention=attention), "lora", False, "cuda")
+    assert (job.packed, job.padded) == (masked, False)
 
 
 def test_ligers_kernels_keep_less() -> None:

@@ -221,6 +221,10 @@ def test_a_limit_on_checkpoints_spares_the_frontier(tiny_model: Path, tmp_path: 
         ({"a": {"loss": ["replay"]}}, "write it under `data:`"),
         ({"a": {"loss": [{"sdft": {}}, "l2_init"]}}, "a loss of its own"),
         (
+            {"a": {"loss": ["sdft"], "train": {"packing": True, "torch_compile": True}}},
+            "knows nothing of train.packing, train.torch_compile",
+        ),
+        (
             {"a": {"from": "sft", "weights": [{"merge": {"with": ["b"]}}]}, "sft": {}},
             "'b' is no arm with a training",
         ),

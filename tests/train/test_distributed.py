@@ -37,7 +37,9 @@ DDP = replace(ALONE, placement="ddp", gpus=(0, 1), accumulation=1)
 FSDP2 = replace(DDP, placement="fsdp2", checkpointing=True)
 
 
-def _job(folder: Path, method: str = "lora", packing: bool = False, **more: Any) -> TrainJob:
+def _job(
+    folder: Path, method: str = "lora", packing: bool = False, aside: bool = False, **more: Any
+) -> TrainJob:
     examples = [
         Example(f"p{i}", (Message("user", one.question),), one.human)
         for i, one in enumerate(problems("train", 24, (1, 2)))
@@ -46,7 +48,7 @@ def _job(folder: Path, method: str = "lora", packing: bool = False, **more: Any)
     spec = TrainSpec(
         method=method, optim="adamw_torch", learning_rate=1e-3, micro_batch_size=2,
         gradient_accumulation_steps=2, lora={"dropout": 0.0}, logging_steps=1.0,
-        packing=packing,
+        packing=packing, async_save=aside,
     )  # fmt: skip
     ref = ModelRef(str(LAB_FOLDER))
     encoded, _, _ = data.encode_all(ref, examples, spec)
@@ -117,6 +119,17 @@ def test_packed_rows_are_shared_out(alone: tuple[Path, Any], tmp_path: Path) -> 
     )
     assert _differ(alone[0], tmp_path) < ROUNDING
     assert found["packing"]["padding"] < found["packing"]["padding_unpacked"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", [DDP, FSDP2])
+def test_several_processes_write_checkpoints_in_the_background(
+    alone: tuple[Path, Any], tmp_path: Path, plan: MemoryPlan
+) -> None:
+    found = _run(_job(tmp_path, aside=True), plan)
+    assert found["loss"] == alone[1]["loss"]
+    assert _differ(alone[0], tmp_path) == 0
+    assert all((tmp_path / f"checkpoint-{step}" / "complete").is_file() for step in (3, 6))
 
 
 @pytest.mark.slow

@@ -100,6 +100,18 @@ def test_a_model_that_liger_does_not_know_is_refused(
     assert "llama, qwen2" in caught.value.remedy
 
 
+def test_a_liger_that_cannot_be_imported_is_told(
+    liger: list[dict[str, Any]], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without triton, say, or of a version that knows another torch."""
+    from transformers import AutoModelForCausalLM
+
+    monkeypatch.setitem(sys.modules, "liger_kernel.transformers.monkey_patch", None)
+    with pytest.raises(MissingDependency, match="cannot be used") as caught:
+        kernels.check_model(AutoModelForCausalLM.from_pretrained(tiny_model), LIGER)
+    assert caught.value.where == "train.kernels"
+
+
 def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(MissingDependency, match=r"C\+\+ compiler"):

@@ -17,7 +17,7 @@ from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.methods import ANCHOR, TASK, Term, kl, loss_weight
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
-from holdfast.train import data, packed
+from holdfast.train import adapter_check, data, packed
 from holdfast.train.data import TrainingData
 from holdfast.train.fit import fit
 from holdfast.train.job import TrainJob
@@ -202,7 +202,7 @@ def test_what_a_row_looks_like() -> None:
         [10, 11, 12, 13, 14, 19, 20, 21], [40, 41, 49, 50, 51, 0, 0, 0],
     ]  # fmt: skip
     assert batch["position_ids"].tolist() == [
-        [0, 1, 2, 3, 4, 0, 1, 2], [0, 1, 0, 1, 2, 0, 1, 2],
+        [0, 1, 2, 3, 4, 0, 1, 2], [0, 1, 0, 1, 2, 0, 0, 0],
     ]  # fmt: skip
     none = IGNORED
     assert batch["labels"].tolist() == [
@@ -279,6 +279,35 @@ def test_the_trial_finds_what_examples_see_of_each_other(
         packed.check(_model(tiny_model), "cpu")
 
 
+def test_the_trial_takes_several_rows_as_passes_do(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels may tell examples apart in a single row and not in several."""
+    from transformers import masking_utils
+
+    found = masking_utils.find_packed_sequence_indices
+
+    def alone(positions: Any) -> Any:
+        return found(positions) if len(positions) == 1 else None
+
+    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", alone)
+    with pytest.raises(TrainingError, match="packed behind another"):
+        packed.check(_model(tiny_model), "cpu")
+    packed.check(_model(tiny_model), "cpu", varlen=True)
+
+
+def test_what_pads_a_row_needs_no_positions_of_its_own() -> None:
+    """GPT-2 has 16 positions here: padding that is longer than any example would be at others."""
+    import torch
+
+    examples = [{"input_ids": [1] * size, "labels": [1] * size} for size in (12, 12, 12, 3)]
+    batch = packed.for_model(packed.lay_out(examples, [0, 0, 0, 1], 0, False))
+    assert batch["input_ids"].shape == (2, 36) and int(batch["position_ids"].max()) == 11
+    model = _made("gpt2", n_positions=16)
+    with torch.no_grad():
+        assert bool(model(**batch, use_cache=False).loss.isfinite())
+
+
 def test_the_trial_is_made_before_the_first_step(
     ref: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +351,22 @@ def test_models_that_cannot_be_packed_are_refused_by_name(
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2", "gpt2"])
 def test_others_are_not(kind: str) -> None:
     packed.check_model(_kind(kind))
+
+
+def test_they_are_refused_by_their_configuration_alone(ref: ModelRef, tmp_path: Path) -> None:
+    _kind("mamba").config.save_pretrained(tmp_path)
+    adapter_check.check_fast(ref, PACKED)
+    adapter_check.check_fast(ModelRef(str(tmp_path)), SPEC)
+    with pytest.raises(StudyError, match="state-space"):
+        adapter_check.check_fast(ModelRef(str(tmp_path)), PACKED)
+
+
+def test_a_loss_that_is_a_mean_over_each_pass_is_refused() -> None:
+    """Some models that read pictures too: a pass of more examples would weigh as much as others."""
+    model = _kind("llama")
+    model.accepts_loss_kwargs = False
+    with pytest.raises(StudyError, match="a mean over each forward pass"):
+        packed.check_model(model)
 
 
 def test_noise_that_goes_by_the_row_is_refused() -> None:

@@ -141,6 +141,10 @@ def test_a_packed_study_is_planned_for_rows_that_are_full() -> None:
     assert plan_study(free, PlanRequest(trace=False), longest=300).comparison.work.seq_len == 300
     plain = Study.model_validate(STUDY)
     assert plan_study(plain, PlanRequest(trace=False), longest=300).comparison.work.seq_len == 300
+    arms = {"sft": {}, "dense": {"train": {"packing": True}}}
+    one = Study.model_validate(STUDY | {"train": {"max_length": 2048}, "arms": arms})
+    work = plan_study(one, PlanRequest(trace=False), longest=300).comparison.work
+    assert work.packed and work.seq_len == 2048, "rows of the arm that is packed"
 
 
 def test_a_plan_knows_the_attention_that_a_model_is_given() -> None:

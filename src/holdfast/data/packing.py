@@ -5,6 +5,7 @@ decides which of its examples share a row, and which rows a forward pass. So the
 holds, arms stay comparable, and a packed run has the losses of an unpacked one, up to the order of
 summation and, with dropout, other random numbers. A pass takes no more rows than it took examples,
 and a row is no longer than the longest example or `train.max_length`: what the memory plan priced.
+(Flash attention takes the tokens of all of them as one row.)
 """
 
 from __future__ import annotations

@@ -75,6 +75,7 @@ def check_model(model: torch.nn.Module, spec: TrainSpec) -> None:
 
     Raises:
         StudyError: naming the kinds of models that there are kernels for.
+        MissingDependency: the package is there, and cannot be imported.
     """
     if not spec.kernels:
         return
@@ -87,7 +88,13 @@ def check_model(model: torch.nn.Module, spec: TrainSpec) -> None:
 
 
 def _liger() -> Any:
-    return importlib.import_module("liger_kernel.transformers.monkey_patch")
+    try:
+        return importlib.import_module("liger_kernel.transformers.monkey_patch")
+    except ImportError as error:
+        raise MissingDependency(
+            f"liger-kernel is there and cannot be used: {error}", where=KERNELS,
+            remedy="install it with the triton of this torch, or leave kernels out",
+        ) from error
 
 
 def check_plan(spec: TrainSpec, plan: MemoryPlan | None) -> None:

@@ -81,12 +81,13 @@ def plan_study(
     host = common.gpus in (CPU, ())
     requests: dict[tuple[Workload, Sequence[str]], tuple[str, PlanRequest]] = {}
     for name, arm in (arms_of(study) if arms is None else arms).items():
-        supervised = answer_tokens if arm.overhead.reference or host else None
+        train = arm.train or study.train
         request = replace(
-            common, train=arm.train, overhead=arm.overhead, supervised_tokens=supervised
-        )
-        precisions = (arm.train or study.train).precisions
-        requests.setdefault((request.workload(), precisions), (name, request))
+            common, train=arm.train, overhead=arm.overhead,
+            seq_len=asked.seq_len or train.row_tokens(longest),
+            supervised_tokens=answer_tokens if arm.overhead.reference or host else None,
+        )  # fmt: skip
+        requests.setdefault((request.workload(), train.precisions), (name, request))
     if not requests:
         requests[common.workload(), ()] = (study.name, common)
     hardest, notes = next(iter(requests)), []

@@ -10,8 +10,9 @@ import importlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from holdfast.errors import HoldfastError, TrainingError
 from holdfast.memory.out_of_memory import is_out_of_memory
@@ -41,30 +42,24 @@ class Background:
     def deferred(self) -> Iterator[None]:
         """For as long as this lasts, tensors that are written are copied, and written later."""
         self.wait()
-        before: list[tuple[Any, str, Any]] = []
-        caller = threading.get_ident()
-        for module, name in WRITERS:
-            with suppress(ImportError, AttributeError):
-                place = importlib.import_module(module)
-                before.append((place, name, getattr(place, name)))
-        try:
-            for place, name, write in before:
-                setattr(place, name, self._later(write, caller))
-            yield
-        except BaseException:
-            self._work = []
-            raise
-        finally:
-            for place, name, write in before:
-                setattr(place, name, write)
+        with ExitStack() as stack:
+            for module, name in WRITERS:
+                with suppress(ImportError, AttributeError):
+                    place = importlib.import_module(module)
+                    later = self._later(getattr(place, name))
+                    stack.enter_context(mock.patch.object(place, name, later))
+            try:
+                yield
+            except BaseException:
+                self._work = []
+                raise
 
-    def _later(self, write: Callable[..., Any], caller: int) -> Callable[..., Any]:
+    def _later(self, write: Callable[..., Any]) -> Callable[..., Any]:
         """Stands for one of the writers."""
 
         def later(value: object, *given: object, **more: object) -> Any:
             there = given[0] if given else more.get("f", more.get("filename"))
-            to_file = isinstance(there, str | os.PathLike) and threading.get_ident() == caller
-            copy = copied(value) if to_file else value
+            copy = copied(value) if isinstance(there, str | os.PathLike) else value
             if copy is value:
                 return write(value, *given, **more)
             self._work.append(lambda: write(copy, *given, **more))

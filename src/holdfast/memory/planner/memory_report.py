@@ -168,9 +168,10 @@ def switched_on(shape: Shape, work: Workload) -> tuple[str, ...]:
     """What the ways of training fast were counted as, in sentences."""
     said = []
     if work.packed:
+        mask = "" if work.attention == "flash" else ", and a mask of blocks in every layer"
         said.append(
             f"packing: rows filled up to {work.seq_len:,} tokens, counted as full, with a loss "
-            "everywhere and a mask of blocks in every layer"
+            f"everywhere{mask}"
         )
     if work.kernels:
         said.append("Liger's kernels: norms keep their inputs in the precision of the computation, "

@@ -154,7 +154,7 @@ def _job(
         attention="eager" if work.attention == "eager" else "auto",
         fused_loss=work.fused_loss,
         padded=not work.packed and work.padded and work.global_batch > 1 and work.micro_batch != 1,
-        packed=work.packed,
+        packed=work.packed and work.attention != "flash",  # which is told lengths, and has no mask
         optimizer=work.optim,
         variant="lora" if full else work.variant,
         logits=work.method_overhead.logits,
