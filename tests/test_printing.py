@@ -45,7 +45,7 @@ DOORS = {
     ("cli.front", "say"), ("cli.front", "tell"), ("lab.build", "main"),
     ("progress.bars", "say"), ("progress.bars", "console"), ("progress", "_new_cell"),
     ("memory.trace.tracer", "main"), ("models.gguf_cache", "_write"),
-    ("report.trackers.process", "main"), ("report.trackers.process", "say"),
+    ("report.trackers.follower", "main"), ("report.trackers.follower", "say"),
     ("report.watching", "shown_until_it_ends"), ("runs.executors.worker", "_knock"),
     ("train.launch.follow", "main"), ("train.launch.follow", "follow"),
 }  # fmt: skip

@@ -85,10 +85,11 @@ def test_the_losses_of_a_training_under_way(small_run: Path, tmp_path: Path) -> 
     work.mkdir(parents=True)
     (work / "log.jsonl").write_text(
         '{"loss": 3.0, "step": 1}\n{"eval_loss": 9, "step": 1}\n{"loss": 2.0, "step": 2}\n'
-        '{"loss": NaN, "step": 3}\n{"loss": 1.0, "st'
+        '{"loss": NaN, "step": 3}\n{"loss": Infinity, "step": 4}\n{"loss": 1.0, "st'
     )
-    assert losses(plan, "sft", 1) == [(1, 3.0), (2, 2.0)]
-    found = results_so_far(plan, Look("under way", {}, ("train/sft/seed1",), ()))
+    look = Look("under way", {}, ("train/sft/seed1",), ())
+    assert losses(plan, look, "sft", 1) == [(1, 3.0), (2, 2.0)]
+    found = results_so_far(plan, look)
     arm = next(one for one in found.arms if one.name == "sft")
     assert arm.loss == ((1, 3.0), (2, 2.0))
 
@@ -100,5 +101,7 @@ def test_how_far_it_is_in_a_line(seen: tuple[Plan, Look]) -> None:
     line = how_far(here)
     assert line.startswith(f"under way; {look.total} of {look.total} stages done; at work on train")
     assert line.endswith("3 of 6 steps; about 10 min left")
+    several = replace(look, state="under way", told={}, working=("a", "b", "c"))
+    assert "; at work on a and 2 more" in how_far(several)
     assert "process 12 is gone" in how_far(replace(look, state="broken off", pid=12))
     assert how_far(look).startswith("finished; ") and BASE not in how_far(look)

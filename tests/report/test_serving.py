@@ -136,8 +136,9 @@ def test_a_torn_file_leaves_the_page_that_there_was(run: Path) -> None:
     page = found.page()
     file = next((run / "readings").rglob("readings.jsonl"))
     file.write_text("{")
-    shutil.rmtree(run / "report")
+    (run / "progress.json").write_text(json.dumps({"share": 0.5}))  # there is something new
     assert found.page() == page
+    assert "; not shown yet: " in found.state()["line"]
 
 
 def test_bad_requests_to_serve(

@@ -61,6 +61,24 @@ def test_no_line_is_wider_than_the_terminal(
     assert "sft/seed1" in text and "6/6" in text
 
 
+def test_a_low_terminal_shows_something_of_everything(run: Path) -> None:
+    from rich.console import Console
+
+    unfinished(run, os.getpid())
+    (run / "progress.json").write_text(json.dumps({"said": ["one", "x" * 200], "at": 2e9}))
+    for height, whole in ((24, False), (80, True)):
+        file = io.StringIO()
+        terminal = Console(
+            force_terminal=True, color_system=None, file=file, width=80, height=height
+        )
+        terminal.print(watching.Screen(run).draw(terminal))
+        lines = file.getvalue().splitlines()
+        assert len(lines) <= height
+        assert any(line.split()[:1] == ["all"] for line in lines) != whole
+        assert any("6/6" in line for line in lines) and any("lab_" in line for line in lines)
+        assert any("…" in line and "xxx" in line for line in lines), "one line each"
+
+
 def test_one_that_broke_off_says_so(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     unfinished(run, 2**22 + 12345)  # no process has this number
     text = page(run, capsys)
@@ -77,6 +95,9 @@ def test_one_under_way(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(page(run, capsys, "--json"))
     assert found["state"] == "under way" and found["left"] == ["stats", "report"]
     assert [step for step, _ in found["losses"]["sft/seed1"]][-1] == 6
+    reading = found["readings"]["sft/seed1/checkpoint-6/lab_math"]
+    assert reading["share"]["n"] == 8 and reading["difference"]["low"] is not None
+    assert found["readings"]["base/lab_math"]["difference"] is None
 
 
 def test_nothing_in_the_folder_is_touched(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,8 +14,9 @@ import pytest
 
 from holdfast.errors import FolderError
 from holdfast.progress import Silent
-from holdfast.runs import live, noted, run_folder
+from holdfast.runs import live, noted, run_folder, sealed, store
 from holdfast.runs.live import Watched
+from holdfast.runs.plan import Plan
 
 TRAIN = "train/sft/seed2"
 
@@ -32,6 +33,15 @@ def begin_again(run: Path) -> None:
     (run / TRAIN).rename(run / f"{TRAIN}.tmp")
     (run / f"{TRAIN}.tmp" / "record.json").unlink()
     (run / f"{TRAIN}.tmp" / "claim.json").write_text("{}")
+
+
+def readers(plan: Plan, name: str) -> set[str]:
+    """The stages that read what a stage made, or what came of it."""
+    found = {name}
+    for stage in plan.stages:
+        if found.intersection(stage.needs):
+            found.add(stage.name)
+    return found - {name}
 
 
 def gone() -> int:
@@ -55,11 +65,33 @@ def test_a_run_under_way_broken_off_and_stopped(run: Path) -> None:
     (run / "lock.json").write_text(json.dumps({"pid": os.getpid()}))
     look = watched.look()
     assert (look.state, look.working) == ("under way", (TRAIN,))
-    assert set(look.left) == {"stats", "report"} and TRAIN not in look.done
+    assert set(look.left) == readers(watched.plan, TRAIN) and TRAIN not in look.done
+    assert {"stats", "report"} < set(look.left)
     (run / "lock.json").write_text(json.dumps({"pid": gone()}))
     assert watched.look().state == "broken off"
     (run / "lock.json").unlink()
     assert watched.look().state == "stopped"
+
+
+def test_what_read_an_older_making_does_not_count(run: Path) -> None:
+    """It will be made again, and until then its figures are those of another model."""
+    record = run / TRAIN / "record.json"
+    store.write_sealed(record, {**sealed.read(record, ""), "made": "another"})
+    watched = Watched(run)
+    look = watched.look()
+    assert look.done[TRAIN] == "another" and look.state == "stopped"
+    assert set(look.left) == readers(watched.plan, TRAIN)
+
+
+def test_what_is_made_again_is_read_where_it_is_made(run: Path) -> None:
+    work = run / f"{TRAIN}.tmp"
+    assert live.training_folder(run, TRAIN, Watched(run).look()) == run / TRAIN
+    (run / TRAIN / "record.json").rename(run / TRAIN / "record.forgotten.json")
+    assert live.training_folder(run, TRAIN, Watched(run).look()) == work, "it waits for its turn"
+    work.mkdir()
+    (work / "claim.json").write_text("{}")
+    look = Watched(run).look()
+    assert look.working == (TRAIN,) and live.training_folder(run, TRAIN, look) == work
 
 
 def test_of_another_machine_what_it_says_counts(run: Path) -> None:

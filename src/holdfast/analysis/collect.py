@@ -247,11 +247,12 @@ def agreements(plan: Plan) -> list[Agreement]:
     return found
 
 
-def meter_readings(plan: Plan) -> list[Meter]:
+def meter_readings(plan: Plan, done: Collection[str] | None = None) -> list[Meter]:
     """What the meters read in every training."""
     return [
         Meter(arm, seed, one["step"], one["kl"], one["cross_entropy"], one["norm"])
         for arm, seed in plan.trained
+        if done is None or f"train/{arm}/seed{seed}" in done
         for one in meters.read(plan.folder / "train" / arm / f"seed{seed}")
     ]
 

@@ -7,6 +7,7 @@ the agreement of judges.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -49,11 +50,11 @@ def results_so_far(plan: Plan, look: Look) -> Results:
             plan.study.model.id,
             plan.study.seeds,
             [task for task in task_infos(plan) if task.name in there],
-            [_trained_so_far(plan, arm) for arm in arm_infos(plan, done)],
+            [_trained_so_far(plan, look, arm) for arm in arm_infos(plan, done)],
             measured,
             conditions(plan, done) if measured else {},
             repeated_readings(_asked_again(plan, done)),
-            meter_readings(plan),
+            meter_readings(plan, done),
             notices=(_note(plan, look, measured), *notices(plan, done)),
         )
     )
@@ -73,22 +74,22 @@ def _asked_again(plan: Plan, done: Collection[str]) -> Plan:
     return replace(plan, tasks=kept)
 
 
-def _trained_so_far(plan: Plan, arm: ArmInfo) -> ArmInfo:
+def _trained_so_far(plan: Plan, look: Look, arm: ArmInfo) -> ArmInfo:
     """An arm that trains with the losses of its first seed, as far as they are there."""
     if arm.loss or arm.name not in plan.arms or not plan.arms[arm.name].trains:
         return arm
-    return replace(arm, loss=tuple(losses(plan, arm.name, plan.study.seeds[0])))
+    return replace(arm, loss=tuple(losses(plan, look, arm.name, plan.study.seeds[0])))
 
 
-def losses(plan: Plan, arm: str, seed: int) -> list[tuple[int, float]]:
+def losses(plan: Plan, look: Look, arm: str, seed: int) -> list[tuple[int, float]]:
     """(step, loss) of one training, as far as it is; in order, each step once."""
-    rows = live.rows(live.training_folder(plan.folder, f"train/{arm}/seed{seed}") / HISTORY)
+    rows = live.rows(live.training_folder(plan.folder, f"train/{arm}/seed{seed}", look) / HISTORY)
     found = {
         row["step"]: float(row["loss"])
         for row in rows
         if isinstance(row.get("step"), int) and isinstance(row.get("loss"), int | float)
     }
-    return sorted((step, loss) for step, loss in found.items() if loss == loss)
+    return sorted((step, loss) for step, loss in found.items() if math.isfinite(loss))
 
 
 def _note(plan: Plan, look: Look, measured: Sequence[Measured]) -> str:
@@ -104,15 +105,16 @@ def _note(plan: Plan, look: Look, measured: Sequence[Measured]) -> str:
 
 def how_far(look: Look) -> str:
     """State, stages, what is at work and the time left, in a line."""
-    words = [
-        look.state if look.state != "broken off" else f"broken off: process {look.pid} is gone"
-    ]
+    gone = f"{look.state}: process {look.pid} is gone"
+    words = [gone if look.state == "broken off" else look.state]
     words.append(f"{len(look.done)} of {look.total} stages done")
     if look.state == "under way":
-        at = look.told.get("stage") or next(iter(look.working), "")
-        if at:
-            more = look.told.get("words") if look.told.get("stage") else ""
-            words.append(f"at work on {at}" + (f", {more}" if more else ""))
+        here, others = look.told.get("stage"), len(look.working) - 1
+        if here:
+            more = look.told.get("words")
+            words.append(f"at work on {here}" + (f", {more}" if more else ""))
+        elif look.working:
+            words.append(f"at work on {look.working[0]}" + f" and {others} more" * (others > 0))
         left = look.told.get("left_s")
         if isinstance(left, int | float) and left == left:
             spent = time.time() - float(look.told.get("at", time.time()))

@@ -55,7 +55,7 @@ class Served:
         """
         self._watched, self._replies, self._now = Watched(folder), replies, now
         self._lock, self._next = threading.Lock(), 0.0
-        self._seen, self._page = "", b""
+        self._seen, self._page, self._wrong = "", b"", ""
         self.look = self._watched.look()
         self._renew()
 
@@ -69,7 +69,7 @@ class Served:
         """The mark of the page that `page` gives now, and how far the study is."""
         with self._lock:
             self._renew()
-            return {"mark": self._seen, "line": how_far(self.look)}
+            return {"mark": self._seen, "line": how_far(self.look) + self._wrong}
 
     def _renew(self) -> None:
         with suppress(HoldfastError):  # written anew at this moment: the next look finds it
@@ -80,10 +80,12 @@ class Served:
         started = self._now()
         try:
             self._page = self._rendered(mark).encode("utf-8", "backslashreplace")
-            self._seen = mark
-        except (HoldfastError, OSError):  # a file that is being written anew
+            self._seen, self._wrong = mark, ""
+        except (HoldfastError, OSError) as error:  # a file that is being written anew, or damaged
             if not self._page:
                 raise
+            first, _, _ = str(error).partition("\n")
+            self._wrong = f"; not shown yet: {first}"
         self._next = self._now() + SLOWER * (self._now() - started)
 
     def _rendered(self, mark: str) -> str:
@@ -160,5 +162,4 @@ def server(served: Served, port: int = 0) -> ThreadingHTTPServer:
             where=f"{HOST}:{port}",
             remedy="choose another --port, or leave it out for any that is free",
         ) from error
-    made.daemon_threads = True
     return made

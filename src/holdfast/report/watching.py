@@ -32,8 +32,11 @@ BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", "_.-=+*#%"
 LINE, NARROW = 24, 70
 """Blocks of a sparkline; and characters below which a terminal shows less."""
 GIB = 1 << 30
-AROUND = 14
-"""Lines that the header, the heads of tables and the GPUs take at most."""
+ENDLESS = 200
+"""Lines that are shown where no terminal ends them."""
+AROUND, FEW = 15, 6
+"""Lines that the header and the heads of three tables take; and the fewest of curves and readings,
+before stages are told by their sum alone."""
 
 
 class Screen:
@@ -47,33 +50,35 @@ class Screen:
         """
         self._watched = Watched(folder)
         self._cells: dict[tuple[str, str], Cell | None] = {}
+        self._curves: dict[tuple[str, str], Sequence[tuple[int, float]]] = {}
         self.look = self._watched.look()
 
     def draw(self, console: Console) -> Group:
         """The page as it is now, no higher and no wider than the terminal."""
         look = self.look = self._watched.look()
         plan, narrow = self._watched.plan, console.width < NARROW
-        rows = max(4, (console.height if console.is_terminal else 200) - AROUND)
+        below = _below(look, self._watched.folder, console.is_terminal)
+        room = (console.height if console.is_terminal else ENDLESS) - AROUND - len(below)
+        stages = _stages(look, narrow)
+        if stages.row_count + FEW > room:
+            stages = _stages(look, narrow=True)
+        rows = max(4, room - stages.row_count)
         head = Text(f"{plan.study.name}: {plan.study.model.id}\n{how_far(look)}")
-        parts: list[RenderableType] = [head, _stages(look, narrow)]
         blocks = BLOCKS if (console.encoding or "").lower().startswith("utf") else PLAIN
-        curves = _curves(
-            {
-                f"{arm}/seed{seed}": found
-                for arm, seed in plan.trained
-                if (found := losses(plan, arm, seed))
-            },
-            plan.steps, blocks, narrow, rows // 2,
-        )  # fmt: skip
-        if curves is not None:
-            parts.append(curves)
+        found = {f"{arm}/seed{seed}": self._losses(look, arm, seed) for arm, seed in plan.trained}
+        trained = {name: curve for name, curve in found.items() if curve}
+        curves = _curves(trained, plan.steps, blocks, narrow, rows // 2)
         readings = self._readings(look, console.width, rows - rows // 2)
-        parts += [readings] if readings is not None else []
-        gpus = in_use()
-        parts += [Text("\n".join(map(_gpu, gpus)))] if gpus else []
-        parts += [Text(line, style="dim") for line in look.told.get("said", [])[-2:]]
-        parts += [Text(hint)] if (hint := _hint(look, self._watched.folder)) else []
-        return Group(*parts)
+        parts: list[RenderableType | None] = [head, stages, curves, readings, *below]
+        return Group(*(one for one in parts if one is not None))
+
+    def _losses(self, look: Look, arm: str, seed: int) -> Sequence[tuple[int, float]]:
+        """The losses of a training; those of a finished one are read once."""
+        stage = f"train/{arm}/seed{seed}"
+        key = (stage, look.done.get(stage, ""))
+        if stage not in look.done or key not in self._curves:
+            self._curves[key] = losses(self._watched.plan, look, arm, seed)
+        return self._curves[key]
 
     def _readings(self, look: Look, width: int, rows: int) -> Table | None:
         """The newest readings, each with its interval and its difference to the base."""
@@ -168,6 +173,17 @@ def _gpu(one: InUse) -> str:
     return f"GPU {one.index} {one.name}: {used:.1f} of {total:.0f} GiB{busy}"
 
 
+def _below(look: Look, folder: Path, cut: bool) -> list[Text]:
+    """The GPUs, what the run said last, and what to do next; `cut`: a line each."""
+    said = look.told.get("said", [])[-2:]
+    hint = _hint(look, folder)
+    return [
+        *(Text(_gpu(one)) for one in in_use()),
+        *(Text(one, "dim", no_wrap=cut, overflow="ellipsis" if cut else "fold") for one in said),
+        *([Text(hint)] if hint else []),
+    ]
+
+
 def _hint(look: Look, folder: Path) -> str:
     """What to do next."""
     page = folder / "report" / "index.html"
@@ -186,11 +202,21 @@ def as_values(folder: Path) -> dict[str, object]:
     """
     watched = Watched(folder)
     look, plan = watched.look(), watched.plan
-    curves = {f"{arm}/seed{seed}": losses(plan, arm, seed) for arm, seed in plan.trained}
+    curves = {f"{arm}/seed{seed}": losses(plan, look, arm, seed) for arm, seed in plan.trained}
+    cells = {
+        stage.partition("/")[2]: cell_of(plan, *measured)
+        for stage, measured in measured_stages(plan).items()
+        if stage in look.done
+    }
     return {
         "state": look.state, "line": how_far(look), "done": list(look.done),
         "working": look.working, "left": look.left, "told": dict(look.told),
         "losses": curves, "gpus": [asdict(one) for one in in_use()],
+        "readings": {
+            name: {"share": asdict(one.score), "difference": one.diff and asdict(one.diff)}
+            for name, one in cells.items()
+            if one is not None
+        },
     }  # fmt: skip
 
 

@@ -30,7 +30,8 @@ class Look:
 
     Attributes:
         state: of the run.
-        done: the finished stages, each with the mark of its making.
+        done: the finished stages, each with the mark of its making; not those that read what was
+            made again since, as they will be made again too.
         working: stages that are begun.
         left: the others, in order.
         pid: of the process that holds the folder, or held it; None: none does.
@@ -57,7 +58,7 @@ class Watched:
         """Watch a run folder."""
         self.folder = folder
         self._plan: tuple[object, Plan, Mapping[str, str]] | None = None
-        self._records: dict[str, tuple[tuple[int, int, int], str, str]] = {}
+        self._records: dict[str, tuple[tuple[int, int, int], str, str, Mapping[str, Any]]] = {}
 
     @property
     def plan(self) -> Plan:
@@ -85,8 +86,9 @@ class Watched:
         done: dict[str, str] = {}
         working, left = [], []
         for stage in plan.stages:
-            fingerprint, made = self._record(stage.name)
-            if fingerprint == marks[stage.name]:
+            fingerprint, made, needs = self._record(stage.name)
+            read = all(one in done and mark in (None, done[one]) for one, mark in needs.items())
+            if fingerprint == marks[stage.name] and read:
                 done[stage.name] = made
             elif (self.folder / f"{stage.name}.tmp" / records.CLAIM).is_file():
                 working.append(stage.name)
@@ -107,18 +109,22 @@ class Watched:
         """When each stage was finished that the last look found so, nanoseconds since 1970."""
         return {name: known[0][0] for name, known in self._records.items()}
 
-    def _record(self, name: str) -> tuple[str, str]:
-        """Fingerprint and making of a finished stage; empty texts where it is none."""
+    def _record(self, name: str) -> tuple[str, str, Mapping[str, Any]]:
+        """Fingerprint and making of a finished stage, and which makings it read; else empty."""
         file = self.folder / name / records.RECORD
         mark = _mark(file)
         if mark is None:
-            return "", ""
+            return "", "", {}
         known = self._records.get(name)
         if known is None or known[0] != mark:
             found = parsed(file)
             made = str(found.get("made") or found.get("started", ""))
-            known = self._records[name] = (mark, str(found.get("fingerprint", "")), made)
-        return known[1], known[2]
+            needs = found.get("needs")
+            known = self._records[name] = (
+                mark, str(found.get("fingerprint", "")), made,
+                needs if isinstance(needs, dict) else {},
+            )  # fmt: skip
+        return known[1:]
 
 
 def parsed(file: Path) -> dict[str, Any]:
@@ -143,9 +149,12 @@ def rows(file: Path) -> list[dict[str, Any]]:
     return [one for one in found if isinstance(one, dict)]
 
 
-def training_folder(folder: Path, stage: str) -> Path:
-    """Where a training's files are: its final folder, or where it is at work."""
-    return folder / stage if (folder / stage).is_dir() else folder / f"{stage}.tmp"
+def training_folder(folder: Path, stage: str, look: Look) -> Path:
+    """Where a training's files are: its final folder, or where it is at work.
+
+    While it is made again, the final folder still holds what is to be replaced.
+    """
+    return folder / (stage if stage in look.done else f"{stage}.tmp")
 
 
 def _mark(file: Path) -> tuple[int, int, int] | None:

@@ -97,6 +97,15 @@ def test_tensorboard_elsewhere(run: Path, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_tensorboard_anew(run: Path) -> None:
+    pytest.importorskip("tensorboard")
+    for more in ((), ("--again",)):
+        track(run, "tensorboard", *more)
+    files = (run / "tracking" / "tensorboard").rglob("events.out.tfevents.*")
+    folders = [one.parent for one in files]
+    assert len(folders) == len(set(folders)) == 2 * len(RUNS), "runs of their own"
+
+
 def test_trackio(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("trackio")
     env = {"TRACKIO_DIR": str(tmp_path / "trackio"), "HF_HUB_OFFLINE": "1"}

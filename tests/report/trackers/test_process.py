@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from holdfast import study
 from holdfast.config import load
 from holdfast.errors import MissingDependency, StudyError
 from holdfast.progress import Silent
-from holdfast.report.trackers import build, process
-from holdfast.report.trackers.process import follow, following
+from holdfast.report.trackers import build, follower, process
+from holdfast.report.trackers.follower import follow
+from holdfast.report.trackers.process import following
+from holdfast.report.trackers.sending import alone
 from holdfast.runs.plan import read_plan
 
 
@@ -117,12 +120,13 @@ with process.following(({name: {"path": out}},), Path(run), Silent()):
 """
 
 
+@pytest.mark.parametrize("kind", ["Kept", pytest.param("Hangs", marks=pytest.mark.slow)])
 def test_a_study_that_is_killed_leaves_no_process(
-    run: Path, file: Path, tmp_path: Path, told: Any
+    run: Path, file: Path, tmp_path: Path, told: Any, kind: str
 ) -> None:
     out = tmp_path / "out.jsonl"
     parent = subprocess.Popen(
-        [sys.executable, "-c", BEGUN, str(run), f"{file}:Kept", str(out)], stdout=subprocess.PIPE
+        [sys.executable, "-c", BEGUN, str(run), f"{file}:{kind}", str(out)], stdout=subprocess.PIPE
     )
     with parent:
         assert parent.stdout is not None and parent.stdout.readline() == b"begun\n"
@@ -132,14 +136,49 @@ def test_a_study_that_is_killed_leaves_no_process(
         (child,) = map(int, found.stdout.split())
         parent.send_signal(signal.SIGKILL)
         parent.wait()
-    assert gone(child, 60)
-    assert [row for row in told(out) if row["what"] == "finish"], "it sent what there was"
+    assert gone(child, 90)
+    ends = [row for row in told(out) if row["what"] == "finish"]
+    assert bool(ends) == (kind == "Kept"), "it sent what there was"
+
+
+def test_one_that_begins_while_a_former_one_ends_waits_for_it(
+    run: Path, file: Path, tmp_path: Path, told: Any
+) -> None:
+    """After kill -9 a study is begun again at once: it is tracked all the same."""
+    out, heard, name = tmp_path / "out.jsonl", Heard(), f"{file}:Kept"
+    former = ExitStack()
+    former.enter_context(alone(build(name, {"path": str(out)}, run, "track"), run))
+    with former, following(({name: {"path": str(out)}},), run, heard):
+        time.sleep(3.0)
+        assert not told(out) and not heard.lines
+        former.close()
+    assert [row for row in told(out) if row["what"] == "finish"] and not heard.lines
+
+
+def test_one_that_cannot_begin_stops_nothing(run: Path, file: Path, tmp_path: Path) -> None:
+    (run / "tracking").write_text("in the way")
+    heard = Heard()
+    with following(({f"{file}:Kept": {"path": str(tmp_path / "out.jsonl")}},), run, heard):
+        pass
+    assert len(heard.lines) == 1 and "cannot begin: File exists" in heard.lines[0]
+
+
+def test_runs_are_closed_though_the_last_sending_fails(
+    run: Path, file: Path, tmp_path: Path, told: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "LOOK_EVERY_S", 0.01)
+    out, said, ended = tmp_path / "out.jsonl", [], threading.Event()
+    ended.set()
+    tracker = build(f"{file}:Broken", {"path": str(out)}, run, "track")
+    assert not follow(tracker, run, ended, said.append)
+    assert said == ["RuntimeError: the server is on fire; the study goes on without it"]
+    assert [row["run"] for row in told(out) if row["what"] == "finish"][-1] == "study"
 
 
 def test_a_server_that_comes_back_gets_what_is_missing(
     run: Path, file: Path, tmp_path: Path, told: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(follower, "LOOK_EVERY_S", 0.01)
     out, said = tmp_path / "out.jsonl", []
     tracker = build(f"{file}:Kept", {"path": str(out)}, run, "track")
     send, ended, calls = tracker.send, threading.Event(), [0]

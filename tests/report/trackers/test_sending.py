@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ import pytest
 
 from holdfast.analysis.so_far import cell_of
 from holdfast.cli import call
-from holdfast.config import load
+from holdfast.config import consent, load
 from holdfast.errors import FolderError, HoldfastError, MissingDependency, StudyError, UsageError
 from holdfast.report import trackers
 from holdfast.report.run import read_results
 from holdfast.report.trackers import Tracker, build, of, ready
-from holdfast.report.trackers.sending import Sending, alone, open_sending, send_run
+from holdfast.report.trackers.sending import Sending, alone, open_sending, said, send_run
+from holdfast.runs import sealed, store
 from holdfast.runs.live import Watched
+from holdfast.runs.plan import write_plan
 from holdfast.types import Point
 
 
@@ -154,18 +157,49 @@ def test_a_training_under_way_is_followed(run: Path, file: Path, out: Path, told
 def test_a_training_that_is_made_again_has_a_run_of_its_own(
     run: Path, file: Path, out: Path, told: Any
 ) -> None:
-    sending(run, file, out).once()
+    found = sending(run, file, out)
+    found.once()
     record = run / "train/sft/seed1/record.json"
-    from holdfast.runs import sealed, store
-
-    value = sealed.read(record, "")
-    store.write_sealed(record, {**value, "made": "another"})
-    assert sending(run, file, out).once() >= 1
+    store.write_sealed(record, {**sealed.read(record, ""), "made": "another"})
+    assert found.once() >= 1
+    ends = [(row["run"], row["done"]) for row in told(out) if row["what"] == "finish"]
+    assert ends == [("sft/seed1", False)], "the former run is closed"
     rows = [row for row in told(out) if row["run"] == "sft/seed1 (2)"]
     assert figures(rows, "sft/seed1 (2)")["train/loss"]
     first = next(row["id"] for row in told(out) if row["run"] == "sft/seed1")
     assert first not in {row["id"] for row in rows}
     assert sending(run, file, out).once() == 0
+
+
+def test_the_old_log_of_a_training_that_is_made_again_is_not_sent(
+    run: Path, file: Path, out: Path, told: Any
+) -> None:
+    """The old folder is there until the new one takes its place."""
+    found = sending(run, file, out)
+    found.once()
+    old, work = run / "train/sft/seed1", run / "train/sft/seed1.tmp"
+    (old / "record.json").rename(old / "record.forgotten.json")
+    assert found.once() == 0, "it waits for its turn"
+    work.mkdir()
+    (work / "claim.json").write_text("{}")
+    (work / "log.jsonl").write_text('{"step": 1, "loss": 9.5}\n')
+    assert found.once() == 1
+    assert figures(told(out), "sft/seed1 (2)") == {"train/loss": {1: 9.5}}
+
+
+def test_code_that_a_run_folder_names_is_asked_about_first(
+    run: Path, file: Path, out: Path, told: Any, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    plan = Watched(run).plan
+    track = ({f"{file}:Kept": {"path": str(out)}},)
+    named = replace(plan, study=plan.study.model_copy(update={"track": track}))
+    write_plan(named)
+    assert call(["track", str(run)]) == 3
+    assert "names code that was never run here" in capsys.readouterr().err and not told(out)
+    consent.give(named.study)
+    assert call(["track", str(run)]) == 0 and told(out)
 
 
 def test_one_process_sends_at_a_time(run: Path, file: Path, out: Path) -> None:
@@ -227,6 +261,11 @@ def test_an_address_holds_no_secret(tmp_path: Path, uri: str) -> None:
     with pytest.raises(StudyError, match="would be written into the run folder") as caught:
         build("mlflow", {"uri": uri}, tmp_path, "study.yaml")
     assert "s3cret" not in str(caught.value) and "abc" not in str(caught.value)
+
+
+def test_a_failure_is_told_without_a_secret() -> None:
+    error = OSError("at http://me:s3cret@host/api?write_token=abc&x=1 nobody answers\nmore")
+    assert said(error) == "OSError: at http://host/api nobody answers"
 
 
 def study(track: object) -> dict[str, object]:

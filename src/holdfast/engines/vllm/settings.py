@@ -7,6 +7,7 @@ leave. Where even that is too much, `Settings.smaller` says what is tried next.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -32,6 +33,8 @@ CACHE_SHARE = 0.5
 """Of the host's memory that weights leave, for keys and values on a CPU."""
 UNKNOWN_GIB = 2
 """Of keys and values on a CPU, for a model whose sizes are not known."""
+RESERVED = "VLLM_CPU_NUM_OF_RESERVED_CPU"
+"""Cores that vLLM leaves alone, one by its default: who asks it waits meanwhile."""
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM takes for ``--max-lora-rank``."""
 STEP = 256
@@ -102,6 +105,7 @@ class Settings:
         }
         if not self.gpus:
             found |= {"VLLM_CPU_KVCACHE_SPACE": str(self.cache_gib), "CUDA_VISIBLE_DEVICES": ""}
+            found[RESERVED] = os.environ.get(RESERVED, "0")
         return found
 
     def serves(self, ref: ModelRef, tokens: int, rank: int) -> bool:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 from holdfast.config import Section
 from holdfast.config.arms import Steps
@@ -37,6 +37,12 @@ TRACKERS = {
 }
 FOLDER = "tracking"
 """In the run folder: what trackers keep on this machine, and what was sent where."""
+END_S = 30.0
+"""So long a tracker may go on when its study has ended."""
+SECRET = re.compile(
+    r"(?<=://)[^/?#\s]*@|\?[^\s'\"]*(?:token|key|secret|passw)[^\s'\"]*", re.IGNORECASE
+)
+"""Of an address: who asks, or a query with a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +123,24 @@ def build(name: str, options: Mapping[str, object] | None, folder: Path, where: 
         where: it is named, for messages.
 
     Raises:
-        StudyError: no such tracker, or no such setting.
+        StudyError: no such tracker, no such setting, or one that holds a secret.
     """
     plugin = REGISTRY.find(name, where)
     made = parse(plugin.make.Options, dict(options or {}), where, at=("track", name))
-    for key, value in made.model_dump().items():
-        if isinstance(value, str):
-            _without_secrets(value, f"{where}: track.{name}.{key}")
+    for key, value in flat(made.model_dump(mode="json")).items():
+        if isinstance(value, str) and SECRET.search(value):
+            raise StudyError(
+                "holds a user name, password or token, which would be written into the run folder",
+                where=f"{where}: track.{name}.{key}",
+                remedy="leave it out of the address and set the tracker's environment variable "
+                "(docs/tracking.md names them)",
+            )
     return plugin.build(made, folder / FOLDER / made_usable(plugin.name))
+
+
+def named(track: Steps) -> dict[str, Mapping[str, object]]:
+    """The trackers of a study's list, each with its settings."""
+    return {name: options or {} for one in track for name, options in one.items()}
 
 
 def of(track: Steps, folder: Path, source: str) -> list[Tracker]:
@@ -133,20 +149,7 @@ def of(track: Steps, folder: Path, source: str) -> list[Tracker]:
     Raises:
         StudyError: see `build`.
     """
-    pairs = [pair for one in track for pair in one.items()]
-    return [build(name, options, folder, source) for name, options in pairs]
-
-
-def _without_secrets(value: str, where: str) -> None:
-    """Refuse an address with a password or token in it: the study is kept in the run folder."""
-    parts = urlsplit(value) if "://" in value else None
-    if parts is not None and (parts.password or parts.username or "token" in parts.query.lower()):
-        raise StudyError(
-            "holds a user name, password or token, which would be written into the run folder",
-            where=where,
-            remedy="leave it out of the address and set the tracker's environment variable "
-            "(docs/tracking.md names them)",
-        )
+    return [build(name, options, folder, source) for name, options in named(track).items()]
 
 
 def ready(tracker: Tracker) -> Tracker:

@@ -120,7 +120,7 @@ def renew(plan: Plan, look: Look, sent: Sent) -> list[str]:
 
 
 def _training(plan: Plan, look: Look, stage: str, run: str, sent: Sent) -> Iterator[Batch]:
-    folder = live.training_folder(plan.folder, stage)
+    folder = live.training_folder(plan.folder, stage, look)
     done: Mapping[str, str] = {stage: look.done[stage]} if stage in look.done else {}
     if done and sent.get(stage) == done[stage]:
         return
@@ -188,14 +188,19 @@ def _share(prefix: str, share: Share) -> dict[str, float]:
 def _whole(plan: Plan, look: Look, sent: Sent) -> Iterator[Batch]:
     """Tables and findings once the statistics are done, and the report as files."""
     stats, report = look.done.get("stats"), look.done.get("report")
-    if stats is not None and sent.get("stats") != stats:
-        with suppress(HoldfastError, OSError):
-            results = from_json(store.read_json(plan.folder / "stats" / "results.json"))
-            yield Batch(STUDY, {"stats": stats}, tables=_tables(results), words=_words(results))
+    if stats is not None and sent.get("stats") != stats and (found := _results(plan)) is not None:
+        yield Batch(STUDY, {"stats": stats}, tables=_tables(found), words=_words(found))
     if report is not None and sent.get("report") != report:
         names = ("index.html", "report.md", "results.json")
         files = [plan.folder / "report" / name for name in names]
         yield Batch(STUDY, {"report": report}, files=tuple(one for one in files if one.is_file()))
+
+
+def _results(plan: Plan) -> Results | None:
+    """What the study found; None where that cannot be read just now."""
+    with suppress(HoldfastError, OSError):
+        return from_json(store.read_json(plan.folder / "stats" / "results.json"))
+    return None
 
 
 def _tables(results: Results) -> tuple[Table, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -105,7 +106,8 @@ class MLflow(Tracker):
         name = run.group if run.key == STUDY else f"{run.group}: {run.name}"
         made = client.create_run(experiment, run_name=name, tags=tags)
         self._ids[run.key] = made.info.run_id
-        params = [Param(key[:250], str(value)[:LONGEST]) for key, value in run.params.items()]
+        named = {_name(key): str(value)[:LONGEST] for key, value in run.params.items()}
+        params = [Param(key, value) for key, value in named.items()]
         for some in _parts(params, MOST_PARAMS):
             client.log_batch(made.info.run_id, params=some)
 
@@ -115,7 +117,7 @@ class MLflow(Tracker):
 
         client, own = self._client(), self._ids[run.key]
         metrics = [
-            Metric(name, value, round(1000 * (one.at or time.time())), one.step)
+            Metric(_name(name), value, round(1000 * (one.at or time.time())), one.step)
             for one in batch.figures
             for name, value in one.values.items()
         ]
@@ -134,6 +136,11 @@ class MLflow(Tracker):
     def finish(self, run: TrackedRun, done: bool) -> None:
         """Say whether it came to its end; a study that goes on says RUNNING again."""
         self._client().set_terminated(self._ids[run.key], "FINISHED" if done else "KILLED")
+
+
+def _name(name: str) -> str:
+    """A name as MLflow takes it: one with other signs would hold up all that comes after it."""
+    return re.sub(r"[^\w.\- /]", "_", name)[:250]
 
 
 def _parts(values: Sequence[Any], most: int) -> Iterator[Sequence[Any]]:

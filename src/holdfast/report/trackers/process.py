@@ -1,8 +1,7 @@
-"""Follows a study with its trackers: a process for each, so that nothing they do touches the study.
+"""Has trackers follow a study: a process for each, so that nothing they do touches the study.
 
-The process reads the run folder every few seconds and sends what is new. Its standard input is the
-study's sign of life: when that ends, it sends what is left and ends too, within `END_S` whatever
-hangs. It has no GPU, and less right to the processor than the study.
+What such a process does is in `holdfast.report.trackers.follower`. It ends when the study does,
+however the study ends, and has no GPU.
 """
 
 from __future__ import annotations
@@ -14,85 +13,26 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from holdfast.config.arms import Steps
-from holdfast.errors import HoldfastError
 from holdfast.progress import Progress
-from holdfast.report.trackers import FOLDER, Tracker, build
-from holdfast.report.trackers.sending import alone, open_sending, said
+from holdfast.report.trackers import END_S, FOLDER, named
 
-LOOK_EVERY_S, PAUSE_S = 2.0, 60.0
-"""How often the run folder is looked at; and the longest pause after a failure."""
-END_S = 30.0
-"""So long a tracker may go on when its study has ended."""
-
-
-def follow(
-    tracker: Tracker, folder: Path, ended: threading.Event, say: Callable[[str], None]
-) -> bool:
-    """Send what comes until `ended`, telling a failure once; whether everything has arrived."""
-    sending, pause, failed = open_sending(tracker, folder), LOOK_EVERY_S, False
-    while True:
-        last = ended.wait(pause)
-        try:
-            sending.once()
-            if last:
-                sending.finish()
-            if failed:
-                say("is reached again, and has got what was missing")
-            pause, failed = LOOK_EVERY_S, False
-        except Exception as error:  # whatever a tracker raises, the study goes on
-            pause = min(PAUSE_S, 2 * pause)
-            if not failed:
-                say(f"{said(error)}; the study goes on without it")
-            failed = True
-        if last:
-            return not failed
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Follow the study of a run folder, as a process of its own; returns the exit code.
-
-    Args:
-        arguments: the run folder, the tracker's name, its settings as JSON.
-    """
-    folder, name, options = Path(arguments[0]), arguments[1], json.loads(arguments[2])
-    voice = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print goes to the log
-    ended = threading.Event()
-
-    def say(line: str) -> None:
-        with suppress(OSError):  # a study that was killed hears nothing
-            print(line, file=voice, flush=True)
-
-    def listen() -> None:
-        while os.read(0, 1 << 12):
-            pass
-        ended.set()
-        time.sleep(END_S)
-        os._exit(1)  # it hangs; nothing else would end it
-
-    with suppress(OSError):
-        os.nice(5)
-    threading.Thread(target=listen, name="study", daemon=True).start()
-    try:
-        tracker = build(name, options, folder, "track")
-        with alone(tracker, folder):
-            whole = follow(tracker, folder, ended, say)
-    except HoldfastError as error:
-        say(error.message)
-        return error.exit_code
-    os._exit(0 if whole else 1)  # libraries that wait for a server at exit have had their time
+PROGRAM = "holdfast.report.trackers.follower"
 
 
 @contextmanager
 def following(track: Steps, folder: Path, progress: Progress) -> Iterator[None]:
     """Have a study's trackers follow its run folder for as long as this lasts."""
-    pairs = [pair for one in track for pair in one.items()]
-    started = [_Follower(name, options or {}, folder, progress) for name, options in pairs]
+    started: list[_Follower] = []
+    for name, options in named(track).items():
+        try:
+            started.append(_Follower(name, options, folder, progress))
+        except OSError as error:  # no room for a log, or for one more process
+            progress.say(f"tracking with {name} cannot begin: {error.strerror}")
     within_s = END_S / 6  # unless the study comes to its end
     try:
         yield
@@ -114,8 +54,9 @@ class _Follower:
         self._name, self._say = name, progress.say
         (place := folder / FOLDER).mkdir(parents=True, exist_ok=True)
         with (place / "output.log").open("ab") as log:
+            given = str(folder.absolute()), name, json.dumps(options)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(folder.absolute()), name, json.dumps(options)],
+                [sys.executable, "-u", "-m", PROGRAM, *given],  # -u: what it prints is not lost
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
                 env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
             )  # fmt: skip
@@ -148,7 +89,3 @@ class _Follower:
                 f"tracking with {self._name} is not complete: `holdfast track` sends the rest "
                 f"(see {FOLDER}/output.log in the run folder)"
             )
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

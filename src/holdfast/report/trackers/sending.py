@@ -1,7 +1,7 @@
 """Sends to a tracker what it lacks, and notes in ``tracking/`` of the run folder what has arrived.
 
-While a study runs `holdfast.report.trackers.process` does it again and again; `holdfast track` does
-it once.
+While a study runs `holdfast.report.trackers.follower` does it again and again; `holdfast track`
+does it once.
 """
 
 from __future__ import annotations
@@ -13,11 +13,22 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from holdfast.config import consent
 from holdfast.errors import FolderError, HoldfastError, UsageError, printable
-from holdfast.report.trackers import FOLDER, TrackedRun, Tracker, build, ready, runs_of
+from holdfast.registry import names_file
+from holdfast.report.trackers import (
+    FOLDER,
+    SECRET,
+    TrackedRun,
+    Tracker,
+    build,
+    named,
+    ready,
+    runs_of,
+)
 from holdfast.report.trackers.content import STUDY, Batch, Sent, batches, renew
 from holdfast.runs import live, store
-from holdfast.runs.live import Look, Watched
+from holdfast.runs.live import Watched
 
 
 @dataclass
@@ -47,7 +58,8 @@ class Sending:
         """
         plan, look, count = self.watched.plan, self.watched.look(), 0
         for key in renew(plan, look, self.sent):
-            self._started.pop(key, None)
+            if (replaced := self._started.pop(key, None)) is not None:
+                self.tracker.finish(replaced, False)
         runs = runs_of(plan, self.mark, self.sent)
         self._run(runs[STUDY])
         for batch in batches(plan, look, self.sent):
@@ -68,14 +80,10 @@ class Sending:
 
     def finish(self) -> None:
         """Close every run; of the study last."""
-        done = self.watched.look().state == "finished" or self._whole()
+        look = self.watched.look()  # the study may not have let go of its folder yet
+        done = not look.working and not look.left
         for run in sorted(self._started.values(), key=lambda one: one.key == STUDY):
             self.tracker.finish(run, done)
-
-    def _whole(self) -> bool:
-        """Whether everything is made, though the study has not let go of its folder yet."""
-        look: Look = self.watched.look()
-        return not look.working and not look.left
 
 
 def open_sending(tracker: Tracker, folder: Path, again: bool = False) -> Sending:
@@ -112,14 +120,17 @@ def send_run(
         again: send everything anew, in new runs.
 
     Raises:
-        UsageError: no tracker is named, or settings without one.
+        UsageError: no tracker is named, or settings without one; or the run folder's study names
+            one whose code was never run here (`config.consent`).
         HoldfastError: a tracker cannot be, or what it raised.
     """
-    own = {name: options or {} for one in Watched(folder).plan.study.track
-           for name, options in one.items()}  # fmt: skip
+    study = Watched(folder).plan.study
+    own = named(study.track)
     if to is None and (settings or not own):
         what = "settings, but no tracker" if settings else "no tracker, and neither does its study"
         raise UsageError(f"the command names {what}", remedy="add --to, e.g. --to tensorboard")
+    if to is None and any(names_file(name) for name in own):
+        consent.check(study, folder / "study.yaml")
     chosen = own if to is None else {to: {**own.get(to, {}), **_settings(settings)}}
     return {name: _send(name, options, folder, again) for name, options in chosen.items()}
 
@@ -143,15 +154,20 @@ def _send(name: str, options: Mapping[str, object], folder: Path, again: bool) -
         except Exception as error:
             raise HoldfastError(
                 f"{tracker.plugin} failed: {said(error)}",
-                where=tracker.destination(),
+                where=SECRET.sub("", tracker.destination()),
                 remedy="what had arrived is noted; the same command sends the rest",
             ) from error
     return count
 
 
 @contextmanager
-def alone(tracker: Tracker, folder: Path) -> Iterator[None]:
+def alone(tracker: Tracker, folder: Path, wait_s: float = 0.0) -> Iterator[None]:
     """Send to one place from one process at a time.
+
+    Args:
+        tracker: where to.
+        folder: the run folder.
+        wait_s: so long another process is waited for; below 0: as long as it takes.
 
     Raises:
         FolderError: another one does.
@@ -162,7 +178,7 @@ def alone(tracker: Tracker, folder: Path) -> Iterator[None]:
     place.mkdir(parents=True, exist_ok=True)
     guard = FileLock(place / f".{tracker.folder.name}.lock")
     try:
-        guard.acquire(timeout=0)
+        guard.acquire(timeout=wait_s, poll_interval=0.5)
     except Timeout as error:
         raise FolderError(
             f"{tracker.plugin} is being sent to by another process",
@@ -176,6 +192,6 @@ def alone(tracker: Tracker, folder: Path) -> Iterator[None]:
 
 
 def said(error: BaseException) -> str:
-    """What went wrong in one line."""
+    """What went wrong in one line, without what an address may hold of secrets."""
     first = (str(error).strip().splitlines() or [""])[0]
-    return printable(f"{type(error).__name__}: {first}"[:300])
+    return printable(SECRET.sub("", f"{type(error).__name__}: {first}")[:300])

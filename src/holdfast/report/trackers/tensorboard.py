@@ -39,15 +39,18 @@ class TensorBoard(Tracker):
         return str(self.options.path or self.folder.name)
 
     def start(self, run: TrackedRun) -> None:
-        """Open a new event file; one run's files are read as one."""
+        """Open a new event file, which bears the run's id; one folder's files are read as one."""
         from tensorboard.compat.proto import event_pb2
         from tensorboard.plugins.hparams import summary_v2 as hparams
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         root = Path(self.options.path) / run.group if self.options.path else self.folder
-        place = root / run.name
-        known = any(place.glob(EVENTS))
-        writer = self._writers[run.key] = EventFileWriter(str(place))
+        place, own = root / run.name, f"{EVENTS}.{run.id}"
+        if any(place.glob(EVENTS)) and not any(place.glob(own)):  # it was sent before, as another
+            place = place.with_name(f"{place.name}-{run.id[:6]}")
+        known = any(place.glob(own))
+        writer = EventFileWriter(str(place), filename_suffix=f".{run.id}")
+        self._writers[run.key] = writer
         if not known:
             told = hparams.hparams_pb(dict(run.params), trial_id=run.id)
             writer.add_event(event_pb2.Event(summary=told, wall_time=time.time(), step=0))

@@ -14,6 +14,9 @@ from holdfast.errors import UsageError
 from holdfast.report.trackers import TrackedRun, Tracker
 from holdfast.report.trackers.content import Batch
 
+PLACES = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_DIR")
+"""What Trackio looks at where neither a server nor a Space is named, in its order."""
+
 
 class Trackio(Tracker):
     """A project of Trackio."""
@@ -49,8 +52,8 @@ class Trackio(Tracker):
 
     def destination(self) -> str:
         """Place and project."""
-        place = self.options.url or self.options.space or os.environ.get("TRACKIO_DIR") or "here"
-        return f"{place} {self.options.project}"
+        named = [self.options.url, self.options.space, *(os.environ.get(one) for one in PLACES)]
+        return f"{next(filter(None, named), 'here')} {self.options.project}"
 
     def start(self, run: TrackedRun) -> None:
         """Nothing: Trackio has one run open at a time, so each batch opens and closes its own."""

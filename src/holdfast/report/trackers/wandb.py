@@ -70,10 +70,11 @@ class WandB(Tracker):
         """Begin the run of this id, or go on with it."""
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
-        os.environ["WANDB_CACHE_DIR"] = str((self.folder / "cache").absolute())
+        for name in ("cache", "data"):  # what artefacts lie in until they are sent
+            (place := (self.folder / name).absolute()).mkdir(parents=True, exist_ok=True)
+            os.environ[f"WANDB_{name.upper()}_DIR"] = str(place)
         import wandb
 
-        self.folder.mkdir(parents=True, exist_ok=True)
         mode: Any = self._mode
         online = mode == "online"
         found = self._runs[run.key] = wandb.init(
