@@ -35,10 +35,10 @@ from fixtures.side_by_side import Row
 from holdfast.progress import Silent
 from holdfast.runs import run_folder, stages
 from holdfast.runs.executors import carry_out, links
-from holdfast.runs.executors.graph import Graph
+from holdfast.runs.executors.graph import Graph, makespan
 from holdfast.runs.executors.machine import Machine
-from holdfast.runs.executors.workers import Starter, Workers
-from holdfast.study.executing import makespan
+from holdfast.runs.executors.seats import Starter
+from holdfast.runs.executors.workers import Workers
 
 ARMS, SEEDS = 8, 3
 TRAIN_S, ASK_S = 1.2, 0.4

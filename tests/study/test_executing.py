@@ -18,10 +18,10 @@ from holdfast.errors import UsageError
 from holdfast.memory.hardware.devices import parse
 from holdfast.progress import Silent
 from holdfast.runs import records, stages
-from holdfast.runs.executors.graph import Graph
+from holdfast.runs.executors.graph import Graph, makespan
 from holdfast.runs.stages import PlannedStage, Step
 from holdfast.study import executing
-from holdfast.study.executing import _Demands, makespan
+from holdfast.study.executing import _Demands
 
 
 class Lines(Silent):
@@ -80,6 +80,13 @@ def _session(tiny_model: Path, tmp_path: Path, gpus: str = "", **changes: Any) -
     return replace(session, gpus=parse(gpus) if gpus else ())
 
 
+def _with(session: Any, section: str, **changes: object) -> Any:
+    """The same with other settings in a section of its study."""
+    section_of = getattr(session.study, section).model_copy(update=changes)
+    changed = session.study.model_copy(update={section: section_of})
+    return replace(session, plan=replace(session.plan, study=changed))
+
+
 def test_where_a_study_runs_if_nobody_says(tiny_model: Path, tmp_path: Path) -> None:
     plain = _session(tiny_model, tmp_path)
     assert executing.chosen(plain, None) == "local"
@@ -91,6 +98,43 @@ def test_where_a_study_runs_if_nobody_says(tiny_model: Path, tmp_path: Path) -> 
     assert "--on workers" in caught.value.remedy
     with pytest.raises(UsageError, match="2 GPUs would be shared"):
         executing.chosen(several, "workers")
+
+
+def test_trainings_of_several_machines_come_one_by_one(tiny_model: Path, tmp_path: Path) -> None:
+    hardware = {"nodes": 2, "meeting": "127.0.0.1:29400"}
+    plain = _session(tiny_model, tmp_path, hardware=hardware)
+    two = replace(plain, gpus=parse("2x24GiB"))
+    assert executing.chosen(two, None) == "gpus" and executing.chosen(two, "local") == "local"
+    for session, on in ((plain, None), (two, "slurm"), (two, "ray")):
+        with pytest.raises(UsageError, match="2 machines together need GPUs"):
+            executing.chosen(session, on)
+    steps = study.schedule(two.plan)
+    assert _Demands(two, steps, "gpus", 2).of("train/sft/seed1")[0] == 2, "nobody beside it"
+
+
+def test_what_may_be_spent_is_not_spent_by_each_of_several(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    server = "http://127.0.0.1:1/v1?max_requests=5#model"
+    session = _with(_session(tiny_model, tmp_path, "2x24GiB"), "answer", server=server)
+    assert executing.chosen(session, None) == "local"
+    with pytest.raises(UsageError, match="max_requests of a server"):
+        executing.chosen(session, "gpus")
+
+
+def test_gpus_that_others_have_filled_are_left_to_them(tiny_model: Path, tmp_path: Path) -> None:
+    first, busy, last = parse("3x24GiB")
+    busy = replace(busy, free_bytes=busy.free_bytes // 4)
+    assert executing.usable((first, busy, last)) == (first, last)
+    assert executing.usable(()) == ()
+    session = replace(_session(tiny_model, tmp_path), gpus=(first, busy))
+    assert executing.chosen(session, None) == "local"
+
+
+def test_named_gpus_are_of_this_machine(tiny_model: Path, tmp_path: Path) -> None:
+    session = _with(_session(tiny_model, tmp_path), "hardware", gpus="2x24GiB")
+    with pytest.raises(UsageError, match="names GPUs of this machine"):
+        executing.chosen(session, "slurm")
 
 
 def test_nothing_is_written_where_the_place_is_refused(tiny_model: Path, tmp_path: Path) -> None:
@@ -121,6 +165,13 @@ def test_what_each_stage_takes(tiny_model: Path, tmp_path: Path) -> None:
     assert 1 <= alone.of("train/sft/seed1")[0] <= 4
     cpu = _Demands(session, steps, "workers", 3)
     assert {cpu.of(step.stage.name)[0] for step in steps} == {1}
+
+
+def test_a_stage_fits_whichever_gpus_it_is_given(tiny_model: Path, tmp_path: Path) -> None:
+    rich, poor = parse("24GiB")[0], replace(parse("24GiB")[0], index=1, free_bytes=1 << 20)
+    session = replace(_session(tiny_model, tmp_path), gpus=(rich, poor))
+    demands = _Demands(session, study.schedule(session.plan), "gpus", 2)
+    assert demands.of("replies/base/lab_math") == (2, "base"), "the poorer does not hold it"
 
 
 def test_how_long_all_of_it_takes() -> None:

@@ -29,8 +29,7 @@ class Noted:
     def __init__(self, inner: Progress, folder: Path) -> None:
         """Write into the run folder; `inner` is told everything."""
         self._inner, self._file, self.stop = inner, folder / FILE, inner.stop
-        self._remaining, self._said = Remaining(), deque[str](maxlen=LINES)
-        self._written = 0.0
+        self._remaining, self._written, self._said = Remaining(), 0.0, deque[str](maxlen=LINES)
 
     def begin(self, total: int, done: int) -> None:
         """See `Progress.begin`."""
@@ -80,8 +79,7 @@ class Noted:
         """See `Progress.advance`."""
         self._inner.advance(amount)
         self._remaining.advance(amount)
-        if time.monotonic() - self._written >= EVERY_S:
-            self._write()
+        self._write(EVERY_S)
 
     def worked(self, tokens: int = 0, loss: float | None = None) -> None:
         """See `Progress.worked`."""
@@ -93,7 +91,9 @@ class Noted:
         self._inner.say(line)
         self._said.append(line[:500])
 
-    def _write(self) -> None:
+    def _write(self, every_s: float = 0.0) -> None:
+        if time.monotonic() - self._written < every_s:
+            return
         self._written, now = time.monotonic(), self._remaining
         about = {
             "at": round(time.time(), 3), "pid": os.getpid(), "host": host(),
@@ -129,6 +129,7 @@ class _Beside:
     def advance(self, amount: int = 1) -> None:
         self._inner.advance(amount)
         self._follows.advance(amount)
+        self._outer._write(EVERY_S)
 
     def worked(self, tokens: int = 0, loss: float | None = None) -> None:
         self._inner.worked(tokens, loss)

@@ -172,6 +172,21 @@ def _outlive_workers(folder: Path) -> None:
         file.unlink(missing_ok=True)
 
 
+def is_held(lock: str) -> bool:
+    """Whether a process holds a lock that it took for as long as it lives."""
+    from filelock import FileLock, Timeout
+
+    if not lock or not os.path.isfile(lock):
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # the disk does not say
+        return False
+
+
 def _holder(file: Path) -> object:
     try:
         return sealed.read(file, "").get("pid", "?")

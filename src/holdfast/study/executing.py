@@ -7,18 +7,17 @@ none, so that it runs beside them. The workers prepare the study by themselves (
 
 from __future__ import annotations
 
-import heapq
-import math
 import os
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from typing import Any
 
+from holdfast.engines import FROM_FILES
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.judges import members_of
 from holdfast.memory.hardware.cpu import cores
+from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.memory.model.shape import read_shape
 from holdfast.memory.planner.inference import answering_bytes, answering_map, longest
@@ -27,12 +26,15 @@ from holdfast.models import ModelRef
 from holdfast.models.external import has_shape
 from holdfast.progress import Progress
 from holdfast.progress.remaining import in_words
-from holdfast.runs import records, stages, store
+from holdfast.runs import records, stages
 from holdfast.runs.executors import carry_out, links
-from holdfast.runs.executors.graph import Asks, Graph
+from holdfast.runs.executors.arrival import has_arrived
+from holdfast.runs.executors.graph import Asks, Graph, makespan
 from holdfast.runs.executors.machine import Machine
-from holdfast.runs.executors.workers import Seat, Starter, Workers
+from holdfast.runs.executors.seats import Seat, Starter
+from holdfast.runs.executors.workers import Workers
 from holdfast.runs.stages import Step
+from holdfast.study.probes import asked_by_meters
 from holdfast.study.session import Session
 from holdfast.train.launch import torchrun
 from holdfast.train.planning import overhead_of, plan_study
@@ -47,8 +49,10 @@ FIRST = ("judges",)
 ASKING = ("replies", "perplexity", "shared")
 JOBS = 4
 ABLE = ("bf16", "fp16", "nf4")
-APPEARS_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Waits for a file that another machine has written."""
+CAPS = ("max_requests", "max_cost")
+"""Of a server: what one command may send and spend, which each process counts by itself."""
+FREE_SHARE = 0.5
+"""Of what is free on the freest GPU; one with less would be a trap for what fits another."""
 
 
 def chosen(session: Session, on: Where | None) -> Where:
@@ -59,25 +63,48 @@ def chosen(session: Session, on: Where | None) -> Where:
         on: as its user says; None: on all GPUs where there are several, else here in order.
 
     Raises:
-        UsageError: that is not possible on this machine.
+        UsageError: that is not possible on this machine, or with this study.
     """
-    gpus = session.gpus
+    gpus, hardware = session.gpus, session.study.hardware
+    if hardware.nodes > 1 and (not gpus or on not in (None, "local", "gpus")):
+        raise UsageError(
+            f"trainings on {hardware.nodes} machines together need GPUs, and come one by one",
+            where="hardware.nodes",
+            remedy="run it with --on local or gpus on a machine with GPUs, or leave it out",
+        )
+    said = str(session.study.model_dump(mode="json", exclude_unset=True, exclude_none=True))
+    cap = next((name for name in CAPS if f"'{name}'" in said or f"{name}=" in said), "")
     if on is None:
-        return "gpus" if len(gpus) > 1 else "local"
+        return "gpus" if len(usable(gpus)) > 1 and not cap else "local"
+    if cap and on != "local":
+        raise UsageError(
+            f"{cap} of a server is kept by the process that asks, and here several would",
+            where=f"--on {on}", remedy=f"use --on local, or leave {cap} out",
+        )  # fmt: skip
     if on == "gpus" and not gpus:
         raise UsageError(
-            "no GPU can be used here" if session.study.hardware.device != "cpu" else
-            "hardware.device is cpu",
+            "no GPU can be used here" if hardware.device != "cpu" else "hardware.device is cpu",
             where="--on gpus",
             remedy="leave --on out; or --on workers, which takes processes on the CPU instead",
-        )  # fmt: skip
+        )
     if on == "workers" and gpus:
         raise UsageError(
             f"{len(gpus)} GPUs would be shared by workers that are meant for the CPU",
             where="--on workers",
             remedy="--on gpus gives every GPU a worker; hardware.device=cpu does without them",
         )
+    if is_elsewhere(on) and hardware.gpus:
+        raise UsageError(
+            f"hardware.gpus ({hardware.gpus}) names GPUs of this machine, and others do the work",
+            where=f"--on {on}", remedy=f"leave it out; see hardware.{on}.gpus",
+        )  # fmt: skip
     return on
+
+
+def usable(gpus: Sequence[GPU]) -> tuple[GPU, ...]:
+    """Those that stages may be given to, any to any: none that others have filled."""
+    least = FREE_SHARE * max((one.free_bytes for one in gpus), default=0)
+    return tuple(one for one in gpus if one.free_bytes >= least)
 
 
 def is_elsewhere(on: Where | None) -> bool:
@@ -109,24 +136,30 @@ def execute(
         stages.execute(steps, session.stages, session.folder, progress, expected)
         return
     session.pool.close()  # the device is the workers'
+    if len(free := usable(session.gpus)) < len(session.gpus):
+        progress.say(f"{len(session.gpus) - len(free)} GPUs are left out: less than half as much "
+                     "memory is free there as on another")  # fmt: skip
+        session = replace(session, gpus=free)
     folder = session.folder.absolute()
     secret = links.write_secret(folder)
     try:
         room = _room(session, where, progress)
-        asks: Asks = _Demands(session, steps, where, room.slots).of
-        told = dict(expected)
-        takes = makespan(Graph(steps, room.roughly), told, room.slots, max(1, room.beside))
-        progress.say(
-            f"{room.slots} stages at a time on {room.words}: about {in_words(takes)}."
-            if takes < sum(told.values()) else f"{room.slots} stages at a time on {room.words}."
-        )  # fmt: skip
-        todo = stages.announce(steps, session.folder, progress, expected)
-        workers = Workers(room.starter, room.slots, room.beside, lambda seat: {
-            "source": SOURCE, "folder": str(folder), "secret": secret,
-            "given": _given(session, where, seat),
-        })  # fmt: skip
-        graph = Graph(todo, asks, told, FIRST)
-        carry_out(graph, workers, progress, _arrived(session), session.study.hardware.retries)
+        try:
+            asks: Asks = _Demands(session, steps, where, room.slots).of
+            takes = makespan(Graph(steps, room.roughly), expected, room.slots, room.beside or 1)
+            about = f": about {in_words(takes)}" if takes < sum(expected.values()) else ""
+            progress.say(f"{room.slots} stages at a time on {room.words}{about}.")
+            todo = stages.announce(steps, session.folder, progress, expected)
+            workers = Workers(room.starter, room.slots, room.beside, lambda seat: {
+                "source": SOURCE, "folder": str(folder), "secret": secret,
+                "given": _given(session, where, seat),
+            })  # fmt: skip
+            graph = Graph(todo, asks, expected, FIRST)
+        except BaseException:
+            room.starter.close()
+            raise
+        carry_out(graph, workers, progress, lambda name: has_arrived(folder, name),
+                  session.study.hardware.retries)  # fmt: skip
     finally:
         links.forget_secret(folder, secret)
 
@@ -163,13 +196,14 @@ def _room(session: Session, where: Where, progress: Progress) -> _Room:
             plan = MemoryPlan("split", gpus=tuple(gpus[one].index for one in own))
             slices = [gpus[one].uuid for one in own if gpus[one].mig]
             named = {"CUDA_VISIBLE_DEVICES": ",".join(slices)} if slices else {}
-            return {**torchrun.environment(plan, os.environ), **named}
+            threads = {"OMP_NUM_THREADS": str(max(1, cores() * len(own) // len(gpus)))}
+            return {**threads, **torchrun.environment(plan, os.environ), **named}
 
         return _Room(Machine(folder, variables), len(gpus), beside, "the GPUs of this machine")
     module, _, name = ELSEWHERE[where].partition(":")
     make: Any = getattr(import_module(module), name)
-    starter = make(folder, getattr(hardware, where), Machine(folder, lambda own: light),
-                   progress.say)  # fmt: skip
+    here = Machine(folder, lambda own: light)
+    starter = make(folder, getattr(hardware, where), here, progress.say)
     slots = hardware.workers or starter.room or JOBS
     return _Room(starter, slots, beside, starter.words)
 
@@ -177,8 +211,8 @@ def _room(session: Session, where: Where, progress: Progress) -> _Room:
 def _given(session: Session, where: Where, seat: Seat) -> dict[str, object]:
     """What a worker is told of its GPUs; see `study.workshop`."""
     gpus, hardware = session.gpus, session.study.hardware
-    able = {name: all(getattr(gpu, name) for gpu in gpus) for name in ABLE}
     if not is_elsewhere(where):
+        able = {name: all(getattr(gpu, name) for gpu in gpus) for name in ABLE}
         own = [asdict(gpus[one]) for one in seat.slots] if where == "gpus" else []
         return {"gpus": own, "able": able, "least": 0}
     if not seat.slots:
@@ -187,22 +221,12 @@ def _given(session: Session, where: Where, seat: Seat) -> dict[str, object]:
     return {"gpus": None, "able": {}, "least": least}
 
 
-def _arrived(session: Session) -> Any:
-    def look(name: str) -> bool:
-        for wait in APPEARS_S:
-            time.sleep(wait)
-            if (session.folder / name / store.RECORD).is_file():
-                return True
-        return False
-
-    return look
-
-
 class _Demands:
     """What the stages of a study take."""
 
     def __init__(self, session: Session, steps: Sequence[Step], where: Where, slots: int) -> None:
         self._session, self._where, self._slots = session, where, slots
+        self._gpus = sorted(session.gpus, key=lambda one: one.free_bytes)  # any may be given
         names = [step.stage.name for step in steps if not step.done]
         self._trainings = max(1, sum(name.startswith("train/") for name in names))
         self._known: dict[object, int] = {}
@@ -223,14 +247,14 @@ class _Demands:
             return 1, model
         if kind == "none":
             return 0, ""
-        return (1 if self._where in ELSEWHERE else self._gpus(kind, rest)), model
+        return (1 if self._where in ELSEWHERE else self._of_gpus(kind, rest)), model
 
     def _judge(self, task: str) -> tuple[str, str]:
         judge = self._session.measuring.tasks[task].judge
         guards = [one.guard for one in members_of(judge) if one.guard] if judge else []
         return ("guard", f"judge of {task}") if guards else ("none", "")
 
-    def _gpus(self, kind: str, rest: str) -> int:
+    def _of_gpus(self, kind: str, rest: str) -> int:
         """GPUs of this machine that a stage takes, at most all."""
         key = (kind, rest.partition("/")[0] if kind == "train" else "")
         if key not in self._known:
@@ -244,25 +268,30 @@ class _Demands:
 
     def _answering(self, ref: ModelRef) -> int:
         session = self._session
-        if session.study.answer.engine != "hf" or not has_shape(ref):
+        if session.study.answer.engine not in FROM_FILES or not has_shape(ref):
             return 1
-        shape, gpus = read_shape(ref.base, ref.revision), session.gpus
+        shape, nf4 = read_shape(ref.base, ref.revision), session.pool.nf4
         tokens = longest(shape, session.study.answer.sampling.max_new_tokens)
-        if answering_bytes(shape, session.pool.nf4, tokens) <= min(one.free_bytes for one in gpus):
+        if answering_bytes(shape, nf4, tokens) <= self._gpus[0].free_bytes:
             return 1
         for count in range(2, self._slots):
-            if answering_map(shape, gpus[:count], session.pool.nf4, tokens):
+            if answering_map(shape, self._gpus[:count], nf4, tokens):
                 return count
         return self._slots
 
     def _training(self, arm: str) -> int:
         """As few as it fits on, or its share where there are fewer trainings than GPUs."""
         session, own = self._session, self._session.arms[arm]
+        if session.study.hardware.nodes > 1:
+            return self._slots  # the other machines join one training at a time
         study = session.study.model_copy(update={"train": own.train})
         about = records.summary(session.folder / "data" / arm)
         overhead = overhead_of(own.loss)
+        if asked_by_meters(session.study.meters, session.plain):
+            probed = about["answer_tokens"] or about["longest_tokens"]
+            overhead = replace(overhead, names=(*overhead.names, "meters"), probed_tokens=probed)
         for count in range(max(1, self._slots // self._trainings), self._slots + 1):
-            asked = PlanRequest(gpus=session.gpus[:count], trace=False)
+            asked = PlanRequest(gpus=tuple(self._gpus[:count]), trace=False)
             try:
                 report = plan_study(
                     study, asked, arms={arm: PlanRequest(train=own.train, overhead=overhead)},
@@ -273,28 +302,3 @@ class _Demands:
             if report.plan is not None:
                 return max(1, len(report.plan.gpus))
         return self._slots
-
-
-def makespan(graph: Graph, seconds: Mapping[str, float], slots: int, beside: int = 1) -> float:
-    """Seconds that a whole graph takes, by what its stages are expected to take; uses it up.
-
-    Args:
-        graph: fresh; what its `Asks` says is taken at once.
-        seconds: of every stage.
-        slots: that there are.
-        beside: stages without a slot that may run at a time.
-    """
-    now, under_way = 0.0, list[tuple[float, str, int]]()
-    free, light = slots, beside
-    while graph.left:
-        for size in graph.sizes():
-            while (light if size == 0 else free >= size) and (order := graph.take(size)):
-                free, light = free - size, light - (size == 0)
-                ends = now + seconds.get(order.stage, 0.0)
-                heapq.heappush(under_way, (ends, order.stage, size))
-        if not under_way:
-            return math.inf  # a stage that no machine of this size can make
-        now, name, size = heapq.heappop(under_way)
-        free, light = free + size, light + (size == 0)
-        graph.done(name)
-    return now

@@ -23,8 +23,8 @@ from holdfast.errors import FolderError, HoldfastError, UsageError
 from holdfast.progress import Silent
 from holdfast.runs.executors import links, slurm
 from holdfast.runs.executors.machine import Machine
+from holdfast.runs.executors.seats import Seat
 from holdfast.runs.executors.slurm import Queue, Slurm
-from holdfast.runs.executors.workers import Seat
 
 
 class Answers:
@@ -65,25 +65,28 @@ def test_the_script_asks_for_what_the_study_says(tmp_path: Path) -> None:
     script = (tmp_path / links.FOLDER / "slurm-3.sh").read_text()
     lines = script.splitlines()
     assert lines[0] == "#!/bin/sh"
-    for asked in ("array=3,4", "partition=gpu", "gres=gpu:2", "cpus-per-task=8", "mem=64G",
+    for asked in ("array=0-1", "partition=gpu", "gres=gpu:2", "cpus-per-task=8", "mem=64G",
                   "time=12:00:00", "account=lab", "requeue", "signal=B:TERM@120"):  # fmt: skip
         assert f"#SBATCH --{asked}" in lines, asked
-    assert lines[-1] == (
-        "exec /env/bin/python -m worker --folder '/a b/r' --seat \"$SLURM_ARRAY_TASK_ID\""
-    )
+    assert lines[-2:] == [
+        slurm.AS_COUNTED,
+        "exec /env/bin/python -m worker --folder '/a b/r' --seat \"$((3 + SLURM_ARRAY_TASK_ID))\"",
+    ]
     assert (tmp_path / links.FOLDER / slurm.JOBS).read_text() == "4711\n"
     plain, _ = _queue(tmp_path, Answers(sbatch="4712\n"), SlurmSpec(gpus=0))
-    assert "gres" not in plain.script([1], ["x"]) and "partition" not in plain.script([1], ["x"])
+    script = plain.script(1, 1, ["x"])
+    assert "gres" not in script and "partition" not in script
+    assert slurm.NO_GPUS in script.splitlines(), "a node may have some, which are not ours"
 
 
 def test_states_are_told_once_and_ends_are_understood(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slurm, "LOOK_EVERY_S", 0.0)
-    waits = "17_1|PENDING|Priority|\n17_2|PENDING|Priority|\n17_3|RUNNING|None|node1\n"
+    waits = "17_0|PENDING|Priority|\n17_1|PENDING|Priority|\n17_2|RUNNING|None|node1\n"
     answers = Answers(
         sbatch="17\n",
-        squeue=[waits, waits, "17_1|RUNNING|None|node2\n"],
+        squeue=[waits, waits, "17_0|RUNNING|None|node2\n"],
         scontrol="JobId=17 ArrayTaskId=9 JobState=NODE_FAIL Reason=None ExitCode=0:0 NodeList=n9",
     )
     queue, lines = _queue(tmp_path, answers)
@@ -92,7 +95,7 @@ def test_states_are_told_once_and_ends_are_understood(
     assert lines[1:] == ["Slurm: 2 pending (Priority), 1 running"]
     gone = dict(queue.ended())
     assert sorted(gone) == [2, 3] and not any(one.counted for one in gone.values())
-    assert "NODE_FAIL of job 17_2 on n9" in gone[2].why
+    assert "NODE_FAIL of job 17_1 on n9" in gone[2].why
     assert lines[2:] == ["Slurm: 1 running"]
     assert list(queue.ended()) == [], "each is told once"
 
@@ -108,7 +111,7 @@ def test_without_the_controllers_memory_the_accounting_is_asked(
     queue, _ = _queue(tmp_path, answers)
     queue.submit(_seats(1), ["x"])
     [(number, ending)] = queue.ended()
-    assert number == 1 and ending.counted and "OUT_OF_MEMORY of job 17_1 on node4" in ending.why
+    assert number == 1 and ending.counted and "OUT_OF_MEMORY of job 17_0 on node4" in ending.why
 
 
 def test_a_controller_that_does_not_answer_loses_nobody(
@@ -119,7 +122,8 @@ def test_a_controller_that_does_not_answer_loses_nobody(
     queue, lines = _queue(tmp_path, Answers(sbatch="17\n", squeue=down))
     queue.submit(_seats(1, 2), ["x"])
     assert list(queue.ended()) == []
-    assert any("Unable to contact" in line for line in lines)
+    assert list(queue.ended()) == [] and queue.end(1, time.monotonic()) is None
+    assert sum("Unable to contact" in line for line in lines) == 1, "said once"
 
 
 def test_a_folder_that_is_not_shared_is_told_by_the_exit_code(
@@ -132,6 +136,61 @@ def test_a_folder_that_is_not_shared_is_told_by_the_exit_code(
     [(_, ending)] = queue.ended()
     assert isinstance(ending.final, FolderError) and "node3" in str(ending.final)
     assert "--runs-dir" in ending.final.remedy
+
+
+def test_a_job_is_not_waited_for_while_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "AGAIN_S", 0.0)
+    answers = Answers(
+        sbatch="17\n", squeue=["17_0|COMPLETING|None|n1\n", ""],
+        scontrol="JobState=FAILED Reason=NonZeroExitCode ExitCode=0:9 NodeList=n1",
+    )  # fmt: skip
+    queue, _ = _queue(tmp_path, answers)
+    queue.submit(_seats(5), ["x"])
+    assert queue.end(5, time.monotonic()) is None
+    ending = queue.end(5, time.monotonic())
+    assert ending is not None and ending.counted
+    assert ending.why == "Slurm says FAILED of job 17_0 on n1, signal 9"
+
+
+def test_a_job_that_does_not_end_is_cancelled(tmp_path: Path) -> None:
+    answers = Answers(sbatch="17\n", squeue="17_0|RUNNING|None|n1\n")
+    queue, _ = _queue(tmp_path, answers)
+    queue.submit(_seats(5), ["x"])
+    ending = queue.end(5, time.monotonic() - 2 * slurm.ENDS_S)
+    assert ending is not None and not ending.counted and "did not end (running)" in ending.why
+    assert answers.asked[-1] == ["scancel", "17_0"]
+
+
+def test_a_job_that_the_queue_leaves_out_for_a_moment_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "LOOK_EVERY_S", 0.0)
+    answers = Answers(sbatch="17\n", squeue="", scontrol="JobState=PENDING ExitCode=0:0")
+    queue, _ = _queue(tmp_path, answers)
+    queue.submit(_seats(1), ["x"])
+    assert list(queue.ended()) == []
+    ending = queue.end(1, time.monotonic())
+    assert ending is not None and ending.returns and not ending.counted
+
+
+def test_a_machine_that_is_not_reached_is_told_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "LOOK_EVERY_S", 0.0)
+    shown = f"JobState=FAILED ExitCode={links.NOBODY_THERE}:0 NodeList=n1"
+    queue, _ = _queue(tmp_path, Answers(sbatch="17\n", squeue="", scontrol=shown))
+    queue.submit(_seats(1), ["x"])
+    [(_, ending)] = queue.ended()
+    assert ending.counted and "hardware.slurm" in ending.why
+
+
+def test_jobs_that_cannot_be_cancelled_are_left_to_the_next_run(tmp_path: Path) -> None:
+    queue, _ = _queue(tmp_path, Answers(sbatch="17\n", scancel="error: no controller"))
+    queue.submit(_seats(1), ["x"])
+    queue.close()
+    assert (tmp_path / links.FOLDER / slurm.JOBS).read_text() == "17\n"
 
 
 def test_what_a_killed_run_left_in_the_queue_is_cancelled(tmp_path: Path) -> None:
@@ -195,26 +254,28 @@ def test_a_run_in_the_queue(tmp_path: Path, cluster: Path) -> None:
     assert not (tmp_path / "r" / links.FOLDER / slurm.JOBS).exists()
 
 
-def test_a_preempted_worker_comes_back(tmp_path: Path, cluster: Path) -> None:
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_preempted_worker_comes_back(tmp_path: Path, cluster: Path, times: int) -> None:
     run, told = tmp_path / "r", Lines()
     go = tmp_path / "go"
     rows = [("a", (), f"wait {go}"), ("b", ("a",), "")]
 
     def take_back() -> None:
-        while not begun(run, "a").exists():
-            time.sleep(0.02)
-        begun(run, "a").unlink()
-        fake_slurm.preempt(cluster, "100_1")
+        for _ in range(times):
+            while not begun(run, "a").exists():
+                time.sleep(0.02)
+            begun(run, "a").unlink()
+            fake_slurm.preempt(cluster, "100_0")
         while not begun(run, "a").exists():
             time.sleep(0.02)
         go.touch()
 
-    watch = threading.Thread(target=take_back)
+    watch = threading.Thread(target=take_back, daemon=True)
     watch.start()
     carry(run, rows, 1, told, starter=_on_slurm(told))
-    watch.join()
-    assert records_of(run, rows)["a"]["sittings"] == 2
-    assert list(fake_slurm.states(cluster)) == ["100_1"], "the same job, queued again"
+    watch.join(10)
+    assert records_of(run, rows)["a"]["sittings"] == 1 + times
+    assert list(fake_slurm.states(cluster)) == ["100_0"], "the same job, queued again"
 
 
 def test_a_partition_that_does_not_exist(tmp_path: Path, cluster: Path) -> None:

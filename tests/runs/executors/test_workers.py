@@ -86,6 +86,29 @@ def test_a_large_stage_gets_the_slots_of_small_ones(tmp_path: Path) -> None:
     assert pids["large"] not in (pids["s1"], pids["s2"])
 
 
+def test_what_takes_nothing_and_waits_keeps_no_slot_from_others(tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    rows = [
+        ("light", (), f"wait {begun(run, 'heavy')}"),
+        ("light too", (), ""),
+        ("heavy", (), f"wait {run / 'light' / 'record.json'}"),
+    ]
+    carry(run, rows, 1, asks=lambda name: (int(name == "heavy"), ""))
+    records_of(run, rows)
+
+
+def test_slots_that_a_large_stage_leaves_over_are_lent(tmp_path: Path) -> None:
+    """Of three slots two are taken; what waits for two others cannot have the third."""
+    run = tmp_path / "r"
+    rows = [
+        ("large", (), f"wait {begun(run, 'small')}"),
+        ("large too", (), ""),
+        ("small", (), f"wait {run / 'large' / 'record.json'}"),
+    ]
+    carry(run, rows, 3, asks=lambda name: (1 if name == "small" else 2, ""))
+    records_of(run, rows)
+
+
 def test_a_dead_worker_costs_its_stage_alone(tmp_path: Path) -> None:
     rows = [
         ("a", (), ""),

@@ -17,8 +17,10 @@ from holdfast.errors import HoldfastError, WorkerLost
 from holdfast.progress import Progress
 from holdfast.runs import store
 from holdfast.runs.executors import links
+from holdfast.runs.executors.arrival import SHARE
 from holdfast.runs.executors.graph import Graph
-from holdfast.runs.executors.workers import Ending, Event, Seat, Workers
+from holdfast.runs.executors.seats import Ending, Event, Seat
+from holdfast.runs.executors.workers import Workers
 
 LOOK_S = 0.2
 """How often it is looked whether somebody wants the run to end."""
@@ -61,7 +63,8 @@ def carry_out(
             if progress.stop.asked and not stopping:
                 stopping = True
                 workers.stop()
-        progress.stop.release()
+        if graph.left:
+            progress.stop.release()
     finally:
         progress.stop.hold("")
         workers.close()
@@ -86,23 +89,31 @@ class _Floor:
         self._lost = Counter[str]()  # by stage; "" for workers that never came to be ready
 
     def hand_out(self) -> None:
-        """Give every idle worker a stage; one that needs many slots is not overtaken by others.
+        """Give every idle worker a stage.
+
+        One that needs many slots is not overtaken by those that need few, except on the slots that
+        are left when as many as possible of its own size are under way.
 
         Raises:
             WorkerLost: there is no room for what is left.
         """
-        short = False
+        over: int | None = None  # of the first size that lacks room; None: none does
         for size in self._graph.sizes():
-            if size and short:
-                continue  # the room is kept; what takes none goes on beside
-            self._workers.want(size, self._graph.waiting(size))
-            for seat in self._workers.idle(size):
+            most = self._graph.waiting(size)
+            if size and over is not None:
+                others = sum(len(seat.slots) == size for seat in self._workers.under_way)
+                most = min(most, over // size - others)
+            if most <= 0:
+                continue
+            enough = self._workers.want(size, most)
+            for seat in self._workers.idle(size)[:most]:
                 order = self._graph.take(size, seat.model)
                 if order is None:
                     break
                 self._shown[order.stage] = self._progress.beside(order.stage)
                 self._workers.give(seat, order)
-            short = short or self._graph.waiting(size) > 0
+            if size and over is None and not enough:
+                over = self._workers.slots % size
         if self._graph.left and not self._workers.any_left:
             raise WorkerLost("there is no room for the stages that are left", remedy=AGAIN)
 
@@ -144,8 +155,7 @@ class _Floor:
             raise HoldfastError(
                 "was made, and is not in the run folder: the worker writes into another one",
                 where=event.stage,
-                remedy="put --runs-dir on storage that all machines see under the same path; "
-                + AGAIN,
+                remedy=f"{SHARE}; {AGAIN}",
             )
         self._hold(event.seat, "")
         self._shown.pop(event.stage).leave(event.stage)

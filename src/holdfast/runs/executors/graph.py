@@ -134,3 +134,28 @@ class Graph:
     def again(self, name: str) -> None:
         """A stage that was taken could not be made: it is ready as before."""
         self._push(name)
+
+
+def makespan(graph: Graph, seconds: Mapping[str, float], slots: int, beside: int = 1) -> float:
+    """Seconds that a whole graph takes, by what its stages are expected to take; uses it up.
+
+    Args:
+        graph: fresh; what its `Asks` says is taken at once.
+        seconds: of every stage.
+        slots: that there are.
+        beside: stages without a slot that may run at a time.
+    """
+    now, under_way = 0.0, list[tuple[float, str, int]]()
+    free, light = slots, beside
+    while graph.left:
+        for size in graph.sizes():
+            while (light if size == 0 else free >= size) and (order := graph.take(size)):
+                free, light = free - size, light - (size == 0)
+                ends = now + seconds.get(order.stage, 0.0)
+                heapq.heappush(under_way, (ends, order.stage, size))
+        if not under_way:
+            return math.inf  # a stage that no machine of this size can make
+        now, name, size = heapq.heappop(under_way)
+        free, light = free + size, light + (size == 0)
+        graph.done(name)
+    return now

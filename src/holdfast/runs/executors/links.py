@@ -27,8 +27,8 @@ NOT_SHARED = 78
 """Exit code of a worker that does not see this run's folder (EX_CONFIG)."""
 NOBODY_THERE = 69
 """Exit code of a worker that finds no coordinator (EX_UNAVAILABLE)."""
-SILENT_S, ASKED_EVERY_S, ASKED = 30, 10, 3
-"""After so long without a word the other end is asked, so often, before it counts as lost."""
+SILENT_S, ASKED_EVERY_S, ASKED, LOST_MS = 30, 10, 3, 60_000
+"""After so long without a word the other end is asked, so often; unheard words get no longer."""
 
 
 def send(link: Connection, what: str, **values: object) -> None:
@@ -85,6 +85,7 @@ def kept_alive(link: Connection) -> None:
         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, ASKED_EVERY_S)
         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, ASKED)
         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST_MS)
 
 
 class Door:

@@ -13,9 +13,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from holdfast.runs.executors import links
-from holdfast.runs.executors.workers import ENDS_S, Ending, Seat
+from holdfast.runs.executors.seats import Ending, Seat
 
 COMMAND = ("-m", "holdfast.runs.executors.worker")
+ENDS_S = 5.0
+"""A worker whose connection is closed is gone in less."""
 Variables = Callable[[tuple[int, ...]], Mapping[str, str]]
 """The whole environment of a worker that holds some slots."""
 
@@ -62,7 +64,9 @@ class Machine:
 
     def end(self, seat: Seat) -> Ending:
         """See `Starter.end`."""
-        process = self._processes.pop(seat.number)
+        process = self._processes.pop(seat.number, None)
+        if process is None:  # Ctrl-C came while it was ended
+            return Ending("it is gone", str(self._log(seat)))
         killed = False
         try:
             process.wait(ENDS_S)

@@ -3,31 +3,38 @@
 A Ray task holds the resources and starts one worker, which comes to the coordinator and keeps its
 model from stage to stage, so weights are read once for each worker and never sent through Ray. The
 run folder is on storage that all nodes see; a worker that does not see it ends the run with words.
+
+Ray itself needs a quarter of a minute and more until it takes a node for dead; that a worker has
+gone with its node is known sooner, by its connection.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from holdfast import environment
 from holdfast.config.hardware import RaySpec
-from holdfast.errors import MissingDependency, UsageError
+from holdfast.errors import MissingDependency, UsageError, WorkerLost
 from holdfast.runs.executors import AGAIN, links
 from holdfast.runs.executors.machine import Machine
-from holdfast.runs.executors.remote import Remote, not_shared
-from holdfast.runs.executors.workers import Ending, Seat
+from holdfast.runs.executors.remote import Remote, why_ended
+from holdfast.runs.executors.seats import Ending, Seat
 
 LOOK_EVERY_S = 1.0
 ENDS_S = 10.0
-"""A task whose worker has gone ends in less."""
+"""A task whose worker has gone ends in less, unless its node is gone too."""
+LOST_S = 120.0
+"""So long a cluster without any node that has room for a worker is waited for."""
 
 
 class Ray(Remote):
@@ -58,26 +65,27 @@ class Cluster:
 
     def __init__(self, folder: Path, spec: RaySpec, say: Callable[[str], None]) -> None:
         """See `Ray`."""
-        self._ray, self._folder, self._spec = _ray(), folder, spec
-        self._joined = not self._ray.is_initialized()
-        if self._joined:
-            self._join(say)
-        found = self._ray.cluster_resources()
-        self._gpus = spec.gpus if found.get("GPU", 0) >= spec.gpus > 0 else 0
-        if spec.gpus and not self._gpus:
+        self._folder, self._spec = folder, spec
+        self._tasks: dict[int, Any] = {}
+        self._looked, self._roomy = 0.0, time.monotonic()
+        with _own_signals():
+            self._ray = _ray()
+            self._joined = not self._ray.is_initialized()
+            if self._joined:
+                self._join(say)
+        has_gpus = self._ray.cluster_resources().get("GPU", 0) > 0
+        self._gpus = spec.gpus if has_gpus else 0
+        if spec.gpus and not has_gpus:
             say("Ray has no GPU: the workers use its cores")
         self.device = f"{self._gpus} GPUs each" if self._gpus else f"{spec.cpus} cores each"
-        kind, each = ("GPU", self._gpus) if self._gpus else ("CPU", spec.cpus)
-        self.room = int(found.get(kind, 0) // each)
+        self.room = self._room()
         if not self.room:
+            self.close()
             raise UsageError(
-                f"the cluster has {found.get('CPU', 0):.0f} cores, and a worker wants {spec.cpus}",
-                where="--on ray",
-                remedy="add a node, or set hardware.ray.cpus lower",
-            )
+                f"no node of the cluster has room: a worker wants {self._wants}", where="--on ray",
+                remedy="add a node, or set hardware.ray.cpus or hardware.ray.gpus lower",
+            )  # fmt: skip
         self.host = self._ray.util.get_node_ip_address()
-        self._tasks: dict[int, Any] = {}
-        self._looked = 0.0
 
     def _join(self, say: Callable[[str], None]) -> None:
         address = self._spec.address
@@ -96,16 +104,33 @@ class Cluster:
                 remedy="start one with `ray start --head`, or set it to local",
             ) from error  # fmt: skip
 
+    @property
+    def _wants(self) -> str:
+        gpus = f"{self._gpus} GPUs and " if self._gpus else ""
+        return f"{gpus}{self._spec.cpus} cores"
+
+    def _room(self) -> int:
+        """Workers that the nodes hold which live: each lies on one node as a whole."""
+        alive = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        wanted = {"CPU": self._spec.cpus} | ({"GPU": self._gpus} if self._gpus else {})
+        return sum(
+            min(int(node.get(kind, 0) // each) for kind, each in wanted.items()) for node in alive
+        )
+
     def submit(self, seats: Sequence[Seat], command: Sequence[str]) -> None:
         """See `remote.Jobs`."""
         hold = self._ray.remote(_hold).options(
             num_gpus=self._gpus, num_cpus=self._spec.cpus, max_retries=0,
             scheduling_strategy="SPREAD",
         )  # fmt: skip
+        if not self._tasks:
+            self._roomy = time.monotonic()
         for seat in seats:
-            log = str(self._folder / links.FOLDER / f"ray-{seat.number}.log")
             own = [*command[1:], "--seat", str(seat.number)]
-            self._tasks[seat.number] = hold.remote(own, log)
+            self._tasks[seat.number] = hold.remote(own, self._log(seat.number), self._gpus)
+
+    def _log(self, number: int) -> str:
+        return str(self._folder / links.FOLDER / f"ray-{number}.log")
 
     def ended(self) -> Iterable[tuple[int, Ending]]:
         """See `remote.Jobs`."""
@@ -113,8 +138,37 @@ class Cluster:
             return []
         self._looked = time.monotonic()
         every = {task: number for number, task in self._tasks.items()}
-        done, _ = self._ray.wait(list(every), num_returns=len(every), timeout=0)
-        return [(every[task], self._why(every[task])) for task in done]
+        found = [(every[task], self._why(every[task])) for task in self._done(list(every))]
+        return found or self._lost()
+
+    def _lost(self) -> list[tuple[int, Ending]]:
+        """All workers, when there has been no room for any of them for long."""
+        with suppress(Exception):  # which says nothing of its nodes now
+            if self._room():
+                self._roomy = time.monotonic()
+        if time.monotonic() - self._roomy < LOST_S:
+            return []
+        error = WorkerLost(
+            f"no node has been left for {LOST_S:.0f} s that has room for a worker, which wants "
+            f"{self._wants}",
+            where="--on ray", remedy=f"add a node; {AGAIN}",
+        )  # fmt: skip
+        return [(number, Ending("its node is lost", final=error)) for number in self._tasks]
+
+    def _done(self, tasks: Sequence[object]) -> list[object]:
+        """Those that have ended; waits for none.
+
+        Raises:
+            WorkerLost: the connection to Ray is gone.
+        """
+        try:
+            if not self._ray.is_initialized():  # else it would join a cluster anew
+                raise RuntimeError("this process has left the cluster")
+            return list(self._ray.wait(tasks, num_returns=len(tasks), timeout=0)[0])
+        except Exception as error:
+            raise WorkerLost(
+                f"Ray does not answer: {_first_line(error)}", where="--on ray", remedy=AGAIN
+            ) from error
 
     def _why(self, number: int) -> Ending:
         """Why a task has ended that has."""
@@ -122,24 +176,20 @@ class Cluster:
         try:
             code, machine = self._ray.get(task, timeout=ENDS_S)
         except Exception as error:
-            first = str(error).strip().splitlines()[:1] or [type(error).__name__]
-            return Ending(f"Ray says: {first[0][:300]}", counted=not _is_loss(error))
-        log = str(self._folder / links.FOLDER / f"ray-{number}.log")
-        if code == links.NOT_SHARED:
-            return Ending(
-                "it does not see the folder", log, final=not_shared(self._folder, machine)
-            )
-        return Ending(f"its process on {machine} ended with code {code}", log)
+            return Ending(f"Ray says: {_first_line(error)}", counted=not _is_loss(error))
+        words = f"its process on {machine} ended with code {code}"
+        return why_ended(code, self._folder, machine, words, self._log(number))
 
-    def end(self, number: int) -> Ending:
+    def end(self, number: int, since: float) -> Ending | None:
         """See `remote.Jobs`."""
         task = self._tasks.get(number)
         if task is None:
             return Ending("its task is gone")
-        done, _ = self._ray.wait([task], timeout=ENDS_S)
-        if done:
+        if self._done([task]):
             return self._why(number)
-        self._tasks.pop(number)
+        if time.monotonic() - since < ENDS_S:
+            return None
+        del self._tasks[number]
         with suppress(Exception):
             self._ray.cancel(task, force=True)
         return Ending("its node does not answer", counted=False)
@@ -154,12 +204,17 @@ class Cluster:
             self._ray.shutdown()
 
 
-def _hold(arguments: Sequence[str], log: str) -> tuple[int, str]:
+def _hold(arguments: Sequence[str], log: str, gpus: int) -> tuple[int, str]:
     """Run one worker to its end on a node; its exit code, and the node."""
+    own = {**os.environ}
+    if gpus:
+        own.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as Ray counts them
+    else:
+        own["CUDA_VISIBLE_DEVICES"] = ""
     with open(log if Path(log).parent.is_dir() else os.devnull, "ab") as output:
         process = subprocess.Popen(
             [sys.executable, *arguments], stdin=subprocess.DEVNULL, stdout=output,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.STDOUT, env=own,
         )  # fmt: skip
         try:
             code = process.wait()
@@ -169,9 +224,27 @@ def _hold(arguments: Sequence[str], log: str) -> tuple[int, str]:
 
 
 def _is_loss(error: Exception) -> bool:
-    """Whether a node or its memory is to blame, and not the work."""
-    return type(error).__name__ in ("NodeDiedError", "WorkerCrashedError", "TaskCancelledError",
-                                    "LocalRayletDiedError", "ObjectLostError")  # fmt: skip
+    """Whether the node is to blame, and not the work; a crash may be the work's, by its memory."""
+    return type(error).__name__ in (
+        "NodeDiedError", "TaskCancelledError", "LocalRayletDiedError", "ObjectLostError",
+    )  # fmt: skip
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep what Ctrl-C and SIGTERM do: Ray, when it is imported, takes SIGTERM for itself."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                if handler is not None:
+                    signal.signal(number, handler)
 
 
 def _ray() -> Any:

@@ -16,13 +16,9 @@ from typing import Protocol
 
 from holdfast.errors import FolderError
 from holdfast.runs.executors import links
+from holdfast.runs.executors.arrival import SHARE
 from holdfast.runs.executors.machine import COMMAND, Machine
-from holdfast.runs.executors.workers import Ending, Seat
-
-SHARE = (
-    "put --runs-dir on storage that all machines see under the same path, and run the same command "
-    "again: everything finished is kept"
-)
+from holdfast.runs.executors.seats import Ending, Seat
 
 
 class Jobs(Protocol):
@@ -31,6 +27,10 @@ class Jobs(Protocol):
     def submit(self, seats: Sequence[Seat], command: Sequence[str]) -> None:
         """Have `command` executed once for each seat, ``--seat NUMBER`` added.
 
+        Args:
+            seats: numbered one after another.
+            command: the same for all of them.
+
         Raises:
             HoldfastError: the cluster will not.
         """
@@ -38,8 +38,15 @@ class Jobs(Protocol):
     def ended(self) -> Iterable[tuple[int, Ending]]:
         """Numbers of seats whose process ended, and why, each once; asks the cluster at times."""
 
-    def end(self, number: int) -> Ending:
-        """See to it that the process of a seat is gone, unless it is queued again by itself."""
+    def end(self, number: int, since: float) -> Ending | None:
+        """See to it that the process of a seat is gone, unless it is queued again by itself.
+
+        Waits for nothing: None says that it is not known yet.
+
+        Args:
+            number: of the seat.
+            since: when its connection ended, by the clock of `time.monotonic`.
+        """
 
     def close(self) -> None:
         """End all that was submitted."""
@@ -79,12 +86,11 @@ class Remote:
         """See `Starter.absent`."""
         return self._jobs.ended()
 
-    def end(self, seat: Seat) -> Ending:
+    def end(self, seat: Seat) -> Ending | None:
         """See `Starter.end`."""
         if seat.number not in self._elsewhere:
             return self._here.end(seat)
-        self._elsewhere.discard(seat.number)
-        return self._jobs.end(seat.number)
+        return self._jobs.end(seat.number, seat.gone or 0.0)  # it may come back, and end again
 
     def close(self) -> None:
         """See `Starter.close`."""
@@ -96,10 +102,26 @@ class Remote:
                 self._jobs.close()
 
 
-def not_shared(folder: Path, machine: str) -> FolderError:
-    """The error of a node that does not see this run's folder."""
-    return FolderError(
-        f"is not the same folder on {machine or 'another machine'}",
-        where=str(folder),
-        remedy=SHARE,
-    )
+def why_ended(code: int, folder: Path, machine: str, words: str, log: str) -> Ending:
+    """Why a worker's process ended on another machine, by its exit code.
+
+    Args:
+        code: of the worker.
+        folder: the run folder.
+        machine: where it was; "" where that is not known.
+        words: what the cluster says of it.
+        log: where its output is.
+    """
+    if code == links.NOT_SHARED:
+        there = machine or "another machine"
+        final = FolderError(
+            f"is not the same folder on {there}", where=str(folder),
+            remedy=f"{SHARE}, and run the same command again: everything finished is kept",
+        )  # fmt: skip
+        return Ending(words, log, final=final)
+    if code == links.NOBODY_THERE:
+        words += (
+            "; it does not reach this machine: say under which name the others know it "
+            "(`host` of hardware.slurm or hardware.ray)"
+        )
+    return Ending(words, log)

@@ -9,6 +9,7 @@ is begun again cancels what a killed one has left in the queue.
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import shutil
@@ -17,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from holdfast.config.hardware import SlurmSpec
@@ -25,23 +26,27 @@ from holdfast.errors import HoldfastError, UsageError
 from holdfast.runs import store
 from holdfast.runs.executors import AGAIN, links
 from holdfast.runs.executors.machine import Machine
-from holdfast.runs.executors.remote import Remote, not_shared
-from holdfast.runs.executors.workers import Ending, Seat
+from holdfast.runs.executors.remote import Remote, why_ended
+from holdfast.runs.executors.seats import Ending, Seat
 
 JOBS = "slurm-jobs.txt"
 """In the folder of workers: ids of what was submitted and may be in the queue."""
 LOOK_EVERY_S = 10.0
 """How often Slurm is asked; its controller serves everybody."""
-AGAIN_S, ENDS_S = 1.0, 30.0
-"""So often it is looked, and so long at most, until a job ends whose worker has."""
+AGAIN_S, ENDS_S = 2.0, 30.0
+"""So often it is asked, and so long at most, until a job ends whose worker has."""
 TIMEOUT_S = 60.0
 WARNED_S = 120
 """Seconds before the end of its time in which a worker comes to a safe point."""
 WAITS = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 LIVES = {"RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STAGE_OUT", "SIGNALING", "RESIZING",
-         "STOPPED"}  # fmt: skip
+         "STOPPED", "UNANSWERED"}  # fmt: skip
+"""`UNANSWERED` is none of Slurm's: it was asked, and has not said."""
 TAKEN = {"PREEMPTED", "NODE_FAIL", "TIMEOUT", "DEADLINE", "BOOT_FAIL", *WAITS}
 """States in which the stage is not to blame."""
+NO_GPUS = "export CUDA_VISIBLE_DEVICES="
+AS_COUNTED = 'export CUDA_DEVICE_ORDER="${CUDA_DEVICE_ORDER:-PCI_BUS_ID}"'
+"""What a worker's GPUs are numbered by, as Slurm numbers them."""
 Execute = Callable[[Sequence[str]], str]
 
 
@@ -53,6 +58,7 @@ class Task:
     reason: str = ""
     node: str = ""
     code: int = 0
+    signal: int = 0
 
 
 class Slurm(Remote):
@@ -89,7 +95,8 @@ class Queue:
         """See `Slurm`."""
         self._folder, self._spec, self._say, self._execute = folder, spec, say, execute
         self._seats: dict[int, str] = {}  # number: id of the task, such as 17_3
-        self._looked, self._told = -LOOK_EVERY_S, ""
+        self._looked, self._told = -math.inf, ""
+        self._asked, self._answer = -math.inf, dict[str, Task]()
         self._note = folder / links.FOLDER / JOBS
         left = self._note.read_text(encoding="utf-8").split() if self._note.is_file() else []
         if left := [one for one in left if re.fullmatch(r"\d+", one)]:
@@ -99,9 +106,9 @@ class Queue:
 
     def submit(self, seats: Sequence[Seat], command: Sequence[str]) -> None:
         """One array for seats of one size; see `remote.Jobs`."""
-        numbers = [seat.number for seat in seats]
-        file = self._folder / links.FOLDER / f"slurm-{numbers[0]}.sh"
-        store.write_text(file, self.script(numbers, command))
+        first = seats[0].number  # tasks are counted from 0: clusters limit how high
+        file = self._folder / links.FOLDER / f"slurm-{first}.sh"
+        store.write_text(file, self.script(first, len(seats), command))
         said = self._execute(["sbatch", "--parsable", str(file)])
         found = re.match(r"(\d+)", said.strip())
         if found is None:
@@ -111,15 +118,15 @@ class Queue:
             )  # fmt: skip
         self._jobs.append(found[1])
         store.write_text(self._note, "\n".join(self._jobs) + "\n")
-        self._seats |= {number: f"{found[1]}_{number}" for number in numbers}
-        self._say(f"Slurm: job {found[1]}, {len(numbers)} workers")
+        self._seats |= {seat.number: f"{found[1]}_{seat.number - first}" for seat in seats}
+        self._say(f"Slurm: job {found[1]}, {len(seats)} workers")
 
-    def script(self, numbers: Sequence[int], command: Sequence[str]) -> str:
-        """What `sbatch` is given for some seats."""
+    def script(self, first: int, count: int, command: Sequence[str]) -> str:
+        """What `sbatch` is given for so many seats, from the first number on."""
         spec, log = self._spec, self._folder / links.FOLDER / "slurm-%A_%a.log"
         asked = {
-            "job-name": f"holdfast-{self._folder.name}",
-            "array": ",".join(map(str, numbers)),
+            "job-name": shlex.quote(f"holdfast-{self._folder.name}"),
+            "array": f"0-{count - 1}",
             "partition": spec.partition,
             "gres": f"gpu:{spec.gpus}" if spec.gpus else None,
             "cpus-per-task": spec.cpus,
@@ -131,18 +138,24 @@ class Queue:
         }
         lines = [f"#SBATCH --{key}={value}" for key, value in asked.items() if value is not None]
         lines += ["#SBATCH --requeue", *(f"#SBATCH {one}" for one in spec.options)]
-        call = f'exec {shlex.join(command)} --seat "$SLURM_ARRAY_TASK_ID"'
-        return "\n".join(["#!/bin/sh", *lines, call, ""])
+        call = f'exec {shlex.join(command)} --seat "$(({first} + SLURM_ARRAY_TASK_ID))"'
+        return "\n".join(["#!/bin/sh", *lines, AS_COUNTED if spec.gpus else NO_GPUS, call, ""])
 
     def ended(self) -> Iterable[tuple[int, Ending]]:
         """See `remote.Jobs`; says in a line how many run and wait when that has changed."""
         if not self._seats or time.monotonic() - self._looked < LOOK_EVERY_S:
             return []
         self._looked = time.monotonic()
-        queued = self._queued()
+        queued = self._queued(0.0)
         self._tell(queued)
-        gone = [number for number, task in self._seats.items() if task not in queued]
-        return [(number, self._why(number)) for number in gone]
+        gone = {
+            number: self._state(task) for number, task in self._seats.items() if task not in queued
+        }
+        return [
+            (number, self._why(number, found))
+            for number, found in gone.items()
+            if found.state not in WAITS | LIVES  # else the queue will show it again
+        ]
 
     def _tell(self, queued: Mapping[str, Task]) -> None:
         own = [queued[task] for task in self._seats.values() if task in queued]
@@ -150,13 +163,20 @@ class Queue:
             f"{one.state.lower()} ({one.reason})" if one.state in WAITS and one.reason
             else one.state.lower() for one in own
         )  # fmt: skip
-        told = ", ".join(f"{count} {words}" for words, count in counts.most_common())
+        self._tell_once(", ".join(f"{count} {words}" for words, count in counts.most_common()))
+
+    def _tell_once(self, told: str) -> None:
         if told and told != self._told:
             self._told = told
             self._say(f"Slurm: {told}")
 
-    def _queued(self) -> dict[str, Task]:
-        """The tasks that wait or run, by id."""
+    def _queued(self, within_s: float) -> Mapping[str, Task]:
+        """The tasks that wait or run, by id, as Slurm has said at most so long ago."""
+        if time.monotonic() - self._asked >= within_s:
+            self._answer, self._asked = self._squeue(), time.monotonic()
+        return self._answer
+
+    def _squeue(self) -> dict[str, Task]:
         if not self._jobs:
             return {}
         command = ["squeue", "--noheader", "--array", "--jobs", ",".join(self._jobs),
@@ -166,7 +186,7 @@ class Queue:
         except HoldfastError as error:
             if "Invalid job id" in error.message:  # the last of them has been forgotten
                 return {}
-            self._say(f"Slurm does not answer: {error.message}")
+            self._tell_once(f"no answer ({error.message})")
             return {task: Task("RUNNING") for task in self._seats.values()}
         rows = (line.strip().split("|") for line in said.splitlines())
         return {
@@ -175,28 +195,25 @@ class Queue:
             if len(row) == 4 and row[1].split()[0].upper() in WAITS | LIVES
         }
 
-    def _why(self, number: int) -> Ending:
+    def _why(self, number: int, found: Task) -> Ending:
         """Why a task that is no longer queued has ended."""
         task = self._seats.pop(number)
-        found = self._ended(task)
+        words = f"Slurm says {found.state} of job {task}"
+        words += f" on {found.node}" if found.node else ""
+        words += f", exit code {found.code}" if found.code else ""
+        words += f", signal {found.signal}" if found.signal else ""
         log = str(self._folder / links.FOLDER / f"slurm-{task}.log")
-        if found.code == links.NOT_SHARED:
-            return Ending(f"job {task} {found.state}", log,
-                          final=not_shared(self._folder, found.node))  # fmt: skip
-        where = f" on {found.node}" if found.node else ""
-        words = f"Slurm says {found.state} of job {task}{where}"
-        if found.code:
-            words += f", exit code {found.code}"
-        return Ending(words, log, counted=found.state not in TAKEN)
+        ending = why_ended(found.code, self._folder, found.node, words, log)
+        return replace(ending, counted=found.state not in TAKEN)
 
-    def _ended(self, task: str) -> Task:
+    def _state(self, task: str) -> Task:
         """What the controller remembers of a task, or else the accounting, where there is any."""
         with suppress(HoldfastError):
             said = self._execute(["scontrol", "--oneliner", "show", "job", task])
             about = dict(re.findall(r"(\w+)=(\S+)", said))
-            code = about.get("ExitCode", "0:0").partition(":")[0]
             if "JobState" in about:
-                return Task(about["JobState"], "", about.get("NodeList", ""), int(code))
+                node = about.get("NodeList", "").replace("(null)", "")
+                return Task(about["JobState"], "", node, *_exit(about.get("ExitCode", "")))
         with suppress(HoldfastError):
             said = self._execute(
                 ["sacct", "--noheader", "--parsable2", "--allocations", "--jobs", task,
@@ -205,35 +222,40 @@ class Queue:
             rows = [line.split("|") for line in said.splitlines() if line.count("|") == 2]
             if rows:
                 state, code, node = rows[-1]
-                first = code.partition(":")[0]
-                return Task(state.split()[0].upper(), "", node, int(first) if first else 0)
+                return Task(state.split()[0].upper(), "", node, *_exit(code))
         return Task("GONE")
 
-    def end(self, number: int) -> Ending:
+    def end(self, number: int, since: float) -> Ending | None:
         """See `remote.Jobs`: a task that Slurm has queued again by itself stays there."""
         task = self._seats.get(number)
         if task is None:
             return Ending("its job is gone")
-        until = time.monotonic() + ENDS_S
-        while (found := self._queued().get(task)) is not None and time.monotonic() < until:
-            if found.state in WAITS:
-                words = f"Slurm has queued job {task} again"
-                return Ending(words, counted=False, returns=True)
-            time.sleep(AGAIN_S)  # it takes a moment until an ended process is an ended job
-        if found is None:
-            return self._why(number)
+        found = self._queued(AGAIN_S).get(task) or self._state(task)
+        if found.state in WAITS:
+            return Ending(f"Slurm has queued job {task} again", counted=False, returns=True)
+        if found.state not in LIVES:
+            return self._why(number, found)
+        if time.monotonic() - since < ENDS_S:
+            return None  # it takes a moment until an ended process is an ended job
         with suppress(HoldfastError):  # its node does not answer
             self._execute(["scancel", task])
-        self._seats.pop(number)
+        del self._seats[number]
         return Ending(f"job {task} did not end ({found.state.lower()})", counted=False)
 
     def close(self) -> None:
         """See `remote.Jobs`."""
-        if self._jobs:
-            with suppress(HoldfastError):
-                self._execute(["scancel", *self._jobs])
         self._seats.clear()
-        self._note.unlink(missing_ok=True)
+        with suppress(HoldfastError):  # else the next run cancels them
+            if self._jobs:
+                self._execute(["scancel", *self._jobs])
+            self._jobs.clear()
+            self._note.unlink(missing_ok=True)
+
+
+def _exit(text: str) -> tuple[int, int]:
+    """Exit code and signal, as Slurm writes them (``1:0``); zeros for what is not there."""
+    found = re.fullmatch(r"(\d+)(?::(\d+))?", text)
+    return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
 
 
 def _execute(command: Sequence[str]) -> str:

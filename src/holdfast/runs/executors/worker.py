@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import queue
+import secrets
 import signal
 import socket
 import sys
@@ -30,6 +31,7 @@ from holdfast.progress import Silent
 from holdfast.progress.stopping import Stop, listen
 from holdfast.runs import stages
 from holdfast.runs.executors import links
+from holdfast.runs.executors.arrival import SHARE, has_arrived
 from holdfast.runs.executors.workers import Workshop
 from holdfast.runs.stages import Step
 
@@ -39,32 +41,33 @@ class Relayed(Silent):
 
     def __init__(self, link: Connection, stop: Stop) -> None:
         """Say it over `link`."""
-        self._link = link
-        self.stop = RelayedStop(stop, lambda words: self._tell("hold", text=words))
+        self._link, self._speaks = link, threading.Lock()
+        self.stop = RelayedStop(stop, lambda words: self.tell("hold", text=words))
 
-    def _tell(self, what: str, **values: object) -> None:
-        with suppress(OSError):  # nobody hears it: the thread that listens ends this process
+    def tell(self, what: str, **values: object) -> None:
+        """Say something; threads that ask a server speak, too."""
+        with self._speaks, suppress(OSError):  # if nobody hears it the ear ends this process
             links.send(self._link, what, **values)
 
     def total(self, amount: int, what: str = "") -> None:
         """See `Progress.total`."""
-        self._tell("total", amount=amount, unit=what)
+        self.tell("total", amount=amount, unit=what)
 
     def advance(self, amount: int = 1) -> None:
         """See `Progress.advance`."""
-        self._tell("advance", amount=amount)
+        self.tell("advance", amount=amount)
 
     def kept(self, amount: int) -> None:
         """See `Progress.kept`."""
-        self._tell("kept", amount=amount)
+        self.tell("kept", amount=amount)
 
     def worked(self, tokens: int = 0, loss: float | None = None) -> None:
         """See `Progress.worked`."""
-        self._tell("worked", tokens=tokens, loss=None if loss is None else float(loss))
+        self.tell("worked", tokens=tokens, loss=None if loss is None else float(loss))
 
     def say(self, line: str) -> None:
         """See `Progress.say`."""
-        self._tell("say", line=line)
+        self.tell("say", line=line)
 
 
 class RelayedStop(Stop):
@@ -106,8 +109,9 @@ class Bench:
         self._check()
         from filelock import FileLock
 
-        name = f"{socket.gethostname()}-{os.getpid()}.lock"
-        held.enter_context(FileLock(self.folder / links.FOLDER / name))
+        name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}.lock"
+        self.lock = self.folder / links.FOLDER / name
+        held.enter_context(FileLock(self.lock))
         module, _, name = str(said["source"]).partition(":")
         made: Workshop = getattr(import_module(module), name)
         bench = made(self.folder, said["given"])
@@ -120,7 +124,7 @@ class Bench:
                 f"is not the run folder of the run that this worker on {socket.gethostname()} "
                 "belongs to",
                 where=str(self.folder),
-                remedy="put --runs-dir on storage that all machines see under the same path",
+                remedy=SHARE,
             )
 
     def make(self, name: str, fingerprint: str, progress: Relayed) -> None:
@@ -137,6 +141,13 @@ class Bench:
                 remedy="install the same version of Holdfast and give it the same files everywhere",
             )
         stage = self._stages[name]
+        for need in stage.needs:
+            if not has_arrived(self.folder, need):
+                raise HoldfastError(
+                    f"cannot be seen on {socket.gethostname()}, and is made",
+                    where=str(self.folder / need),
+                    remedy=SHARE,
+                )
         stages.make(Step(stage.planned, fingerprint, False), stage, self.folder, progress)
 
 
@@ -144,8 +155,8 @@ class Ear:
     """Hears the coordinator beside the work, and ends this process when the connection ends."""
 
     def __init__(self, link: Connection) -> None:
-        """Begin to listen."""
-        self._link, self.busy = link, False
+        """Begin to listen; busy until somebody says otherwise."""
+        self._link, self.busy = link, True  # it prepares
         self.orders = queue.SimpleQueue[dict[str, Any]]()
         threading.Thread(target=self._listen, name="ear", daemon=True).start()
 
@@ -155,8 +166,11 @@ class Ear:
                 said = links.received(self._link)
             except (EOFError, OSError):
                 os._exit(1)
-            if said.get("what") == "stop" and self.busy:
-                os.kill(os.getpid(), signal.SIGINT)
+            what = said.get("what")
+            if what == "make":
+                self.busy = True  # from now on, so that the next word can stop it
+            elif what == "stop" and self.busy:
+                os.kill(os.getpid(), signal.SIGTERM)  # Ctrl-C may be ignored, as below nohup
             self.orders.put(said)
 
 
@@ -164,22 +178,21 @@ def serve(link: Connection, stop: Stop, held: ExitStack) -> int:
     """Do what is asked for until there is no more; returns the exit code."""
     ear, progress, doing = Ear(link), Relayed(link, stop), ""
     try:
-        ear.busy = True
-        said = ear.orders.get()
-        bench = Bench(said, held)
-        links.send(link, "ready", alike=bench.alike, machine=socket.gethostname())
+        bench = Bench(ear.orders.get(), held)
         ear.busy = False
+        about = {"machine": socket.gethostname(), "lock": str(bench.lock)}
+        progress.tell("ready", alike=bench.alike, **about)
         while (said := ear.orders.get()).get("what") == "make":
-            ear.busy, doing = True, str(said["stage"])
+            doing = str(said["stage"])
             bench.make(doing, str(said["fingerprint"]), progress)
             ear.busy = False
-            links.send(link, "done", stage=doing)
+            progress.tell("done", stage=doing)
             doing = ""
     except KeyboardInterrupt:  # asked for, at a safe point; or the queue wants this machine back
-        links.send(link, "stopped", stage=doing)
+        progress.tell("stopped", stage=doing)
         return stop.code
     except HoldfastError as error:
-        links.send(link, "failed", stage=doing, error=errors.as_json(error))
+        progress.tell("failed", stage=doing, error=errors.as_json(error))
         return error.exit_code
     except Exception as error:
         traceback.print_exc()
@@ -189,7 +202,7 @@ def serve(link: Connection, stop: Stop, held: ExitStack) -> int:
             remedy=f"the traceback is in the worker's output, in {links.FOLDER}/ of the run "
             "folder; everything finished is kept",
         )
-        links.send(link, "failed", stage=doing, error=errors.as_json(what))
+        progress.tell("failed", stage=doing, error=errors.as_json(what))
         return 1
     return 0
 
