@@ -32,7 +32,12 @@ OWN, VLLM = "hf", "vllm"
 
 
 class EnginePool:
-    """At most one engine at a time; asking for another model closes the one that is open."""
+    """At most one engine at a time; asking for another model closes the one that is open.
+
+    Attributes:
+        under_test: all models that are measured.
+        alone: no other process asks them meanwhile, so that this one may change the engine.
+    """
 
     def __init__(
         self, study: Study, gpus: Sequence[GPU] = (), under_test: Sequence[ModelRef] = ()
@@ -52,6 +57,7 @@ class EnginePool:
         self._usage = Usage()
         self._charged: Usage | None = None
         self._endpoints: dict[str, Endpoint] = {}
+        self.alone = True
         self._vllm_answered, self._judges, self._instead = False, False, ""
         self.server = server_of(study.answer, self.under_test)
 
@@ -132,7 +138,8 @@ class EnginePool:
         """What a server of our own is asked; a judge is compared with nothing."""
         if judges:
             return replace(self._usual, rank=0)
-        return replace(self._usual, may_change=not self._vllm_answered, instead=self._instead)
+        free = self.alone and not self._vllm_answered
+        return replace(self._usual, may_change=free, instead=self._instead)
 
     @cached_property
     def _usual(self) -> Wanted:

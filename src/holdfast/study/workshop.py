@@ -54,4 +54,5 @@ def stages_of(folder: Path, given: Mapping[str, Any]) -> Workbench:
         )
     alike = {name: all(getattr(gpu, name) for gpu in gpus) for name in ABLE if gpus}
     session = prepare(study, folder, "the study of this run", gpus)
+    session.pool.alone = False
     return Workbench(session.stages, {"computes on": "GPU" if gpus else "CPU", **alike})
