@@ -92,7 +92,8 @@ def _liger() -> Any:
         return importlib.import_module("liger_kernel.transformers.monkey_patch")
     except ImportError as error:
         raise MissingDependency(
-            f"liger-kernel is there and cannot be used: {error}", where=KERNELS,
+            f"liger-kernel is there and cannot be used: {error}",
+            where=KERNELS,
             remedy="install it with the triton of this torch, or leave kernels out",
         ) from error
 

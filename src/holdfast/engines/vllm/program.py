@@ -86,7 +86,7 @@ def find(named: str | None) -> Program:
             where=where,
             remedy=REMEDY,
         )
-    words = (str(path),)
+    words: tuple[str, ...] = (str(path),)
     if path.name.startswith("python"):
         words = (str(path), "-m", MODULE)
     return _taken(Program(words, _version(str(path), path.stat().st_mtime_ns)), where)

@@ -100,6 +100,7 @@ class Serving:
         self._shape = sizes(ref)
         self._most = self._shape.max_positions if self._shape else 1 << 30
         self._server: Server | None = None
+        self._adapters: ServedAdapters
         self._smaller: Settings | None = None
         self._kept = ExitStack()
         self._whole: tuple[str, float, ModelRef] | None = None
