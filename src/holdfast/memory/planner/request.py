@@ -21,7 +21,7 @@ USUAL_SEQ_LEN = 1024
 """Tokens of the longest example where nobody says."""
 CPU = "cpu"
 """In place of GPUs: plan for the CPU."""
-ROCM = "on ROCm nothing of this was tried: no 4-bit weights are planned there, and no FlashAttention"
+ROCM = "on ROCm nothing of this was tried, and 4-bit weights are not planned there"
 """What is said of AMD's cards."""
 METHODS: tuple[str, ...] = get_args(Method)
 
