@@ -1,7 +1,7 @@
 """The parser of GPUs as users write them: `2x24GiB`, `rtx4090,rtx3090`, `A100 80G*2`, `3g.40gb`.
 
 Sizes in GB are 10^9 bytes, in GiB 2^30; a card's name stands for what CUDA reports of it, a little
-less than the nameplate. A size before a name is what is meant of it, at the card's speed: `8GiB T4`,
+less than the nameplate. A size before a name is what is meant of the card: `8GiB T4`,
 `48GiB RTX 4090`.
 """
 
@@ -40,7 +40,7 @@ ELSEWHERE = {
 }
 """Names of what Holdfast cannot train on, by maker."""
 WHY = {
-    "apple": "Apple's GPUs (mps) are not driven: bitsandbytes, the launcher and the trace know CUDA",
+    "apple": "Apple's GPUs (mps) are not driven: launcher, trace and bitsandbytes know CUDA",
     "intel": "Intel's GPUs are not driven: nothing here was written or tried for them",
     "google": "TPUs are not driven: torch reaches them through XLA, which nothing here uses",
     "huawei": "NPUs are not driven: nothing here was written or tried for them",

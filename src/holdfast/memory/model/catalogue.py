@@ -97,7 +97,7 @@ def locate(model: str, revision: str | None = None) -> Found:
     if exact := _names().exact(model):
         return _known(model, Meant(exact))
     mirror = model.rpartition("/")[0].lower() in MIRRORS
-    if mirror and importlib.util.find_spec("huggingface_hub") and hub.is_cached(model, revision):
+    if mirror and _is_cached(model, revision):
         return Found(model, _read(_download(model, revision).parent), source(model, revision))
     if meant := meant or _names().recognise(model):
         return _known(model, meant)
@@ -105,6 +105,11 @@ def locate(model: str, revision: str | None = None) -> Found:
         _refuse_bare(model, revision)
     path = _download(model, revision)
     return Found(model, _read(path.parent), source(model, revision))
+
+
+def _is_cached(model: str, revision: str | None) -> bool:
+    there = importlib.util.find_spec("huggingface_hub") is not None
+    return there and hub.is_cached(model, revision)
 
 
 def _known(model: str, meant: Meant) -> Found:
@@ -120,7 +125,7 @@ def _known(model: str, meant: Meant) -> Found:
 def _refuse_bare(model: str, revision: str | None) -> None:
     """Refuse a name without an owner at once: such names on the hub are few, and old."""
     close = nearest_names(model)
-    if not close or (importlib.util.find_spec("huggingface_hub") and hub.is_cached(model, revision)):
+    if not close or _is_cached(model, revision):
         return
     raise ModelError(
         "is not in the catalogue",
@@ -157,7 +162,8 @@ def _names() -> Names:
     """The names of the catalogue."""
     read = entries()
     alike = {entry["id"]: (entry["id"], *entry.get("same", {})) for entry in read}
-    return Names(alike, {entry["id"]: entry.get("names", ()) for entry in read})
+    also = {name: one for entry in read for name, one in entry.get("names", {}).items()}
+    return Names(alike, also)
 
 
 @cache

@@ -46,8 +46,8 @@ def require(kind: str, config: Mapping[str, object], name: str) -> None:
         )
     own = " (it comes with Python code of its own, which a plan does not run)"
     raise ModelError(
-        f"transformers does not know its kind, {kind[:60]!r}{nearest(kind, _listed())}, so its size "
-        f"is not known{own if config.get('auto_map') else ''}",
+        f"transformers does not know its kind, {kind[:60]!r}{nearest(kind, _listed())}, so its "
+        f"size is not known{own if config.get('auto_map') else ''}",
         where=name,
         remedy=f"{install_command('train', 'transformers')} in a version that knows it, or check "
         "model_type in its config.json; for a first idea plan a model of the catalogue that is as "
@@ -67,7 +67,7 @@ def _listed() -> frozenset[str]:
 
 @cache
 def _installed() -> frozenset[str]:
-    """The families that the installed transformers lists, read as text; none where there is none."""
+    """The families that the installed transformers lists, read as text."""
     found = importlib.util.find_spec("transformers")
     if found is None or not found.origin:
         return frozenset()

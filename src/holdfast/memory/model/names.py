@@ -7,6 +7,7 @@ neighbours are said instead.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import math
 import re
@@ -24,27 +25,30 @@ MIRRORS = frozenset({
 """Owners whose repositories hold other people's models, unchanged or in fewer bits."""
 BITSANDBYTES = {"quant_method": "bitsandbytes", "load_in_4bit": True,
                 "bnb_4bit_use_double_quant": True}  # fmt: skip
+GPTQ = {"quant_method": "gptq", "bits": 4}
 Stored = Mapping[str, object]
 """A `quantization_config`, as far as a name tells it."""
+MLX = "MLX's weights are for Apple's GPUs: counted in 16 bits, as its base is published"
 SUFFIXES: tuple[tuple[str, Stored, str], ...] = (
-    (r"unsloth bnb 4bit", BITSANDBYTES, "some of its matrices stay in 16 bits, which is not counted"),
+    (r"unsloth bnb 4bit", BITSANDBYTES, "some matrices stay in 16 bits, which is not counted"),
     (r"bnb 4bit|4bit bnb|nf4|bnb nf4", BITSANDBYTES, ""),
     (r"bnb 8bit", {"quant_method": "bitsandbytes", "load_in_8bit": True}, ""),
     (r"awq( int4| 4bit| w4)?|w4a16( awq)?", {"quant_method": "awq", "bits": 4}, ""),
-    (r"gptq( int8| 8bit)", {"quant_method": "gptq", "bits": 8}, ""),
-    (r"gptq( int4| 4bit| w4a16)?|int4 w4a16|autoround( gptq)?", {"quant_method": "gptq", "bits": 4}, ""),
+    (r"gptq( int8| 8bit)", GPTQ | {"bits": 8}, ""),
+    (r"gptq( int4| 4bit| w4a16)?|int4 w4a16|autoround( gptq)?", GPTQ, ""),
     (r"fp8( dynamic| block| kv)?", {"quant_method": "fp8"}, ""),
     (r"nvfp4|fp4", {"quant_method": "nvfp4", "bits": 4}, ""),
+    (r"mxfp4", {"quant_method": "mxfp4"}, ""),
     (r"(imatrix |i1 |qat q4 0 )?gguf|q\d( \w){0,2}", {},
      "counted in 16 bits, as GGUF files are written out; name one file: REPOSITORY/FILE.gguf"),
-    (r"(mlx )?\d ?bit( dwq| mlx)?|mlx( \w+)?|mxfp4 q\d", {},
-     "MLX's weights are for Apple's GPUs: counted in 16 bits, as its base is published"),
+    (r"\d ?bit mlx|mlx( \w+)?|mxfp4 q\d", {}, MLX),
+    (r"[2-8] ?bit( dwq)?", BITSANDBYTES, ""),
     (r"bf16|fp16|f16|16bit|hf|safetensors|copy", {}, ""),
 )  # fmt: skip
 """What names of repositories end in, what that says of the weights, and what to tell the reader."""
 DECORATIONS = re.compile(
     r"instruct|it|chat|base|pt|hf|meta|preview|thinking|reasoning|think|sft|dpo|v\d+(\.\d+)?"
-    r"|a\d+(\.\d+)?b|2[4-6]\d\d|1124|0325|mini(?=\Z)(?!.)"
+    r"|a\d+(\.\d+)?b|2[4-6]\d\d|(0[1-9]|1[0-2])\d\d"
 )
 """Words of a name that its size does not depend on, but for the odd version."""
 SAME_WORDS = {"it": "instruct", "chat": "instruct", "pt": "base"}
@@ -88,7 +92,8 @@ def bare(name: str) -> str:
 def decorations(name: str) -> set[str]:
     """The words that `bare` leaves out, of one meaning each."""
     words = spaced(name).split(" ")
-    return {SAME_WORDS.get(one, one) for one in words if DECORATIONS.fullmatch(one)} - {"hf", "meta"}
+    found = {SAME_WORDS.get(one, one) for one in words if DECORATIONS.fullmatch(one)}
+    return found - {"hf", "meta"}
 
 
 class Names:
@@ -96,11 +101,11 @@ class Names:
 
     Args:
         alike: ids by the id of the model whose dimensions they share, in the catalogue's order.
-        also: other spellings of an id.
+        also: ids by other names of theirs.
     """
 
     def __init__(
-        self, alike: Mapping[str, Iterable[str]], also: Mapping[str, Iterable[str]]
+        self, alike: Mapping[str, Iterable[str]], also: Mapping[str, str]
     ) -> None:
         self.entry = {one: first for first, ids in alike.items() for one in ids}
         self.ids = {one.lower(): one for one in self.entry}
@@ -110,7 +115,7 @@ class Names:
             short = one.rpartition("/")[2]
             self.by_key.setdefault(key(short), one)
             self.by_bare.setdefault(bare(short), []).append(one)
-        self.said = {key(name): one for one, names in also.items() for name in names}
+        self.said = {key(name): one for name, one in also.items()}
 
     def exact(self, asked: str) -> str | None:
         """The id that is written so, whatever the case."""
@@ -121,19 +126,23 @@ class Names:
         owner, _, short = unicodedata.normalize("NFKC", asked).strip().rpartition("/")
         if found := self.said.get(key(asked)):
             return Meant(found)
-        words, stored, note = _without_suffix(spaced(short), owner.lower())
+        stored: Stored = {}
+        words, note = spaced(short), ""
         found = self._plain(words)
+        if found is None:
+            words, stored, note = _without_suffix(words, owner.lower())
+            found = self._plain(words)
         if found is None or not self._may_be(owner.lower(), found):
             return None
         return Meant(found, stored, note)
 
     def near(self, asked: str) -> list[str]:
-        """Up to three ids that look like a name: of its family in the nearest sizes, then others."""
+        """Up to three ids that look like a name: of its family in near sizes, then others."""
         words = _without_suffix(spaced(asked.rpartition("/")[2]), "")[0]
         found = self._other_sizes(words)
         shorts = {spaced(one.rpartition("/")[2]): one for one in reversed(self.entry)}
         close = difflib.get_close_matches(words, shorts, n=6, cutoff=0.6)
-        return list(dict.fromkeys([*found, *(shorts[one] for one in close)]))[:3] if close else found[:3]
+        return list(dict.fromkeys([*found[:3], *(shorts[one] for one in close)]))[:3]
 
     def _may_be(self, owner: str, found: str) -> bool:
         """Whether an owner's repository of this name is that model: its maker's, or a mirror's."""
@@ -148,7 +157,7 @@ class Names:
             fitting = [one for one in self.by_bare.get(bare(spelled), ())
                        if asked <= decorations(one.rpartition("/")[2])]  # fmt: skip
             if len({self.entry[one] for one in fitting}) == 1:
-                return min(fitting, key=lambda one: len(decorations(one.rpartition("/")[2]) - asked))
+                return min(fitting, key=lambda one: len(decorations(one.rpartition("/")[2])))
         return None
 
     def _other_sizes(self, words: str) -> list[str]:
@@ -186,12 +195,12 @@ def _without_suffix(words: str, owner: str) -> tuple[str, Stored, str]:
             break
         else:
             break
-    if stored == {} and "MLX" in note and owner not in ("mlx-community", ""):
-        stored, note = BITSANDBYTES, ""  # `-4bit` of others is bitsandbytes'
+    if owner == "mlx-community" and stored is BITSANDBYTES:  # its `-4bit` is its own
+        stored, note = {}, MLX
     return words, stored, note
 
 
 def quantised(config: Mapping[str, Any], stored: Stored) -> dict[str, Any]:
     """A config.json with what is known of the stored precision."""
-    plain = {name: value for name, value in config.items() if name != "quantization_config"}
-    return {**plain, "quantization_config": dict(stored)} if stored else dict(config)
+    own = copy.deepcopy(dict(config))
+    return {**own, "quantization_config": dict(stored)} if stored else own
