@@ -65,7 +65,8 @@ def listed(model: Any, doubled: bool) -> dict[str, Any]:
         stacked[last(name), n_in, n_out] += count
     tower = sum(one.numel() for name, one in model.named_parameters() if parts.is_tower(name))
     layers = next((name for name, one in model.named_modules()
-                   if isinstance(one, torch.nn.ModuleList) and not parts.is_tower(name)), "model.")  # fmt: skip
+                   if isinstance(one, torch.nn.ModuleList) and not parts.is_tower(name)),
+                  "model.")  # fmt: skip
     trunk = layers.rpartition(".")[0]
     return {
         **({"trunk": trunk} if trunk != "model" else {}),

@@ -1,7 +1,8 @@
 """Times `holdfast plan`: by formula, and with a trace of the model's own code; and tries names.
 
 How many of 46 names of models that people type are known without a network, at least one of every
-family that is fine-tuned; and how many names of cards. Whole processes of Qwen2.5-7B's plan for two 24 GiB GPUs. The trace is not read from a cache.
+family that is fine-tuned; and how many names of cards. Whole processes of Qwen2.5-7B's plan for two
+24 GiB GPUs are timed. The trace is not read from a cache.
 
     python benchmarks/plan.py [--rounds 5] [--names]
 """

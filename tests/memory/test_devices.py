@@ -19,6 +19,7 @@ from holdfast.memory.hardware.gpu_catalogue import CARDS, TYPICAL
 from holdfast.memory.hardware.host import host_ram_bytes, kills
 
 MIB = 1 << 20
+CAPABILITIES = {0, 6.0, 6.1, 7.0, 7.5, 8.0, 8.6, 8.9, 9.0, 10.0, 10.3, 12.0, 12.1}
 U0, U1 = "GPU-5f2a0c1e-0001-4a4b-8c3d-000000000000", "GPU-9b7d4e3f-0002-4a4b-8c3d-000000000001"
 M0, M1 = "MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f", "MIG-cba663e8-9bed-5b25-b243-5985ef7c9beb"
 
@@ -205,8 +206,7 @@ def test_the_table_is_consistent() -> None:
     for one in CARDS:
         assert card(one.name) is one
         assert 2.5 < one.gib < 300 and 100 < one.bandwidth < 10_000 and 2 < one.tflops < 3000
-        assert one.source and one.capability in {0, 6.0, 6.1, 7.0, 7.5, 8.0, 8.6, 8.9, 9.0, 10.0, 10.3,
-                                                 12.0, 12.1}  # fmt: skip
+        assert one.source and one.capability in CAPABILITIES
 
 
 def test_what_the_hardware_can_do() -> None:

@@ -1,4 +1,4 @@
-"""Models are known under the names that people type and mirrors give; unknown families are refused."""
+"""Models are known under names that people type and mirrors give; unknown families are refused."""
 
 from __future__ import annotations
 

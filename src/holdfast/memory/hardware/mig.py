@@ -1,7 +1,7 @@
 """MIG slices of a GPU: what a profile such as `3g.40gb` has of its memory and its speed.
 
-A profile names sevenths of the processors and the memory in decimal gigabytes (NVIDIA Multi-Instance
-GPU user guide). A process can use one slice only, and NCCL does not join slices.
+A profile names sevenths of the processors and the memory in decimal gigabytes (NVIDIA MIG
+user guide). A process can use one slice only, and NCCL does not join slices.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def profile(text: str) -> tuple[str, Profile] | None:
     if found is None:
         return None
     rest = text[: found.start()] + " " + text[found.end() :]
-    named = re.sub(r"\bmig\b|[:/_-]+\s*$|^\s*[:/_-]+", " ", rest, flags=re.IGNORECASE).strip(" -:/_")
+    named = re.sub(r"\bmig\b", " ", rest, flags=re.IGNORECASE).strip(" -:/_")
     return named, Profile(found[0], int(found[1]), int(found[2]))
 
 
