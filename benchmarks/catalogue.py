@@ -50,8 +50,14 @@ def numbers(model: Any) -> int:
     return sum(one.numel() for one in model.parameters())
 
 
-def listed(model: Any, doubled: bool) -> dict[str, Any]:
-    """The matrices of the language model that take adapters, and what is in towers."""
+def listed(model: Any, experts: str) -> dict[str, Any]:
+    """The matrices of the language model, and what is in towers.
+
+    Args:
+        model: on the meta device.
+        experts: whether fused ones are adapted: `doubled` where PEFT translates their names, `once`,
+            or `never`.
+    """
     parts = Parts(model)
     rows: Counter[tuple[str, int, int, int]] = Counter()
     for name, one in parts.linear.items():
@@ -71,11 +77,18 @@ def listed(model: Any, doubled: bool) -> dict[str, Any]:
     return {
         **({"trunk": trunk} if trunk != "model" else {}),
         "linears": [[*row, count] for row, count in rows.items()],
-        **({"stacked": [[*row, count, GATED.get(row[0], [row[0]]) if doubled else [row[0]]]
+        **({"stacked": [[*row, count, targets(row[0], experts)]
                         for row, count in stacked.items() if not row[0].endswith("bias")]}
            if stacked else {}),
         **({"tower": tower} if tower else {}),
     }  # fmt: skip
+
+
+def targets(name: str, experts: str) -> list[str]:
+    """The names under which an adapter reaches fused experts."""
+    if experts == "never":
+        return []
+    return GATED.get(name, [name]) if experts == "doubled" else [name]
 
 
 def adapted(model: Any) -> int:
@@ -96,7 +109,7 @@ def counted(entry: dict[str, Any]) -> dict[str, Any]:
     if config["model_type"] in OWN_CODE:
         return {**plain, "parameters": from_config(config, name, "").parameters}
     total = numbers(model := built(config))
-    ways = [listed(model, doubled) for doubled in (True, False)]
+    ways = [listed(model, experts) for experts in ("doubled", "once", "never")]
     try:
         lora = adapted(model)
     except HoldfastError as error:
@@ -110,9 +123,11 @@ def counted(entry: dict[str, Any]) -> dict[str, Any]:
     for parts in ways:
         if agrees(from_config(config, name, "", {**parts, "total": total}), total, lora):
             return {**plain, "parameters": total, "parts": parts}
-    shape = from_config(config, name, "", {**ways[0], "total": total})
-    print(f"{name}: adapters {lora_parameters(shape, RANK):,} by the list, {lora:,} by PEFT")
-    return {**plain, "parameters": total, "parts": ways[0]}
+    counts = [lora_parameters(from_config(config, name, "", {**one, "total": total}), RANK)
+              for one in ways]  # fmt: skip
+    best = min(range(len(ways)), key=lambda way: abs(counts[way] - lora))
+    print(f"{name}: adapters {counts[best]:,} by the list, {lora:,} by PEFT")
+    return {**plain, "parameters": total, "parts": ways[best]}
 
 
 def text_of(entries: list[dict[str, Any]]) -> str:

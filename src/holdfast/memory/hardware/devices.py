@@ -74,12 +74,13 @@ def parse(text: str) -> tuple[GPU, ...]:
 def _counted(item: str) -> tuple[str, str]:
     """How many, and of what: `2x4090`, `4090 x2`, `2 4090`, `2张4090`, `4090`."""
     item = re.sub(r"(?<=\d)\s*[张块卡个台枚]\s*", "x", item)
-    if counted := BEFORE.fullmatch(item):
-        first, last = counted[1], counted[2].strip()
-        behind = re.fullmatch(NUMBER, last) and card(first)  # `4090x2` has a number on both sides
-        return (last, first) if behind else (first, last)
-    if counted := BEHIND.fullmatch(item):
-        return counted[2], counted[1].strip()
+    behind, before = BEHIND.fullmatch(item), BEFORE.fullmatch(item)
+    if card(item):  # `7900 xtx` counts nothing
+        return "1", item
+    if behind and (before is None or card(behind[1])):  # `4090x2` has a number on both sides
+        return behind[2], behind[1].strip()
+    if before:
+        return before[1], before[2].strip()
     if counted := COUNTED.fullmatch(item):
         return counted[1], counted[2]
     return "1", item
