@@ -55,7 +55,7 @@ def listed(model: Any, experts: str) -> dict[str, Any]:
 
     Args:
         model: on the meta device.
-        experts: whether fused ones are adapted: `doubled` where PEFT translates their names, `once`,
+        experts: whether fused ones are adapted: `doubled` where PEFT translates names, `once`,
             or `never`.
     """
     parts = Parts(model)

@@ -125,7 +125,7 @@ def test_sizes(text: str, expected: list[int]) -> None:
         ("2 H100 SXM", "H100 SXM", 2),
         ("8 T4", "T4", 8),
         ("2张4090", "RTX 4090", 2),
-        ("４０９０×２", "RTX 4090", 2),  # noqa: RUF001 - full-width on purpose
+        ("４０９０×２", "RTX 4090", 2),
         ("3070", "RTX 3070", 1),
         ("4060", "RTX 4060", 1),
         ("4060 ti", "RTX 4060 Ti 8GB", 1),
@@ -560,4 +560,4 @@ def test_amds_cards_are_planned_without_4_bit_weights_and_say_so() -> None:
     gpus, said = PlanRequest(gpus="2xmi300x").devices()
     assert not any(one.nf4 for one in gpus) and "ROCm" in said
     assert "ROCm" not in PlanRequest(gpus="2x4090").devices()[1]
-    assert PlanRequest(gpus=" ＣＰＵ ").devices()[0][0].cpu  # noqa: RUF001
+    assert PlanRequest(gpus=" ＣＰＵ ").devices()[0][0].cpu

@@ -124,15 +124,16 @@ def _unknown(what: str, text: str) -> UsageError:
         if re.fullmatch(names, lower):
             return _wrong(text, f"{what[:60]}: {WHY[maker]}", "plan for the CPU: --gpus cpu")
     if lower in ("cpu", "cuda", "gpu", "auto"):
-        return _wrong(text, f"{what!r} is no GPU's name",
-                      f"--gpus cpu stands alone; leave --gpus out for what is here; {EXAMPLES}")  # fmt: skip
+        remedy = f"--gpus cpu stands alone; leave --gpus out for what is here; {EXAMPLES}"
+        return _wrong(text, f"{what!r} is no GPU's name", remedy)
     if lower in ("rocm", "hip"):
         return _wrong(text, f"{what!r} says only who makes it; memory and speed are the card's",
                       "name it: mi300x, mi250, rx 7900 xtx, w7900")  # fmt: skip
     if others := alike(what):
         has = ", ".join(f"{one.gib:g} GiB" for one in others)
-        return _wrong(text, f"no GPU is known as {what[:60]!r}: {others[0].name} has {has}",
-                      f"put another size before the name: 22GiB {others[0].name}; {EXAMPLES}")  # fmt: skip
+        problem = f"no GPU is known as {what[:60]!r}: {others[0].name} has {has}"
+        remedy = f"put another size before the name: 22GiB {others[0].name}; {EXAMPLES}"
+        return _wrong(text, problem, remedy)
     close = near(what)
     meant = f"did you mean {' or '.join(close)}? Otherwise give its memory: " if close else ""
     return _wrong(text, f"no GPU is known as {what[:60]!r}", f"{meant}{EXAMPLES}")

@@ -7,6 +7,7 @@ too.
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import json
 import re
@@ -16,7 +17,6 @@ from pathlib import Path
 
 from holdfast.environment import install_command
 from holdfast.errors import ModelError
-from holdfast.registry import nearest
 
 DATA = Path(__file__).with_name("families.json")
 LISTED = "models/auto/auto_mappings.py", "models/auto/configuration_auto.py"
@@ -44,9 +44,11 @@ def require(kind: str, config: Mapping[str, object], name: str) -> None:
             where=name,
             remedy="save it again with `model.save_pretrained(folder)`, or check the file",
         )
+    close = difflib.get_close_matches(kind, _listed(), n=1, cutoff=0.6)
+    meant = f" (did you mean {close[0]!r}?)" if close else ""
     own = " (it comes with Python code of its own, which a plan does not run)"
     raise ModelError(
-        f"transformers does not know its kind, {kind[:60]!r}{nearest(kind, _listed())}, so its "
+        f"transformers does not know its kind, {kind[:60]!r}{meant}, so its "
         f"size is not known{own if config.get('auto_map') else ''}",
         where=name,
         remedy=f"{install_command('train', 'transformers')} in a version that knows it, or check "
@@ -77,5 +79,5 @@ def _installed() -> frozenset[str]:
             text = (Path(found.origin).parent / part).read_text(encoding="utf-8")
         except OSError:
             continue
-        kinds |= set(re.findall(r"\(\s*\"([a-z0-9_-]+)\",\s*\"\w+Config\"", text))
+        kinds |= set(re.findall(r"\(\s*\"([\w.-]+)\",\s*\"\w+Config\"", text))
     return frozenset(kinds)

@@ -14,7 +14,6 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 MIRRORS = frozenset({
     "unsloth", "nousresearch", "mlx-community", "thebloke", "bartowski", "lmstudio-community",
@@ -104,9 +103,8 @@ class Names:
         also: ids by other names of theirs.
     """
 
-    def __init__(
-        self, alike: Mapping[str, Iterable[str]], also: Mapping[str, str]
-    ) -> None:
+    def __init__(self, alike: Mapping[str, Iterable[str]], also: Mapping[str, str]) -> None:
+        """Index them."""
         self.entry = {one: first for first, ids in alike.items() for one in ids}
         self.ids = {one.lower(): one for one in self.entry}
         self.by_key: dict[str, str] = {}
@@ -200,7 +198,7 @@ def _without_suffix(words: str, owner: str) -> tuple[str, Stored, str]:
     return words, stored, note
 
 
-def quantised(config: Mapping[str, Any], stored: Stored) -> dict[str, Any]:
+def quantised(config: Mapping[str, object], stored: Stored) -> dict[str, object]:
     """A config.json with what is known of the stored precision."""
     own = copy.deepcopy(dict(config))
     return {**own, "quantization_config": dict(stored)} if stored else own
