@@ -14,6 +14,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 MIRRORS = frozenset({
     "unsloth", "nousresearch", "mlx-community", "thebloke", "bartowski", "lmstudio-community",
@@ -106,17 +107,25 @@ class Names:
     def __init__(self, alike: Mapping[str, Iterable[str]], also: Mapping[str, str]) -> None:
         """Index them."""
         self.entry = {one: first for first, ids in alike.items() for one in ids}
-        self.ids = {one.lower(): one for one in self.entry}
-        self.by_key: dict[str, str] = {}
-        self.by_bare: dict[str, list[str]] = {}
-        for one in self.entry:
-            short = one.rpartition("/")[2]
-            self.by_key.setdefault(key(short), one)
-            self.by_bare.setdefault(bare(short), []).append(one)
+        shorts = {one.rpartition("/")[2].lower(): one for one in reversed(self.entry)}
+        self.ids = {**shorts, **{one.lower(): one for one in self.entry}}
         self.said = {key(name): one for name, one in also.items()}
 
+    @cached_property
+    def by_key(self) -> dict[str, str]:
+        """Ids by what counts of their names; the first of several."""
+        return {key(one.rpartition("/")[2]): one for one in reversed(self.entry)}
+
+    @cached_property
+    def by_bare(self) -> dict[str, list[str]]:
+        """Ids by the bare keys of their names."""
+        found: dict[str, list[str]] = {}
+        for one in self.entry:
+            found.setdefault(bare(one.rpartition("/")[2]), []).append(one)
+        return found
+
     def exact(self, asked: str) -> str | None:
-        """The id that is written so, whatever the case."""
+        """The id that is written so, whatever the case, with or without its owner."""
         return self.ids.get(asked.lower())
 
     def recognise(self, asked: str) -> Meant | None:
