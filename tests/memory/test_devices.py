@@ -19,6 +19,7 @@ from holdfast.memory.hardware.gpu_catalogue import CARDS, TYPICAL
 from holdfast.memory.hardware.host import host_ram_bytes, kills
 
 MIB = 1 << 20
+CAPABILITIES = {0, 6.0, 6.1, 7.0, 7.5, 8.0, 8.6, 8.9, 9.0, 10.0, 10.3, 12.0, 12.1}
 U0, U1 = "GPU-5f2a0c1e-0001-4a4b-8c3d-000000000000", "GPU-9b7d4e3f-0002-4a4b-8c3d-000000000001"
 M0, M1 = "MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f", "MIG-cba663e8-9bed-5b25-b243-5985ef7c9beb"
 
@@ -84,6 +85,10 @@ def sizes(gpus: Sequence[GPU]) -> list[int]:
         ("1x24GiB+1x12GiB", [24 * GIB, 12 * GIB]),
         ("15.5GiB", [round(15.5 * GIB)]),
         ("24576MiB", [24 * GIB]),
+        ("24GiBx2", [24 * GIB] * 2),
+        ("24 GiB * 2", [24 * GIB] * 2),
+        ("24G", [24 * 10**9]),
+        ("24GiB and 12GiB", [24 * GIB, 12 * GIB]),
     ],
 )
 def test_sizes(text: str, expected: list[int]) -> None:
@@ -107,6 +112,40 @@ def test_sizes(text: str, expected: list[int]) -> None:
         ("v100", "V100-16GB", 1),
         ("a100-sxm4-80gb", "A100-80GB SXM", 1),
         ("mi300x", "MI300X", 1),
+        ("A100 80G", "A100-80GB PCIe", 1),
+        ("A100-80G", "A100-80GB PCIe", 1),
+        ("A100(80GB)", "A100-80GB PCIe", 1),
+        ("A100 SXM 80GB", "A100-80GB SXM", 1),
+        ("8xH100", "H100 PCIe", 8),
+        ("2 x 4090", "RTX 4090", 2),
+        ("4090*2", "RTX 4090", 2),
+        ("4090 x2", "RTX 4090", 2),
+        ("RTX 4090x2", "RTX 4090", 2),
+        ("rtx 3070", "RTX 3070", 1),
+        ("2 H100 SXM", "H100 SXM", 2),
+        ("8 T4", "T4", 8),
+        ("2张4090", "RTX 4090", 2),
+        ("４０９０×２", "RTX 4090", 2),
+        ("3070", "RTX 3070", 1),
+        ("4060", "RTX 4060", 1),
+        ("4060 ti", "RTX 4060 Ti 8GB", 1),
+        ("4060Ti 16GB", "RTX 4060 Ti 16GB", 1),
+        ("4070 Ti", "RTX 4070 Ti", 1),
+        ("5070 Ti", "RTX 5070 Ti", 1),
+        ("L20", "L20", 1),
+        ("RTX PRO 6000", "RTX PRO 6000", 1),
+        ("rtx 6000 pro", "RTX PRO 6000", 1),
+        ("B300", "B300", 1),
+        ("GB10", "GB10", 1),
+        ("RX 7900 XTX", "RX 7900 XTX", 1),
+        ("7900xtx x 2", "RX 7900 XTX", 2),
+        ("W7900", "Radeon PRO W7900", 1),
+        ("MI355X", "MI355X", 1),
+        ("1080 Ti", "GTX 1080 Ti", 1),
+        ("gtx1060", "GTX 1060 6GB", 1),
+        ("gtx 1060 3gb", "GTX 1060 3GB", 1),
+        ("V100 32G", "V100-32GB", 1),
+        ("16GB T4", "T4", 1),
     ],
 )
 def test_names(text: str, name: str, count: int) -> None:
@@ -133,6 +172,15 @@ def test_names(text: str, name: str, count: int) -> None:
         ("NVIDIA A10G", "A10G"),
         ("NVIDIA L40S", "L40S"),
         ("NVIDIA GH200 480GB", "GH200"),
+        ("NVIDIA GeForce RTX 3080 12GB", "RTX 3080 12GB"),
+        ("NVIDIA GeForce GTX 1060 3GB", "GTX 1060 3GB"),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", "RTX PRO 6000"),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "RTX PRO 6000 Server"),
+        ("NVIDIA B300 SXM6 AC", "B300"),
+        ("NVIDIA L20", "L20"),
+        ("AMD Instinct MI355X", "MI355X"),
+        ("AMD Radeon RX 7900 XTX", "RX 7900 XTX"),
+        ("Quadro P6000", "Quadro P6000"),
     ],
 )
 def test_names_as_drivers_write_them(driver: str, name: str) -> None:
@@ -141,19 +189,24 @@ def test_names_as_drivers_write_them(driver: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "driver", ["NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA GeForce RTX 3080 12GB", "NVIDIA X"]
+    "driver", ["NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA GeForce RTX 3080 20GB", "NVIDIA X"]
 )
 def test_other_cards_are_not_taken_for_known_ones(driver: str) -> None:
     assert card(driver) is None
 
 
 def test_the_table_is_consistent() -> None:
-    spellings = [plain(name) for one in CARDS for name in {one.name, *one.also}]
-    assert len(spellings) == len(set(spellings))
+    owners: dict[str, set[str]] = {}
+    for one in CARDS:
+        for name in (one.name, *one.also):
+            owners.setdefault(plain(name), set()).add(one.name)
+    assert not {name: found for name, found in owners.items() if len(found) > 1}
+    assert len(CARDS) >= 140
     assert set(TYPICAL) <= {one.name for one in CARDS}
     for one in CARDS:
         assert card(one.name) is one
-        assert 9 < one.gib < 200 and 200 < one.bandwidth < 10_000 and 10 < one.tflops < 3000
+        assert 2.5 < one.gib < 300 and 100 < one.bandwidth < 10_000 and 2 < one.tflops < 3000
+        assert one.source and one.capability in CAPABILITIES
 
 
 def test_what_the_hardware_can_do() -> None:
@@ -186,7 +239,11 @@ def test_links() -> None:
         ("1.5x24GiB", "1.5 GPUs cannot be used"),
         ("2x-24GiB", "a GPU of -24GiB cannot be used"),
         ("0GiB", "a GPU of 0GiB cannot be used"),
-        ("9999TiB", "no GPU is known as '9999TiB'"),
+        ("9999TiB", "a GPU of 9999TiB cannot be used"),
+        ("0.1GiB", "a GPU of 0.1GiB cannot be used"),
+        ("4090x0", "0 GPUs cannot be used"),
+        ("4090*-2", "-2 GPUs cannot be used"),
+        (f"{'9' * 5000}x24GiB", "GPUs cannot be used"),
         ("2x", "'2x' names no GPU"),
         ("", "'' names no GPU"),
         ("24GiB,,24GiB", "'' names no GPU"),
@@ -276,7 +333,7 @@ def test_visible_devices_that_are_not_there() -> None:
 
 
 def test_a_card_that_is_not_in_the_table() -> None:
-    row = f"0, NVIDIA Quadro P6000, 24576, 24000, 6.1, [N/A], {U0}\n"
+    row = f"0, NVIDIA CMP 40HX, 24576, 24000, 6.1, [N/A], {U0}\n"
     (one,) = detect(machine(row, topology=""), {})
     assert not one.known and one.like == "RTX 3090" and one.nf4 and not one.bf16
     (old,) = detect(machine(row.replace("6.1", "5.2"), topology=""), {})
@@ -439,3 +496,68 @@ def test_it_is_quick() -> None:
         for _ in range(3)
     ]
     assert min(took) < 0.25  # measured: 0.05 s
+
+
+def test_throughput_from_cores_and_clock_is_that_of_the_data_sheets() -> None:
+    published = {"RTX 2080 Ti": 53.8, "RTX 3090": 71, "RTX 4090": 165.2, "RTX 5090": 209.5,
+                 "TITAN RTX": 130.5, "RTX 6000 Ada": 364.2, "RTX PRO 6000": 503.8,
+                 "GTX 1080 Ti": 11.3, "RTX 4060 Ti 16GB": 44.1, "RTX 5080": 112.6}  # fmt: skip
+    for name, tflops in published.items():
+        assert parse(name)[0].flops == pytest.approx(tflops * 1e12, rel=0.01), name
+
+
+def test_a_size_before_a_name_is_what_is_meant_of_it() -> None:
+    (part,) = parse("1x8GiB T4")
+    assert part.total_bytes == 8 * GIB and part.like == "T4" and part.known
+    (more,) = parse("22GiB 2080 Ti")
+    assert more.total_bytes == 22 * GIB and more.like == "RTX 2080 Ti"
+
+
+@pytest.mark.parametrize(
+    ("text", "like", "gigabytes", "sevenths"),
+    [
+        ("a100-80gb 3g.40gb", "A100-80GB PCIe", 40, 3),
+        ("MIG 3g.40gb", "A100-80GB PCIe", 40, 3),
+        ("1g.5gb", "A100-40GB PCIe", 5, 1),
+        ("2g.12gb", "A30", 12, 2),
+        ("h200 1g.18gb", "H200", 18, 1),
+        ("RTX PRO 6000 1g.24gb", "RTX PRO 6000", 24, 1),
+    ],
+)
+def test_slices_by_profile(text: str, like: str, gigabytes: int, sevenths: int) -> None:
+    (one,) = parse(text)
+    assert one.mig and one.like == like and one.link == "pcie"
+    assert 0.9 < one.total_bytes / (gigabytes * 1e9) < 1
+    assert one.flops == pytest.approx(parse(like)[0].flops * sevenths / 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("4090 1g.10gb", "cannot be divided into slices"),
+        ("a100-40gb 7g.80gb", "has 40 GB, and no slice of 80 GB"),
+        ("5g.40gb", "sevenths of a GPU, not 5"),
+        ("mps", "Apple's GPUs"),
+        ("M3 Max", "Apple's GPUs"),
+        ("2xTPU v5e", "TPUs are not driven"),
+        ("ascend 910b", "NPUs are not driven"),
+        ("arc a770", "Intel's GPUs"),
+        ("rocm", "says only who makes it"),
+        ("cuda", "is no GPU's name"),
+        ("4090,cpu", "is no GPU's name"),
+        ("a100-60gb", "A100-40GB PCIe has 39.3 GiB"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused_with_the_reason(text: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(text)
+    assert message in caught.value.message and caught.value.remedy
+
+
+def test_amds_cards_are_planned_without_4_bit_weights_and_say_so() -> None:
+    from holdfast.memory.planner.request import PlanRequest
+
+    gpus, said = PlanRequest(gpus="2xmi300x").devices()
+    assert not any(one.nf4 for one in gpus) and "ROCm" in said
+    assert "ROCm" not in PlanRequest(gpus="2x4090").devices()[1]
+    assert PlanRequest(gpus=" ＣＰＵ ").devices()[0][0].cpu

@@ -15,6 +15,7 @@ import pytest
 from holdfast.config import LoraSpec, TrainSpec
 from holdfast.errors import ModelError, StudyError
 from holdfast.memory.model import catalogue
+from holdfast.memory.model.families import OWN_CODE
 from holdfast.memory.model.shape import Shape, from_config, read_shape
 from holdfast.memory.model.targets import lora_parameters
 
@@ -101,11 +102,18 @@ def tiny(name: str) -> dict[str, Any]:
 
 def built(config: dict[str, Any]) -> Any:
     import torch
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto import modeling_auto
 
-    fields = {key: value for key, value in config.items() if key != "model_type"}
+    kind = config["model_type"]
+    left = ("model_type", "quantization_config", "architectures")
+    fields = {key: value for key, value in config.items() if key not in left}
+    pictures = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    made = AutoModelForCausalLM
+    if kind in pictures and kind not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        made = AutoModelForImageTextToText
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(CONFIG_MAPPING[config["model_type"]](**fields))
+        return made.from_config(CONFIG_MAPPING[kind](**fields))
 
 
 def adapted(model: Any, targets: Any) -> int:
@@ -217,9 +225,10 @@ def test_catalogue_entries_have_the_published_size(entry: dict[str, Any]) -> Non
 
 def test_the_catalogue_is_broad_and_unambiguous() -> None:
     names = list(catalogue.catalogue())
-    assert len(catalogue.entries()) >= 45
+    assert len(catalogue.entries()) >= 125
     short = Counter(name.rpartition("/")[2].lower() for name in names)
-    assert not [name for name, count in short.items() if count > 1]
+    twice = {name for name, count in short.items() if count > 1}
+    assert twice == {"glm-4-9b-0414", "glm-z1-9b-0414"}  # the makers moved
 
 
 def test_published_counts_from_elsewhere() -> None:
@@ -228,7 +237,11 @@ def test_published_counts_from_elsewhere() -> None:
     assert {name: found[name] for name in PUBLISHED} == PUBLISHED
 
 
-@pytest.mark.parametrize("entry", catalogue.entries(), ids=lambda entry: entry["id"])
+@pytest.mark.parametrize(
+    "entry",
+    [one for one in catalogue.entries() if one["config"]["model_type"] not in OWN_CODE],
+    ids=lambda entry: entry["id"],
+)
 def test_transformers_builds_every_entry_in_its_published_size(entry: dict[str, Any]) -> None:
     model = built(catalogue.read_config(entry["id"]))
     assert sum(one.numel() for one in model.parameters()) == entry["parameters"]
@@ -273,11 +286,10 @@ def test_gemma_3_as_it_was_first_published() -> None:
     assert from_config(config, "x", "test").parameters == 4_300_079_472
 
 
-def test_an_unknown_family_is_counted_like_llama_and_says_so() -> None:
+def test_a_family_that_is_not_counted_says_so() -> None:
     known = from_config({"model_type": "llama", **TINY}, "x", "test")
-    new = from_config({"model_type": "novel", **TINY}, "x", "test")
-    assert new.parameters == known.parameters
-    assert known.exact and not new.exact
+    other = from_config({"model_type": "starcoder2", **TINY}, "x", "test")
+    assert known.exact and not other.exact
 
 
 @pytest.mark.parametrize(

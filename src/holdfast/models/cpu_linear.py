@@ -36,7 +36,7 @@ def copies_bytes(shape: Shape, dtype: str) -> int:
     """What the copies of a model's layers and head take; 0 where there would be none."""
     if shape.hidden < NARROWEST:
         return 0
-    each = sum(one.n_in * one.n_out * one.count for one in shape.linears if one.n_in >= NARROWEST)
+    each = sum(one.weights for one in shape.linears if one.n_in >= NARROWEST)
     return _widths().get(dtype, 0) * (shape.layers * each + shape.vocab * shape.hidden)
 
 

@@ -18,6 +18,7 @@ from holdfast.config.places import check_place
 from holdfast.config.section import made_usable, unusable
 from holdfast.endpoint import is_endpoint, parse_url
 from holdfast.errors import ModelError, located
+from holdfast.memory.model.shape import read_shape
 from holdfast.models import ModelRef, gguf_record, peft_adapter
 from holdfast.models.files import checkpoint_in
 from holdfast.models.json_files import read_object
@@ -72,8 +73,16 @@ def engine_of(ref: ModelRef, asked: str) -> str:
 
 
 def has_shape(ref: ModelRef) -> bool:
-    """Whether a model's sizes can be read without loading it, to spread it over GPUs."""
-    return not is_endpoint(ref.base)
+    """Whether a model's sizes can be read without loading it, to spread it over GPUs.
+
+    Of a family that only its own Python code knows they cannot.
+    """
+    if is_endpoint(ref.base) or not ref.trust_remote_code:
+        return not is_endpoint(ref.base)
+    try:
+        return read_shape(ref.base, ref.revision).layers > 0
+    except ModelError:
+        return False
 
 
 def find(

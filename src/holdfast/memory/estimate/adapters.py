@@ -127,7 +127,7 @@ def _adapted(shape: Shape, work: Workload) -> list[Linear]:
 
 def _trained(matrix: Linear, work: Workload) -> int:
     """Parameters of one matrix's adapter."""
-    low_rank = matrix.adapter(work.rank) // matrix.count
+    low_rank = matrix.each(work.rank)
     match work.variant:
         case "dora":
             return low_rank + matrix.n_out

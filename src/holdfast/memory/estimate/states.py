@@ -102,13 +102,15 @@ def states(shape: Shape, work: Workload, method: str) -> States:
     each = 4 if full else work.wide
     quantized = method == "qlora"
     layer = each * shape.layer_parameters
-    layer += sum(
-        one.count
-        * (
-            _stored_bytes(shape, one.n_in * one.n_out, quantized, each)
-            - each * one.n_in * one.n_out
+    layer += round(
+        sum(
+            one.count
+            * (
+                _stored_bytes(shape, one.n_in * one.n_out, quantized, each)
+                - each * one.n_in * one.n_out
+            )
+            for one in shape.linears
         )
-        for one in shape.linears
     )
     embedding = each * shape.embedding_parameters
     head = each * shape.head_parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from holdfast.memory.hardware.devices import GPU
+from holdfast.memory.hardware.gpu_value import GPU
 from holdfast.memory.hardware.host import host_ram_bytes, host_total_bytes
 
 CORE_FLOPS = 64e9

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.errors import UsageError
-from holdfast.memory.hardware.devices import GPU, card, gpu, joined, like_size
+from holdfast.memory.hardware import mig
+from holdfast.memory.hardware.card_names import card
 from holdfast.memory.hardware.gpu_catalogue import PCIE4
+from holdfast.memory.hardware.gpu_value import GPU, gpu, joined, like_size
 from holdfast.memory.hardware.host import host_ram_bytes
 
 Run = Callable[[Sequence[str]], str]
@@ -26,8 +28,6 @@ Run = Callable[[Sequence[str]], str]
 QUERY = "index,name,memory.total,memory.free,compute_cap,mig.mode.current,uuid"
 TIMEOUT_S = 10
 MIB = 1 << 20
-MIG_USABLE = 0.93
-"""Of a profile's decimal gigabytes (`1g.10gb`): an assumption on the safe side, not measured."""
 NVLINK_BYTES_S = 14e9
 """One link, one direction, of the slowest generation in use (GA102: RTX 3090, A6000)."""
 DEVICE_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
@@ -156,22 +156,8 @@ def _with_slices(gpus: Sequence[GPU], rows: Sequence[Sequence[str]], listing: st
             parent = by_index.get(int(head[1]))
         piece = re.match(r"\s+MIG (\S*?(\d+)g\.(\d+)gb\S*).*\(UUID: ([^)]+)\)", line)
         if piece and parent is not None:
-            size = round(int(piece[3]) * 1e9 * MIG_USABLE)
-            share = min(1.0, int(piece[2]) / 7)
-            slices.setdefault(parent.index, []).append(
-                replace(
-                    parent,
-                    name=f"{parent.name} MIG {piece[1]}",
-                    total_bytes=size,
-                    free_bytes=size,
-                    flops=parent.flops * share,
-                    bandwidth_bytes_s=parent.bandwidth_bytes_s
-                    * min(1.0, size / parent.total_bytes),
-                    link="pcie",
-                    mig=True,
-                    uuid=piece[4],
-                )
-            )
+            of = mig.Profile(piece[1], int(piece[2]), int(piece[3]))
+            slices.setdefault(parent.index, []).append(mig.sliced(parent, of, piece[4]))
     found: list[GPU] = []
     for parent, row in zip(gpus, rows, strict=True):
         found += slices.get(parent.index, []) if row[5].lower() == "enabled" else [parent]

@@ -1,25 +1,31 @@
 """Finds a model's config.json: in a folder, in the built-in catalogue, or on the hub.
 
 `catalogue.json` holds the fields of each model's config.json that decide its size, so that planning
-works offline and in milliseconds. It was written without access to the hub: the dimensions of each
-entry are pinned by its parameter count, 32 of them by a list of published counts in the tests, the
-others by counts written down with the entry. `max_position_embeddings` and `sliding_window` are
-pinned by nothing: compare them with the page that `source` names when you touch an entry.
+works offline and in milliseconds. It was written without access to the hub: each entry says where
+its figures were `seen` (a configuration stored in a public repository, a family's defaults in
+transformers), and its parameter count is that of transformers' own class with these figures
+(`benchmarks/catalogue.py` counts again). Entries without `seen` are pinned by published counts in
+the tests. `max_position_embeddings` and `sliding_window` are pinned by nothing.
+
+An entry may have models of the `same` dimensions, other `names`, and `parts`: the matrices of a
+family whose layers are not counted from its fields, as the class has them.
 """
 
 from __future__ import annotations
 
-import difflib
+import importlib.util
 import json
 import os
 import re
-from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from holdfast.environment import install_command
 from holdfast.errors import ModelError
 from holdfast.memory.model import gguf_folder, hub
+from holdfast.memory.model.names import MIRRORS, Meant, Names, quantised
 from holdfast.types import LAB, LAB_FOLDER
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
@@ -30,47 +36,103 @@ Config = dict[str, Any]
 GIVE_A_FOLDER = "or give a local folder that contains its config.json"
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A model's config.json, and what else is known of it.
+
+    Attributes:
+        name: its hub id, or as the user wrote it.
+        config: content of its config.json; of the catalogue those of its fields that matter.
+        source: where that is from.
+        parts: its matrices, where the catalogue lists them.
+        note: what the reader should know.
+    """
+
+    name: str
+    config: Config
+    source: str
+    parts: Config | None = None
+    note: str = ""
+
+
 def read_config(model: str, revision: str | None = None) -> Config:
     """The content of a model's config.json, or of the catalogue those of its fields that matter.
 
     Raises:
         ModelError: see `locate`.
     """
-    return locate(model, revision)[1]
+    return locate(model, revision).config
 
 
-def locate(model: str, revision: str | None = None) -> tuple[str, Config, str]:
+def locate(model: str, revision: str | None = None) -> Found:
     """Name, config and the config's source.
 
     Tried in this order: `lab`, a GGUF file that was written out, a local folder, the catalogue
-    (whatever the revision: they share the architecture), the hub's local cache, the hub.
+    (whatever the revision: they share the architecture), the hub's local cache, the catalogue under
+    the names of mirrors and of people who type, the hub.
 
     Args:
-        model: as the user wrote it; catalogue names in any case, with or without the owner.
+        model: as the user wrote it; names of the catalogue in any case, with or without the owner,
+            with other separators, or as a mirror has them (`unsloth/Qwen3-8B-bnb-4bit`).
         revision: of the hub's repository.
 
     Raises:
         ModelError: no such model, not reachable, or its config.json cannot be read.
     """
+    model = model.strip() if model.strip() else model
     if model == LAB:
-        return LAB, _read(LAB_FOLDER), "built in"
+        return Found(LAB, _read(LAB_FOLDER), "built in")
     if gguf_folder.is_named(model):
-        return model, _read_gguf(model, revision), model
+        return Found(model, _read_gguf(model, revision), model)
+    meant = None
     if not PLAIN.fullmatch(model):  # reading a shape by its name imports no study file
-        from holdfast.config.places import check_place
+        meant = _names().recognise(model)
+        if meant is None:
+            from holdfast.config.places import check_place
 
-        check_place(model, "the model")
+            check_place(model, "the model")
     folder = Path(os.path.expanduser(model))
     if model.startswith((".", "/", "~")) or folder.is_dir():
-        return model, _read(folder), str(folder / CONFIG)
-    known = catalogue()
-    if found := {name.lower(): name for name in reversed(known)}.get(model.lower()):
-        return found, dict(known[found]), source(found)
-    short = {name.rpartition("/")[2].lower(): name for name in reversed(known)}
-    if found := short.get(model.lower()):
-        return found, dict(known[found]), source(found)
-    path = _download(model, revision, known)
-    return model, _read(path.parent), source(model, revision)
+        return Found(model, _read(folder), str(folder / CONFIG))
+    if exact := _names().exact(model):
+        return _known(model, Meant(exact))
+    mirror = model.rpartition("/")[0].lower() in MIRRORS
+    if mirror and _is_cached(model, revision):
+        return Found(model, _read(_download(model, revision).parent), source(model, revision))
+    if meant := meant or _names().recognise(model):
+        return _known(model, meant)
+    if "/" not in model:
+        _refuse_bare(model, revision)
+    path = _download(model, revision)
+    return Found(model, _read(path.parent), source(model, revision))
+
+
+def _is_cached(model: str, revision: str | None) -> bool:
+    there = importlib.util.find_spec("huggingface_hub") is not None
+    return there and hub.is_cached(model, revision)
+
+
+def _known(model: str, meant: Meant) -> Found:
+    """What the catalogue has of a model; a base in few bits keeps the name that was given."""
+    name = model if meant.stored else meant.id
+    other = "/" in model and model.lower() != meant.id.lower()
+    told = [f"{model} is taken for {meant.id}"] if other else []
+    note = "; ".join(filter(None, [*told, meant.note]))
+    config = quantised(catalogue()[meant.id], meant.stored)
+    return Found(name, config, source(meant.id), _parts().get(meant.id), note)
+
+
+def _refuse_bare(model: str, revision: str | None) -> None:
+    """Refuse a name without an owner at once: such names on the hub are few, and old."""
+    close = nearest_names(model)
+    if not close or _is_cached(model, revision):
+        return
+    raise ModelError(
+        "is not in the catalogue",
+        where=model,
+        remedy=f"did you mean {' or '.join(close)}? Otherwise give its hub id (owner/model), "
+        f"{GIVE_A_FOLDER}",
+    )
 
 
 def source(name: str, revision: str | None = None) -> str:
@@ -88,17 +150,36 @@ def catalogue() -> dict[str, Config]:
     return found
 
 
+@cache
 def entries() -> list[Config]:
     """`catalogue.json`: id, parameters, config, and models of the same dimensions."""
     content: list[Config] = json.loads(CATALOGUE.read_text(encoding="utf-8"))
     return content
 
 
-def nearest_names(model: str, names: Mapping[str, object] | None = None) -> list[str]:
+@cache
+def _names() -> Names:
+    """The names of the catalogue."""
+    read = entries()
+    alike = {entry["id"]: (entry["id"], *entry.get("same", {})) for entry in read}
+    also = {name: one for entry in read for name, one in entry.get("names", {}).items()}
+    return Names(alike, also)
+
+
+@cache
+def _parts() -> dict[str, Config]:
+    """The listed matrices by hub id."""
+    found: dict[str, Config] = {}
+    for entry in entries():
+        if parts := entry.get("parts"):
+            listed = {**parts, "total": entry["parameters"]}
+            found |= dict.fromkeys((entry["id"], *entry.get("same", {})), listed)
+    return found
+
+
+def nearest_names(model: str) -> list[str]:
     """Up to three names of the catalogue that look like this one."""
-    by_short = {name.rpartition("/")[2].lower(): name for name in (names or catalogue())}
-    wanted = model.rpartition("/")[2].lower()
-    return [by_short[one] for one in difflib.get_close_matches(wanted, by_short, n=3, cutoff=0.5)]
+    return _names().near(model)
 
 
 def _read_gguf(model: str, revision: str | None) -> Config:
@@ -134,9 +215,9 @@ def _read(folder: Path) -> Config:
     return content
 
 
-def _download(model: str, revision: str | None, known: Mapping[str, object]) -> Path:
+def _download(model: str, revision: str | None) -> Path:
     """The hub's config.json, from the local cache where it is there."""
-    close = nearest_names(model, known)
+    close = nearest_names(model)
     meant = f"did you mean {' or '.join(close)}? Otherwise " if close else ""
     try:
         from huggingface_hub import hf_hub_download

@@ -19,7 +19,7 @@ class Linear:
         n_in: input width.
         n_out: output width.
         bias: whether it has one.
-        count: how many of it a layer has.
+        count: how many of it a layer has; on average, where only some layers have it.
         targets: the names under which LoRA reaches a fused matrix; its rank is multiplied by their
             number. For an `nn.Linear` that is its own name.
     """
@@ -28,22 +28,26 @@ class Linear:
     n_in: int
     n_out: int
     bias: bool = False
-    count: int = 1
+    count: float = 1
     targets: tuple[str, ...] = ()
 
     @property
     def weights(self) -> int:
         """Parameters of the matrices, without biases."""
-        return self.count * self.n_in * self.n_out
+        return round(self.count * self.n_in * self.n_out)
 
     @property
     def parameters(self) -> int:
         """Parameters, biases included."""
-        return self.weights + self.count * self.n_out * self.bias
+        return self.weights + round(self.count * self.n_out * self.bias)
 
     def adapter(self, rank: int) -> int:
         """Parameters of its LoRA matrices."""
-        return self.count * max(1, len(self.targets)) * rank * (self.n_in + self.n_out)
+        return round(self.count * self.each(rank))
+
+    def each(self, rank: int) -> int:
+        """Parameters of the LoRA matrices of one such matrix."""
+        return max(1, len(self.targets)) * rank * (self.n_in + self.n_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ def decoder_layer(kind: str, widths: Widths, fields: Mapping[str, object]) -> La
     """The matrices and norms of one decoder layer.
 
     Args:
-        kind: `model_type` of the language model; an unknown one is built like Llama.
+        kind: `model_type` of the language model; one that is not counted here is built like Llama.
         widths: its dimensions.
         fields: the config, for the switches of biases and shared experts.
     """
@@ -80,7 +84,7 @@ def decoder_layer(kind: str, widths: Widths, fields: Mapping[str, object]) -> La
     norms = (4 if kind in {"gemma2", "gemma3_text"} else 2) * hidden
     if kind in {"qwen3", "qwen3_moe", "gemma3_text"}:
         norms += 2 * widths.head_dim  # of each head's queries and keys
-    if kind == "olmo2":
+    if kind in {"olmo2", "olmo3"}:
         norms += queries + keys  # of all heads' at once
     if kind == "phi3":
         fused_attention = Linear("qkv_proj", hidden, queries + 2 * keys)

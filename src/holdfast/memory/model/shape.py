@@ -3,17 +3,21 @@
 Counted from transformers 5.23's modelling code, and checked against it tensor by tensor in the
 tests. Mixtures of experts keep each layer's experts in two three-dimensional parameters instead of
 `nn.Linear`s: bitsandbytes leaves those in 16 bits, whereas PEFT 0.21 does adapt them under
-"all-linear" (`Shape.fused`); the router, which it would adapt too, is left as it is.
+"all-linear" (`Shape.fused`); the router, which it would adapt too, is left as it is. Families whose
+layers are not counted from their fields (hybrids, latent attention, towers) have their matrices as
+transformers' own class has them, listed in the catalogue.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from holdfast.errors import ModelError
+from holdfast.memory.model import families
 from holdfast.memory.model.catalogue import locate
-from holdfast.memory.model.layer import Linear, Widths, decoder_layer, siglip
+from holdfast.memory.model.layer import Layer, Linear, Widths, decoder_layer, siglip
 from holdfast.memory.model.stored import Stored, stored
 
 EXACT = {"qwen2", "qwen3", "llama", "mistral", "gemma2", "gemma3", "gemma3_text", "phi3"}
@@ -29,7 +33,16 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "smollm3": {"tie_word_embeddings": True},
 }  # fmt: skip
 """What a config.json may leave out, as transformers' configuration classes fill it in."""
+ALIASES: Mapping[str, str] = {
+    "n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads",
+    "n_positions": "max_position_embeddings", "n_inner": "intermediate_size",
+    "block_ff_dim": "intermediate_size", "top_k_experts": "num_experts_per_tok",
+    "moe_num_experts": "num_experts", "moe_k": "num_experts_per_tok",
+}  # fmt: skip
+"""Fields under the names that some families give them."""
+WIDTHS = {"intermediate_size", "moe_intermediate_size"}
 UNLIMITED = 1 << 30
+TOWER = "its vision tower is loaded too, and counted"
 """`max_positions` of a config that names none."""
 NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 
@@ -61,6 +74,8 @@ class Shape:
         experts_per_token: that one token passes.
         note: what the reader of a plan should know about these figures.
         stored: how the weights lie in their files, where that is in few bits.
+        counted: all parameters, each once, as transformers' own class has them; 0: added up here.
+        trunk: module that holds the layers, where it is not `model`.
     """
 
     name: str
@@ -85,11 +100,13 @@ class Shape:
     experts_per_token: int = 0
     note: str = ""
     stored: Stored | None = None
+    counted: int = 0
+    trunk: str = ""
 
     @property
     def stem(self) -> str:
         """Module that holds `embed_tokens`, `layers` and `norm`."""
-        return "model.language_model" if self.family == "gemma3" else "model"
+        return self.trunk or ("model.language_model" if self.family == "gemma3" else "model")
 
     @property
     def layer_parameters(self) -> int:
@@ -99,7 +116,7 @@ class Shape:
     @property
     def linear_parameters(self) -> int:
         """Parameters of all layers that a 4-bit base quantises: weights of `nn.Linear`s."""
-        return self.layers * sum(one.weights for one in self.linears)
+        return round(self.layers * sum(one.count * one.n_in * one.n_out for one in self.linears))
 
     @property
     def embedding_parameters(self) -> int:
@@ -114,17 +131,21 @@ class Shape:
     @property
     def parameters(self) -> int:
         """All of them, each once."""
+        if self.counted:
+            return self.counted
         body = self.layers * self.layer_parameters + self.hidden + self.tower_parameters
         return body + self.embedding_parameters + self.head_parameters
 
     @property
     def active_parameters(self) -> int:
         """Parameters in matrices that one token is multiplied with, the output head included."""
-        layer = sum(matrix.weights for matrix in self.linears)
+        layer = sum(one.count * one.n_in * one.n_out for one in self.linears)
         for matrix in self.fused:  # of the experts only a few; the router whole
-            share = self.experts_per_token if matrix.count > 1 else 1
+            share = 1.0
+            if matrix.count > 1 and self.experts:
+                share = self.experts_per_token * matrix.count / self.experts
             layer += share * matrix.n_in * matrix.n_out
-        return self.layers * layer + self.vocab * self.hidden
+        return round(self.layers * layer) + self.vocab * self.hidden
 
     @property
     def largest_linear(self) -> int:
@@ -142,29 +163,47 @@ def read_shape(model: str, revision: str | None = None) -> Shape:
     Raises:
         ModelError: no such model, not reachable, or without the fields that are needed.
     """
-    name, config, source = locate(model, revision)
-    return from_config(config, name, source)
+    found = locate(model, revision)
+    return from_config(found.config, found.name, found.source, found.parts, found.note)
 
 
-def from_config(config: Mapping[str, object], name: str, source: str) -> Shape:
+def from_config(
+    config: Mapping[str, object],
+    name: str,
+    source: str,
+    parts: Mapping[str, Any] | None = None,
+    note: str = "",
+) -> Shape:
     """The shape that a config.json describes.
 
-    An unknown `model_type` is counted like Llama, with `exact=False`.
+    A family that transformers knows and that is not counted here is built like Llama, with
+    `exact=False`, unless its parts are given.
+
+    Args:
+        config: content of the config.json.
+        name: the model, for messages.
+        source: of the config.
+        parts: the matrices as the catalogue lists them; None: of every layer alike, by its fields.
+        note: what the reader should know already.
 
     Raises:
-        ModelError: a needed field is missing or is no positive number.
+        ModelError: a needed field is missing or is no positive number, or transformers does not
+            know the family.
     """
-    family = str(config.get("model_type", ""))
-    text, note = config, ""
+    family = str(config.get("model_type") or "")
+    families.require(family, config, name)
+    text, said = config, [note] if note else []
     if isinstance(inner := config.get("text_config"), Mapping):
         text = {"model_type": family, **inner}
-        note = "it also has a vision tower, which is not counted"
+        if parts is None:
+            said.append("it also has a vision tower, which is not counted")
     kind = str(text.get("model_type", family))
-    fields = {**DEFAULTS.get(kind, {}), **{k: v for k, v in text.items() if v is not None}}
+    fields = {**DEFAULTS.get(kind, {}),
+              **{ALIASES.get(k, k): v for k, v in text.items() if v is not None}}  # fmt: skip
     if text is not config and config.get("tie_word_embeddings") is not None:
         fields["tie_word_embeddings"] = config["tie_word_embeddings"]
     missing = [one for one in NEEDED if one not in fields]
-    if not {"intermediate_size", "moe_intermediate_size"} & set(fields):
+    if parts is None and not WIDTHS & set(fields):
         missing.append("intermediate_size")
     if missing:
         raise ModelError(
@@ -180,21 +219,24 @@ def from_config(config: Mapping[str, object], name: str, source: str) -> Shape:
         heads=heads,
         kv_heads=_first(fields, name, "num_key_value_heads") or heads,
         head_dim=_first(fields, name, "head_dim") or hidden // heads,
-        intermediate=_first(fields, name, *expert_width, "intermediate_size"),
+        intermediate=_first(fields, name, *expert_width, "intermediate_size") or 4 * hidden,
         experts=experts,
     )
-    layer = decoder_layer(kind, widths, fields)
+    layers = _number(fields, "num_hidden_layers", name)
+    layer = decoder_layer(kind, widths, fields) if parts is None else _listed(parts, layers)
     tower: tuple[Linear, ...] = ()
     tower_parameters = 0
     if family == "gemma3" and isinstance(vision := config.get("vision_config"), Mapping):
         tower, tower_parameters = siglip(vision, hidden)
-        note = "its vision tower is loaded too, and counted"
+        said.append(TOWER)
+    if parts is not None and (tower_parameters := int(parts.get("tower", 0))):
+        said.append(TOWER)
     return Shape(
         name=name,
         source=source,
         family=family or "unknown",
         hidden=hidden,
-        layers=_number(fields, "num_hidden_layers", name),
+        layers=layers,
         heads=heads,
         kv_heads=widths.kv_heads,
         head_dim=widths.head_dim,
@@ -210,9 +252,28 @@ def from_config(config: Mapping[str, object], name: str, source: str) -> Shape:
         tower_parameters=tower_parameters,
         experts=experts,
         experts_per_token=_first(fields, name, "num_experts_per_tok") if experts else 0,
-        note=note,
+        note="; ".join(said),
         stored=stored(config),
+        counted=0 if parts is None else int(parts["total"]),
+        trunk="" if parts is None else str(parts.get("trunk", "")),
     )
+
+
+def _listed(parts: Mapping[str, Any], layers: int) -> Layer:
+    """A layer as the catalogue lists it: matrices of all layers together, shared out evenly."""
+
+    def each(total: int) -> float:
+        return total // layers if total % layers == 0 else total / layers
+
+    linears = tuple(
+        Linear(name, n_in, n_out, bool(bias), each(total))
+        for name, n_in, n_out, bias, total in parts["linears"]
+    )
+    fused = tuple(
+        Linear(name, n_in, n_out, False, each(total), tuple(targets))
+        for name, n_in, n_out, total, targets in parts.get("stacked", ())
+    )
+    return Layer(linears, fused, 0)
 
 
 def _number(fields: Mapping[str, object], key: str, name: str) -> int:

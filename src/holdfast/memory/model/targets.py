@@ -64,7 +64,7 @@ def targeted(
     adaptable = _adaptable(shape)
     wanted = names_of(shape, target_modules)
     return [
-        (one, len(chosen) * one.count)
+        (one, round(len(chosen) * one.count))
         for one in adaptable
         if wanted is None or set(one.targets or (one.name,)) <= wanted
     ]
@@ -88,7 +88,7 @@ def lora_parameters(
         StudyError: a name that no layer has, half of a fused pair, or no such layer.
     """
     found = targeted(shape, target_modules, layers)
-    return sum(count * matrix.adapter(r) // matrix.count for matrix, count in found)
+    return sum(count * matrix.each(r) for matrix, count in found)
 
 
 def names_of(shape: Shape, target_modules: str | Iterable[str]) -> set[str] | None:

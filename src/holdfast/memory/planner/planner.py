@@ -102,7 +102,8 @@ def plan(request: PlanRequest) -> MemoryReport:
     )  # fmt: skip
     said = tuple(filter(None, (shape.note, kept, assumed, shortened, estimated.note)))
     said += switched_on(shape, work)
-    return MemoryReport(comparison, name, estimated.source, said, precision=precision)
+    called = name if "/" in name else shape.name  # as the hub has it, not as somebody typed it
+    return MemoryReport(comparison, called, estimated.source, said, precision=precision)
 
 
 def _as_stored(work: Workload, shape: Shape) -> tuple[Workload, str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast, get_args
+from unicodedata import normalize
 
 from holdfast.config import TrainSpec
 from holdfast.errors import UsageError
 from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead
 from holdfast.memory.estimate.workload import Method, Workload, from_training
+from holdfast.memory.hardware.card_names import card
 from holdfast.memory.hardware.cpu import cpu
 from holdfast.memory.hardware.detect import detect
 from holdfast.memory.hardware.devices import GPU, parse
@@ -19,6 +21,8 @@ USUAL_SEQ_LEN = 1024
 """Tokens of the longest example where nobody says."""
 CPU = "cpu"
 """In place of GPUs: plan for the CPU."""
+ROCM = "on ROCm nothing of this was tried, and 4-bit weights are not planned there"
+"""What is said of AMD's cards."""
 METHODS: tuple[str, ...] = get_args(Method)
 
 
@@ -95,17 +99,18 @@ class PlanRequest:
         asked = self.gpus
         if isinstance(asked, tuple) and asked:
             return asked, ""
-        if isinstance(asked, str) and asked.strip().lower() == CPU:
+        if isinstance(asked, str) and normalize("NFKC", asked).strip().lower() == CPU:
             return (cpu(),), ""
         if not asked or not isinstance(asked, str):
             there = () if asked == () else detect()
             none = "no GPU was found: planned for the CPU (say what there will be: --gpus 2x24GiB)"
             return (there, "") if there else ((cpu(),), none)
         named = parse(asked)
-        if all(gpu.known for gpu in named):
-            return named, ""
-        like = sorted({gpu.like for gpu in named if gpu.like})
-        return named, f"speed assumed as of: {', '.join(like)}"
+        like = sorted({gpu.like for gpu in named if gpu.like and not gpu.known})
+        said = [f"speed assumed as of: {', '.join(like)}"] if like else []
+        if any((model := card(gpu.like)) and model.amd for gpu in named):
+            said.append(ROCM)
+        return named, "; ".join(said)
 
 
 def _kind(attention: str) -> Literal["sdpa", "eager", "flash"]:

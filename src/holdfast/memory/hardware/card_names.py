@@ -1,0 +1,84 @@
+"""Finds the card that a name means, as people, clouds and drivers write it.
+
+A size behind the name is part of it: `A100 80G` and `A100-PCIE-40GB` are two cards. A size that no
+card of the name has is another card, and is not taken for it. Where several cards have one name
+(`RTX 4060 Ti`), the smallest or most usual is meant, which the catalogue lists first.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Iterator
+from functools import cache
+
+from holdfast.memory.hardware.gpu_catalogue import CARDS, Card
+
+MAKERS = re.compile(r"nvidia|geforce|tesla|quadro|amd|radeon|instinct|rtx|gtx|\brx(?=[\s\d_-])")
+"""Words that say who makes a card, or what for; its number says enough."""
+FILLERS = re.compile(r"\b(generation|gpus?|graphics|cards?|edition|founders)\b")
+SIZE = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)\s*gi?b?(?![a-z0-9])")
+LEAST, MOST = 0.88, 1.02
+"""What CUDA reports of a card whose nameplate has 1, in GiB per GB as people write them."""
+
+
+def plain(name: str) -> str:
+    """A card's name without maker, case, spaces and signs: `NVIDIA GeForce RTX 4090` is `4090`."""
+    return re.sub(r"[^a-z0-9]", "", MAKERS.sub(" ", FILLERS.sub(" ", _lower(name))))
+
+
+def card(name: str) -> Card | None:
+    """The known card of this name, as people or drivers write it; None: unknown."""
+    if found := _whole().get(plain(name)):
+        return found
+    sizes = SIZE.findall(_lower(name))
+    named = alike(name)
+    if not sizes:
+        return next(iter(named), None)
+    size = float(sizes[0])
+    own = (one for one in named if size and LEAST < one.gib / size < MOST)
+    return next(own, None) if len(sizes) == 1 else None
+
+
+def alike(name: str) -> tuple[Card, ...]:
+    """The cards that bear this name, whatever size it says."""
+    return _bare().get(_without_size(name), ())
+
+
+def near(name: str) -> list[str]:
+    """Up to three cards whose names look like this one."""
+    names = {spelling: one.name for spelling, one in _whole().items()}
+    close = difflib.get_close_matches(plain(name), names, n=6, cutoff=0.5)
+    return list(dict.fromkeys(names[one] for one in close))[:3]
+
+
+def _lower(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).strip().lower()
+
+
+def _without_size(name: str) -> str:
+    return plain(SIZE.sub(" ", _lower(name)))
+
+
+def _spellings() -> Iterator[tuple[str, Card]]:
+    for one in CARDS:
+        for name in (one.name, *one.also):
+            yield name, one
+
+
+@cache
+def _whole() -> dict[str, Card]:
+    """Cards by their plain names."""
+    return {plain(name): one for name, one in _spellings()}
+
+
+@cache
+def _bare() -> dict[str, tuple[Card, ...]]:
+    """Cards by their plain names without sizes."""
+    found: dict[str, list[Card]] = {}
+    for name, one in _spellings():
+        held = found.setdefault(_without_size(name), [])
+        if one not in held:
+            held.append(one)
+    return {name: tuple(cards) for name, cards in found.items()}

@@ -1,0 +1,196 @@
+"""Models are known under names that people type and mirrors give; unknown families are refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from holdfast.errors import ModelError
+from holdfast.memory.model import catalogue, families
+from holdfast.memory.model.names import bare, key, spaced
+from holdfast.memory.model.shape import from_config, read_shape
+from holdfast.memory.model.stored import BNB4
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("llama-3.1-8b", "meta-llama/Llama-3.1-8B"),
+        ("Llama 3.1 8B Instruct", "meta-llama/Llama-3.1-8B-Instruct"),
+        ("llama3.1:8b", "meta-llama/Llama-3.1-8B"),
+        ("qwen2.5 7b", "Qwen/Qwen2.5-7B"),
+        ("Qwen2.5_7B_Instruct", "Qwen/Qwen2.5-7B-Instruct"),
+        ("ｑｗｅｎ３－８ｂ", "Qwen/Qwen3-8B"),
+        ("qwen3 30b a3b", "Qwen/Qwen3-30B-A3B"),
+        ("gemma 3 4b", "google/gemma-3-4b-pt"),
+        ("gemma3-4b-it", "google/gemma-3-4b-it"),
+        ("gemma 2b", "google/gemma-2b"),
+        ("gemma 2 2b", "google/gemma-2-2b"),
+        ("phi4", "microsoft/phi-4"),
+        ("mistral 7b", "mistralai/Mistral-7B-v0.3"),
+        ("mixtral", "mistralai/Mixtral-8x7B-v0.1"),
+        ("tinyllama", "TinyLlama/TinyLlama-1.1B-Chat-v1.0"),
+        ("gpt2", "openai-community/gpt2"),
+        ("gptoss 20b", "openai/gpt-oss-20b"),
+        ("vicuna 7b", "lmsys/vicuna-7b-v1.5"),
+        ("r1-distill-qwen-7b", "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"),
+        ("qwq-32b", "Qwen/QwQ-32B"),
+        ("mistral small 3.2", "mistralai/Mistral-Small-3.2-24B-Instruct-2506"),
+    ],
+)
+def test_names_as_people_type_them(typed: str, meant: str) -> None:
+    assert read_shape(typed).name == meant
+
+
+@pytest.mark.parametrize(
+    ("mirror", "meant"),
+    [
+        ("unsloth/Qwen3-8B", "Qwen/Qwen3-8B"),
+        ("unsloth/llama-3-8b-Instruct", "meta-llama/Meta-Llama-3-8B-Instruct"),
+        ("unsloth/mistral-7b", "mistralai/Mistral-7B-v0.1"),
+        ("unsloth/gemma-4-E2B-it", "google/gemma-4-E2B-it"),
+        ("NousResearch/Llama-2-7b-hf", "meta-llama/Llama-2-7b-hf"),
+        ("NousResearch/Meta-Llama-3.1-8B-Instruct", "meta-llama/Meta-Llama-3.1-8B-Instruct"),
+        ("mlx-community/Qwen3-8B-4bit", "Qwen/Qwen3-8B"),
+        ("mlx-community/Llama-3.2-3B-Instruct-bf16", "meta-llama/Llama-3.2-3B-Instruct"),
+        ("bartowski/Qwen2.5-7B-Instruct-GGUF", "Qwen/Qwen2.5-7B-Instruct"),
+        ("unsloth/gpt-oss-20b-GGUF", "openai/gpt-oss-20b"),
+    ],
+)
+def test_mirrors_are_taken_for_what_they_mirror(mirror: str, meant: str) -> None:
+    shape = read_shape(mirror)
+    assert shape.name == meant and f"{mirror} is taken for {meant}" in shape.note
+    assert shape.parameters == read_shape(meant).parameters
+
+
+@pytest.mark.parametrize(
+    ("mirror", "kind", "bits"),
+    [
+        ("unsloth/Qwen3-14B-unsloth-bnb-4bit", BNB4, 4),
+        ("unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit", BNB4, 4),
+        ("Qwen/Qwen2.5-7B-Instruct-AWQ", "awq", 4),
+        ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", "gptq", 4),
+        ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int8", "gptq", 8),
+        ("Qwen/Qwen3-8B-FP8", "fp8", 16),
+        ("qwen3-8b-awq", "awq", 4),
+    ],
+)
+def test_bases_in_few_bits_are_counted_so(mirror: str, kind: str, bits: int) -> None:
+    shape = read_shape(mirror)
+    assert shape.name == mirror and shape.stored is not None
+    assert (shape.stored.kind, shape.stored.bits) == (kind, bits)
+
+
+def test_what_a_mirror_says_is_kept_out_of_the_catalogue() -> None:
+    read_shape("unsloth/Qwen3-8B-bnb-4bit")
+    assert "quantization_config" not in catalogue.read_config("Qwen/Qwen3-8B")
+
+
+@pytest.mark.parametrize(
+    "name", ["somebody/Qwen3-8B-bnb-4bit", "somebody/qwen2.5-7b", "unsloth/Qwen3-8B-Romance"]
+)
+def test_other_repositories_are_asked_for(name: str) -> None:
+    with pytest.raises(ModelError, match="not in the catalogue"):
+        read_shape(name)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "neighbour"),
+    [
+        ("qwen2.5-7b-instuct", "Qwen/Qwen2.5-7B"),
+        ("qwen3-7b", "Qwen/Qwen3-8B"),
+        ("qwen2 57b", "Qwen/Qwen2-72B"),
+        ("llama-3.1-9b", "meta-llama/Llama-3.1-8B"),
+        ("gemma-4-12b", "google/gemma-4-26B-A4B"),
+        ("mistralai/Mistral-7B-v0.9", "mistralai/Mistral-7B"),
+    ],
+)
+def test_a_wrong_name_gets_true_neighbours_at_once(wrong: str, neighbour: str) -> None:
+    started = time.perf_counter()
+    with pytest.raises(ModelError) as caught:
+        read_shape(wrong)
+    assert time.perf_counter() - started < 1
+    assert neighbour in caught.value.remedy and "did you mean" in caught.value.remedy
+
+
+def test_names_of_different_sizes_are_not_guessed() -> None:
+    for name in ("qwen", "llama", "gemma-3", "gpt-oss", "granite-3.3"):
+        with pytest.raises(ModelError):
+            read_shape(name)
+
+
+def test_spelling() -> None:
+    assert spaced("Qwen2_5-7B_Instruct ") == "qwen2.5 7b instruct"
+    assert key("GPT-OSS 20b") == key("gpt_oss-20B") == "gptoss|20|b"
+    assert key("qwen2 57b") != key("qwen2.5 7b")
+    assert bare("Meta-Llama-3-8B-Instruct") == bare("llama 3 8b")
+
+
+def test_every_name_of_the_catalogue_is_its_own() -> None:
+    for name in catalogue.catalogue():
+        found = catalogue.locate(name)
+        assert found.name == name and not found.note
+        assert catalogue.locate(name.rpartition("/")[2].lower()).config == found.config, name
+
+
+def test_every_entry_says_where_it_was_seen() -> None:
+    for entry in catalogue.entries():
+        assert entry["parameters"] > 0, entry["id"]
+        assert entry.get("seen", "pinned by its published count").strip()
+    assert len(catalogue.catalogue()) >= 300
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3_5_moe", "gpt_oss", "gemma3_text", "minicpm"])
+def test_families_that_are_known(kind: str) -> None:
+    families.require(kind, {}, "a model")
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"model_type": "novel"}, "does not know its kind, 'novel'"),
+        ({"model_type": "lama"}, "did you mean 'llama'"),
+        ({"model_type": "novel", "auto_map": {"AutoConfig": "x.Y"}}, "Python code of its own"),
+        ({}, "has no model_type"),
+        ({"model_type": None}, "has no model_type"),
+    ],
+)
+def test_an_unknown_family_is_refused_with_what_to_do(config: dict[str, object], said: str) -> None:
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "intermediate_size": 128, "vocab_size": 100}  # fmt: skip
+    with pytest.raises(ModelError) as caught:
+        from_config({**config, **sizes}, "my-model", "test")
+    assert said in caught.value.message and caught.value.where == "my-model"
+    assert caught.value.remedy and caught.value.exit_code == 3
+
+
+def test_the_list_of_families_is_that_of_transformers() -> None:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    listed = json.loads(families.DATA.read_text(encoding="utf-8"))["families"]
+    assert set(CONFIG_MAPPING_NAMES) <= set(listed)
+    language = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    assert language - {"gpt-sw3"} <= families._installed() and language <= set(listed)
+
+
+def test_a_newer_transformers_is_asked_without_importing_it() -> None:
+    code = (
+        "import sys\nfrom holdfast.memory.model import families\n"
+        "families.is_known('no_such_family')\nprint('transformers' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
