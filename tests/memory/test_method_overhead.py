@@ -143,7 +143,7 @@ def _predicted(overhead: MethodOverhead, rows: int, answer: int) -> tuple[int, i
 
 def test_kl_takes_what_trace_and_formula_say() -> None:
     from holdfast.methods import Term
-    from holdfast.methods.kl import divergence
+    from holdfast.methods._divergence import divergence
 
     found = _allocated([Term(divergence=divergence)], 2, SEQ - 1)
     traced, formula = _predicted(KL, 2, SEQ - 1)
