@@ -215,6 +215,8 @@ class _Demands:
             kind, model = "train", name
         elif top in ASKING or (top == "data" and self._session.arms[rest].made):
             kind, model = "base", "base"
+        elif top == "weights" and self._loads(rest.partition("/")[0]):
+            kind = "base"
         elif top == "judges":
             kind = "base"
         elif top in ("verdicts", "members"):
@@ -224,6 +226,11 @@ class _Demands:
         if kind == "none":
             return 0, ""
         return (1 if self._where in ELSEWHERE else self._gpus(kind, rest)), model
+
+    def _loads(self, arm: str) -> bool:
+        """Whether the model is loaded to make an arm's weights."""
+        made = self._session.arms[arm].merges
+        return made is not None and made.loads
 
     def _judge(self, task: str) -> tuple[str, str]:
         judge = self._session.measuring.tasks[task].judge
@@ -260,7 +267,7 @@ class _Demands:
         session, own = self._session, self._session.arms[arm]
         study = session.study.model_copy(update={"train": own.train})
         about = records.summary(session.folder / "data" / arm)
-        overhead = overhead_of(own.loss)
+        overhead = overhead_of(own.loss, len(session.averages(arm)))
         for count in range(max(1, self._slots // self._trainings), self._slots + 1):
             asked = PlanRequest(gpus=session.gpus[:count], trace=False)
             try:
