@@ -214,7 +214,7 @@ def test_at_the_start_the_constrained_loss_is_the_plain_one(
         return found
 
     spent = _fit(tiny_model, tmp_path / "held", [replace(term, weights=weights)])
-    assert seen[0] == seen[1] == pytest.approx(0.0, abs=1e-5), "two micro-batches of one step"
+    assert max(seen[:2]) == pytest.approx(0.0, abs=1e-5), "two micro-batches of one step"
     assert max(seen[2:]) > 0.01
     _fit(tiny_model, tmp_path / "plain", [])
     assert _gap(tmp_path / "held", tmp_path / "plain") > 1e-4

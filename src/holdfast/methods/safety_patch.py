@@ -30,6 +30,7 @@ from holdfast.types import Example, Message
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
+    from transformers import PreTrainedModel
 
 SCALE = 1024.0
 """Of the loss in float16, where small gradients would vanish; they are divided by it again."""
@@ -146,18 +147,19 @@ class SafetyPatch(WeightMethod):
         tuned.save_pretrained(folder)
         return {"steps": len(rows) * given.epochs, "loss_before": before, "loss_after": after}
 
-    def _rows(self, making: Making, base: torch.nn.Module) -> list[chat.Encoded]:
+    def _rows(self, making: Making, base: PreTrainedModel) -> list[chat.Encoded]:
         tokenizer = models.load_tokenizer(making.base)
         stops = chat.stop_ids(tokenizer, base.generation_config)
         return [chat.encode(tokenizer, one, stops) for one in self.examples()]
 
 
-def trainable(base: torch.nn.Module, adapter: Path) -> PeftModel:
+def trainable(base: PreTrainedModel, adapter: Path) -> PeftModel:
     """The base with an adapter that is trained on, without dropout."""
     from peft import PeftModel
 
     adapter_weights.check(adapter / lora_files.WEIGHTS)
-    return PeftModel.from_pretrained(base, str(adapter), is_trainable=True).eval()
+    tuned: PeftModel = PeftModel.from_pretrained(base, str(adapter), is_trainable=True)
+    return tuned.eval()
 
 
 def learn(

@@ -96,8 +96,8 @@ class StoredTensors:
         """
         name = f"{module}.weight"
         if name not in self._places:
-            tail = name[name.find(".layers.") :]
-            alike = [one for one in self._places if tail in name and one.endswith(tail)]
+            _, layers, rest = name.partition(".layers.")
+            alike = [one for one in self._places if layers and one.endswith(layers + rest)]
             name = alike[0] if len(alike) == 1 else name
         found = self.tensor(name, shape[::-1] if turned else shape).float()
         return found.T if turned else found
