@@ -185,4 +185,4 @@ def test_a_job_with_averages_is_written_and_read(tiny_model: Path, tmp_path: Pat
     job, _ = _job(tiny_model, tmp_path, (6,), averages=(0.9, 0.99))
     write_job(job, tmp_path / "job.json")
     assert read_job(tmp_path / "job.json") == job
-    assert averaged_name(0.995) == "averaged-0.995"
+    assert averaged_name(0.995) == "averages/0.995"

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from holdfast.errors import ModelError
 
-AVERAGED = "averaged-"
+AVERAGED = "averages"
+"""The folder of all averages in a checkpoint. They lie one level deeper, since whatever resumes a
+training takes a folder with an adapter in it for another adapter of the model."""
 
 
 def averaged_name(decay: float) -> str:
-    """The folder of one average in a checkpoint: ``averaged-0.99``."""
-    return f"{AVERAGED}{decay:g}"
+    """The folder of one average in a checkpoint: ``averages/0.99``."""
+    return f"{AVERAGED}/{decay:g}"
 
 
 def averaged_in(checkpoint: Path, decay: float) -> Path:

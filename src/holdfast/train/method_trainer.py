@@ -136,7 +136,7 @@ def train_with(
     store.write_sealed(folder / SUMMARY, summary)
     checkpoints.keep_weights_only(folder, job.save_at)
     for beside in folder.glob("checkpoint-*/*/"):  # other adapters, such as a teacher's
-        if not beside.name.startswith(AVERAGED):
+        if beside.name != AVERAGED:
             shutil.rmtree(beside)
     return summary
 
