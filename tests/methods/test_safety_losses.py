@@ -194,8 +194,8 @@ def test_the_weights_are_the_derivative_of_the_published_loss() -> None:
     found = term.weights(*given).numpy()
     assert found[mask] == pytest.approx(_published(now, base, betas)[mask], abs=1e-5)
     far = [torch.full((1, 1), -0.1), None, torch.ones(1, 1, dtype=torch.bool)]
-    least = _build("first_tokens", very_first_beta=50.0).term().weights(
-        *far, torch.full((1, 1), -9.0)
+    least = (
+        _build("first_tokens", very_first_beta=50.0).term().weights(*far, torch.full((1, 1), -9.0))
     )
     assert least.item() == pytest.approx(1e-3), "the least, as in the authors' code"
 
@@ -279,9 +279,7 @@ def test_lisa_against_plain_gradient_steps() -> None:
     assert model.weight[0].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
 
 
-def test_lisa_in_training_goes_on_after_an_interruption(
-    tiny_model: Path, tmp_path: Path
-) -> None:
+def test_lisa_in_training_goes_on_after_an_interruption(tiny_model: Path, tmp_path: Path) -> None:
     """Stopped in the middle of a phase, it ends in the weights of an unbroken run."""
     mixed = [*_examples(), *_refusals()]
 
@@ -331,7 +329,9 @@ def test_lisas_data_and_settings(tmp_path: Path) -> None:
     assert "10% of the steps to themselves" in notes[0]
     assert method.identity()["pool"]["source"] == "file"
     assert "in turn (ρ 1)" in method.recipe()
-    with pytest.raises(StudyError, match="a turn of lisa takes 10 optimiser steps, and there are 9"):
+    with pytest.raises(
+        StudyError, match="a turn of lisa takes 10 optimiser steps, and there are 9"
+    ):
         method.check_steps(9)
     method.check_steps(10)
     gone = _build("lisa", source="file", path=str(tmp_path / "none.jsonl"))

@@ -120,9 +120,7 @@ def test_fapm_of_whole_models_is_done_tensor_by_tensor(tiny_model: Path, tmp_pat
         one.data += torch.randn_like(one) / 10
     model.save_pretrained(tmp_path / "tuned")
     making = Making(ModelRef(str(tiny_model)), whole=True)
-    about = _weights("fapm", density=0.3).make_from(
-        making, [tmp_path / "tuned"], tmp_path / "made"
-    )
+    about = _weights("fapm", density=0.3).make_from(making, [tmp_path / "tuned"], tmp_path / "made")
     assert about["held"] == 1.0 and 0 < about["kept"] < 1
     before = AutoModelForCausalLM.from_pretrained(tiny_model).state_dict()
     after = model.state_dict()
@@ -215,7 +213,7 @@ def test_single_matrices_of_a_models_files(tmp_path: Path) -> None:
     np.testing.assert_array_equal(stored.matrix(name, (4, 3)).numpy(), weight)
     np.testing.assert_array_equal(stored.matrix(name, (3, 4), turned=True).numpy(), weight.T)
     assert set(stored.shapes().values()) == {(4, 3)}
-    with pytest.raises(ModelError, match="has no tensor model.layers.3.q.weight"):
+    with pytest.raises(ModelError, match=r"has no tensor model\.layers\.3\.q\.weight"):
         stored.matrix("model.layers.3.q", (4, 3))
     with pytest.raises(ModelError, match="has no weights"):
         StoredTensors(_empty(tmp_path / "e"))

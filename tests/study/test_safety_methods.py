@@ -95,8 +95,8 @@ def test_an_average_that_was_not_kept_means_training_again(
         ({"a": {"from": "sft", "weights": ["ema", "scale"]}, "sft": {}}, {"method": "full"},
          "an arm of its own"),
         ({"a": {"from": "sft", "weights": ["safety_patch"]}, "sft": {}}, {}, "needs safety data"),
-        ({"a": {"from": "sft", "weights": ["fapm"]}, "sft": {"train": {"lora": {"variant": "dora"}}}},
-         {}, "no plain product"),
+        ({"a": {"from": "sft", "weights": ["fapm"]},
+          "sft": {"train": {"lora": {"variant": "dora"}}}}, {}, "no plain product"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together(

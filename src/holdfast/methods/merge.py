@@ -212,7 +212,6 @@ def slerp(first: Pair | None, second: Pair | None, share: float) -> list[float]:
     return [1 - share, share]
 
 
-
 def _side_by_side(pairs: Sequence[Pair | None], weights: Sequence[float]) -> Pair:
     """The weighted sum of products as one product."""
     import torch

@@ -159,4 +159,3 @@ def cosine(first: Pair, second: Pair) -> float:
     """Of two changes B·A as long rows of numbers, from their factors; 1 where one is nothing."""
     product, norms = inner(first, second), inner(first, first) * inner(second, second)
     return product / norms**0.5 if norms > 0 else 1.0
-

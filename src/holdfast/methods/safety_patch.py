@@ -63,9 +63,7 @@ class SafetyPatch(WeightMethod):
             own = bool((self.prompt or "").strip()) and bool((self.answer or "").strip())
             half = (self.prompt is None) != (self.answer is None)
             if half or own == bool(self.path):
-                raise ValueError(
-                    "a patch needs safety data: give `prompt` and `answer`, or `path`"
-                )
+                raise ValueError("a patch needs safety data: give `prompt` and `answer`, or `path`")
             return self
 
     loads = True
@@ -162,9 +160,7 @@ def trainable(base: PreTrainedModel, adapter: Path) -> PeftModel:
     return tuned.eval()
 
 
-def learn(
-    model: PeftModel, rows: Sequence[chat.Encoded], rate: float, scale: float = 1.0
-) -> None:
+def learn(model: PeftModel, rows: Sequence[chat.Encoded], rate: float, scale: float = 1.0) -> None:
     """One step of AdamW on each of the rows, in their order.
 
     Args:

@@ -215,9 +215,7 @@ class _Demands:
             kind, model = "train", name
         elif top in ASKING or (top == "data" and self._session.arms[rest].made):
             kind, model = "base", "base"
-        elif top == "weights" and self._loads(rest.partition("/")[0]):
-            kind = "base"
-        elif top == "judges":
+        elif (top == "weights" and self._loads(rest.partition("/")[0])) or top == "judges":
             kind = "base"
         elif top in ("verdicts", "members"):
             kind, model = self._judge(rest.rpartition("/")[2])

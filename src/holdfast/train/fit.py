@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from holdfast import models
 from holdfast.data.batching import deal, regroup
-from holdfast.data.phases import in_phases
 from holdfast.data.packing import Passes, Room, pack
+from holdfast.data.phases import in_phases
 from holdfast.memory.estimate.method_overhead import NOTHING, Logits, MethodOverhead
 from holdfast.memory.loading import loading
 from holdfast.memory.precision import Dtype
