@@ -1,8 +1,8 @@
 """Lisa: trains on safety data and on the task in turn, and holds each phase near its beginning.
 
-Lazy safety alignment (arXiv:2405.18641): some optimiser steps on safety data alone, then more on the
-task alone, and so on. In every phase (ρ/2)·‖w - w₀‖² is added to the loss, where w₀ are the weights
-at which the other phase ended, so that neither undoes the other. As in the authors' code a run
+Lazy safety alignment (arXiv:2405.18641): some optimiser steps on safety data alone, then more on
+the task alone, and so on. In every phase (ρ/2)·‖w - w₀‖² is added to the loss, where w₀ are the
+weights at which the other phase ended, so that neither undoes the other. As in the authors' code a run
 begins with safety data, has no such term in its first tenth, and under LoRA w are the factors.
 """
 

@@ -1,9 +1,9 @@
 """Safe LoRA: turns a change of the weights towards what alignment changed, where it strays from it.
 
 An aligned model and the one that it was aligned from differ by V in every matrix. A change B·A of
-the aligned one is multiplied by V·Vᵀ / ‖V‖ wherever it and the result point apart (arXiv:2405.16833,
-the approximate projection that its authors use; as in their code B alone is multiplied). Needs the
-unaligned model's files; nothing is trained, and neither model is loaded.
+the aligned one is multiplied by V·Vᵀ / ‖V‖ wherever it and the result point apart
+(arXiv:2405.16833, the approximate projection that its authors use; as in their code B alone is
+multiplied). Needs the unaligned model's files; nothing is trained, and neither model is loaded.
 """
 
 from __future__ import annotations
