@@ -2,8 +2,8 @@
 
 Lazy safety alignment (arXiv:2405.18641): some optimiser steps on safety data alone, then more on
 the task alone, and so on. In every phase (ρ/2)·‖w - w₀‖² is added to the loss, where w₀ are the
-weights at which the other phase ended, so that neither undoes the other. As in the authors' code a run
-begins with safety data, has no such term in its first tenth, and under LoRA w are the factors.
+weights at which the other phase ended, so that neither undoes the other. As in the authors' code a
+run begins with safety data, has no such term in its first tenth, and under LoRA w are the factors.
 """
 
 from __future__ import annotations
