@@ -201,6 +201,16 @@ def test_copies_count_where_no_small_product_tells_the_change() -> None:
     assert more("lora", "dora") == 2 * 4 * dora
 
 
+def test_kept_weights_count_in_float32_under_plain_lora_too() -> None:
+    lisa = MethodOverhead(names=("lisa",), kept=2)
+    for method, dtype in (("lora", "bfloat16"), ("full", "float32")):
+        work = Workload(optim="adamw_torch", dtype=dtype)
+        more = states(QWEN, replace(work, method_overhead=lisa), method).optimiser
+        plain = states(QWEN, work, method)
+        assert more - plain.optimiser == 2 * 4 * plain.trained
+    assert combined([lisa, MethodOverhead(names=("ema",), kept=1)]).kept == 3
+
+
 def test_answering_in_the_loop_needs_its_cache_and_one_gpu() -> None:
     drawing = MethodOverhead(names=("sdft",), logits="policy+reference", generated_tokens=256)
     work = from_training(TrainSpec(), 700, overhead=drawing)
