@@ -52,6 +52,10 @@ CASES: dict[str, dict[str, Any]] = {
     "loss_weight, dft": {"loss": [("loss_weight", {"by": "dft"})]},
     "l2_init": {"loss": [("l2_init", {})]},
     "ewc": {"loss": [("ewc", LAB)]},
+    "mask_target": {"loss": [("mask_target", {"weight": 0.1})]},
+    "first_tokens": {"loss": [("first_tokens", {})]},
+    "lisa": {"loss": [("lisa", LAB)]},
+    "ema": {"averages": (0.99,)},
     "sdft": {"loss": [("sdft", {"max_new_tokens": 64})]},
     "gkd": {"loss": [("gkd", {"max_new_tokens": 64, "lmbda": 1.0})]},
     "rslora": {"lora": {"variant": "rslora"}},
@@ -105,7 +109,7 @@ class Bench:
         budget = plain_budget([row.cost for row in rows], steps, 1, 16)
         return TrainJob(
             REF, spec, budget, 1126, (steps,), folder, folder / "examples.jsonl",
-            losses=tuple(case.get("loss", [])), device="cpu",
+            losses=tuple(case.get("loss", [])), averages=case.get("averages", ()), device="cpu",
         )  # fmt: skip
 
 

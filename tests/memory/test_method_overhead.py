@@ -143,7 +143,7 @@ def _predicted(overhead: MethodOverhead, rows: int, answer: int) -> tuple[int, i
 
 def test_kl_takes_what_trace_and_formula_say() -> None:
     from holdfast.methods import Term
-    from holdfast.methods.kl import divergence
+    from holdfast.methods._divergence import divergence
 
     found = _allocated([Term(divergence=divergence)], 2, SEQ - 1)
     traced, formula = _predicted(KL, 2, SEQ - 1)
@@ -199,6 +199,16 @@ def test_copies_count_where_no_small_product_tells_the_change() -> None:
     assert more("full") == 2 * 4 * QWEN.parameters
     dora = adapters.trained(QWEN, Workload(variant="dora"))
     assert more("lora", "dora") == 2 * 4 * dora
+
+
+def test_kept_weights_count_in_float32_under_plain_lora_too() -> None:
+    lisa = MethodOverhead(names=("lisa",), kept=2)
+    for method, dtype in (("lora", "bfloat16"), ("full", "float32")):
+        work = Workload(optim="adamw_torch", dtype=dtype)
+        more = states(QWEN, replace(work, method_overhead=lisa), method).optimiser
+        plain = states(QWEN, work, method)
+        assert more - plain.optimiser == 2 * 4 * plain.trained
+    assert combined([lisa, MethodOverhead(names=("ema",), kept=1)]).kept == 3
 
 
 def test_answering_in_the_loop_needs_its_cache_and_one_gpu() -> None:

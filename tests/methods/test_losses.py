@@ -16,8 +16,8 @@ from holdfast.data.batching import plain_budget
 from holdfast.errors import StudyError, TrainingError
 from holdfast.lab.problems import problems
 from holdfast.memory.memory_plan import MemoryPlan
+from holdfast.methods._divergence import divergence
 from holdfast.methods.ewc import diagonal, factored
-from holdfast.methods.kl import divergence
 from holdfast.models import ModelRef, language_head, weight_delta
 from holdfast.train import arguments, data, objective
 from holdfast.train.data import TrainingData

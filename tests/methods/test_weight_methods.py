@@ -12,6 +12,7 @@ import pytest
 from holdfast.errors import HoldfastError, ModelError, StudyError
 from holdfast.methods import build
 from holdfast.methods import merge as merging
+from holdfast.methods._products import inner, nearest
 from holdfast.methods.scale import Scale, interpolated_model, scaled_adapter
 from holdfast.models import lora_files
 from holdfast.models.peft_adapter import scale_adapter
@@ -312,7 +313,7 @@ def test_the_arc_equals_that_of_the_whole_matrices(tmp_path: Path) -> None:
     one, two = _random(tmp_path / "1", 1), _random(tmp_path / "2", 2, rank=3)
     (a, b), (c, d) = (lora_files.read(folder)[1]["q"] for folder in (one, two))
     x, y = b @ a, d @ c
-    assert merging.inner((a, b), (c, d)) == pytest.approx((x * y).sum().item(), rel=1e-5)
+    assert inner((a, b), (c, d)) == pytest.approx((x * y).sum().item(), rel=1e-5)
     angle = torch.acos((x * y).sum() / (x.norm() * y.norm()))
     expected = (torch.sin(0.7 * angle) * x + torch.sin(0.3 * angle) * y) / torch.sin(angle)
     options = {"with": ["b"], "how": "slerp", "weights": [0.7, 0.3]}
@@ -432,7 +433,7 @@ def test_the_cut_is_the_best_of_its_rank() -> None:
 
     torch.manual_seed(0)
     change = torch.randn(120, 4) @ torch.randn(4, 90) + 0.3 * torch.randn(120, 90)
-    a, b = merging.nearest(change, 4)
+    a, b = nearest(change, 4)
     s = torch.linalg.svdvals(change)
     assert (change - b @ a).square().sum().item() == pytest.approx(
         s[4:].square().sum().item(), rel=1e-4

@@ -16,7 +16,7 @@ from holdfast.registry import in_folder, names_file
 
 PLACES = ("path", "cache", "vllm")
 """Options that always name a file or folder; so do those that end in ``_path``."""
-MODELS = ("model", "id", "base", "teacher")
+MODELS = ("model", "id", "base", "teacher", "unaligned")
 """Options that name a hub id, a folder, or a GGUF file: where they begin with ``.``, ``/`` or
 ``~``, or where there is a folder or such a file of that name."""
 FREE = ("columns", "extra", "overrides", "sampling", "template_kwargs")

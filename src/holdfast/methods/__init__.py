@@ -11,27 +11,26 @@ checked for leaks by the study. `docs/plugins.md` has worked examples.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from holdfast.config import Section, TrainSpec
 from holdfast.config.load import parse
 from holdfast.errors import HoldfastError, StudyError
 from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead
-from holdfast.methods._context import Lesson, MethodContext, SharedWork
+from holdfast.methods._context import Lesson, Making, MethodContext, SharedWork
+from holdfast.methods._term import Term
+from holdfast.methods._weight_method import Entry, WeightMethod, described, identified
 from holdfast.registry import PAGE, Registry
 from holdfast.types import Example
 
 if TYPE_CHECKING:
-    import torch
     from transformers import Trainer
 
 __all__ = [
-    "METHODS", "REGISTRY", "AskMethod", "DataMethod", "Lesson", "LossMethod", "Method",
+    "METHODS", "REGISTRY", "AskMethod", "DataMethod", "Lesson", "LossMethod", "Making", "Method",
     "MethodContext", "SharedWork", "Term", "WeightMethod", "build", "identity_of", "shared_of",
 ]  # fmt: skip
 
@@ -42,24 +41,30 @@ METHODS = {
     "selfgen": "holdfast.methods.selfgen:Selfgen",
     # loss
     "ewc": "holdfast.methods.ewc:EWC",
+    "first_tokens": "holdfast.methods.first_tokens:FirstTokens",
     "gkd": "holdfast.methods.gkd:GKD",
     "kl": "holdfast.methods.kl:KL",
     "l2_init": "holdfast.methods.l2_init:L2Init",
+    "lisa": "holdfast.methods.lisa:Lisa",
     "loss_weight": "holdfast.methods.loss_weight:LossWeight",
+    "mask_target": "holdfast.methods.mask_target:MaskTarget",
     "sdft": "holdfast.methods.sdft:SDFT",
     "token_mask": "holdfast.methods.token_mask:TokenMask",
     # weights
+    "ema": "holdfast.methods.ema:EMA",
+    "fapm": "holdfast.methods.fapm:FAPM",
     "merge": "holdfast.methods.merge:Merge",
+    "safelora": "holdfast.methods.safelora:SafeLoRA",
+    "safety_patch": "holdfast.methods.safety_patch:SafetyPatch",
     "scale": "holdfast.methods.scale:Scale",
     # ask
     "system_prompt": "holdfast.methods.system_prompt:SystemPrompt",
 }
 EXAMPLES = "examples.jsonl"
-Entry = Literal["data", "loss", "weights", "ask"]
-TASK, REPLAY, ANCHOR, PROBE = "task", "replay", "anchor", "probe"
+TASK, REPLAY, ANCHOR, PROBE, SAFETY = "task", "replay", "anchor", "probe", "safety"
 """``meta["kind"]`` of a training example: the task's own (when there is none), replayed, one
 without cross-entropy that is only compared with the base, one that is only looked at before
-training."""
+training, one that has steps of its own (`Term.phases`)."""
 
 
 class DataMethod(ABC):
@@ -117,32 +122,6 @@ class DataMethod(ABC):
             context: see `MethodContext`.
             made: folder of every piece of shared work by its name.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """What a loss method does in a training step; needs torch.
-
-    The loss of a step is the sum over its supervised tokens of weight times cross-entropy, plus
-    divergences and penalties, divided by the number of supervised tokens of the whole step.
-
-    Attributes:
-        prepare: called once before the first step with the model (fresh adapters, on its device)
-            and the examples of kind `PROBE` as batches of tensors on that device.
-        weights: (log-probabilities of the labels, entropies of the predictions in nats, mask), each
-            of shape (rows, positions), to weights of the same shape, detached.
-        top_k: in the place of entropies `weights` gets the logits of so many likeliest words, in
-            falling order, shape (rows, positions, words); a smaller vocabulary gives fewer.
-        divergence: (logits, the base's logits), each of shape (positions, words), to nats, shape
-            (positions,); asks for whole logits and a second pass with the adapters switched off.
-        penalty: the model, to a scalar in nats per supervised token; added once per step.
-    """
-
-    prepare: Callable[[torch.nn.Module, Sequence[Mapping[str, torch.Tensor]]], None] | None = None
-    weights: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
-    top_k: int | None = None
-    divergence: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
-    penalty: Callable[[torch.nn.Module], torch.Tensor] | None = None
 
 
 class LossMethod:
@@ -227,67 +206,18 @@ class LossMethod:
         return self.plugin not in METHODS and type(self).apply is not LossMethod.apply
 
     def check_training(self, spec: TrainSpec) -> None:
-        """Refuse training settings with which its own trainer cannot work; by default none.
+        """Refuse training settings with which it cannot work; by default none.
 
         Raises:
             TrainingError: naming the setting.
         """
 
+    def check_steps(self, steps: int) -> None:
+        """Refuse a training of so many optimiser steps; by default none.
 
-class WeightMethod:
-    """One entry under ``weights:`` of an arm: shares of the change, or new weights of several.
-
-    Attributes:
-        Options: the settings that a study may give.
-        version: raised whenever the same settings would lead to other weights.
-        factors: shares of the training's change under which the model is measured too.
-        partners: other arms whose weights of the same seed and step go in.
-        over_seeds: all seeds of the arm go in.
-        checkpoints: ``last`` or ``all``: which checkpoints it is applied to.
-        plugin: the name that it is registered under.
-        code: a hash of its file, where it is a class in a file of the user's; else "".
-        options: the values of `Options`.
-    """
-
-    entry: ClassVar[Entry] = "weights"
-    Options: ClassVar[type[Section]] = Section
-    version: ClassVar[str] = "1"
-    factors: tuple[float, ...] = ()
-    partners: tuple[str, ...] = ()
-    over_seeds: bool = False
-    checkpoints: str = "last"
-    plugin: str = ""
-    code: str = ""
-    options: Any = None
-
-    def __init__(self, options: Any) -> None:
-        """Take the settings."""
-        self.options = options
-
-    def recipe(self) -> str:
-        """The settings in words, for the report."""
-        return described(self.plugin, self.options)
-
-    def identity(self) -> Mapping[str, object]:
-        """What bears on the result; see `DataMethod.identity`."""
-        return identified(self.options)
-
-    @property
-    def makes(self) -> bool:
-        """Whether new weights are made, of several adapters or of one alone: it has a `make`."""
-        return type(self).make is not WeightMethod.make
-
-    def make(self, adapters: Sequence[Path], folder: Path) -> Mapping[str, object]:
-        """Write one adapter made of several.
-
-        Args:
-            adapters: the arm's own first.
-            folder: gets ``adapter_config.json`` and ``adapter_model.safetensors``.
-
-        Returns:
-            What the stage's record should say of it.
+        Raises:
+            StudyError: there are too few for what it does.
         """
-        raise HoldfastError(f"{self.plugin} makes no weights", remedy="please report this")
 
 
 class AskMethod(ABC):
@@ -334,18 +264,6 @@ Method = DataMethod | LossMethod | WeightMethod | AskMethod
 REGISTRY: Registry[Method] = Registry(
     "methods", (DataMethod, LossMethod, WeightMethod, AskMethod), METHODS
 )
-
-
-def described(plugin: str, options: BaseModel) -> str:
-    """A method's name and the settings that are not the defaults: ``mine (share 0.1)``."""
-    changed = options.model_dump(mode="json", exclude_defaults=True)
-    words = ", ".join(f"{key} {value}" for key, value in changed.items())
-    return f"{plugin} ({words})" if words else plugin
-
-
-def identified(options: BaseModel) -> Mapping[str, object]:
-    """Settings as JSON values."""
-    return options.model_dump(mode="json")
 
 
 def identity_of(method: Method) -> list[object]:

@@ -141,6 +141,23 @@ def asks(questions: int, expected: int, sampling: Sampling) -> dict[str, int]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Making:
+    """What a weight method may use besides what was trained.
+
+    Attributes:
+        base: the untouched model.
+        whole: all weights were trained, and no adapters.
+        nf4: the base is loaded in 4 bits, as it was trained.
+        device: `auto`, `cpu` or `cuda`.
+    """
+
+    base: ModelRef
+    whole: bool = False
+    nf4: bool = False
+    device: str = "auto"
+
+
 class TokenCounts:
     """Counts tokens per optimiser step, over interruptions too.
 

@@ -355,7 +355,16 @@ def _greedy(pool: Pool) -> Sampling:
 
 
 def _file(pool: Pool) -> list[Example]:
-    file = Path(pool.path or "").expanduser()
+    return from_file(pool.path or "")
+
+
+def from_file(path: str) -> list[Example]:
+    """The prompts and answers of a file of the user's.
+
+    Raises:
+        DataError: it is missing or malformed, or a row has no answer to learn.
+    """
+    file = Path(path).expanduser()
     found = []
     for number, where, row in list(containers.rows(file)):
         said = conversation(row, where)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -29,10 +29,8 @@ from holdfast.methods import (
     _own_answers,
 )
 from holdfast.methods._bound import beside
+from holdfast.methods._divergence import divergence
 from holdfast.types import Example
-
-if TYPE_CHECKING:
-    import torch
 
 
 class KL(LossMethod):
@@ -130,11 +128,3 @@ class KL(LossMethod):
         """See `LossMethod.term`."""
         forward = self.options.direction == "forward"
         return Term(divergence=divergence if forward else lambda now, base: divergence(base, now))
-
-
-def divergence(now: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
-    """KL(base‖now) in nats, from logits of shape (positions, words); shape (positions,)."""
-    import torch
-
-    before, after = torch.log_softmax(base, -1), torch.log_softmax(now, -1)
-    return (before.exp() * (before - after)).sum(-1)

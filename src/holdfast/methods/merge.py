@@ -15,13 +15,14 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import AliasChoices, Field, model_validator
 
 from holdfast.config import Section
 from holdfast.errors import ModelError
 from holdfast.methods import WeightMethod
+from holdfast.methods._products import Pair, inner, nearest
 from holdfast.models import lora_files
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ EXACT = {"linear", "slerp"}
 MEANS = {"ties": "magnitude", "dare_ties": "random"}
 """How they prune. They divide by the weights that agree: 1 each where none are given, not 1/n."""
 DENSITY = 0.5
-OVERSAMPLED, ROUNDS = 16, 6
-"""Of the randomised decomposition (arXiv:0909.4061)."""
-Pair: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"
 
 
 class Merge(WeightMethod):
@@ -212,26 +210,6 @@ def slerp(first: Pair | None, second: Pair | None, share: float) -> list[float]:
                     math.sin(share * angle) / math.sin(angle),
                 ]
     return [1 - share, share]
-
-
-def inner(first: Pair, second: Pair) -> float:
-    """Sum of the products of the entries of B₁·A₁ and B₂·A₂."""
-    (a1, b1), (a2, b2) = ((a.double(), b.double()) for a, b in (first, second))
-    return float(((b1.T @ b2) * (a1 @ a2.T)).sum())
-
-
-def nearest(change: torch.Tensor, rank: int) -> Pair:
-    """Factors A (rank, in) with orthonormal rows, and B, of the nearest matrix of that rank.
-
-    Args:
-        change: shape (out, in).
-        rank: at most that of the matrix is used.
-    """
-    import torch
-
-    rank, full = min(rank, *change.shape), min(change.shape)
-    u, s, v = torch.svd_lowrank(change, q=min(rank + OVERSAMPLED, full), niter=ROUNDS)
-    return v[:, :rank].T.contiguous(), u[:, :rank] * s[:rank]
 
 
 def _side_by_side(pairs: Sequence[Pair | None], weights: Sequence[float]) -> Pair:

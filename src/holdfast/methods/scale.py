@@ -8,25 +8,16 @@ written for each λ.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from holdfast.config import Section
-from holdfast.errors import ModelError
 from holdfast.methods import WeightMethod
 from holdfast.models import lora_files
-from holdfast.models.finite import not_finite
-from holdfast.models.safetensors_files import broken_numbers
-
-if TYPE_CHECKING:
-    import torch
-
-BESIDE = {".json", ".jinja", ".model", ".txt", ".py"}
-"""Endings of what belongs to a model beside its weights."""
+from holdfast.models.stored_tensors import StoredTensors, rewritten
 
 
 class Scale(WeightMethod):
@@ -87,8 +78,7 @@ def interpolated_model(
 ) -> Mapping[str, object]:
     """Write (1-λ)·base + λ·tuned, one file of weights at a time.
 
-    Sums are formed in float32 and stored in the dtype of the tuned weights; what is not a floating
-    point number is taken from the tuned model, and so are all other files.
+    See `stored_tensors.rewritten`.
 
     Args:
         base: folder of the untouched model, or its id on the hub, once it was downloaded.
@@ -103,77 +93,5 @@ def interpolated_model(
     Raises:
         ModelError: no weights, or a tensor that the base does not have or has in another shape.
     """
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
-    base = _folder(base, revision)
-    places = _tensors(base)
-    shards = sorted(tuned.glob("*.safetensors"))
-    if not shards:
-        raise ModelError("has no weights (*.safetensors)", where=str(tuned))
-    to.mkdir(parents=True, exist_ok=True)
-    tensors = parameters = 0
-    for shard in shards:
-        mixed = {}
-        with safe_open(shard, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  # it is no mapping
-                after = file.get_tensor(name)
-                if after.is_floating_point():
-                    before = _tensor(places, name, after.shape, base)
-                    after = before.float().lerp(after.float(), factor).to(after.dtype)
-                    tensors, parameters = tensors + 1, parameters + after.numel()
-                mixed[name] = after.contiguous()
-        if (broken := not_finite(mixed.items())) is not None:
-            raise broken_numbers(broken, str(tuned), "the weights of base and fine-tuned model")
-        save_file(mixed, to / shard.name, {"format": "pt"})
-    for path in tuned.iterdir():
-        if path.suffix in BESIDE and not path.name.startswith(("trainer_state", "split")):
-            shutil.copyfile(path, to / path.name)
-    return {"tensors": tensors, "parameters": parameters}
-
-
-def _folder(base: Path | str, revision: str | None) -> Path:
-    if Path(base).is_dir():
-        return Path(base)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        found = snapshot_download(str(base), revision=revision, local_files_only=True)
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise ModelError(
-            "is neither a folder nor a model that was downloaded",
-            where=str(base),
-            remedy="check the path, or download it with `hf download`",
-        ) from error
-    return Path(found)
-
-
-def _tensors(folder: Path) -> dict[str, Path]:
-    """In which file each tensor of a model is."""
-    from safetensors import safe_open
-
-    found = {}
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            found.update(dict.fromkeys(file.keys(), path))
-    if not found:
-        raise ModelError("has no weights (*.safetensors)", where=str(folder))
-    return found
-
-
-def _tensor(places: Mapping[str, Path], name: str, shape: torch.Size, base: Path) -> torch.Tensor:
-    from safetensors import safe_open
-
-    if name not in places:
-        raise ModelError(
-            f"has no tensor {name}", where=str(base), remedy="name the model that was fine-tuned"
-        )
-    with safe_open(places[name], framework="pt") as file:
-        found = file.get_tensor(name)
-    if found.shape != shape:
-        raise ModelError(
-            f"{name} has the shape {tuple(found.shape)} instead of {tuple(shape)}",
-            where=str(base), remedy="name the model that was fine-tuned",
-        )  # fmt: skip
-    return found
+    stored = StoredTensors(base, revision)
+    return rewritten(stored, tuned, to, lambda before, after: before.lerp(after, factor))

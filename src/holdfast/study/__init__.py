@@ -127,6 +127,13 @@ def prepare(
             for method in arm.made:
                 with located(f"{source}: arms.{name}"):
                     method.check(session.setting())
+            for loss in arm.loss:
+                with located(f"{source}: arms.{name}.loss"):
+                    loss.check_training(arm.train)
+                    loss.check_steps(steps)
+        for made in arm.weights:
+            with located(f"{source}: arms.{name}.weights"):
+                made.check(session.setting())
     check_rule(study.ship, study.tasks, source)
     setting = session.setting()
     planned = {name: arm.planned(study, save_at, setting) for name, arm in arms.items()}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from holdfast.config import Study
 from holdfast.errors import StudyError
+from holdfast.methods import Term
 from holdfast.registry import nearest
 from holdfast.study.session import Arm
 from holdfast.train import adapters
@@ -63,11 +64,13 @@ def _training(arm: Arm, study: Study, where: str) -> None:
             f"{own[0].recipe()} has a loss of its own, to which nothing can be added",
             where=f"{where}.loss", remedy="give the other methods an arm of their own",
         )  # fmt: skip
-    compares = sum(bool((term := one.term()) and term.divergence) for one in arm.loss)
+    terms = [term for one in arm.loss if (term := one.term())]
+    _phases(terms, where)
+    compares = sum(term.divergence is not None for term in terms)
     if compares > 1:
         raise StudyError(
             "two methods compare with the base, and each would act on the other's tokens",
-            where=f"{where}.loss", remedy="use one `kl` per arm",
+            where=f"{where}.loss", remedy="use one `kl` or `mask_target` per arm",
         )  # fmt: skip
     if own and arm.variant.train.neftune_noise_alpha:
         raise StudyError(
@@ -79,12 +82,20 @@ def _training(arm: Arm, study: Study, where: str) -> None:
             f"{own[0].recipe()} has a trainer of its own, which knows nothing of {fast}",
             where=f"{where}.loss", remedy=f"switch {fast} off under `train:` of this arm",
         )  # fmt: skip
-    if (compares or own) and not arm.variant.train.reference_by_switch:
+    if (own or any(term.compares for term in terms)) and not arm.variant.train.reference_by_switch:
         raise StudyError(
             "needs the base beside the tuned model, and when all weights are trained there is none",
             where=f"{where}.loss",
             remedy="use train.method lora or qlora: the base is the adapter switched off",
         )
+
+
+def _phases(terms: Sequence[Term], where: str) -> None:
+    if sum(term.phases is not None for term in terms) > 1:
+        raise StudyError(
+            "two methods give examples steps of their own, and each step can be on one kind only",
+            where=f"{where}.loss", remedy="use one `lisa` per arm",
+        )  # fmt: skip
 
 
 def _weights(arm: Arm, arms: Mapping[str, Arm], method: str, where: str) -> None:
@@ -105,34 +116,41 @@ def _weights(arm: Arm, arms: Mapping[str, Arm], method: str, where: str) -> None
     merges = [one for one in arm.weights if one.makes]
     if not merges:
         return
-    if not lora.adds:
+    name = merges[0].plugin
+    if method != "full" and merges[0].products and not lora.adds:
         raise StudyError(
             f"what {lora.kind} changes is no plain product, so it cannot be merged",
             where=f"{where}.weights",
-            remedy=f"use {PLAIN}, or leave `merge` out",
+            remedy=f"use {PLAIN}, or leave `{name}` out",
         )
-    if len(merges) > 1 or method == "full":
+    if len(merges) > 1 or (method == "full" and not merges[0].whole):
         raise StudyError(
-            "one merge of adapters is possible per arm",
+            f"one merge of adapters is possible per arm, and {name} is one",
             where=f"{where}.weights",
-            remedy="use one `merge`, and train.method lora or qlora",
+            remedy=f"use `{name}` alone, and train.method lora or qlora",
+        )
+    if method == "full" and scales:
+        raise StudyError(
+            f"shares are taken of what was trained, and not of what {name} makes of it",
+            where=f"{where}.weights",
+            remedy="give `scale` an arm of its own",
         )
     if arm.variant.trains:
         raise StudyError(
             "merged weights are measured beside those they are made of, as an arm of their own",
             where=f"{where}.weights",
-            remedy="put `merge` under an arm with `from:` and the name of this one",
+            remedy=f"put `{name}` under an arm with `from:` and the name of this one",
         )
     trained = [name for name, one in arms.items() if one.variant.trains]
     if arm.variant.source in merges[0].partners:
         raise StudyError(
-            f"merge: {arm.variant.source!r} would be merged with itself",
+            f"{name}: {arm.variant.source!r} would be merged with itself",
             where=f"{where}.weights", remedy="name another arm under `with`",
         )  # fmt: skip
     for partner in merges[0].partners:
         if partner not in trained:
             raise StudyError(
-                f"merge: {partner!r} is no arm with a training of its own"
+                f"{name}: {partner!r} is no arm with a training of its own"
                 f"{nearest(partner, trained)}",
                 where=f"{where}.weights",
                 remedy=f"arms that train: {', '.join(trained)}",

@@ -239,7 +239,7 @@ class _Demands:
             kind, model = "train", name
         elif top in ASKING or (top == "data" and self._session.arms[rest].made):
             kind, model = "base", "base"
-        elif top == "judges":
+        elif (top == "weights" and self._loads(rest.partition("/")[0])) or top == "judges":
             kind = "base"
         elif top in ("verdicts", "members"):
             kind, model = self._judge(rest.rpartition("/")[2])
@@ -248,6 +248,11 @@ class _Demands:
         if kind == "none":
             return 0, ""
         return (1 if self._where in ELSEWHERE else self._of_gpus(kind, rest)), model
+
+    def _loads(self, arm: str) -> bool:
+        """Whether the model is loaded to make an arm's weights."""
+        made = self._session.arms[arm].merges
+        return made is not None and made.loads
 
     def _judge(self, task: str) -> tuple[str, str]:
         judge = self._session.measuring.tasks[task].judge
@@ -286,7 +291,7 @@ class _Demands:
             return self._slots  # the other machines join one training at a time
         study = session.study.model_copy(update={"train": own.train})
         about = records.summary(session.folder / "data" / arm)
-        overhead = overhead_of(own.loss)
+        overhead = overhead_of(own.loss, len(session.averages(arm)))
         if asked_by_meters(session.study.meters, session.plain):
             probed = about["answer_tokens"] or about["longest_tokens"]
             overhead = replace(overhead, names=(*overhead.names, "meters"), probed_tokens=probed)

@@ -271,6 +271,9 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
         "loss": losses,
         "stop": session.study.meters.stop,
     }
+    averages = session.averages(arm)
+    if averages:
+        identity["averages"] = list(averages)
     metered = asked_by_meters(session.study.meters, session.plain)
     read = probes(session.setting(), metered).name if metered else None
 
@@ -295,6 +298,7 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
                 else None
             ),
             stop={str(name): limit for name, limit in session.study.meters.stop.items()},
+            averages=averages,
             device=session.study.hardware.device,
         )
         about = records.summary(data)

@@ -54,12 +54,13 @@ def made_weights(session: Session, point: Point) -> list[Stage]:
         ]
         for part in parts:
             _check_weights(session, part)
+        model = session.plan.model
+        if merge:
+            device, nf4 = session.study.hardware.device, session.pool.nf4
+            return merge.make_from(methods.Making(model, full, nf4, device), parts, into)
         if full:
-            interpolated_model(
-                session.plan.model.base, parts[0], point.scale, into, session.plan.model.revision
-            )
-            return {}
-        return merge.make(parts, into) if merge else {}
+            interpolated_model(model.base, parts[0], point.scale, into, model.revision)
+        return {}
 
     needs = tuple(dict.fromkeys(f"train/{arm}/seed{seed}" for arm, seed in train))
     return [Stage(folder, identity, make, needs)]

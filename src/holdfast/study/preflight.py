@@ -187,8 +187,11 @@ def _training(session: Session) -> list[str]:
                 if (train.packing or train.kernels) and (train.packing, train.kernels) not in fast:
                     check_fast(ref, train)
                     fast.add((train.packing, train.kernels))
-            if any(method.makes for method in arm.weights) and train.method != "full":
+            makes = [method for method in arm.weights if method.makes]
+            if any(method.products for method in makes) and train.method != "full":
                 check_mergeable(ref, train)
+            for method in makes:
+                method.check_base(ref)
     return notices
 
 

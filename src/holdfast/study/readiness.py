@@ -96,6 +96,7 @@ def arm_bytes(session: Session, name: str) -> int:
     """About what the checkpoints of one arm take, all seeds together."""
     arm = session.arms[name]
     kept = 1 + sum(len(one.factors) for one in arm.weights if arm.train.method == "full")
+    kept += 2 * len(session.averages(name))  # in the checkpoint, and as weights of their own
     numbers = _trained_numbers(session, arm) * len(session.study.seeds)
     return numbers * SAVED * len(session.plan.save_at) * kept
 

@@ -350,6 +350,11 @@ class Session:
         """Supervised tokens of every training; once the stage of the budget is done."""
         return store.read_value(self.folder / BUDGET / "budget.json", Budget).supervised_tokens
 
+    def averages(self, arm: str) -> tuple[float, ...]:
+        """Decays of the moving averages that an arm's training keeps for arms that use it."""
+        users = (one for one in self.arms.values() if one.variant.source == arm)
+        return tuple(sorted({decay for one in users for m in one.weights for decay in m.averages}))
+
     def desk(self, folder: Path, progress: Progress) -> JudgeContext:
         """What a judge may use."""
         return JudgeContext(folder, progress, self.pool.engine, self.folder / ENDPOINT_ANSWERS)

@@ -217,14 +217,14 @@ class Counted:
         each, answer = self.plain
         about = self._recorded(f"data/{arm}")
         seen, mine = self.seen, float(about.get("supervised_tokens_each") or answer)
-        overhead: MethodOverhead = overhead_of(own.loss)
+        overhead: MethodOverhead = overhead_of(own.loss)  # averages take no time to speak of
         examples = seen * answer / max(1.0, mine)  # as many answer tokens as plain training
         trained = examples * (each - answer + mine)
         probes = self._session.study.meters.probes * (
             each - answer + self._mean_of(BASE, plan.study.target)
         )
         read = 2 * probes * len(plan.save_at) + len(self._session.held) * each * len(plan.save_at)
-        read += trained * overhead.reference
+        read += trained * overhead.reads
         written = examples * overhead.generated_tokens
         return Work(
             "train", trained, read, written, examples if written else 0.0,

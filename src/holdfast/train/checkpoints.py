@@ -26,11 +26,11 @@ DIGESTED_BYTES = 1 << 26
 checkpoint would cost minutes. When the stage is finished, all are digested."""
 RUNNING = "running-{}.json"
 """Sums that the next line of the log rests on, of each process."""
-OPTIMIZER = "optimizer.pt"
+OPTIMIZER, KEPT = "optimizer.pt", "kept.pt"
 FOR_SHARDS = ("pytorch_model_fsdp.bin", "optimizer.bin")
 STATE_FILES = (
     OPTIMIZER, "scheduler.pt", "rng_state*.pth", "training_args.bin", "README.md", "split.json",
-    RUNNING.format("*"), *FOR_SHARDS,
+    RUNNING.format("*"), KEPT, *FOR_SHARDS,
 )  # fmt: skip
 
 
@@ -104,6 +104,7 @@ def mark_complete(checkpoint: Path) -> None:
     for other in checkpoint.parent.glob("checkpoint-*"):
         if other != checkpoint:  # only the newest is ever resumed
             (other / OPTIMIZER).unlink(missing_ok=True)
+            (other / KEPT).unlink(missing_ok=True)
 
 
 def keep_weights_only(folder: Path, save_at: Collection[int]) -> None:

@@ -285,13 +285,16 @@ def tokens_of(
         adapters switched off, ``probe_tokens`` of the passes there and back before the first step,
         ``generated_tokens`` and ``examples_seen``.
     """
+    everywhere = any(term.reference for term in terms)
     compares = any(term.divergence for term in terms)
     looks = sum(term.prepare is not None for term in terms)
     rows = data.rows
     return {
         "supervised_tokens": sum(rows[i].cost.supervised for i in seen),
         "tokens": sum(rows[i].cost.tokens for i in seen),
-        "reference_tokens": sum(len(rows[i].ids) for i in seen if compares and any(rows[i].kl)),
+        "reference_tokens": sum(
+            len(rows[i].ids) * (everywhere + (compares and any(rows[i].kl))) for i in seen
+        ),
         "probe_tokens": looks * sum(len(row.ids) for row in data.probes),
         "generated_tokens": 0,
         "examples_seen": len(seen),

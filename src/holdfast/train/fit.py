@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 from holdfast import models
 from holdfast.data.batching import deal, regroup
 from holdfast.data.packing import Passes, Room, pack
-from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead
+from holdfast.data.phases import in_phases
+from holdfast.memory.estimate.method_overhead import NOTHING, Logits, MethodOverhead
 from holdfast.memory.loading import loading
 from holdfast.memory.precision import Dtype
 from holdfast.methods import Term
@@ -33,6 +34,7 @@ from holdfast.train import adapters, checkpoints, kernels, packed
 from holdfast.train.arguments import explained, trainer_arguments
 from holdfast.train.data import TrainingData, collate, dataset, tokens_of
 from holdfast.train.job import EVENTS, HISTORY, SUMMARY, TrainJob
+from holdfast.train.kept import keeping
 from holdfast.train.meters import Meters
 from holdfast.train.mixed_precision import cast_adapters, computed_in, skipped_steps
 from holdfast.train.planning import settled_on_cpu
@@ -134,8 +136,10 @@ class _Run:
     @property
     def overhead(self) -> MethodOverhead:
         """What the terms take of memory, as far as they tell: whole logits where they compare."""
-        compares = [one for one in self.terms if one.divergence is not None]
-        return MethodOverhead(("terms",), "policy+reference") if compares else NOTHING
+        compares = any(one.divergence is not None for one in self.terms)
+        kept = sum(one.kept is not None for one in self.terms) + len(self.job.averages)
+        logits: Logits = "policy+reference" if compares else "none"
+        return MethodOverhead(("terms",), logits, kept=kept) if compares or kept else NOTHING
 
     @property
     def stopped_at(self) -> int | None:
@@ -175,6 +179,8 @@ def _train(run: _Run) -> dict[str, object]:
         placement.outputs_to_first_gpu(trainer.model, trainer.args.device)
     longest = _longest(run, trainer, passes) if run.rehearses else None
     planned = None if job.plan is None else Planned(job.plan, job.train.method, job.device, rank)
+    if job.averages or any(one.begin or one.kept is not None for one in run.terms):
+        trainer.add_callback(keeping(trainer, run.terms, job.averages))
     with writing(trainer, job.train.async_save) as writer:
         trainer.add_callback(
             watch(trainer, set(job.save_at), run.progress, planned, longest, run.readers, writer)
@@ -192,7 +198,9 @@ def _dealt(run: _Run) -> tuple[Slots, Passes]:
     job, plan = run.job, run.job.plan
     data, spec = run.data, job.train
     costs = [row.cost for row in data.rows]
-    dealt = deal(costs, data.kinds, job.budget, job.order_seed, spec.group_by_length, data.rounds)
+    phases = next((one.phases for one in run.terms if one.phases), None)
+    how = job.budget, job.order_seed, spec.group_by_length, data.rounds
+    dealt = in_phases(costs, data.kinds, phases, *how) if phases else deal(costs, data.kinds, *how)
     per_pass = job.budget.per_micro_batch if plan is None else plan.micro_batch
     ranks = 1 if plan is None else plan.world_size
     if spec.packing:

@@ -40,6 +40,7 @@ class TrainJob:
         probes: jsonl of questions with the base's answers, which the meters read; None: no meters.
         validation: jsonl of examples that are held out, whose loss is read; None: none are.
         stop: limits of the meters, by name; past one, training ends.
+        averages: decays of the moving averages of what is trained that are kept.
         device: `auto`, `cpu` or `cuda`.
         plan: placement, dtypes, micro-batch; has no bearing on what is learned, up to rounding.
             None: one device and the micro-batches as dealt.
@@ -58,6 +59,7 @@ class TrainJob:
     probes: Path | None = None
     validation: Path | None = None
     stop: Mapping[str, float] = field(default_factory=dict)
+    averages: tuple[float, ...] = ()
     device: str = "auto"
     plan: MemoryPlan | None = None
     rehearsal: bool | None = None
@@ -108,6 +110,7 @@ def read_job(path: Path) -> TrainJob:
             "budget": Budget(**value["budget"]),
             "save_at": tuple(value["save_at"]),
             "losses": tuple((name, options) for name, options in value["losses"]),
+            "averages": tuple(value.get("averages", ())),
             "plan": plan_from_json(value["plan"]) if value["plan"] else None,
             "folder": Path(value["folder"]),
             "examples": value["examples"] and Path(value["examples"]),

@@ -30,6 +30,7 @@ from holdfast.memory.precision import Dtype
 from holdfast.methods import ANCHOR, PROBE, TASK, Lesson, LossMethod
 from holdfast.methods._context import TokenCounts
 from holdfast.models import precision
+from holdfast.models.averages import AVERAGED
 from holdfast.models.cpu_training import mask_generator
 from holdfast.models.rank import Rank
 from holdfast.progress import Progress
@@ -40,6 +41,7 @@ from holdfast.train.adapters import adapt
 from holdfast.train.arguments import trainer_arguments
 from holdfast.train.data import collate, dataset, encode_all, rounds_of
 from holdfast.train.job import HISTORY, SUMMARY, TrainJob
+from holdfast.train.kept import keeping
 from holdfast.train.meters import Meters
 from holdfast.train.mixed_precision import cast_adapters, computed_in, skipped_steps
 from holdfast.train.planning import settled_on_cpu
@@ -134,7 +136,8 @@ def train_with(
     store.write_sealed(folder / SUMMARY, summary)
     checkpoints.keep_weights_only(folder, job.save_at)
     for beside in folder.glob("checkpoint-*/*/"):  # other adapters, such as a teacher's
-        shutil.rmtree(beside)
+        if beside.name != AVERAGED:
+            shutil.rmtree(beside)
     return summary
 
 
@@ -204,6 +207,8 @@ def _train(run: _Run, examples: Sequence[Example]) -> dict[str, object]:
         reader.begin(student, done)
     trainable = sum(values.numel() for values in student.parameters() if values.requires_grad)
     try:
+        if job.averages:
+            trainer.add_callback(keeping(trainer, (), job.averages))
         with writing(trainer, job.train.async_save) as writer, quiet():
             given = set(job.save_at), run.progress, None, None, run.readers, writer
             trainer.add_callback(watch(trainer, *given))

@@ -1,9 +1,10 @@
 """The loss of a step where methods weigh tokens, compare with the base, or add penalties.
 
 Without whole logits nothing changes about the forward pass: TRL's tiled head returns
-log-probabilities and entropies, and what methods make of them is added as a correction. Where a
-method compares with the base, whole logits are computed for the positions that need them, by the
-model as it is and by the model with its adapters switched off, which is the base: no second copy.
+log-probabilities and entropies, and what methods make of them is added as a correction; the base's
+log-probabilities are those of the same head with the adapters switched off. Where a method compares
+whole predictions with the base's, all logits are computed for the positions that need them, by the
+model as it is and by the base: no second copy of the weights.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 
 from holdfast.data.chat import IGNORED
 from holdfast.methods import Term
+from holdfast.methods._term import ABSENT
 from holdfast.models.language_head import largest, spread, watched
 from holdfast.train.packed import apart, predictions, together
 
@@ -64,12 +66,13 @@ class Objective:
             cross-entropies, a scalar.
         """
         self.said = {}
-        comparing = [one.divergence for one in self.terms if one.divergence]
+        comparing = [one for one in self.terms if one.divergence]
         if not comparing or weights is None or not bool((weights[:, 1:] > 0).any()):
+            before = self._reference(plain, inputs)
             with watched(self._most) as tops:
                 outputs = model(**inputs, fused_lm_head=True)
             own_rows = predictions(places, inputs["labels"].shape[1]) if places else None
-            outputs.extra = self._weighed(outputs, tops[0] if tops else None, own_rows)
+            outputs.extra = self._weighed(outputs, tops[0] if tops else None, own_rows, before)
             return outputs
         held = weights[:, 1:] > 0
         wanted = held | (inputs["labels"][:, 1:] != IGNORED)
@@ -79,19 +82,24 @@ class Objective:
             own = held.any(1)
             some = {k: v[own] if _by_row(v, own) else v for k, v in given.items()}
             before = plain(**some, logits_to_keep=columns).logits[held[own][:, columns]]
+        reference = self._reference(plain, inputs)
         outputs = model(**given, logits_to_keep=columns)
         logits = outputs.logits
         found = _scores(logits, inputs["labels"][:, 1:][:, columns])
         found.aux_loss = getattr(outputs, "aux_loss", None)
         now = logits[held[:, columns]]
         each = weights[:, 1:][held].to(now.device)
-        drift = sum(compare(now.float(), before.float()) for compare in comparing)
+        next_words = inputs["input_ids"][:, 1:][held].to(now.device)
+        pair = now.float(), before.float().to(now.device)
+        drift = sum(_drift(one, *pair, next_words, one is comparing[-1]) for one in comparing)
         self.said["drift"] = float(drift.detach().mean())
         most = self._most
         top = largest(logits[found.label_mask].detach(), most).float() if most else None
         width = inputs["labels"].shape[1]
         own_rows = predictions(places, width, columns) if places else None
-        found.extra = self._weighed(found, top, own_rows) + (each * drift).sum()
+        if reference is not None:
+            reference = reference[:, columns]
+        found.extra = self._weighed(found, top, own_rows, reference) + (each * drift).sum()
         return found
 
     @property
@@ -99,8 +107,22 @@ class Objective:
         """Of how many words the largest logits are asked for."""
         return max((one.top_k or 0 for one in self.terms if one.weights), default=0)
 
+    def _reference(
+        self, plain: torch.nn.Module, inputs: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor | None:
+        """The base's log-probabilities of the labels, shape (rows, positions); None: unasked."""
+        if not any(one.reference for one in self.terms):
+            return None
+        with torch.no_grad(), adapters_off(plain):
+            found: torch.Tensor = plain(**inputs, fused_lm_head=True).log_probs
+        return found
+
     def _weighed(
-        self, outputs: Outputs, top: torch.Tensor | None, own_rows: torch.Tensor | None = None
+        self,
+        outputs: Outputs,
+        top: torch.Tensor | None,
+        own_rows: torch.Tensor | None,
+        reference: torch.Tensor | None,
     ) -> torch.Tensor:
         """What token weights change of the sum of the cross-entropies.
 
@@ -108,6 +130,7 @@ class Objective:
             outputs: of the model.
             top: the largest logits.
             own_rows: see `packed.predictions`: a method is shown each example in a row of its own.
+            reference: see `_reference`.
         """
         total = torch.zeros((), device=outputs.log_probs.device)
         product = None
@@ -117,6 +140,8 @@ class Objective:
                 if term.top_k is not None and top is not None:  # `watched` raises where it is None
                     seen = spread(top[:, : term.top_k], mask)
                 shown = [outputs.log_probs.detach(), seen, mask]
+                if term.reference and reference is not None:
+                    shown.append(reference.to(mask.device))
                 if own_rows is not None:
                     shown = [apart(one, own_rows) for one in shown]
                 factors = term.weights(*shown)
@@ -143,6 +168,25 @@ def adapters_off(model: PeftModel) -> AbstractContextManager[None]:
     """The base: for as long as this lasts, `model` runs without its adapters."""
     switch: AbstractContextManager[None] = model.disable_adapter()
     return switch
+
+
+def _drift(
+    term: Term, now: torch.Tensor, before: torch.Tensor, next_words: torch.Tensor, last: bool
+) -> torch.Tensor:
+    """One term's divergence at each position.
+
+    Args:
+        term: one with a divergence.
+        now: logits, shape (positions, words).
+        before: the base's.
+        next_words: ids, shape (positions,).
+        last: nobody else needs these logits, so that they are changed where they lie.
+    """
+    assert term.divergence is not None
+    if term.without_target:
+        how, gone = "scatter_" if last else "scatter", next_words[:, None]
+        now, before = (getattr(one, how)(1, gone, ABSENT) for one in (now, before))
+    return term.divergence(now, before)
 
 
 def _by_row(value: object, rows: torch.Tensor) -> bool:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from holdfast import methods
 from holdfast.config import Study, TrainSpec
-from holdfast.config.sweeps import expand
+from holdfast.config.sweeps import Variant, expand
 from holdfast.errors import HoldfastError
 from holdfast.memory.estimate.activations import activations
 from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead, combined
@@ -150,23 +150,32 @@ def arms_of(study: Study) -> dict[str, PlanRequest]:
     Raises:
         StudyError: see `holdfast.config.sweeps.expand` and `holdfast.methods.build`.
     """
-    found = {}
-    for variant in expand(study, study.name).values():
-        if not variant.trains:
-            continue
-        where = f"arms.{variant.family}.loss"
-        loss = [
-            methods.build(name, options, study.name, where)
-            for step in variant.spec.loss
-            for name, options in step.items()
-        ]
-        found[variant.name] = PlanRequest(train=variant.train, overhead=overhead_of(loss))
+    found, variants = {}, expand(study, study.name)
+    averages: dict[str, set[float]] = {}
+    for variant in variants.values():
+        for method in _built(variant, "weights", study.name):
+            averages.setdefault(variant.source, set()).update(method.averages)
+    for variant in variants.values():
+        if variant.trains:
+            loss = _built(variant, "loss", study.name)
+            overhead = overhead_of(loss, len(averages.get(variant.name, ())))
+            found[variant.name] = PlanRequest(train=variant.train, overhead=overhead)
     return found
 
 
-def overhead_of(loss: Iterable[HasOverhead]) -> MethodOverhead:
-    """What an arm's loss methods take together."""
-    return combined(method.overhead() for method in loss)
+def _built(variant: Variant, entry: str, source: str) -> list[Any]:
+    """The methods of one of an arm's lists."""
+    return [
+        methods.build(name, options, source, f"arms.{variant.family}.{entry}")
+        for step in getattr(variant.spec, entry)
+        for name, options in step.items()
+    ]
+
+
+def overhead_of(loss: Iterable[HasOverhead], averages: int = 0) -> MethodOverhead:
+    """What an arm's loss methods take together, and so many moving averages of what is trained."""
+    kept = MethodOverhead(("ema",), kept=averages)
+    return combined([*(method.overhead() for method in loss), kept])
 
 
 def _by_formula(request: PlanRequest) -> Comparison:

@@ -147,7 +147,7 @@ def run(
     """
 
     def planned(asked: PlanRequest) -> MemoryReport:
-        overhead = overhead_of(worker.losses_of(job))
+        overhead = overhead_of(worker.losses_of(job), len(job.averages))
         if job.probes:
             names = (*overhead.names, "meters")
             overhead = replace(overhead, names=names, probed_tokens=answer_tokens or longest)

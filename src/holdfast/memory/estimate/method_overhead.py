@@ -35,6 +35,9 @@ class MethodOverhead:
         everywhere: whole logits of every position, not only of supervised ones.
         copies: copies of what is trained (initial weights, Fisher information). Under plain LoRA
             they count nothing: small products tell how far a matrix has moved.
+        kept: copies of what is trained in float32, of plain LoRA as well: weights of an earlier
+            step, moving averages. They are not sharded.
+        second_pass: the base reads every row too, though nobody needs its whole logits.
         generated_tokens: the model answers in the training loop, at most so many tokens.
         teacher_parameters: of another model that teaches, beside the student.
         probed_tokens: at checkpoints one row's whole logits are compared with the base's, at so
@@ -45,14 +48,21 @@ class MethodOverhead:
     logits: Logits = "none"
     everywhere: bool = False
     copies: int = 0
+    kept: int = 0
+    second_pass: bool = False
     generated_tokens: int = 0
     teacher_parameters: int = 0
     probed_tokens: int = 0
 
     @property
     def reference(self) -> bool:
-        """Whether the base runs too."""
+        """Whether whole logits of the base are kept."""
         return self.logits != "none"
+
+    @property
+    def reads(self) -> bool:
+        """Whether the base reads what is trained on."""
+        return self.second_pass or self.reference
 
     @property
     def asks(self) -> bool:
@@ -75,6 +85,8 @@ def combined(overheads: Iterable[MethodOverhead]) -> MethodOverhead:
         logits=max((one.logits for one in given), key=ORDER.index, default="none"),
         everywhere=any(one.everywhere for one in given),
         copies=sum(one.copies for one in given),
+        kept=sum(one.kept for one in given),
+        second_pass=any(one.second_pass for one in given),
         generated_tokens=max((one.generated_tokens for one in given), default=0),
         teacher_parameters=sum(one.teacher_parameters for one in given),
         probed_tokens=max((one.probed_tokens for one in given), default=0),

@@ -126,6 +126,7 @@ def states(shape: Shape, work: Workload, method: str) -> States:
     # How far a product of two small matrices has moved is seen from them alone.
     copied = full or work.variant not in adapters.LOW_RANK
     copies = work.method_overhead.copies * trained_bytes * trained if copied else 0
+    copies += work.method_overhead.kept * BYTES["float32"] * trained
     return States(
         weights=shape.layers * layer
         + embedding

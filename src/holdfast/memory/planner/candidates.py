@@ -235,6 +235,8 @@ def _refused(problem: Problem, setup: Setup, weights: int) -> Refusal | None:
         return Refusal("r_variant", {"variant": work.variant})
     if work.method_overhead.generated_tokens and placement != "single":
         return Refusal("r_answers", {})
+    if work.method_overhead.kept and placement == "fsdp2":
+        return Refusal("r_kept", {})
     if work.global_batch % setup.world:
         return Refusal("r_batch", {"batch": work.global_batch, "gpus": setup.world})
     if placement == "offload" and weights > 0.8 * problem.host_bytes:
@@ -259,7 +261,7 @@ def tokens_per_s(shape: Shape, work: Workload, held: States, setup: Setup) -> fl
     """
     method, gpus, checkpointing = setup.method, setup.gpus, setup.checkpointing
     tokens = setup.micro_batch * work.seq_len
-    passes = 2 + checkpointing + (method == "full") + work.method_overhead.reference
+    passes = 2 + checkpointing + (method == "full") + work.method_overhead.reads
     attention = 2 * shape.layers * shape.heads * shape.head_dim * work.seq_len
     flops = tokens * passes * (2 * shape.active_parameters + attention)
     linear = work.wide * shape.linear_parameters

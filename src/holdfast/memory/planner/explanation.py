@@ -221,6 +221,10 @@ def method_overhead(comparison: Comparison, language: Language) -> str:
         parts.append(say(language, "x_reference"))
     if asked.copies:
         parts.append(say(language, "x_copies", count=asked.copies))
+    if asked.kept:
+        parts.append(say(language, "x_kept", count=asked.kept))
+    if asked.second_pass:
+        parts.append(say(language, "x_second"))
     if asked.teacher_parameters:
         parts.append(say(language, "x_teacher"))
     if asked.generated_tokens:

@@ -1,0 +1,115 @@
+"""The base of what becomes of weights after training, and how a method's settings are told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel
+
+from holdfast.config import Section
+from holdfast.errors import HoldfastError
+from holdfast.methods._context import Making, MethodContext
+from holdfast.types import ModelRef
+
+Entry = Literal["data", "loss", "weights", "ask"]
+
+
+class WeightMethod:
+    """One entry under ``weights:`` of an arm: shares of the change, or new weights of several.
+
+    Attributes:
+        Options: the settings that a study may give.
+        version: raised whenever the same settings would lead to other weights.
+        factors: shares of the training's change under which the model is measured too.
+        partners: other arms whose weights of the same seed and step go in.
+        over_seeds: all seeds of the arm go in.
+        checkpoints: ``last`` or ``all``: which checkpoints it is applied to.
+        averages: decays of the moving averages that the training of these weights must keep.
+        products: it takes plain products B·A only, so no other kind of adapter.
+        whole: it also makes weights of a model that was trained whole.
+        loads: it loads the model to make them.
+        plugin: the name that it is registered under.
+        code: a hash of its file, where it is a class in a file of the user's; else "".
+        options: the values of `Options`.
+    """
+
+    entry: ClassVar[Entry] = "weights"
+    Options: ClassVar[type[Section]] = Section
+    version: ClassVar[str] = "1"
+    factors: tuple[float, ...] = ()
+    partners: tuple[str, ...] = ()
+    over_seeds: bool = False
+    checkpoints: str = "last"
+    averages: tuple[float, ...] = ()
+    products: bool = True
+    whole: bool = False
+    loads: bool = False
+    plugin: str = ""
+    code: str = ""
+    options: Any = None
+
+    def __init__(self, options: Any) -> None:
+        """Take the settings."""
+        self.options = options
+
+    def recipe(self) -> str:
+        """The settings in words, for the report."""
+        return described(self.plugin, self.options)
+
+    def identity(self) -> Mapping[str, object]:
+        """What bears on the result; see `DataMethod.identity`."""
+        return identified(self.options)
+
+    @property
+    def makes(self) -> bool:
+        """Whether new weights are made, of several adapters or of one alone."""
+        own = type(self)
+        return own.make is not WeightMethod.make or own.make_from is not WeightMethod.make_from
+
+    def check(self, context: MethodContext) -> None:
+        """See `DataMethod.check`; by default there is nothing to look at."""
+
+    def check_base(self, base: ModelRef) -> None:
+        """Refuse a base that it cannot work with, before anything is asked; by default none.
+
+        Raises:
+            ModelError: naming what it lacks.
+        """
+
+    def make(self, adapters: Sequence[Path], folder: Path) -> Mapping[str, object]:
+        """Write one adapter made of several.
+
+        Args:
+            adapters: the arm's own first.
+            folder: gets ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+        Returns:
+            What the stage's record should say of it.
+        """
+        raise HoldfastError(f"{self.plugin} makes no weights", remedy="please report this")
+
+    def make_from(
+        self, making: Making, trained: Sequence[Path], folder: Path
+    ) -> Mapping[str, object]:
+        """`make` for a method that needs more than adapters; by default it is `make`.
+
+        Args:
+            making: the untouched base, and where to work.
+            trained: checkpoints: adapters, or whole models where these were trained.
+            folder: gets the adapter, or the whole model.
+        """
+        return self.make(trained, folder)
+
+
+def described(plugin: str, options: BaseModel) -> str:
+    """A method's name and the settings that are not the defaults: ``mine (share 0.1)``."""
+    changed = options.model_dump(mode="json", exclude_defaults=True)
+    words = ", ".join(f"{key} {value}" for key, value in changed.items())
+    return f"{plugin} ({words})" if words else plugin
+
+
+def identified(options: BaseModel) -> Mapping[str, object]:
+    """Settings as JSON values."""
+    return options.model_dump(mode="json")
