@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from holdfast.memory.trace import fake_model, tracer
 from holdfast.memory.trace.allocation_tracker import AllocationTracker
-from holdfast.memory.trace.estimates import measure
+from holdfast.memory.trace.measuring import measure
 from holdfast.memory.trace.trace_job import Point, Traced, TraceFailed, TraceJob
 
 GIB = 1 << 30
