@@ -2,125 +2,26 @@
 
 Every placement x quantisation x recomputation x micro-batch is a candidate. What is learned is the
 same for all but the quantised ones.
-
-The speed is a model of the time of one optimiser step that was not validated on a GPU; it ranks
-ways of running the same job on the same GPUs. A micro-batch takes its arithmetic, or reading the
-weights where it is too small to hide that, plus launching kernels, writing out 4-bit weights, and
-moving weights between devices (weights in host memory come layer by layer and are waited for).
-Sources: arithmetic per token 2 N forward and 2 N backward under LoRA, whose frozen weights have no
-gradient (4 N fully trained), and 2 N more with recomputation; causal attention 2 L S width more per
-pass; 4-bit weights are read, written and read again (about 4.5 bytes each) in every pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 
-from holdfast.memory.estimate.activations import Estimate
-from holdfast.memory.estimate.adapters import PLACES, WHOLE_WEIGHTS
 from holdfast.memory.estimate.states import States, aside_bytes, states
-from holdfast.memory.estimate.workload import Workload
+from holdfast.memory.estimate.workload import Workload, as_sharded
 from holdfast.memory.hardware.devices import GPU
-from holdfast.memory.memory_plan import GIB, Breakdown, MemoryPlan, Placement
-from holdfast.memory.model.shape import Shape
+from holdfast.memory.memory_plan import Breakdown, MemoryPlan, Placement
 from holdfast.memory.planner import strategies
-from holdfast.memory.planner.strategies import Held, RuntimeOverheads
-from holdfast.memory.planner.translations import Language, say
+from holdfast.memory.planner.refusals import refused
+from holdfast.memory.planner.speed import tokens_per_s
+from holdfast.memory.planner.strategies import Held
+from holdfast.memory.planner.ways import Candidate, Problem, Refusal, Setup
 
 RESERVE = 0.03
 """Share of a GPU's memory that a plan leaves free."""
 LARGEST_MICRO_BATCH = 16
-UTILISATION = 0.45
-"""Share of the data sheet's dense rate that large matrix products reach."""
-LAUNCH_S = 4e-4
-"""Launching one decoder layer's kernels, adapters included, forward or backward."""
-DEQUANTISE_BYTES = 4.5
-NOT_HIDDEN = 0.7
-"""Share of the shorter of computing and fetching that FSDP's prefetching does not hide; fitted on
-Answer.AI's published times of LoRA on two RTX 3090 (1,024 examples of 2,048 tokens: 3,090 s with
-micro-batch 1, 1,366 s with 4; data parallel with 4: 881 s)."""
-LINK_UTILISATION = {"pcie": 0.4, "nvlink": 0.8}
-"""Share of a link's rate that gathering reaches; PCIe usually goes through the host."""
-HOST_LINK_BYTES_S = 12e9
-"""Host to GPU over PCIe 4.0 x16, pageable memory; unless the GPU's own link says less."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why something cannot be run, as a sentence of `holdfast.memory.planner.translations`."""
-
-    key: str
-    values: Mapping[str, object]
-
-    def words(self, language: Language) -> str:
-        """The sentence."""
-        return say(language, self.key, **self.values)
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One way to run the job.
-
-    Attributes:
-        plan: the way, with its predicted peaks and speed.
-        short_bytes: by how much the GPU that lacks most lacks memory; 0 or less: it fits.
-        refused: why it cannot be run at all, whatever the memory; None: it can.
-    """
-
-    plan: MemoryPlan
-    short_bytes: int
-    refused: Refusal | None = None
-
-    @property
-    def fits(self) -> bool:
-        """Whether it can be run on these GPUs."""
-        return not self.refused and self.short_bytes <= 0
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """What a plan is looked for.
-
-    Attributes:
-        shape: the model.
-        work: the job.
-        gpus: with their free memory.
-        host_bytes: free host memory, for weights that lie there.
-        overheads: measured on this machine, or the assumed ones.
-        estimate: of activations; by formula unless a trace is at hand.
-    """
-
-    shape: Shape
-    work: Workload
-    gpus: tuple[GPU, ...]
-    host_bytes: int
-    overheads: RuntimeOverheads
-    estimate: Estimate
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """One way to run a job, before its memory and speed are known.
-
-    Attributes:
-        placement: see `MemoryPlan`.
-        method: `lora`, `qlora` or `full`.
-        gpus: those used.
-        checkpointing: activations are recomputed.
-        micro_batch: examples per forward pass and process.
-    """
-
-    placement: Placement
-    method: str
-    gpus: tuple[GPU, ...]
-    checkpointing: bool = True
-    micro_batch: int = 1
-
-    @property
-    def world(self) -> int:
-        """Processes that train together."""
-        return len(self.gpus) if self.placement in {"ddp", "fsdp2"} else 1
 
 
 def candidates(problem: Problem) -> Iterator[Candidate]:
@@ -146,22 +47,24 @@ def candidates(problem: Problem) -> Iterator[Candidate]:
 def _of(problem: Problem, setup: Setup) -> Iterator[Candidate]:
     """One placement and method at every micro-batch, with and without recomputation."""
     shape, work, world = problem.shape, problem.work, setup.world
-    held = states(shape, work, setup.method)
-    refused = _refused(problem, setup, held.weights)
+    kept, _ = _as_run(work, setup)
+    held = states(shape, kept, setup.method)
+    reason = refused(problem, setup, held)
     each = work.global_batch // world if not work.global_batch % world else 0
     sizes = [n for n in range(1, min(each, LARGEST_MICRO_BATCH) + 1) if each % n == 0] or [1]
     if work.micro_batch is not None:
         sizes = [work.micro_batch]
         if each and each % work.micro_batch:
             values = {"examples": each, "micro": work.micro_batch}
-            refused = refused or Refusal("r_micro_batch", values)
+            reason = reason or Refusal("r_micro_batch", values)
     choices = (False, True) if work.checkpointing is None else (work.checkpointing,)
     if setup.placement == "offload":  # without recomputation autograd would hold every copy
         choices = (True,)
     for checkpointing in choices:
         for size in sizes:
             tried = replace(setup, checkpointing=checkpointing, micro_batch=size)
-            predicted, where = _predict(problem, tried, held)
+            steps = max(1, work.global_batch // (size * world))
+            predicted, where = _predict(problem, tried, held, steps > 1)
             short = max(
                 part.total - round(gpu.free_bytes - RESERVE * gpu.total_bytes)
                 for part, gpu in zip(predicted, tried.gpus, strict=True)
@@ -171,7 +74,7 @@ def _of(problem: Problem, setup: Setup) -> Iterator[Candidate]:
                 quantized=tried.method == "qlora",
                 checkpointing=checkpointing,
                 micro_batch=size,
-                accumulation=max(1, work.global_batch // (size * world)),
+                accumulation=steps,
                 gpus=tuple(gpu.index for gpu in tried.gpus),
                 dtype=work.dtype,
                 adapter_dtype=work.adapters(tried.method == "qlora"),
@@ -179,19 +82,20 @@ def _of(problem: Problem, setup: Setup) -> Iterator[Candidate]:
                 predicted=predicted,
                 tokens_per_s=tokens_per_s(shape, work, held, tried),
             )
-            yield Candidate(plan, short, refused)
+            yield Candidate(plan, short, reason)
 
 
 def _predict(
-    problem: Problem, setup: Setup, held: States
+    problem: Problem, setup: Setup, held: States, accumulated: bool
 ) -> tuple[tuple[Breakdown, ...], dict[str, int | str] | None]:
     """The peak of each GPU, and the device map of a split."""
     shape, placement, method = problem.shape, setup.placement, setup.method
+    _, computed = _as_run(problem.work, setup)
     aside = aside_bytes(shape, problem.work, method)
-    acts = problem.estimate(shape, problem.work, method, setup.micro_batch, setup.checkpointing)
+    acts = problem.estimate(shape, computed, method, setup.micro_batch, setup.checkpointing)
 
     def total(part: Held) -> Breakdown:
-        found = strategies.peak(part, acts)
+        found = strategies.peak(part, acts, accumulated)
         if placement == "cpu":  # a checkpoint's copy lies in the same memory
             found = replace(found, workspace=found.workspace + aside)
         if placement == "ddp":  # buckets of gradients for the all-reduce
@@ -208,94 +112,17 @@ def _predict(
             where = dict(strategies.device_map(shape, bounds))
             return tuple(map(total, strategies.stages(held, shape, bounds))), where
         case "fsdp2":
-            part = strategies.sharded(held, shape, len(setup.gpus), method == "full")
+            part = strategies.sharded(held, shape, len(setup.gpus), computed)
         case "offload":
             part = strategies.offloaded(held, shape)
         case _:
-            part = strategies.whole(held, shape)
+            unsharded = placement == "ddp" and computed.fsdp == 1  # FSDP1 without shards
+            part = strategies.whole(held, shape, unsharded)
     return (total(part),) * len(setup.gpus), None
 
 
-def _refused(problem: Problem, setup: Setup, weights: int) -> Refusal | None:
-    """Why it cannot be run at all; None when it can."""
-    work, placement, method = problem.work, setup.placement, setup.method
-    held = problem.shape.stored
-    if work.compiled and (method == "qlora" or placement in {"split", "fsdp2", "offload"}):
-        return Refusal("r_compiled", {})
-    free = f"{problem.host_bytes / GIB:.1f}"
-    if (copy := aside_bytes(problem.shape, work, method)) > 0.8 * problem.host_bytes:
-        return Refusal("r_aside", {"copy": f"{copy / GIB:.1f}", "free": free})
-    if held is not None and not held.expands and placement in {"fsdp2", "offload"}:
-        return Refusal("r_stored", {"kind": held.kind})
-    if method == "qlora" and not all(gpu.nf4 for gpu in setup.gpus):
-        return Refusal("r_nf4", {})
-    if method == "qlora" and work.variant in WHOLE_WEIGHTS:
-        return Refusal("r_whole", {"variant": work.variant})
-    if method != "full" and placement not in PLACES.get(work.variant, (placement,)):
-        return Refusal("r_variant", {"variant": work.variant})
-    if work.method_overhead.generated_tokens and placement != "single":
-        return Refusal("r_answers", {})
-    if work.global_batch % setup.world:
-        return Refusal("r_batch", {"batch": work.global_batch, "gpus": setup.world})
-    if placement == "offload" and weights > 0.8 * problem.host_bytes:
-        return Refusal("r_host", {"weights": f"{weights / GIB:.1f}", "free": free})
-    return None
-
-
-def shared_by(batch: int, gpus: int) -> int:
-    """The most of these GPUs that can share a step's examples evenly."""
-    return max((count for count in range(1, gpus + 1) if batch % count == 0), default=0)
-
-
-def tokens_per_s(shape: Shape, work: Workload, held: States, setup: Setup) -> float:
-    """Tokens trained on per second by all GPUs together.
-
-    Args:
-        shape: the model.
-        work: lengths, batch and the methods' overhead.
-        held: bytes of the weights.
-        setup: placement, method and GPUs. Recomputation adds a forward pass; so does a comparison
-            with the base.
-    """
-    method, gpus, checkpointing = setup.method, setup.gpus, setup.checkpointing
-    tokens = setup.micro_batch * work.seq_len
-    passes = 2 + checkpointing + (method == "full") + work.method_overhead.reference
-    attention = 2 * shape.layers * shape.heads * shape.head_dim * work.seq_len
-    flops = tokens * passes * (2 * shape.active_parameters + attention)
-    linear = work.wide * shape.linear_parameters
-    moved = (2 + checkpointing) * linear
-
-    def busy_s(gpu: GPU, share: float = 1.0) -> float:
-        dense = gpu.flops if work.autocast else gpu.float32_flops or gpu.flops
-        rate = dense * UTILISATION
-        busy = max(share * flops / rate, share * moved / gpu.bandwidth_bytes_s)
-        busy += share * shape.layers * passes * LAUNCH_S
-        if method == "qlora":
-            written = shape.linear_parameters * DEQUANTISE_BYTES * (2 + checkpointing)
-            busy += share * written / gpu.bandwidth_bytes_s
-        return busy
-
-    slowest = max(busy_s(gpu) for gpu in gpus)
-    match setup.placement:
-        case "split":  # one GPU works at a time
-            taken = sum(busy_s(gpu, 1 / len(gpus)) for gpu in gpus)
-            taken += (len(gpus) - 1) * 2 * work.wide * shape.hidden * tokens / _link(gpus)
-        case "fsdp2":
-            shards = (len(gpus) - 1) / max(1, len(gpus))
-            gathered = (2 + checkpointing) * held.weights * shards
-            if method == "full":
-                gathered = gathered / 2 + held.gradients * shards
-            moving = gathered / _link(gpus)
-            taken = max(slowest, moving) + NOT_HIDDEN * min(slowest, moving)
-        case "offload":
-            taken = slowest + (2 + checkpointing) * held.weights / HOST_LINK_BYTES_S
-        case "ddp":
-            steps = max(1, work.global_batch // (setup.micro_batch * setup.world))
-            taken = slowest + 2 * held.gradients / _link(gpus) / steps
-        case _:
-            taken = slowest
-    return setup.world * tokens / taken
-
-
-def _link(gpus: Sequence[GPU]) -> float:
-    return min(gpu.link_bytes_s * LINK_UTILISATION[gpu.link] for gpu in gpus)
+def _as_run(work: Workload, setup: Setup) -> tuple[Workload, Workload]:
+    """The job as a placement runs it: for its states, and for its activations."""
+    if setup.placement == "fsdp2":
+        return as_sharded(work, setup.method)
+    return work, work
