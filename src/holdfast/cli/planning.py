@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from holdfast.cli.front import Json, say
+from holdfast.cli import plan_settings
+from holdfast.cli.front import Json, Overrides, say
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,12 +22,16 @@ if TYPE_CHECKING:
 
 def plan(
     study: Annotated[Path | None, typer.Argument(help="A study file; or give --model.")] = None,
+    overrides: Overrides = None,
     model: Annotated[
         str | None,
         typer.Option("--model", help="Hub id, folder or name; beside a study: instead of its own."),
     ] = None,
     gpus: Annotated[
         str | None, typer.Option("--gpus", help="2x24GiB, rtx4090, ... Left out: those here.")
+    ] = None,
+    host_ram: Annotated[
+        str | None, typer.Option("--host-ram", help="Memory of their machine: 64GiB.")
     ] = None,
     seq_len: Annotated[
         int | None, typer.Option("--seq-len", min=1, help="Longest example, tokens.")
@@ -42,6 +49,56 @@ def plan(
         str | None, typer.Option("--strategy", help="Only this one: ddp, split, qlora, ...")
     ] = None,
     no_quantize: Annotated[bool, typer.Option("--no-quantize", help="No 4-bit weights.")] = False,
+    lora_r: Annotated[int | None, typer.Option("--lora-r", help="Rank.")] = None,
+    lora_dropout: Annotated[
+        float | None, typer.Option("--lora-dropout", help="On the adapters' input.")
+    ] = None,
+    targets: Annotated[
+        str | None, typer.Option("--target-modules", help="all-linear, mlp, or q_proj,v_proj.")
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="lora, rslora, dora, oft, osf or corda.")
+    ] = None,
+    optim: Annotated[str | None, typer.Option("--optim", help="Any of transformers.")] = None,
+    checkpointing: Annotated[
+        bool | None,
+        typer.Option(
+            "--gradient-checkpointing/--no-gradient-checkpointing", help="Recompute activations."
+        ),
+    ] = None,
+    attention: Annotated[
+        str | None, typer.Option("--attn-implementation", help="sdpa, eager, flash_attention_2.")
+    ] = None,
+    packing: Annotated[bool, typer.Option("--packing", help="Several examples a row.")] = False,
+    kernels: Annotated[str | None, typer.Option("--kernels", help="liger.")] = None,
+    remedy: Annotated[
+        list[str] | None, typer.Option("--remedy", help="A loss method: kl, ewc, ... Repeatable.")
+    ] = None,
+    precision: Annotated[
+        str, typer.Option("--precision", help="bf16, fp16, fp32, pure_bf16 or autocast_bf16.")
+    ] = "",
+    adapter_dtype: Annotated[
+        str | None, typer.Option("--adapter-dtype", help="float32 or bfloat16.")
+    ] = None,
+    loss: Annotated[str | None, typer.Option("--loss", help="tiled, whole or in_place.")] = None,
+    script: Annotated[
+        str, typer.Option("--script", help="trl: what a plain TRL script would take.")
+    ] = "holdfast",
+    expandable: Annotated[
+        bool | None,
+        typer.Option(
+            "--expandable-segments/--no-expandable-segments", help="Of torch's allocator."
+        ),
+    ] = None,
+    no_double_quant: Annotated[
+        bool, typer.Option("--no-double-quant", help="4-bit blocks keep whole scales.")
+    ] = False,
+    kbit: Annotated[
+        bool, typer.Option("--prepare-kbit", help="PEFT made what is not in 4 bits float32.")
+    ] = False,
+    fsdp: Annotated[
+        int, typer.Option("--fsdp-version", min=1, max=2, help="1: as scripts elsewhere shard.")
+    ] = 2,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="By formula only: no trace of the model's code.")
     ] = False,
@@ -53,14 +110,33 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """What fits on which GPUs, what does not and why, how fast; loads no weights."""
+    from holdfast.memory.planner.host_memory import host_size
     from holdfast.memory.planner.request import PlanRequest
+    from holdfast.memory.planner.stated import Half, Stated
 
+    language = _language(lang)
+    given = list(overrides or [])
+    if study is not None and "=" in str(study) and not study.exists():
+        study, given = None, [str(study), *given]
+    settings = plan_settings.overrides(
+        {
+            "train.lora.r": lora_r, "train.lora.dropout": lora_dropout,
+            "train.lora.target_modules": targets, "train.lora.variant": variant,
+            "train.optim": optim, "train.packing": packing, "train.kernels": kernels,
+            "model.attn_implementation": attention,
+        },
+        given,
+    )  # fmt: skip
+    stated = Stated(
+        loss, precision, cast("Half | None", adapter_dtype), script, checkpointing, expandable,  # type: ignore[arg-type]
+        not no_double_quant, kbit, 1 if fsdp == 1 else 2,
+    )  # fmt: skip
     asked = PlanRequest(
         model or "", gpus, seq_len, method, micro_batch, global_batch, strategy,
-        not no_quantize, not dry_run,
+        not no_quantize, not dry_run, stated=stated,
+        host_bytes=None if host_ram is None else host_size(host_ram),
     )  # fmt: skip
-    language = _language(lang)
-    report = answer(asked, study, export)
+    report = answer(asked, study, export, settings, remedy or ())
     if as_json:
         say(True, report.to_json())
     else:
@@ -69,7 +145,11 @@ def plan(
 
 
 def answer(
-    asked: PlanRequest, study_file: Path | None = None, export: Path | None = None
+    asked: PlanRequest,
+    study_file: Path | None = None,
+    export: Path | None = None,
+    settings: Sequence[str] = (),
+    remedies: Sequence[str] = (),
 ) -> MemoryReport:
     """Plan a study, or a model alone; write the script when one is wanted and something fits.
 
@@ -77,9 +157,12 @@ def answer(
         asked: what the command line says, which wins over the study.
         study_file: of the study.
         export: where the script goes.
+        settings: of the study, as `key=value`, which win over its own.
+        remedies: loss methods, where there is no study with arms.
 
     Raises:
         UsageError: neither a study nor a model, an unknown method, a script that exists already.
+        StudyError: a setting that is none.
     """
     from holdfast.memory.planner import planner
     from holdfast.memory.planner.memory_report import DEFAULT_SEED, check_new
@@ -89,16 +172,24 @@ def answer(
         check_new(export)
     train, seed = None, DEFAULT_SEED
     if study_file is None:
+        if settings or remedies:
+            asked = plan_settings.request(asked, settings, remedies)
+            train = asked.train
         gguf_cache.base_of(asked.model or "")
         report = planner.plan(asked)
     else:
         from holdfast.config import load
         from holdfast.train.planning import plan_study
 
+        if remedies:
+            raise UsageError(
+                "--remedy goes with --model", remedy="a study's arms name their own methods"
+            )
         other = [f"model={asked.model}"] if asked.model else []
+        other += settings
         study = load.load(study_file, other)
         train, seed = study.train, study.seeds[0]
-        launch = " ".join(["holdfast run", str(study_file), *other])
+        launch = shlex.join(["holdfast", "run", str(study_file), *other])
         gguf_cache.base_of(study.model.id, study.model.revision)
         report = plan_study(study, asked)
         report = replace(report, launch=launch if report.fits else "")
