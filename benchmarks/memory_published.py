@@ -203,7 +203,7 @@ def answer(row: Row, folder: Path, formula: bool) -> Result:
         return Result(row, refused=found["error"]["message"])
     way = found["candidates"][0]
     peak = max(way["predicted_bytes"], key=lambda one: one["total"])
-    held = sum(peak[name] for name in ("weights", "gradients", "optimiser")) / GIB
+    held = (2 * peak["weights"] + peak["optimiser"]) / GIB  # gradients are as wide as weights
     if row["measured_gib"] and method_is_full(row) and held > 1.1 * float(row["measured_gib"]):
         return Result(row, "more weights, gradients and moments than were measured")
     least = {"total": 0, "reserved": peak["context"]}

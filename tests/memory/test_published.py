@@ -9,7 +9,8 @@ from pathlib import Path
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "memory_published.py"
 ROW = {
-    "id": "1", "source": "somebody", "model": "qwen", "holdfast_model": "Qwen/Qwen2.5-7B", "method": "lora",
+    "id": "1", "source": "somebody", "model": "qwen",
+    "holdfast_model": "Qwen/Qwen2.5-7B", "method": "lora",
     "adapter": "lora", "lora_rank": "16", "lora_targets": "q_proj v_proj", "lora_dropout": "0.0",
     "optimizer": "adamw_torch", "dtype": "pure bf16, adapters bf16", "micro_batch": "2",
     "gradient_checkpointing": "yes", "attention": "flash-attention 2", "loss": "whole logits",

@@ -54,9 +54,8 @@ def request(asked: PlanRequest, settings: Sequence[str], remedies: Sequence[str]
             remedy="give settings of train, model or hardware, or name a study file",
         )
     of_model = sections.get("model")
-    if isinstance(of_model, str):
-        of_model = {"id": of_model}
-    model = parse(ModelSpec, {"id": asked.model, **dict(of_model or {})}, SOURCE, at=("model",))
+    named = of_model if isinstance(of_model, Mapping) else {"id": of_model or asked.model}
+    model = parse(ModelSpec, {"id": asked.model, **named}, SOURCE, at=("model",))
     train = parse(TrainSpec, sections.get("train") or {}, SOURCE, at=("train",))
     hardware = parse(HardwareSpec, sections.get("hardware") or {}, SOURCE, at=("hardware",))
     said_method = train.method if "method" in train.model_fields_set else "auto"

@@ -44,12 +44,14 @@ class Moment:
         logits: and the loss.
         workspace: what is needed for a moment.
         gradients: the share of them that is there where no earlier micro-batch left any.
+        backward: a layer is passed back through.
     """
 
     activations: int
     logits: int
     workspace: int
     gradients: float = 0.0
+    backward: bool = False
 
 
 class Activations(Protocol):
@@ -121,10 +123,10 @@ class Formula:
         loss = Moment(kept, self.loss if head else 0, copies + (0 if head else self.dequantised))
         back = self.work_layer + self.dequantised + (0 if self.checkpointing else copies)
         begun = 1 / max(1, layers)  # the last layer's gradients come into being
-        found = [loss, Moment(kept, self.after_loss if head else 0, back, gradients=begun)]
+        found = [loss, Moment(kept, self.after_loss if head else 0, back, begun, True)]
         left = self.copies_layer if self.checkpointing else copies
         last = self.work_layer + self.dequantised + left
-        found.append(Moment(self.kept_layer, 0, last, gradients=1.0))
+        found.append(Moment(self.kept_layer, 0, last, 1.0, True))
         if self.scratch:
             found.append(Moment(kept, 0, copies + self.scratch))
         return [*found, *(one.moment(layers, head) for one in self.asides)]

@@ -64,7 +64,7 @@ def _inputs(shape: Shape, work: Workload, method: str) -> float:
             return normalised + wide * sum(one.n_in for one in shape.linears)
         return normalised + _shared_inputs(shape, shape.linears, wide)
     adapted = adapters.adapted(shape, work)
-    kept = adapters.per_token(shape, work, wide)
+    kept = float(adapters.per_token(shape, work, wide))
     if work.variant in {"oft", "osf"}:
         return kept
     mask = 1.0 if work.dropout else 0.0
@@ -80,7 +80,7 @@ def _inputs(shape: Shape, work: Workload, method: str) -> float:
     return kept + (copy + mask) * sum(one.n_in for one in adapted)
 
 
-def _shared_inputs(shape: Shape, matrices: Sequence[Linear], wide: int) -> int:
+def _shared_inputs(shape: Shape, matrices: Sequence[Linear], wide: int) -> float:
     """Bytes per token of inputs that are kept as they are, once for all that read the same."""
     names = {one.name for one in matrices}
     first = bool(names & {"q_proj", "k_proj", "v_proj", "qkv_proj"})

@@ -265,7 +265,9 @@ def to_json(comparison: Comparison, source: str, commands: Sequence[str] = ()) -
 def _host(comparison: Comparison) -> dict[str, int | None] | None:
     """What the choice needs of each machine's memory, and what is free there, bytes."""
     need = host_need_of(comparison)
-    return need and asdict(need) | {"peak": need.peak, "free": comparison.host_bytes}
+    if need is None:
+        return None
+    return asdict(need) | {"peak": need.peak, "free": comparison.host_bytes}
 
 
 def _peaks(candidate: Candidate) -> dict[str, object]:

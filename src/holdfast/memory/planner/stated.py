@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from holdfast.errors import UsageError
 from holdfast.memory.estimate.workload import Loss, Workload
@@ -90,7 +90,7 @@ class Stated:
             narrow=narrow,
             autocasts=self.precision != "pure_bf16",
             base_float32=plain and not self.precision,
-            adapter_dtype=cast(Half | None, adapters) or work.adapter_dtype,
+            adapter_dtype=adapters or work.adapter_dtype,
             checkpointing=work.checkpointing if self.checkpointing is None else self.checkpointing,
             expandable=not plain if self.expandable is None else self.expandable,
             nested=self.nested,

@@ -112,7 +112,7 @@ def peak(held: Held, acts: Activations, accumulated: bool = True) -> Breakdown:
             activations=one.activations,
             logits=one.logits,
             workspace=held.gathered
-            + (held.overlap * one.workspace + held.in_flight if one.gradients else one.workspace),
+            + (held.overlap * one.workspace + held.in_flight if one.backward else one.workspace),
         )
         for one in acts.moments(held.layers, held.head)
     ]

@@ -29,7 +29,7 @@ from holdfast.memory.model.targets import PRESETS, is_pattern, names_of
 from holdfast.memory.trace.measuring import measure
 from holdfast.memory.trace.trace_job import Traced, TraceJob
 
-LOSS, STEP = "loss", "step"
+LOSS, STEP, BACKWARD = "loss", "step", "backward"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,9 @@ class TracedActivations:
             Moment(
                 max(0, one.activations - kept),
                 round(self.logits * one.logits) if head else 0,
-                max(0, one.workspace - work * (one.gradients > 0)),
+                max(0, one.workspace - work * name.startswith(BACKWARD)),
                 one.gradients / every,
+                name.startswith(BACKWARD),
             )
             for name, one in phases.items()
             if name != STEP and (head or name != LOSS)  # the step is exact arithmetic
