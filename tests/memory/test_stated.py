@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.cli import call, plan_settings
+from holdfast.cli import call
+from holdfast.cli.planning import overrides_of, request_of
 from holdfast.config import TrainSpec
 from holdfast.errors import StudyError, UsageError
 from holdfast.memory.estimate.activations import activations
@@ -126,7 +127,7 @@ def test_settings_win_over_a_study(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_overrides_are_yaml() -> None:
     flags = {"train.lora.r": 8, "train.packing": False, "train.optim": None,
              "train.lora.target_modules": "q_proj, v_proj"}  # fmt: skip
-    made = plan_settings.overrides(flags, ["train.lora.alpha=3"])
+    made = overrides_of(flags, ["train.lora.alpha=3"])
     assert made == ["train.lora.r=8", 'train.lora.target_modules=["q_proj", "v_proj"]',
                     "train.lora.alpha=3"]  # fmt: skip
 
@@ -181,6 +182,6 @@ def test_stated_words_are_checked() -> None:
     with pytest.raises(UsageError, match="--loss"):
         Stated(loss="half")  # type: ignore[arg-type]
     with pytest.raises(StudyError):
-        plan_settings.request(PlanRequest("qwen2.5-7b"), ["train.nothing=1"], ())
-    asked = plan_settings.request(PlanRequest("qwen2.5-7b"), ["train.optim=sgd"], ())
+        request_of(PlanRequest("qwen2.5-7b"), ["train.nothing=1"], ())
+    asked = request_of(PlanRequest("qwen2.5-7b"), ["train.optim=sgd"], ())
     assert asked.method == "auto" and asked.train == TrainSpec(optim="sgd")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from holdfast.cli import plan_settings
 from holdfast.cli.front import Json, Overrides, say
 from holdfast.errors import UsageError
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from holdfast.memory.planner.memory_report import MemoryReport
     from holdfast.memory.planner.request import PlanRequest
     from holdfast.memory.planner.translations import Language
+
+SOURCE = "the command line"
+"""Where settings are from, in messages."""
 
 
 def plan(
@@ -118,7 +121,7 @@ def plan(
     given = list(overrides or [])
     if study is not None and "=" in str(study) and not study.exists():
         study, given = None, [str(study), *given]
-    settings = plan_settings.overrides(
+    settings = overrides_of(
         {
             "train.lora.r": lora_r, "train.lora.dropout": lora_dropout,
             "train.lora.target_modules": targets, "train.lora.variant": variant,
@@ -165,7 +168,8 @@ def answer(
         StudyError: a setting that is none.
     """
     from holdfast.memory.planner import planner
-    from holdfast.memory.planner.memory_report import DEFAULT_SEED, check_new
+    from holdfast.memory.planner.memory_report import DEFAULT_SEED
+    from holdfast.memory.planner.train_script import check_new
     from holdfast.models import gguf_cache
 
     if export:
@@ -173,7 +177,7 @@ def answer(
     train, seed = None, DEFAULT_SEED
     if study_file is None:
         if settings or remedies:
-            asked = plan_settings.request(asked, settings, remedies)
+            asked = request_of(asked, settings, remedies)
             train = asked.train
         gguf_cache.base_of(asked.model or "")
         report = planner.plan(asked)
@@ -203,3 +207,65 @@ def _language(text: str) -> Language:
     if language is None:
         raise UsageError(f"no language {text!r}", remedy="--lang en or --lang zh")
     return language
+
+
+def overrides_of(flags: Mapping[str, object], given: Sequence[str]) -> list[str]:
+    """Settings as `key=value`: those of flags that were given, then those that were written so.
+
+    Args:
+        flags: keys of a study to values; None and False were not given.
+        given: as the user wrote them.
+    """
+    found = []
+    for key, value in flags.items():
+        if value is None or value is False:
+            continue
+        names = str(value).replace(",", " ").split()
+        listed = key == "train.lora.target_modules" and len(names) > 1
+        found.append(f"{key}={json.dumps(names if listed else value)}")
+    return [*found, *given]
+
+
+def request_of(asked: PlanRequest, settings: Sequence[str], remedies: Sequence[str]) -> PlanRequest:
+    """The request without a study: for a model, with these settings.
+
+    Args:
+        asked: what has flags of its own.
+        settings: of `train`, `model` and `hardware`, as `key=value`.
+        remedies: loss methods, as in an arm.
+
+    Raises:
+        StudyError: a setting that is none, or a method that is none.
+        UsageError: a section that means nothing without a study.
+    """
+    from holdfast.config import HardwareSpec, ModelSpec, TrainSpec
+    from holdfast.config.load import parse, said
+
+    sections = said(settings)
+    if unknown := sorted(set(sections) - {"train", "model", "hardware"}):
+        raise UsageError(
+            f"{unknown[0]} means nothing without a study",
+            remedy="give settings of train, model or hardware, or name a study file",
+        )
+    of_model = sections.get("model")
+    named = of_model if isinstance(of_model, Mapping) else {"id": of_model or asked.model}
+    model = parse(ModelSpec, {"id": asked.model, **named}, SOURCE, at=("model",))
+    train = parse(TrainSpec, sections.get("train") or {}, SOURCE, at=("train",))
+    hardware = parse(HardwareSpec, sections.get("hardware") or {}, SOURCE, at=("hardware",))
+    said_method = train.method if "method" in train.model_fields_set else "auto"
+    found = replace(
+        asked,
+        model=model.id,
+        revision=model.revision,
+        gpus=asked.gpus or hardware.gpus or ("cpu" if hardware.device == "cpu" else None),
+        seq_len=asked.seq_len or train.row_tokens(None),
+        strategy=asked.strategy or hardware.strategy,
+        method=asked.method or said_method,
+        train=train,
+        attention=model.attn_implementation,
+    )
+    if not remedies:
+        return found
+    from holdfast.train.planning import overhead_of_named
+
+    return replace(found, overhead=overhead_of_named(remedies))

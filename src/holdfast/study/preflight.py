@@ -22,7 +22,7 @@ from holdfast.engines import FROM_FILES
 from holdfast.engines.prompt_proof import check_served
 from holdfast.errors import HoldfastError, ModelError, Unreachable
 from holdfast.memory.model.stored import BNB4, stored_in
-from holdfast.memory.planner.refusals import shared_by
+from holdfast.memory.planner.candidates import shared_by
 from holdfast.models import ModelRef, attention, external
 from holdfast.runs import store
 from holdfast.runs.plan import NOTICES

@@ -7,9 +7,9 @@ import math
 from holdfast.memory.estimate.states import aside_bytes, states
 from holdfast.memory.estimate.workload import as_sharded
 from holdfast.memory.memory_plan import GIB
+from holdfast.memory.planner.candidates import shared_by
 from holdfast.memory.planner.choice import Comparison
 from holdfast.memory.planner.host_memory import HostNeed, host_need
-from holdfast.memory.planner.refusals import shared_by
 from holdfast.memory.planner.translations import Language, say
 
 

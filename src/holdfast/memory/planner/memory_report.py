@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.config import TrainSpec
-from holdfast.errors import UsageError
 from holdfast.memory.estimate.states import aside_bytes
 from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.memory_plan import GIB, MemoryPlan
 from holdfast.memory.model.shape import Shape
 from holdfast.memory.planner import explanation, machine
 from holdfast.memory.planner.choice import Comparison
-from holdfast.memory.planner.train_script import launch_line, script
+from holdfast.memory.planner.train_script import check_new, launch_line, script
 from holdfast.memory.planner.translations import Language, say
 from holdfast.memory.planner.ways import Candidate
 from holdfast.memory.precision import BFLOAT16, Precision
@@ -182,16 +181,6 @@ def switched_on(shape: Shape, work: Workload) -> tuple[str, ...]:
             f"async_save: {copy / GIB:.2f} GiB of host memory while a checkpoint is written"
         )
     return tuple(said)
-
-
-def check_new(path: Path) -> None:
-    """Refuse to overwrite a file with a script.
-
-    Raises:
-        UsageError: the file exists.
-    """
-    if path.exists():
-        raise UsageError("exists already", where=str(path), remedy="name another file for --export")
 
 
 def as_stated(work: Workload) -> tuple[str, ...]:

@@ -157,3 +157,13 @@ def _literal(value: str | Sequence[str] | Mapping[str, object]) -> str:
 
 def _plain(value: object) -> str:
     return json.dumps(value) if isinstance(value, str) else repr(value)
+
+
+def check_new(path: Path) -> None:
+    """Refuse to overwrite a file with a script.
+
+    Raises:
+        UsageError: the file exists.
+    """
+    if path.exists():
+        raise UsageError("exists already", where=str(path), remedy="name another file for --export")
