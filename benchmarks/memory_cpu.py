@@ -32,7 +32,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
-from holdfast.memory.trace.estimates import measure
+from holdfast.memory.trace.measuring import measure
 from holdfast.memory.trace.trace_job import TraceFailed, TraceJob
 
 MIB = 1 << 20

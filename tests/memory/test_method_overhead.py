@@ -13,7 +13,12 @@ from holdfast.config import TrainSpec
 from holdfast.errors import StudyError, UsageError
 from holdfast.memory.estimate import adapters
 from holdfast.memory.estimate.activations import activations, asides
-from holdfast.memory.estimate.method_overhead import NOTHING, PER_LOGIT, MethodOverhead, combined
+from holdfast.memory.estimate.method_overhead import (
+    NOTHING,
+    PER_COMPARED_LOGIT,
+    MethodOverhead,
+    combined,
+)
 from holdfast.memory.estimate.states import states
 from holdfast.memory.estimate.workload import Variant, Workload, from_training, plain_training
 from holdfast.memory.hardware.devices import parse
@@ -165,16 +170,16 @@ def test_a_divergence_is_traced_with_trls_own_function() -> None:
     from holdfast.memory.trace import tracer
     from holdfast.memory.trace.trace_job import TraceJob
 
-    for logits in set(PER_LOGIT) - {"none"}:
+    for logits in set(PER_COMPARED_LOGIT) - {"none"}:
         job = TraceJob(TINY | {"vocab_size": 32768}, SEQ, logits=logits, positions=32)
         loss = tracer.trace_stack(job, ["layer"] * 2, 2)["loss"]
         each = loss["logits"] / (2 * 32 * 32768)
-        assert each == pytest.approx(PER_LOGIT[logits], rel=0.05), logits
+        assert each == pytest.approx(PER_COMPARED_LOGIT[logits], rel=0.05), logits
 
 
 def test_whole_logits_count_where_they_are_compared() -> None:
     plain = Workload(seq_len=1024, supervised_tokens=200)
-    each = PER_LOGIT["policy+reference"] * QWEN.vocab
+    each = PER_COMPARED_LOGIT["policy+reference"] * QWEN.vocab
 
     def loss(work: Workload) -> int:
         return activations(QWEN, work, "lora", 2, True).loss
@@ -302,7 +307,7 @@ def test_what_other_adapters_keep_by_formula_and_by_trace(
     config = TINY | {"hidden_size": 256, "intermediate_size": 704, "vocab_size": 1024}
     shape = from_config(config, "small", "test")
     job = TraceJob(config, 256, variant=variant, checkpointing=checkpointing, fused_loss=False)
-    work = Workload(seq_len=256, variant=variant, optim="adamw_torch_fused", fused_loss=False)
+    work = Workload(seq_len=256, variant=variant, optim="adamw_torch_fused", loss="whole")
     peaks = tracer.trace_stack(job, ["layer"] * LAYERS, 2).values()
     traced = max(sum(parts.values()) for parts in peaks)
     acts = activations(shape, work, "lora", 2, checkpointing)

@@ -15,7 +15,8 @@ import pytest
 from holdfast import memory
 from holdfast.config import TrainSpec
 from holdfast.errors import UsageError
-from holdfast.memory.estimate.activations import activations, kept_per_token
+from holdfast.memory.estimate.activations import activations
+from holdfast.memory.estimate.kept import kept_per_token
 from holdfast.memory.estimate.states import aside_bytes, nf4_bytes, optimiser_bytes, states
 from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.hardware.cpu import cpu
@@ -52,14 +53,14 @@ def _live(method: str, seq: int, batch: int, recompute: bool, **work: object) ->
 @pytest.mark.parametrize(
     ("wanted", "found"),
     [  # traces of the real code at full depth, before this formula was written
-        (15.609, _live("lora", 512, 1, True, fused_loss=False)),
-        (18.528, _live("lora", 2048, 1, True, fused_loss=False)),
-        (30.200, _live("lora", 2048, 4, True, fused_loss=False)),
-        (33.3, _live("lora", 2048, 1, False, fused_loss=False)),
-        (29.1, _live("lora", 2048, 1, False, fused_loss=False, dropout=0.0,
+        (15.609, _live("lora", 512, 1, True, loss="whole")),
+        (18.528, _live("lora", 2048, 1, True, loss="whole")),
+        (30.200, _live("lora", 2048, 4, True, loss="whole")),
+        (33.3, _live("lora", 2048, 1, False, loss="whole")),
+        (29.1, _live("lora", 2048, 1, False, loss="whole", dropout=0.0,
                      adapter_dtype="bfloat16")),
-        (6.59, _live("qlora", 512, 1, True, fused_loss=False, adapter_dtype="float32")),
-        (9.51, _live("qlora", 2048, 1, True, fused_loss=False, adapter_dtype="float32")),
+        (6.59, _live("qlora", 512, 1, True, loss="whole", adapter_dtype="float32")),
+        (9.51, _live("qlora", 2048, 1, True, loss="whole", adapter_dtype="float32")),
     ],
 )  # fmt: skip
 def test_formula_agrees_with_traces_and_never_flatters(wanted: float, found: float) -> None:

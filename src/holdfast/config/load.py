@@ -86,6 +86,19 @@ def _text(path: Path) -> tuple[Path, str]:
         raise StudyError(f"cannot be read: {reason}", where=str(path), remedy=remedy) from error
 
 
+def said(overrides: Sequence[str]) -> dict[str, object]:
+    """The sections that overrides alone describe, for what needs no whole study.
+
+    Raises:
+        StudyError: a bad override.
+    """
+    found: dict[str, object] = {}
+    for override in overrides:
+        _override(found, override)
+    _check_keys(found, "the command line", {})
+    return found
+
+
 def build(
     data: Mapping[str, object],
     overrides: Sequence[str],

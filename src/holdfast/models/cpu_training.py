@@ -14,7 +14,7 @@ from functools import cache
 from types import MethodType
 from typing import TYPE_CHECKING, NamedTuple
 
-from holdfast.memory.estimate.activations import NARROWEST
+from holdfast.memory.estimate.kept import NARROWEST
 
 if TYPE_CHECKING:
     import torch

@@ -23,7 +23,7 @@ from holdfast.engines.pace import ROWS
 from holdfast.errors import HoldfastError
 from holdfast.memory.hardware.cpu import cores
 from holdfast.memory.model.shape import Shape, read_shape
-from holdfast.memory.trace.estimates import cache_folder
+from holdfast.memory.trace.measuring import cache_folder
 from holdfast.runs import store
 from holdfast.study.session import Session
 

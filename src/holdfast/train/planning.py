@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from holdfast import methods
 from holdfast.config import Study, TrainSpec
 from holdfast.config.sweeps import Variant, expand
+from holdfast.config.yaml_text import read_yaml
 from holdfast.errors import HoldfastError
 from holdfast.memory.estimate.activations import activations
 from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead, combined
@@ -176,6 +177,21 @@ def overhead_of(loss: Iterable[HasOverhead], averages: int = 0) -> MethodOverhea
     """What an arm's loss methods take together, and so many moving averages of what is trained."""
     kept = MethodOverhead(("ema",), kept=averages)
     return combined([*(method.overhead() for method in loss), kept])
+
+
+def overhead_of_named(remedies: Iterable[str]) -> MethodOverhead:
+    """What loss methods take together that are named as in an arm: `kl`, or `kl: {weight: 0.2}`.
+
+    Raises:
+        StudyError: no such method, or settings that it does not take.
+    """
+    built = []
+    for text in remedies:
+        value, _ = read_yaml(text, f"--remedy {text[:60]}", "write kl, or 'kl: {weight: 0.2}'")
+        named = value if isinstance(value, dict) else {str(value): None}
+        for name, options in named.items():
+            built.append(methods.build(name, options, "--remedy", "loss"))
+    return overhead_of(built)
 
 
 def _by_formula(request: PlanRequest) -> Comparison:

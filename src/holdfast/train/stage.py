@@ -19,7 +19,7 @@ from holdfast.memory.hardware.detect import detect
 from holdfast.memory.hardware.devices import GPU, parse
 from holdfast.memory.memory_plan import GIB, Breakdown, MemoryPlan
 from holdfast.memory.model.stored import check, method_for, stored_in
-from holdfast.memory.planner import calibration, explanation
+from holdfast.memory.planner import calibration, explanation, machine
 from holdfast.memory.planner.alternatives import next_plan
 from holdfast.memory.planner.calibration import Observation
 from holdfast.memory.planner.memory_report import MemoryReport
@@ -174,7 +174,7 @@ def run(
         f"{explanation.describe(plan, 'en')}: {explanation.reason(report.comparison, 'en')}"
     )
     progress.say(report.precision.line())
-    if idle := explanation.idle(report.comparison, "en"):
+    if idle := machine.idle(report.comparison, "en"):
         progress.say(idle)
     path = job.launch_folder / "job.json"
     progress.say(f"starting {torchrun.printable(plan, path, {})}")

@@ -1,9 +1,7 @@
 """Bytes of activations, logits and scratch space, by formulas that count tensor by tensor.
 
-What autograd keeps of one decoder layer is counted from transformers' modelling code: every term
-of `kept_per_token` is one saved tensor. On Qwen2.5-7B's dimensions the sum is 58.9, 66.9 and 78.2
-bytes x hidden size per token (bfloat16 adapters without dropout; float32 adapters; with dropout).
-A trace of the real code gave 58.8, 67.8 and 79.0, fixed costs per layer included; hence `MARGIN`.
+What one layer keeps for its backward pass is counted in `holdfast.memory.estimate.kept`; the fixed
+costs of a layer are in `MARGIN`.
 """
 
 from __future__ import annotations
@@ -13,7 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from holdfast.memory.estimate import adapters
-from holdfast.memory.estimate.method_overhead import PER_LOGIT, PER_PROBED_LOGIT
+from holdfast.memory.estimate.kept import intermediate, kept_per_token
+from holdfast.memory.estimate.method_overhead import PER_COMPARED_LOGIT, PER_PROBED_LOGIT
 from holdfast.memory.estimate.states import BYTES
 from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.memory_plan import GIB
@@ -25,14 +24,12 @@ MARGIN_UNKNOWN = 1.25
 EAGER = 6.1
 """Bytes per head, query and key that eager attention keeps: float32 softmax, its copy, the mask."""
 SOFT_CAPPED = 8.2
+PER_LOGIT, IN_PLACE = 12, 8
+"""Bytes of a whole logit: in 16 bits, its float32 copy, log-probabilities and gradient; and where
+the gradient is written over it: in float32, and once more shifted by a place, which is a copy."""
 LOSS_TILE = 4096
 CPU_TILE = 1 << 25
 """Logits that are in memory at once in the head of a CPU (`holdfast.models.cpu_head`)."""
-NARROWEST = 512
-"""Hidden size from which `holdfast.models.cpu_training` has dropout and LoRA layers of its own:
-below it there is nothing to win."""
-PLACE_BYTES = 4
-"""They keep the place of each dropped element for the backward pass; plain LoRA no copies."""
 VOCABULARY_TILE = 32768
 BACKWARD_TRANSIENT = 8
 """Gradients of gate, up, their product and the activation at once: bytes x intermediate size."""
@@ -40,11 +37,21 @@ BACKWARD_TRANSIENT = 8
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What a process holds beside its states at one moment of a step, bytes."""
+    """What a process holds beside its states at one moment of a step, bytes.
+
+    Attributes:
+        activations: kept for the backward pass.
+        logits: and the loss.
+        workspace: what is needed for a moment.
+        gradients: the share of them that is there where no earlier micro-batch left any.
+        backward: a layer is passed back through.
+    """
 
     activations: int
     logits: int
     workspace: int
+    gradients: float = 0.0
+    backward: bool = False
 
 
 class Activations(Protocol):
@@ -111,11 +118,15 @@ class Formula:
     asides: tuple[Aside, ...] = ()
 
     def moments(self, layers: int, head: bool) -> Sequence[Moment]:
-        """The loss (or the end of the forward pass), the last layer's backward pass, and others."""
+        """The loss (or the end of the forward pass), the last layer's backward pass and others."""
         kept, copies = layers * self.kept_layer, layers * self.copies_layer
         loss = Moment(kept, self.loss if head else 0, copies + (0 if head else self.dequantised))
         back = self.work_layer + self.dequantised + (0 if self.checkpointing else copies)
-        found = [loss, Moment(kept, self.after_loss if head else 0, back)]
+        begun = 1 / max(1, layers)  # the last layer's gradients come into being
+        found = [loss, Moment(kept, self.after_loss if head else 0, back, begun, True)]
+        left = self.copies_layer if self.checkpointing else copies
+        last = self.work_layer + self.dequantised + left
+        found.append(Moment(self.kept_layer, 0, last, 1.0, True))
         if self.scratch:
             found.append(Moment(kept, 0, copies + self.scratch))
         return [*found, *(one.moment(layers, head) for one in self.asides)]
@@ -135,7 +146,7 @@ def activations(
     """
     tokens = micro_batch * work.seq_len
     wide = work.wide
-    stream = 4 if method == "full" else wide  # the residual stream: float32 weights make it float32
+    stream = work.stream_bytes(method)  # float32 weights make it float32
     margin = MARGIN if shape.exact else MARGIN_UNKNOWN
     padded = (work.padded and micro_batch > 1) or work.packed
     whole = round(margin * kept_per_token(shape, work, method, padded) * tokens)
@@ -145,17 +156,17 @@ def activations(
     if method != "full":
         whole += adapters.per_layer(shape, work, wide)
     scratch = 0 if method == "full" else adapters.scratch(shape, work)
-    transient = BACKWARD_TRANSIENT * _intermediate(shape) * tokens * wide // 2
+    transient = BACKWARD_TRANSIENT * intermediate(shape) * tokens * wide // 2
     if method == "lora" and BYTES[work.adapters(False)] > wide:  # the cast input's gradient
-        transient += 4 * _intermediate(shape) * tokens
+        transient += 4 * _widest(shape, work) * tokens
     if method != "full" and work.variant == "dora":  # gradients of both results and their sum
-        transient += 12 * _intermediate(shape) * tokens
+        transient += 12 * _widest(shape, work) * tokens
     if method != "full" and work.variant == "oft":  # what was rotated, while it is rotated back
-        transient += wide * _intermediate(shape) * tokens
+        transient += wide * _widest(shape, work) * tokens
     boundary = stream * shape.hidden * tokens
     loss, after = _loss(shape, work, method, micro_batch)
     if work.method_overhead.reference:  # where nothing is compared, the loss is the plain one
-        each = PER_LOGIT[work.method_overhead.logits] * work.positions
+        each = PER_COMPARED_LOGIT[work.method_overhead.logits] * work.positions
         loss = max(loss, each * micro_batch * shape.vocab)
     return Formula(
         kept_layer=boundary if checkpointing else whole,
@@ -163,11 +174,17 @@ def activations(
         loss=loss,
         after_loss=after,
         dequantised=wide * shape.largest_linear if method == "qlora" else 0,
-        copies_layer=wide * shape.layer_parameters if method == "full" and work.autocast else 0,
+        copies_layer=_copies(shape, work, method),
         checkpointing=checkpointing,
         scratch=scratch,
         asides=asides(shape, work, micro_batch),
     )
+
+
+def _copies(shape: Shape, work: Workload, method: str) -> int:
+    """Bytes of the copies of one layer's weights that autocast keeps: of trained float32 ones."""
+    copied = method == "full" and work.autocast and work.weight_bytes(method) > work.wide
+    return work.wide * shape.layer_parameters if copied else 0
 
 
 def asides(shape: Shape, work: Workload, micro_batch: int) -> tuple[Aside, ...]:
@@ -177,7 +194,7 @@ def asides(shape: Shape, work: Workload, micro_batch: int) -> tuple[Aside, ...]:
     it takes less than the backward pass does; what stays of it is counted with the loss.
     """
     overhead, wide = work.method_overhead, work.wide
-    each = wide * (3 * _intermediate(shape) + 4 * shape.hidden)
+    each = wide * (3 * intermediate(shape) + 4 * shape.hidden)
     found = []
     if (
         overhead.generated_tokens
@@ -191,42 +208,6 @@ def asides(shape: Shape, work: Workload, micro_batch: int) -> tuple[Aside, ...]:
     return tuple(found)
 
 
-def kept_per_token(shape: Shape, work: Workload, method: str, padded: bool) -> float:
-    """Bytes per token that one decoder layer keeps for its backward pass, without recomputation."""
-    wide = work.wide
-    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    inner = _intermediate(shape)
-    norms = 4 if shape.family.startswith("gemma") else 2
-    kept = 4.0 * shape.hidden * norms  # the norm's float32 input
-    if shape.family.startswith(("qwen3", "gemma3")):
-        kept += 4 * (queries + keys)  # norms of queries and keys
-    kept += wide * (2 * queries + 2 * (queries if padded else keys))  # q, output; k, v
-    kept += 4 * shape.heads  # log-sum-exp of the attention
-    kept += 3 * wide * inner  # gate, its activation, up
-    if work.kernels == "liger":  # keeps the norms' inputs as they are, and no activation
-        kept -= (4.0 - wide) * shape.hidden * norms + wide * inner
-    if shape.family == "phi3":  # slices of the fused matrices are copied
-        kept += wide * (inner + shape.hidden)
-    inputs = {one.name: one.n_in for one in shape.linears}
-    if method == "full":
-        kept += 4.0 * shape.hidden * norms  # normalised, for the norm's own gradient
-        return kept + wide * sum(inputs.values())  # every matrix keeps its cast input
-    kept += adapters.per_token(shape, work, wide)
-    if work.variant in {"oft", "osf"}:
-        return kept
-    mask = 1.0 if work.dropout else 0.0
-    if own := work.on_cpu and shape.hidden >= NARROWEST:
-        mask = PLACE_BYTES * work.dropout
-    quick = own and method == "lora" and work.variant in adapters.LOW_RANK
-    if quick:
-        kept += mask * sum(one.n_in * one.count for one in shape.linears)
-    if quick or (BYTES[work.adapters(method == "qlora")] == wide and not work.dropout):
-        shared = {"q_proj", "qkv_proj", "gate_proj", "gate_up_proj"}  # attention's is kept already
-        return kept + wide * sum(n for name, n in inputs.items() if name in shared) + wide * inner
-    each = wide + mask  # a cast copy for each adapter, and what was dropped
-    return kept + each * sum(inputs.values())
-
-
 def cache_bytes(shape: Shape, work: Workload, sequences: int, tokens: int) -> int:
     """The key-value cache of an answering batch, and its logits."""
     wide = work.wide
@@ -234,9 +215,9 @@ def cache_bytes(shape: Shape, work: Workload, sequences: int, tokens: int) -> in
     return sequences * (tokens * each + 8 * shape.vocab)
 
 
-def _intermediate(shape: Shape) -> int:
-    """The width that a token passes in the feed-forward part."""
-    return shape.intermediate * max(1, shape.experts_per_token)
+def _widest(shape: Shape, work: Workload) -> int:
+    """The width of the widest input that has an adapter."""
+    return max((one.n_in for one in adapters.adapted(shape, work)), default=0)
 
 
 def _eager(shape: Shape, work: Workload, micro_batch: int) -> int:
@@ -256,10 +237,12 @@ def _loss(shape: Shape, work: Workload, method: str, micro_batch: int) -> tuple[
     tokens = micro_batch * work.seq_len
     supervised = micro_batch * (work.supervised_tokens or work.seq_len)
     if not work.fused_loss:
-        return 12 * tokens * shape.vocab, 2 * shape.hidden * tokens
+        own = work.weight_bytes(method) * shape.hidden * shape.vocab if method == "full" else 0
+        each = IN_PLACE if work.loss == "in_place" else PER_LOGIT
+        return each * tokens * shape.vocab, 2 * shape.hidden * tokens + own
     gradients = 4 * shape.hidden * supervised + 2 * work.wide * shape.hidden * tokens
     tile = 3 * min(supervised, LOSS_TILE) * min(shape.vocab, VOCABULARY_TILE)
-    if method == "full":  # the head's own gradient, in float32
+    if method == "full":  # the head's own gradient, summed in float32
         gradients += 4 * shape.hidden * shape.vocab
     if work.on_cpu and method != "full":
         each = 4 if work.wide == 4 else 8  # logits, and their copies in float32 and back

@@ -37,22 +37,27 @@ def trained(shape: Shape, work: Workload) -> int:
     Raises:
         StudyError: a name or a layer that the model does not have.
     """
-    adapted = sum(count * _trained(one, work) for one, count in _matrices(shape, work))
-    return adapted + _whole(shape, work)
+    low = sum(count * _trained(one, work) for one, count in _matrices(shape, work))
+    return low + _whole(shape, work)
 
 
 def _whole(shape: Shape, work: Workload) -> int:
     """Parameters of modules that are trained whole, and of rows of the embedding that are."""
     sizes = {one.name: shape.layers * one.parameters for one in shape.linears}
-    ends = {"embed_tokens", "wte", "embed_in"}, {"lm_head", "embed_out"}
-    total = work.tokens * shape.hidden
-    for names in ends[:1] if shape.tied else ends:  # tied, they are one
-        asked = set().union(*ends) if shape.tied else names
-        if asked & set(work.whole):
-            total += shape.vocab * shape.hidden
+    total = sum(whole_ends(shape, work))
     if "norm" in work.whole:
         total += shape.hidden
     return total + sum(sizes.get(name, 0) for name in set(work.whole))
+
+
+def whole_ends(shape: Shape, work: Workload) -> tuple[int, int]:
+    """Parameters of the embedding, and of the head, that are trained whole beside the adapters."""
+    names = {"embed_tokens", "wte", "embed_in"}, {"lm_head", "embed_out"}
+    asked = set(work.whole)
+    if shape.tied:  # they are one
+        names = (names[0] | names[1], set())
+    first, last = (shape.vocab * shape.hidden * bool(asked & one) for one in names)
+    return work.tokens * shape.hidden + first, last
 
 
 def frozen(shape: Shape, work: Workload) -> int:
@@ -78,11 +83,11 @@ def per_token(shape: Shape, work: Workload, wide: int) -> int:
     """
     match work.variant:
         case "dora":  # the base's and the adapter's results, for the magnitudes' gradient
-            return 2 * wide * sum(one.n_out for one in _adapted(shape, work))
+            return 2 * wide * sum(one.n_out for one in adapted(shape, work))
         case "oft":  # a cast copy of what is rotated
-            return wide * sum(one.n_in for one in _adapted(shape, work))
+            return wide * sum(one.n_in for one in adapted(shape, work))
         case "osf":  # a cast copy, and its products with both sets of factors
-            return wide * sum(one.n_in + 2 * work.rank for one in _adapted(shape, work))
+            return wide * sum(one.n_in + 2 * work.rank for one in adapted(shape, work))
         case _:
             return 0
 
@@ -91,11 +96,11 @@ def per_layer(shape: Shape, work: Workload, wide: int) -> int:
     """Bytes that one layer keeps whatever the number of tokens, likewise."""
     match work.variant:
         case "dora" if work.dropout:  # the dropped-out input goes through a cast copy of the base
-            return wide * sum(one.n_in * one.n_out for one in _adapted(shape, work))
+            return wide * sum(one.n_in * one.n_out for one in adapted(shape, work))
         case "oft":  # powers of the skew matrices
-            return 14 * work.rank * sum(one.n_in for one in _adapted(shape, work))
+            return 14 * work.rank * sum(one.n_in for one in adapted(shape, work))
         case "osf":  # both sets of factors side by side, cast
-            both = sum(one.n_in + one.n_out for one in _adapted(shape, work))
+            both = sum(one.n_in + one.n_out for one in adapted(shape, work))
             return 2 * wide * work.rank * both
         case _:
             return 0
@@ -103,7 +108,7 @@ def per_layer(shape: Shape, work: Workload, wide: int) -> int:
 
 def scratch(shape: Shape, work: Workload) -> int:
     """Bytes for one matrix at a time, in the forward pass and again in recomputation."""
-    sizes = [(one.n_in, one.n_out) for one in _adapted(shape, work)] or [(0, 0)]
+    sizes = [(one.n_in, one.n_out) for one in adapted(shape, work)] or [(0, 0)]
     match work.variant:
         case "dora":  # an identity in float32 and cast, or the product, weight and sum in float32
             return max(max(6 * n_in**2, 16 * n_in * n_out) for n_in, n_out in sizes)
@@ -120,7 +125,7 @@ def _matrices(shape: Shape, work: Workload) -> list[tuple[Linear, int]]:
     return [(one, count) for one, count in found if plain or one not in shape.fused]
 
 
-def _adapted(shape: Shape, work: Workload) -> list[Linear]:
+def adapted(shape: Shape, work: Workload) -> list[Linear]:
     """The matrices of one decoder layer that have adapters."""
     return [one for one, count in _matrices(shape, work) if count and one in shape.linears]
 

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 Logits = Literal["none", "policy+reference", "divergence"]
 ORDER: tuple[Logits, ...] = get_args(Logits)
 """From what takes least to what takes most."""
-PER_LOGIT: dict[Logits, int] = {"none": 0, "policy+reference": 36, "divergence": 68}
+PER_COMPARED_LOGIT: dict[Logits, int] = {"none": 0, "policy+reference": 36, "divergence": 68}
 """Bytes per position and word at the peak of the loss: float32 logits, log-probabilities, their
 exponentials and differences, forward and backward. From traces of `holdfast.train.objective` and of
 TRL 1.16's generalised Jensen-Shannon divergence (`GKDTrainer.generalized_jsd_loss`)."""

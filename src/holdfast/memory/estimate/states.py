@@ -17,6 +17,8 @@ from holdfast.memory.model.shape import Shape
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 NF4_BLOCK = 64
 NF4_NESTED_BLOCK = 256
+FOREACH = ("adamw_torch", "adamw_hf", "adamw")
+"""Optimisers that are torch's plain AdamW."""
 GROUP, GROUP_BYTES = 128, 2.5
 """AWQ's and GPTQ's usual groups: a scale in 16 bits and a zero point in 4."""
 CODE_BYTES = 16 * 4 + 256 * 4 + 4
@@ -38,6 +40,11 @@ class States:
         embedding: of the input embedding, part of `weights`.
         head: of the output head, part of `weights`; 0 when it is the embedding.
         trained: number of trained parameters.
+        trained_ends: of them those of the embedding, and those of the head.
+        trained_rest: of them those that belong to no layer, embedding or head.
+        step: what the optimiser takes on top while it steps.
+        gathered: what share of a weight's bytes is gathered where it is sharded: masters in float32
+            are gathered as wide as the computation.
     """
 
     weights: int
@@ -48,6 +55,10 @@ class States:
     embedding: int
     head: int
     trained: int
+    trained_ends: tuple[int, int] = (0, 0)
+    trained_rest: int = 0
+    step: int = 0
+    gathered: float = 1.0
 
 
 def nf4_bytes(parameters: int, nested: bool = True) -> int:
@@ -77,11 +88,28 @@ def optimiser_bytes(optim: str, parameters: int, parameter_bytes: int) -> int:
     return moments * each * parameters
 
 
-def _stored_bytes(shape: Shape, parameters: int, quantized: bool, each: int) -> int:
+def step_bytes(optim: str, trained_bytes: int, largest_bytes: int, on_cpu: bool) -> int:
+    """Bytes that an optimiser takes on top while it steps.
+
+    torch's plain AdamW takes roots of all second moments at once on a GPU (`foreach`), and one by
+    one on a CPU; fused and 8-bit ones take none.
+
+    Args:
+        optim: its name.
+        trained_bytes: of all that is trained.
+        largest_bytes: of the largest matrix of that.
+        on_cpu: where it steps.
+    """
+    if optim.lower() not in FOREACH:
+        return 0
+    return 2 * largest_bytes if on_cpu else trained_bytes
+
+
+def _stored_bytes(shape: Shape, parameters: int, quantized: bool, nested: bool, each: int) -> int:
     """Bytes of one matrix of so many parameters as it is loaded."""
     held = shape.stored
     if quantized:
-        return nf4_bytes(parameters, held is None or held.nested)
+        return nf4_bytes(parameters, nested if held is None else held.nested)
     if held is not None and not held.expands:
         return math.ceil(parameters * held.bits / 8) + math.ceil(parameters / GROUP * GROUP_BYTES)
     return each * parameters
@@ -90,8 +118,8 @@ def _stored_bytes(shape: Shape, parameters: int, quantized: bool, each: int) -> 
 def states(shape: Shape, work: Workload, method: str) -> States:
     """The states of one training method.
 
-    Under full fine-tuning all weights are float32 and computed with in 16 bits: in these most
-    updates would be rounded away. Loss scaling keeps two numbers.
+    Under full fine-tuning all weights are float32 and computed with in 16 bits, for in these most
+    updates would be rounded away, unless the job says otherwise. Loss scaling keeps two numbers.
 
     Args:
         shape: the model.
@@ -99,14 +127,14 @@ def states(shape: Shape, work: Workload, method: str) -> States:
         method: `lora`, `qlora` or `full`.
     """
     full = method == "full"
-    each = 4 if full else work.wide
+    each = work.weight_bytes(method)
     quantized = method == "qlora"
     layer = each * shape.layer_parameters
     layer += round(
         sum(
             one.count
             * (
-                _stored_bytes(shape, one.n_in * one.n_out, quantized, each)
+                _stored_bytes(shape, one.n_in * one.n_out, quantized, work.nested, each)
                 - each * one.n_in * one.n_out
             )
             for one in shape.linears
@@ -114,7 +142,7 @@ def states(shape: Shape, work: Workload, method: str) -> States:
     )
     embedding = each * shape.embedding_parameters
     head = each * shape.head_parameters
-    rest = each * (
+    rest_parameters = (
         shape.parameters
         - shape.layers * shape.layer_parameters
         - shape.embedding_parameters
@@ -122,7 +150,9 @@ def states(shape: Shape, work: Workload, method: str) -> States:
     )
     trained = shape.parameters if full else adapters.trained(shape, work)
     frozen = 0 if full else adapters.frozen(shape, work)
-    trained_bytes = 4 if full else BYTES[work.adapters(quantized)]
+    trained_bytes = each if full else BYTES[work.adapters(quantized)]
+    ends = (shape.embedding_parameters, shape.head_parameters)
+    largest = max(ends) if full else max(shape.largest_linear // shape.hidden, 1) * work.rank
     # How far a product of two small matrices has moved is seen from them alone.
     copied = full or work.variant not in adapters.LOW_RANK
     copies = work.method_overhead.copies * trained_bytes * trained if copied else 0
@@ -131,7 +161,7 @@ def states(shape: Shape, work: Workload, method: str) -> States:
         weights=shape.layers * layer
         + embedding
         + head
-        + rest
+        + each * rest_parameters
         + work.wide * work.method_overhead.teacher_parameters,
         adapters=0 if full else trained_bytes * (trained + frozen),
         gradients=trained_bytes * trained,
@@ -140,6 +170,10 @@ def states(shape: Shape, work: Workload, method: str) -> States:
         embedding=embedding,
         head=head,
         trained=trained,
+        trained_ends=ends if full else adapters.whole_ends(shape, work),
+        trained_rest=rest_parameters if full else 0,
+        step=step_bytes(work.optim, trained_bytes * trained, trained_bytes * largest, work.on_cpu),
+        gathered=work.wide / each if full else 1.0,
     )
 
 

@@ -15,6 +15,7 @@ from holdfast.memory.precision import BYTES, Dtype
 
 Method = Literal["auto", "lora", "qlora", "full"]
 Variant = Literal["lora", "rslora", "dora", "oft", "osf", "corda"]
+Loss = Literal["tiled", "whole", "in_place"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class Workload:
         checkpointing: recompute activations; None: chosen.
         adapter_dtype: None: as the trainer makes them (float32; bfloat16 on an NF4 base).
         attention: `sdpa`, `eager`, or `flash` for what builds no mask of its own.
-        fused_loss: TRL's tiled loss; False: whole logits.
+        loss: `tiled` is TRL's; `whole` logits; `in_place`: whole ones over which a kernel writes
+            their gradient.
         padded: examples of unequal length share a micro-batch, so there is an attention mask.
         packed: several examples share a row, which has a mask of blocks and a loss anywhere.
         kernels: `liger`, or "" for transformers' own layers.
@@ -48,6 +50,14 @@ class Workload:
         tokens: rows of the embedding that are trained.
         method_overhead: what the arm's methods take on top.
         on_cpu: it runs there, with the head that training has there.
+        narrow: weights that are trained whole are as wide as the computation, not float32.
+        autocasts: the forward pass runs under autocast where it is in 16 bits.
+        base_float32: frozen weights are float32 whatever is computed in.
+        kbit_upcast: what a 4-bit base does not quantise is float32.
+        nested: the scales of 4-bit blocks are quantised themselves.
+        expandable: the allocator's segments grow (`expandable_segments`).
+        fsdp: version; the first gathers embedding and head with each other, for as long as the
+            model runs.
     """
 
     method: Method = "auto"
@@ -63,7 +73,7 @@ class Workload:
     checkpointing: bool | None = None
     adapter_dtype: Literal["float32", "bfloat16"] | None = None
     attention: Literal["sdpa", "eager", "flash"] = "sdpa"
-    fused_loss: bool = True
+    loss: Loss = "tiled"
     padded: bool = True
     packed: bool = False
     kernels: str = ""
@@ -76,6 +86,13 @@ class Workload:
     tokens: int = 0
     method_overhead: MethodOverhead = NOTHING
     on_cpu: bool = False
+    narrow: bool = False
+    autocasts: bool = True
+    base_float32: bool = False
+    kbit_upcast: bool = False
+    nested: bool = True
+    expandable: bool = True
+    fsdp: Literal[1, 2] = 2
 
     def __post_init__(self) -> None:
         """Refuse what can never be trained.
@@ -116,7 +133,22 @@ class Workload:
     @property
     def autocast(self) -> bool:
         """Whether the forward pass runs in 16 bits, whatever the weights are."""
-        return self.dtype != "float32"
+        return self.autocasts and self.dtype != "float32"
+
+    @property
+    def fused_loss(self) -> bool:
+        """Whether the loss works in tiles, so that whole logits are never in memory."""
+        return self.loss == "tiled"
+
+    def weight_bytes(self, method: str) -> int:
+        """Bytes of one number of the base's weights, where they are not in 4 bits."""
+        if method == "full":
+            return self.wide if self.narrow else 4
+        return 4 if self.base_float32 or (method == "qlora" and self.kbit_upcast) else self.wide
+
+    def stream_bytes(self, method: str) -> int:
+        """Bytes of one number of the residual stream: as wide as the embedding it begins in."""
+        return max(self.weight_bytes(method), self.wide)
 
     @property
     def wide(self) -> int:
@@ -132,7 +164,7 @@ class Workload:
             return "float32"
         if self.adapter_dtype is not None:
             return self.adapter_dtype
-        return "bfloat16" if quantized and self.autocast else "float32"
+        return "bfloat16" if quantized and self.dtype != "float32" else "float32"
 
 
 def from_training(
@@ -189,3 +221,15 @@ def plain_training(work: Workload) -> Workload:
     """The same work without any method overhead."""
     seq_len = max(1, work.seq_len - work.method_overhead.generated_tokens)
     return replace(longer(work, seq_len), method_overhead=NOTHING)
+
+
+def as_sharded(work: Workload, method: str) -> tuple[Workload, Workload]:
+    """The job as FSDP2 runs it: for the states, and for the activations.
+
+    accelerate makes what is trained float32 unless the job is in 16 bits throughout; units are
+    gathered as wide as the computation, so that autocast has nothing to copy and the residual
+    stream is no wider.
+    """
+    if method != "full" or not work.autocast:
+        return work, work
+    return replace(work, narrow=False), replace(work, narrow=True, autocasts=False)

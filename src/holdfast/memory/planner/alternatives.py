@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from holdfast.memory.estimate.workload import Workload, longer
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.memory_plan import GIB, MemoryPlan
-from holdfast.memory.planner.candidates import Candidate
+from holdfast.memory.planner.ways import Candidate
 
 SIZES_GIB = (12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 141, 180)
 MOST_GPUS = 16

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from holdfast.memory.memory_plan import GIB
 from holdfast.memory.planner.strategies import RuntimeOverheads
-from holdfast.memory.trace.estimates import cache_folder
+from holdfast.memory.trace.measuring import cache_folder
 
 FEWEST = 3
 HEADROOM = 1.10
@@ -99,9 +99,14 @@ def fitted(seen: Sequence[Observation]) -> RuntimeOverheads:
         found = contexts[kind]
         return max(LEAST_CONTEXT_BYTES, round(HEADROOM * max(found))) if found else default
 
+    share = max(
+        LEAST_FRAGMENTATION, HEADROOM * gap
+    )  # of all, for all: the kinds were not told apart
     return RuntimeOverheads(
-        max(LEAST_FRAGMENTATION, HEADROOM * gap),
+        share,
         context(False, assumed.context_bytes),
         context(True, assumed.distributed_bytes),
         len(seen),
+        logits=share,
+        states=share,
     )

@@ -3,8 +3,8 @@
 Every placement x quantisation x recomputation x micro-batch is a candidate. What is learned is the
 same for all but the quantised ones.
 
-The speed is a model of the time of one optimiser step that was not validated on a GPU; it ranks
-ways of running the same job on the same GPUs. A micro-batch takes its arithmetic, or reading the
+The speed is a model of the time of one optimiser step, to rank ways of running the same job on the
+same GPUs. It was not validated on a GPU. A micro-batch takes its arithmetic, or reading the
 weights where it is too small to hide that, plus launching kernels, writing out 4-bit weights, and
 moving weights between devices (weights in host memory come layer by layer and are waited for).
 Sources: arithmetic per token 2 N forward and 2 N backward under LoRA, whose frozen weights have no
@@ -14,19 +14,19 @@ pass; 4-bit weights are read, written and read again (about 4.5 bytes each) in e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from holdfast.memory.estimate.activations import Estimate
 from holdfast.memory.estimate.adapters import PLACES, WHOLE_WEIGHTS
 from holdfast.memory.estimate.states import States, aside_bytes, states
-from holdfast.memory.estimate.workload import Workload
+from holdfast.memory.estimate.workload import Workload, as_sharded
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.memory_plan import GIB, Breakdown, MemoryPlan, Placement
 from holdfast.memory.model.shape import Shape
 from holdfast.memory.planner import strategies
-from holdfast.memory.planner.strategies import Held, RuntimeOverheads
-from holdfast.memory.planner.translations import Language, say
+from holdfast.memory.planner.host_memory import USABLE, host_need
+from holdfast.memory.planner.strategies import Held
+from holdfast.memory.planner.ways import Candidate, Problem, Refusal, Setup
 
 RESERVE = 0.03
 """Share of a GPU's memory that a plan leaves free."""
@@ -44,83 +44,6 @@ LINK_UTILISATION = {"pcie": 0.4, "nvlink": 0.8}
 """Share of a link's rate that gathering reaches; PCIe usually goes through the host."""
 HOST_LINK_BYTES_S = 12e9
 """Host to GPU over PCIe 4.0 x16, pageable memory; unless the GPU's own link says less."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why something cannot be run, as a sentence of `holdfast.memory.planner.translations`."""
-
-    key: str
-    values: Mapping[str, object]
-
-    def words(self, language: Language) -> str:
-        """The sentence."""
-        return say(language, self.key, **self.values)
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One way to run the job.
-
-    Attributes:
-        plan: the way, with its predicted peaks and speed.
-        short_bytes: by how much the GPU that lacks most lacks memory; 0 or less: it fits.
-        refused: why it cannot be run at all, whatever the memory; None: it can.
-    """
-
-    plan: MemoryPlan
-    short_bytes: int
-    refused: Refusal | None = None
-
-    @property
-    def fits(self) -> bool:
-        """Whether it can be run on these GPUs."""
-        return not self.refused and self.short_bytes <= 0
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """What a plan is looked for.
-
-    Attributes:
-        shape: the model.
-        work: the job.
-        gpus: with their free memory.
-        host_bytes: free host memory, for weights that lie there.
-        overheads: measured on this machine, or the assumed ones.
-        estimate: of activations; by formula unless a trace is at hand.
-    """
-
-    shape: Shape
-    work: Workload
-    gpus: tuple[GPU, ...]
-    host_bytes: int
-    overheads: RuntimeOverheads
-    estimate: Estimate
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """One way to run a job, before its memory and speed are known.
-
-    Attributes:
-        placement: see `MemoryPlan`.
-        method: `lora`, `qlora` or `full`.
-        gpus: those used.
-        checkpointing: activations are recomputed.
-        micro_batch: examples per forward pass and process.
-    """
-
-    placement: Placement
-    method: str
-    gpus: tuple[GPU, ...]
-    checkpointing: bool = True
-    micro_batch: int = 1
-
-    @property
-    def world(self) -> int:
-        """Processes that train together."""
-        return len(self.gpus) if self.placement in {"ddp", "fsdp2"} else 1
 
 
 def candidates(problem: Problem) -> Iterator[Candidate]:
@@ -146,22 +69,24 @@ def candidates(problem: Problem) -> Iterator[Candidate]:
 def _of(problem: Problem, setup: Setup) -> Iterator[Candidate]:
     """One placement and method at every micro-batch, with and without recomputation."""
     shape, work, world = problem.shape, problem.work, setup.world
-    held = states(shape, work, setup.method)
-    refused = _refused(problem, setup, held.weights)
+    kept, _ = _as_run(work, setup)
+    held = states(shape, kept, setup.method)
+    reason = _refused(problem, setup, held)
     each = work.global_batch // world if not work.global_batch % world else 0
     sizes = [n for n in range(1, min(each, LARGEST_MICRO_BATCH) + 1) if each % n == 0] or [1]
     if work.micro_batch is not None:
         sizes = [work.micro_batch]
         if each and each % work.micro_batch:
             values = {"examples": each, "micro": work.micro_batch}
-            refused = refused or Refusal("r_micro_batch", values)
+            reason = reason or Refusal("r_micro_batch", values)
     choices = (False, True) if work.checkpointing is None else (work.checkpointing,)
     if setup.placement == "offload":  # without recomputation autograd would hold every copy
         choices = (True,)
     for checkpointing in choices:
         for size in sizes:
             tried = replace(setup, checkpointing=checkpointing, micro_batch=size)
-            predicted, where = _predict(problem, tried, held)
+            steps = max(1, work.global_batch // (size * world))
+            predicted, where = _predict(problem, tried, held, steps > 1)
             short = max(
                 part.total - round(gpu.free_bytes - RESERVE * gpu.total_bytes)
                 for part, gpu in zip(predicted, tried.gpus, strict=True)
@@ -171,7 +96,7 @@ def _of(problem: Problem, setup: Setup) -> Iterator[Candidate]:
                 quantized=tried.method == "qlora",
                 checkpointing=checkpointing,
                 micro_batch=size,
-                accumulation=max(1, work.global_batch // (size * world)),
+                accumulation=steps,
                 gpus=tuple(gpu.index for gpu in tried.gpus),
                 dtype=work.dtype,
                 adapter_dtype=work.adapters(tried.method == "qlora"),
@@ -179,19 +104,20 @@ def _of(problem: Problem, setup: Setup) -> Iterator[Candidate]:
                 predicted=predicted,
                 tokens_per_s=tokens_per_s(shape, work, held, tried),
             )
-            yield Candidate(plan, short, refused)
+            yield Candidate(plan, short, reason)
 
 
 def _predict(
-    problem: Problem, setup: Setup, held: States
+    problem: Problem, setup: Setup, held: States, accumulated: bool
 ) -> tuple[tuple[Breakdown, ...], dict[str, int | str] | None]:
     """The peak of each GPU, and the device map of a split."""
     shape, placement, method = problem.shape, setup.placement, setup.method
+    _, computed = _as_run(problem.work, setup)
     aside = aside_bytes(shape, problem.work, method)
-    acts = problem.estimate(shape, problem.work, method, setup.micro_batch, setup.checkpointing)
+    acts = problem.estimate(shape, computed, method, setup.micro_batch, setup.checkpointing)
 
     def total(part: Held) -> Breakdown:
-        found = strategies.peak(part, acts)
+        found = strategies.peak(part, acts, accumulated)
         if placement == "cpu":  # a checkpoint's copy lies in the same memory
             found = replace(found, workspace=found.workspace + aside)
         if placement == "ddp":  # buckets of gradients for the all-reduce
@@ -208,25 +134,32 @@ def _predict(
             where = dict(strategies.device_map(shape, bounds))
             return tuple(map(total, strategies.stages(held, shape, bounds))), where
         case "fsdp2":
-            part = strategies.sharded(held, shape, len(setup.gpus), method == "full")
+            part = strategies.sharded(held, shape, len(setup.gpus), computed)
         case "offload":
             part = strategies.offloaded(held, shape)
         case _:
-            part = strategies.whole(held, shape)
+            unsharded = placement == "ddp" and computed.fsdp == 1  # FSDP1 without shards
+            part = strategies.whole(held, shape, unsharded)
     return (total(part),) * len(setup.gpus), None
 
 
-def _refused(problem: Problem, setup: Setup, weights: int) -> Refusal | None:
+def _as_run(work: Workload, setup: Setup) -> tuple[Workload, Workload]:
+    """The job as a placement runs it: for its states, and for its activations."""
+    if setup.placement == "fsdp2":
+        return as_sharded(work, setup.method)
+    return work, work
+
+
+def _refused(problem: Problem, setup: Setup, held: States) -> Refusal | None:
     """Why it cannot be run at all; None when it can."""
     work, placement, method = problem.work, setup.placement, setup.method
-    held = problem.shape.stored
+    stored = problem.shape.stored
     if work.compiled and (method == "qlora" or placement in {"split", "fsdp2", "offload"}):
         return Refusal("r_compiled", {})
-    free = f"{problem.host_bytes / GIB:.1f}"
-    if (copy := aside_bytes(problem.shape, work, method)) > 0.8 * problem.host_bytes:
-        return Refusal("r_aside", {"copy": f"{copy / GIB:.1f}", "free": free})
-    if held is not None and not held.expands and placement in {"fsdp2", "offload"}:
-        return Refusal("r_stored", {"kind": held.kind})
+    if lacking := _host_lacks(problem, setup, held):
+        return lacking
+    if stored is not None and not stored.expands and placement in {"fsdp2", "offload"}:
+        return Refusal("r_stored", {"kind": stored.kind})
     if method == "qlora" and not all(gpu.nf4 for gpu in setup.gpus):
         return Refusal("r_nf4", {})
     if method == "qlora" and work.variant in WHOLE_WEIGHTS:
@@ -239,8 +172,24 @@ def _refused(problem: Problem, setup: Setup, weights: int) -> Refusal | None:
         return Refusal("r_kept", {})
     if work.global_batch % setup.world:
         return Refusal("r_batch", {"batch": work.global_batch, "gpus": setup.world})
-    if placement == "offload" and weights > 0.8 * problem.host_bytes:
-        return Refusal("r_host", {"weights": f"{weights / GIB:.1f}", "free": free})
+    return None
+
+
+def _host_lacks(problem: Problem, setup: Setup, held: States) -> Refusal | None:
+    """Why the host's memory does not suffice; None where it does, or is not known."""
+    if problem.host_bytes is None:
+        return None
+    aside = aside_bytes(problem.shape, problem.work, setup.method)
+    need = host_need(setup.placement, setup.method == "qlora", setup.world, held, aside)
+    room = USABLE * problem.host_bytes
+    free = f"{problem.host_bytes / GIB:.1f}"
+    for key, name, size in (
+        ("r_aside", "copy", need.aside),
+        ("r_host", "weights", need.loading),
+        ("r_saving", "weights", need.saving),
+    ):
+        if size > room:
+            return Refusal(key, {name: f"{size / GIB:.1f}", "free": free})
     return None
 
 

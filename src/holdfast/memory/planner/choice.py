@@ -14,8 +14,9 @@ from holdfast.memory.estimate.workload import Workload, plain_training
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.model.shape import Shape
 from holdfast.memory.planner.alternatives import Change, changes
-from holdfast.memory.planner.candidates import Candidate, Problem, candidates
+from holdfast.memory.planner.candidates import candidates
 from holdfast.memory.planner.strategies import RuntimeOverheads
+from holdfast.memory.planner.ways import Candidate, Problem
 
 NEAR = 0.10
 """Speeds within this share of the best count as equal; the simpler way is taken."""
@@ -47,6 +48,7 @@ class Comparison:
         changes: when nothing fits, the single changes that would make it fit.
         method_bytes: what the methods add on the fullest GPU of the choice, or of what comes
             nearest to fitting; by formula.
+        host_bytes: free memory of the machine that is meant; None: not known.
     """
 
     shape: Shape
@@ -58,13 +60,14 @@ class Comparison:
     runner_up: Candidate | None
     changes: tuple[Change, ...] = ()
     method_bytes: int = 0
+    host_bytes: int | None = None
 
 
 def make_plan(
     shape: Shape,
     work: Workload,
     gpus: Sequence[GPU],
-    host_bytes: int,
+    host_bytes: int | None,
     overheads: RuntimeOverheads | None = None,
     estimate: Estimate = activations,
     only: str | None = None,
@@ -75,7 +78,7 @@ def make_plan(
         shape: the model.
         work: the job.
         gpus: with their free memory.
-        host_bytes: free host memory, for weights that lie there.
+        host_bytes: free host memory, for weights that lie there; None: not known.
         overheads: measured on this machine, or the assumed ones.
         estimate: of activations; by formula unless a trace is at hand.
         only: a strategy (see `SIMPLEST`) that the user insists on.
@@ -112,7 +115,7 @@ def make_plan(
         added = _method_bytes(problem, nearest)
     return Comparison(
         shape, work, problem.gpus, problem.overheads, tuple(found), chosen, choose(others),
-        () if chosen else changes(work, problem.gpus, fitting), added,
+        () if chosen else changes(work, problem.gpus, fitting), added, host_bytes,
     )  # fmt: skip
 
 

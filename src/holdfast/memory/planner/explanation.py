@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING
 
 from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.memory_plan import GIB, MemoryPlan
-from holdfast.memory.planner.candidates import Candidate
 from holdfast.memory.planner.choice import SIMPLEST, Comparison
+from holdfast.memory.planner.machine import host_need_of, idle
 from holdfast.memory.planner.translations import PARTS, Language, say
+from holdfast.memory.planner.ways import Candidate
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-SELDOM = ("variant", "layers", "method_overhead", "on_cpu", "packed", "kernels", "compiled",
-          "saved_aside")  # fmt: skip
+SELDOM = (
+    "variant", "layers", "method_overhead", "on_cpu", "packed", "kernels", "compiled",
+    "saved_aside", "narrow", "autocasts", "base_float32", "kbit_upcast", "nested", "expandable",
+    "fsdp",
+)  # fmt: skip
 """What is said of a job only where it is not as usual."""
 
 
@@ -177,19 +181,6 @@ def runner_up(chosen: MemoryPlan, other: MemoryPlan, language: Language) -> str:
     )  # fmt: skip
 
 
-def idle(comparison: Comparison, language: Language) -> str:
-    """How many GPUs the chosen plan leaves idle, and why; "" when it uses all of them."""
-    if comparison.chosen is None:
-        return ""
-    used, there = len(comparison.chosen.plan.gpus), len(comparison.gpus)
-    if used == there:
-        return ""
-    batch, values = comparison.work.global_batch, {"idle": there - used, "there": there}
-    if batch % there:
-        return say(language, "idle_batch", batch=batch, **values)
-    return say(language, "idle", **values)
-
-
 def _sentence(parts: Sequence[str], language: Language) -> str:
     return "；".join(parts) + "。" if language == "zh" else "; ".join(parts) + "."
 
@@ -271,7 +262,16 @@ def to_json(comparison: Comparison, source: str, commands: Sequence[str] = ()) -
         "runner_up": comparison.runner_up and _peaks(comparison.runner_up),
         "changes": [asdict(change) for change in comparison.changes],
         "idle": idle(comparison, "en"),
+        "host": _host(comparison),
     } | ({"extra_bytes": comparison.method_bytes} if comparison.work.method_overhead.asks else {})
+
+
+def _host(comparison: Comparison) -> dict[str, int | None] | None:
+    """What the choice needs of each machine's memory, and what is free there, bytes."""
+    need = host_need_of(comparison)
+    if need is None:
+        return None
+    return asdict(need) | {"peak": need.peak, "free": comparison.host_bytes}
 
 
 def _peaks(candidate: Candidate) -> dict[str, object]:

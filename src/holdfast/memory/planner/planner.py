@@ -10,17 +10,16 @@ from holdfast.errors import UsageError
 from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.hardware.cpu import computes_bf16
 from holdfast.memory.hardware.devices import GPU
-from holdfast.memory.hardware.host import host_ram_bytes
 from holdfast.memory.model.catalogue import read_config
 from holdfast.memory.model.shape import Shape, read_shape
 from holdfast.memory.model.stored import BNB4, check, method_for
 from holdfast.memory.planner import calibration
 from holdfast.memory.planner.choice import make_plan
-from holdfast.memory.planner.memory_report import MemoryReport, switched_on
+from holdfast.memory.planner.memory_report import MemoryReport, as_stated, switched_on
 from holdfast.memory.planner.request import USUAL_SEQ_LEN, PlanRequest
-from holdfast.memory.planner.strategies import overheads_on_cpu
+from holdfast.memory.planner.strategies import RIGID, overheads_on_cpu
 from holdfast.memory.precision import Precision, on_cpu, on_gpus, stored
-from holdfast.memory.trace.estimates import estimates
+from holdfast.memory.trace.estimates import Run, estimates
 
 
 def plan_memory(
@@ -85,23 +84,27 @@ def plan(request: PlanRequest) -> MemoryReport:
     work, kept = _as_stored(work, shape)
     gpus, assumed = request.devices()
     precision = _precision(request, gpus, config)
+    work = request.stated.applied(work)
     work, shortened = _within_positions(replace(work, dtype=precision.dtype), shape)
-    if shape.stored is not None and (shape.stored.expands or shape.stored.kind == BNB4):
+    if shape.stored is not None:
         config.pop("quantization_config", None)  # it is traced as it lies in memory
     host = gpus[0].cpu
     if host:
         asked = "gradient_checkpointing" in (request.train or TrainSpec()).model_fields_set
+        asked = asked or request.stated.checkpointing is not None
         work = replace(work, on_cpu=True, checkpointing=work.checkpointing if asked else None)
-    estimated = estimates(
-        shape, config, work, request.trace, request.cache, "cpu" if host else "cuda"
-    )
+    alone = work.micro_batch is not None and work.global_batch <= work.micro_batch * len(gpus)
+    run = Run("cpu" if host else "cuda", len(gpus) > 1, not alone)
+    estimated = estimates(shape, config, work, request.trace, request.cache, run)
     overheads = overheads_on_cpu(shape) if host else calibration.overheads()
+    if not host and not work.expandable:
+        overheads = RIGID
     comparison = make_plan(
-        shape, work, gpus, host_ram_bytes(), overheads,
+        shape, work, gpus, request.host_free, overheads,
         estimated.estimate, request.strategy,
     )  # fmt: skip
     said = tuple(filter(None, (shape.note, kept, assumed, shortened, estimated.note)))
-    said += switched_on(shape, work)
+    said += switched_on(shape, work) + as_stated(work)
     called = name if "/" in name else shape.name  # as the hub has it, not as somebody typed it
     return MemoryReport(comparison, called, estimated.source, said, precision=precision)
 
@@ -126,7 +129,7 @@ def _precision(
     request: PlanRequest, gpus: Sequence[GPU], config: Mapping[str, object]
 ) -> Precision:
     """What is computed in."""
-    allowed = (request.train or TrainSpec()).precisions
+    allowed = request.settings.precisions
     if gpus[0].cpu:
         return on_cpu([stored(config)], allowed, has_bf16=computes_bf16())
     return on_gpus(gpus, [stored(config)], allowed)

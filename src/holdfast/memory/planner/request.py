@@ -15,6 +15,8 @@ from holdfast.memory.hardware.card_names import card
 from holdfast.memory.hardware.cpu import cpu
 from holdfast.memory.hardware.detect import detect
 from holdfast.memory.hardware.devices import GPU, parse
+from holdfast.memory.hardware.host import host_ram_bytes
+from holdfast.memory.planner.stated import AS_USUAL, PRECISION_KEYS, Stated
 from holdfast.registry import nearest
 
 USUAL_SEQ_LEN = 1024
@@ -46,6 +48,9 @@ class PlanRequest:
         overhead: what the training's methods take beyond plain training.
         supervised_tokens: tokens of the longest example that are trained on; None: all.
         attention: how it is computed, as transformers names it; None: its own choice.
+        stated: what no study can say.
+        host_bytes: memory of the machine with the GPUs; None: this machine's where the GPUs are
+            those here, else not known.
     """
 
     model: str = ""
@@ -63,6 +68,22 @@ class PlanRequest:
     overhead: MethodOverhead = NOTHING
     supervised_tokens: int | None = None
     attention: str | None = None
+    stated: Stated = AS_USUAL
+    host_bytes: int | None = None
+
+    @property
+    def settings(self) -> TrainSpec:
+        """The training settings, with the precision that was stated."""
+        train = self.train or TrainSpec()
+        return train.model_copy(update=PRECISION_KEYS.get(self.stated.precision, {}))
+
+    @property
+    def host_free(self) -> int | None:
+        """Free memory of the machine that is meant; None: not known."""
+        if self.host_bytes is not None:
+            return self.host_bytes
+        named = isinstance(self.gpus, str) and self.gpus.strip().lower() != CPU
+        return None if named else host_ram_bytes()
 
     def workload(self) -> Workload:
         """The job that is asked for, as the memory formulas see it.
@@ -70,7 +91,7 @@ class PlanRequest:
         Raises:
             UsageError: an unknown method, QLoRA without quantisation, or an impossible size.
         """
-        train = self.train or TrainSpec()
+        train = self.settings
         method = self.method or (self.train.method if self.train else "auto")
         if method not in METHODS:
             raise UsageError(

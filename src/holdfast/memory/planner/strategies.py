@@ -7,7 +7,8 @@ layer. Placements differ in what a process holds:
 ======== ==========================================================================================
 single   everything
 ddp      everything, on every GPU, and buckets for the gradients
-split    a run of layers; the first or last also the embedding, the last the head and the loss
+split    a run of layers with what is trained of them; the first or last also the embedding, the
+         last the head and the loss
 fsdp2    1/N of the states, and two gathered units at a time; all of its own activations
 offload  adapters and activations; weights lie in host memory and pass through, two units at a time
 ======== ==========================================================================================
@@ -22,6 +23,7 @@ from itertools import pairwise
 
 from holdfast.memory.estimate.activations import Activations
 from holdfast.memory.estimate.states import States
+from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.memory_plan import GIB, Breakdown
 from holdfast.memory.model.shape import Shape
@@ -32,19 +34,27 @@ class RuntimeOverheads:
     """What lies outside the tensors; measured by calibration, assumed until then.
 
     Attributes:
-        fragmentation: share of the allocated bytes that the allocator reserves on top.
+        fragmentation: share of activations and scratch space that the allocator reserves on top.
         context_bytes: CUDA context and libraries' workspaces of one process.
         distributed_bytes: the same with communication buffers.
         measured: on how many runs of this machine they rest; 0: assumed.
+        logits: the share for whole logits, whose blocks are too large to be used for anything else.
+        states: the share for what is allocated once: large blocks are rounded up to 2 MiB.
     """
 
     fragmentation: float = 0.06
     context_bytes: int = 3 * GIB // 4
     distributed_bytes: int = 3 * GIB // 2
     measured: int = 0
+    logits: float = 0.10
+    states: float = 0.005
 
 
-ON_CPU = RuntimeOverheads(fragmentation=0.0, context_bytes=GIB // 2)
+RIGID = RuntimeOverheads(fragmentation=0.10, logits=0.25)
+"""Without `expandable_segments`: of published trainings under torch's own allocator nvidia-smi
+showed 8 to 11 % more than was allocated where the loss worked in tiles, and 22 to 28 % with whole
+logits."""
+ON_CPU = RuntimeOverheads(0.0, GIB // 2, logits=0.0, states=0.0)
 """Of a training on the CPU: what the interpreter and the libraries take themselves."""
 WORD_BYTES = 512
 """What a tokenizer keeps of each of its words: 346 bytes of SmolLM2's 49,152, 675 of Qwen2.5's
@@ -58,7 +68,20 @@ def overheads_on_cpu(shape: Shape) -> RuntimeOverheads:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What one process holds: its share of the states, and the layers that it runs."""
+    """What one process holds: its share of the states, and the layers that it runs; bytes.
+
+    Attributes:
+        weights: see `States`.
+        adapters: see `States`.
+        gradients: see `States`.
+        optimiser: see `States`.
+        layers: decoder layers that it runs.
+        head: it runs the output head and the loss.
+        gathered: of weights fetched from elsewhere, at any moment of forward and backward pass.
+        step: what the optimiser takes while it steps.
+        in_flight: gradients of a unit on their way to their shards, in the backward pass.
+        overlap: layers whose recomputed activations are there at once.
+    """
 
     weights: int
     adapters: int
@@ -67,34 +90,51 @@ class Held:
     layers: int
     head: bool
     gathered: int = 0
+    step: int = 0
+    in_flight: int = 0
+    overlap: int = 1
 
 
-def peak(held: Held, acts: Activations) -> Breakdown:
+def peak(held: Held, acts: Activations, accumulated: bool = True) -> Breakdown:
     """The largest of a process's moments, without context and fragmentation.
 
-    Gradients are counted in every moment: from a step's second micro-batch on they are there.
+    Args:
+        held: its share of the states.
+        acts: what a micro-batch takes.
+        accumulated: a step has several micro-batches, so that from the second one on gradients are
+            there all along; else they come into being in the backward pass.
     """
-    states = Breakdown(held.weights, held.adapters, held.gradients, held.optimiser)
+    states = Breakdown(held.weights, held.adapters, 0, held.optimiser)
     moments = [
         replace(
-            states, activations=one.activations, logits=one.logits,
-            workspace=one.workspace + held.gathered,
+            states,
+            gradients=round(held.gradients * (1.0 if accumulated else min(1.0, one.gradients))),
+            activations=one.activations,
+            logits=one.logits,
+            workspace=held.gathered
+            + (held.overlap * one.workspace + held.in_flight if one.backward else one.workspace),
         )
         for one in acts.moments(held.layers, held.head)
-    ]  # fmt: skip
+    ]
+    moments.append(replace(states, gradients=held.gradients, workspace=held.step))
     return max(moments, key=lambda one: one.total)
 
 
 def with_overheads(found: Breakdown, overheads: RuntimeOverheads, distributed: bool) -> Breakdown:
-    """Add what the allocator and the driver take."""
+    """Add what the allocator and the driver take, by what is allocated."""
     outside = overheads.distributed_bytes if distributed else overheads.context_bytes
+    moving = found.activations + found.workspace
+    if not found.activations and not found.logits:  # the optimiser steps: as large as the states
+        moving = 0
+    settled = found.allocated - moving - found.logits
+    reserved = overheads.fragmentation * moving + overheads.logits * found.logits
     return replace(
-        found, context=outside, fragmentation=round(overheads.fragmentation * found.allocated)
+        found, context=outside, fragmentation=round(reserved + overheads.states * settled)
     )
 
 
-def whole(states: States, shape: Shape) -> Held:
-    """All of the model in one process."""
+def whole(states: States, shape: Shape, fsdp1: bool = False) -> Held:
+    """All of the model in one process; `fsdp1`: in its units, see `sharded`."""
     return Held(
         states.weights,
         states.adapters,
@@ -102,17 +142,30 @@ def whole(states: States, shape: Shape) -> Held:
         states.optimiser,
         shape.layers,
         True,
+        step=states.step,
+        overlap=2 if fsdp1 and states.adapters else 1,
     )
 
 
-def sharded(states: States, shape: Shape, world_size: int, full: bool) -> Held:
-    """One rank under FSDP2; decoder layers, embedding and head are units of their own.
+def sharded(states: States, shape: Shape, world_size: int, work: Workload) -> Held:
+    """One rank under FSDP; decoder layers are units, and under FSDP2 embedding and head.
 
-    A unit is gathered whole and the next one is fetched meanwhile. Weights are gathered in the
-    dtype of the computation, so full fine-tuning's float32 shards are gathered at half their size.
+    A unit is gathered whole and the next one is fetched meanwhile; the head, once gathered, stays
+    until the backward pass is through it. Weights are gathered in the dtype of the computation.
+    A layer's gradients are whole, in that dtype, until they are added up over the ranks.
+
+    FSDP1 gathers embedding and head with each other and keeps them while the model runs (torch:
+    the root is not resharded). Where its layers are frozen and recomputed, published trainings took
+    the activations of two layers at once, with shards and without.
     """
-    half = 2 if full else 1
-    units = [states.layer_weights + states.adapters // shape.layers, states.embedding, states.head]
+    share = states.gathered
+    layer = states.layer_weights + states.adapters // shape.layers
+    head = states.head or states.embedding
+    units = max(layer + head, 2 * layer, states.embedding)
+    if work.fsdp == 1:
+        units = 2 * layer + states.embedding + states.head
+    trained = (states.trained - sum(states.trained_ends)) // shape.layers
+    each = states.gradients * share / max(1, states.trained)
 
     def part(whole_bytes: int) -> int:
         return -(-whole_bytes // world_size)
@@ -124,7 +177,10 @@ def sharded(states: States, shape: Shape, world_size: int, full: bool) -> Held:
         part(states.optimiser),
         shape.layers,
         True,
-        gathered=2 * max(units) // half + states.gradients // shape.layers,
+        gathered=round(share * units),
+        step=part(states.step),
+        in_flight=round(each * trained),
+        overlap=2 if work.fsdp == 1 and states.adapters else 1,
     )
 
 
@@ -133,7 +189,7 @@ def offloaded(states: States, shape: Shape) -> Held:
     head = states.head or states.embedding
     return Held(
         head, states.adapters, states.gradients, states.optimiser, shape.layers, True,
-        gathered=2 * states.layer_weights,
+        gathered=2 * states.layer_weights, step=states.step,
     )  # fmt: skip
 
 
@@ -142,15 +198,20 @@ def stage(states: States, shape: Shape, layers: int, first: bool, last: bool) ->
 
     The first also holds what is neither layer nor embedding nor head: a vision tower, norms.
     """
-    share = layers / shape.layers
     weights = layers * states.layer_weights
+    inner_trained = states.trained - sum(states.trained_ends) - states.trained_rest
+    trained = layers * inner_trained / shape.layers
     if last if shape.tied else first:
         weights += states.embedding
+        trained += states.trained_ends[0]
     if last:
         weights += states.head
+        trained += states.trained_ends[1]
     if first:
+        trained += states.trained_rest
         inner = shape.layers * states.layer_weights + states.embedding + states.head
         weights += states.weights - inner
+    share = trained / max(1, states.trained)
     return Held(
         weights,
         round(share * states.adapters),
@@ -158,6 +219,7 @@ def stage(states: States, shape: Shape, layers: int, first: bool, last: bool) ->
         round(share * states.optimiser),
         layers,
         last,
+        step=round(share * states.step),
     )
 
 

@@ -80,6 +80,11 @@ ENGLISH = {
     "r_aside": "a checkpoint's copy takes {copy} GiB of host memory and {free} are free "
     "(train.async_save)",
     "r_host": "the weights take {weights} GiB of host memory and {free} are free",
+    "r_saving": "a checkpoint is gathered in {weights} GiB of host memory and {free} are free",
+    "host": "Host memory: about {need} GiB (processes {processes}, loading {loading}, saving "
+    "{saving}).",
+    "host_unknown": "Host memory: about {need} GiB (processes {processes}, loading {loading}, "
+    "saving {saving}), not compared with what that machine has (--host-ram).",
     "r_micro_batch": "{examples} examples per GPU and step do not divide by micro-batch {micro}",
     "why_ddp": "each GPU holds the whole model, so each works on its own examples",
     "why_single": "one GPU holds all of it",
@@ -124,7 +129,10 @@ ENGLISH = {
     "p_mixed": "; it decides for all GPUs: name the others alone in hardware.gpus to use bfloat16",
     "idle": "{idle} of {there} GPUs stay idle under this plan.",
     "idle_batch": "{idle} of {there} GPUs stay idle: a global batch of {batch} cannot be shared "
-    "out evenly among {there} (train.global_batch_size, or --global-batch-size).",
+    "out evenly among {there}. Raise it to {up} (train.global_batch_size, or "
+    "--global-batch-size) to use all of them, or plan for {most}.",
+    "idle_micro": "{idle} of {there} GPUs stay idle: micro-batch {micro} leaves each of {there} "
+    "too few examples of a step of {batch}. Make it {less}, or the global batch {up}.",
 }  # fmt: skip
 
 CHINESE = {
@@ -196,6 +204,11 @@ CHINESE = {
     "r_compiled": "4 位层和运行中权重会移动的层都不做编译",
     "r_aside": "后台保存检查点的副本要占 {copy} GiB 内存，空闲只有 {free} GiB（train.async_save）",
     "r_host": "权重要占 {weights} GiB 内存，空闲只有 {free} GiB",
+    "r_saving": "检查点要在内存里汇集，占 {weights} GiB，空闲只有 {free} GiB",
+    "host": "主机内存：每台机器约 {need} GiB（进程 {processes}，加载 {loading}，"
+    "保存 {saving}）。",
+    "host_unknown": "主机内存：每台机器约 {need} GiB（进程 {processes}，加载 {loading}，"
+    "保存 {saving}）；未与所指机器比较（--host-ram）。",
     "r_micro_batch": "每卡每步 {examples} 条样本不能被微批 {micro} 整除",
     "why_ddp": "每张卡都放得下整个模型，所以各算各的样本（数据并行）",
     "why_single": "一张卡就放得下",
@@ -236,8 +249,10 @@ CHINESE = {
     "p_cpu_emulated": "train.bf16 要求 bfloat16，而此 CPU 只能模拟，比 float32 还慢",
     "p_mixed": "；所有显卡都随它：只在 hardware.gpus 中写其余显卡就能用 bfloat16",
     "idle": "{there} 张显卡中有 {idle} 张在此方案下闲置。",
-    "idle_batch": "{there} 张显卡中有 {idle} 张闲置：全局批大小 {batch} 不能平均分给 {there} 张"
-    "（train.global_batch_size 或 --global-batch-size）。",
+    "idle_batch": "{there} 张显卡中有 {idle} 张闲置：全局批大小 {batch} 不能平均分给 {there} 张。"
+    "改为 {up}（train.global_batch_size 或 --global-batch-size）即可全部用上，或只用 {most} 张。",
+    "idle_micro": "{there} 张显卡中有 {idle} 张闲置：微批 {micro} 使 {there} 张卡各自分不到整批样本"
+    "（每步 {batch} 条）。把微批改为 {less}，或全局批改为 {up}。",
 }  # fmt: skip
 
 WORDS: dict[Language, dict[str, str]] = {"en": ENGLISH, "zh": CHINESE}

@@ -21,9 +21,7 @@ import math
 import os
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
@@ -40,6 +38,7 @@ from holdfast.memory.trace.fake_model import (
     name_of,
     read_config,
 )
+from holdfast.memory.trace.losses import compared, gathering, plain_loss, whole_logits
 from holdfast.memory.trace.trace_job import TraceJob
 
 BATCHES = (1, 2, 4, 8, 16, 32)
@@ -50,7 +49,7 @@ LAYER_BATCHES = (1, 2, 4)
 of its own, because dimensions of size 1 change which views need a copy."""
 MOST_TOKENS = 1 << 15
 """Tokens after which larger batches are not traced but extrapolated."""
-ON_CPU, HEAD_ON_CPU = "holdfast.models.cpu_training", "holdfast.models.cpu_head"
+ON_CPU = "holdfast.models.cpu_training"
 """What training on a CPU does otherwise; by name, for this package is below them."""
 REPEAT = 2
 """Layers of each kind in the smallest stack, so that a first and a last one can differ."""
@@ -58,9 +57,6 @@ BLOCKS = 256
 """Values that share a scale in bitsandbytes' 8-bit optimisers."""
 EIGHT_BIT_FROM = 4096
 """Parameters smaller than this keep 32-bit states in bitsandbytes' 8-bit optimisers."""
-
-
-Batch = Mapping[str, torch.Tensor]
 
 
 def trace(job: TraceJob) -> dict[str, object]:
@@ -151,35 +147,10 @@ def _triton_head(replace: Callable[[str, object], None]) -> None:
     from trl.trainer import utils
 
     place = "trl.kernels.chunked_logprob."
-    replace("trl.trainer.utils._ChunkedLogProbFunction", _gathering(utils._ChunkedLogProbFunction))
+    replace("trl.trainer.utils._ChunkedLogProbFunction", gathering(utils._ChunkedLogProbFunction))
     replace(place + "_forward_tile", lambda *_, **__: None)
     replace(place + "_backward_tile", lambda *_, **__: None)
     replace(place + "_addmm_fp32", lambda *_: None)
-
-
-def _gathering(function: Any) -> type:
-    """The same function of hidden states that were gathered; here: of all of them."""
-
-    class Gathered:
-        @staticmethod
-        def apply(hidden: torch.Tensor, *rest: object) -> object:
-            return function.apply(hidden.clone(), *rest)
-
-    return Gathered
-
-
-@contextlib.contextmanager
-def _head_on_cpu(model: torch.nn.Module) -> Iterator[None]:
-    """The head as training has it on a CPU, of all positions: which have a loss is not known."""
-    from trl.trainer import utils
-
-    with importlib.import_module(HEAD_ON_CPU).on_cpu(model):
-        place, gathered = "trl.trainer.utils.", _gathering(utils._ChunkedLogProbFunction)
-        with (
-            mock.patch(place + "_use_triton", lambda _: False),
-            mock.patch(place + "_ChunkedLogProbFunction", gathered),
-        ):
-            yield
 
 
 def _step(
@@ -209,10 +180,10 @@ def _step(
     inputs["labels"] = torch.zeros_like(inputs["input_ids"])
     losses: list[Callable[[], torch.Tensor]] = []
     if job.logits != "divergence":  # micro-batches in which nothing is compared are plain
-        losses.append(lambda: _loss(model, job, inputs))
+        losses.append(lambda: plain_loss(model, job, inputs))
     if job.logits != "none":
-        run = functools.partial(_whole_logits, model, job, inputs)
-        losses.append(lambda: _compared(job, run, model, tracker))
+        run = functools.partial(whole_logits, model, job, inputs)
+        losses.append(lambda: compared(job, run, model, tracker))
     for compute in losses:
         tracker.enter("embedding", "activations")
         loss = compute()
@@ -222,86 +193,6 @@ def _step(
     del loss
     extra = torch.empty(_step_bytes(trained, job), dtype=torch.uint8)
     del extra, states
-
-
-def _loss(model: torch.nn.Module, job: TraceJob, inputs: Batch) -> torch.Tensor:
-    """As the trainer computes it; what the model returned is dropped before the backward pass."""
-    more = {"fused_lm_head": True} if job.fused_loss else {}
-    count = torch.ones((), dtype=torch.int64)
-    on_cpu = job.device == "cpu" and job.fused_loss
-    head = _head_on_cpu(model) if on_cpu else contextlib.nullcontext()
-    with _autocast(job), head:
-        outputs = model(**inputs, use_cache=False, num_items_in_batch=count, **more)
-    if job.autocast:  # accelerate wraps the forward pass like this
-        from accelerate.utils import convert_to_fp32  # type: ignore[import-untyped]
-
-        outputs = convert_to_fp32(outputs)
-    return (-outputs.log_probs).sum() / count if job.fused_loss else outputs.loss
-
-
-def _whole_logits(model: torch.nn.Module, job: TraceJob, inputs: Batch) -> torch.Tensor:
-    """Whole logits of a row's last positions, as accelerate hands them out."""
-    given = {key: value for key, value in inputs.items() if key != "labels"}
-    with _autocast(job):
-        wanted = torch.zeros(job.positions or job.seq, dtype=torch.int64)
-        logits = model(**given, use_cache=False, logits_to_keep=wanted).logits
-    return logits.float() if job.autocast else logits
-
-
-def _compared(
-    job: TraceJob,
-    run: Callable[[], torch.Tensor],
-    model: torch.nn.Module,
-    tracker: AllocationTracker,
-) -> torch.Tensor:
-    """The loss that compares the model with the base, of one micro-batch; a scalar.
-
-    The tensors are those of `holdfast.train.objective` and of TRL's `GKDTrainer`. The trace has no
-    data, so every position that was asked for is gathered.
-
-    Args:
-        job: says which loss.
-        run: the model's whole logits, shape (rows, positions, words), float32.
-        model: its adapters are switched off for the base's pass.
-        tracker: told when the model's own pass begins.
-    """
-    if job.logits == "divergence":
-        return _divergence(run, model)
-    before = _gathered(_of_base(run, model))
-    tracker.enter("embedding", "activations")
-    logits = run()
-    log_probs = torch.log_softmax(_gathered(logits), -1)
-    own = log_probs[:, 0]
-    with torch.no_grad():
-        entropy = -(log_probs.exp() * log_probs).sum(-1)
-    now = _gathered(logits)
-    base, after = torch.log_softmax(before, -1), torch.log_softmax(now, -1)
-    return -own.sum() + (base.exp() * (base - after)).sum() + 0 * entropy.sum()
-
-
-def _divergence(run: Callable[[], torch.Tensor], model: torch.nn.Module) -> torch.Tensor:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it is experimental
-        from trl.experimental.gkd import GKDTrainer
-
-    student = run()
-    teacher = _of_base(run, model)
-    return GKDTrainer.generalized_jsd_loss(student[:, :-1], teacher[:, :-1], beta=0.5)
-
-
-def _of_base(run: Callable[[], torch.Tensor], model: torch.nn.Module) -> torch.Tensor:
-    switch = (
-        model.disable_adapter() if hasattr(model, "disable_adapter") else contextlib.nullcontext()
-    )
-    with torch.no_grad(), switch:
-        return run()
-
-
-def _gathered(logits: torch.Tensor) -> torch.Tensor:
-    """All positions as `logits[mask]` picks them: a copy, shape (rows x positions, words)."""
-    rows, positions = logits.shape[:2]
-    places = torch.zeros(rows * positions, dtype=torch.int64)
-    return logits[places, places]
 
 
 def _answer(
@@ -336,10 +227,6 @@ def _inputs(job: TraceJob, batch: int) -> dict[str, torch.Tensor]:
     name = "position_ids" if job.packed else "attention_mask"
     told = job.packed or job.padded or job.attention == "eager"
     return {"input_ids": ids} | ({name: torch.ones_like(ids)} if told else {})
-
-
-def _autocast(job: TraceJob) -> AbstractContextManager[None]:
-    return torch.autocast("cpu", torch.bfloat16) if job.autocast else contextlib.nullcontext()
 
 
 def _entering(tracker: AllocationTracker, phase: str, category: str) -> Callable[..., None]:

@@ -1,0 +1,48 @@
+"""The benchmark that holds plans against published measurements reads its rows as flags."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = Path(__file__).parents[2] / "benchmarks" / "memory_published.py"
+ROW = {
+    "id": "1", "source": "somebody", "model": "qwen",
+    "holdfast_model": "Qwen/Qwen2.5-7B", "method": "lora",
+    "adapter": "lora", "lora_rank": "16", "lora_targets": "q_proj v_proj", "lora_dropout": "0.0",
+    "optimizer": "adamw_torch", "dtype": "pure bf16, adapters bf16", "micro_batch": "2",
+    "gradient_checkpointing": "yes", "attention": "flash-attention 2", "loss": "whole logits",
+    "gpus": "1", "parallelism": "none", "outcome": "ok", "measured_gib": "17.0",
+    "cli_flags": "--model Qwen/Qwen2.5-7B --gpus 1xA100-80GB --seq-len 1024 --micro-batch 2 "
+    "--global-batch-size 2 --method lora --no-quantize",
+    "not_expressible": "whole-logits loss", "compared_with": "allocated", "group": "one",
+}  # fmt: skip
+OWN = "own config.json: Small (llama, hidden 512, layers 4, heads 8/8, ffn 1024, vocab 9000, tied)"
+
+
+def test_rows_are_answered_and_counted(tmp_path: Path) -> None:
+    two = ROW["cli_flags"].replace("1xA100", "2xA100").replace("size 2", "size 4")
+    rows = [
+        ROW,
+        ROW | {"id": "2", "holdfast_model": "own", "outcome": "OOM", "measured_gib": ""},
+        ROW | {"id": "3", "not_expressible": "ZeRO-2", "group": "two"},
+        ROW | {"id": "4", "holdfast_model": OWN, "method": "full", "dtype": "pure bf16",
+               "gpus": "2", "parallelism": "FSDP1 full shard", "measured_gib": "0.1",
+               "cli_flags": two},
+    ]  # fmt: skip
+    file = tmp_path / "published.csv"
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(ROW))
+        writer.writeheader()
+        writer.writerows(rows)
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), str(file), "--formula", "--cases"],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    (one,) = [line for line in lines if line.startswith("| one |")]
+    assert "| 3 of 3 | 2 |" in one and "| 1 of 1 | 0 of 2 |" in one
+    assert "not expressed: ZeRO-2: 1" in lines
+    assert any(line.startswith("| several GPUs | 1 of 1") for line in lines)
