@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.errors import ModelError
-from holdfast.memory.model import catalogue, families
+from holdfast.memory.model import catalogue, names
 from holdfast.memory.model.names import bare, key, spaced
 from holdfast.memory.model.shape import from_config, read_shape
 from holdfast.memory.model.stored import BNB4
@@ -155,7 +155,7 @@ def test_every_entry_says_where_it_was_seen() -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3_5_moe", "gpt_oss", "gemma3_text", "minicpm"])
 def test_families_that_are_known(kind: str) -> None:
-    families.require(kind, {}, "a model")
+    names.require_family(kind, {}, "a model")
 
 
 @pytest.mark.parametrize(
@@ -181,16 +181,16 @@ def test_the_list_of_families_is_that_of_transformers() -> None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    listed = json.loads(families.DATA.read_text(encoding="utf-8"))["families"]
+    listed = json.loads(names.FAMILIES.read_text(encoding="utf-8"))["families"]
     assert set(CONFIG_MAPPING_NAMES) <= set(listed)
     language = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-    assert language - {"gpt-sw3"} <= families._installed() and language <= set(listed)
+    assert language - {"gpt-sw3"} <= names._installed() and language <= set(listed)
 
 
 def test_a_newer_transformers_is_asked_without_importing_it() -> None:
     code = (
-        "import sys\nfrom holdfast.memory.model import families\n"
-        "families.is_known('no_such_family')\nprint('transformers' in sys.modules)"
+        "import sys\nfrom holdfast.memory.model import names\n"
+        "names.is_known('no_such_family')\nprint('transformers' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

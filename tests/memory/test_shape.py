@@ -15,7 +15,7 @@ import pytest
 from holdfast.config import LoraSpec, TrainSpec
 from holdfast.errors import ModelError, StudyError
 from holdfast.memory.model import catalogue
-from holdfast.memory.model.families import OWN_CODE
+from holdfast.memory.model.names import OWN_CODE
 from holdfast.memory.model.shape import Shape, from_config, read_shape
 from holdfast.memory.model.targets import lora_parameters
 

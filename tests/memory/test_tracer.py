@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from holdfast.memory.trace import fake_model, losses, tracer
+from holdfast.memory.trace import fake_model, tracer
 from holdfast.memory.trace.allocation_tracker import AllocationTracker
 from holdfast.memory.trace.measuring import measure
 from holdfast.memory.trace.trace_job import Point, Traced, TraceFailed, TraceJob
@@ -243,7 +243,7 @@ def _allocated(job: TraceJob, batch: int) -> int:
         for _ in range(2):
             for _ in range(2):
                 inputs = {"input_ids": ids, "labels": ids, "attention_mask": ones}
-                losses.plain_loss(model, job, inputs).backward()
+                fake_model.plain_loss(model, job, inputs).backward()
             optimizer.step()
             optimizer.zero_grad()
     total = highest = 0

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.errors import ModelError
-from holdfast.memory.model import families
+from holdfast.memory.model import names
 from holdfast.memory.model.catalogue import locate
 from holdfast.memory.model.layer import Layer, Linear, Widths, decoder_layer, siglip
 from holdfast.memory.model.stored import Stored, stored
@@ -191,7 +191,7 @@ def from_config(
             know the family.
     """
     family = str(config.get("model_type") or "")
-    families.require(family, config, name)
+    names.require_family(family, config, name)
     text, said = config, [note] if note else []
     if isinstance(inner := config.get("text_config"), Mapping):
         text = {"model_type": family, **inner}

@@ -32,13 +32,16 @@ from holdfast.memory.trace.allocation_tracker import AllocationTracker
 from holdfast.memory.trace.fake_model import (
     Untraceable,
     build,
+    compared,
+    gathering,
     layer_kinds,
     layers_of,
     materialise,
     name_of,
+    plain_loss,
     read_config,
+    whole_logits,
 )
-from holdfast.memory.trace.losses import compared, gathering, plain_loss, whole_logits
 from holdfast.memory.trace.trace_job import TraceJob
 
 BATCHES = (1, 2, 4, 8, 16, 32)
