@@ -33,6 +33,8 @@ from holdfast.runs.executors.seats import Ending, Seat
 LOOK_EVERY_S = 1.0
 ENDS_S = 10.0
 """A task whose worker has gone ends in less, unless its node is gone too."""
+REACHED_S = 10.0
+"""Longest wait for a cluster that is named by its address."""
 LOST_S = 120.0
 """So long a cluster without any node that has room for a worker is waited for."""
 
@@ -91,6 +93,7 @@ class Cluster:
         address = self._spec.address
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
         try:
+            _reached(address)
             try:
                 self._ray.init(address=address, **options)
             except ConnectionError:
@@ -98,7 +101,7 @@ class Cluster:
                     raise
                 say("There is no Ray cluster here: one of this machine alone is started")
                 self._ray.init(address="local", include_dashboard=False, **options)
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise UsageError(
                 f"cannot join {address}: {error}", where="hardware.ray.address",
                 remedy="start one with `ray start --head`, or set it to local",
@@ -245,6 +248,17 @@ def _own_signals() -> Iterator[None]:
             for number, handler in before.items():
                 if handler is not None:
                     signal.signal(number, handler)
+
+
+def _reached(address: str) -> None:
+    """Find somebody at a HOST:PORT: Ray itself tries for minutes.
+
+    Raises:
+        OSError: nobody answers there.
+    """
+    host, colon, port = address.rpartition(":")
+    if colon and "/" not in address and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), REACHED_S).close()
 
 
 def _ray() -> Any:
