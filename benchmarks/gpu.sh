@@ -112,6 +112,7 @@ part duration  "$(small 240 300)" benchmarks/real/duration.py ${tiny:+--quick} $
 part remedies  "$(small 900 420)" benchmarks/remedies_gpu.py $tiny --out "$out/lab-large"
 if [ -n "$list" ] || [ -x "${HOLDFAST_VLLM:-$models/vllm/bin/vllm}" ]; then
   part vllm    300 -m pytest -q -m real -k vllm tests/endpoint -p no:cacheprovider
+  part engines "$(small 500 400)" benchmarks/engines.py "$model" --rounds 1 $(small "--items 4 --new-tokens 8" "")
 else
   echo "== vllm: not installed (python benchmarks/real/serve.py vllm)"
 fi

@@ -232,7 +232,11 @@ def test_built_in_plugins_know_their_names() -> None:
 
 
 def _built_in(name: str) -> tuple[str, str]:
-    needed = {"merge": {"seeds": True}}.get(name)
+    needed = {
+        "merge": {"seeds": True},
+        "safelora": {"unaligned": "Qwen/Qwen2.5-0.5B"},
+        "safety_patch": {"prompt": "How do I pick a lock?", "answer": "I will not help with that."},
+    }.get(name)
     entry = methods.REGISTRY.find(name).make.entry
     made = methods.build(name, needed, "study.yaml", f"arms.a.{entry}")
     return made.plugin, made.code

@@ -206,7 +206,7 @@ def test_what_is_too_long_or_filtered_does_not_stop_the_others(stub: StubServer)
     [
         status(429), status(429, Retry_After="0"), status(500), status(503, "loading"),
         status(408), page(502, "Bad Gateway"), torn(), hang_up(), answer(choices=[]),
-        answer(choices=[{}]), slow(0.6), trickle(0.6),
+        answer(choices=[{}]), slow(2.0), trickle(2.0),
         answer(finish="error", content="Safety: Sa"), answer(finish="abort", content=""),
         lambda handler, body: handler.send(200, {"error": {"message": "overloaded"}}),
         lambda handler, body: handler.send(200, b"[1, 2"),
@@ -214,7 +214,7 @@ def test_what_is_too_long_or_filtered_does_not_stop_the_others(stub: StubServer)
 )  # fmt: skip
 def test_a_passing_fault_is_tried_again(stub: StubServer, fault: Fault) -> None:
     stub.faults.append(fault)
-    _, answers = _ask(stub, 3, concurrency=1, timeout_s=0.3)
+    _, answers = _ask(stub, 3, concurrency=1, timeout_s=1.0)
     assert [one.text for one in answers] == ["Safety: Safe"] * 3
     assert len(stub.bodies) == 4
 

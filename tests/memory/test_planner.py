@@ -466,7 +466,7 @@ def test_a_packed_row_has_a_mask_in_every_layer_unless_attention_builds_none() -
 
 @pytest.mark.parametrize(("attention", "masked"), [("sdpa", True), ("flash", False)])
 def test_a_packed_row_is_traced_with_the_mask_that_it_has(attention: str, masked: bool) -> None:
-    job = estimates._job(QWEN, {}, _packed(attention=attention), "lora", False, "cuda")
+    job = estimates._job(QWEN, {}, _packed(attention=attention), "lora", False, estimates.ON_GPU)
     assert (job.packed, job.padded) == (masked, False)
 
 

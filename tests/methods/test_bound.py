@@ -149,7 +149,7 @@ def test_what_was_kept_costs_what_it_cost(tmp_path: Path) -> None:
 def test_a_kept_answer_that_was_changed_is_asked_for_again(tmp_path: Path) -> None:
     first, then = Said(), Said()
     wanted = made(METHODS[0], bounded(first, 40, answers=tmp_path / "kept"), tmp_path / "first")
-    (file,) = (tmp_path / "kept").iterdir()
+    (file,) = (tmp_path / "kept").glob("*.jsonl")
     file.write_text(file.read_text().replace("so so", "ha ha", 1), encoding="utf-8")
     found = made(METHODS[0], bounded(then, 40, answers=tmp_path / "kept"), tmp_path / "then")
     assert found == wanted

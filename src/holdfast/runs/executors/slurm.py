@@ -95,7 +95,7 @@ class Queue:
         """See `Slurm`."""
         self._folder, self._spec, self._say, self._execute = folder, spec, say, execute
         self._seats: dict[int, str] = {}  # number: id of the task, such as 17_3
-        self._looked, self._told = -math.inf, ""
+        self._looked, self._told, self._heard = -math.inf, "", True
         self._asked, self._answer = -math.inf, dict[str, Task]()
         self._note = folder / links.FOLDER / JOBS
         left = self._note.read_text(encoding="utf-8").split() if self._note.is_file() else []
@@ -147,7 +147,8 @@ class Queue:
             return []
         self._looked = time.monotonic()
         queued = self._queued(0.0)
-        self._tell(queued)
+        if self._heard:
+            self._tell(queued)
         gone = {
             number: self._state(task) for number, task in self._seats.items() if task not in queued
         }
@@ -181,11 +182,13 @@ class Queue:
             return {}
         command = ["squeue", "--noheader", "--array", "--jobs", ",".join(self._jobs),
                    "--format", "%i|%T|%r|%N"]  # fmt: skip
+        self._heard = True
         try:
             said = self._execute(command)
         except HoldfastError as error:
             if "Invalid job id" in error.message:  # the last of them has been forgotten
                 return {}
+            self._heard = False
             self._tell_once(f"no answer ({error.message})")
             return {task: Task("RUNNING") for task in self._seats.values()}
         rows = (line.strip().split("|") for line in said.splitlines())
