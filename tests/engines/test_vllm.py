@@ -130,6 +130,7 @@ def test_what_is_asked_is_what_the_local_engine_asks(
     key = start["environment"]["VLLM_API_KEY"]
     assert len(key) > 20 and key not in " ".join([*words, *told.lines, engine.about])
     assert "VLLM_CPU_KVCACHE_SPACE" in start["environment"]
+    assert start["environment"]["VLLM_CPU_NUM_OF_RESERVED_CPU"] == "0"
 
 
 def test_every_drawn_answer_has_a_seed_of_its_own(fake: FakeVLLM, tiny_model: Path) -> None:
@@ -586,6 +587,11 @@ def test_a_guard_has_a_server_of_its_own_without_adapters(
     with pytest.raises(OutOfMemory):  # the models under test were answered by vLLM before
         pool.engine(ref).generate(ASKED[:1], FEW, None, Silent())
     pool.close()
+    beside = EnginePool(given, (), (ref,))
+    beside.alone = False
+    with pytest.raises(OutOfMemory):  # another worker's replies would be compared with these
+        beside.engine(ref).generate(ASKED[:1], FEW, None, Silent())
+    beside.close()
 
 
 def _fitted(gpus: str, rows: int = 128, model: str = "Qwen/Qwen2.5-7B-Instruct") -> Settings:
