@@ -22,7 +22,7 @@ from transformers.models.auto import modeling_auto
 from holdfast.config import LoraSpec, TrainSpec
 from holdfast.errors import HoldfastError
 from holdfast.memory.model import catalogue
-from holdfast.memory.model.families import OWN_CODE
+from holdfast.memory.model.names import OWN_CODE
 from holdfast.memory.model.shape import Shape, from_config
 from holdfast.memory.model.targets import lora_parameters
 from holdfast.train.adapter_check import build

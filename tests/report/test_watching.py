@@ -15,7 +15,7 @@ from holdfast.cli import call
 from holdfast.memory.hardware.detect import InUse, in_use
 from holdfast.report import watching
 from holdfast.report.run import open_run
-from holdfast.report.watching import BLOCKS, sparkline
+from holdfast.report.watching import BLOCKS, _called, sparkline
 
 
 @pytest.fixture
@@ -47,8 +47,16 @@ def test_through_a_pipe_it_is_one_page(
     assert lines["sft/seed1"][-1] == "6/6" and set(lines["sft/seed1"][1]) <= set(BLOCKS)
     last = json.loads((run / "train/sft/seed1/log.jsonl").read_text().splitlines()[-2])
     assert f"{last['loss']:.4g}" in lines["sft/seed1"]
-    figure = next(line for line in text.splitlines() if "sft/seed1/checkpoint-6/lab_math" in line)
+    figure = next(line for line in text.splitlines() if "sft seed1 6 lab_math" in line)
     assert "[" in figure and "Report: " in text
+
+
+def test_a_reading_is_called_by_arm_step_and_task() -> None:
+    """At 80 columns all of it is seen: the arm was cut off once."""
+    stage = "readings/replay@0.5/seed1126/checkpoint-160/lab_refuse"
+    assert _called(stage, seeds=False) == "replay@0.5 160 lab_refuse"
+    assert _called(stage, seeds=True) == "replay@0.5 seed1126 160 lab_refuse"
+    assert _called("readings/base/lab_math", seeds=False) == "base lab_math"
 
 
 @pytest.mark.parametrize("width", ["40", "60", "80", "200"])
@@ -75,7 +83,7 @@ def test_a_low_terminal_shows_something_of_everything(run: Path) -> None:
         lines = file.getvalue().splitlines()
         assert len(lines) <= height
         assert any(line.split()[:1] == ["all"] for line in lines) != whole
-        assert any("6/6" in line for line in lines) and any("lab_" in line for line in lines)
+        assert any("6/6" in line for line in lines) and any("refuse" in line for line in lines)
         assert any("…" in line and "xxx" in line for line in lines), "one line each"
 
 

@@ -6,6 +6,7 @@ on one that is finished, and on one that broke off.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -32,6 +33,7 @@ BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", "_.-=+*#%"
 LINE, NARROW = 24, 70
 """Blocks of a sparkline; and characters below which a terminal shows less."""
 GIB = 1 << 30
+SEED = re.compile(r"/seed\d+(?=/)")
 ENDLESS = 200
 """Lines that are shown where no terminal ends them."""
 AROUND, FEW = 15, 6
@@ -93,7 +95,7 @@ class Screen:
                 self._cells[key] = cell_of(plan, point, task)
             if (cell := self._cells[key]) is not None:
                 told = _figures(cell, plan.tasks[task].inverted)
-                found.append((stage.partition("/")[2], *told))
+                found.append((_called(stage, len(plan.study.seeds) > 1), *told))
         if not found:
             return None
         heads = ("reading", "in %", *([] if width < NARROW else ["against base, points"]))
@@ -103,9 +105,16 @@ class Screen:
         for name in heads:
             table.add_column(name, no_wrap=True, overflow="ellipsis")
         for name, *figures in found:
-            short = name if len(name) <= room else f"…{name[1 - room :]}"
+            half = room // 2  # the arm stands first and the task last: both are kept
+            short = name if len(name) <= room else f"{name[:half]}…{name[half + 1 - room :]}"
             table.add_row(escape(short), *figures[: len(heads) - 1])
         return table
+
+
+def _called(stage: str, seeds: bool) -> str:
+    """A reading in few letters: arm, its seed if that is to be told, step, task."""
+    name = stage if seeds else SEED.sub("", stage)
+    return name.partition("/")[2].replace("/checkpoint-", " ").replace("/", " ")
 
 
 def _figures(cell: Cell, inverted: bool) -> tuple[str, str]:
