@@ -15,7 +15,7 @@ from holdfast.cli import call
 from holdfast.memory.hardware.detect import InUse, in_use
 from holdfast.report import watching
 from holdfast.report.run import open_run
-from holdfast.report.watching import BLOCKS, _called, sparkline
+from holdfast.report.watching import BLOCKS, _called, _cut, sparkline
 
 
 @pytest.fixture
@@ -57,6 +57,9 @@ def test_a_reading_is_called_by_arm_step_and_task() -> None:
     assert _called(stage, seeds=False) == "replay@0.5 160 lab_refuse"
     assert _called(stage, seeds=True) == "replay@0.5 seed1126 160 lab_refuse"
     assert _called("readings/base/lab_math", seeds=False) == "base lab_math"
+    assert _cut("replay 160 lab_math", 19) == "replay 160 lab_math"
+    assert _cut("replay 160 lab_math", 15) == "replay 160 …ath"
+    assert len(_cut("a_very_long_name_of_an_arm 160 lab_math", 15)) == 15
 
 
 @pytest.mark.parametrize("width", ["40", "60", "80", "200"])

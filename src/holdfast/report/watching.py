@@ -105,8 +105,7 @@ class Screen:
         for name in heads:
             table.add_column(name, no_wrap=True, overflow="ellipsis")
         for name, *figures in found:
-            half = room // 2  # the arm stands first and the task last: both are kept
-            short = name if len(name) <= room else f"{name[:half]}…{name[half + 1 - room :]}"
+            short = _cut(name, room)
             table.add_row(escape(short), *figures[: len(heads) - 1])
         return table
 
@@ -115,6 +114,16 @@ def _called(stage: str, seeds: bool) -> str:
     """A reading in few letters: arm, its seed if that is to be told, step, task."""
     name = stage if seeds else SEED.sub("", stage)
     return name.partition("/")[2].replace("/checkpoint-", " ").replace("/", " ")
+
+
+def _cut(name: str, room: int) -> str:
+    """A reading's name in so many letters: arm and step stay, and the end of the task."""
+    if len(name) <= room:
+        return name
+    point, _, task = name.rpartition(" ")
+    left = room - len(point) - 2
+    half = room // 2
+    return f"{point} …{task[-left:]}" if left > 2 else f"{name[:half]}…{name[half + 1 - room :]}"
 
 
 def _figures(cell: Cell, inverted: bool) -> tuple[str, str]:
