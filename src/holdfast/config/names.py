@@ -231,8 +231,8 @@ def spelled_out(train: Mapping[str, object]) -> dict[str, object]:
         ValueError: a value that the name does not take, or a setting that is given twice.
     """
     found = {key: value for key, value in train.items() if key not in ELSEWHERE}
-    if isinstance(found.get("lora"), Mapping):
-        found["lora"] = dict(found["lora"])  # type: ignore[call-overload]
+    if isinstance(lora := found.get("lora"), Mapping):
+        found["lora"] = dict(lora)
     said: dict[str, str] = {}
     for key in train:
         if key not in ELSEWHERE:

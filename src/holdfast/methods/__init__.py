@@ -14,15 +14,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from holdfast.config import Section, TrainSpec
+from holdfast.config import TrainSpec
 from holdfast.config.load import parse
 from holdfast.errors import HoldfastError, StudyError
 from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead
+from holdfast.methods._bases import Configured, WeightMethod
 from holdfast.methods._context import Lesson, Making, MethodContext, SharedWork
 from holdfast.methods._term import Term
-from holdfast.methods._weight_method import Entry, WeightMethod, described, identified
 from holdfast.registry import PAGE, Registry
 from holdfast.types import Example
 
@@ -67,39 +67,18 @@ without cross-entropy that is only compared with the base, one that is only look
 training, one that has steps of its own (`Term.phases`)."""
 
 
-class DataMethod(ABC):
+class DataMethod(Configured, ABC):
     """One entry under ``data:`` of an arm. `apply` must be written; the rest has a default.
 
     Attributes:
-        Options: the settings that a study may give.
         version: raised whenever the same settings would lead to other examples.
         mixes: adds examples of another kind; methods that replace answers must come before it.
-        plugin: the name that it is registered under.
-        code: a hash of its file, where it is a class in a file of the user's; else "".
-        options: the values of `Options`.
     """
 
-    entry: ClassVar[Entry] = "data"
-    Options: ClassVar[type[Section]] = Section
-    version: ClassVar[str] = "1"
+    entry = "data"
     mixes: bool = False
-    plugin: str = ""
-    code: str = ""
-    options: Any = None
 
-    def __init__(self, options: Any) -> None:
-        """Take the settings."""
-        self.options = options
-
-    def recipe(self) -> str:
-        """The settings in words, for the report."""
-        return described(self.plugin, self.options)
-
-    def identity(self) -> Mapping[str, object]:
-        """What bears on the result: settings, and the content of files rather than their paths."""
-        return identified(self.options)
-
-    def check(self, context: MethodContext) -> None:  # noqa: B027  # a default, no duty
+    def check(self, context: MethodContext) -> None:
         """Look at the user's own files before anything runs; by default there are none.
 
         Raises:
@@ -124,40 +103,19 @@ class DataMethod(ABC):
         """
 
 
-class LossMethod:
+class LossMethod(Configured):
     """One entry under ``loss:`` of an arm: marks on examples, a `term`, or a `trainer` of its own.
 
     Attributes:
-        Options: the settings that a study may give.
         version: raised whenever the same settings would lead to other weights.
         mixes: adds examples of another kind.
         resumable: a killed training goes on from its last checkpoint; only asked of a method with
             a trainer of its own, which may hold what no checkpoint does.
-        plugin: the name that it is registered under.
-        code: a hash of its file, where it is a class in a file of the user's; else "".
-        options: the values of `Options`.
     """
 
-    entry: ClassVar[Entry] = "loss"
-    Options: ClassVar[type[Section]] = Section
-    version: ClassVar[str] = "1"
+    entry = "loss"
     mixes: bool = False
     resumable: bool = True
-    plugin: str = ""
-    code: str = ""
-    options: Any = None
-
-    def __init__(self, options: Any) -> None:
-        """Take the settings."""
-        self.options = options
-
-    def recipe(self) -> str:
-        """The settings in words, for the report."""
-        return described(self.plugin, self.options)
-
-    def identity(self) -> Mapping[str, object]:
-        """What bears on the result; see `DataMethod.identity`."""
-        return identified(self.options)
 
     def check(self, context: MethodContext) -> None:
         """See `DataMethod.check`; by default there is nothing to look at."""
@@ -220,35 +178,14 @@ class LossMethod:
         """
 
 
-class AskMethod(ABC):
+class AskMethod(Configured, ABC):
     """One entry under ``ask:`` of an arm. `change` must be written; the rest has a default.
 
     Attributes:
-        Options: the settings that a study may give.
         version: raised whenever the same settings would lead to other replies.
-        plugin: the name that it is registered under.
-        code: a hash of its file, where it is a class in a file of the user's; else "".
-        options: the values of `Options`.
     """
 
-    entry: ClassVar[Entry] = "ask"
-    Options: ClassVar[type[Section]] = Section
-    version: ClassVar[str] = "1"
-    plugin: str = ""
-    code: str = ""
-    options: Any = None
-
-    def __init__(self, options: Any) -> None:
-        """Take the settings."""
-        self.options = options
-
-    def recipe(self) -> str:
-        """The settings in words, for the report."""
-        return described(self.plugin, self.options)
-
-    def identity(self) -> Mapping[str, object]:
-        """What bears on the result; see `DataMethod.identity`."""
-        return identified(self.options)
+    entry = "ask"
 
     @abstractmethod
     def change(self, example: Example, task: str) -> Example:

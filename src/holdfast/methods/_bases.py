@@ -1,12 +1,10 @@
-"""The base of what becomes of weights after training, and how a method's settings are told."""
+"""The base of all methods, and that of what becomes of weights after training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
-
-from pydantic import BaseModel
 
 from holdfast.config import Section
 from holdfast.errors import HoldfastError
@@ -16,36 +14,20 @@ from holdfast.types import ModelRef
 Entry = Literal["data", "loss", "weights", "ask"]
 
 
-class WeightMethod:
-    """One entry under ``weights:`` of an arm: shares of the change, or new weights of several.
+class Configured:
+    """What every kind of method has: its settings, and how they are told.
 
     Attributes:
         Options: the settings that a study may give.
-        version: raised whenever the same settings would lead to other weights.
-        factors: shares of the training's change under which the model is measured too.
-        partners: other arms whose weights of the same seed and step go in.
-        over_seeds: all seeds of the arm go in.
-        checkpoints: ``last`` or ``all``: which checkpoints it is applied to.
-        averages: decays of the moving averages that the training of these weights must keep.
-        products: it takes plain products B·A only, so no other kind of adapter.
-        whole: it also makes weights of a model that was trained whole.
-        loads: it loads the model to make them.
+        version: raised whenever the same settings would lead to another result.
         plugin: the name that it is registered under.
         code: a hash of its file, where it is a class in a file of the user's; else "".
         options: the values of `Options`.
     """
 
-    entry: ClassVar[Entry] = "weights"
+    entry: ClassVar[Entry]
     Options: ClassVar[type[Section]] = Section
     version: ClassVar[str] = "1"
-    factors: tuple[float, ...] = ()
-    partners: tuple[str, ...] = ()
-    over_seeds: bool = False
-    checkpoints: str = "last"
-    averages: tuple[float, ...] = ()
-    products: bool = True
-    whole: bool = False
-    loads: bool = False
     plugin: str = ""
     code: str = ""
     options: Any = None
@@ -55,12 +37,41 @@ class WeightMethod:
         self.options = options
 
     def recipe(self) -> str:
-        """The settings in words, for the report."""
-        return described(self.plugin, self.options)
+        """The settings in words, for the report: ``mine (share 0.1)``, without the defaults."""
+        changed = self.options.model_dump(mode="json", exclude_defaults=True)
+        words = ", ".join(f"{key} {value}" for key, value in changed.items())
+        return f"{self.plugin} ({words})" if words else self.plugin
 
     def identity(self) -> Mapping[str, object]:
-        """What bears on the result; see `DataMethod.identity`."""
-        return identified(self.options)
+        """What bears on the result: settings, and the content of files rather than their paths."""
+        found: Mapping[str, object] = self.options.model_dump(mode="json")
+        return found
+
+
+class WeightMethod(Configured):
+    """One entry under ``weights:`` of an arm: shares of the change, or new weights of several.
+
+    Attributes:
+        version: raised whenever the same settings would lead to other weights.
+        factors: shares of the training's change under which the model is measured too.
+        partners: other arms whose weights of the same seed and step go in.
+        over_seeds: all seeds of the arm go in.
+        checkpoints: ``last`` or ``all``: which checkpoints it is applied to.
+        averages: decays of the moving averages that the training of these weights must keep.
+        products: it takes plain products B·A only, so no other kind of adapter.
+        whole: it also makes weights of a model that was trained whole.
+        loads: it loads the model to make them.
+    """
+
+    entry = "weights"
+    factors: tuple[float, ...] = ()
+    partners: tuple[str, ...] = ()
+    over_seeds: bool = False
+    checkpoints: str = "last"
+    averages: tuple[float, ...] = ()
+    products: bool = True
+    whole: bool = False
+    loads: bool = False
 
     @property
     def makes(self) -> bool:
@@ -101,15 +112,3 @@ class WeightMethod:
             folder: gets the adapter, or the whole model.
         """
         return self.make(trained, folder)
-
-
-def described(plugin: str, options: BaseModel) -> str:
-    """A method's name and the settings that are not the defaults: ``mine (share 0.1)``."""
-    changed = options.model_dump(mode="json", exclude_defaults=True)
-    words = ", ".join(f"{key} {value}" for key, value in changed.items())
-    return f"{plugin} ({words})" if words else plugin
-
-
-def identified(options: BaseModel) -> Mapping[str, object]:
-    """Settings as JSON values."""
-    return options.model_dump(mode="json")
