@@ -286,7 +286,7 @@ def test_cpu_plans_stay_in_this_process(tmp_path: Path) -> None:
 
 STAYS = (
     "import subprocess\n"
-    "from holdfast.train.launch.process import exit_with_parent\n"
+    "from holdfast.progress.stopping import exit_with_parent\n"
     "exit_with_parent(int(os.environ['HOLDFAST_PARENT']))\n"
     "child = subprocess.Popen(['sleep', '100'])\n"
     "(folder / 'pids').write_text(f'{os.getpid()} {child.pid}')\n"

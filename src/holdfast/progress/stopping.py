@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -148,3 +149,31 @@ def _leave(code: int) -> None:
         if sys.stderr.isatty():
             os.write(sys.stderr.fileno(), b"\x1b[?25h")  # bars hide the cursor
     os._exit(code)
+
+
+def exit_with_parent(parent: int = 0) -> None:
+    """End this process when process `parent`, or the one that started this one, is gone.
+
+    A process in a session of its own, as torchrun's workers are, hears no signal to the group.
+
+    Args:
+        parent: of the process that started this one, for example; 0: that one alone is watched.
+    """
+    starter = os.getppid()
+
+    def look() -> None:
+        while os.getppid() == starter and (not parent or _alive(parent)):
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=look, name="parent", daemon=True).start()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -49,6 +49,7 @@ FIRST = ("judges",)
 ASKING = ("replies", "perplexity", "shared")
 JOBS = 4
 ABLE = ("bf16", "fp16", "nf4")
+"""What the least able GPU of a run decides for all of them."""
 CAPS = ("max_requests", "max_cost")
 """Of a server: what one command may send and spend, which each process counts by itself."""
 FREE_SHARE = 0.5
@@ -105,6 +106,11 @@ def usable(gpus: Sequence[GPU]) -> tuple[GPU, ...]:
     """Those that stages may be given to, any to any: none that others have filled."""
     least = FREE_SHARE * max((one.free_bytes for one in gpus), default=0)
     return tuple(one for one in gpus if one.free_bytes >= least)
+
+
+def able_of(gpus: Sequence[GPU]) -> dict[str, bool]:
+    """What all of them can compute in."""
+    return {name: all(getattr(gpu, name) for gpu in gpus) for name in ABLE}
 
 
 def is_elsewhere(on: Where | None) -> bool:
@@ -212,7 +218,7 @@ def _given(session: Session, where: Where, seat: Seat) -> dict[str, object]:
     """What a worker is told of its GPUs; see `study.workshop`."""
     gpus, hardware = session.gpus, session.study.hardware
     if not is_elsewhere(where):
-        able = {name: all(getattr(gpu, name) for gpu in gpus) for name in ABLE}
+        able = able_of(gpus)
         own = [asdict(gpus[one]) for one in seat.slots] if where == "gpus" else []
         return {"gpus": own, "able": able, "least": 0}
     if not seat.slots:

@@ -19,10 +19,8 @@ from holdfast.errors import UsageError
 from holdfast.memory.hardware.devices import GPU
 from holdfast.runs.executors.workers import Workbench
 from holdfast.study import prepare
+from holdfast.study.executing import ABLE, able_of
 from holdfast.train.stage import gpus_of
-
-ABLE = ("bf16", "fp16", "nf4")
-"""What the least able GPU of a run decides for all of them."""
 
 
 def stages_of(folder: Path, given: Mapping[str, Any]) -> Workbench:
@@ -52,7 +50,7 @@ def stages_of(folder: Path, given: Mapping[str, Any]) -> Workbench:
             remedy="see whether the partition has GPUs (`--gres`); hardware.slurm.gpus=0 does "
             "without them",
         )
-    alike = {name: all(getattr(gpu, name) for gpu in gpus) for name in ABLE if gpus}
+    alike = able_of(gpus) if gpus else {}
     session = prepare(study, folder, "the study of this run", gpus)
     session.pool.alone = False
     return Workbench(session.stages, {"computes on": "GPU" if gpus else "CPU", **alike})

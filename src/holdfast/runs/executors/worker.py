@@ -28,7 +28,7 @@ from typing import Any
 from holdfast import errors
 from holdfast.errors import FolderError, HoldfastError
 from holdfast.progress import Silent
-from holdfast.progress.stopping import Stop, listen
+from holdfast.progress.stopping import Stop, exit_with_parent, listen
 from holdfast.runs import stages
 from holdfast.runs.executors import links
 from holdfast.runs.executors.arrival import SHARE, has_arrived
@@ -228,18 +228,6 @@ def _knock(address: str, folder: Path, seat: int) -> Connection | int:
     return link
 
 
-def _with_parent() -> None:
-    """End this process when the one that started it is gone, as when a node of a cluster dies."""
-    starter, wait = os.getppid(), threading.Event()
-
-    def look() -> None:
-        while os.getppid() == starter:
-            wait.wait(1.0)
-        os._exit(1)
-
-    threading.Thread(target=look, name="parent", daemon=True).start()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the arguments, find the coordinator, and serve it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -248,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="the run folder")
     parser.add_argument("--seat", type=int, default=0, help="which worker this is")
     given = parser.parse_args(arguments)
-    _with_parent()
+    exit_with_parent()
     link: Connection | int
     if given.link is not None:
         link = Connection(given.link)

@@ -229,28 +229,3 @@ def _tail(log: Path, start: int) -> str:
         file.seek(max(start, file.tell() - TAIL_BYTES))
         text = file.read().decode("utf-8", "replace")
     return "\n".join(text.splitlines()[-TAIL_LINES:])
-
-
-def exit_with_parent(parent: int) -> None:
-    """End this process when process `parent`, or the one that started this one, is gone.
-
-    torchrun puts each worker into a session of its own, where no signal to the group reaches it.
-    """
-    starter = os.getppid()
-
-    def look() -> None:
-        while os.getppid() == starter and _alive(parent):
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=look, daemon=True).start()
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -17,11 +17,12 @@ from holdfast.data.batching import checkpoint_steps
 from holdfast.errors import HoldfastError, OutOfMemory, UsageError
 from holdfast.models.rank import Rank
 from holdfast.progress import Progress, Silent
+from holdfast.progress.stopping import exit_with_parent
 from holdfast.runs import store
 from holdfast.train.data import encode_all, training_data
 from holdfast.train.fit import fit
 from holdfast.train.job import ERROR, OOM, PROGRESS, TrainJob, read_job
-from holdfast.train.launch.process import ProgressFile, RelayedStop, exit_with_parent
+from holdfast.train.launch.process import ProgressFile, RelayedStop
 from holdfast.train.launch.torchrun import OUT_OF_MEMORY, PARENT
 from holdfast.train.meters import Meters
 from holdfast.train.method_trainer import train_with
