@@ -15,6 +15,7 @@ from holdfast.cli.front import Json, Overrides, say
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
+    from holdfast.memory.estimate.workload import Loss
     from holdfast.memory.planner.memory_report import MemoryReport
     from holdfast.memory.planner.request import PlanRequest
     from holdfast.memory.planner.translations import Language
@@ -130,9 +131,11 @@ def plan(
         },
         given,
     )  # fmt: skip
-    stated = Stated(
-        loss, precision, cast("Half | None", adapter_dtype), script, checkpointing, expandable,  # type: ignore[arg-type]
-        not no_double_quant, kbit, 1 if fsdp == 1 else 2,
+    stated = Stated(  # which refuses words that are none of its own
+        loss=cast("Loss | None", loss), precision=precision,
+        adapter_dtype=cast("Half | None", adapter_dtype), script=script,
+        checkpointing=checkpointing, expandable=expandable, nested=not no_double_quant,
+        kbit_upcast=kbit, fsdp=1 if fsdp == 1 else 2,
     )  # fmt: skip
     asked = PlanRequest(
         model or "", gpus, seq_len, method, micro_batch, global_batch, strategy,
