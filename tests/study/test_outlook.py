@@ -116,7 +116,10 @@ def test_the_device_is_measured_once(
         assert speed.known(session).how == "by formula"
     file.unlink()
     monkeypatch.setattr(speed, "cpu_flops", lambda: 1.0)
-    assert calibration.measure(session).how == "by formula" and not file.exists()
+    heard, silent = [], Silent()
+    monkeypatch.setattr(silent, "say", heard.append)
+    assert calibration.measure(session, silent).how == "by formula" and not file.exists()
+    assert heard == ["not measured: by the formula the model takes too long here"]
 
 
 def test_lengths_of_answers_belong_to_what_is_asked(tiny_model: Path, tmp_path: Path) -> None:

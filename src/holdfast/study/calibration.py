@@ -80,6 +80,10 @@ def measure(session: Session, progress: Progress | None = None) -> Speed:
     """
     told = speeds.by_formula(session)
     if too_large(session, told):
+        where = "by the formula the model takes too long here"
+        (progress or Silent()).say(
+            f"not measured: {'it is asked elsewhere' if told.how == 'assumed' else where}"
+        )
         return told
     (progress or Silent()).say(f"measuring how fast {speeds.device(session)} works on this model")
     found = replace(told, how="measured")
