@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     parser.add_argument("--only", default="*", help="stages, as `holdfast run` takes them")
     parser.add_argument("override", nargs="*", help="settings that win over the file")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     knowledge = args.runs_dir / "knowledge"
     make = [sys.executable, str(HERE / "knowledge.py"), str(knowledge)]
     subprocess.run(make, check=True)
