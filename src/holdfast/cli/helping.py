@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from holdfast.progress.language import spoken, told, wrapped
 
-Formatter: type = typer.Context.formatter_class
+if TYPE_CHECKING:
+    from typer._click import HelpFormatter
+else:
+    HelpFormatter = typer.Context.formatter_class  # of typer's own copy of click
 
 
-class Spoken(Formatter):  # type: ignore[misc]  # typer keeps its own copy of click
+class Spoken(HelpFormatter):
     """Lays a page out by the width of what is shown, in the language of whoever reads it."""
 
     def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
@@ -48,7 +52,7 @@ class Spoken(Formatter):  # type: ignore[misc]  # typer keeps its own copy of cl
 class SpokenContext(typer.Context):
     """Whose pages are laid out like that, where English is not what is spoken."""
 
-    def make_formatter(self) -> object:
+    def make_formatter(self) -> HelpFormatter:
         """The formatter of a page."""
         if spoken() == "en":
             return super().make_formatter()
