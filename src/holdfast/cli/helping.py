@@ -25,7 +25,7 @@ class Spoken(HelpFormatter):
 
     def write_heading(self, heading: str) -> None:
         """Write the name of a part."""
-        super().write_heading(told(heading))
+        self.write(f"{'':>{self.current_indent}}{told(heading)}：\n")
 
     def write_text(self, text: str) -> None:
         """Write a paragraph."""
