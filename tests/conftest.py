@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: one thread for each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything is collected: the hub's client reads it once
+os.environ["HOLDFAST_LANG"] = "en"  # whoever runs the tests, wherever
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="holdfast-state-")  # consent of tests alone
 
 # `make test` tries a tenth of what `make test-all` does, always the same ones; no deadline, since

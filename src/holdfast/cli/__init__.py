@@ -18,9 +18,11 @@ from pydantic import BaseModel
 
 from holdfast.cli.comparing import compare
 from holdfast.cli.front import STOP, Json, app, quiet_libraries, say, tell
+from holdfast.cli.helping import Command
 from holdfast.cli.planning import plan
 from holdfast.cli.studies import demo, init, report, run, ship, track, watch
 from holdfast.errors import HoldfastError, Interrupted, UsageError
+from holdfast.progress.language import Language, speaking, told
 from holdfast.progress.stopping import listen
 from holdfast.registry import Registry
 
@@ -101,7 +103,7 @@ COMMANDS = (
     demo, init, plan, run, watch, compare, report, track, ship, tasks, methods, schema, doctor,
 )  # fmt: skip
 for _command in COMMANDS:
-    app.command()(_command)
+    app.command(cls=Command)(_command)
 
 
 def main() -> None:
@@ -115,7 +117,32 @@ def main() -> None:
 
 
 def call(arguments: list[str]) -> int:
-    """Run one command line; returns the exit code."""
+    """Run one command line, in the language that it names anywhere; returns the exit code."""
+    try:
+        language, rest = _language(arguments)
+    except UsageError as error:
+        return _fail(arguments, error, 3)
+    with speaking(language):
+        return _called(rest)
+
+
+def _language(arguments: Sequence[str]) -> tuple[Language | None, list[str]]:
+    """What `--lang` says, and the other words."""
+    language: Language | None = None
+    rest, words = [], iter(arguments)
+    for word in words:
+        name, mark, value = word.partition("=")
+        if name != "--lang":
+            rest.append(word)
+            continue
+        value = value if mark else next(words, "")
+        if value not in ("en", "zh"):
+            raise UsageError(f"no language {value!r}", remedy="--lang en or --lang zh")
+        language = "zh" if value == "zh" else "en"
+    return language, rest
+
+
+def _called(arguments: list[str]) -> int:
     quiet_libraries()
 
     def stopped() -> None:
@@ -166,6 +193,11 @@ def _fail(arguments: list[str], error: HoldfastError, code: int) -> int:
         about = {"type": type(error).__name__, "message": error.message, "where": error.where}
         say(True, {"error": about | {"remedy": error.remedy}})
     else:
-        kind = "Stopped" if isinstance(error, Interrupted) else "Error"
-        tell(f"{kind}: {error}")
+        kind = "Stopped: " if isinstance(error, Interrupted) else "Error: "
+        tell(f"{told(kind)}{_said(error)}")
     return code
+
+
+def _said(error: HoldfastError) -> HoldfastError:
+    """The same in the language of this process."""
+    return HoldfastError(told(error.message), where=error.where, remedy=told(error.remedy))

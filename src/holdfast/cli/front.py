@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from holdfast.cli.helping import Group
 from holdfast.errors import printable, printable_json
+from holdfast.progress.language import told
 from holdfast.types import Where
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ STOP: ContextVar[Stop | None] = ContextVar("stop", default=None)
 """Ctrl-C, as the command under way is told of it."""
 app = typer.Typer(
     name="holdfast",
+    cls=Group,
     help="Fine-tune a language model and see what it gained and what it forgot.",
     no_args_is_help=True,
     add_completion=False,
@@ -72,18 +75,25 @@ def _front(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and exit.")
     ] = False,
+    lang: Annotated[
+        str | None,
+        typer.Option(
+            "--lang",
+            help="en or zh: what is printed, before or after the command. Left out: the locale's.",
+        ),
+    ] = None,
 ) -> None:
     pass
 
 
 def say(as_json: bool, value: object, text: str = "") -> None:
     """Print a result, as JSON or in words."""
-    typer.echo(printable_json(value) if as_json else printable(text, keep="\n\t"))
+    typer.echo(printable_json(value) if as_json else printable(told(text), keep="\n\t"))
 
 
 def tell(text: str) -> None:
     """Print a line beside the result, to standard error."""
-    typer.echo(printable(text, keep="\n\t"), err=True)
+    typer.echo(printable(told(text), keep="\n\t"), err=True)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import printable
+from holdfast.progress.language import told
 from holdfast.progress.remaining import Remaining
 from holdfast.progress.stopping import Stop
 
@@ -150,7 +151,7 @@ class Bars:
 
     def say(self, line: str) -> None:
         """Print above the bars; in a notebook below them."""
-        line = printable(line, keep="\n\t")
+        line = printable(told(line), keep="\n\t")
         if self._cell is not None:
             print(line)
         else:
@@ -228,7 +229,7 @@ def _column(words: Callable[[Task], str]) -> ProgressColumn:
         """Text that changes with the time."""
 
         def render(self, task: Task) -> Text:
-            return Text(words(task), no_wrap=True)
+            return Text(told(words(task)), no_wrap=True)
 
     return Words()
 
@@ -241,9 +242,13 @@ def console(**options: Any) -> Console:
     """
     from rich import console as rich
     from rich.segment import Segment
+    from rich.text import Text
 
     class Harmless(rich.Console):
-        """Cleans what is laid out, whatever it was made of."""
+        """Cleans what is laid out, whatever it was made of; words are put into the reader's."""
+
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(told(text), **options)
 
         def render(
             self, renderable: rich.RenderableType, options: rich.ConsoleOptions | None = None

@@ -1,0 +1,77 @@
+"""The pages of `--help` in another language: as typer lays them out, in letters that are wide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from holdfast.progress.language import spoken, told, wrapped
+
+if TYPE_CHECKING:
+    from typer._click import HelpFormatter
+else:
+    HelpFormatter = typer.Context.formatter_class  # of typer's own copy of click
+
+
+class Spoken(HelpFormatter):
+    """Lays a page out by the width of what is shown, in the language of whoever reads it."""
+
+    def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
+        """Write the first line."""
+        super().write_usage(prog, args, told(prefix or "Usage: "))
+
+    def write_heading(self, heading: str) -> None:
+        """Write the name of a part."""
+        self.write(f"{'':>{self.current_indent}}{told(heading)}：\n")
+
+    def write_text(self, text: str) -> None:
+        """Write a paragraph."""
+        indent = " " * self.current_indent
+        for line in wrapped(told(text), self.width - len(indent)):
+            self.write(f"{indent}{line}\n")
+
+    def write_dl(
+        self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
+    ) -> None:
+        """Write names and what they mean."""
+        first = min(max(len(name) for name, _ in rows), col_max) + col_spacing
+        indent = " " * self.current_indent
+        for name, meaning in rows:
+            said = "  ".join(map(told, meaning.split("  ")))
+            lines = wrapped(said, max(10, self.width - first - 2))
+            fits = len(name) + col_spacing <= first
+            head = f"{indent}{name:<{first}}{lines[0]}" if fits else f"{indent}{name}"
+            rest = lines[1:] if fits else lines
+            self.write("\n".join([head.rstrip(), *(f"{indent}{'':<{first}}{one}" for one in rest)]))
+            self.write("\n")
+
+
+class SpokenContext(typer.Context):
+    """Whose pages are laid out like that, where English is not what is spoken."""
+
+    def make_formatter(self) -> HelpFormatter:
+        """The formatter of a page."""
+        if spoken() == "en":
+            return super().make_formatter()
+        return Spoken(width=self.terminal_width, max_width=self.max_content_width)
+
+
+class Command(TyperCommand):
+    """A command with such pages."""
+
+    context_class = SpokenContext
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """Its line in the list of commands."""
+        if spoken() == "en":
+            return super().get_short_help_str(limit)
+        return told(self.help or "")
+
+
+class Group(TyperGroup):
+    """All of them."""
+
+    context_class = SpokenContext

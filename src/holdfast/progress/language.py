@@ -1,0 +1,176 @@
+"""What is printed, in the language of whoever reads it: sentences are found by their English form.
+
+The source says everything in English. A table has the sentences with `▢` where something is put
+in, each with its Chinese; a printed line is looked up there, and what was put in is put into the
+Chinese. A test reads the sentences out of the source, so none is left out. A line that is not in
+the table (a library's own words, a user's) stays as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final, Literal
+
+Language = Literal["en", "zh"]
+HOLE: Final = "▢"
+HERE = Path(__file__).parent / "translations"
+VARIABLE: Final = "HOLDFAST_LANG"
+LOCALES: Final = (VARIABLE, "LC_ALL", "LC_MESSAGES", "LANG")
+"""Variables that say which language is read here: the first that is set."""
+
+
+def spoken() -> Language:
+    """The language of this process: Chinese where its environment is, else English."""
+    said = next((found for name in LOCALES if (found := os.environ.get(name))), "")
+    return "zh" if said.lower().startswith("zh") else "en"
+
+
+@contextmanager
+def speaking(language: Language | None) -> Iterator[None]:
+    """Speak it meanwhile, in processes that are started too; None: that of the environment."""
+    before = os.environ.get(VARIABLE)
+    if language is not None:
+        os.environ[VARIABLE] = language
+    try:
+        yield
+    finally:
+        if language is not None:
+            if before is None:
+                del os.environ[VARIABLE]
+            else:
+                os.environ[VARIABLE] = before
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence with holes.
+
+    Attributes:
+        pieces: its English between the holes.
+        other: the same in the other language; `▢` or `▢2` stands for what was put in.
+    """
+
+    pieces: tuple[str, ...]
+    other: str
+
+    @property
+    def weight(self) -> int:
+        """Characters of its own: of several that fit, the one with most is meant."""
+        return sum(map(len, self.pieces))
+
+    def filled(self, text: str) -> list[str] | None:
+        """What was put into it, where `text` is this sentence."""
+        at = 0
+        for piece in self.pieces:  # cheap, before the expression
+            at = text.find(piece, at)
+            if at < 0:
+                return None
+            at += len(piece)
+        found = re.fullmatch("(.*?)".join(map(re.escape, self.pieces)), text, re.DOTALL)
+        return list(found.groups()) if found else None
+
+
+@cache
+def table(language: Language) -> tuple[Mapping[str, str], Sequence[Sentence]]:
+    """Whole sentences, and those with holes, those with most words of their own first."""
+    whole: dict[str, str] = {}
+    holed = []
+    for path in sorted(HERE.glob(f"{language}*.json")):
+        for english, other in json.loads(path.read_text("utf-8")).items():
+            if HOLE in english:
+                holed.append(Sentence(tuple(english.split(HOLE)), other))
+            else:
+                whole[english] = other
+    return whole, tuple(sorted(holed, key=lambda one: -one.weight))
+
+
+def told(text: str) -> str:
+    """A text in the language of this process, line by line; what is not known stays as it is."""
+    language = spoken()
+    if language == "en" or not text.strip():
+        return text
+    if (found := _sentence(text, language)) is not None:
+        return found
+    return "\n".join(_line(line, language) for line in text.split("\n"))
+
+
+def _line(line: str, language: Language) -> str:
+    """A line: as a sentence, or as the cells of a table, which stay below each other."""
+    from rich.cells import cell_len
+
+    inside = line.strip()
+    if not inside:
+        return line
+    if (found := _sentence(inside, language)) is not None:
+        return line.replace(inside, found, 1)
+    cells = re.split("( {2,})", line)
+    if len(cells) == 1:
+        return line
+    out, owed = "", 0
+    for cell in cells:
+        if cell.isspace():
+            kept = max(1, len(cell) - owed)
+            out, owed = out + " " * kept, owed - (len(cell) - kept)
+        else:
+            new = _part(cell, language)
+            out, owed = out + new, owed + cell_len(new) - cell_len(cell)
+    return out
+
+
+def _sentence(text: str, language: Language) -> str | None:
+    whole, holed = table(language)
+    if text in whole:
+        return whole[text]
+    for one in holed:
+        if (put := one.filled(text)) is not None:
+            return _with(one.other, [_part(each, language) for each in put])
+    return None
+
+
+def _part(text: str, language: Language) -> str:
+    """What was put in: words of ours where they are a sentence too."""
+    found = _sentence(text, language) if " " in text else table(language)[0].get(text)
+    return text if found is None else found
+
+
+def _with(other: str, put: Sequence[str]) -> str:
+    left = iter(range(len(put)))
+
+    def chosen(hole: re.Match[str]) -> str:
+        return put[int(hole[1]) - 1 if hole[1] else next(left)]
+
+    return re.sub(f"{HOLE}([1-9]?)", chosen, other)
+
+
+def wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """The lines of a text that is shown in so many columns; wide letters take two.
+
+    Args:
+        text: paragraphs end with a line.
+        width: of the columns there are.
+        indent: of every line but the first of a paragraph.
+    """
+    from rich.cells import cell_len
+
+    lines = []
+    for paragraph in text.split("\n"):
+        line = ""
+        for word in re.findall(
+            r"[\u2e80-\u9fff\uff00-\uffef]|[^\s\u2e80-\u9fff\uff00-\uffef]+|\s+", paragraph
+        ):
+            closing = word in "，。；：、）！？」』"
+            if line.strip() and not closing and cell_len(line + word.rstrip()) > width:
+                lines.append(line.rstrip())
+                line = indent
+                if word.isspace():
+                    continue
+            line += word
+        lines.append(line.rstrip())
+    return lines
