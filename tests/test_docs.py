@@ -106,7 +106,7 @@ def test_commands_exist(page: Path) -> None:
         for name, command in group.commands.items()  # type: ignore[attr-defined]
     }
     if page.name == "cli.md":
-        assert set(re.findall(r"^## `holdfast (\w+)`", page.read_text("utf-8"), re.M)) == set(
+        assert set(re.findall(r"^## `holdfast ([\w-]+)`", page.read_text("utf-8"), re.M)) == set(
             options
         )
         return

@@ -156,23 +156,13 @@ def test_plan_by_formula_needs_no_torch() -> None:
     assert value["rejected"] == [one for one in value["candidates"] if not one["fits"]]
 
 
-def test_doctor_tasks_and_schema(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_and_schema(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = _call(capsys, "doctor", "--json")
     assert (code, json.loads(out)["versions"]["trl"]) == (0, version("trl"))
     assert (json.loads(out)["missing"], json.loads(out)["install"]) == ([], None)
-    code, out, _ = _call(capsys, "tasks")
-    assert "extraction" in out
-    common, _, others = out.partition("\ngsm8k\n")
-    assert common.startswith("every task\n    kind ")
-    assert "evenly spaced" in common
-    assert re.search(r"\njsonl\n    path +\(required\) What measures: a file or folder", others)
-    code, out, _ = _call(capsys, "tasks", "--json")
-    assert json.loads(out)["jsonl"]["path"].startswith("(required)")
-    code, out, _ = _call(capsys, "methods")
-    assert "token_mask (loss)" in out
-    assert "max_perplexity" in out
     code, out, _ = _call(capsys, "schema")
-    assert json.loads(out)["title"] == "Study"
+    assert "Study" not in json.loads(out)["$defs"]
+    assert json.loads(out)["properties"]["model"]
 
 
 def test_doctor_says_what_installs_what_is_missing(
@@ -196,7 +186,7 @@ def test_doctor_says_what_installs_what_is_missing(
     ]  # fmt: skip
 
 
-COMMANDS = ["", *(one.__name__ for one in cli.COMMANDS)]
+COMMANDS = ["", *(cli.named(one) for one in cli.COMMANDS)]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

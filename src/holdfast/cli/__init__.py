@@ -11,66 +11,121 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel
+import typer
 
 from holdfast.cli.comparing import compare
 from holdfast.cli.front import STOP, Json, app, quiet_libraries, say, tell
 from holdfast.cli.helping import Command
 from holdfast.cli.planning import plan
-from holdfast.cli.studies import demo, init, report, run, ship, track, watch
+from holdfast.cli.starting import import_, init, new_judge, new_method, new_task
+from holdfast.cli.studies import demo, report, run, ship, track, watch
 from holdfast.errors import HoldfastError, Interrupted, UsageError
 from holdfast.progress.language import Language, speaking, told
 from holdfast.progress.stopping import listen
 from holdfast.registry import Registry
 
+if TYPE_CHECKING:
+    from holdfast.cli.catalogue import Entry
+
+
+Named = Annotated[
+    str | None, typer.Argument(metavar="NAME", help="Show all of one; yours: FILE.py:Class.")
+]
+
 
 def schema() -> None:
     """Print the JSON schema of a study file: every key, its type, its meaning."""
-    from holdfast.config import Study
+    from holdfast.cli.study_schema import study_schema
 
-    found = Study.model_json_schema(by_alias=False)
+    found = study_schema()
     say(False, found, json.dumps(found, indent=1, ensure_ascii=False))
 
 
-def tasks(as_json: Json = False) -> None:
-    """List the tasks and the keys that each takes in a study file."""
+def tasks(name: Named = None, as_json: Json = False) -> None:
+    """List the tasks, or show one: what it measures, its keys, its source."""
+    from holdfast.cli import catalogue
     from holdfast.config import TaskSpec
     from holdfast.tasks import REGISTRY
 
-    _list(REGISTRY, as_json, ["every task", *_lines(_keys(TaskSpec))])
+    def usage(one: Entry) -> str:
+        return f"tasks: {{{one.name}: {{...}}}}, or any name with kind: {one.name}"
+
+    common = ["Every task takes:", *catalogue.told(catalogue.settings(TaskSpec))]
+    _list(REGISTRY, name, as_json, usage, common)
 
 
-def methods(as_json: Json = False) -> None:
-    """List the remedies, the list of an arm that each belongs to, and its settings."""
+def methods(name: Named = None, as_json: Json = False) -> None:
+    """List the remedies, or show one: what it does, its settings, its source."""
     from holdfast.methods import REGISTRY
 
-    _list(REGISTRY, as_json, [])
+    def usage(one: Entry) -> str:
+        return f"arms: {{mine: {{{one.group}: [{{{one.name}: {{...}}}}]}}}}"
+
+    _list(REGISTRY, name, as_json, usage)
 
 
-def _list(registry: Registry[Any], as_json: bool, first: Sequence[str]) -> None:
-    found: dict[str, dict[str, str]] = {}
-    lines = list(first)
-    for name in registry.names():
-        made = registry.find(name).make
-        found[name] = _keys(made.Options)
-        lines.append(f"{name} ({made.entry})" if registry.kind == "methods" else name)
-        lines += _lines(found[name])
-    say(as_json, found, "\n".join(lines))
+def judges(name: Named = None, as_json: Json = False) -> None:
+    """List the judges, or show one: what it says, its settings, its source."""
+    from holdfast.judges import REGISTRY
+
+    def usage(one: Entry) -> str:
+        return f"judge: {{{one.name}: {{...}}}}, under a task"
+
+    _list(REGISTRY, name, as_json, usage)
 
 
-def _keys(section: type[BaseModel]) -> dict[str, str]:
-    """The keys of a section and what they mean; those that have no default are marked."""
-    return {
-        key: " ".join([*["(required)"] * field.is_required(), *(field.description or "").split()])
-        for key, field in section.model_fields.items()
-    }
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show this one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the studies that `init --recipe` writes, or show one."""
+    from holdfast.cli import catalogue
+    from holdfast.config import recipes as known
+
+    if name is not None:
+        text = known.recipe_file(name).read_text("utf-8")
+        say(as_json, {name: text}, text.rstrip())
+        return
+    found = [
+        catalogue.Entry(one, "", known.purpose(file), "", "", {})
+        for one, file in known.recipes().items()
+    ]
+    after = "One of them: holdfast recipes NAME; to have it: holdfast init --recipe NAME"
+    purposes = {one.name: one.purpose for one in found}
+    say(as_json, purposes, catalogue.listed(found, {}, after))
 
 
-def _lines(keys: Mapping[str, str]) -> list[str]:
-    return [f"    {key:<24} {text}" for key, text in keys.items()]
+LISTS = {
+    "data": "data: what is trained on",
+    "loss": "loss: what is made of it in a training step",
+    "weights": "weights: what becomes of the weights afterwards",
+    "ask": "ask: how the tuned model is asked",
+}
+
+
+def _list(
+    registry: Registry[Any], name: str | None, as_json: bool, usage: Callable[[Entry], str],
+    below: Sequence[str] = (),
+) -> None:  # fmt: skip
+    """Every plug-in of a kind in a line, or one on a page."""
+    from holdfast.cli import catalogue
+
+    kind = registry.kind
+    if name is not None:
+        one = catalogue.entry(registry, name)
+        more = f"docs/{kind}/{name}.md" if kind != "judges" else "docs/judges.md"
+        more = "docs/lab.md" if name.startswith("lab_") else more
+        more = f"More: {more}" if name in registry.known else ""
+        text = "\n".join([catalogue.page(one, usage(one), more), *([""] if below else []), *below])
+        say(as_json, catalogue.as_json([one]), text.rstrip())
+        return
+    found = catalogue.entries(registry)
+    groups = LISTS if kind == "methods" else {}
+    after = f"One of them, with its settings: holdfast {kind} NAME. Your own: docs/plugins.md"
+    say(as_json, catalogue.as_json(found), catalogue.listed(found, groups, after))
 
 
 def doctor(as_json: Json = False) -> None:
@@ -100,10 +155,18 @@ PLACES = (
 """Of what a path names, if nothing nearer to it has said so."""
 INTERRUPTED, STOPPED = 130, (130, 143)  # what typer makes of an interrupt
 COMMANDS = (
-    demo, init, plan, run, watch, compare, report, track, ship, tasks, methods, schema, doctor,
+    demo, init, import_, plan, run, watch, compare, report, track, ship, tasks, methods, judges,
+    recipes, new_task, new_judge, new_method, schema, doctor,
 )  # fmt: skip
+
+
+def named(command: Callable[..., None]) -> str:
+    """What a command is called: its function's name, with dashes."""
+    return command.__name__.strip("_").replace("_", "-")
+
+
 for _command in COMMANDS:
-    app.command(cls=Command)(_command)
+    app.command(named(_command), cls=Command)(_command)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from holdfast.cli.front import (
     shown,
     tell,
 )
-from holdfast.errors import FolderError, UsageError
+from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
     from holdfast.analysis.results import Results
@@ -49,30 +49,6 @@ def demo(
     chosen = [*(QUICK if quick else ()), *(overrides or [])]
     ahead = _Ahead(dry_run, every, calibrate)
     _run(recipe_file(DEMO), chosen, runs_dir, ahead, ("*", [], None), as_json)
-
-
-def init(
-    study: Annotated[Path, typer.Argument(help="The file to write.")] = Path("study.yaml"),
-    recipe: Annotated[
-        str, typer.Option("--recipe", help="hw6 (GSM8K and AILuminate), jsonl or lab.")
-    ] = "hw6",
-    as_json: Json = False,
-) -> None:
-    """Write a commented starter study."""
-    from holdfast.config.recipes import recipe_file
-    from holdfast.runs import store
-
-    if study.exists():
-        raise UsageError("exists already", where=str(study), remedy="name another file")
-    text = recipe_file(recipe).read_text(encoding="utf-8")
-    try:
-        store.write_text(study, text)
-    except OSError as error:
-        raise FolderError(
-            f"cannot be written: {error.strerror}", where=str(study), remedy="choose another place"
-        ) from error
-    following = f"holdfast run {study} --dry-run"
-    say(as_json, {"study": str(study), "next": following}, f"Wrote {study}.\nNext: {following}")
 
 
 def run(

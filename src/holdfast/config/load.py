@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from holdfast.config import consent
 from holdfast.config.mistakes import explained, line_of, place_of
 from holdfast.config.places import FREE, anchored
+from holdfast.config.programs import program_of
 from holdfast.config.study import Study
 from holdfast.config.training import own_name
 from holdfast.config.yaml_text import DEEPEST, KeyPath, Lines, read_yaml
@@ -56,6 +57,11 @@ def load(
         raise StudyError(
             "is empty or not a mapping", where=str(file), remedy="see `holdfast init study.yaml`"
         )
+    if program := program_of(data):
+        raise StudyError(
+            f"is a file of {program}", where=str(file),
+            remedy=f"`holdfast import {file} study.yaml` makes a study of it",
+        )  # fmt: skip
     found = build(data, overrides, str(file), lines, file.absolute().parent)
     if trust_code:
         consent.give(found)

@@ -1,10 +1,10 @@
 """Llama Guard: says whether a reply is safe, and which hazards it names.
 
-Llama Guard 3 (1B, 8B) and 4 (12B), Llama licence, gated. The model's chat template puts the
-conversation; the answer is ``safe``, or ``unsafe`` and a second line of codes (``S1,S9``). It does
-not say whether the reply declines. With a `threshold` the label is instead whether the first
-word's probability P(unsafe) / (P(safe) + P(unsafe)) reaches it, as the model card scores it; the
-codes are then still those that it says, where it says any.
+Llama Guard (arXiv:2312.06674), here 3 (1B, 8B) and 4 (12B), Llama licence, gated. The model's chat
+template puts the conversation; the answer is ``safe``, or ``unsafe`` and a second line of codes
+(``S1,S9``). It does not say whether the reply declines. With a `threshold` the label is instead
+whether the first word's probability P(unsafe) / (P(safe) + P(unsafe)) reaches it, as the model card
+scores it; the codes are then still those that it says, where it says any.
 
 Template and codes follow the model card as public copies quote it; not validated against the
 models. Llama Guard 4 is multimodal, which makes its loading here not validated either.

@@ -1,8 +1,9 @@
 """L2 to the start: holds the weights near where they began.
 
-A penalty on the squared distance between the weights and their first values: the plainest way of
-forgetting less, a baseline for the others. Under LoRA the distance is that of the product,
-‖s·B·A‖², not of the factors (weight decay on A and B does not do that); nothing is copied for it.
+A penalty on the squared distance between the weights and their first values (L2-SP,
+arXiv:1802.01483): the plainest way of forgetting less, a baseline for the others. Under LoRA the
+distance is that of the product, ‖s·B·A‖², not of the factors (weight decay on A and B does not do
+that); nothing is copied for it.
 """
 
 from __future__ import annotations

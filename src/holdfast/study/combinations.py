@@ -159,7 +159,7 @@ def _weights(arm: Arm, arms: Mapping[str, Arm], method: str, where: str) -> None
 
 def _asking(arm: Arm, tasks: Collection[str], where: str) -> None:
     for one in arm.ask:
-        for name in one.options.tasks or ():
+        for name in getattr(one.options, "tasks", None) or ():  # an option of its own
             if name not in tasks:
                 raise StudyError(
                     f"tasks: no task is called {name!r}{nearest(name, tasks)}",
