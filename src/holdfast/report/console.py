@@ -13,6 +13,7 @@ from rich.text import Text
 from holdfast.analysis import budget
 from holdfast.analysis.lookup import final
 from holdfast.analysis.results import Results, Share, TaskInfo
+from holdfast.analysis.selection import visible
 from holdfast.analysis.selection.from_run import power
 from holdfast.report import decision_words, words
 from holdfast.report.words import UNMEASURED, difference, factor, interval, shown, unscored
@@ -142,4 +143,7 @@ def dry_run_text(plan: Plan) -> str:
         + ", ".join(f"{task.name} ({task.items} items)" for task in plan.tasks.values()),
         *_data(plan),
         *(f"Rule: {one.words()}" for one in power(plan)),
+        *visible.ahead(
+            {task.name: task.items for task in plan.tasks.values()}, len(plan.study.seeds)
+        ),
     ])  # fmt: skip

@@ -36,6 +36,7 @@ TASKS = {
     "xstest": "holdfast.tasks.xstest:XSTest",
     "overrefusal": "holdfast.tasks.overrefusal:OverRefusal",
     "gsm_danger": "holdfast.tasks.gsm_danger:GSMDanger",
+    "sample": "holdfast.tasks.sample:Sample",
     "jsonl": "holdfast.tasks.jsonl:Jsonl",
     "harness": "holdfast.tasks.harness:Harness",
     "lab_math": "holdfast.lab.tasks:LabMath",

@@ -116,6 +116,11 @@ def worse_end(lost: int, won: int, n: int, level: float = 0.95) -> float:
     return _where(Flips(lost, won, n, 0.0), _normal_quantile(level), -1.0, (won - lost) / n)
 
 
+def keeps(lost: int, won: int, n: int, margin: float, level: float = 0.95) -> bool:
+    """Whether that lower end is not below a margin; without looking for it."""
+    return _tango(Flips(lost, won, n, 0.0), margin) >= _normal_quantile(level)
+
+
 def paired_p(base: Values, tuned: Values) -> float:
     """Two-sided p-value for "the mean difference is 0".
 
