@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from holdfast.errors import Damaged, FolderError
@@ -17,6 +18,10 @@ WORKERS = "workers"
 """In a run folder: locks and logs of the processes that make its stages."""
 WORKER_ENDS_S = 90.0
 """A worker elsewhere notices within a minute that nobody is there any more."""
+HOLDER, GUARD = "lock.json", ".lock"
+"""In a run folder: which process holds it, and the lock itself, which is touched meanwhile."""
+BEAT_S = 5.0
+"""How often."""
 MEND = (
     f'if this version made the run, write {{"format": {FORMAT}}} into the file; else give the '
     "study another `name` and run it again"
@@ -130,8 +135,8 @@ def lock(folder: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    holder = folder / "lock.json"
-    guard = FileLock(folder / ".lock")
+    holder = folder / HOLDER
+    guard = FileLock(folder / GUARD)
     try:
         guard.acquire(timeout=0)
     except Timeout as error:
@@ -144,10 +149,36 @@ def lock(folder: Path) -> Iterator[None]:
         _outlive_workers(folder)
         temporary.clear(folder)
         store.write_json(holder, {"pid": os.getpid()})
-        yield
+        with _beating(folder / GUARD):
+            yield
     finally:
         holder.unlink(missing_ok=True)
         guard.release()
+
+
+@contextmanager
+def _beating(guard: Path) -> Iterator[None]:
+    """Let other machines see that this process lives: they may not ask for its lock."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.is_set():
+            with suppress(OSError):
+                os.utime(guard)
+            ended.wait(BEAT_S)
+
+    threading.Thread(target=beat, name="beat", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def last_beat(folder: Path) -> int:
+    """What changes every few seconds while a run folder is held; 0 where it never was."""
+    with suppress(OSError):
+        return (folder / GUARD).stat().st_mtime_ns
+    return 0
 
 
 def _outlive_workers(folder: Path) -> None:

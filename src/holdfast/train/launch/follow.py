@@ -2,8 +2,8 @@
 
 ``python -m holdfast.train.launch.follow RUN`` is given on every further machine of a run with
 ``hardware.nodes``, by hand or by ``srun``. It waits for a training to begin, starts the same
-processes for it here, and waits for the next one; it ends when the run does. The run folder is on
-storage that all machines see.
+processes for it here, and waits for the next one; it ends when the run does. A killed run falls
+silent: whoever holds a run folder touches its lock. The run folder is on storage that all see.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, WorkerLost
 from holdfast.progress import Silent
 from holdfast.runs import run_folder
 from holdfast.train.job import FOLDER, read_job
@@ -24,20 +24,34 @@ from holdfast.train.launch.process import run_process
 from holdfast.train.launch.torchrun import PARENT, command, environment
 
 LOOK_EVERY_S = 1.0
-HOLDER = "lock.json"
-"""In a run folder while it is held, and so that a run is under way."""
+SILENT_S = 180.0
+"""After so long without a sign of it the run is over; a network's disk is up to a minute late."""
 
 
-def follow(folder: Path, wait_s: float = LOOK_EVERY_S) -> int:
-    """Join every training of the run in `folder` until it ends; returns how many there were."""
+def follow(folder: Path, wait_s: float = LOOK_EVERY_S, silent_s: float = SILENT_S) -> int:
+    """Join every training of the run in `folder` until it ends; returns how many there were.
+
+    Raises:
+        FolderError: no run folder.
+        WorkerLost: whoever carries the run out has not been heard of for `silent_s`.
+    """
     run_folder.check_run(folder, must_exist=True)
     begun, joined, seen = False, 0, set[tuple[Path, int]]()
+    beat, heard = run_folder.last_beat(folder), -1.0  # what is there now may be of a killed run
     while True:
-        held = (folder / HOLDER).is_file()
+        if (last := run_folder.last_beat(folder)) != beat:
+            beat, heard = last, time.monotonic()
+        held = (folder / run_folder.HOLDER).is_file()
         if begun and not held:
             return joined
-        begun = begun or held
-        for file, state in _jobs(folder) if held else ():
+        begun = held and heard > 0
+        if begun and time.monotonic() - heard > silent_s:
+            raise WorkerLost(
+                f"the process that carries the run out has not been heard of for {silent_s:.0f} s",
+                where=str(folder),
+                remedy="give its command again on the first machine, and this one here",
+            )
+        for file, state in _jobs(folder) if begun else ():
             if (file, state) in seen:
                 continue
             seen.add((file, state))
@@ -57,7 +71,7 @@ def follow(folder: Path, wait_s: float = LOOK_EVERY_S) -> int:
 def _jobs(folder: Path) -> Iterator[tuple[Path, int]]:
     """Each job that this run has written for a training that is not finished, and its state."""
     try:
-        since = (folder / HOLDER).stat().st_mtime_ns
+        since = (folder / run_folder.HOLDER).stat().st_mtime_ns
         for file in sorted(folder.glob(f"train/*/*.tmp/{FOLDER}/job.json")):
             if (written := file.stat().st_mtime_ns) >= since:
                 yield file, written
