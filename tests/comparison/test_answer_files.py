@@ -411,4 +411,5 @@ def test_a_judges_server_that_does_not_answer_yet_is_named_before_anything_is_as
     assert call(*files, *line) == 1
     said = " ".join(capsys.readouterr().err.split())
     assert "127.0.0.1:9/v1: nothing answers there" in said
-    assert said.index("it has to by the time judging begins") < said.index("Error:")
+    assert said.index("it has to by the time all else is done") < said.index("Error:")
+    assert "verdicts/base/ailuminate: " in said and "put off until all else is done" in said

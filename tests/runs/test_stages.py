@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from holdfast.errors import DriftError, HoldfastError, UsageError
+from holdfast.errors import DriftError, EndpointError, Fault, HoldfastError, UsageError
 from holdfast.progress import Progress, Silent
 from holdfast.runs import stages, store
 from holdfast.runs.stages import Stage
@@ -206,3 +207,92 @@ def test_a_full_disk_in_torchs_words(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("holdfast.runs.stages.shutil.disk_usage", lambda _: usage)
     with pytest.raises(HoldfastError, match="disk is full"):
         shop.go([shop.stage("a", work=full)], tmp_path)
+
+
+class Server:
+    """Is there or not, as its two lists say, one entry for each time that it is looked at."""
+
+    def __init__(self, absent: list[str], faults: list[Fault | None]) -> None:
+        self._absent, self._faults = absent, faults
+
+    def absent(self) -> str:
+        return self._absent.pop(0) if self._absent else ""
+
+    def answer(self, folder: Path) -> None:
+        if self._faults and (fault := self._faults.pop(0)):
+            raise EndpointError("it broke", fault=fault)
+
+
+def _judged(shop: Workshop, server: Server) -> list[Stage]:
+    """Two models are asked, and each is judged at once by a server."""
+
+    def judged(name: str, read: str) -> Stage:
+        made = shop.stage(f"verdicts/{name}", (read,), work=server.answer)
+        return replace(made, absent=server.absent)
+
+    def graded(name: str) -> list[Stage]:
+        said, judgement = f"replies/{name}", f"verdicts/{name}"
+        return [
+            shop.stage(said),
+            judged(name, said),
+            shop.stage(f"readings/{name}", (judgement,)),
+        ]
+
+    return [*graded("a"), *graded("b")]
+
+
+INTERLEAVED = ["replies/a", "verdicts/a", "readings/a", "replies/b", "verdicts/b", "readings/b"]
+LATE = ["replies/a", "replies/b", "verdicts/a", "readings/a", "verdicts/b", "readings/b"]
+
+
+@pytest.mark.parametrize(
+    ("absent", "faults", "ran", "said"),
+    [
+        ([], [], INTERLEAVED, ""),
+        (["not up"] * 2, [], LATE, "verdicts/a: not up; it is put off until all else is done"),
+        (["not up"], [], [*INTERLEAVED[:1], *INTERLEAVED[3:], *INTERLEAVED[1:3]], "not up"),
+        ([], ["slow"], ["replies/a", "verdicts/a", *LATE[1:]], "verdicts/a: it broke; it is put"),
+    ],
+    ids=["there", "not yet", "there later", "fails in the middle"],
+)
+def test_what_a_server_is_needed_for_is_put_off_while_it_is_away(
+    tmp_path: Path, absent: list[str], faults: list[Fault | None], ran: list[str], said: str
+) -> None:
+    shop, told = Workshop(), Told()
+    plan = _judged(shop, Server(absent, faults))
+    stages.execute(stages.schedule(plan, tmp_path), plan, tmp_path, told)
+    assert shop.ran == ran
+    assert said in " ".join(told.lines) and len(told.lines) == bool(said), "said once"
+    assert told.left == {*INTERLEAVED}, "each was left once, when it was finished"
+    assert all(step.done for step in stages.schedule(plan, tmp_path))
+
+
+class Told(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.left: set[str] = set()
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def leave(self, stage: str) -> None:
+        assert stage not in self.left
+        self.left.add(stage)
+
+
+def test_a_server_that_stays_away_ends_the_run_when_all_else_is_done(tmp_path: Path) -> None:
+    shop = Workshop()
+    plan = _judged(shop, Server(["not up"] * 2, ["down"]))
+    with pytest.raises(EndpointError, match="it broke"):
+        shop.go(plan, tmp_path)
+    assert shop.ran == ["replies/a", "replies/b", "verdicts/a"]
+
+
+@pytest.mark.parametrize("fault", ["key", "unknown", "other"])
+def test_what_no_waiting_mends_is_told_at_once(tmp_path: Path, fault: Fault) -> None:
+    shop = Workshop()
+    with pytest.raises(EndpointError, match="it broke"):
+        shop.go(_judged(shop, Server([], [fault])), tmp_path)
+    assert shop.ran == ["replies/a", "verdicts/a"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import FrozenInstanceError, replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from holdfast.config.recipes import DEMO, QUICK, recipe_file
 from holdfast.errors import DataError, FolderError, UsageError
 from holdfast.report.console import dry_run_text
 from holdfast.report.run import open_run
-from holdfast.runs import run_folder, store
+from holdfast.runs import run_folder, stages, store
 from holdfast.runs.plan import PLAN, Plan, read_plan, to_json, write_plan
 from holdfast.types import FieldUse, SourceUse
 
@@ -276,3 +277,51 @@ def test_the_flagship_study_has_a_rule_that_one_lost_answer_does_not_break() -> 
     for task, margin in rule.items():
         need, n = Need(task, margin), items[task]
         assert check_power([attainable(need, confidence(FIRST), n, n)]) == []
+
+
+def planned_order(tmp_path: Path, model: Path, judge: object) -> Plan:
+    """The plan of a study whose second task has this judge."""
+    tasks = {
+        "lab_math": {"role": "target", "items": 4, "train_items": 24},
+        "lab_refuse": {"items": 4, "judge": judge},
+    }
+    return study.plan(write_study(tmp_path, model, tasks=tasks), tmp_path / "run")
+
+
+REMOTE = {"remote": {"url": "http://127.0.0.1:9/v1", "model": "m", "format": "yes_no"}}
+
+
+@pytest.mark.parametrize(
+    "judge", ["refusal", REMOTE, {"ensemble": {"judges": ["refusal", REMOTE]}}]
+)
+def test_replies_are_judged_at_once_where_no_model_is_loaded_for_it(
+    tmp_path: Path, tiny_model: Path, judge: object
+) -> None:
+    names = [one.name for one in planned_order(tmp_path, tiny_model, judge).stages]
+    asked = [place for place, name in enumerate(names) if name.startswith("replies/")]
+    for first, after in pairwise([*asked, len(names)]):
+        own = names[first].removeprefix("replies/")
+        following = [name for name in names[first:after] if name.endswith(f"/{own}")]
+        assert following[-1] == f"readings/{own}"
+        assert (f"verdicts/{own}" in following) == own.endswith("lab_refuse")
+
+
+def test_a_judge_that_is_a_model_is_loaded_once(tmp_path: Path, tiny_model: Path) -> None:
+    """What it judges lies together, after everything else, and what needs no model comes first."""
+    judge = {"qwen3guard": {"model": str(tiny_model)}}
+    names = [one.name for one in planned_order(tmp_path, tiny_model, judge).stages]
+    verdicts = [place for place, name in enumerate(names) if name.startswith("verdicts/")]
+    assert verdicts == list(range(verdicts[0], verdicts[-1] + 1))
+    assert max(place for place, name in enumerate(names) if name[:7] == "replies") < verdicts[0]
+    math = names.index("replies/base/lab_math")
+    assert names[math + 1] == "readings/base/lab_math"
+
+
+def test_when_replies_are_judged_bears_on_no_fingerprint(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early = planned_order(tmp_path, tiny_model, "refusal").stages
+    monkeypatch.setattr("holdfast.study.layout.needs_no_model", lambda session, name: False)
+    late = planned_order(tmp_path, tiny_model, "refusal").stages
+    assert [one.name for one in early] != [one.name for one in late]
+    assert stages.fingerprints(early) == stages.fingerprints(late)

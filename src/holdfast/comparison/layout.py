@@ -37,6 +37,7 @@ from holdfast.study.measuring import (
     grading,
     judged_first,
     judges_ready,
+    needs_no_model,
     replies,
     scoring,
 )
@@ -90,23 +91,41 @@ class Comparison:
 
 
 def lay_out(one: Comparison) -> list[Stage]:
-    """All stages, needs first; stages of one model lie together so that it is loaded once."""
+    """All stages, needs first; stages of one model lie together so that it is loaded once.
+
+    What no model has to be loaded for is graded at once, as in a study.
+    """
     session, plan = one.session, one.plan
-    base = [_replies(one, Point(BASE), task) for task in plan.tasks]
-    repeated = [again(session, task, time) for time in plan.repeats for task in plan.tasks]
+
+    def asked(stage: Stage, task: str) -> list[Stage]:
+        at = stage.name.removeprefix("replies/")
+        return [stage, *(_grading(one, at, task) if needs_no_model(session, task) else [])]
+
+    base = [stage for task in plan.tasks for stage in asked(_replies(one, Point(BASE), task), task)]
+    repeated = [
+        stage
+        for time in plan.repeats
+        for task in plan.tasks
+        for stage in asked(again(session, task, time), task)
+    ]
     looks = [_looks(one)] if one.local else []
     tuned = [
-        _replies(one, point, task)
+        stage
         for point in plan.points()
         if point.arm != BASE
         for task in plan.tasks
+        for stage in asked(_replies(one, point, task), task)
     ]
     where = [(place(point, name), name) for point in plan.points() for name in plan.tasks]
     where += [(again_place(time, name), name) for time in plan.repeats for name in plan.tasks]
     scored = [scoring(session, at, name) for at, name in where if plan.tasks[name].perplexity]
-    graded = judged_first([stage for at, name in where for stage in _grading(one, at, name)])
-    readings = [stage.name for stage in graded if stage.name.startswith("readings/")]
-    stats = _stats(one, [*readings, *(stage.name for stage in looks)])
+    graded = judged_first(
+        [
+            stage for at, name in where if not needs_no_model(session, name)
+            for stage in _grading(one, at, name)
+        ]
+    )  # fmt: skip
+    stats = _stats(one, [*(f"readings/{at}" for at, _ in where), *(one.name for one in looks)])
     report = Stage("report", {}, lambda f, p: _report(plan, f), ("stats",))
     return [
         *judges_ready(session),

@@ -99,6 +99,7 @@ class Bars:
         """Show the stage at work."""
         self.remaining.enter(stage)
         self._told = self._now()
+        self._bars.update(self._stage, visible=False)  # of a stage that was put off
         self._bars.update(self._run, description=_short(stage))
         self._draw()
 

@@ -21,13 +21,22 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from holdfast.errors import Damaged, DriftError, HoldfastError, UsageError, begun
+from holdfast.errors import (
+    Damaged,
+    DriftError,
+    EndpointError,
+    HoldfastError,
+    UsageError,
+    begun,
+)
 from holdfast.progress import Clocked, Progress
 from holdfast.runs import records, sealed, store, temporary
 from holdfast.runs.full_disk import explained_disk
 
 SPELLED = 6
 """Stages that a remedy names one by one."""
+PASSING = ("down", "slow", "busy", "broken", "quota", "cap")
+"""Faults of a server that may have passed by the time all else is done."""
 PARTS = "parts"
 """Folders of a stage that only serve to go on with it; gone when it is finished."""
 Run = Callable[[Path, Progress], Mapping[str, object] | None]
@@ -61,6 +70,8 @@ class Stage:
         needs: names of the stages whose output it reads.
         resumable: keep a half-done ``.tmp`` folder of the same identity and continue in it.
         asks: what a model is asked, see `holdfast.methods.SharedWork`.
+        absent: of a stage that a server is needed for: says why it cannot be made yet, "" where it
+            can. Such a stage is put off until all else is done rather than end the run.
     """
 
     name: str
@@ -69,6 +80,7 @@ class Stage:
     needs: tuple[str, ...] = ()
     resumable: bool = False
     asks: Mapping[str, int] | None = None
+    absent: Callable[[], str] | None = None
 
     @property
     def planned(self) -> PlannedStage:
@@ -206,6 +218,8 @@ def execute(
 ) -> None:
     """Run what is not done, in order.
 
+    What a server is needed for that is not there, or fails, comes last, with all that reads it.
+
     Args:
         steps: the schedule.
         stages: the stages with their code, among them all of the schedule.
@@ -214,10 +228,29 @@ def execute(
         expected: seconds that stages may take, as far as that is known.
     """
     code = {stage.name: stage for stage in stages}
+    late: dict[str, Step] = {}
+    failed = ""
     for step in announce(steps, folder, progress, expected):
-        progress.enter(step.stage.name)
-        make(step, code[step.stage.name], folder, progress)
-        progress.leave(step.stage.name)
+        name, absent = step.stage.name, code[step.stage.name].absent
+        why = (failed or absent()) if absent else ""
+        if not (why or late.keys() & set(step.stage.needs)):
+            progress.enter(name)
+            try:
+                make(step, code[name], folder, progress)
+            except EndpointError as error:
+                if not absent or error.fault not in PASSING:
+                    raise
+                why = failed = str(error.message)
+            else:
+                progress.leave(name)
+                continue
+        if why and not late:
+            progress.say(f"{name}: {why}; it is put off until all else is done")
+        late[name] = step
+    for name, step in late.items():
+        progress.enter(name)
+        make(step, code[name], folder, progress)
+        progress.leave(name)
 
 
 def announce(

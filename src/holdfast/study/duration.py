@@ -20,7 +20,7 @@ from holdfast.runs.stages import PlannedStage
 from holdfast.study import speed as speeds
 from holdfast.study.session import Session
 from holdfast.study.speed import Speed
-from holdfast.study.work import Counted, Work
+from holdfast.study.work import SERVER, Counted, Work
 
 SMALL_S = 0.05
 """Of a stage that asks no model."""
@@ -63,8 +63,8 @@ def timed(session: Session, works: dict[str, Work], speed: Speed) -> dict[str, S
     opened, told = "", {}
     for stage in session.plan.stages:
         work = works[stage.name]
-        loads = bool(work.model) and work.model != opened and work.kind != "other"
-        opened = work.model or opened
+        loads = work.model not in ("", SERVER, opened) and work.kind != "other"
+        opened = work.model if work.model not in ("", SERVER) else opened
         told[stage.name] = seconds_of(work, speed, loads)
     copied = {
         f"{top}/{place(point, task)}"
@@ -115,7 +115,7 @@ def seconds_of(work: Work, speed: Speed, loads: bool = False) -> float:
         speed: of the device with the study's own model.
         loads: another model was loaded before.
     """
-    if work.model == "server":
+    if work.model == SERVER:
         return work.answers * 0.2
     if not work.parameters:
         return SMALL_S + JUDGED_S * work.answers

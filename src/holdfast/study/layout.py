@@ -40,6 +40,7 @@ from holdfast.study.measuring import (
     judged_first,
     judges_ready,
     made_weights,
+    needs_no_model,
     replies,
     scoring,
 )
@@ -65,8 +66,8 @@ ONCE = 1.05
 def lay_out(session: Session) -> list[Stage]:
     """All stages, needs first; stages of one model lie together so that it is loaded once.
 
-    What no model is needed for to grade is graded at once, so that its figures come as the study
-    goes; judges come last.
+    What no model has to be loaded for is graded at once, so that its figures come as the study
+    goes; judges that are models come last, each loaded once.
     """
     budget = Stage(BUDGET, _data_identity(session, "plain"), lambda f, p: _budget(session, f))
     apart = session.plan.model, session.study.train, session.held
@@ -104,7 +105,7 @@ def lay_out(session: Session) -> list[Stage]:
     ]
     graded = judged_first(
         [
-            stage for at, name in where if not _needs_no_model(session, name)
+            stage for at, name in where if not needs_no_model(session, name)
             for stage in grading(session, at, name)
         ]
     )  # fmt: skip
@@ -124,13 +125,7 @@ def _asked(session: Session, point: Point, task: str) -> list[Stage]:
 
 def _graded_at_once(session: Session, where: str, name: str) -> list[Stage]:
     """The stage that grades one folder of replies, where that can be done at once."""
-    return grading(session, where, name) if _needs_no_model(session, name) else []
-
-
-def _needs_no_model(session: Session, name: str) -> bool:
-    """Whether a task is graded without a judge and without the untouched model."""
-    task = session.measuring.tasks[name]
-    return not (task.judge or task.perplexity)
+    return grading(session, where, name) if needs_no_model(session, name) else []
 
 
 def all_shared(session: Session) -> list[SharedWork]:

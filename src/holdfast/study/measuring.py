@@ -28,6 +28,8 @@ from holdfast.types import BASE, Example, Point
 
 OTHER_CHUNK = 61
 """Questions asked together when the base is asked again: other batches than the first time."""
+LATEST = "it has to by the time all else is done"
+"""Of a judge's server that does not answer yet."""
 
 
 def made_weights(session: Session, point: Point) -> list[Stage]:
@@ -183,6 +185,17 @@ def scoring(session: Session, where: str, name: str) -> Stage:
     return Stage(f"perplexity/{where}", identity, make, needs, True)
 
 
+def needs_no_model(session: Session, name: str) -> bool:
+    """Whether replies to a task are graded without loading a model: no judge that is one, no loss.
+
+    Such stages come right after the replies that they read, whatever model is loaded then, so that
+    figures come as the study goes. A judge's server may not be up yet, see `Stage.absent`.
+    """
+    task = session.measuring.tasks[name]
+    judges = members_of(task.judge) if task.judge else []
+    return not task.perplexity and all(one.guard is None for one in judges)
+
+
 def judges_ready(session: Session) -> list[Stage]:
     """The stage that looks at judges which are models, before anything is asked.
 
@@ -202,7 +215,7 @@ def judges_ready(session: Session) -> list[Stage]:
         needs = {}
         for judge in models.values():
             if judge.remote and (why := judge.absent()):
-                progress.say(f"{judge.title}: {why}; it has to by the time judging begins")
+                progress.say(f"{judge.title}: {why}; {LATEST}")
             if guard := judge.guard:
                 needs[judge.title] = round(guard.needs(session.gpus), 2)
         return {"needs_gib": needs}
@@ -234,7 +247,7 @@ def _judging(session: Session, judge: Judge, where: str, name: str) -> list[Stag
         return Stage(
             stage, {"judge": identity_of(by), **session.thinking_mark},
             lambda f, p: judge_replies(by, examples, session.folder / said, f, session.desk(f, p)),
-            (said,), True,
+            (said,), True, absent=by.absent if by.remote else None,
         )  # fmt: skip
 
     if not judge.seats():

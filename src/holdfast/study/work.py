@@ -36,6 +36,8 @@ TEMPLATE_TOKENS = 25
 """Of a chat template around a question, where there is no tokenizer."""
 USUAL_REPLY = 300.0
 """Tokens of an answer that nothing cuts off, where nothing is known of the model's."""
+SERVER = "server"
+"""In place of a model: somebody else has it loaded."""
 Kind = Literal["train", "ask", "score", "judge", "other"]
 
 
@@ -260,7 +262,7 @@ class Counted:
         remote = any(one.remote for one in members)
         if guard is None:
             return Work("judge", answers=asked.answers, parameters=0.0,
-                        model="server" if remote else "", alike=f"{top}/{task}")  # fmt: skip
+                        model=SERVER if remote else "", alike=f"{top}/{task}")  # fmt: skip
         name = str(getattr(guard, "ref", None) and guard.ref.base)  # type: ignore[attr-defined]
         size = self.parameters(name) / max(1.0, self.parameters(self._base))
         return Work("judge", 0.0, asked.read + asked.written, 8 * asked.answers, asked.answers, 64,
