@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
 
 import numpy as np
 import pytest
+from fixtures.timing import worked
 from scipy.optimize import isotonic_regression
 from scipy.stats import spearmanr
 
@@ -197,10 +197,9 @@ def test_seeded_and_fast() -> None:
         for _ in range(5)
     ]
     base = rng.random(1300).round()
-    started = time.perf_counter()
-    one = dose_response(points, base, base, seed=1)
-    assert time.perf_counter() - started < 15
-    assert len(one) == 11
+    found: list[object] = []
+    assert worked(lambda: found.extend(dose_response(points, base, base, seed=1))) < 15
+    assert len(found) == 11
     few = points[:15]
     again = dose_response(few, base, base, seed=1, draws=100)
     assert again == dose_response(few, base, base, seed=1, draws=100)

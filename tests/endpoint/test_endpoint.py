@@ -281,7 +281,7 @@ def test_a_server_that_never_answers_is_not_waited_for_again_and_again(stub: Stu
     ) as caught:
         one.ask(_bodies(one, 20), None, progress)
     assert caught.value.fault == "slow" and "timeout_s" in caught.value.remedy
-    assert time.monotonic() - started < 1.8
+    assert time.monotonic() - started < 5, "all tries of all 20 take 6 s"
     assert len(stub.bodies) <= 4 * 2
     assert progress.said == [
         f"{stub.url} (judge): no complete answer within 0.2 s; trying again, 1 of 5"

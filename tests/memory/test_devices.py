@@ -481,21 +481,21 @@ def test_host_memory_where_nothing_says(tmp_path: Path) -> None:
     assert 0 < host_ram_bytes() <= host_ram_bytes(tmp_path)
 
 
-def test_it_is_quick() -> None:
+def test_it_is_little_work() -> None:
     code = (
-        "import time; start = time.perf_counter()\n"
+        "import time; start = time.process_time()\n"
         "from holdfast.memory.hardware.detect import detect\n"
         "from holdfast.memory.hardware.host import host_ram_bytes\n"
         "from holdfast.memory.hardware.devices import parse\n"
         "from holdfast.memory.model.shape import read_shape\n"
         "parse('2x24GiB'), read_shape('qwen3-8b'), host_ram_bytes()\n"
-        "print(time.perf_counter() - start)"
+        "print(time.process_time() - start)"
     )
     took = [
         float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
         for _ in range(3)
     ]
-    assert min(took) < 0.25  # measured: 0.05 s
+    assert min(took) < 0.25  # of processor time; measured: 0.05
 
 
 def test_throughput_from_cores_and_clock_is_that_of_the_data_sheets() -> None:

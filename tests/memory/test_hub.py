@@ -74,8 +74,8 @@ def test_a_hub_that_is_down_is_asked_once(
             hub.require(name)
         for word in ("HF_ENDPOINT", "HF_HUB_OFFLINE=1", f"hf download {name}", "local folder"):
             assert word in caught.value.remedy
-    assert time.monotonic() - started < 2.5
-    assert session.asked == 1
+    assert session.asked == 1 and hub.PATIENCE_S < 2
+    assert time.monotonic() - started < 10, "an answer that takes 30 s was waited for"
     assert caught.value.exit_code == 3
 
 
