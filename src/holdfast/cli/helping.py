@@ -65,10 +65,8 @@ class Command(TyperCommand):
     context_class = SpokenContext
 
     def get_short_help_str(self, limit: int = 45) -> str:
-        """Its line in the list of commands."""
-        if spoken() == "en":
-            return super().get_short_help_str(limit)
-        return told(self.help or "")
+        """Its line in the list of commands, however long."""
+        return told(" ".join((self.help or "").split()))
 
 
 class Group(TyperGroup):
