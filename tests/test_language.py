@@ -93,7 +93,7 @@ def test_a_language_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) 
     assert "'tlh'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["", *(one.__name__ for one in cli.COMMANDS)])
+@pytest.mark.parametrize("command", ["", *map(cli.named, cli.COMMANDS)])
 def test_the_pages_of_help_are_chinese_and_fit(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
