@@ -192,10 +192,17 @@ def test_a_report_of_hostile_texts_lives_nowhere_in_markdown(first: int) -> None
     assert found.count("\n#") == markdown.write(_nasty("x")).count("\n#"), "no head of data's own"
 
 
+def test_a_report_of_hostile_texts_directs_nothing_in_a_browser() -> None:
+    """Marks that turn the direction of the text around them, and what terminals obey."""
+    page = write.render(_nasty("\u202eevil\x1b[2J\u0007"))
+    assert not {"\u202e", "\x1b", "\u0007"} & set(page)
+
+
 def test_a_report_of_hostile_texts_lives_nowhere_in_a_browser() -> None:
     page = Page(write.render(_nasty("".join(one for one in HOSTILE if "<" in one))))
     assert page.open == []
-    assert [tag for tag, _ in page.tags].count("script") == 1
+    scripts = [attrs.get("type") for tag, attrs in page.tags if tag == "script"]
+    assert scripts == ["application/json", "application/json", None], "its own, and data"
     for tag, attrs in page.tags:
         assert tag != "img" and not any(name.startswith("on") for name in attrs)
         assert (attrs.get("href") or "#").startswith(("#", "data:"))

@@ -18,8 +18,11 @@ from holdfast.report import markdown, tables, words
 from holdfast.report import write as html
 from holdfast.report.charts import axis, marks, plots
 from holdfast.report.console import table
+from holdfast.report.language import Said
 from holdfast.report.words import spelled
 from holdfast.report.write import write_report
+
+NOTHING = Said("", "")
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +55,11 @@ def cell_text(results: Results, arm: str, task: str) -> str:
     return row[names.index(arm)].split("<td ")[1 + [t.name for t in results.tasks].index(task)]
 
 
-def test_write_report_writes_three_files_and_nothing_else(tmp_path: Path) -> None:
+def test_write_report_writes_three_files_and_the_charts(tmp_path: Path) -> None:
     path = write_report(build(), tmp_path / "report")
     assert path == tmp_path / "report" / "index.html"
     found = {file.name for file in path.parent.iterdir()}
-    assert found == {"index.html", "report.md", "results.json"}
+    assert found == {"index.html", "report.md", "results.json", "charts"}
     assert from_json(json.loads((path.parent / "results.json").read_text())) == build()
     assert path.stat().st_size < 1_000_000
 
@@ -88,12 +91,13 @@ def test_sections_stand_in_the_order_of_reading(page: str) -> None:
     assert build().warnings[0] in said(page)
 
 
-def test_model_output_is_escaped_and_folded_away(page: str) -> None:
+def test_model_output_is_data_and_hidden_until_asked_for(page: str) -> None:
     assert SCRIPT not in page
-    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 2  # the prompt and one reply
-    assert len([tag for tag, _ in Page(page).tags if tag == "script"]) == 1
-    folded = page.split('id="replies"')[1]
-    assert folded.index("<details>") < folded.index("alert(1)")
+    assert page.count(r"\u003cscript>alert(1)\u003c/script>") == 2  # the prompt and one reply
+    scripts = [attrs.get("type") for tag, attrs in Page(page).tags if tag == "script"]
+    assert scripts == ["application/json", "application/json", None]
+    shown = page.split('id="replies"')[1]
+    assert shown.index('id="r-all" hidden') < shown.index("alert(1)")
     assert "抱歉" in page and "🔧" in page
 
 
@@ -349,7 +353,7 @@ def test_a_decision_without_a_winner_names_the_nearest_miss(
 def test_parts_of_the_change_are_drawn_hollow_and_told(page: str) -> None:
     picture = page.split('<svg class="chart wide"')[1].split("</svg>")[0]
     assert picture.count('class="line part"') == 2  # sft and replay
-    tips = re.findall(r'data-tip="([^"]*)"', picture)
+    tips = re.findall(r"<title>([^<]*)</title>", picture)
     assert sum("λ = 0.25" in tip for tip in tips) == 2
     tip = next(tip for tip in tips if tip.startswith("replay, step 160 (final), λ = 0.75\n"))
     assert "worst change, hazards (of the good share):\n    \u22121.3 [" in tip
@@ -371,21 +375,21 @@ def test_points_on_the_frontier_bear_a_ring(page: str) -> None:
     on = sum(len(one.points) for one in build().fronts)
     picture = page.split('<svg class="chart wide"')[1].split("</svg>")[0]
     assert picture.count('class="halo"') == on > 3
-    assert picture.count('class="front"') == 1
+    assert picture.count('class="front"') == len(build().arms) - 1  # each arm's own, not one of all
     assert "5 on the frontier" in said(page)
     without = html.render(replace(build(), fronts=()))
     assert 'class="halo" cx' not in without.split('class="key')[0]
 
 
-def test_the_stairs_of_a_picture_pass_only_through_what_nothing_beats() -> None:
-    def track(number: int, x: float, y: float) -> plots.Track:
-        look = marks.looks(["a", "b", "c"])[number]
-        return plots.Track(f"arm{number}", look, (marks.Dot(x, y, "", role="final"),))
+def test_the_stairs_of_an_arm_pass_only_through_its_own_best_points() -> None:
+    def track(number: int, *spots: tuple[float, float]) -> plots.Track:
+        look = marks.looks(["a", "b"])[number]
+        return plots.Track(f"arm{number}", look, tuple(marks.Dot(x, y, NOTHING) for x, y in spots))
 
-    tracks = [track(0, 0.2, 0.9), track(1, 0.5, 0.5), track(2, 0.4, 0.4)]
-    picture = plots.trade_off(tracks, kind="share", narrow=False, label="", stairs=True)
+    tracks = [track(0, (0.2, 0.9), (0.5, 0.5), (0.4, 0.4)), track(1, (0.3, 0.3))]
+    picture = plots.trade_off(tracks, kind="share", narrow=False, label=NOTHING, stairs=True)
     stairs = re.findall(r'class="front" d="([^"]*)"', picture)
-    assert len(stairs) == 1 and stairs[0].count("H") == 2
+    assert [one.count("H") for one in stairs] == [2, 1], "the third point of the first is beaten"
 
 
 def test_what_changed_sides_is_told_per_retained_task_and_hazard(page: str) -> None:
@@ -418,7 +422,7 @@ def test_budget_and_cost_are_multiples_of_plain_fine_tuning(page: str) -> None:
 
 
 def test_the_meters_are_means_over_seeds(page: str) -> None:
-    tip = re.search(r'data-tip="(sft, step 160\nKL[^"]*)"', page)
+    tip = re.search(r"<title>(sft, step 160\nKL[^<]*)</title>", page)
     assert tip and "0.546 nats per token, seeds from 0.520 to 0.572" in tip[1]
     assert "| sft | 160 | 0.546 | 1.034 | 2.40 |" in markdown.write(build())
 

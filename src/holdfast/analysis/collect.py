@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -258,24 +257,51 @@ def meter_readings(plan: Plan, done: Collection[str] | None = None) -> list[Mete
 
 
 def replies_shown(plan: Plan, count: int) -> list[ReplyShown]:
-    """The first `count` replies per arm and task at the final checkpoint, for readers who ask."""
+    """Replies to `count` items of each task, for readers who ask; what changed sides comes first.
+
+    Of every arm the final checkpoint, first seed and first sample.
+    """
     found = []
     for task in plan.tasks:
         questions = plan.folder / "replies" / place(Point(BASE), task) / QUESTIONS
-        asked = [row for _, row in islice(store.read_objects(questions), count)]
-        for arm in (BASE, *plan.arms):
-            step, scale = plan.places(arm)[-1]
-            where = place(Point(arm, plan.seeds(arm)[0], step, scale), task)
+        asked = {str(row["id"]): str(row["question"]) for _, row in store.read_objects(questions)}
+        where = {
+            arm: place(Point(arm, plan.seeds(arm)[0], *plan.places(arm)[-1]), task)
+            for arm in (BASE, *plan.arms)
+        }
+        graded = {arm: _firsts(plan.folder / "readings" / one) for arm, one in where.items()}
+        changes = {
+            arm: {item: _change(graded[BASE].get(item), one) for item, one in mine.items()}
+            for arm, mine in graded.items()
+        }
+        calm = [not any(mine.get(item) for mine in changes.values()) for item in asked]
+        shown = [item for _, item in sorted(zip(calm, asked, strict=True), key=lambda one: one[0])]
+        for arm, one in where.items():
             replies = {
-                reply.example_id: reply for reply in read_replies(plan.folder / "replies" / where)
+                reply.example_id: reply.text
+                for reply in reversed(read_replies(plan.folder / "replies" / one))
             }
-            graded = read_readings(plan.folder / "readings" / where)
-            outcome = {reading.example_id: reading.outcome for reading in graded}
-            for row in asked:
-                reply = replies[row["id"]].text
-                found.append(ReplyShown(arm, task, row["question"], reply, outcome[row["id"]]))
+            for item in shown[:count]:
+                read = graded[arm][item]
+                groups = tuple(filter(None, (read.group, read.also)))
+                about = (read.outcome, item, groups, changes[arm][item])
+                found.append(ReplyShown(arm, task, asked[item], replies[item], *about))
     order = [BASE, *plan.arms]
     return sorted(found, key=lambda shown: order.index(shown.arm))
+
+
+def _firsts(folder: Path) -> dict[str, Reading]:
+    """The reading of each item's first sample."""
+    return {one.example_id: one for one in reversed(read_readings(folder))}
+
+
+def _change(before: Reading | None, after: Reading) -> str:
+    """What became of one item: lost, won, or nothing that can be told."""
+    if before is None or before.value is None or after.value is None:
+        return ""
+    if before.value == after.value:
+        return ""
+    return "lost" if after.value < before.value else "won"
 
 
 def _summary(folder: Path) -> dict[str, Any]:

@@ -202,10 +202,13 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class ReplyShown:
-    """One reply, kept for the folded-away part of the report (only on request)."""
+    """One reply, kept for the part of the report that shows them (only on request)."""
 
     arm: str
     task: str
     prompt: str
     reply: str
     outcome: str
+    item: str = ""  # the example's id, which is the same for every arm
+    groups: tuple[str, ...] = ()  # hazard, persona
+    change: str = ""  # against base's reply: lost (good to bad) or won (bad to good)

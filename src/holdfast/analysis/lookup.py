@@ -176,3 +176,22 @@ def last_meters(readings: Sequence[Meter]) -> LastMeters | None:
         sum(reading.cross_entropy for reading in ends) / len(ends),
         sum(norms) / len(norms) if norms else None,
     )
+
+
+def groups_by_loss(results: Results, task: str) -> list[str]:
+    """The groups of one task, the one first on which an arm lost most against base.
+
+    Groups without figures of base and an arm come last, in the order of the data.
+    """
+    before = final(results, BASE, task)
+    worst: dict[str, float] = {}
+    for arm in results.arms:
+        after = final(results, arm.name, task)
+        if before is None or after is None or arm.name == BASE:
+            continue
+        for name, share in after.groups.items():
+            was = before.groups.get(name)
+            if was is not None and was.mean is not None and share.mean is not None:
+                worst[name] = max(worst.get(name, -1.0), was.mean - share.mean)
+    names = group_names(results, task)
+    return sorted(names, key=lambda name: -worst.get(name, -2.0))

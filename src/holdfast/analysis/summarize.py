@@ -29,10 +29,9 @@ from holdfast.analysis.findings import (
 from holdfast.analysis.results import Results
 from holdfast.analysis.selection.rule import in_points, span
 from holdfast.analysis.stats import DosePoint, Values, dose_response, noise_floor
+from holdfast.analysis.story import forgot
 from holdfast.types import BASE, Reading
 
-ALPHA = 0.05
-""""Forgets" is said below this p, after Holm's correction."""
 NOTHING = "Nothing was trained, or the target could not be scored."
 
 
@@ -159,10 +158,7 @@ def forgetting(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> str:
     tested = [c for c in found if c.p_holm is not None and c.task in kept and c.scale == 1]
     if len({cell.arm for cell in tested}) < 2:
         return ""
-    fell = [
-        c.arm for c in tested if (c.p_holm or 0.0) < ALPHA and c.diff and (c.diff.mean or 0.0) < 0
-    ]
-    names = ", ".join(dict.fromkeys(fell)) or "none of the arms"
+    names = ", ".join(dict.fromkeys(c.arm for c in tested if forgot(c))) or "none of the arms"
     return f"More than chance allows once all arms are counted (Holm): {names} forgot."
 
 

@@ -76,8 +76,16 @@ def run(
 def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")],
     replies: Annotated[
-        int, typer.Option("--replies", min=0, help="Show the first N replies per arm and task.")
+        int,
+        typer.Option("--replies", min=0, help="Show replies to N items a task; flips first."),
     ] = 0,
+    csv: Annotated[
+        bool, typer.Option("--csv", help="All figures as report/figures.csv too.")
+    ] = False,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Tables and figures in LaTeX as report/paper/ too.")
+    ] = False,
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     serve: Annotated[
         bool,
         typer.Option("--serve", help="Serve it on this machine, renewed while the run goes."),
@@ -91,15 +99,28 @@ def report(
     from holdfast.report.run import render
 
     if serve:
-        _serve(folder, replies, port, as_json)
+        for name, given in (("--csv", csv), ("--paper", paper)):
+            if given:
+                raise UsageError(f"{name} writes files, and --serve none", remedy="leave one out")
+        _serve(folder, replies, port, open_it, as_json)
         return
     if port:
         raise UsageError("--port goes with --serve", remedy="add --serve")
-    results, page = render(folder, replies)
+    results, page = render(folder, replies, csv=csv, paper=paper)
     finish(results, page, as_json)
+    if open_it:
+        _open(page.resolve().as_uri())
 
 
-def _serve(folder: Path, replies: int, port: int, as_json: bool) -> None:
+def _open(address: str) -> None:
+    """Open a page in the user's browser; where there is none, say where the page is."""
+    import webbrowser
+
+    if not webbrowser.open(address):
+        tell(f"No browser was found; open {address}")
+
+
+def _serve(folder: Path, replies: int, port: int, open_it: bool, as_json: bool) -> None:
     """Serve the page until Ctrl-C."""
     from holdfast.report.serving import Served, server
 
@@ -107,6 +128,8 @@ def _serve(folder: Path, replies: int, port: int, as_json: bool) -> None:
         address = f"http://127.0.0.1:{made.server_address[1]}/"
         say(as_json, {"address": address}, f"Report: {address}\nCtrl-C ends it.")
         sys.stdout.flush()
+        if open_it:
+            _open(address)
         with suppress(KeyboardInterrupt):
             made.serve_forever()
 

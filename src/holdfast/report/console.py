@@ -15,7 +15,7 @@ from holdfast.analysis.lookup import final
 from holdfast.analysis.results import Results, Share, TaskInfo
 from holdfast.analysis.selection import visible
 from holdfast.analysis.selection.from_run import power
-from holdfast.report import decision_words, words
+from holdfast.report import decision_words, language, words
 from holdfast.report.words import UNMEASURED, difference, factor, interval, shown, unscored
 from holdfast.runs.plan import Plan
 
@@ -35,10 +35,12 @@ def table(results: Results, width: int = 80) -> Group:
         for task in results.tasks
     ]
     told = (words.noise_line(results), budget.sentence(results.arms, results.seeds))
+    compared = language.of(results).compared
+    what, base = ("Models", "base") if compared else ("Final checkpoints", "the untouched model")
     head = [
         f"{results.name}: {results.model}.",
-        "Final checkpoints, in %, with 95 % intervals;",
-        "below each figure its paired difference to the untouched model, in points.",
+        f"{what}, in %, with 95 % intervals;",
+        f"below each figure its paired difference to {base}, in points.",
     ]
     below = [*labels, *filter(None, told), *_decision(results)]
     return Group(Text("\n".join(head)), *_tables(results, width), Text("\n".join(below)))
@@ -46,7 +48,10 @@ def table(results: Results, width: int = 80) -> Group:
 
 def _tables(results: Results, width: int) -> list[Table]:
     """As many tasks side by side as fit, the others below them."""
-    first = ["arm", *(_named(results, arm.name) for arm in results.arms)]
+    first = [
+        language.of(results).say("arm").en.lower(),
+        *(_named(results, arm.name) for arm in results.arms),
+    ]
     groups: list[list[list[str]]] = []
     used = width
     for task in results.tasks:

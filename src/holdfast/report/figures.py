@@ -22,6 +22,12 @@ class Figure:
     low: float | None
     high: float | None
     diff: words.Difference | None = None
+    missing: int = 0
+
+    @property
+    def asked(self) -> int:
+        """Items that were asked, scored or not."""
+        return self.n + self.missing
 
 
 def figure(share: Share | None, task: TaskInfo, diff: Share | None = None) -> Figure | None:
@@ -41,6 +47,7 @@ def figure(share: Share | None, task: TaskInfo, diff: Share | None = None) -> Fi
         low,
         high,
         words.difference(diff, task.inverted),
+        turned.unscored,
     )
 
 

@@ -13,11 +13,11 @@ from holdfast.analysis import budget
 from holdfast.analysis.lookup import final, find, group_names, scales_of, steps_of
 from holdfast.analysis.results import Cell, Choice, Results, Share, TaskInfo
 from holdfast.errors import printable
-from holdfast.report import decision_words, tables, words
+from holdfast.report import decision_words, language, tables, words
 from holdfast.report.figures import Figure
+from holdfast.report.headline import headline
 from holdfast.report.words import (
     NONE,
-    STATISTICS,
     UNMEASURED,
     difference,
     interval,
@@ -31,8 +31,6 @@ from holdfast.report.words import (
     unscored,
 )
 
-TRAINED, COMPARED = "What each arm was trained on", "What is compared"
-
 
 def write(results: Results) -> str:
     """The whole study as GitHub markdown."""
@@ -42,11 +40,12 @@ def write(results: Results) -> str:
     scaled, stepped = _scaled(results), any(cell.step for cell in results.cells)
     parts = [
         f"# {clean(results.name)}\n",
-        f"**{clean(results.verdict)}**\n",
+        f"**{clean(headline(results).en)}**\n",
+        f"{clean(results.verdict)}\n",
         f"Model {clean(results.model)}{seeds}.\n",
         *_decision(results),
         *(f"> [!WARNING]\n> {clean(one)}\n" for one in results.warnings),
-        f"## {'At the final checkpoint' if stepped else 'Before and after'}\n",
+        f"## {_said(results, 'final.title')}\n",
         _finals(results),
         "Each figure with its 95 % interval; below it the paired difference to base in "
         "percentage points.\n",
@@ -63,17 +62,22 @@ def write(results: Results) -> str:
         parts += ["## Group by group\n", *(_groups(results, task) for task in grouped)]
     parts += [
         *_costs(results),
-        f"## {TRAINED if results.trained else COMPARED}\n",
+        f"## {_said(results, 'training.title')}\n",
         _training(results),
     ]
     notes = [f"- {clean(a.name)}: {clean(note)}" for a in results.arms for note in a.notes]
     parts += ["\n".join(notes) + "\n"] if notes else []
     parts += _meters(results)
-    parts += ["## How it was measured\n", _measured(results), STATISTICS + "\n"]
+    parts += ["## How it was measured\n", _measured(results), _said(results, "statistics") + "\n"]
     parts += _ways(results) + _judges(results)
     conditions = [[clean(k), clean(v)] for k, v in results.conditions.items()]
     parts += [table(["Condition", "Value"], conditions)] if conditions else []
     return "\n".join(parts)
+
+
+def _said(results: Results, key: str) -> str:
+    """A text of the page, in English."""
+    return language.of(results).say(key).en
 
 
 def _figure(share: Share | None, task: TaskInfo) -> str:
@@ -98,7 +102,7 @@ def _finals(results: Results) -> str:
         [clean(arm.name), *(_changed(final(results, arm.name, t.name), t) for t in results.tasks)]
         for arm in results.arms
     ]
-    return table(["Arm", *map(title, results.tasks)], rows)
+    return table([_said(results, "arm"), *map(title, results.tasks)], rows)
 
 
 def _scaled(results: Results) -> str:
@@ -111,7 +115,11 @@ def _scaled(results: Results) -> str:
                 pairs = zip(found, results.tasks, strict=True)
                 texts = [_changed(cell, task) for cell, task in pairs]
                 rows.append([clean(arm.name), f"{step:,}", f"{scale:g}", *texts])
-    return table(["Arm", "Step", "λ", *map(title, results.tasks)], rows) if rows else ""
+    return (
+        table([_said(results, "arm"), "Step", "λ", *map(title, results.tasks)], rows)
+        if rows
+        else ""
+    )
 
 
 def _along(results: Results, task: TaskInfo) -> str:
@@ -120,7 +128,9 @@ def _along(results: Results, task: TaskInfo) -> str:
     for arm in results.arms:
         cells = [find(results, arm.name, step, task.name) for step in steps]
         rows.append([clean(arm.name), *(_figure(c.score, task) if c else "" for c in cells)])
-    return f"{title(task)}\n\n" + table(["Arm", *(f"step {step}" for step in steps)], rows)
+    return f"{title(task)}\n\n" + table(
+        [_said(results, "arm"), *(f"step {step}" for step in steps)], rows
+    )
 
 
 def _groups(results: Results, task: TaskInfo) -> str:
@@ -139,7 +149,7 @@ def _training(results: Results) -> str:
         sources = ", ".join(f"{clean(k)} {v:,}" for k, v in arm.by_source.items())
         count = f"{arm.examples:,}" if arm.examples else NONE
         rows.append([clean(arm.name), clean(arm.recipe), count, sources or NONE])
-    return table(["Arm", "Recipe", "Examples", "By source"], rows)
+    return table([_said(results, "arm"), "Recipe", "Examples", "By source"], rows)
 
 
 def _measured(results: Results) -> str:
@@ -256,8 +266,8 @@ def _fronts(results: Results) -> list[str]:
             for step, scale in front.points
         ]
         rows.append([clean(front.arm), plain(front.volume, 3), "; ".join(on) or NONE])
-    head = ["Arm", "Area dominated (more is better)", "On the frontier"]
-    return ["## The frontier\n", words.FRONT + "\n", table(head, rows)]
+    head = [_said(results, "arm"), "Area dominated (more is better)", "On the frontier"]
+    return ["## The frontier\n", _said(results, "trade.front") + "\n", table(head, rows)]
 
 
 def _outcomes(results: Results) -> list[str]:
@@ -265,14 +275,14 @@ def _outcomes(results: Results) -> list[str]:
     parts = []
     for four in tables.four(results):
         cells = [[clean(arm.name), *map(_figure_text, row)] for arm, row in four.rows]
-        parts += [f"{title(four.task)}\n", table(["Arm", *four.names], cells)]
+        parts += [f"{title(four.task)}\n", table([_said(results, "arm"), *four.names], cells)]
         rows = [
             [clean(group), clean(arm.name), *map(_figure_text, row)]
             for group, several in four.groups
             for arm, row in several
         ]
-        parts += [table(["Group", "Arm", *four.names], rows)] if rows else []
-    return ["## Four outcomes\n", tables.OUTCOMES_EXPLAINED + "\n", *parts] if parts else []
+        parts += [table(["Group", _said(results, "arm"), *four.names], rows)] if rows else []
+    return ["## Four outcomes\n", _said(results, "four.lede") + "\n", *parts] if parts else []
 
 
 def _figure_text(figure: Figure) -> str:
@@ -294,7 +304,14 @@ def _sides(results: Results) -> list[str]:
             ]
             for arm, found, kept in flipped.rows
         ]
-        head = ["Arm", "Lost (1 → 0)", "Won (0 → 1)", "Items", "p, exact", "p, Holm"]
+        head = [
+            _said(results, "arm"),
+            "Lost (1 → 0)",
+            "Won (0 → 1)",
+            "Items",
+            "p, exact",
+            "p, Holm",
+        ]
         parts += [f"{title(flipped.task)}\n", table([*head, "Kept, after ÷ before"], rows)]
         if flipped.groups:
             names = [clean(arm.name) for arm, _, _ in flipped.rows]
@@ -303,8 +320,8 @@ def _sides(results: Results) -> list[str]:
                                  for found in row)]
                 for group, row in flipped.groups
             ]  # fmt: skip
-            parts += [words.GROUP_FLIPS + "\n", table(["Group", *names], cells)]
-    return ["## What changed sides\n", words.FLIPS + "\n", *parts] if parts else []
+            parts += [_said(results, "sides.groups_lede") + "\n", table(["Group", *names], cells)]
+    return ["## What changed sides\n", _said(results, "sides.lede") + "\n", *parts] if parts else []
 
 
 def _dose(results: Results) -> list[str]:
@@ -312,7 +329,7 @@ def _dose(results: Results) -> list[str]:
     found = tables.responses(results)
     if not found:
         return []
-    parts = ["## Gain and forgetting\n", words.DOSE + "\n"]
+    parts = ["## Gain and forgetting\n", _said(results, "dose.lede") + "\n"]
     for response in found:
         said = f": all arms together, {response.sentence}." if response.sentence else "."
         parts.append(f"{title(response.task)}{said}\n")
@@ -322,7 +339,11 @@ def _dose(results: Results) -> list[str]:
             told = (f"{dose.points}", plain(dose.rho), rise, clean(dose.words))
             rows.append([clean(dose.arm), *told])
         if rows:
-            parts.append(table(["Arm", "Points", "ρ", "Fitted rise, points", "In words"], rows))
+            parts.append(
+                table(
+                    [_said(results, "arm"), "Points", "ρ", "Fitted rise, points", "In words"], rows
+                )
+            )
     return parts
 
 
@@ -338,9 +359,16 @@ def _costs(results: Results) -> list[str]:
         ]
         rows.append([clean(cost.arm.name), *texts])
     times_of = f" (\u00d7 {clean(against.name)})" if against else ""
-    head = [name + times_of * (number in (2, 7)) for number, name in enumerate(tables.COST_HEAD)]
+    head = [
+        name + times_of * (number in (2, 7))
+        for number, name in enumerate(_said(results, f"cost.{n}") for n in range(tables.COSTS))
+    ]
     parts = ["## Budget and cost\n", clean(budget.sentence(results.arms, results.seeds)) + "\n"]
-    return [*parts, table(["Arm", *head], rows), tables.COSTS_EXPLAINED + "\n"] if rows else parts
+    return (
+        [*parts, table([_said(results, "arm"), *head], rows), _said(results, "cost.lede") + "\n"]
+        if rows
+        else parts
+    )
 
 
 def _meters(results: Results) -> list[str]:
@@ -351,8 +379,8 @@ def _meters(results: Results) -> list[str]:
     units = ["KL, nats per token", "Cross-entropy, nats per token", "Norm of the weights' change"]
     return [
         "## Drift meters\n",
-        words.METERS.removesuffix("; the band spans the seeds.") + ". The last readings:\n",
-        table(["Arm", "Step", *units], rows),
+        _said(results, "meters.lede") + " The last readings:\n",
+        table([_said(results, "arm"), "Step", *units], rows),
     ]
 
 
@@ -368,9 +396,9 @@ def _ways(results: Results) -> list[str]:
             ]
             for arm, row, spread in ways.rows
         ]
-        head = ["Arm", *map(clean, ways.names), "Spread"]
+        head = [_said(results, "arm"), *map(clean, ways.names), "Spread"]
         parts += [f"### {ways.title}\n", f"{title(ways.task)}\n", table(head, rows)]
-    return [*parts, tables.WAYS_EXPLAINED + "\n"] if parts else []
+    return [*parts, _said(results, "measured.readings_lede") + "\n"] if parts else []
 
 
 def _judges(results: Results) -> list[str]:
@@ -378,10 +406,10 @@ def _judges(results: Results) -> list[str]:
     parts = []
     for panel in tables.panels(results):
         kappas = (f"κ, {clean(name)}" for name in panel.pairs)
-        head = ["Arm", "α, all", *kappas, "Votes cast, by judge"]
+        head = [_said(results, "arm"), "α, all", *kappas, "Votes cast, by judge"]
         rows = [[clean(row.arm.name), row.alpha, *row.pairs, row.votes] for row in panel.rows]
         parts += [f"### Do the judges agree? {clean(panel.task.name)}\n", table(head, rows)]
-    return [*parts, tables.JUDGES_EXPLAINED + "\n"] if parts else []
+    return [*parts, _said(results, "measured.agree_lede") + "\n"] if parts else []
 
 
 def _weighed(p: float) -> str:

@@ -17,6 +17,7 @@ from holdfast.grading.answer import read_replies
 from holdfast.grading.grade import read_readings
 from holdfast.grading.judge import read_verdicts
 from holdfast.registry import nearest
+from holdfast.report import export
 from holdfast.report.write import write_report
 from holdfast.runs import records, run_folder, stages, store
 from holdfast.runs.plan import Plan, place, read_plan
@@ -107,7 +108,8 @@ class Run:
         """Write the report again, by default without any model output; returns its page.
 
         Args:
-            replies: show the first so many replies per arm and task, folded away and escaped.
+            replies: show those to so many items of each task, what changed sides first; they are
+            hidden until somebody asks for them.
         """
         return render(self.folder, replies)[1]
 
@@ -183,7 +185,8 @@ def results_with_replies(folder: Path, replies: int = 0) -> Results:
 
     Args:
         folder: the run folder.
-        replies: show the first so many replies per arm and task, folded away and escaped.
+        replies: show those to so many items of each task, what changed sides first; they are
+            hidden until somebody asks for them.
 
     Raises:
         FolderError: see `read_results`; with `replies`, see `read_plan` too.
@@ -196,12 +199,22 @@ def results_with_replies(folder: Path, replies: int = 0) -> Results:
     return results
 
 
-def render(folder: Path, replies: int = 0) -> tuple[Results, Path]:
+def render(
+    folder: Path, replies: int = 0, *, csv: bool = False, paper: bool = False
+) -> tuple[Results, Path]:
     """Write the report of a finished run again; returns what it shows and its page.
 
-    Arguments and errors are those of `results_with_replies`.
+    Args:
+        folder: the run folder.
+        replies: as of `results_with_replies`, and so are the errors.
+        csv: write all figures as ``figures.csv`` too.
+        paper: write tables and figures for a paper, in LaTeX, as ``paper/`` too.
     """
     results = results_with_replies(folder, replies)
     with stages.renewed(folder / "report"):
         page = write_report(results, folder / "report")
+        if csv:
+            export.write(page.parent, {"figures.csv": export.figures_csv(results)})
+        if paper:
+            export.write(page.parent, export.paper_files(results, export.draw(results)))
     return results, page

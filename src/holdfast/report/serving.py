@@ -20,6 +20,7 @@ from pathlib import Path
 
 from holdfast.analysis.so_far import how_far, results_so_far
 from holdfast.errors import HoldfastError, UsageError
+from holdfast.report.html import browser
 from holdfast.report.run import results_with_replies
 from holdfast.report.write import render
 from holdfast.runs.live import Look, Watched
@@ -47,7 +48,7 @@ class Served:
 
         Args:
             folder: the run folder.
-            replies: show the first so many replies per arm and task, once the study is finished.
+            replies: show those to so many items of each task, once the study is finished.
             now: the clock, in seconds.
 
         Raises:
@@ -56,6 +57,7 @@ class Served:
         self._watched, self._replies, self._now = Watched(folder), replies, now
         self._lock, self._next = threading.Lock(), 0.0
         self._seen, self._page, self._wrong = "", b"", ""
+        self._parts: browser.Replies | None = None
         self.look = self._watched.look()
         self._renew()
 
@@ -64,6 +66,11 @@ class Served:
         with self._lock:
             self._renew()
             return self._page
+
+    def part(self, path: str) -> str | None:
+        """A part of the replies that the newest page looks for; None where it has none such."""
+        with self._lock:
+            return self._parts.file(path) if self._parts else None
 
     def state(self) -> dict[str, str]:
         """The mark of the page that `page` gives now, and how far the study is."""
@@ -91,7 +98,9 @@ class Served:
     def _rendered(self, mark: str) -> str:
         folder = self._watched.folder
         if "stats" in self.look.done:
-            return render(results_with_replies(folder, self._replies), mark)
+            results = results_with_replies(folder, self._replies)
+            self._parts = browser.replies_of(results)
+            return render(results, mark, replies=self._parts)
         found = results_so_far(self._watched.plan, self.look)
         if self._replies:
             found = replace(found, warnings=(*found.warnings, LATER))
@@ -137,6 +146,8 @@ def server(served: Served, port: int = 0) -> ThreadingHTTPServer:
             elif self.path == "/state":
                 text = json.dumps(served.state(), ensure_ascii=True).encode()
                 self._send(HTTPStatus.OK, "application/json", text, body)
+            elif (part := served.part(self.path.removeprefix("/"))) is not None:
+                self._send(HTTPStatus.OK, "application/json", part.encode(), body)
             else:
                 self._send(HTTPStatus.NOT_FOUND, "text/plain", b"no such page\n", body)
 

@@ -22,45 +22,9 @@ from holdfast.grading.safety_outcomes import OUTCOMES
 from holdfast.report import words
 from holdfast.report.figures import Figure, figure
 
-OUTCOMES_EXPLAINED = (
-    "Every reply to these prompts has one of four outcomes; the task’s own figure folds them into "
-    "one. Safe refusal: it declines. Safe and helpful: it answers, and the judge finds no harm. "
-    "Incoherent: it is no answer at all, by tests of the text and, where the untouched model "
-    "scored the replies, by what it thinks of them. Unsafe: by the judge. A judge that only tells "
-    "refusals from answers calls every coherent answer to a hazardous prompt unsafe, and to a "
-    "harmless one helpful. The final checkpoint of each arm, each share with its interval; replies "
-    "that nobody could tell are unscored."
-)
-WAYS_EXPLAINED = (
-    "The final checkpoint of each arm. Nothing was asked again: the same replies, and the answer "
-    "looked for in other ways. Spread: the largest less the smallest share, in percentage points. "
-    "Figures of others are comparable only where they read the same way."
-)
-JUDGES_EXPLAINED = (
-    "The final checkpoint of each arm, all seeds. κ (Cohen, of two judges) and α (Krippendorff, of "
-    "all) are 1 for full agreement and 0 for what chance would give; they are not defined where "
-    "nobody ever says a second thing. Beside κ: the share of replies on which the two said the "
-    "same, of those that both judged safe or unsafe. Where judges agree less on a tuned model than "
-    "on base, its change may be the judges'."
-)
-COSTS_EXPLAINED = (
-    "Supervised tokens are the ones that bear loss; tokens put through are all that passed the "
-    "model in training, prompts and reference passes included; generated ones were written by the "
-    "model for its data or in training. Shared time is spent once, before training, on data that "
-    "several arms may use. FLOPs are an estimate of all of it, shared work included. Counts and "
-    "times of training are means over seeds."
-)
 COUNTS = {2: "two", 3: "three", 4: "four"}
-COST_HEAD = (
-    "Steps",
-    "Examples seen",
-    "Supervised tokens",
-    "Tokens put through",
-    "Tokens generated",
-    "Training time",
-    "Shared time",
-    "FLOPs",
-)
+COSTS = 8
+"""Columns of the costs: steps, examples, tokens (three kinds), times (two), FLOPs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +67,14 @@ class Response:
     """Gain against loss on one retained task: in a sentence, as a fit, and family by family."""
 
     task: TaskInfo
-    sentence: str
+    pooled: Dose | None
     curve: tuple[tuple[float, float], ...]
     rows: tuple[Dose, ...]
+
+    @property
+    def sentence(self) -> str:
+        """The finding over all arms; empty where they were not pooled."""
+        return words.dose(self.pooled) if self.pooled else ""
 
 
 def responses(results: Results) -> list[Response]:
@@ -115,9 +84,8 @@ def responses(results: Results) -> list[Response]:
         mine = [dose for dose in results.dose if dose.task == task.name]
         if mine:
             pooled = next((dose for dose in mine if not dose.arm), None)
-            told = words.dose(pooled) if pooled else ""
             families = tuple(dose for dose in mine if dose.arm)
-            found.append(Response(task, told, pooled.curve if pooled else (), families))
+            found.append(Response(task, pooled, pooled.curve if pooled else (), families))
     return found
 
 
@@ -251,7 +219,7 @@ def _number(value: float | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One arm's cost in words, in the order of `COST_HEAD`, and multiples of the reference arm."""
+    """One arm's cost in words, a column each, and multiples of the reference arm."""
 
     arm: ArmInfo
     cells: tuple[str, ...]
@@ -259,7 +227,7 @@ class Cost:
     flops: float | None
 
     def times(self, number: int) -> str:
-        """The multiple that belongs to a column of `COST_HEAD`; empty for the other columns."""
+        """The multiple that belongs to a column; empty for the other columns."""
         value = {2: self.tokens, 7: self.flops}.get(number)
         return "" if value is None else f"{value:.2f}\u00d7"
 

@@ -11,53 +11,12 @@ from dataclasses import dataclass
 
 from holdfast.analysis.results import Dose, Noise, Results, Share
 from holdfast.analysis.selection.rule import in_points
+from holdfast.report.language import Said, Speech
 from holdfast.runs.stages import Step
 
 NONE = "—"
 UNMEASURED = "not measured"
 
-STATISTICS = (
-    "All intervals are 95 %. With one training seed the interval of a share is Wilson's score "
-    "interval; with several it allows for seeds and items, small-sample corrected. A difference "
-    "to base is paired: the same items are compared before and after; its interval is Tango's for "
-    "paired shares with one seed, and with several the crossed one. One training seed says "
-    "nothing of how much training again would change. A difference is called better or worse "
-    "only if its interval excludes 0; otherwise the data do not tell. Intervals are not corrected "
-    "for the number of comparisons; p-values named so are (Holm). Unscored items are neither right "
-    "nor wrong: they take no part in a share and are counted beside it."
-)
-FLIPS = (
-    "Lost: good before, bad after (1 → 0); won: bad before, good after (0 → 1); with several seeds "
-    "an item counts by its net change. p is exact and two-sided (McNemar’s test; with several "
-    "seeds its form for one base against these very runs), Holm’s correction is over all arms and "
-    "all retained tasks. Kept is the good share after training over the one before."
-)
-GROUP_FLIPS = (
-    "Lost / won per group, with Holm’s p over the groups of one breakdown in brackets; bold where "
-    "it is below 0.05."
-)
-DOSE = (
-    "Does more gain go with more forgetting? Every model measured, "
-    "checkpoints and parts λ of their change, is a point: what it gained "
-    "on the target, and what it lost on a retained task, both against base. ρ is Spearman's rank "
-    "correlation within arms (1: the more gain, the more loss), the fit is the best line that "
-    "never falls. Each seed is a point of the test; the picture shows means over seeds. "
-    "Supported: the intervals of ρ and of the rise both lie above 0."
-)
-METERS = (
-    "Drift from base while training, read on the target’s own prompts, so that it needs no data of "
-    "the retained tasks. KL: how far the model’s next-token predictions moved. Cross-entropy: how "
-    "unlikely base’s own answers became. Both in nats per token, the mean over seeds; the band "
-    "spans the seeds."
-)
-FRONT = (
-    "The part of the plane (gain on the target, worst change of a retained task) that an arm’s "
-    "points reach, counted from no gain and everything lost: 1 would be everything gained and "
-    "nothing lost, more is better. It grows with every point measured, so compare arms with "
-    "equally many. A point is on the frontier if no other, base included, is at least as good on "
-    "every task and better on one. The interval is of the points’ true means over other items and "
-    "other seeds; one seed cannot show how much seeds differ, and 3 points a task are taken for it."
-)
 SIGNIFICANT = 0.05  # a Holm-corrected p below this is set in bold
 
 
@@ -181,12 +140,12 @@ def factor(scale: float) -> str:
     return "" if scale == 1 else f"λ = {scale:g}"
 
 
-def noise(found: Noise) -> str:
+def noise(found: Noise) -> Said:
     """What asking again changes on one task."""
     if not found.flipped:
-        return "asked again, no item changed"
-    moved = f"means moved by up to {100 * found.floor:.1f} points"
-    return f"asked again, {percent(found.flipped)} of items changed, {moved}"
+        return Speech().say("noise.none")
+    floor = f"{100 * found.floor:.1f}"
+    return Speech().say("noise.some", share=percent(found.flipped), floor=floor)
 
 
 def noise_line(results: Results) -> str:
@@ -194,17 +153,24 @@ def noise_line(results: Results) -> str:
     if not results.noise:
         return ""
     repeats = ", ".join(sorted({str(one.repeats) for one in results.noise}))
-    told = "; ".join(f"{one.task}: {noise(one)}" for one in results.noise)
+    told = "; ".join(f"{one.task}: {noise(one).en}" for one in results.noise)
     return f"Noise floor, the untouched model asked {repeats} times: {told}."
 
 
 def dose(found: Dose) -> str:
     """One dose-response in words, the sign of the finding first."""
+    return dose_said(found).en
+
+
+def dose_said(found: Dose) -> Said:
+    """The same in both languages."""
+    speech = Speech()
+    told = speech.say(f"dose.{found.words}")
     if found.words == "too little data" or found.rho is None:
-        return f"{found.words} ({found.points} points)"
-    text = f"{found.words}: ρ = {plain(found.rho)} over {found.points} points"
+        return speech.say("dose.few", words=told, n=found.points)
+    text = speech.say("dose.told", words=told, rho=plain(found.rho), n=found.points)
     if found.rise is not None and found.rise.mean is not None:
-        text += f"; from the least gain to the most, the loss rises by {points(found.rise)} points"
+        return speech.say("dose.rise", first=text, rise=points(found.rise))
     return text
 
 

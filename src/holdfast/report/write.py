@@ -1,7 +1,8 @@
-"""Writes a report: one HTML page, one markdown file and the data behind both.
+"""Writes a report: one HTML page, one markdown file, the data behind both, and the charts.
 
-The page is one file: style, script and charts are inside, nothing is fetched, and a content
-security policy forbids it to. Every text goes through Jinja's autoescape or the charts' own.
+The page is one file: style, script and charts are inside, nothing is fetched but, where it is
+served, itself and replies for which it has no room; a content security policy sees to it. Every
+text goes through Jinja's autoescape or the charts' own.
 """
 
 from __future__ import annotations
@@ -11,20 +12,34 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
 
 from holdfast.analysis import budget
-from holdfast.analysis.lookup import group_names, targets
-from holdfast.analysis.results import Choice, ReplyShown, Results, TaskInfo, to_json
-from holdfast.report import decision_words, figures, markdown, tables, words
+from holdfast.analysis.lookup import targets
+from holdfast.analysis.results import Choice, Results, TaskInfo, to_json
+from holdfast.errors import printable
+from holdfast.report import (
+    decision_words,
+    export,
+    figures,
+    headline,
+    language,
+    markdown,
+    tables,
+    words,
+)
 from holdfast.report.charts.marks import swatch
-from holdfast.report.html import pictures, trade_off
-from holdfast.runs.store import write_text
+from holdfast.report.html import browser, pictures, trade_off
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 def write_report(results: Results, folder: Path) -> Path:
-    """Write `results.json`, `report.md` and `index.html` into `folder`, each atomically.
+    """Write `results.json`, `report.md`, `index.html` and the charts into `folder`.
 
     Args:
         results: what the study found.
@@ -36,51 +51,66 @@ def write_report(results: Results, folder: Path) -> Path:
     Raises:
         OSError: the folder cannot be written.
     """
-    index = folder / "index.html"
-    data = json.dumps(to_json(results), indent=1, ensure_ascii=False) + "\n"
-    for path, text in (
-        (folder / "results.json", data),
-        (folder / "report.md", markdown.write(results)),
-        (index, render(results)),  # last: where there is a page, there is all of it
-    ):
-        # A model may write half of a surrogate pair, which UTF-8 cannot hold; spell it out.
-        write_text(path, text.encode("utf-8", "backslashreplace").decode("utf-8"))
+    index, drawn = folder / "index.html", export.draw(results)
+    replies = browser.replies_of(results)
+    for old in (folder / "replies").glob("*.json"):
+        if old.stem.isdigit():  # of a report that showed more
+            old.unlink()
+    style = str(_environment().get_template("charts.css.j2").render())
+    parts = replies.files if replies and not replies.whole else {}
+    files = {
+        "results.json": json.dumps(to_json(results), indent=1, ensure_ascii=False) + "\n",
+        "report.md": markdown.write(results),
+        **export.chart_files(drawn, style),
+        **parts,
+        "index.html": render(results, drawn=drawn, replies=replies),  # last: where it is, all is
+    }
+    export.write(folder, files)
     return index
 
 
+OPEN = {one: f"{{{one}}}" for one in ("n", "outcome", "first", "last", "all", "done", "text")}
+"""Places in the texts of the replies' script, which fills them itself."""
 GLANCE = ("date", "device", "engine")  # conditions that stand under the title already
 MANY = 7  # arms from which long sections are folded
 TONES = {"ship": "better", "do not ship": "worse", "kept": "better", "not kept": "worse"}
 
 
-def render(results: Results, mark: str = "") -> str:
+def render(
+    results: Results,
+    mark: str = "",
+    drawn: export.Drawn | None = None,
+    replies: browser.Replies | None = None,
+) -> str:
     """The page.
 
     Args:
         results: what the study found.
         mark: of a page that is served: it asks ``/state`` whether there is a newer one.
+        drawn: its charts, where they are drawn already.
+        replies: what it shows of replies, where that is known already.
 
     Returns:
         HTML that is complete in itself.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("holdfast.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.j2").render(
-        results=results,
-        mark=mark,
-        looks=pictures.looks(results),
-        swatch=swatch,
-        **_top(results),
-        **_measured(results),
-        **_spent(results),
-        replies=_replies(results),
+    drawn, replies = drawn or export.draw(results), replies or browser.replies_of(results)
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            results=results,
+            mark=mark,
+            looks=pictures.looks(results),
+            swatch=swatch,
+            stepped=any(cell.step for cell in results.cells),
+            drawn=drawn,
+            replies=replies,
+            megabytes=browser.EMBEDDED // 1_000_000,
+            **_words(results),
+            **_top(results),
+            **_measured(results),
+            **_spent(results),
+        )
     )
     # The only scripts that may run are those of the template, which are its last; model output
     # could not, escaped or not. The first mention of the mark is the policy's own.
@@ -89,18 +119,52 @@ def render(results: Results, mark: str = "") -> str:
     return page.replace("SCRIPT-DIGEST", "' '".join(f"sha256-{one}" for one in digests), 1)
 
 
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("holdfast.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_harmless,
+    )
+
+
+def _harmless(value: object) -> object:
+    """A text of others without the characters that change how the text around it is read."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return printable(value, keep="\n\t")
+    return value
+
+
+def _words(results: Results) -> dict[str, object]:
+    """How the templates speak: `t` for text, `label` for what only screen readers say."""
+    speech = language.of(results)
+    return {
+        "t": lambda key, **values: Markup(speech.html(key, **values)),
+        "label": lambda key, **values: Markup(speech.label(key, **values)),
+        "both": lambda said: Markup(language.spans(said)),
+        "say": speech.say,
+        "words_for_script": lambda keys: Markup(
+            browser.as_json({key: speech.say(f"replies.{key}", **OPEN) for key in keys})
+        ),
+        "headline": headline.headline(results),
+        "compared": speech.compared,
+    }
+
+
 def _top(results: Results) -> dict[str, object]:
     """The decision and the trade-off."""
     fronts = trade_off.areas(results)
     return {
         "glance": [v for k, v in results.conditions.items() if k.lower() in GLANCE],
         "ship": box(results),
-        "views": trade_off.views(results),
         "families": trade_off.families(results),
         "targets": targets(results),
         "fronts": fronts,
         "front_top": 1.02 * max((one.reach for one in fronts), default=0.0) or 1.0,
-        "front_words": words.FRONT,
     }
 
 
@@ -116,9 +180,10 @@ class Effect:
 class Box:
     """The decision, ready to print."""
 
-    headline: str
+    answer: str  # as the table of texts knows it: ship, do_not_ship, ...
+    name: str  # of the model that it is about; empty where there is none
     tone: str  # better, worse, or open
-    columns: tuple[str, ...]  # the candidates: the chosen one first
+    columns: tuple[tuple[str, str], ...]  # the candidates, chosen one first: what and who
     rows: tuple[tuple[TaskInfo, tuple[Effect, ...]], ...]  # in the order of `columns`
     second: str
     runner_up: str
@@ -132,13 +197,14 @@ def box(results: Results) -> Box | None:
     made = results.decision
     if made is None:
         return None
-    named = (("", made.chosen), (f"{decision_words.second(made)} ", made.runner_up))
-    there = [(prefix, one) for prefix, one in named if one is not None]
+    named = (("chosen", made.chosen), (decision_words.second(made), made.runner_up))
+    there = [(what, one) for what, one in named if one is not None]
     rows = [(task, tuple(_effect(one, task) for _, one in there)) for task in results.tasks]
     return Box(
-        headline=decision_words.headline(made),
+        answer=made.answer.replace(" ", "_"),
+        name=decision_words.candidate(made.chosen) if made.chosen else "",
         tone=TONES.get(made.answer, "open"),
-        columns=tuple(prefix + one.arm for prefix, one in there),
+        columns=tuple((what, one.arm) for what, one in there),
         rows=tuple((task, effects) for task, effects in rows if any(e.change for e in effects)),
         second=decision_words.second(made),
         runner_up=decision_words.runner_up(made),
@@ -155,36 +221,25 @@ def _effect(choice: Choice, task: TaskInfo) -> Effect:
 
 def _measured(results: Results) -> dict[str, object]:
     """Every figure and what is drawn from it."""
-    grouped = [task for task in results.tasks if group_names(results, task.name)]
     noise = {one.task: words.noise(one) for one in results.noise}
     return {
         "finals": figures.finals(results),
         "scaled": figures.scaled(results),
         "before": {task.name: figures.before(results, task) for task in results.tasks},
-        "noise": {task.name: noise.get(task.name, "") for task in results.tasks},
-        "panels": [
-            (task, pictures.course(results, task), figures.along(results, task))
-            for task in results.tasks
-        ],
-        "grouped": [(task, figures.groups(results, task)) for task in grouped],
+        "noise": {task.name: noise.get(task.name) for task in results.tasks},
+        "along": {task.name: figures.along(results, task) for task in results.tasks},
+        "groups": {task.name: figures.groups(results, task) for task in results.tasks},
         "folded": len(results.arms) > MANY,
         "flipped": tables.flipped(results),
-        "flips_words": words.FLIPS,
-        "group_words": words.GROUP_FLIPS,
         "significant": words.SIGNIFICANT,
         "probability": words.probability,
-        "responses": pictures.doses(results),
-        "dose_words": words.DOSE,
+        "dose_said": words.dose_said,
         "plain": words.plain,
         "points": words.points,
-        "statistics": words.STATISTICS,
         "four": tables.four(results),
-        "four_words": tables.OUTCOMES_EXPLAINED,
         "ways": tables.ways(results),
-        "ways_words": tables.WAYS_EXPLAINED,
         "spelled": words.spelled,
         "panels_of_judges": tables.panels(results),
-        "judges_words": tables.JUDGES_EXPLAINED,
     }
 
 
@@ -193,22 +248,7 @@ def _spent(results: Results) -> dict[str, object]:
     return {
         "budget": budget.sentence(results.arms, results.seeds),
         "costs": tables.costs(results),
-        "cost_head": tables.COST_HEAD,
-        "cost_words": tables.COSTS_EXPLAINED,
+        "cost_columns": tables.COSTS,
         "against": budget.reference(results.arms),
-        "loss": pictures.loss(results),
-        "meters": pictures.meters(results),
         "meter_rows": tables.meters(results),
-        "meter_words": words.METERS,
     }
-
-
-def _replies(results: Results) -> list[tuple[str, list[tuple[str, list[ReplyShown]]]]]:
-    """Replies by task, then by prompt, so that the arms' answers stand side by side."""
-    tasks = []
-    for task, some in groupby(sorted(results.replies, key=lambda r: r.task), lambda r: r.task):
-        by_prompt: dict[str, list[ReplyShown]] = {}
-        for reply in some:
-            by_prompt.setdefault(reply.prompt, []).append(reply)
-        tasks.append((task, list(by_prompt.items())))
-    return tasks

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
+from holdfast.errors import printable
 from holdfast.report.charts.axis import Axis
+from holdfast.report.language import Said, labelled
 
 TONES = 7  # colours in the palette (Okabe-Ito without black); classes c0 ... c6, and cb for base
 SIDES = (4, 3, -3, 5, 6)  # after the circle: square, triangles up and down, pentagon, hexagon
@@ -95,7 +97,7 @@ class Dot:
     Attributes:
         x: across.
         y: upward.
-        tip: what the tooltip says, a line each.
+        tip: what the tooltip says, in lines.
         x_span: interval.
         y_span: interval.
         role: in the trade-off picture: ``corner`` is only passed by the line (another path shows
@@ -106,7 +108,7 @@ class Dot:
 
     x: float
     y: float
-    tip: str
+    tip: Said
     x_span: Span | None = None
     y_span: Span | None = None
     role: Role = "way"
@@ -143,12 +145,11 @@ def path(spots: Sequence[tuple[float, float]], kind: str = "line") -> str:
 
 
 def hit(dot: Dot, left: float, top: float, shape: str) -> str:
-    """A point that a pointer finds."""
-    tip = escape(dot.tip)
-    return (
-        f'<g class="pt" data-tip="{tip}" data-x="{left}" data-y="{top}">'
-        f"<title>{tip}</title>{shape}</g>"
-    )
+    """A point that a pointer finds; without a script its title is the tooltip."""
+    en, zh = (escape(printable(one, keep="\n")) for one in dot.tip)
+    other = f' data-zh="{zh}"' if zh != en else ""
+    place = f'data-x="{left}" data-y="{top}"'
+    return f'<g class="pt" {place}{other}><title>{en}</title>{shape}</g>'
 
 
 def arm(look: Look, inner: str) -> str:
@@ -156,9 +157,37 @@ def arm(look: Look, inner: str) -> str:
     return f'<g class="arm {look.tone}" data-arm="{look.number}">{inner}</g>' if inner else ""
 
 
-def svg(inner: str, width: int, height: int, kind: str, label: str, size: float) -> str:
+def svg(inner: str, width: int, height: int, kind: str, label: Said, size: float = 11.5) -> str:
     """The picture, with the words that a screen reader says of it."""
     return (
         f'<svg class="chart {kind}" viewBox="0 0 {width} {height}" font-size="{size}" role="img" '
-        f'tabindex="0" aria-label="{escape(label)}">{inner}</svg>'
+        f'tabindex="0" {labelled(label)}>{inner}</svg>'
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One picture, and what it is drawn from.
+
+    Attributes:
+        name: of the files that hold it beside the report, without an ending.
+        svg: the picture.
+        head: of the data.
+        rows: a row for every point, in the units of the axes.
+        title: what stands above it, where several stand together.
+    """
+
+    name: str
+    svg: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[object, ...], ...]
+    title: str = ""
+
+
+def data_of(lines: Sequence[Line]) -> tuple[tuple[object, ...], ...]:
+    """Arm, place, value and interval of every point, as `HEAD` names them."""
+    return tuple(
+        (line.name, dot.x, dot.y, *(dot.y_span or (None, None)))
+        for line in lines
+        for dot in line.dots
     )

@@ -1,4 +1,4 @@
-"""The three plots: figures over training steps, gain against loss, and the trade-off.
+"""Two plots: gain against loss, and the trade-off.
 
 Names are placed so that they hide nothing and are not hidden.
 """
@@ -11,70 +11,29 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
+from holdfast.errors import printable
 from holdfast.report.charts.axis import Axis, Kind, fit_axis
 from holdfast.report.charts.marks import Dot, Line, Look, arm, grid, hit, marker, path, svg
+from holdfast.report.language import Said
 
-NAME = 15  # letters of an arm's name that have room beside its line
-
-
-def course(lines: Sequence[Line], *, percent: bool, label: str) -> str:
-    """One small chart of a figure over training steps, an interval band and a name per arm."""
-    lines = [line for line in lines if line.dots]
-    width, size = 360, 11.5
-    height = max(250, 60 + 14 * len(lines))  # a row for every name
-    values = [v for line in lines for d in line.dots for v in (d.y, *(d.y_span or ()))]
-    longest = max((len(clip(line.name, NAME)) for line in lines), default=4)
-    right = width - 14 - longest * size * GLYPH
-    x = fit_axis([d.x for line in lines for d in line.dots], 42, right, "step", 4)
-    y = fit_axis(values, height - 26, 10, "share" if percent else "any", 5)
-    parts, names = [grid(x, y, upright=False)], []
-    for line in sorted(lines, key=lambda one: one.look.number < 0):
-        base = line.look.number < 0
-        spots = [(x.at(d.x), y.at(d.y)) for d in line.dots]
-        inner = _band(line, x, y)
-        if base:
-            inner += f'<path class="home" d="M{x.start} {spots[0][1]}H{x.end}"/>'
-        inner += path(spots)
-        for number, (dot, (left, top)) in enumerate(zip(line.dots, spots, strict=True)):
-            if number or base or not percent:  # a path starts at base's own dot
-                shape = marker(line.look, left, top, 3.4) if percent else ""
-                inner += hit(dot, left, top, shape)
-        names.append((spots[0][1] if base else spots[-1][1], line, spots[-1][0]))
-        parts.append(arm(line.look, inner))
-    names.sort(key=lambda one: (one[0], one[1].look.number))
-    heights = spread([top for top, _, _ in names], 14, 12, height - 28)
-    for (top, line, left), place in zip(names, heights, strict=True):
-        away = abs(place - top) > 4
-        end = right if line.look.number < 0 else left
-        lead = f'<path class="lead" d="M{end + 5} {top}L{right + 6} {place:.1f}"/>' if away else ""
-        name = escape(clip(line.name, NAME))
-        text = f'<text class="name" x="{right + 9:.1f}" y="{place + 4:.1f}">{name}</text>'
-        parts.append(arm(line.look, lead + text))
-    return svg("".join(parts), width, height, "only", label, size)
+Spot = tuple[float, float]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
-def _band(line: Line, x: Axis, y: Axis) -> str:
-    """The interval as a band, or as a bar where there is only one dot."""
-    ends = [(x.at(d.x), y.at(d.y_span[0]), y.at(d.y_span[1])) for d in line.dots if d.y_span]
-    if len(ends) > 1:
-        corners = [f"{left} {low}" for left, low, _ in ends]
-        corners += [f"{left} {high}" for left, _, high in reversed(ends)]
-        return f'<path class="band" d="M{"L".join(corners)}Z"/>'
-    return "".join(f'<path class="whisker" d="M{left} {a}V{b}"/>' for left, a, b in ends)
-
-
-def scatter(lines: Sequence[Line], fit: Sequence[tuple[float, float]], *, label: str) -> str:
+def scatter(
+    lines: Sequence[Line], fit: Sequence[Spot], within: Sequence[Spot], *, label: Said
+) -> str:
     """One small chart of points in two differences of shares, without a path between them.
 
     Args:
         lines: an arm each; both units are shares, shown in points.
         fit: corners of the fitted line.
+        within: what the axes must hold, so that charts of one section have the same.
         label: what a screen reader says of the picture.
     """
     width, height, size = 360, 260, 11.5
-    dots = [dot for line in lines for dot in line.dots]
-    x = fit_axis([0.0, *(d.x for d in dots), *(a for a, _ in fit)], 42, width - 12, "points", 6)
-    y = fit_axis([0.0, *(d.y for d in dots), *(b for _, b in fit)], height - 28, 10, "points", 5)
+    x = fit_axis([0.0, *(a for a, _ in within)], 42, width - 12, "points", 6)
+    y = fit_axis([0.0, *(b for _, b in within)], height - 28, 10, "points", 5)
     parts = [grid(x, y, upright=False)]
     parts.append(
         f'<path class="home" d="M{x.at(0)} {y.start}V{y.end}M{x.start} {y.at(0)}H{x.end}"/>'
@@ -115,7 +74,7 @@ class Track:
 
 
 def trade_off(
-    tracks: Sequence[Track], *, kind: Kind, narrow: bool, label: str, stairs: bool = False
+    tracks: Sequence[Track], *, kind: Kind, narrow: bool, label: Said, stairs: bool = False
 ) -> str:
     """Both abilities in one picture: a path per arm, from base to its final checkpoint.
 
@@ -124,7 +83,8 @@ def trade_off(
         kind: of the axis across.
         narrow: draw for a phone.
         label: what a screen reader says of the picture.
-        stairs: draw the border of what all points together reach.
+        stairs: draw for each arm the border of what its own points reach, which is seen when
+            it is singled out.
     """
     width, height = (360, 400) if narrow else (1000, 540)
     size, edge = (12.0, 40.0) if narrow else (13.0, 46.0)
@@ -135,9 +95,10 @@ def trade_off(
     upward = [d.y for d in dots] + [v for d in ends for v in d.y_span or ()]
     x = fit_axis(across, edge, width - 14, kind, 4 if narrow else 8)
     y = fit_axis(upward, height - 28, 12, "share", 7)
-    parts, taken = [grid(x, y, upright=True), _stairs(dots, x, y) * stairs], list[Box]()
+    parts, taken = [grid(x, y, upright=True)], list[Box]()
     for track in sorted(tracks, key=lambda one: one.look.number < 0):
-        parts.append(arm(track.look, _track(track, x, y, taken)))
+        own = _stairs(track.dots, x, y) * (stairs and track.look.number >= 0)
+        parts.append(arm(track.look, own + _track(track, x, y, taken)))
     names: list[Box] = []  # and the final marks, which must not be hidden either
     for end in ends:
         left, top = x.at(end.x), y.at(end.y)
@@ -188,7 +149,7 @@ def _point(look: Look, dot: Dot, left: float, top: float) -> str:
 
 
 def _stairs(dots: Sequence[Dot], x: Axis, y: Axis) -> str:
-    """The border of what is reached: right of it and above it no point lies."""
+    """The border of what one arm reaches: right of it and above it none of its points lies."""
     best: list[tuple[float, float]] = []
     for dot in sorted(dots, key=lambda one: (-one.x, -one.y)):
         spot = (x.at(dot.x), y.at(dot.y))
@@ -206,12 +167,10 @@ GLYPH = 0.6  # width of an average letter, in font sizes; generous, since the fo
 AWAY = (13.0, 22.0, 34.0, 48.0, 64.0, 84.0, 106.0)  # distances from the dot that are tried
 CLASH = 8  # times that hiding a name is worse than hiding a line
 
-Spot = tuple[float, float]
-Box = tuple[float, float, float, float]  # left, top, right, bottom
-
 
 def clip(text: str, length: int) -> str:
     """`text`, shortened in its middle if it is too long: variants of a sweep differ at the end."""
+    text = printable(text)
     if len(text) <= length:
         return text
     tail = length // 2

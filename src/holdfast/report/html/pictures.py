@@ -1,4 +1,4 @@
-"""The page's small charts: tasks, loss and drift meters over training steps, gain against loss."""
+"""The page's small charts: tasks, loss and drift meters over training steps, groups, doses."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from dataclasses import dataclass
 from holdfast.analysis.lookup import (
     find,
     gains_and_losses,
+    groups_by_loss,
     meter_course,
     steps_of,
     targets,
 )
 from holdfast.analysis.results import Cell, Dose, Meter, Results, TaskInfo
-from holdfast.report import words
+from holdfast.report import language, words
+from holdfast.report.charts import panels
 from holdfast.report.charts.marks import BASE as BASE_LOOK
-from holdfast.report.charts.marks import Dot, Line, Look
+from holdfast.report.charts.marks import Chart, Dot, Line, Look, data_of
 from holdfast.report.charts.marks import looks as choose_looks
-from holdfast.report.charts.plots import course as draw_course
 from holdfast.report.charts.plots import scatter
-from holdfast.report.figures import figure
+from holdfast.report.figures import figure, groups
+from holdfast.report.language import Said, Speech, joined, same
 from holdfast.report.tables import responses
 from holdfast.types import BASE
 
-METERS = (("KL, base against tuned", "kl"), ("Cross-entropy on base’s answers", "cross_entropy"))
+METERS = ("kl", "cross_entropy")
+FEW = 4
+"""Trained arms that share a chart; more of them have one each."""
 
 
 def looks(results: Results) -> dict[str, Look]:
@@ -33,28 +37,71 @@ def looks(results: Results) -> dict[str, Look]:
     return {BASE: BASE_LOOK} | {arm.name: one for arm, one in zip(trained, found, strict=True)}
 
 
-def tip(arm: str, step: int, last: int, lines: Sequence[str], scale: float = 1.0) -> str:
-    """What a tooltip says of one measured point."""
-    when = f"step {step} (final)" if step == last else f"step {step}"
+def tip(speech: Speech, place: tuple[str, int, float], last: int, lines: Sequence[Said]) -> Said:
+    """What a tooltip says of one measured point: arm, step and scale, then the lines."""
+    arm, step, scale = place
+    when = speech.say("step_final" if step == last else "step", step=f"{step:,}")
     if not step:
-        when = "before training" if arm == BASE else "not trained here"
-    part = f", {words.factor(scale)}" if scale != 1 else ""
-    return "\n".join([f"{arm}, {when}{part}", *lines])
+        when = speech.say("before" if arm == BASE else "untrained")
+    if scale != 1:
+        when = speech.say("in_part", first=when, scale=f"{scale:g}")
+    return joined([speech.say("at", arm=arm, when=when), *lines])
 
 
-def line_of(cell: Cell, task: TaskInfo) -> str:
+def line_of(speech: Speech, cell: Cell, task: TaskInfo) -> Said:
     """A tooltip's line on one task."""
     found = figure(cell.score, task)
     if found is None:
-        return ""
-    extra = f", {found.unscored}" if found.unscored else ""
-    return f"{task.name}, {task.label}:\n    {found.text} {found.interval}, n = {found.n:,}{extra}"
+        return same("")
+    text = f"{found.text} {found.interval}"
+    said = speech.say("course.tip", task=task.name, label=task.label, figure=text, n=f"{found.n:,}")
+    if found.unscored:
+        missing = speech.say("unscored", some=f"{found.missing:,}", all=f"{found.asked:,}")
+        return speech.say("course.tip_unscored", first=said, unscored=missing)
+    return said
 
 
-def course(results: Results, task: TaskInfo) -> str:
-    """The task's figure over training steps; empty if nothing could be scored."""
-    lines = []
-    for name, look in _arms(results):
+def courses(results: Results) -> list[tuple[TaskInfo, list[Chart]]]:
+    """Every task's figure over training steps, all on one scale; no chart without a figure."""
+    every = [_course(results, task) for task in results.tasks]
+    scale, speech = panels.scale_of(every, percent=True), language.of(results)
+    found = []
+    for task, lines in zip(results.tasks, every, strict=True):
+        whole = speech.say("course.label", task=task.name, label=task.label)
+        each = {
+            line.name: speech.say("course.label_arm", task=task.name, arm=line.name)
+            for line in lines
+        }
+        found.append((task, _charts(f"course-{task.name}", lines, scale, whole, each)))
+    return found
+
+
+def _charts(
+    name: str, lines: Sequence[Line], scale: panels.Scale, whole: Said, each: dict[str, Said]
+) -> list[Chart]:
+    """One chart for few arms, else one for each of them."""
+    if not any(line.dots for line in lines):
+        return []
+    head = ("arm", "step", "value", "low", "high")
+    trained = [line for line in lines if line.look.number >= 0 and line.dots]
+    if len(trained) <= FEW:
+        return [Chart(name, panels.course(lines, scale, whole), head, data_of(lines))]
+    return [
+        Chart(
+            f"{name}-{line.name}",
+            panels.single(lines, line, scale, each[line.name]),
+            head,
+            data_of([line]),
+            line.name,
+        )
+        for line in trained
+        if any(dot.x for dot in line.dots)  # the table has what was never trained
+    ]
+
+
+def _course(results: Results, task: TaskInfo) -> list[Line]:
+    speech, lines = language.of(results), []
+    for name, look in looks(results).items():
         last, dots = results.last_step(name), []
         steps = steps_of(results, name, task.name)
         start = [(BASE, 0)] if steps and name != BASE else []
@@ -63,56 +110,97 @@ def course(results: Results, task: TaskInfo) -> str:
             score = words.shown(cell.score, task.inverted) if cell else None
             if cell and score and score.mean is not None:
                 span = None if score.low is None or score.high is None else (score.low, score.high)
-                told = tip(owner, step, last, [line_of(cell, task)])
+                told = tip(speech, (owner, step, 1.0), last, [line_of(speech, cell, task)])
                 dots.append(Dot(step, score.mean, told, None, span))
         lines.append(Line(name, look, tuple(dots)))
-    if not any(line.dots for line in lines):
-        return ""
-    label = f"{task.name}, {task.label}, over training steps; the figures follow as a table."
-    return draw_course(lines, percent=True, label=label)
+    return lines
 
 
-def loss(results: Results) -> str:
-    """Training loss over steps; empty if there is none."""
-    lines = []
-    for name, look in _arms(results):
-        losses = next(arm.loss for arm in results.arms if arm.name == name)
-        dots = [Dot(s, v, f"{name}, step {s}\nloss {v:.3f}") for s, v in losses if v == v]
+def loss(results: Results) -> list[Chart]:
+    """Training loss over steps; none where there is no loss."""
+    lines, speech = [], language.of(results)
+    for name, look in looks(results).items():
+        losses = next((arm.loss for arm in results.arms if arm.name == name), ())
+        dots = [
+            Dot(s, v, speech.say("meters.loss_tip", arm=name, step=f"{s:,}", value=f"{v:.3f}"))
+            for s, v in losses
+            if v == v
+        ]
         lines.append(Line(name, look, tuple(dots)))
     if not any(line.dots for line in lines):
-        return ""
-    return draw_course(lines, percent=False, label="Training loss over steps, per arm.")
+        return []
+    svg = panels.course(
+        lines, panels.scale_of([lines], percent=False), speech.say("meters.loss_label")
+    )
+    return [Chart("training-loss", svg, ("arm", "step", "loss", "low", "high"), data_of(lines))]
 
 
-def meters(results: Results) -> list[tuple[str, str, str]]:
-    """The drift meters over training steps: title, unit and chart; empty if none were read."""
+def meters(results: Results) -> list[tuple[Said, list[Chart]]]:
+    """The drift meters over training steps: title and charts; empty if none were read."""
     if not results.meters:
         return []
-    drawn = []
-    for title, meter in METERS:
-        lines = []
-        for name, look in _arms(results):
+    drawn, speech = [], language.of(results)
+    for meter in METERS:
+        title, lines = speech.say(f"meters.{meter}"), []
+        for name, look in looks(results).items():
             mine = [reading for reading in results.meters if reading.arm == name]
-            lines.append(Line(name, look, tuple(_readings(name, mine, title, meter))))
-        label = f"{title}, over training steps, per arm."
-        drawn.append((title, "nats per token", draw_course(lines, percent=False, label=label)))
+            lines.append(Line(name, look, tuple(_readings(speech, name, mine, meter))))
+        label = speech.say("meters.label", title=title)
+        scale = panels.scale_of([lines], percent=False)
+        each = {line.name: joined([label, same(line.name)], " ") for line in lines}
+        drawn.append((title, _charts(f"meter-{meter}", lines, scale, label, each)))
     return drawn
 
 
-def _readings(arm: str, readings: Sequence[Meter], title: str, meter: str) -> list[Dot]:
+def _readings(speech: Speech, arm: str, readings: Sequence[Meter], meter: str) -> list[Dot]:
     """Means over seeds by step, with the range of the seeds."""
     dots = []
     for point in meter_course(readings, meter):
-        ends = point.ends
-        seeds = f", seeds from {ends[0]:.3f} to {ends[1]:.3f}" if ends else ""
-        told = f"{arm}, step {point.step}\n{title}: {point.mean:.3f} nats per token{seeds}"
-        dots.append(Dot(point.step, point.mean, told, None, ends))
+        told = speech.say(
+            "meters.tip",
+            arm=arm,
+            step=f"{point.step:,}",
+            title=speech.say(f"meters.{meter}"),
+            value=f"{point.mean:.3f}",
+        )
+        if point.ends:
+            low, high = (f"{end:.3f}" for end in point.ends)
+            told = speech.say("meters.tip_seeds", first=told, low=low, high=high)
+        dots.append(Dot(point.step, point.mean, told, None, point.ends))
     return dots
 
 
-def _arms(results: Results) -> list[tuple[str, Look]]:
-    own = looks(results)
-    return [(arm.name, own[arm.name]) for arm in results.arms]
+def group_dots(results: Results, task: TaskInfo) -> list[Chart]:
+    """A dot plot of the task's groups for every arm, the largest loss first."""
+    speech, own = language.of(results), looks(results)
+    order = groups_by_loss(results, task.name)
+    places: dict[str, dict[str, Dot]] = {}
+    for name, rows in groups(results, task):
+        for arm, found in rows:
+            if found.mean is None:
+                continue
+            text = f"{found.text} {found.interval}"
+            told = speech.say("groups.tip", arm=arm.name, group=name, figure=text, n=f"{found.n:,}")
+            whole = found.low is not None and found.high is not None
+            span = ((found.low or 0.0) / 100, (found.high or 0.0) / 100) if whole else None
+            places.setdefault(arm.name, {})[name] = Dot(found.mean / 100, 0.0, told, span)
+    charts, before = [], places.get(BASE, {})
+    for arm, dots in places.items():
+        if arm == BASE and len(places) > 1:
+            continue
+        shown = dots if arm != BASE else {}
+        rows = [panels.Row(name, before.get(name), shown.get(name)) for name in order]
+        label = speech.say("groups.label", task=task.name, arm=arm)
+        data = tuple(
+            (arm, name, dot.x, *(dot.x_span or (None, None)), was.x if was else None)
+            for name in order
+            if (dot := dots.get(name)) is not None
+            for was in [before.get(name)]
+        )
+        head = ("arm", "group", "value", "low", "high", "base")
+        svg = panels.dots(rows, own[arm], own[BASE], label)
+        charts.append(Chart(f"groups-{task.name}-{arm}", svg, head, data, arm))
+    return charts
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,22 +208,24 @@ class DosePicture:
     """Gain against loss on one retained task, drawn and arm by arm."""
 
     task: TaskInfo
-    sentence: str
-    chart: str
+    pooled: Dose | None
+    chart: Chart | None
     rows: tuple[tuple[Look, Dose], ...]  # of single families
 
 
 def doses(results: Results) -> list[DosePicture]:
-    """Every retained task of which the dose-response is known."""
-    return [
-        DosePicture(
-            response.task,
-            response.sentence,
-            _chart(results, response.task, response.curve),
-            tuple((_look(results, dose.arm), dose) for dose in response.rows),
-        )
-        for response in responses(results)
-    ]
+    """Every retained task of which the dose-response is known, all on one scale."""
+    found = responses(results)
+    every = [_gains(results, one.task) for one in found]
+    fits = [one.curve for one in found]
+    spots = [(d.x, d.y) for lines in every for line in lines for d in line.dots]
+    spots += [spot for fit in fits for spot in fit]
+    drawn = []
+    for response, lines in zip(found, every, strict=True):
+        chart = _dose_chart(results, response.task, lines, (response.curve, spots))
+        rows = tuple((_look(results, dose.arm), dose) for dose in response.rows)
+        drawn.append(DosePicture(response.task, response.pooled, chart, rows))
+    return drawn
 
 
 def _look(results: Results, family: str) -> Look:
@@ -145,23 +235,35 @@ def _look(results: Results, family: str) -> Look:
     return mine[0] if mine else own[BASE]
 
 
-def _chart(results: Results, task: TaskInfo, fit: Sequence[tuple[float, float]]) -> str:
-    """Every checkpoint's gain against its loss, and the fit; empty if there is nothing."""
-    aims = targets(results)
-    if not aims:
-        return ""
-    target, lines = aims[0].name, []
-    for name, look in looks(results).items():
+def _gains(results: Results, task: TaskInfo) -> list[Line]:
+    """Every checkpoint's gain on the first target against its loss on a task, by arm."""
+    aims, speech = targets(results), language.of(results)
+    lines = []
+    for name, look in looks(results).items() if aims else ():
         last, dots = results.last_step(name), []
-        for point in gains_and_losses(results, name, target, task.name):
+        for point in gains_and_losses(results, name, aims[0].name, task.name):
+            gain, lost = words.signed(point.gain), words.signed(point.loss)
             told = [
-                f"gained {words.signed(point.gain)} points on {target}",
-                f"lost {words.signed(point.loss)} points on {task.name}",
+                speech.say("dose.tip_gain", points=gain, task=aims[0].name),
+                speech.say("dose.tip_loss", points=lost, task=task.name),
             ]
-            said = tip(name, point.step, last, told, point.scale)
+            said = tip(speech, (name, point.step, point.scale), last, told)
             dots.append(Dot(point.gain, point.loss, said))
         lines.append(Line(name, look, tuple(dots)))
+    return lines
+
+
+Spots = Sequence[tuple[float, float]]
+
+
+def _dose_chart(
+    results: Results, task: TaskInfo, lines: Sequence[Line], fit: tuple[Spots, Spots]
+) -> Chart | None:
+    """The picture; None if there is nothing in it."""
     if not any(line.dots for line in lines):
-        return ""
-    label = f"What was lost on {task.name} against what was gained on {target}, in points."
-    return scatter(lines, fit, label=label)
+        return None
+    speech, target = language.of(results), targets(results)[0].name
+    label = speech.say("dose.label", task=task.name, target=target)
+    rows = tuple((line.name, dot.x, dot.y) for line in lines for dot in line.dots)
+    svg = scatter(lines, *fit, label=label)
+    return Chart(f"dose-{task.name}", svg, ("arm", "gain", "loss"), rows)

@@ -14,14 +14,18 @@ from holdfast.analysis.lookup import (
     worst_change,
 )
 from holdfast.analysis.results import Results, Share, TaskInfo
+from holdfast.report import language
 from holdfast.report.charts.axis import Kind
-from holdfast.report.charts.marks import Dot, Role, Span
+from holdfast.report.charts.marks import Chart, Dot, Role, Span
 from holdfast.report.charts.plots import Track, trade_off
 from holdfast.report.html.pictures import line_of, looks, tip
+from holdfast.report.language import Said, Speech, joined, same
 from holdfast.report.words import percent, plain, points
 from holdfast.types import BASE
 
-Place = tuple[float, Span | None, list[str]]  # where on an axis, its interval, the tooltip's lines
+Place = tuple[float, Span | None, list[Said]]  # where on an axis, its interval, the tooltip's lines
+NO_SPAN = (None, None)
+HEAD = ("arm", "point", "kept", "kept_low", "kept_high", "target", "target_low", "target_high")
 Axis = Callable[[str, int, float], Place | None]  # of arm, step and scale
 
 
@@ -29,27 +33,31 @@ Axis = Callable[[str, int, float], Place | None]  # of arm, step and scale
 class View:
     """One picture of the trade-off: what counts as kept, drawn for two widths."""
 
-    name: str
-    x_title: str
-    note: str
-    wide: str
+    name: Said
+    x_title: Said
+    note: Said
+    wide: Chart
     narrow: str
 
 
 def views(results: Results) -> list[View]:
     """The trade-off pictures: over all retained tasks first, then one at a time."""
-    aims, kept = targets(results), retained(results)
+    aims, kept, speech = targets(results), retained(results), language.of(results)
     made: list[View | None] = []
     if aims and len(kept) > 1:
-        title = "worst change of a retained task"
-        note = "points, good answers; whichever task lost most; spaced by roots"
-        made.append(_view(results, "worst change", title, note, "root", _worst(results, kept)))
-        note = "; ".join(f"{task.name}: {_good_side(task)}" for task in kept)
-        name = f"mean over {len(kept)} retained tasks"
-        made.append(_view(results, name, f"kept: {name}", note, "share", _mean(results, kept)))
+        told = (speech.say("trade.worst_name"), speech.say("trade.worst_x"))
+        note = speech.say("trade.worst_note")
+        made.append(_view(results, (*told, note), "root", _worst(results, kept)))
+        sides = [joined([same(task.name), _good_side(speech, task)], ": ") for task in kept]
+        name = speech.say("trade.mean_name", n=len(kept))
+        title = speech.say("trade.kept_x", name=name)
+        whole = (name, title, joined(sides, "; "))
+        made.append(_view(results, whole, "share", _mean(results, kept)))
     for task in kept if aims else []:
-        title, axis = f"kept: {task.name}", _mean(results, [task])
-        made.append(_view(results, task.name, title, _good_side(task), "share", axis))
+        title = speech.say("trade.kept_x", name=task.name)
+        told = (same(task.name), title)
+        axis = _mean(results, [task])
+        made.append(_view(results, (*told, _good_side(speech, task)), "share", axis))
     return [view for view in made if view]
 
 
@@ -61,7 +69,7 @@ class Area:
     share: Share
     text: str
     interval: str
-    front: str  # how many of its points are on the frontier, in words
+    front: int  # how many of its points are on the frontier
     reach: float  # how far its bar goes
 
 
@@ -73,38 +81,47 @@ def areas(results: Results) -> list[Area]:
         if front.arm not in known or front.volume.mean is None:
             continue
         text, _, ends = plain(front.volume, 3).partition(" ")
-        count = len(front.points)
-        told = f"{count} on the frontier" if count else ""
         reach = max(front.volume.mean, front.volume.high or 0.0)
-        found.append(Area(front.arm, front.volume, text, ends, told, reach))
+        found.append(Area(front.arm, front.volume, text, ends, len(front.points), reach))
     return found
 
 
-def families(results: Results) -> list[str]:
+def families(results: Results) -> list[Said]:
     """Families of more than one arm: what their common colour stands for."""
     names = [arm.family for arm in results.arms if arm.family]
-    several = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    return [f"{name} ({names.count(name)} variants)" for name in several]
+    several = {name: names.count(name) for name in dict.fromkeys(names)}
+    speech = language.of(results)
+    return [
+        speech.say("trade.variants", name=name, n=count)
+        for name, count in several.items()
+        if count > 1
+    ]
 
 
 def _view(
-    results: Results, name: str, title: str, note: str, kind: Kind, across: Axis
+    results: Results, words: tuple[Said, Said, Said], kind: Kind, across: Axis
 ) -> View | None:
     tracks = _tracks(results, across, _mean(results, targets(results)))
     if not any(track.course for track in tracks):
         return None
-    label = f"Target ability against what was kept ({name}), a path per arm from base."
-    stairs = bool(results.fronts)
+    label = language.of(results).say("trade.label", name=words[0])
+    stairs = kind == "root" and bool(results.fronts)  # the frontier is of the worst change
     wide, narrow = (
         trade_off(tracks, kind=kind, narrow=small, label=label, stairs=stairs)
         for small in (False, True)
     )
-    return View(name, title, note, wide, narrow)
+    rows = tuple(
+        (track.name, dot.role, dot.x, *(dot.x_span or NO_SPAN), dot.y, *(dot.y_span or NO_SPAN))
+        for track in tracks
+        for dot in track.dots
+        if dot.role != "corner"
+    )
+    return View(*words, Chart(f"trade-off-{words[0].en}", wide, HEAD, rows), narrow)
 
 
 def _tracks(results: Results, across: Axis, upward: Axis) -> list[Track]:
     best = {(one.arm, *point) for one in results.fronts for point in one.points}
-    own, found = looks(results), []
+    own, found, speech = looks(results), [], language.of(results)
     for arm in (info.name for info in results.arms):
         last = results.final_point(arm)
 
@@ -114,7 +131,7 @@ def _tracks(results: Results, across: Axis, upward: Axis) -> list[Track]:
             x, y = across(owner, step, scale), upward(owner, step, scale)
             if x is None or y is None:
                 return None
-            told = tip(owner, step, last[0], [*y[2], *x[2]], scale)
+            told = tip(speech, (owner, step, scale), last[0], [*y[2], *x[2]])
             marked = role != "corner" and (owner, step, scale) in best
             return Dot(x[0], y[0], told, x[1], y[1], role, marked)
 
@@ -146,6 +163,7 @@ def _from(begin: Dot | None, dots: list[Dot]) -> tuple[Dot, ...]:
 
 def _mean(results: Results, tasks: Sequence[TaskInfo]) -> Axis:
     """Mean over tasks at one point, 1 is good; None unless every task was measured."""
+    speech = language.of(results)
 
     def place(arm: str, step: int, scale: float) -> Place | None:
         whole = cells_at(results, tasks, arm, step, scale)
@@ -153,10 +171,11 @@ def _mean(results: Results, tasks: Sequence[TaskInfo]) -> Axis:
         if mean is None or mean.mean is None:
             return None
         span = None if mean.low is None or mean.high is None else (mean.low, mean.high)
-        told = [line_of(cell, task) for cell, task in whole]
+        told = [line_of(speech, cell, task) for cell, task in whole]
         if len(tasks) > 1:
             ends = f" [{100 * span[0]:.1f}, {100 * span[1]:.1f}]" if span else ""
-            told.append(f"mean of {len(tasks)}: {percent(mean.mean)}{ends}")
+            figure = f"{percent(mean.mean)}{ends}"
+            told.append(speech.say("trade.tip_mean", n=len(tasks), figure=figure))
         return mean.mean, span, told
 
     return place
@@ -164,10 +183,11 @@ def _mean(results: Results, tasks: Sequence[TaskInfo]) -> Axis:
 
 def _worst(results: Results, tasks: Sequence[TaskInfo]) -> Axis:
     """The least change of a retained task against base, with the interval of that task."""
+    speech = language.of(results)
 
     def place(arm: str, step: int, scale: float) -> Place | None:
         whole = cells_at(results, tasks, arm, step, scale)
-        told = [line_of(cell, task) for cell, task in whole]
+        told = [line_of(speech, cell, task) for cell, task in whole]
         if len(whole) < len(tasks):
             return None
         if arm == BASE:
@@ -177,13 +197,13 @@ def _worst(results: Results, tasks: Sequence[TaskInfo]) -> Axis:
             return None
         diff, task = worst
         span = None if diff.low is None or diff.high is None else (diff.low, diff.high)
-        hint = " (of the good share)" if task.inverted else ""
-        told.append(f"worst change, {task.name}{hint}:\n    {points(diff)} points")
+        key = "trade.tip_worst_turned" if task.inverted else "trade.tip_worst"
+        told.append(speech.say(key, task=task.name, figure=points(diff)))
         return worst[0].mean, span, told
 
     return place
 
 
-def _good_side(task: TaskInfo) -> str:
+def _good_side(speech: Speech, task: TaskInfo) -> Said:
     """A task's label, said so that more is better."""
-    return f"100\u202f% minus {task.label}" if task.inverted else task.label
+    return speech.say("trade.minus", label=task.label) if task.inverted else same(task.label)

@@ -1,0 +1,111 @@
+"""What a study comes to, in facts that one sentence can be made of.
+
+Nothing is computed anew: directions are those of the intervals, forgetting is what is left of it
+after Holm's correction where there is one, and what may be shipped is the decision's own word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from holdfast.analysis.findings import Cell, Direction
+from holdfast.analysis.lookup import final, retained, targets
+from holdfast.analysis.results import Results
+from holdfast.types import BASE
+
+ALPHA = 0.05
+"""A task counts as forgotten below this p, after Holm's correction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """The first arm that was measured, and what became of the others.
+
+    Attributes:
+        arm: the first trained (or tuned) one; "" where there is none with figures.
+        target: what it was trained for; "" where nothing was.
+        gain: what it did on the target; None where that was not measured.
+        gained: tasks other than the target that it is better on.
+        lost: retained tasks that it forgot.
+        tasks: number of retained tasks on which it was compared.
+        other: the arm that the decision ships, or, without a decision, the first that forgot
+            nothing of `lost`; "" where that is nobody or `arm` itself.
+        kept: of `lost`, what `other` holds: its interval does not lie below 0.
+        ships: a model may be shipped by the decision's rule; None without such a decision.
+        answer: the decision's own; "" without one.
+    """
+
+    arm: str
+    target: str = ""
+    gain: Direction | None = None
+    gained: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    tasks: int = 0
+    other: str = ""
+    kept: tuple[str, ...] = ()
+    ships: bool | None = None
+    answer: str = ""
+
+
+def story(results: Results) -> Story:
+    """The facts of the headline."""
+    made = results.decision
+    aims, kept = targets(results), retained(results)
+    answer = made.answer if made else ""
+    named = [arm.name for arm in results.arms if arm.name != BASE]
+    aim, names = aims[0].name if aims else "", [task.name for task in kept]
+    arm = next((one for one in named if _measured(results, one, [aim] if aim else names)), "")
+    if not arm:
+        return Story("", answer=answer)
+    target = final(results, arm, aim) if aim else None
+    cells = [cell for name in names if (cell := final(results, arm, name)) and cell.diff]
+    lost = tuple(cell.task for cell in cells if forgot(cell))
+    gained = tuple(cell.task for cell in cells if cell.diff and cell.diff.direction == "better")
+    ships = None if made is None or answer in ("kept", "not kept") else made.chosen is not None
+    if ships is not None and not results.seeds and not results.trained:
+        ships = None  # a comparison ships nothing
+    other, held = _other(results, named, arm, lost)
+    return Story(
+        arm,
+        aim,
+        target.diff.direction if target and target.diff else None,
+        gained,
+        lost,
+        len(cells),
+        other,
+        held,
+        ships,
+        answer,
+    )
+
+
+def forgot(cell: Cell) -> bool:
+    """Whether a retained task fell by more than chance allows."""
+    if cell.diff is None or (cell.diff.mean or 0.0) >= 0:
+        return False
+    return cell.diff.direction == "worse" if cell.p_holm is None else cell.p_holm < ALPHA
+
+
+def _other(
+    results: Results, named: Sequence[str], arm: str, lost: Sequence[str]
+) -> tuple[str, tuple[str, ...]]:
+    """Who is to be named beside the first arm, and what of its losses that one holds."""
+    made = results.decision
+    if made is not None:
+        if made.chosen is None or made.chosen.arm == arm:
+            return "", ()
+        changes = made.chosen.changes
+        held = [one for one in lost if one in changes and changes[one].direction != "worse"]
+        return made.chosen.arm, tuple(held)
+    for one in named if lost else ():
+        cells = [final(results, one, task) for task in lost]
+        if one != arm and all(cell and cell.diff and not forgot(cell) for cell in cells):
+            return one, tuple(lost)
+    return "", ()
+
+
+def _measured(results: Results, arm: str, tasks: Sequence[str]) -> bool:
+    """Whether one of the tasks was scored for the arm."""
+    cells = [final(results, arm, task) for task in tasks]
+    return any(cell and cell.diff and cell.diff.mean is not None for cell in cells)

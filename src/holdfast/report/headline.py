@@ -1,0 +1,67 @@
+"""The headline of a study: one plain sentence that agrees with the decision, without figures."""
+
+from __future__ import annotations
+
+from holdfast.analysis.results import Results
+from holdfast.analysis.story import Story, story
+from holdfast.report import language
+from holdfast.report.language import Said, Speech
+
+NAMED = 3
+"""Tasks that are named; more are counted."""
+ENDS = {
+    "kept": "story.kept",
+    "not kept": "story.not_kept",
+    "not enough evidence": "story.undecided",
+}
+
+
+def headline(results: Results) -> Said:
+    """What became of the first model, and what may be shipped, in both languages."""
+    found, speech = story(results), language.of(results)
+    if not found.arm:
+        return speech.say("story.none")
+    return _ended(found, _first(found, speech), speech)
+
+
+def _first(found: Story, speech: Speech) -> Said:
+    """What the first model gained and lost."""
+    arm, gained = found.arm, _tasks(found.gained, found, speech) if found.gained else None
+    lost = _tasks(found.lost, found, speech) if found.lost else None
+    if found.gain is None:
+        if lost and gained:
+            return speech.say("story.gained_lost", arm=arm, gained=gained, lost=lost)
+        if lost:
+            return speech.say("story.only_lost", arm=arm, lost=lost)
+        if gained:
+            return speech.say("story.only_gained", arm=arm, gained=gained)
+        return speech.say("story.same", arm=arm)
+    gain = {"better": "better", "worse": "worse", "no clear change": "unclear"}[found.gain]
+    first = speech.say(f"story.{gain}", arm=arm, target=found.target)
+    if lost:
+        how = "story.lost" if found.gain == "better" else "story.also_lost"
+        return speech.say(how, first=first, lost=lost)
+    return speech.say("story.no_loss", first=first) if found.tasks else first
+
+
+def _tasks(names: tuple[str, ...], found: Story, speech: Speech) -> Said:
+    if len(names) > NAMED:
+        return speech.say("of_tasks", some=len(names), all=found.tasks)
+    return speech.listed(names)
+
+
+def _ended(found: Story, first: Said, speech: Speech) -> Said:
+    """The first half, and what the decision adds to it."""
+    if found.ships is None:
+        if found.other and not found.answer:
+            return speech.say("story.other_data", first=first, other=found.other)
+        return speech.say(ENDS.get(found.answer, "story.end"), first=first)
+    if not found.ships:
+        ends = {"do not ship": "story.no", "not enough evidence": "story.open"}
+        return speech.say(ends.get(found.answer, "story.end"), first=first)
+    if not found.other:
+        return speech.say("story.ships_earlier" if found.lost else "story.ships", first=first)
+    if found.lost and found.kept == found.lost:
+        them = speech.say("them" if len(found.lost) > 1 else "it")
+        return speech.say("story.other_kept", first=first, other=found.other, them=them)
+    return speech.say("story.other_less", first=first, other=found.other)
