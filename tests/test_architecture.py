@@ -24,7 +24,7 @@ LATE = {
     f"holdfast.{name}"
     for name in (
         "engines.cohorts", "engines.generate", "engines.next_token", "engines.refilled",
-        "memory.trace.allocation_tracker", "memory.trace.fake_model",
+        "memory.trace.allocation_tracker", "memory.trace.class_counter", "memory.trace.fake_model",
         "memory.trace.tracer",
         "train.objective", "train.trainer",
     )

@@ -46,3 +46,29 @@ def test_rows_are_answered_and_counted(tmp_path: Path) -> None:
     assert "| 3 of 3 | 2 |" in one and "| 1 of 1 | 0 of 2 |" in one
     assert "not expressed: ZeRO-2: 1" in lines
     assert any(line.startswith("| several GPUs | 1 of 1") for line in lines)
+
+
+def test_answers_are_kept_and_an_ended_run_goes_on(tmp_path: Path) -> None:
+    four_bits = ROW | {
+        "id": "5", "source": "Lightning-AI/litgpt", "method": "qlora", "published_unit": "GB",
+        "gradient_checkpointing": "no", "measured_gib": "12.0",
+        "cli_flags": ROW["cli_flags"].replace("lora --no-quantize", "qlora"),
+    }  # fmt: skip
+    file, kept = tmp_path / "published.csv", tmp_path / "answers.jsonl"
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, [*ROW, "published_unit"])
+        writer.writeheader()
+        writer.writerows([ROW, four_bits])
+
+    def run(*more: str) -> str:
+        return subprocess.run(
+            [sys.executable, str(PROGRAM), str(file), "--formula", "--results", str(kept), *more],
+            capture_output=True, text=True, check=True, timeout=120,
+        ).stdout  # fmt: skip
+
+    assert "2 of 2 rows were not answered yet" in run("--seconds", "0")
+    first = run()
+    assert "not answered yet" not in first and "1 rows in G or GB" in first
+    lines = kept.read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 2 and run() == first
+    assert kept.read_text(encoding="utf-8").splitlines() == lines, "none is answered twice"

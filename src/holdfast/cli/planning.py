@@ -86,7 +86,7 @@ def plan(
     ] = None,
     loss: Annotated[str | None, typer.Option("--loss", help="tiled, whole or in_place.")] = None,
     script: Annotated[
-        str, typer.Option("--script", help="trl: what a plain TRL script would take.")
+        str, typer.Option("--script", help="What a script of trl or litgpt would take.")
     ] = "holdfast",
     expandable: Annotated[
         bool | None,
@@ -99,6 +99,16 @@ def plan(
     ] = False,
     kbit: Annotated[
         bool, typer.Option("--prepare-kbit", help="PEFT made what is not in 4 bits float32.")
+    ] = False,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option("--beside", help="Else on the GPUs: vllm=0.3, judge=MODEL, 6GiB. Repeatable."),
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Count by the Python code a model brings.")
+    ] = False,
+    keeps_inputs: Annotated[
+        bool, typer.Option("--old-bitsandbytes", help="Before 0.43.2: 4-bit layers keep inputs.")
     ] = False,
     fsdp: Annotated[
         int, typer.Option("--fsdp-version", min=1, max=2, help="1: as scripts elsewhere shard.")
@@ -135,11 +145,12 @@ def plan(
         loss=cast("Loss | None", loss), precision=precision,
         adapter_dtype=cast("Half | None", adapter_dtype), script=script,
         checkpointing=checkpointing, expandable=expandable, nested=not no_double_quant,
-        kbit_upcast=kbit, fsdp=1 if fsdp == 1 else 2,
+        kbit_upcast=kbit, fsdp=1 if fsdp == 1 else 2, keeps_inputs=keeps_inputs,
     )  # fmt: skip
     asked = PlanRequest(
         model or "", gpus, seq_len, method, micro_batch, global_batch, strategy,
-        not no_quantize, not dry_run, stated=stated,
+        not no_quantize, not dry_run, stated=stated, trust=trust_remote_code,
+        beside=tuple(beside or ()),
         host_bytes=None if host_ram is None else host_size(host_ram),
     )  # fmt: skip
     report = answer(asked, study, export, settings, remedy or ())
@@ -186,7 +197,7 @@ def answer(
         report = planner.plan(asked)
     else:
         from holdfast.config import load
-        from holdfast.train.planning import plan_study
+        from holdfast.train.planning import after_training, plan_study
 
         if remedies:
             raise UsageError(
@@ -199,6 +210,7 @@ def answer(
         launch = shlex.join(["holdfast", "run", str(study_file), *other])
         gguf_cache.base_of(study.model.id, study.model.revision)
         report = plan_study(study, asked)
+        report = replace(report, notes=(*report.notes, *after_training(study)))
         report = replace(report, launch=launch if report.fits else "")
     return report.write_script(export, train, seed) if export and report.fits else report
 

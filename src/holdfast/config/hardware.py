@@ -53,6 +53,9 @@ class HardwareSpec(Section):
     """Plan for these GPUs instead of those found: `2x24GiB`, `rtx4090`, ..."""
     strategy: str | None = None
     """Insist on one way of placing the work: `single`, `ddp`, `split`, `fsdp2`, `qlora`, ..."""
+    beside: tuple[str, ...] = ()
+    """What else lies on the GPUs while training runs, so that the plan leaves room for it:
+    `vllm=0.3` (a server's share), `judge=MODEL` or `judge=MODEL:nf4`, `6GiB`."""
     vllm: str | None = None
     """For `answer.engine: vllm`: a Python that has it, or the program. Left out: Holdfast's own."""
     allow: tuple[Literal["bf16_adapters", "nf4"], ...] = ()

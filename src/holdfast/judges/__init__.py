@@ -92,6 +92,9 @@ class JudgeModel(Protocol):
     def check(self) -> None:
         """Look at a local folder before anything runs."""
 
+    def takes(self) -> int:
+        """Bytes that it takes for one reply, by its config alone."""
+
     def needs(self, gpus: Sequence[GPU]) -> float:
         """GiB that it takes on these GPUs for one reply."""
 

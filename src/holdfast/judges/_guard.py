@@ -29,6 +29,7 @@ from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.memory_plan import GIB
 from holdfast.memory.model.shape import read_shape
 from holdfast.memory.planner.inference import answering_bytes, longest
+from holdfast.memory.precision import Dtype
 from holdfast.models import ModelRef, files
 from holdfast.models.precision import decide
 from holdfast.runs import store
@@ -101,6 +102,16 @@ class Guard:
         words += ["NF4"] if self.options.quantize == "nf4" else []
         return f"{self.name} ({', '.join(words)})"
 
+    def takes(self, dtype: Dtype = "bfloat16") -> int:
+        """Bytes for one reply; its config.json is read, nothing else.
+
+        Raises:
+            ModelError: no such model, or it cannot be reached.
+        """
+        shape = read_shape(self.ref.base, self.ref.revision)
+        tokens = longest(shape, self.options.max_new_tokens)
+        return answering_bytes(shape, self.options.quantize == "nf4", tokens, dtype)
+
     def needs(self, gpus: Sequence[GPU]) -> float:
         """Look at its tokenizer and its size before any reply is generated, also on the hub.
 
@@ -114,10 +125,7 @@ class Guard:
             ModelError: it is not there, may not be had, or does not fit.
         """
         models.load_tokenizer(self.ref, self._chats)
-        shape = read_shape(self.ref.base, self.ref.revision)
-        tokens = longest(shape, self.options.max_new_tokens)
-        dtype = decide("cuda", [self.ref], gpus=gpus).dtype if gpus else "bfloat16"
-        size = answering_bytes(shape, self.options.quantize == "nf4", tokens, dtype)
+        size = self.takes(decide("cuda", [self.ref], gpus=gpus).dtype if gpus else "bfloat16")
         free = sum(gpu.free_bytes for gpu in gpus if not gpu.mig)
         if gpus and size > free:
             raise ModelError(

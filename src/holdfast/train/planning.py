@@ -8,10 +8,11 @@ recomputed is decided when a training begins.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
-from holdfast import methods
+from holdfast import judges, methods
 from holdfast.config import Study, TrainSpec
 from holdfast.config.sweeps import Variant, expand
 from holdfast.config.yaml_text import read_yaml
@@ -22,8 +23,11 @@ from holdfast.memory.estimate.states import states
 from holdfast.memory.estimate.workload import Workload, from_training
 from holdfast.memory.hardware.detect import detect
 from holdfast.memory.hardware.host import host_ram_bytes
+from holdfast.memory.memory_plan import GIB
 from holdfast.memory.model.shape import read_shape
 from holdfast.memory.planner.choice import Comparison
+from holdfast.memory.planner.inference import answering_bytes
+from holdfast.memory.planner.inference import longest as longest_prompt
 from holdfast.memory.planner.memory_report import MemoryReport
 from holdfast.memory.planner.planner import plan
 from holdfast.memory.planner.request import CPU, USUAL_SEQ_LEN, PlanRequest
@@ -78,6 +82,8 @@ def plan_study(
         strategy=asked.strategy or hardware.strategy,
         train=study.train,
         attention=study.model.attn_implementation,
+        trust=asked.trust or study.model.trust_remote_code,
+        beside=asked.beside or hardware.beside,
     )
     host = common.gpus in (CPU, ())
     requests: dict[tuple[Workload, Sequence[str]], tuple[str, PlanRequest]] = {}
@@ -99,6 +105,35 @@ def plan_study(
     if not known:
         notes.append(f"examples of at most {USUAL_SEQ_LEN:,} tokens assumed (set train.max_length)")
     return replace(report, notes=(*report.notes, *notes))
+
+
+def after_training(study: Study) -> list[str]:
+    """What answering and each local judge take for one prompt, in sentences; asks the hub.
+
+    They are no part of the training's peak: each has the GPUs to itself while it runs. What is not
+    known is left out.
+    """
+    quantized = study.answer.quantize == "nf4" or (
+        study.answer.quantize == "auto" and study.train.method == "qlora"
+    )
+    sizes: dict[str, int] = {}
+    with suppress(HoldfastError):
+        shape = read_shape(study.model.id, study.model.revision)
+        tokens = longest_prompt(shape, study.answer.sampling.max_new_tokens)
+        sizes["answering"] = answering_bytes(shape, quantized, tokens)
+    for name, task in study.tasks.items():
+        with suppress(HoldfastError):  # a judge that is none is refused where it is asked
+            made = judges.build(task.judge, f"tasks.{name}.judge") if task.judge else None
+            for one in judges.members_of(made) if made else ():
+                if one.guard is not None:
+                    sizes[one.title] = one.guard.takes()
+    if not sizes:
+        return []
+    said = ", ".join(f"{name} {size / GIB:.1f} GiB" for name, size in sizes.items())
+    told = f"after it, each with the GPUs to itself, for one prompt: {said}"
+    if study.answer.engine == "vllm":
+        told += "; vLLM takes what more is free for its cache, and ends before training begins"
+    return [told]
 
 
 def settled_on_cpu(

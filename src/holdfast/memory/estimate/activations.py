@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from holdfast.memory.estimate import adapters
-from holdfast.memory.estimate.kept import intermediate, kept_per_token
+from holdfast.memory.estimate import adapters, litgpt
+from holdfast.memory.estimate.kept import gradients_per_token, intermediate, kept_per_token
 from holdfast.memory.estimate.method_overhead import PER_COMPARED_LOGIT, PER_PROBED_LOGIT
 from holdfast.memory.estimate.states import BYTES
 from holdfast.memory.estimate.workload import Workload
@@ -31,8 +31,6 @@ LOSS_TILE = 4096
 CPU_TILE = 1 << 25
 """Logits that are in memory at once in the head of a CPU (`holdfast.models.cpu_head`)."""
 VOCABULARY_TILE = 32768
-BACKWARD_TRANSIENT = 8
-"""Gradients of gate, up, their product and the activation at once: bytes x intermediate size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +41,7 @@ class Moment:
         activations: kept for the backward pass.
         logits: and the loss.
         workspace: what is needed for a moment.
+        again: what of it are activations that are computed again.
         gradients: the share of them that is there where no earlier micro-batch left any.
         backward: a layer is passed back through.
     """
@@ -52,6 +51,7 @@ class Moment:
     workspace: int
     gradients: float = 0.0
     backward: bool = False
+    again: int = 0
 
 
 class Activations(Protocol):
@@ -105,6 +105,8 @@ class Formula:
         checkpointing: layers are recomputed.
         scratch: needed for one matrix at a time in the forward pass, where that is not little.
         asides: when the model runs without learning.
+        again: what of `work_layer` are activations that are computed again.
+        earlier_layer: kept by one layer of the step before, until this one's loss is there.
     """
 
     kept_layer: int
@@ -116,17 +118,21 @@ class Formula:
     checkpointing: bool
     scratch: int = 0
     asides: tuple[Aside, ...] = ()
+    again: int = 0
+    earlier_layer: int = 0
 
     def moments(self, layers: int, head: bool) -> Sequence[Moment]:
         """The loss (or the end of the forward pass), the last layer's backward pass and others."""
         kept, copies = layers * self.kept_layer, layers * self.copies_layer
-        loss = Moment(kept, self.loss if head else 0, copies + (0 if head else self.dequantised))
+        before = kept + layers * self.earlier_layer
+        loss = Moment(before, self.loss if head else 0, copies + (0 if head else self.dequantised))
         back = self.work_layer + self.dequantised + (0 if self.checkpointing else copies)
         begun = 1 / max(1, layers)  # the last layer's gradients come into being
-        found = [loss, Moment(kept, self.after_loss if head else 0, back, begun, True)]
+        after = self.after_loss if head else 0
+        found = [loss, Moment(kept, after, back, begun, True, self.again)]
         left = self.copies_layer if self.checkpointing else copies
         last = self.work_layer + self.dequantised + left
-        found.append(Moment(self.kept_layer, 0, last, 1.0, True))
+        found.append(Moment(self.kept_layer, 0, last, 1.0, True, self.again))
         if self.scratch:
             found.append(Moment(kept, 0, copies + self.scratch))
         return [*found, *(one.moment(layers, head) for one in self.asides)]
@@ -153,10 +159,14 @@ def activations(
     whole += _eager(shape, work, micro_batch)
     if work.packed and work.attention != "flash":  # blocks, in numbers, in every layer
         whole += wide * micro_batch * work.seq_len**2
+    by_litgpt = work.script == "litgpt"
+    earlier = 0
+    if by_litgpt and not checkpointing:
+        earlier = round(margin * litgpt.earlier_per_token(shape, work, method) * tokens)
     if method != "full":
         whole += adapters.per_layer(shape, work, wide)
     scratch = 0 if method == "full" else adapters.scratch(shape, work)
-    transient = BACKWARD_TRANSIENT * intermediate(shape) * tokens * wide // 2
+    transient = round(gradients_per_token(shape, work)) * tokens
     if method == "lora" and BYTES[work.adapters(False)] > wide:  # the cast input's gradient
         transient += 4 * _widest(shape, work) * tokens
     if method != "full" and work.variant == "dora":  # gradients of both results and their sum
@@ -173,11 +183,15 @@ def activations(
         work_layer=transient + scratch + (whole if checkpointing else 0),
         loss=loss,
         after_loss=after,
-        dequantised=wide * shape.largest_linear if method == "qlora" else 0,
+        dequantised=(litgpt.WRITTEN_OUT if by_litgpt else 1) * wide * shape.largest_linear
+        if method == "qlora"
+        else 0,
         copies_layer=_copies(shape, work, method),
         checkpointing=checkpointing,
         scratch=scratch,
         asides=asides(shape, work, micro_batch),
+        again=whole if checkpointing else 0,
+        earlier_layer=earlier,
     )
 
 
@@ -235,6 +249,8 @@ def _loss(shape: Shape, work: Workload, method: str, micro_batch: int) -> tuple[
     supervised tokens and their float32 gradient, and works in tiles of tokens x words.
     """
     tokens = micro_batch * work.seq_len
+    if work.script == "litgpt":
+        return litgpt.loss_bytes(shape, work, method, tokens)
     supervised = micro_batch * (work.supervised_tokens or work.seq_len)
     if not work.fused_loss:
         own = work.weight_bytes(method) * shape.hidden * shape.vocab if method == "full" else 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from holdfast.memory.estimate import adapters
+from holdfast.memory.estimate import adapters, litgpt
 from holdfast.memory.estimate.states import BYTES
 from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.model.layer import Linear
@@ -25,6 +25,11 @@ PLACE_BYTES = 4
 
 def kept_per_token(shape: Shape, work: Workload, method: str, padded: bool) -> float:
     """Bytes per token that one decoder layer keeps for its backward pass, without recomputation."""
+    if work.script == "litgpt" and method != "full":
+        earlier = litgpt.earlier_per_token(shape, work, method)
+        return litgpt.kept_per_token(shape, work) + earlier
+    if work.compiled:
+        return _compiled(shape, work)
     wide = work.wide
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     inner = intermediate(shape)
@@ -42,13 +47,35 @@ def kept_per_token(shape: Shape, work: Workload, method: str, padded: bool) -> f
     return kept + _inputs(shape, work, method)
 
 
+def _compiled(shape: Shape, work: Workload) -> float:
+    """The same of a compiled layer: what its matrices and the attention made, in 16 bits.
+
+    torch.compile cuts a layer's graph where least crosses into the backward pass and computes
+    element-wise operations again there (torch: `functorch/partitioners.py`, "min-cut"): norms,
+    casts, rotations, dropout, the gate's activation, its product with the other.
+    """
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    norms = 4 if shape.family in {"gemma2", "gemma3", "gemma3_text"} else 2
+    numbers = shape.hidden * norms + 2 * queries + 2 * keys + 2 * intermediate(shape)
+    return float(work.wide * numbers + 4 * shape.heads)
+
+
 def spared_by_kernels(shape: Shape, work: Workload, method: str) -> float:
-    """Bytes per token that one layer keeps less by its kernels."""
-    plain = replace(work, kernels="")
+    """Bytes per token that one layer keeps less by its kernels, or because it is compiled."""
+    plain = replace(work, kernels="", compiled=False)
     padded = work.padded
     return kept_per_token(shape, plain, method, padded) - kept_per_token(
         shape, work, method, padded
     )
+
+
+def gradients_per_token(shape: Shape, work: Workload) -> float:
+    """Bytes per token of gradients that are there at once in a feed-forward part.
+
+    Of gate, up, their product and the activation. Liger's kernel writes those of gate and up over
+    the two themselves (`liger_kernel/ops/swiglu.py`), and has no activation.
+    """
+    return float(work.wide * intermediate(shape) * (1 if work.kernels == "liger" else 4))
 
 
 def _inputs(shape: Shape, work: Workload, method: str) -> float:
@@ -60,6 +87,8 @@ def _inputs(shape: Shape, work: Workload, method: str) -> float:
     norms = 4 if shape.family.startswith("gemma") else 2
     if method == "full":
         normalised = stream * shape.hidden * norms  # for the norm's own gradient
+        if work.kernels == "liger":  # which makes it again from the norm's input
+            normalised = 0
         if stream > wide:  # every matrix keeps a cast copy of its own
             return normalised + wide * sum(one.n_in for one in shape.linears)
         return normalised + _shared_inputs(shape, shape.linears, wide)
@@ -77,7 +106,10 @@ def _inputs(shape: Shape, work: Workload, method: str) -> float:
     if quick or (narrow == stream == wide and not work.dropout):
         return kept + _shared_inputs(shape, adapted, wide)
     copy = wide if work.autocast else narrow  # without autocast, what adapters compute in
-    return kept + (copy + mask) * sum(one.n_in for one in adapted)
+    kept += (copy + mask) * sum(one.n_in for one in adapted)
+    if method == "qlora" and work.keeps_inputs:
+        kept += _shared_inputs(shape, shape.linears, wide)
+    return kept
 
 
 def _shared_inputs(shape: Shape, matrices: Sequence[Linear], wide: int) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from holdfast.memory.estimate import adapters
+from holdfast.memory.estimate import adapters, litgpt
 from holdfast.memory.estimate.method_overhead import NOTHING
 from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.model.shape import Shape
@@ -142,6 +142,11 @@ def states(shape: Shape, work: Workload, method: str) -> States:
     )
     embedding = each * shape.embedding_parameters
     head = each * shape.head_parameters
+    twice = 0
+    if work.script == "litgpt" and not full:  # a matrix of its own, quantised with the others
+        own = shape.vocab * shape.hidden
+        head = _stored_bytes(shape, own, quantized, work.nested, each)
+        twice = litgpt.extra_embeddings(work, method) * embedding
     rest_parameters = (
         shape.parameters
         - shape.layers * shape.layer_parameters
@@ -162,6 +167,7 @@ def states(shape: Shape, work: Workload, method: str) -> States:
         + embedding
         + head
         + each * rest_parameters
+        + twice
         + work.wide * work.method_overhead.teacher_parameters,
         adapters=0 if full else trained_bytes * (trained + frozen),
         gradients=trained_bytes * trained,

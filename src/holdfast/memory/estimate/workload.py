@@ -16,6 +16,7 @@ from holdfast.memory.precision import BYTES, Dtype
 Method = Literal["auto", "lora", "qlora", "full"]
 Variant = Literal["lora", "rslora", "dora", "oft", "osf", "corda"]
 Loss = Literal["tiled", "whole", "in_place"]
+Script = Literal["holdfast", "trl", "litgpt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class Workload:
         expandable: the allocator's segments grow (`expandable_segments`).
         fsdp: version; the first gathers embedding and head with each other, for as long as the
             model runs.
+        script: whose training it is; see `holdfast.memory.planner.stated.Stated`.
+        keeps_inputs: 4-bit matrices keep their inputs, as in bitsandbytes before 0.43.2.
     """
 
     method: Method = "auto"
@@ -93,6 +96,8 @@ class Workload:
     nested: bool = True
     expandable: bool = True
     fsdp: Literal[1, 2] = 2
+    script: Script = "holdfast"
+    keeps_inputs: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what can never be trained.
@@ -201,7 +206,7 @@ def from_training(
         saved_aside=train.async_save,
         global_batch=train.batch_size,
         micro_batch=None,
-        checkpointing=train.gradient_checkpointing or None,
+        checkpointing=train.gradient_checkpointing,
         dtype="bfloat16" if "bfloat16" in train.precisions else train.precisions[0],
         variant=train.lora.variant,
         layers=train.lora.layers,

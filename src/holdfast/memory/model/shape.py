@@ -191,7 +191,8 @@ def from_config(
             know the family.
     """
     family = str(config.get("model_type") or "")
-    names.require_family(family, config, name)
+    if parts is None:
+        names.require_family(family, config, name)
     text, said = config, [note] if note else []
     if isinstance(inner := config.get("text_config"), Mapping):
         text = {"model_type": family, **inner}

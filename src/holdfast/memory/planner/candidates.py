@@ -24,6 +24,7 @@ from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.memory_plan import GIB, Breakdown, MemoryPlan, Placement
 from holdfast.memory.model.shape import Shape
 from holdfast.memory.planner import strategies
+from holdfast.memory.planner.evidence import utilisation
 from holdfast.memory.planner.host_memory import USABLE, host_need
 from holdfast.memory.planner.strategies import Held
 from holdfast.memory.planner.ways import Candidate, Problem, Refusal, Setup
@@ -31,8 +32,6 @@ from holdfast.memory.planner.ways import Candidate, Problem, Refusal, Setup
 RESERVE = 0.03
 """Share of a GPU's memory that a plan leaves free."""
 LARGEST_MICRO_BATCH = 16
-UTILISATION = 0.45
-"""Share of the data sheet's dense rate that large matrix products reach."""
 LAUNCH_S = 4e-4
 """Launching one decoder layer's kernels, adapters included, forward or backward."""
 DEQUANTISE_BYTES = 4.5
@@ -218,7 +217,7 @@ def tokens_per_s(shape: Shape, work: Workload, held: States, setup: Setup) -> fl
 
     def busy_s(gpu: GPU, share: float = 1.0) -> float:
         dense = gpu.flops if work.autocast else gpu.float32_flops or gpu.flops
-        rate = dense * UTILISATION
+        rate = dense * utilisation(gpu)
         busy = max(share * flops / rate, share * moved / gpu.bandwidth_bytes_s)
         busy += share * shape.layers * passes * LAUNCH_S
         if method == "qlora":

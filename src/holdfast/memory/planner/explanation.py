@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SELDOM = (
     "variant", "layers", "method_overhead", "on_cpu", "packed", "kernels", "compiled",
     "saved_aside", "narrow", "autocasts", "base_float32", "kbit_upcast", "nested", "expandable",
-    "fsdp",
+    "fsdp", "script", "keeps_inputs",
 )  # fmt: skip
 """What is said of a job only where it is not as usual."""
 

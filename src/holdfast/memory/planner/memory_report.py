@@ -187,7 +187,9 @@ def switched_on(shape: Shape, work: Workload) -> tuple[str, ...]:
 def as_stated(work: Workload) -> tuple[str, ...]:
     """What is counted otherwise than Holdfast trains, in sentences."""
     said = []
-    if work.loss != "tiled":
+    if work.script == "litgpt":
+        said.append("LitGPT's trainer: its own layers, head and loss, by formula")
+    elif work.loss != "tiled":
         written = ", over which their gradient is written" if work.loss == "in_place" else ""
         said.append(f"a loss on whole logits{written}, not Holdfast's tiled one")
     if work.narrow:
@@ -201,6 +203,8 @@ def as_stated(work: Workload) -> tuple[str, ...]:
         said.append("weights that are not in 4 bits are loaded in float32, as TRL does unless told")
     if work.kbit_upcast:
         said.append("what is not quantised is float32 (prepare_model_for_kbit_training)")
+    if work.keeps_inputs:
+        said.append("bitsandbytes before 0.43.2, whose 4-bit matrices keep their inputs")
     if not work.expandable:
         said.append("torch's own allocator, without expandable_segments")
     return tuple(said)

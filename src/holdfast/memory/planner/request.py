@@ -49,6 +49,8 @@ class PlanRequest:
         supervised_tokens: tokens of the longest example that are trained on; None: all.
         attention: how it is computed, as transformers names it; None: its own choice.
         stated: what no study can say.
+        trust: the model's own Python code may be run, to count it.
+        beside: what else lies on the GPUs meanwhile; see `inference.left_beside`.
         host_bytes: memory of the machine with the GPUs; None: this machine's where the GPUs are
             those here, else not known.
     """
@@ -69,6 +71,8 @@ class PlanRequest:
     supervised_tokens: int | None = None
     attention: str | None = None
     stated: Stated = AS_USUAL
+    trust: bool = False
+    beside: tuple[str, ...] = ()
     host_bytes: int | None = None
 
     @property

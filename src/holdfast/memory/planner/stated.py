@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from holdfast.errors import UsageError
-from holdfast.memory.estimate.workload import Loss, Workload
+from holdfast.memory.estimate.workload import Loss, Script, Workload
 from holdfast.registry import nearest
 
 Half = Literal["float32", "bfloat16"]
@@ -23,7 +23,7 @@ PRECISION_KEYS: Mapping[str, Mapping[str, bool | str]] = {
     "autocast_bf16": {"bf16": True},
 }
 """What `--precision` takes, and the settings of `train` that go with it."""
-SCRIPTS = ("holdfast", "trl")
+SCRIPTS: tuple[str, ...] = get_args(Script)
 """Whose training is planned for."""
 
 
@@ -39,13 +39,15 @@ class Stated:
             what is trained is float32.
         adapter_dtype: of the adapters; None: as the trainer makes them.
         script: `trl` is a plain script: whole logits, float32 weights unless 4-bit ones are asked
-            for or `precision` says 16 bits, no `expandable_segments`.
+            for or `precision` says 16 bits, no `expandable_segments`. `litgpt` is LitGPT's trainer,
+            16 bits throughout; see `holdfast.memory.estimate.litgpt`.
         checkpointing: recompute activations, or not; None: as in a study.
         expandable: the allocator's segments grow; None: as the script has it.
         nested: scales of 4-bit blocks are quantised themselves.
         kbit_upcast: what is not quantised is float32, as PEFT's `prepare_model_for_kbit_training`
             leaves it.
         fsdp: version that shards are made by.
+        keeps_inputs: bitsandbytes is older than 0.43.2, whose 4-bit matrices keep their inputs.
     """
 
     loss: Loss | None = None
@@ -57,6 +59,7 @@ class Stated:
     nested: bool = True
     kbit_upcast: bool = False
     fsdp: Literal[1, 2] = 2
+    keeps_inputs: bool = False
 
     def __post_init__(self) -> None:
         """Refuse words that mean nothing.
@@ -79,23 +82,26 @@ class Stated:
 
     def applied(self, work: Workload) -> Workload:
         """The job as it would be run under all this."""
-        plain = self.script == "trl"
-        narrow = self.precision in ("pure_bf16", "autocast_bf16")
+        plain = self.script != "holdfast"
+        pure = self.precision == "pure_bf16" or (self.script == "litgpt" and not self.precision)
+        narrow = pure or self.precision == "autocast_bf16"
         adapters = self.adapter_dtype
-        if adapters is None and self.precision == "pure_bf16":
+        if adapters is None and pure:
             adapters = "bfloat16"
         return replace(
             work,
             loss=self.loss or ("whole" if plain else work.loss),
             narrow=narrow,
-            autocasts=self.precision != "pure_bf16",
-            base_float32=plain and not self.precision,
+            autocasts=not pure,
+            base_float32=self.script == "trl" and not self.precision,
             adapter_dtype=adapters or work.adapter_dtype,
             checkpointing=work.checkpointing if self.checkpointing is None else self.checkpointing,
             expandable=not plain if self.expandable is None else self.expandable,
             nested=self.nested,
             kbit_upcast=self.kbit_upcast,
             fsdp=self.fsdp,
+            script=cast(Script, self.script),
+            keeps_inputs=self.keeps_inputs,
         )
 
 

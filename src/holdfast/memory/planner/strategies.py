@@ -80,7 +80,7 @@ class Held:
         gathered: of weights fetched from elsewhere, at any moment of forward and backward pass.
         step: what the optimiser takes while it steps.
         in_flight: gradients of a unit on their way to their shards, in the backward pass.
-        overlap: layers whose recomputed activations are there at once.
+        overlap: layers whose recomputed activations are there at once; gradients of one.
     """
 
     weights: int
@@ -112,7 +112,9 @@ def peak(held: Held, acts: Activations, accumulated: bool = True) -> Breakdown:
             activations=one.activations,
             logits=one.logits,
             workspace=held.gathered
-            + (held.overlap * one.workspace + held.in_flight if one.backward else one.workspace),
+            + one.workspace
+            + (held.overlap - 1) * one.again
+            + held.in_flight * one.backward,
         )
         for one in acts.moments(held.layers, held.head)
     ]
@@ -156,7 +158,8 @@ def sharded(states: States, shape: Shape, world_size: int, work: Workload) -> He
 
     FSDP1 gathers embedding and head with each other and keeps them while the model runs (torch:
     the root is not resharded). Where its layers are frozen and recomputed, published trainings took
-    the activations of two layers at once, with shards and without.
+    what two layers compute again at once, with shards and without, and the gradients of one: the
+    next layer is there before what the last one kept is gone.
     """
     share = states.gathered
     layer = states.layer_weights + states.adapters // shape.layers

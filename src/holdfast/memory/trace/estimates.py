@@ -8,7 +8,7 @@ no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +22,7 @@ from holdfast.memory.estimate.activations import (
     activations,
     asides,
 )
-from holdfast.memory.estimate.kept import spared_by_kernels
+from holdfast.memory.estimate.kept import gradients_per_token, spared_by_kernels
 from holdfast.memory.estimate.workload import Workload, as_sharded
 from holdfast.memory.model.shape import Shape
 from holdfast.memory.model.targets import PRESETS, is_pattern, names_of
@@ -42,6 +42,8 @@ class TracedActivations:
         asides: when the model runs without learning.
         logits: what of the traced whole logits is there.
         spared: bytes that one layer keeps less than traced.
+        again: bytes that a layer computes again, by formula, for a trace sees the peak alone.
+        spared_back: bytes that one layer's gradients take less than traced.
     """
 
     traced: Traced
@@ -49,6 +51,8 @@ class TracedActivations:
     asides: tuple[Aside, ...] = ()
     logits: float = 1.0
     spared: int = 0
+    again: int = 0
+    spared_back: int = 0
 
     def moments(self, layers: int, head: bool) -> Sequence[Moment]:
         """See `Activations.moments`: the peaks of the phases that such a process goes through."""
@@ -56,6 +60,7 @@ class TracedActivations:
         every = max(1, phases[STEP].gradients) if STEP in phases else 1
         again = self.traced.job.checkpointing
         kept, work = (0, self.spared) if again else (layers * self.spared, 0)
+        work += self.spared_back
         found = [
             Moment(
                 max(0, one.activations - kept),
@@ -63,6 +68,7 @@ class TracedActivations:
                 max(0, one.workspace - work * name.startswith(BACKWARD)),
                 one.gradients / every,
                 name.startswith(BACKWARD),
+                min(self.again, one.workspace) * name.startswith(BACKWARD),
             )
             for name, one in phases.items()
             if name != STEP and (head or name != LOSS)  # the step is exact arithmetic
@@ -128,6 +134,9 @@ def estimates(
                                      and is_pattern(work.target_modules)):  # fmt: skip
         why = "modules trained whole, or targets by a pattern, are not traced"
         return Estimates(activations, "formula", f"no trace: {why}")
+    if work.script == "litgpt" or work.keeps_inputs:
+        why = "LitGPT's layers and an older bitsandbytes are not traced"
+        return Estimates(activations, "formula", f"no trace: {why}")
     wanted = (True, False) if work.checkpointing is None else (work.checkpointing,)
     works = [(work, method) for method in work.methods]
     works += [
@@ -155,14 +164,21 @@ def estimates(
             return activations(shape, asked, method, micro_batch, checkpointing)
         kept = IN_PLACE / PER_LOGIT if asked.loss == "in_place" else 1.0
         aside = asides(shape, asked, micro_batch)
-        spared = spared_by_kernels(shape, asked, method) * micro_batch * asked.seq_len
-        return TracedActivations(traced, micro_batch, aside, kept, round(spared))
+        tokens = micro_batch * asked.seq_len
+        spared = round(spared_by_kernels(shape, asked, method) * tokens)
+        plain = replace(asked, kernels="")
+        back = gradients_per_token(shape, plain) - gradients_per_token(shape, asked)
+        again = activations(shape, asked, method, micro_batch, checkpointing).again
+        return TracedActivations(
+            traced, micro_batch, aside, kept, spared, again, round(back * tokens)
+        )
 
     told = []
     if asides(shape, work, 1):
         told.append("answering in the training loop and reading the meters: by formula")
-    if work.kernels:
-        told.append("traced without Liger's kernels; what they keep less: by formula")
+    if work.kernels or work.compiled:
+        without = "Liger's kernels" if work.kernels else "torch.compile"
+        told.append(f"traced without {without}; what is kept less with it: by formula")
     return Estimates(estimate, "traced", "; ".join(told))
 
 

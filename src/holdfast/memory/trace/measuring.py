@@ -1,7 +1,8 @@
-"""Runs traces in one other process, and keeps what came of them; needs no torch itself."""
+"""Runs traces and counts in other processes, and keeps what came of them; needs no torch itself."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import environment
+from holdfast.memory.model.catalogue import Found
 from holdfast.memory.trace.trace_job import Point, Traced, TraceFailed, TraceJob
 from holdfast.runs import store
 
@@ -21,6 +23,16 @@ VERSION = 3
 """Of the trace itself; raised when its figures change."""
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 MAIN = "holdfast.memory.trace.tracer"
+COUNTER = "holdfast.memory.trace.class_counter"
+LIMIT_S = 60.0
+"""After which a counting process is ended."""
+QUIET = {
+    "CUDA_VISIBLE_DEVICES": "",  # it is all about code; a GPU must not even be opened
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+"""Environment of the other process."""
 
 
 def cache_folder() -> Path:
@@ -74,12 +86,6 @@ def _run(
         needed.append("bitsandbytes")
     if absent := [name for name in needed if name not in installed]:
         return [TraceFailed(job, f"{', '.join(absent)} not installed") for job in jobs]
-    quiet = {
-        "CUDA_VISIBLE_DEVICES": "",  # the trace is of the code; a GPU must not even be opened
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-    }
     reason = f"the trace took longer than {limit_s:g} s"
     try:
         done = subprocess.run(
@@ -88,7 +94,7 @@ def _run(
             capture_output=True,
             text=True,
             timeout=limit_s,
-            env=os.environ | quiet,
+            env=os.environ | QUIET,
         )
         lines = done.stdout.splitlines()
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -135,3 +141,55 @@ def _keep(folder: Path, result: Traced, installed: Mapping[str, str]) -> None:
         store.write_json(_place(folder, result.job, installed), value)
     except OSError:
         return  # a read-only home: the plan is as good, only slower next time
+
+
+def class_parts(
+    found: Found, revision: str | None, own: bool, cache: Path | None
+) -> Mapping[str, object]:
+    """The matrices that a model's own class has, or the `reason` why it does not say them.
+
+    Args:
+        found: its config.json.
+        revision: of the hub's repository.
+        own: by the Python code that it brings, which is run.
+        cache: folder of earlier counts; None: the usual one.
+    """
+    file = Path(found.source)
+    question = {
+        "model": str(file.parent) if file.is_file() else found.name,
+        "revision": revision, "config": found.config, "trust": own,
+    }  # fmt: skip
+    folder = environment.cache_folder("counts") if cache is None else cache
+    key = json.dumps([question["config"], versions(), COUNTER], sort_keys=True)
+    place = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    if not own:  # code that was brought may change under the same config
+        try:
+            kept = json.loads(place.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            kept = None
+        if isinstance(kept, dict) and "total" in kept:
+            return kept
+    value = _asked(question)
+    if not own and "reason" not in value:
+        with contextlib.suppress(OSError):  # a read-only home: as good, only slower next time
+            store.write_json(place, value)
+    return value
+
+
+def _asked(question: Mapping[str, object]) -> dict[str, object]:
+    try:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", COUNTER],
+            input=json.dumps(question), capture_output=True, text=True, timeout=LIMIT_S,
+            env=os.environ | QUIET,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return {"reason": f"counting took longer than {LIMIT_S:g} s"}
+    except OSError as error:
+        return {"reason": f"the counting process could not be started: {error}"}
+    try:
+        value: dict[str, object] = json.loads(done.stdout)
+    except ValueError:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return {"reason": f"the counting process ended with {done.returncode}: {last[:300]}"}
+    return value
