@@ -19,7 +19,8 @@ from pydantic import BaseModel
 from holdfast.cli.comparing import compare
 from holdfast.cli.front import STOP, Json, app, quiet_libraries, say, tell
 from holdfast.cli.planning import plan
-from holdfast.cli.studies import demo, init, report, run, ship, track, watch
+from holdfast.cli.studies import demo, init, report, run, track, watch
+from holdfast.cli.verbs import chat, clean, export, merge, power, ship
 from holdfast.errors import HoldfastError, Interrupted, UsageError
 from holdfast.progress.stopping import listen
 from holdfast.registry import Registry
@@ -98,7 +99,8 @@ PLACES = (
 """Of what a path names, if nothing nearer to it has said so."""
 INTERRUPTED, STOPPED = 130, (130, 143)  # what typer makes of an interrupt
 COMMANDS = (
-    demo, init, plan, run, watch, compare, report, track, ship, tasks, methods, schema, doctor,
+    demo, init, plan, run, watch, compare, power, report, track, chat, ship, merge, export, clean,
+    tasks, methods, schema, doctor,
 )  # fmt: skip
 for _command in COMMANDS:
     app.command()(_command)
