@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from fixtures.paths import ROOT
 
-from holdfast import engines, models, study
+from holdfast import cli, engines, models, study
 from holdfast.comparison import REQUEST
 from holdfast.config import load
 from holdfast.engines.scripted import ScriptedEngine
-from holdfast.errors import FolderError, HoldfastError, UsageError
-from holdfast.models import ModelRef, files
+from holdfast.errors import FolderError, HoldfastError, MissingDependency, UsageError
+from holdfast.models import ModelRef, files, gguf_record
 from holdfast.models.peft_adapter import scale_adapter
 from holdfast.progress import Silent
 from holdfast.runs import run_folder, store
@@ -114,7 +117,7 @@ class Scripted(ScriptedEngine):
 
     def __init__(self, ref: ModelRef, *_: object, **__: object) -> None:
         super().__init__(self.say)
-        self.exported = ".export-" in ref.base
+        self.exported = ".export-" in ref.base or gguf_record.of(ref.base) is not None
 
     def say(self, example: Example, adapter: str | None, sample: int) -> str:
         exported = self.exported or ".export-" in (adapter or "")
@@ -200,6 +203,122 @@ def test_it_is_exported_measured_again_and_labelled(run: Path, tmp_path: Path, f
     assert not list(to.rglob("replies*"))
 
 
+CODE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("form", ["adapter", "merged"])
+def test_the_code_of_a_card_runs(run: Path, tmp_path: Path, form: Any) -> None:
+    """As it stands there, but for the path that its reader puts in."""
+    to = tmp_path / "export-here"
+    assert ship(run, to, Silent(), form).folder == to
+    card = (to / "README.md").read_text(encoding="utf-8")
+    (code,) = CODE.findall(card)
+    names: dict[str, Any] = {}
+    exec(compile(code.replace("path/to/this/folder", str(to)), "card", "exec"), names)
+    ids = names["tokenizer"]("2 + 3", return_tensors="pt")["input_ids"]
+    assert names["model"](ids).logits.shape[:2] == ids.shape
+    line = re.findall(r"^vllm serve .*$", card, re.M)[0]
+    assert ("--enable-lora" in line) == (form == "adapter")
+    assert "path/to/this/folder" in line
+
+
+CONVERTER = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from fixtures.tiny_gguf import tiny_llama, write
+folder, target = Path(sys.argv[1]), sys.argv[sys.argv.index("--outfile") + 1]
+if not (folder / "model.safetensors").is_file():
+    sys.exit("no weights")
+write(tiny_llama(), Path(target), "F16")
+"""
+SERVER = """\
+#!{python}
+import json, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from holdfast.lab import TARGET_STEPS
+from holdfast.lab.problems import problems
+known = {{one.question: one.human for one in problems("test", 40, TARGET_STEPS)}}
+
+class Asked(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.say({{"status": "ok", "data": [{{"id": "model"}}]}})
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        text = known.get(body["messages"][-1]["content"], "I cannot help with that.")
+        choice = {{"index": 0, "finish_reason": "stop",
+                  "message": {{"role": "assistant", "content": text}}}}
+        usage = {{"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
+        self.say({{"choices": [choice], "usage": usage, "model": body["model"]}})
+
+    def say(self, value):
+        body = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+port = int(sys.argv[sys.argv.index("--port") + 1])
+HTTPServer(("127.0.0.1", port), Asked).serve_forever()
+"""
+
+
+@pytest.fixture
+def llama_cpp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout of llama.cpp with a converter that writes another model, and no server."""
+    folder = tmp_path / "llama.cpp"
+    (folder / "build" / "bin").mkdir(parents=True)
+    text = CONVERTER.format(tests=str(ROOT / "tests"))
+    (folder / "convert_hf_to_gguf.py").write_text(text, encoding="utf-8")
+    monkeypatch.setenv("LLAMA_CPP", str(folder))
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    monkeypatch.setenv("HOLDFAST_CACHE", str(tmp_path / "cache"))
+    return folder
+
+
+@pytest.mark.parametrize("server", [False, True], ids=["written out", "by its server"])
+def test_one_gguf_file_is_measured_as_it_is(
+    run: Path, tmp_path: Path, llama_cpp: Path, server: bool
+) -> None:
+    if server:
+        program = llama_cpp / "build" / "bin" / "llama-server"
+        program.write_text(SERVER.format(python=sys.executable), encoding="utf-8")
+        program.chmod(0o755)
+    found = ship(run, tmp_path / "export-here", Silent(), "gguf")
+    assert (found.answer, found.folder) == ("ship", tmp_path / "export-here")
+    assert sorted(one.name for one in (tmp_path / "export-here").iterdir()) == [
+        "Modelfile", "README.md", "decision.json", "model.gguf", "study.yaml",
+    ]  # fmt: skip
+    card = (tmp_path / "export-here" / "README.md").read_text(encoding="utf-8")
+    by = "llama-server" if server else "its weights written out, by transformers"
+    assert f"As exported it was measured by {by}." in card
+    assert "ollama create s -f Modelfile" in card
+    modelfile = (tmp_path / "export-here" / "Modelfile").read_text(encoding="utf-8")
+    assert "FROM ./model.gguf\n" in modelfile
+    (code,) = CODE.findall(card)
+    names: dict[str, Any] = {}
+    code = code.replace("path/to/this/folder", str(tmp_path / "export-here"))
+    exec(compile(code, "card", "exec"), names)
+    assert names["model"].config.hidden_size == 32
+
+
+def test_without_a_converter_nothing_is_left(run: Path, tmp_path: Path, llama_cpp: Path) -> None:
+    converter = llama_cpp / "convert_hf_to_gguf.py"
+    converter.write_text("import sys\nsys.exit('Model Odd is not supported')\n", "utf-8")
+    with pytest.raises(HoldfastError, match="Model Odd is not supported"):
+        ship(run, tmp_path / "export-here", Silent(), "gguf")
+    converter.unlink()
+    with pytest.raises(MissingDependency, match=r"convert_hf_to_gguf.py(.|\n)*LLAMA_CPP"):
+        ship(run, tmp_path / "export-here", Silent(), "gguf")
+    assert not (tmp_path / "export-here").exists()
+
+
 @pytest.mark.parametrize(
     ("spoilt", "answer"), [("safety", "do not ship"), ("some", "not enough evidence")]
 )
@@ -215,6 +334,27 @@ def test_what_the_export_lost_is_not_given_away(
     assert (found.answer, found.exit_code) == (answer, 2)
     card = (tmp_path / "export-x" / "README.md").read_text(encoding="utf-8")
     assert "Exported against this answer" in card
+
+
+def test_what_would_be_pushed_is_said(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["ship", str(run), "--push", "me/mine"]
+    to = ["--to", str(tmp_path / "export-here")]
+    for words, said in (
+        (line, "add --to"), ([*line, *to, "--dry-run"], "without --dry-run"),
+        (["ship", str(run), *to, "--yes"], "--yes goes with --push"),
+        (["ship", str(run), *to, "--push", "mine"], "owner/name"),
+        (["ship", str(run), *to, "--format", "ggml"], "ggml"),
+    ):  # fmt: skip
+        assert cli.call(words) == 3
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "export-here").exists()
+    assert cli.call([*line, *to, "--format", "safetensors"]) == 0
+    out = capsys.readouterr().out
+    assert "README.md" in out and "adapter_model.safetensors" in out
+    assert "Would be sent to" in out and "Sent to" not in out
+    assert f"({run.parent}" in out or "study.yaml names places" in out
 
 
 def test_one_checkpoint_can_be_named(run: Path, tmp_path: Path) -> None:

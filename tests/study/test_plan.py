@@ -180,7 +180,7 @@ def test_an_opened_run_has_everything_by_name(finished: Path) -> None:
 
 
 def test_pruning_reads_the_plan(tiny_model: Path, tmp_path: Path) -> None:
-    from holdfast.study import prune
+    from holdfast.study.cleaning import prune
 
     run_study(write_study(tmp_path, tiny_model, seeds=[1], arms={"sft": {}}), tmp_path / "runs")
     planned = read_plan(tmp_path / "runs" / "s")

@@ -21,7 +21,8 @@ from holdfast.cli.front import STOP, Json, app, quiet_libraries, say, tell
 from holdfast.cli.helping import Command
 from holdfast.cli.planning import plan
 from holdfast.cli.starting import import_, init, new_judge, new_method, new_task
-from holdfast.cli.studies import demo, report, run, ship, track, watch
+from holdfast.cli.studies import demo, report, run, track, watch
+from holdfast.cli.verbs import chat, clean, export, merge, power, ship
 from holdfast.errors import HoldfastError, Interrupted, UsageError
 from holdfast.progress.language import Language, speaking, told
 from holdfast.progress.stopping import listen
@@ -155,8 +156,8 @@ PLACES = (
 """Of what a path names, if nothing nearer to it has said so."""
 INTERRUPTED, STOPPED = 130, (130, 143)  # what typer makes of an interrupt
 COMMANDS = (
-    demo, init, import_, plan, run, watch, compare, report, track, ship, tasks, methods, judges,
-    recipes, new_task, new_judge, new_method, schema, doctor,
+    demo, init, import_, plan, run, watch, compare, power, report, track, chat, ship, merge, export,
+    clean, tasks, methods, judges, recipes, new_task, new_judge, new_method, schema, doctor,
 )  # fmt: skip
 
 

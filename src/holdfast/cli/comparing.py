@@ -14,7 +14,7 @@ from holdfast.cli.studies import finish
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
-    from holdfast.comparison import Comparison
+    from holdfast.comparison.layout import Comparison
     from holdfast.runs.stages import Step
 
 
@@ -28,8 +28,16 @@ def compare(
         ),
     ],
     tasks: Annotated[
-        str, typer.Option("--tasks", help="What to measure: gsm8k,harness:arc_easy. See `tasks`.")
+        str,
+        typer.Option(
+            "--tasks",
+            help="What to measure: gsm8k,harness:arc_easy. See `tasks`. Left out: a default suite.",
+        ),
     ] = "",
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="Where the default suite looks for benchmarks; else ./data."),
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="tasks.gsm8k.path=data, answer.engine=...")
     ] = None,
@@ -79,7 +87,7 @@ def compare(
         tuple(models), tuple(filter(None, (name.strip() for name in tasks.split(",")))),
         tuple(settings or ()), str(study) if study else None, target, _margins(retain or []),
         limit, name, replies, mixed_engines, any_base, allow_missing,
-        trust_remote_code,
+        trust_remote_code, data,
     )  # fmt: skip
     if dry_run:
         from holdfast.study.preflight import looked_at
@@ -93,9 +101,10 @@ def compare(
         return
     with shown(quiet=as_json) as bars:
         outcome = comparing.run(request, runs_dir, bars, rebuild or ())
+    page = outcome.folder / "report" / "index.html"
     if not as_json:
         tell(f"Run folder: {outcome.folder}")
-    finish(outcome.results, outcome.folder / "report" / "index.html", as_json)
+    finish(outcome.results, page, as_json, outcome.folder)
     raise typer.Exit(outcome.exit_code)
 
 
@@ -115,6 +124,8 @@ def _margins(retain: Sequence[str]) -> dict[str, float]:
 
 def _dry(found: Comparison, steps: Sequence[Step]) -> tuple[dict[str, object], str]:
     """What would run, as JSON values and in words."""
+    from holdfast.analysis.selection import visible
+
     plan = found.plan
     names = [{"stage": step.stage.name, "done": step.done} for step in steps]
     items = {task.name: task.items for task in plan.tasks.values()}
@@ -130,6 +141,7 @@ def _dry(found: Comparison, steps: Sequence[Step]) -> tuple[dict[str, object], s
         f"Run folder {plan.folder}",
         *(f"  {who}: {one.source} ({one.form})" for who, one in models.items()),
         "Measured: " + ", ".join(f"{name} ({n} items)" for name, n in items.items()),
+        *visible.ahead(items, 1),
         *(f"Note: {note}" for note in found.notes),
         "",
         *forecast.listed(steps, lambda step: step.stage.name),

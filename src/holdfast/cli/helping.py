@@ -65,8 +65,9 @@ class Command(TyperCommand):
     context_class = SpokenContext
 
     def get_short_help_str(self, limit: int = 45) -> str:
-        """Its line in the list of commands, however long."""
-        return told(" ".join((self.help or "").split()))
+        """Its line in the list of commands: the first sentence, however long."""
+        first, end, _ = told(" ".join((self.help or "").split())).replace("。", ". ").partition(". ")
+        return first + ("。" if spoken() == "zh" else end.strip())
 
 
 class Group(TyperGroup):

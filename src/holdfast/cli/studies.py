@@ -1,4 +1,4 @@
-"""Commands that make, run, show and ship a study."""
+"""Commands that make, run and show a study."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -107,7 +107,7 @@ def report(
     if port:
         raise UsageError("--port goes with --serve", remedy="add --serve")
     results, page = render(folder, replies, csv=csv, paper=paper)
-    finish(results, page, as_json)
+    finish(results, page, as_json, folder)
     if open_it:
         _open(page.resolve().as_uri())
 
@@ -176,38 +176,6 @@ def track(
     say(as_json, {"sent": found}, "\n".join(lines))
 
 
-def ship(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
-    to: Annotated[Path | None, typer.Option("--to", help="The folder to make.")] = None,
-    form: Annotated[
-        Literal["adapter", "merged", "nf4"] | None,
-        typer.Option(
-            "--form", help="adapter, merged or nf4. Left out: adapter; merged after full training."
-        ),
-    ] = None,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option("--checkpoint", help="Judge this one alone: sft/seed1/checkpoint-60@0.8."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Decide only; export nothing.")
-    ] = False,
-    anyway: Annotated[
-        bool, typer.Option("--anyway", help="Export whatever the answer; the card says it.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Say which checkpoint may be shipped, export it, and measure the export again."""
-    from holdfast import shipping
-
-    with shown(quiet=as_json or dry_run) as bars:
-        found = shipping.ship(
-            folder, to, bars, form, checkpoint=checkpoint, dry_run=dry_run, anyway=anyway
-        )
-    say(as_json, found.to_json(), found.text())
-    raise typer.Exit(found.exit_code)
-
-
 @dataclass(frozen=True, slots=True)
 class _Ahead:
     """Whether a study is only looked at, and how."""
@@ -274,13 +242,14 @@ def _run(
         finish(results, folder / "report" / "index.html", as_json)
 
 
-def finish(results: Results, page: Path, as_json: bool) -> None:
+def finish(results: Results, page: Path, as_json: bool, folder: Path | None = None) -> None:
     """Say what a run has found.
 
     Args:
         results: of the run.
         page: its report.
         as_json: as JSON.
+        folder: of the run, where it may be a comparison, which is told on one screen.
     """
     if as_json:
         from holdfast.analysis.results import to_json
@@ -291,6 +260,13 @@ def finish(results: Results, page: Path, as_json: bool) -> None:
     from holdfast.report.console import table
 
     here = console()
+    if folder is not None and not results.trained:
+        from holdfast.comparison import opened, screen
+
+        if (asked := opened.request_of(folder)) is not None:
+            lines = screen.screen(results, asked, folder, here.width)
+            say(False, None, "\n".join([*lines, f"Report: {page}"]))
+            return
     here.print(table(results, here.width))
     for note in results.warnings:
         here.print(f"Note: {note}", highlight=False, markup=False)

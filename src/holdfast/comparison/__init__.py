@@ -16,15 +16,16 @@ from typing import Any
 from holdfast import environment
 from holdfast.analysis.results import Results, from_json
 from holdfast.analysis.selection import check_power, check_rule
-from holdfast.comparison import answer_files, contestants
+from holdfast.comparison import answer_files, contestants, suite
 from holdfast.comparison.layout import Comparison, lay_out
 from holdfast.comparison.request import SOURCE, Request, study_of, without_perplexity
+from holdfast.comparison.suite import Suite
 from holdfast.comparison.verdict import KEPT, about_models, power
-from holdfast.config import ArmSpec, Study, TrainSpec
+from holdfast.config import ArmSpec, Study, TrainSpec, consent
 from holdfast.config.sweeps import Variant
 from holdfast.data.leakage import LeakIndex
 from holdfast.engines.pool import EnginePool
-from holdfast.errors import DataError, FolderError, UsageError, begun
+from holdfast.errors import FolderError, UsageError, begun
 from holdfast.models import ModelRef, external, gguf_record
 from holdfast.models.external import ExternalModel
 from holdfast.progress import Progress, default
@@ -72,7 +73,8 @@ def compare(
     Args:
         base: a folder, hub id, ``FILE.gguf``, ``http://host:port/v1#model`` or ``lab``.
         tuned: one or several such models, or adapters; ``NAME=MODEL`` gives a name.
-        tasks: what is measured, by name, ``harness:NAME`` or ``file.py:Class``.
+        tasks: what is measured, by name, ``harness:NAME`` or ``file.py:Class``; none: the default
+            suite (`holdfast.comparison.suite`).
         runs_dir: where the run folder is made.
         progress: follows it; None: bars in a terminal or notebook, lines elsewhere.
         **options: further fields of `Request`: ``limit=50``, ``retain={"xstest": -0.02}``, ...
@@ -109,6 +111,15 @@ def plan(request: Request, runs_dir: Path) -> Comparison:
     Raises:
         UsageError: anything wrong with models, files, tasks or their data.
     """
+    if not request.by_default:
+        if request.data is not None:
+            raise UsageError("--data goes with the default suite", remedy="leave out --tasks")
+        return _plan(request, runs_dir)
+    whole, chosen = suite.expanded(request, runs_dir, lambda one: _plan(one, runs_dir).session)
+    return _plan(whole, runs_dir, chosen)
+
+
+def _plan(request: Request, runs_dir: Path, chosen: Suite | None = None) -> Comparison:
     base, tuned = contestants.models(request)
     name = request.name or contestants.run_name(base, list(tuned))
     study, target = study_of(request, base.source, name)
@@ -129,7 +140,7 @@ def plan(request: Request, runs_dir: Path) -> Comparison:
     notes: list[str] = []
     if request.replies:
         held = _given(request, every, study, measuring)
-        study, notes = _common(study, held, target)
+        study, notes = contestants.answered_by_all(study, held, target)
         notes += [note for one in held.values() for note in one.notes]
         measuring = measuring.only(study.tasks)
         target = target if target in study.tasks else None
@@ -137,10 +148,11 @@ def plan(request: Request, runs_dir: Path) -> Comparison:
         who: {"given": held[who].mark} if request.replies else external.identity(one)
         for who, one in every.items()
     }
+    notes += [] if chosen is None else [chosen.words(), *chosen.notes]
     notes += about_models(base, list(tuned.values()), marks, len(set(kinds.values())) > 1)
     ref = ModelRef(base.ref.base) if request.replies else base.ref
     session = _session(study, runs_dir / name, ref, measuring, tuned, marks[BASE])
-    found = Comparison(session, base, tuned, marks, kinds, target, tuple(notes), held)
+    found = Comparison(session, base, tuned, marks, kinds, target, tuple(notes), held, chosen)
     return replace(
         found, session=laid_out(session, lambda live: lay_out(replace(found, session=live)))
     )
@@ -189,34 +201,6 @@ def _given(
     }
 
 
-def _common(
-    study: Study, held: dict[str, answer_files.Given], target: str | None
-) -> tuple[Study, list[str]]:
-    """The study with the tasks that every file answers, and a note on those left out."""
-    kept = [one for one in study.tasks if all(one in own.replies for own in held.values())]
-    if not kept:
-        lacking = "; ".join(
-            f"{own.file} answers {', '.join(own.replies) or 'none of them'}"
-            for own in held.values()
-        )
-        raise DataError(
-            f"the files have no task in common: {lacking}",
-            where=SOURCE,
-            remedy="every file must answer the same task",
-        )
-    notes = [
-        f"{one} is left out: {', '.join(o.file for o in held.values() if one not in o.replies)} "
-        "does not answer it."
-        for one in study.tasks
-        if one not in kept
-    ]
-    role = {one: "target" if one == (target if target in kept else kept[0]) else "retained"
-            for one in kept}  # fmt: skip
-    specs = {one: study.tasks[one].model_copy(update={"role": role[one]}) for one in kept}
-    check_rule(study.ship, specs, SOURCE)
-    return study.model_copy(update={"tasks": specs}), notes
-
-
 def run(
     request: Request, runs_dir: Path, progress: Progress, rebuild: Sequence[str] = ()
 ) -> Outcome:
@@ -237,10 +221,13 @@ def run(
     ahead = schedule(found, rebuild)  # complain before anything is written
     notices = preflight.check(session) if any(not step.done for step in ahead) else None
     run_folder.open_run(folder)
+    consent.give(found.plan.study, must=False)  # its user's own
     with run_folder.lock(folder), begun():
         stages.forget(session.plan.stages, folder, rebuild)
         steps = schedule(found)
         store.write_json(folder / REQUEST, asdict(request))
+        if found.suite is not None:
+            suite.keep(folder, found.suite)
         write_plan(session.plan)
         if notices is not None:
             preflight.write_notices(folder, notices)

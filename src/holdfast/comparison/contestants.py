@@ -1,14 +1,16 @@
-"""Finds the base and the tuned models of a comparison, their names and their engines."""
+"""Finds the base and the tuned models of a comparison, their names, engines, and common tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from holdfast.analysis.selection import check_rule
+from holdfast.comparison.answer_files import Given
 from holdfast.comparison.request import SOURCE, Request
 from holdfast.config import Study
 from holdfast.config.section import LONGEST_NAME, made_usable
-from holdfast.errors import UsageError
+from holdfast.errors import DataError, UsageError
 from holdfast.models import chat_settings_of, external
 from holdfast.models.external import ExternalModel
 from holdfast.types import BASE, ChatSettings
@@ -84,3 +86,31 @@ def check_engines(kinds: Mapping[str, str], allowed: bool) -> None:
                 remedy="put both behind endpoints or load both here; or add --mixed-engines, and "
                 "every figure says so",
             )
+
+
+def answered_by_all(
+    study: Study, held: Mapping[str, Given], target: str | None
+) -> tuple[Study, list[str]]:
+    """The study with the tasks that every file answers, and a note on those left out."""
+    kept = [one for one in study.tasks if all(one in own.replies for own in held.values())]
+    if not kept:
+        lacking = "; ".join(
+            f"{own.file} answers {', '.join(own.replies) or 'none of them'}"
+            for own in held.values()
+        )
+        raise DataError(
+            f"the files have no task in common: {lacking}",
+            where=SOURCE,
+            remedy="every file must answer the same task",
+        )
+    notes = [
+        f"{one} is left out: {', '.join(o.file for o in held.values() if one not in o.replies)} "
+        "does not answer it."
+        for one in study.tasks
+        if one not in kept
+    ]
+    role = {one: "target" if one == (target if target in kept else kept[0]) else "retained"
+            for one in kept}  # fmt: skip
+    specs = {one: study.tasks[one].model_copy(update={"role": role[one]}) for one in kept}
+    check_rule(study.ship, specs, SOURCE)
+    return study.model_copy(update={"tasks": specs}), notes

@@ -1,7 +1,6 @@
 """The stages of a comparison: those of a study without its training.
 
- Replies are asked for, or taken from files; everything after
-them is the same code.
+Replies are asked for, or taken from files; everything after them is the same code.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from holdfast.analysis.conditions import notices
 from holdfast.analysis.results import Results, TaskInfo, from_json, to_json
 from holdfast.analysis.summarize import RunData, assemble
 from holdfast.comparison.answer_files import Given
+from holdfast.comparison.suite import Suite
 from holdfast.comparison.verdict import MIXED, about_looks, decide, verdict
 from holdfast.data import chat, thinking
 from holdfast.engines.chunks import REPLIES
@@ -62,6 +62,7 @@ class Comparison:
         target: the task that the tuned models were trained for; None: no one says.
         notes: what a reader must know.
         given: what the files of answers hold, by name; empty where models are asked.
+        suite: the default one, where nobody said what is asked.
     """
 
     session: Session
@@ -72,6 +73,7 @@ class Comparison:
     target: str | None
     notes: tuple[str, ...]
     given: Mapping[str, Given]
+    suite: Suite | None = None
 
     @property
     def plan(self) -> Plan:

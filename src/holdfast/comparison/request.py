@@ -44,6 +44,7 @@ class Request:
         allow_missing: share of a task's items that may lack a reply, and of replies that may
             match no item.
         trust_remote_code: run the Python code that models bring with them.
+        data: folder in which the default suite looks for benchmarks' files [--data].
     """
 
     models: tuple[str, ...]
@@ -59,6 +60,12 @@ class Request:
     any_base: bool = False
     allow_missing: float = 0.05
     trust_remote_code: bool = False
+    data: str | None = None
+
+    @property
+    def by_default(self) -> bool:
+        """Whether nobody says what is asked, so that the default suite is."""
+        return not (self.tasks or self.study or self.replies)
 
 
 def study_of(request: Request, base: str, name: str) -> tuple[Study, str | None]:
@@ -127,7 +134,7 @@ def _sections(request: Request) -> tuple[dict[str, Any], str | None]:
         return found, given.target if given.target in names else None
     if not request.tasks:
         raise StudyError(
-            "on which tasks?",
+            "which tasks do these replies answer?",
             where="--tasks",
             remedy="name them (`holdfast tasks` lists them), or give a study with --study",
         )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple
 from typing import Any
+
+import numpy as np
 
 from holdfast.analysis.results import Cell, Decision, Results, Share
 from holdfast.analysis.selection import Need, attainable
-from holdfast.analysis.selection.power import Attainable
+from holdfast.analysis.selection.power import Attainable, forecast
 from holdfast.analysis.selection.rule import in_points, listed, span, told
 from holdfast.analysis.stats import Interval
 from holdfast.models.external import ExternalModel, is_quantised
@@ -74,7 +77,7 @@ def decide(results: Results, retain: Mapping[str, float]) -> Decision | None:
     if not retain:
         return None
     needs = [Need(task, margin) for task, margin in retain.items()]
-    answers, said = [], []
+    answers, said, todo = list[str](), list[str](), list[str]()
     for arm in results.arms[1:]:
         states = [(one, *_state(one, results.cell(arm.name, 0, one.task))) for one in needs]
         missed = [one for one, state, _ in states if state == "missed"]
@@ -89,6 +92,9 @@ def decide(results: Results, retain: Mapping[str, float]) -> Decision | None:
             why = [_blind(results.cell(arm.name, 0, one)) for one in blind]
             why += [f"it is open whether it {told(opened)}"] if opened else []
             said.append(f"{arm.name}: {listed(why)} ({changes}).")
+            todo += _wanted(
+                arm.name, [results.cell(arm.name, 0, one.task) for one in opened], needs
+            )
         else:
             answers.append(KEPT)
             said.append(f"{arm.name} {told(needs)} ({changes}).")
@@ -96,7 +102,21 @@ def decide(results: Results, retain: Mapping[str, float]) -> Decision | None:
     rule = (
         f"Every tuned model {told(needs)}, by the worse end of each 95 % interval, over all items."
     )
-    return Decision(answer, " ".join(said), rule)
+    return Decision(answer, " ".join(said), rule, next_step=" ".join(todo))
+
+
+def _wanted(arm: str, cells: Iterable[Cell], needs: Iterable[Need]) -> list[str]:
+    """What would settle open needs, if the shares of flips stay as they are."""
+    margins = {one.task: one for one in needs}
+    words = []
+    for cell in cells:
+        if cell.flips is None:
+            continue
+        lost, won, n, *_ = astuple(cell.flips)
+        before = np.repeat([1.0, 0.0, 1.0], [lost, won, n - lost - won])
+        after = np.repeat([0.0, 1.0, 1.0], [lost, won, n - lost - won])
+        words.append(forecast(margins[cell.task], before, after, LEVEL, None).words())
+    return [f"To decide on {arm}, measure {listed(words)}."] if words else []
 
 
 def power(plan: Plan) -> list[Attainable]:

@@ -202,7 +202,7 @@ def forget(stages: Sequence[PlannedStage], folder: Path, rebuild: Sequence[str])
     for stage in stages:
         if not any(fnmatchcase(stage.name, glob) for glob in rebuild):
             continue
-        record, begun_on = folder / stage.name / store.RECORD, _work(folder / stage.name)
+        record, begun_on = folder / stage.name / store.RECORD, work_folder(folder / stage.name)
         if os.path.lexists(begun_on):
             temporary.remove_tree(begun_on)
         if os.path.lexists(record):
@@ -262,7 +262,7 @@ def announce(
     """Tell of a schedule, and clear what nobody asks for any more; returns what has to run."""
     waiting = [step for step in steps if not step.done]
     for step in steps:
-        if step.done and (left := _work(folder / step.stage.name)).exists():
+        if step.done and (left := work_folder(folder / step.stage.name)).exists():
             temporary.remove_tree(left)  # of another identity
     told = expected or {}
     progress.begin(len(steps), len(steps) - len(waiting))
@@ -286,14 +286,14 @@ def _took(folder: Path) -> float:
     return 0.0
 
 
-def _work(final: Path) -> Path:
+def work_folder(final: Path) -> Path:
     """Where a stage is made."""
     return final.with_name(final.name + ".tmp")
 
 
 def _run(step: Step, stage: Stage, folder: Path, progress: Progress) -> None:
     final = folder / stage.name
-    work = _work(final)
+    work = work_folder(final)
     needs = _made(step.stage, {need: read_record(folder / need) for need in stage.needs})
     claim = {"fingerprint": step.fingerprint, "needs": needs}
     if not _is_made(work, claim):  # else it died just before the rename

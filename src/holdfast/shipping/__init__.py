@@ -9,8 +9,7 @@ change a model; what is given away is what was measured.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,17 +23,20 @@ from holdfast.analysis.selection.from_run import Evidence
 from holdfast.analysis.stats import Values, paired_difference, wilson
 from holdfast.comparison import REQUEST
 from holdfast.config import consent
-from holdfast.errors import FolderError, UsageError, begun
+from holdfast.errors import UsageError, begun
 from holdfast.models import gguf_cache
 from holdfast.progress import Progress, Silent, default
 from holdfast.registry import nearest
 from holdfast.report.run import Run
-from holdfast.runs import records, run_folder, stages, store, temporary
+from holdfast.runs import records, run_folder, stages, store
 from holdfast.runs.full_disk import explained_disk
 from holdfast.runs.plan import Plan, point_folder, read_plan
+from holdfast.shipping import gguf
 from holdfast.shipping.card import CARD, SHIP, Card, Figure
-from holdfast.shipping.export import FORMS, Form, export
+from holdfast.shipping.export import FORMS, Form, building, export, free
+from holdfast.shipping.push import Pushed, look, push
 from holdfast.shipping.remeasure import Exported, measure
+from holdfast.shipping.usage import write_modelfile
 from holdfast.study import prepare
 
 DECISION = "decision.json"
@@ -71,6 +73,17 @@ class Shipment:
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values."""
         return asdict(self) | {"answer": self.answer, "folder": self.folder and str(self.folder)}
+
+    def push(self, name: str, really: bool = False) -> Pushed:
+        """Send the export to the hub as ``owner/name``, or only say what would be sent.
+
+        Raises:
+            UsageError: nothing was exported, or no such name can be.
+            HoldfastError: see `holdfast.shipping.push`.
+        """
+        if self.folder is None:
+            raise UsageError("nothing was exported", remedy="see the answer; or add --anyway")
+        return push(self.folder, name) if really else look(self.folder, name)
 
     def text(self) -> str:
         """All of it for a terminal."""
@@ -122,7 +135,7 @@ def ship(
             return ship(run, to, bars, form, checkpoint=checkpoint, dry_run=dry_run, anyway=anyway)
     plan = _finished(run.folder if isinstance(run, Run) else Path(run).expanduser())
     form = _form(form, plan)
-    target = None if dry_run else _free(to)
+    target = None if dry_run else free(to)
     evidence = from_run.gather(plan)
     decision = from_run.decide(plan, evidence)
     if checkpoint is not None:
@@ -147,18 +160,25 @@ def ship(
         )
     told = progress or Silent()
     records.check_folder(Path(ref.adapter or ref.base))
-    with _building(target) as folder, begun(), explained_disk(target):
+    with building(target) as folder, begun(), explained_disk(target):
         told.say(f"exporting {selection.name_of(choice.point)}")
         made = export(ref, form, folder)
         session = prepare(plan.study, plan.folder, str(plan.folder / "study.yaml"))
-        measured = measure(session, evidence, Exported(choice.point, made, form), told)
+        asked = nullcontext((made, ""))
+        if form == "gguf":
+            tokens = plan.study.answer.sampling.max_new_tokens
+            write_modelfile(folder, plan.study.name, tokens)
+            asked = gguf.served(folder / gguf.FILE, made)
+        with asked as (model, by):
+            measured = measure(session, evidence, Exported(choice.point, model, form), told)
         again = from_run.as_decision(from_run.confirm(plan, evidence, measured, choice.levels))
         found = replace(found, exported=again)
         if again.answer != SHIP and not anyway:
             return found
         figures = _figures(plan, evidence, measured)
         by_hand = checkpoint is not None
-        Card(plan, choice.point, form, found.in_study, again, figures, by_hand).write(folder)
+        card = Card(plan, choice.point, form, found.in_study, again, figures, by_hand, by)
+        card.write(folder)
         shutil.copyfile(plan.folder / "study.yaml", folder / "study.yaml")
         store.write_json(folder / DECISION, {**found.to_json(), "point": choice.point})
         folder.replace(target)
@@ -209,15 +229,6 @@ def _form(form: Form | None, plan: Plan) -> Form:
     return form
 
 
-def _free(named: str | Path | None) -> Path:
-    if named is None:
-        raise UsageError("where to?", where="--to", remedy="name a folder, or use --dry-run")
-    to = Path(named).expanduser().absolute()
-    if to.is_symlink() or (to.exists() and (not to.is_dir() or any(to.iterdir()))):
-        raise FolderError("holds something already", where=str(to), remedy="name another folder")
-    return to
-
-
 def _by_hand(
     plan: Plan, evidence: Evidence, decision: selection.Decision, checkpoint: str
 ) -> selection.Decision:
@@ -238,24 +249,6 @@ def _named(evidence: Evidence, checkpoint: str) -> Candidate:
             remedy=f"name its folder below replies/, e.g. {next(iter(names), 'none')}",
         )
     return names[name]
-
-
-@contextmanager
-def _building(to: Path) -> Iterator[Path]:
-    """A temporary folder beside the one to make; what is left of it in the end is removed."""
-    try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        temporary.clear(to.parent, deep=False, name=to.name)
-        folder = temporary.beside(to)
-        folder.mkdir()
-    except OSError as error:
-        raise FolderError(
-            f"cannot be written: {error.strerror}", where=str(to), remedy="choose another place"
-        ) from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _figures(plan: Plan, evidence: Evidence, measured: Candidate) -> list[Figure]:

@@ -10,6 +10,7 @@ from holdfast.analysis import selection
 from holdfast.analysis.collect import arm_infos
 from holdfast.analysis.results import ArmInfo, Decision, Share, TaskInfo
 from holdfast.config import LAB, TrainSpec
+from holdfast.config.section import made_usable
 from holdfast.errors import printable_json
 from holdfast.models import gguf_record
 from holdfast.models.gguf_record import Conversion
@@ -18,6 +19,7 @@ from holdfast.report.words import difference, interval, percent, shown, unscored
 from holdfast.runs import store
 from holdfast.runs.plan import ArmPlan, Plan
 from holdfast.shipping.export import Form
+from holdfast.shipping.usage import loading, serving
 from holdfast.types import ChatSettings, Point
 
 CARD = "README.md"
@@ -28,21 +30,8 @@ FORMS = {
     "adapter": "The adapter alone; it goes on top of the base model.",
     "merged": "All weights: the base model with what was trained merged in.",
     "nf4": "All weights, the linear layers in four bits (NF4, bitsandbytes).",
+    "gguf": "All weights in one GGUF file, in 16 bits.",
 }
-ADAPTER = """\
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer{more}
-
-base = AutoModelForCausalLM.from_pretrained({base}, {how})
-model = PeftModel.from_pretrained(base, "path/to/this/folder")
-tokenizer = AutoTokenizer.from_pretrained({base})
-"""
-WHOLE = """\
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained("path/to/this/folder", dtype="auto")
-tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +64,16 @@ class Card:
     exported: Decision
     figures: Sequence[Figure]
     by_hand: bool = False
+    asked_by: str = ""
 
     def write(self, folder: Path) -> None:
         """Write ``README.md``."""
         parts = [self._head(), self._verdict(), self._table(), self._training(), self._limits()]
-        parts += [self._loading(), self._licence()]
+        parts += [
+            self._loading(),
+            serving(self.form, self._served, made_usable(self.plan.study.name), folder),
+            self._licence(),
+        ]
         store.write_text(folder / CARD, "\n\n".join(parts) + "\n")
 
     @property
@@ -90,6 +84,12 @@ class Card:
     def _base(self) -> str:
         """The base model as the study names it."""
         return self.plan.study.model.id
+
+    @property
+    def _served(self) -> str:
+        """The base as a server is given it."""
+        own = self._base == LAB or self._expanded() is not None
+        return "path/to/the/base" if own else self._base
 
     def _head(self) -> str:
         library = "peft" if self.form == "adapter" else "transformers"
@@ -212,6 +212,8 @@ class Card:
                 "the file's own few bits."
             )
         lines += self._asked_through()
+        if self.asked_by:
+            lines.append(f"- As exported it was measured by {clean(self.asked_by)}.")
         for words, settings in self._arm.asked:
             lines.append(
                 f"- Measured as {clean(words)}; used otherwise, the figures do not hold: "
@@ -244,10 +246,11 @@ class Card:
                 f"dtype={made.dtype}, quantization_config=GgufConfig(dequantize=True)",
                 (f", GgufConfig\nfrom torch import {made.dtype}"),
             )
-        code = ADAPTER.format(base=base, how=how, more=more) if self.form == "adapter" else WHOLE
+        code = loading(self.form, base, how, more)
         if self._base == LAB and self.form == "adapter":
             note = " The base comes with Holdfast: name the folder `holdfast.lab.model_folder()`."
-        return f"## Loading\n\nThe format is safetensors.{note}\n\n```python\n{code}```"
+        kind = "GGUF" if self.form == "gguf" else "safetensors"
+        return f"## Loading\n\nThe format is {kind}.{note}\n\n```python\n{code}```"
 
     def _licence(self) -> str:
         return (

@@ -1,26 +1,31 @@
 """How does a measured model become a folder that other programs can load?
 
-Three forms: the adapter alone, the base with the adapter merged in, and that in four bits. A share
-of the training's change (a scale) is written into the weights, so that nobody has to know of it.
+Four forms: the adapter alone, the base with the adapter merged in, that in four bits, and that as
+one GGUF file. A share of the training's change (a scale) is written into the weights, so that
+nobody has to know of it.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from holdfast import models
-from holdfast.errors import HoldfastError
+from holdfast.errors import FolderError, HoldfastError, UsageError
 from holdfast.memory.loading import loading
 from holdfast.methods.scale import scaled_adapter
-from holdfast.models import ModelRef, adapter_weights, gguf_record
+from holdfast.models import ModelRef, adapter_weights, external, gguf_record
 from holdfast.models.whole import write_merged
-from holdfast.runs import store
+from holdfast.progress import Progress
+from holdfast.runs import store, temporary
+from holdfast.shipping import gguf
 
-Form = Literal["adapter", "merged", "nf4"]
-FORMS: tuple[Form, ...] = ("adapter", "merged", "nf4")
+Form = Literal["adapter", "merged", "nf4", "gguf"]
+FORMS: tuple[Form, ...] = ("adapter", "merged", "nf4", "gguf")
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 NOT_MODEL = ("trainer_state.json", "record.json", "split.json", gguf_record.RECORD)
@@ -39,7 +44,7 @@ def export(ref: ModelRef, form: Form, folder: Path) -> ModelRef:
 
     Raises:
         HoldfastError: these adapters cannot be scaled, or merged.
-        MissingDependency: four bits without bitsandbytes.
+        MissingDependency: four bits without bitsandbytes, or GGUF without llama.cpp's converter.
         OutOfMemory: the base does not fit into memory.
     """
     whole = replace(ref, base=str(folder), revision=None, adapter=None, scale=1.0)
@@ -52,9 +57,72 @@ def export(ref: ModelRef, form: Form, folder: Path) -> ModelRef:
     staged = folder / ".merged"
     staged.mkdir()
     _merged(ref, staged)
-    _four_bits(replace(whole, base=str(staged)), folder)
+    if form == "gguf":
+        gguf.convert(staged, folder / gguf.FILE)
+    else:
+        _four_bits(replace(whole, base=str(staged)), folder)
     shutil.rmtree(staged)
     return whole
+
+
+def merge(base: str, adapter: str, to: Path, any_base: bool, progress: Progress) -> Path:
+    """Write a base with an adapter merged in, as a folder that other programs load.
+
+    Args:
+        base: folder, hub id or GGUF file.
+        adapter: folder or hub id.
+        to: the folder to make; it may exist if it is empty.
+        any_base: merge although the adapter names another base.
+        progress: is told what is done.
+
+    Raises:
+        UsageError: the second one is no adapter.
+        ModelError: one cannot be used, or the adapter is of another base.
+        FolderError: `to` holds something already.
+    """
+    target = free(to)
+    found = external.find(base)
+    tuned = external.find(adapter, found, any_base)
+    if tuned.form != "adapter":
+        raise UsageError("is no adapter", where=adapter, remedy="holdfast merge BASE ADAPTER --to")
+    with building(target) as folder:
+        progress.say(f"merging {tuned.source} into {found.source}")
+        export(tuned.ref, "merged", folder)
+        folder.replace(target)
+    return target
+
+
+def free(named: str | Path | None) -> Path:
+    """The place of a folder to make.
+
+    Raises:
+        UsageError: none is named.
+        FolderError: it holds something already.
+    """
+    if named is None:
+        raise UsageError("where to?", where="--to", remedy="name a folder, or use --dry-run")
+    to = Path(named).expanduser().absolute()
+    if to.is_symlink() or (to.exists() and (not to.is_dir() or any(to.iterdir()))):
+        raise FolderError("holds something already", where=str(to), remedy="name another folder")
+    return to
+
+
+@contextmanager
+def building(to: Path) -> Iterator[Path]:
+    """A temporary folder beside the one to make; what is left of it in the end is removed."""
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        temporary.clear(to.parent, deep=False, name=to.name)
+        folder = temporary.beside(to)
+        folder.mkdir()
+    except OSError as error:
+        raise FolderError(
+            f"cannot be written: {error.strerror}", where=str(to), remedy="choose another place"
+        ) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _adapter(ref: ModelRef, folder: Path) -> None:

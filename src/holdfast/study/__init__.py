@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 
 from holdfast import engines, environment, methods, models, tasks
-from holdfast.analysis import selection
 from holdfast.analysis.results import Results, from_json
 from holdfast.analysis.selection import check_power, check_rule, from_run
 from holdfast.config import Study, consent, load, places
@@ -30,16 +29,16 @@ from holdfast.models import gguf_record
 from holdfast.progress import Progress, default
 from holdfast.report import trackers
 from holdfast.report.trackers.process import following
-from holdfast.runs import run_folder, stages, store, temporary
+from holdfast.runs import run_folder, stages, store
 from holdfast.runs.noted import noted
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import Stage, Step
 from holdfast.study import combinations, executing, preflight, start, validation
+from holdfast.study.cleaning import prune
 from holdfast.study.layout import lay_out
 from holdfast.study.probes import asked_by_meters
 from holdfast.study.session import Arm, Measuring, Session
 from holdfast.train import stage
-from holdfast.train.checkpoints import step_of
 from holdfast.types import Example, Where
 
 MOST_MEASURED = 30_000
@@ -337,38 +336,3 @@ def schedule(plan: Plan, only: str = "*", rebuild: Sequence[str] = ()) -> list[S
     """Which stages of a plan run and which are done; touches nothing (see `stages.schedule`)."""
     run_folder.check_run(plan.folder)
     return stages.schedule(plan.stages, plan.folder, only, rebuild)
-
-
-def prune(plan: Plan) -> list[Path]:
-    """Delete checkpoints that nobody needs once everything is measured.
-
-    `train.save_total_limit` bounds how many each run keeps. Those on the frontier, the chosen one
-    and the runner-up are never deleted, however many they are; of the others the newest stay.
-
-    Args:
-        plan: of a study whose statistics are done.
-
-    Returns:
-        The folders that were deleted.
-    """
-    limit = plan.study.train.save_total_limit
-    if limit is None:
-        return []
-    evidence = from_run.gather(plan)
-    decision = from_run.decide(plan, evidence)
-    also = [choice.point for choice in (decision.chosen, decision.runner_up) if choice is not None]
-    kept = {
-        plan.folder / plan.checkpoint(plan.arms[arm].source, own, step)
-        for arm, seed, step in selection.keepers(evidence.trained, also)
-        for own in (plan.study.seeds if seed is None else (seed,))
-    }
-    deleted = []
-    for arm, seed in plan.trained:
-        folder = plan.folder / "train" / arm / f"seed{seed}"
-        found = sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True)
-        spare = [checkpoint for checkpoint in found if checkpoint not in kept]
-        room = max(0, limit - (len(found) - len(spare)))
-        for checkpoint in spare[room:]:
-            temporary.remove_tree(checkpoint)
-            deleted.append(checkpoint)
-    return deleted

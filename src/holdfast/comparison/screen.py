@@ -1,0 +1,135 @@
+"""A comparison on one screen: what was lost, what was gained, how sure that is, what to do next."""
+
+from __future__ import annotations
+
+import shlex
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from holdfast.analysis.lookup import final
+from holdfast.analysis.results import Cell, Results, TaskInfo
+from holdfast.analysis.selection import visible
+from holdfast.analysis.selection.rule import in_points, span
+from holdfast.comparison import suite
+from holdfast.comparison.request import Request
+from holdfast.comparison.verdict import ONE_TRAINING, SEEN
+from holdfast.report.decision_words import headline
+from holdfast.report.words import SIGNIFICANT
+
+SURE, LIKELY = "sure", "likely, not sure"
+SHOWN_ARMS, SHOWN_NOTES = 3, 6
+STANDING = (SEEN, ONE_TRAINING)
+"""Notes that every comparison has; they are in the report."""
+
+
+def screen(results: Results, request: Request, folder: Path, width: int = 80) -> list[str]:
+    """The lines, none wider than the terminal.
+
+    Args:
+        results: of the comparison.
+        request: what was asked.
+        folder: of the run.
+        width: of the terminal, in characters.
+    """
+    lines: list[str] = []
+    arms = [arm.name for arm in results.arms[1:]]
+    for arm in arms[:SHOWN_ARMS]:
+        lines += [f"{arm} against {results.model}, in points of good answers [95 %]:"]
+        lines += [*_arm(results, arm), ""]
+    if len(arms) > SHOWN_ARMS:
+        lines += [f"{len(arms) - SHOWN_ARMS} more models are in the report.", ""]
+    lines += _sure(results)
+    if results.decision is not None:
+        lines += [f"Rule: {headline(results.decision)}. {results.decision.reason}"]
+    chosen = suite.kept(folder)
+    first = [] if chosen is None else [chosen.words(), *chosen.notes]
+    notes = [*first, *(one for one in results.warnings if one not in (*STANDING, *first))]
+    lines += [f"Note: {one}" for one in notes[:SHOWN_NOTES]]
+    if len(notes) > SHOWN_NOTES:
+        lines += [f"{len(notes) - SHOWN_NOTES} more notes are in the report."]
+    lines += [f"Next: {_next(results, request, folder)}"]
+    return [part for line in lines for part in _folded(line, width)]
+
+
+def _folded(line: str, width: int) -> list[str]:
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.wrap(
+        line, max(40, width), subsequent_indent=indent, break_on_hyphens=False,
+        break_long_words=False,
+    ) or [""]  # fmt: skip
+
+
+def _arm(results: Results, arm: str) -> Iterator[str]:
+    """Lost, gained, without a clear change, unscored."""
+    cells = [(task, final(results, arm, task.name)) for task in results.tasks]
+    measured = [(task, cell) for task, cell in cells if cell is not None]
+    wide = max((len(task.name) for task, _ in measured), default=0)
+    for word, way in (("lost", "worse"), ("gained", "better")):
+        for task, cell in measured:
+            if cell.diff is not None and cell.diff.mean is not None and cell.diff.direction == way:
+                sure = SURE if _is_sure(cell) else LIKELY
+                yield f"  {word:<8} {task.name:<{wide}}  {_change(cell)}  {sure}"
+    same = [(t, c) for t, c in measured if c.diff is not None and c.diff.mean is not None
+            and c.diff.direction == "no clear change"]  # fmt: skip
+    for task, cell in same:
+        yield f"  {'open':<8} {task.name:<{wide}}  {_change(cell)}  {_blind_below(cell)}"
+    for task, cell in measured:
+        if cell.diff is None or cell.diff.mean is None:
+            yield f"  {'unscored':<8} {task.name:<{wide}}  {cell.score.unscored} replies"
+
+
+def _is_sure(cell: Cell) -> bool:
+    return cell.p_holm is not None and cell.p_holm < SIGNIFICANT
+
+
+def _change(cell: Cell) -> str:
+    assert cell.diff is not None
+    return f"{in_points(cell.diff.mean or 0.0):>6} {span(cell.diff.low, cell.diff.high):<15}"
+
+
+def _blind_below(cell: Cell) -> str:
+    """The smallest loss that would have been seen."""
+    if cell.flips is None:
+        return ""
+    loss = visible.of_flips(cell.flips.lost, cell.flips.won, cell.flips.n)
+    return "too few items" if loss is None else f"sees {100 * loss:.0f} and more"
+
+
+def _sure(results: Results) -> list[str]:
+    """What the words mean; only those that are there."""
+    found = []
+    cells = [cell for arm in results.arms[1:] for task in results.tasks
+             if (cell := final(results, arm.name, task.name)) and cell.diff]  # fmt: skip
+    clear = [c for c in cells if c.diff is not None and c.diff.direction != "no clear change"]
+    if any(map(_is_sure, clear)):
+        found.append("sure: also after correction for the number of tasks and models.")
+    if not all(map(_is_sure, clear)):
+        found.append("likely: one such finding in twenty is chance.")
+    if len(clear) < len(cells):
+        found.append("open: no clear change; a true loss so large is seen in 8 of 10 cases.")
+    return [" ".join(found)] if found else []
+
+
+def _next(results: Results, request: Request, folder: Path) -> str:
+    """The command that tells most."""
+    lost = _named(results, "worse")
+    if lost:
+        return f"read what was lost: holdfast report {shlex.quote(str(folder))} --replies 20"
+    if _named(results, "no clear change") and not request.replies:
+        return f"see how many items would decide: holdfast power {shlex.quote(str(folder))}"
+    models = " ".join(shlex.quote(one) for one in request.models)
+    return f"name what must be kept: holdfast compare {models} --retain TASK=-0.02"
+
+
+def _named(results: Results, way: str) -> Sequence[TaskInfo]:
+    """Tasks on which some model changed so."""
+    return [
+        task
+        for task in results.tasks
+        for arm in results.arms[1:]
+        if (cell := final(results, arm.name, task.name)) is not None
+        and cell.diff is not None
+        and cell.diff.mean is not None
+        and cell.diff.direction == way
+    ]
