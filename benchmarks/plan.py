@@ -1,4 +1,4 @@
-"""Times `holdfast plan`: by formula, and with a trace of the model's own code; and tries names.
+"""Times `holdfast plan`: by formula, with a trace of the model's own code, searching; tries names.
 
 How many of 46 names of models that people type are known without a network, at least one of every
 family that is fine-tuned; and how many names of cards. Whole processes of Qwen2.5-7B's plan for two
@@ -22,7 +22,10 @@ COMMAND = [
     sys.executable, "-m", "holdfast", "plan", "--model", "Qwen/Qwen2.5-7B-Instruct",
     "--gpus", "2x24GiB", "--seq-len", "2048", "--json",
 ]  # fmt: skip
-LIMITS_S = {"formula": 0.5, "trace": 15.0}
+LIMITS_S = {"formula": 0.5, "find length": 1.0, "find batch": 1.0, "find gpus": 2.5, "trace": 15.0}
+MORE = {"formula": ["--dry-run"], "find length": ["--find-length"], "find batch": ["--find-batch"],
+        "find gpus": ["--find-gpus"], "trace": []}  # fmt: skip
+"""What each of them adds to the command; lengths and GPUs that are looked for are left out."""
 MODELS = (
     "Qwen/Qwen3.5-4B",
     "Qwen/Qwen3.5-9B",
@@ -138,11 +141,14 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for kind, limit_s in LIMITS_S.items():
         times, grounds = [], ""
-        for _ in range(args.rounds if kind == "formula" else max(1, args.rounds // 2)):
+        command = COMMAND[:-3] + COMMAND[-1:] if kind == "find length" else COMMAND
+        if kind == "find gpus":
+            command = [word for word in command if word not in ("--gpus", "2x24GiB")]
+        for _ in range(max(1, args.rounds // 2) if kind == "trace" else args.rounds):
             with tempfile.TemporaryDirectory() as cache:
                 started = time.perf_counter()
                 done = subprocess.run(
-                    COMMAND + (["--dry-run"] if kind == "formula" else []),
+                    command + MORE[kind],
                     env=os.environ | {"XDG_CACHE_HOME": cache},
                     capture_output=True,
                     text=True,

@@ -554,10 +554,31 @@ def test_what_cannot_be_planned_is_refused_with_the_reason(text: str, message: s
     assert message in caught.value.message and caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("8x", "say of what: 8x rtx4090"), ("8", "'8' is neither a size nor a card"),
+     ("2x24", "a size has a unit (24GiB)"), ("0,1", "CUDA_VISIBLE_DEVICES"),
+     ("", "a GPU is missing"), ("24GiB,,12GiB", "a GPU is missing"), ("24GiB,", "a GPU is missing"),
+     ("cuda:0", "is no GPU's name"), ("mps", "Apple's GPUs"), ("rocm", "name it: mi300x")],
+)  # fmt: skip
+def test_what_names_no_gpu_is_told_what_to_write(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(text)
+    assert said in f"{caught.value.message} {caught.value.remedy}" and caught.value.exit_code == 3
+
+
+def test_whom_a_card_is_made_for() -> None:
+    markets = {name: card(name).market for name in (  # type: ignore[union-attr]
+        "rtx 4090", "rx 7900 xtx", "titan rtx", "rtx a6000", "rtx 6000 ada", "rtx pro 6000", "t4",
+        "a100", "mi300x", "quadro rtx 8000", "l40s")}  # fmt: skip
+    assert list(markets.values()) == ["consumer"] * 3 + ["workstation"] * 3 + [
+        "data centre", "data centre", "data centre", "workstation", "data centre"]  # fmt: skip
+
+
 def test_amds_cards_are_planned_without_4_bit_weights_and_say_so() -> None:
     from holdfast.memory.planner.request import PlanRequest
 
     gpus, said = PlanRequest(gpus="2xmi300x").devices()
-    assert not any(one.nf4 for one in gpus) and "ROCm" in said
-    assert "ROCm" not in PlanRequest(gpus="2x4090").devices()[1]
+    assert not any(one.nf4 for one in gpus) and "ROCm" in said[0].words("en")
+    assert PlanRequest(gpus="2x4090").devices()[1] == []
     assert PlanRequest(gpus=" ＣＰＵ ").devices()[0][0].cpu

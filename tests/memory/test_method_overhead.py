@@ -25,8 +25,9 @@ from holdfast.memory.hardware.devices import parse
 from holdfast.memory.memory_plan import GIB
 from holdfast.memory.model.shape import from_config, read_shape
 from holdfast.memory.model.targets import lora_parameters, targeted
-from holdfast.memory.planner import explanation
+from holdfast.memory.planner import explanation, reasons
 from holdfast.memory.planner.choice import Comparison, make_plan
+from holdfast.memory.planner.schema import to_json
 from holdfast.memory.planner.strategies import peak, whole
 
 QWEN = read_shape("Qwen/Qwen2.5-7B-Instruct")
@@ -352,9 +353,9 @@ def test_a_plan_says_what_remedies_add() -> None:
         explanation.method_overhead(found, "zh"),
     )
     kept = "Remedies: kl: whole logits of model and reference are kept"
-    assert english == f"{kept}: + {explanation.gib(more)} GiB."
-    assert "完整 logits" in chinese and explanation.gib(more) in chinese
-    value = json.loads(json.dumps(explanation.to_json(found, "formula")))
+    assert english == f"{kept}: + {reasons.gib(more)} GiB."
+    assert "完整 logits" in chinese and reasons.gib(more) in chinese
+    value = json.loads(json.dumps(to_json(found, "formula")))
     assert value["extra_bytes"] == more
     assert value["workload"]["extra"]["names"] == ["kl"]
     assert found.chosen.plan.tokens_per_s < plain.chosen.plan.tokens_per_s
@@ -363,7 +364,7 @@ def test_a_plan_says_what_remedies_add() -> None:
 def test_a_plan_without_methods_says_nothing_of_them() -> None:
     found = _plan("1x80GiB")
     assert explanation.method_overhead(found, "en") == ""
-    value = explanation.to_json(found, "formula")
+    value = to_json(found, "formula")
     assert not {"extra", "variant", "layers"} & set(value["workload"])
     assert "extra_bytes" not in value
 

@@ -11,7 +11,7 @@ import pytest
 from fixtures.timing import worked
 
 from holdfast.errors import ModelError
-from holdfast.memory.model import catalogue, names
+from holdfast.memory.model import catalogue, hub, names
 from holdfast.memory.model.names import bare, key, spaced
 from holdfast.memory.model.shape import from_config, read_shape
 from holdfast.memory.model.stored import BNB4
@@ -55,6 +55,122 @@ def test_names_as_people_type_them(typed: str, meant: str) -> None:
     assert read_shape(typed).name == meant
 
 
+TYPED = {
+    "Qwen/Qwen3-8B": (
+        "qwen/qwen3-8b", "QWEN/QWEN3-8B", "Qwen3 8B", "qwen3:8b", "qwen3:8b-q4_K_M", "Qwen3_8B",
+        " qwen3-8b ", "Qwen/Qwen3-8B-GGUF", "ＱＷＥＮ３：８Ｂ", "unsloth/Qwen3-8B-GGUF",
+    ),
+    "Qwen/Qwen2.5-7B-Instruct": (
+        "qwen2.5:7b-instruct", "qwen2.5-7b-instruct", "Qwen2.5 7B Instruct", "Qwen2_5-7B-Instruct",
+        "bartowski/Qwen2.5-7B-Instruct-GGUF", "mlx-community/Qwen2.5-7B-Instruct-4bit",
+    ),
+    "Qwen/Qwen2.5-Coder-7B": ("qwen2.5-coder:7b", "qwen2.5 coder 7b"),
+    "Qwen/Qwen2-0.5B": ("qwen2:0.5b", "qwen2-0.5b"),
+    "Qwen/Qwen3.5-2B": ("qwen3.5-2b", "qwen3.5:2b", "unsloth/Qwen3.5-2B"),
+    "Qwen/Qwen2.5-VL-32B-Instruct": ("qwen2.5-vl-32b", "qwen2.5vl:32b", "Qwen2.5 VL 32B"),
+    "Qwen/Qwen2.5-VL-72B-Instruct": ("qwen2.5-vl-72b", "Qwen/Qwen2.5-VL-72B-Instruct"),
+    "meta-llama/Meta-Llama-3-8B": ("llama3:8b", "llama-3-8b", "NousResearch/Meta-Llama-3-8B"),
+    "meta-llama/Llama-3.1-8B": ("llama3.1:8b", "Llama 3.1 8B", "llama_3.1_8b"),
+    "meta-llama/Llama-3.1-8B-Instruct": (
+        "llama3.1:8b-instruct-q4_0", "llama-3.1-8b-instruct", "meta-llama/llama-3.1-8b-instruct",
+    ),
+    "meta-llama/Meta-Llama-3.1-8B-Instruct": ("Meta-Llama-3.1-8B-Instruct-GGUF",),
+    "meta-llama/Llama-3.2-1B": ("llama3.2:1b", "llama 3.2 1b"),
+    "meta-llama/Llama-3.3-70B-Instruct": ("llama3.3:70b", "Llama 3.3 70B Instruct"),
+    "meta-llama/Llama-2-7b-hf": ("llama2:7b", "Llama-2-7b", "llama 2 7b hf"),
+    "meta-llama/Llama-2-7b-chat-hf": ("llama-2-7b-chat", "TheBloke/Llama-2-7B-Chat-GGUF"),
+    "google/gemma-3-12b-it": (
+        "gemma3:12b-it-qat", "gemma-3-12b-it-qat-q4_0-gguf",
+        "google/gemma-3-12b-it-qat-q4_0-unquantized",
+    ),
+    "google/gemma-3-4b-pt": ("gemma3:4b", "gemma 3 4b"),
+    "google/gemma-2-9b": ("gemma2:9b", "gemma-2-9b"),
+    "google/gemma-3n-E2B": ("gemma3n:e2b", "gemma-3n-e2b"),
+    "google/gemma-3n-E2B-it": ("gemma-3n-e2b-it", "unsloth/gemma-3n-E2B-it"),
+    "mistralai/Mistral-7B-v0.3": ("mistral", "mistral:7b", "Mistral 7B"),
+    "mistralai/Mixtral-8x7B-v0.1": ("mixtral:8x7b", "mixtral 8x7b"),
+    "mistralai/Codestral-22B-v0.1": ("codestral", "codestral:22b", "Codestral 22B"),
+    "mistralai/Ministral-8B-Instruct-2410": ("ministral-8b", "Ministral 8B Instruct 2410"),
+    "microsoft/Phi-3-mini-4k-instruct": ("phi3:mini", "phi-3-mini"),
+    "microsoft/Phi-3.5-mini-instruct": ("phi3.5", "phi-3.5-mini"),
+    "microsoft/Phi-4-mini-instruct": ("phi4-mini", "phi-4-mini"),
+    "microsoft/phi-4": ("phi4", "unsloth/Phi-4"),
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": ("deepseek-r1:7b", "r1 distill qwen 7b"),
+    "deepseek-ai/DeepSeek-R1-Distill-Llama-70B": ("deepseek-r1:70b",),
+    "openai/gpt-oss-20b": ("gpt-oss:20b", "gptoss20b", "unsloth/gpt-oss-20b-BF16"),
+    "HuggingFaceTB/SmolLM2-135M": ("smollm2:135m", "SmolLM2 135M"),
+    "HuggingFaceTB/SmolLM3-3B": ("smollm3", "smollm3 3b"),
+    "zai-org/GLM-4-32B-0414": ("glm-4-32b", "glm4:32b", "ZhipuAI/GLM-4-32B-0414"),
+    "allenai/OLMo-2-0425-1B": ("olmo2:1b", "olmo-2-1b", "OLMo 2 1B"),
+    "LiquidAI/LFM2-700M": ("lfm2-700m", "LFM2 700M"),
+    "LiquidAI/LFM2-2.6B": ("lfm2:2.6b", "LFM2-2.6B"),
+    "ibm-granite/granite-4.0-micro": ("granite4:micro", "granite-4.0-micro"),
+    "ibm-granite/granite-4.0-h-tiny": ("granite-4.0-h-tiny", "granite-4-h-tiny"),
+    "ibm-granite/granite-3.3-8b-instruct": ("granite3.3:8b", "granite 3.3 8b instruct"),
+    "swiss-ai/Apertus-8B-2509": ("apertus", "apertus-8b"),
+    "ByteDance-Seed/Seed-OSS-36B-Instruct": ("seed-oss", "Seed-OSS-36B-Instruct"),
+    "internlm/internlm3-8b-instruct": ("internlm3", "internlm3:8b"),
+    "openbmb/MiniCPM3-4B": ("minicpm3", "minicpm3-4b"),
+    "tiiuae/Falcon3-7B-Base": ("falcon3:7b", "falcon3-7b"),
+    "bigcode/starcoder2-3b": ("starcoder2:3b", "StarCoder2 3B"),
+    "lmsys/vicuna-13b-v1.5": ("vicuna-13b", "vicuna:13b"),
+    "openai-community/gpt2-medium": ("gpt2-medium", "gpt2 medium"),
+}  # fmt: skip
+"""Over a hundred names as people, Ollama, mirrors and file names write them."""
+
+
+def test_a_hundred_names() -> None:
+    asked = [(typed, meant) for meant, every in TYPED.items() for typed in every]
+    assert len(asked) > 100
+    wrong = [(typed, meant, found) for typed, meant in asked
+             if (found := catalogue.locate(typed).name) != meant]  # fmt: skip
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("https://huggingface.co/Qwen/Qwen3-8B", "Qwen/Qwen3-8B"),
+        ("https://huggingface.co/Qwen/Qwen3-8B/tree/main?x=1#y", "Qwen/Qwen3-8B"),
+        ("http://hf.co/Qwen/Qwen3-8B/", "Qwen/Qwen3-8B"),
+        ("hf.co/unsloth/Qwen3-8B-GGUF:Q4_K_M", "unsloth/Qwen3-8B-GGUF"),
+        ("hf://Qwen/Qwen3-8B", "Qwen/Qwen3-8B"),
+        ("https://hf-mirror.com/Qwen/Qwen3-8B", "Qwen/Qwen3-8B"),
+        ("https://www.modelscope.cn/models/Qwen/Qwen3-8B/summary", "Qwen/Qwen3-8B"),
+        ("https://huggingface.co/x/y/resolve/main/z.gguf?download=true", "x/y/z.gguf"),
+        ("https://huggingface.co/gpt2", "gpt2"),
+        ("Qwen/Qwen3-8B/", "Qwen/Qwen3-8B"),
+        ("qwen3:8b", "qwen3:8b"), ("./a/b/", "./a/b/"), ("/a/b/", "/a/b/"), ("", ""), (" ", " "),
+        ("https://example.com/a/b", "https://example.com/a/b"), ("C:\\models\\a", "C:\\models\\a"),
+    ],
+)  # fmt: skip
+def test_addresses_are_taken_for_what_they_lead_to(address: str, name: str) -> None:
+    assert hub.repository(address) == name
+
+
+def test_a_plan_takes_an_address() -> None:
+    from holdfast.memory.planner.planner import plan_memory
+
+    found = plan_memory("https://huggingface.co/Qwen/Qwen3-8B/tree/main", "24GiB", trace=False)
+    assert found.model == "Qwen/Qwen3-8B"
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [("llama3", "llama-3"), ("phi3", "phi-3"), ("qwen3.5", "qwen3.5"), ("gemma3n", "gemma-3n"),
+     ("vicuna", "vicuna"), ("THUDM/glm-4-9b-chat", "glm-4"), ("lfm2", "lfm2"),
+     ("swiss-ai/Apertus-70B-Instruct-2509", "apertus"), ("llama", "llama")],
+)  # fmt: skip
+def test_the_first_neighbour_is_of_the_family(name: str, family: str) -> None:
+    near = catalogue.nearest_names(name)
+    assert near and family in near[0].lower()
+
+
+@pytest.mark.parametrize("name", ["bigscience/bloom-560m", "claude-3", "command-r", "Kimi-K2"])
+def test_a_stranger_has_no_neighbours(name: str) -> None:
+    assert catalogue.nearest_names(name) == []
+
+
 @pytest.mark.parametrize(
     ("mirror", "meant"),
     [
@@ -85,6 +201,7 @@ def test_mirrors_are_taken_for_what_they_mirror(mirror: str, meant: str) -> None
         ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", "gptq", 4),
         ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int8", "gptq", 8),
         ("Qwen/Qwen3-8B-FP8", "fp8", 16),
+        ("neuralmagic/Meta-Llama-3.1-8B-Instruct-quantized.w4a16", "compressed-tensors", 4),
         ("qwen3-8b-awq", "awq", 4),
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.cli import call
-from holdfast.cli.planning import overrides_of, request_of
+from holdfast.cli.typed import overrides_of, request_of
 from holdfast.config import TrainSpec
 from holdfast.errors import StudyError, UsageError
 from holdfast.memory.estimate.activations import activations

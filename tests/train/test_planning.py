@@ -30,10 +30,10 @@ def test_a_study_is_planned_for_the_arm_that_takes_most() -> None:
     study = Study.model_validate(STUDY | {"arms": {"sft": {}, "wide": {"train": wide}}})
     found = plan_study(study)
     assert found.comparison.work.rank == 256
-    assert any("planned for the arm wide" in note for note in found.notes)
+    assert any("Planned for the arm wide" in note for note in found.notes)
     alone = plan_study(plain)
     assert alone.comparison.work == replace(from_training(plain.train, 1024), quantize=True)
-    assert not any("planned for" in note for note in alone.notes)
+    assert not any("Planned for" in note for note in alone.notes)
     arms = {
         "sft": PlanRequest(train=plain.train),
         "kl": PlanRequest(train=plain.train, overhead=KL),

@@ -22,6 +22,7 @@ from holdfast.cli.helping import Command
 from holdfast.cli.planning import plan
 from holdfast.cli.starting import import_, init, new_judge, new_method, new_task
 from holdfast.cli.studies import demo, report, run, track, watch
+from holdfast.cli.typed import TYPED, without
 from holdfast.cli.verbs import chat, clean, export, merge, power, ship
 from holdfast.errors import HoldfastError, Interrupted, UsageError
 from holdfast.progress.language import Language, speaking, told
@@ -213,10 +214,12 @@ def _called(arguments: list[str]) -> int:
         said = Interrupted("everything finished is kept", remedy=f"continue with: {again}")
         _fail(arguments, said, INTERRUPTED)
 
-    again = shlex.join(["holdfast", *_without_rebuild(arguments)])
+    # what was to be rebuilt has been set aside already
+    again = shlex.join(["holdfast", *without(arguments, ["--rebuild"])])
     try:
         with listen(tell, stopped) as stop:
             STOP.set(stop)
+            TYPED.set(tuple(arguments))
             code = app(args=arguments, prog_name="holdfast", standalone_mode=False)
             if code == INTERRUPTED:
                 code = stop.code
@@ -237,19 +240,15 @@ def _called(arguments: list[str]) -> int:
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
-        wrong = UsageError(error.format_message(), remedy="see `holdfast --help`")
+        command = next((word for word in arguments[:1] if word in _names()), "")
+        see = " ".join(filter(None, ("holdfast", command, "--help")))
+        wrong = UsageError(error.format_message(), remedy=f"see `{see}`")
         return _fail(arguments, wrong, 3)  # typer's own: an unknown option, a missing argument
     return int(code or 0)
 
 
-def _without_rebuild(arguments: list[str]) -> list[str]:
-    """What to type to go on: what was to be rebuilt has been set aside already."""
-    kept, skip = [], False
-    for word in arguments:
-        if not skip and word != "--rebuild" and not word.startswith("--rebuild="):
-            kept.append(word)
-        skip = word == "--rebuild"
-    return kept
+def _names() -> set[str]:
+    return {one.__name__ for one in COMMANDS}
 
 
 def _fail(arguments: list[str], error: HoldfastError, code: int) -> int:

@@ -66,7 +66,8 @@ class Command(TyperCommand):
 
     def get_short_help_str(self, limit: int = 45) -> str:
         """Its line in the list of commands: the first sentence, however long."""
-        first, end, _ = told(" ".join((self.help or "").split())).replace("。", ". ").partition(". ")
+        said = told(" ".join((self.help or "").split()))
+        first, end, _ = said.replace("。", ". ").partition(". ")
         return first + ("。" if spoken() == "zh" else end.strip())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,16 +11,17 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from holdfast.cli.front import Json, Overrides, say
+from holdfast.cli.typed import overrides_of, request_of, retyped, study_of
 from holdfast.errors import UsageError
+from holdfast.progress.language import spoken
 
 if TYPE_CHECKING:
     from holdfast.memory.estimate.workload import Loss
+    from holdfast.memory.planner.found import Found
     from holdfast.memory.planner.memory_report import MemoryReport
     from holdfast.memory.planner.request import PlanRequest
-    from holdfast.memory.planner.translations import Language
 
-SOURCE = "the command line"
-"""Where settings are from, in messages."""
+FIND_GPUS = ("--find-gpus",)
 
 
 def plan(
@@ -116,8 +116,19 @@ def plan(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="By formula only: no trace of the model's code.")
     ] = False,
+    find_gpus: Annotated[
+        bool, typer.Option("--find-gpus", help="Which sets of GPUs hold it? (of --gpus, or of all)")
+    ] = False,
+    find_length: Annotated[
+        bool, typer.Option("--find-length", help="The longest examples that fit.")
+    ] = False,
+    find_batch: Annotated[
+        bool, typer.Option("--find-batch", help="The most examples at once that fit.")
+    ] = False,
+    examples: Annotated[
+        int | None, typer.Option("--examples", min=1, help="Trained on, for what the run costs.")
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Show every candidate.")] = False,
-    lang: Annotated[str, typer.Option("--lang", help="en or zh.")] = "en",
     export: Annotated[
         Path | None, typer.Option("--export", help="Write a plain script with these settings.")
     ] = None,
@@ -128,7 +139,6 @@ def plan(
     from holdfast.memory.planner.request import PlanRequest
     from holdfast.memory.planner.stated import Half, Stated
 
-    language = _language(lang)
     given = list(overrides or [])
     if study is not None and "=" in str(study) and not study.exists():
         study, given = None, [str(study), *given]
@@ -150,14 +160,20 @@ def plan(
     asked = PlanRequest(
         model or "", gpus, seq_len, method, micro_batch, global_batch, strategy,
         not no_quantize, not dry_run, stated=stated, trust=trust_remote_code,
-        beside=tuple(beside or ()),
+        beside=tuple(beside or ()), examples=examples,
         host_bytes=None if host_ram is None else host_size(host_ram),
     )  # fmt: skip
-    report = answer(asked, study, export, settings, remedy or ())
+    looked_for = {"--find-gpus": find_gpus, "--find-length": find_length,
+                  "--find-batch": find_batch}  # fmt: skip
+    report: MemoryReport | Found
+    if any(looked_for.values()):
+        report = search(looked_for, asked, study, export, settings, remedy or ())
+    else:
+        report = answer(asked, study, export, settings, remedy or ())
     if as_json:
         say(True, report.to_json())
     else:
-        report.show(every, language)
+        report.show(every, spoken())
     raise typer.Exit(0 if report.fits else 2)
 
 
@@ -188,99 +204,67 @@ def answer(
 
     if export:
         check_new(export)
-    train, seed = None, DEFAULT_SEED
     if study_file is None:
-        if settings or remedies:
-            asked = request_of(asked, settings, remedies)
-            train = asked.train
-        gguf_cache.base_of(asked.model or "")
+        asked = request_of(asked, settings, remedies)
+        gguf_cache.base_of(asked.named)
         report = planner.plan(asked)
+        train, seed = asked.train, DEFAULT_SEED
+        step = {"--export": "train.py"} if report.fits and asked.trace else {}
+        off = ["--dry-run"] if report.fits else ["--gpus", "--export"]
+        report = replace(report, following=retyped(off, step, () if report.fits else FIND_GPUS))
     else:
-        from holdfast.config import load
         from holdfast.train.planning import after_training, plan_study
 
-        if remedies:
-            raise UsageError(
-                "--remedy goes with --model", remedy="a study's arms name their own methods"
-            )
-        other = [f"model={asked.model}"] if asked.model else []
-        other += settings
-        study = load.load(study_file, other)
+        study, other = study_of(asked, study_file, settings, remedies)
         train, seed = study.train, study.seeds[0]
         launch = shlex.join(["holdfast", "run", str(study_file), *other])
-        gguf_cache.base_of(study.model.id, study.model.revision)
         report = plan_study(study, asked)
-        report = replace(report, notes=(*report.notes, *after_training(study)))
-        report = replace(report, launch=launch if report.fits else "")
+        report = replace(report, said=(*report.said, *after_training(study)))
+        report = replace(report, launch=launch) if report.fits else replace(
+            report, following=retyped(["--gpus", "--export"], {}, FIND_GPUS))  # fmt: skip
     return report.write_script(export, train, seed) if export and report.fits else report
 
 
-def _language(text: str) -> Language:
-    from holdfast.memory.planner.translations import LANGUAGES
-
-    language = LANGUAGES.get(text)
-    if language is None:
-        raise UsageError(f"no language {text!r}", remedy="--lang en or --lang zh")
-    return language
-
-
-def overrides_of(flags: Mapping[str, object], given: Sequence[str]) -> list[str]:
-    """Settings as `key=value`: those of flags that were given, then those that were written so.
+def search(
+    looked_for: Mapping[str, bool],
+    asked: PlanRequest,
+    study_file: Path | None = None,
+    export: Path | None = None,
+    settings: Sequence[str] = (),
+    remedies: Sequence[str] = (),
+) -> Found:
+    """Look for GPUs, length or batch; see `holdfast.memory.planner.searches`.
 
     Args:
-        flags: keys of a study to values; None and False were not given.
-        given: as the user wrote them.
-    """
-    found = []
-    for key, value in flags.items():
-        if value is None or value is False:
-            continue
-        names = str(value).replace(",", " ").split()
-        listed = key == "train.lora.target_modules" and len(names) > 1
-        found.append(f"{key}={json.dumps(names if listed else value)}")
-    return [*found, *given]
-
-
-def request_of(asked: PlanRequest, settings: Sequence[str], remedies: Sequence[str]) -> PlanRequest:
-    """The request without a study: for a model, with these settings.
-
-    Args:
-        asked: what has flags of its own.
-        settings: of `train`, `model` and `hardware`, as `key=value`.
-        remedies: loss methods, as in an arm.
+        looked_for: the flags that ask for it, and whether each was given.
+        asked: see `answer`, as are the other arguments.
+        study_file: of the study; the arm that takes most counts.
+        export: refused, for nothing is planned.
+        settings: of the study.
+        remedies: loss methods.
 
     Raises:
-        StudyError: a setting that is none, or a method that is none.
-        UsageError: a section that means nothing without a study.
+        UsageError: several at once, or with what is looked for given; else see `answer`.
     """
-    from holdfast.config import HardwareSpec, ModelSpec, TrainSpec
-    from holdfast.config.load import parse, said
+    from holdfast.memory.planner import searches
+    from holdfast.models import gguf_cache
 
-    sections = said(settings)
-    if unknown := sorted(set(sections) - {"train", "model", "hardware"}):
-        raise UsageError(
-            f"{unknown[0]} means nothing without a study",
-            remedy="give settings of train, model or hardware, or name a study file",
-        )
-    of_model = sections.get("model")
-    named = of_model if isinstance(of_model, Mapping) else {"id": of_model or asked.model}
-    model = parse(ModelSpec, {"id": asked.model, **named}, SOURCE, at=("model",))
-    train = parse(TrainSpec, sections.get("train") or {}, SOURCE, at=("train",))
-    hardware = parse(HardwareSpec, sections.get("hardware") or {}, SOURCE, at=("hardware",))
-    said_method = train.method if "method" in train.model_fields_set else "auto"
-    found = replace(
-        asked,
-        model=model.id,
-        revision=model.revision,
-        gpus=asked.gpus or hardware.gpus or ("cpu" if hardware.device == "cpu" else None),
-        seq_len=asked.seq_len or train.row_tokens(None),
-        strategy=asked.strategy or hardware.strategy,
-        method=asked.method or said_method,
-        train=train,
-        attention=model.attn_implementation,
-    )
-    if not remedies:
-        return found
-    from holdfast.train.planning import overhead_of_named
+    flag, *more = [name for name, given in looked_for.items() if given]
+    fixed = {"--find-length": asked.seq_len, "--find-batch": asked.micro_batch}.get(flag)
+    if more or export or fixed:
+        other = [*more, *["--export"] * bool(export), *["what it looks for"] * bool(fixed)][0]
+        raise UsageError(f"{flag} does not go with {other}", remedy="leave one of them out")
+    if study_file is None:
+        request = request_of(asked, settings, remedies)
+        gguf_cache.base_of(request.named)
+    else:
+        from holdfast.train.planning import hardest_request
 
-    return replace(found, overhead=overhead_of_named(remedies))
+        study, _ = study_of(asked, study_file, settings, remedies)
+        request = hardest_request(study, asked)
+    if flag == "--find-gpus":  # those of a study, or those here, are none to choose from
+        request = replace(request, gpus=asked.gpus)
+    find = {"--find-gpus": searches.find_gpus, "--find-length": searches.find_length,
+            "--find-batch": searches.find_batch}  # fmt: skip
+    found = find[flag](request)
+    return replace(found, following=retyped([flag], found.flags()) if found.fits else "")

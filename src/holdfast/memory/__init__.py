@@ -19,13 +19,20 @@ if TYPE_CHECKING:
     from holdfast.memory.planner.memory_report import MemoryReport
     from holdfast.memory.planner.planner import plan_memory
     from holdfast.memory.planner.request import PlanRequest
+    from holdfast.memory.planner.searches import find_batch, find_gpus, find_length
 
-__all__ = ["MemoryPlan", "MemoryReport", "MethodOverhead", "PlanRequest", "plan_memory"]
+__all__ = [
+    "MemoryPlan", "MemoryReport", "MethodOverhead", "PlanRequest", "find_batch", "find_gpus",
+    "find_length", "plan_memory",
+]  # fmt: skip
 _PLACES = {
     "MemoryPlan": "holdfast.memory.memory_plan",
     "MemoryReport": "holdfast.memory.planner.memory_report",
     "MethodOverhead": "holdfast.memory.estimate.method_overhead",
     "PlanRequest": "holdfast.memory.planner.request",
+    "find_batch": "holdfast.memory.planner.searches",
+    "find_gpus": "holdfast.memory.planner.searches",
+    "find_length": "holdfast.memory.planner.searches",
     "plan_memory": "holdfast.memory.planner.planner",
 }
 

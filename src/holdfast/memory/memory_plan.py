@@ -49,6 +49,13 @@ class Breakdown:
         return sum(getattr(self, one.name) for one in fields(self))
 
 
+def strategy_of(placement: Placement, quantized: bool) -> str:
+    """What a placement is called, on a 4-bit base or not."""
+    if not quantized:
+        return placement
+    return "qlora" if placement == "single" else f"qlora+{placement}"
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
     """One way to run the training, with what it is predicted to take.
@@ -88,9 +95,7 @@ class MemoryPlan:
     @property
     def strategy(self) -> str:
         """Its name, as the tables show it: `single`, `qlora`, `split`, `qlora+split`, ..."""
-        if not self.quantized:
-            return self.placement
-        return "qlora" if self.placement == "single" else f"qlora+{self.placement}"
+        return strategy_of(self.placement, self.quantized)
 
     @property
     def world_size(self) -> int:

@@ -31,6 +31,7 @@ from holdfast.memory.planner.inference import longest as longest_prompt
 from holdfast.memory.planner.memory_report import MemoryReport
 from holdfast.memory.planner.planner import plan
 from holdfast.memory.planner.request import CPU, USUAL_SEQ_LEN, PlanRequest
+from holdfast.memory.planner.ways import Reason
 from holdfast.memory.precision import Dtype
 from holdfast.types import ModelRef
 
@@ -70,6 +71,35 @@ def plan_study(
         UsageError: see `holdfast.memory.planner.planner.plan_memory`.
         StudyError: an arm that cannot be.
     """
+    requests, known = _requests(study, asked, arms, longest, answer_tokens)
+    name, request = _hardest(requests)
+    notes = [Reason("arm", {"arm": name})] * (len(requests) > 1)
+    report = plan(request)
+    if not known:
+        notes.append(Reason("length_assumed", {"tokens": f"{USUAL_SEQ_LEN:,}"}))
+    return replace(report, said=(*report.said, *notes))
+
+
+def hardest_request(study: Study, asked: PlanRequest = NOTHING_SAID) -> PlanRequest:
+    """What is asked for a study's arm that takes most; see `plan_study`."""
+    return _hardest(_requests(study, asked, None, None, None)[0])[1]
+
+
+def _hardest(requests: Sequence[tuple[str, PlanRequest]]) -> tuple[str, PlanRequest]:
+    """The arm that takes most, by formula."""
+    if len(requests) == 1:
+        return requests[0]
+    return max(requests, key=lambda one: _shortage(_by_formula(one[1])))
+
+
+def _requests(
+    study: Study,
+    asked: PlanRequest,
+    arms: Mapping[str, PlanRequest] | None,
+    longest: int | None,
+    answer_tokens: int | None,
+) -> tuple[list[tuple[str, PlanRequest]], int | None]:
+    """What is asked for each arm that differs, with its name; and the length, where it is known."""
     hardware = study.hardware
     known = asked.seq_len or study.train.row_tokens(longest)
     common = replace(
@@ -97,14 +127,7 @@ def plan_study(
         requests.setdefault((request.workload(), train.precisions), (name, request))
     if not requests:
         requests[common.workload(), ()] = (study.name, common)
-    hardest, notes = next(iter(requests)), []
-    if len(requests) > 1:
-        hardest = max(requests, key=lambda work: _shortage(_by_formula(requests[work][1])))
-        notes.append(f"planned for the arm {requests[hardest][0]}, which takes most")
-    report = plan(requests[hardest][1])
-    if not known:
-        notes.append(f"examples of at most {USUAL_SEQ_LEN:,} tokens assumed (set train.max_length)")
-    return replace(report, notes=(*report.notes, *notes))
+    return list(requests.values()), known
 
 
 def after_training(study: Study) -> list[str]:

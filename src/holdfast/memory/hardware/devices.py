@@ -61,7 +61,8 @@ def parse(text: str) -> tuple[GPU, ...]:
     for item in re.split(r"[,;+&\n]|\band\b", spelled):
         count, what = _counted(item.strip())
         if not what:
-            raise _wrong(text, f"{item.strip()[:60]!r} names no GPU")
+            lacks = f"{item.strip()[:60]!r} names no GPU" if item.strip() else "a GPU is missing"
+            raise _wrong(text, lacks, f"say of what: 8x rtx4090, 8x24GiB; {EXAMPLES}")
         if not count.isdigit() or len(count) > 6 or int(count) < 1:
             raise _wrong(text, f"{count[:12]} GPUs cannot be used")
         if len(found) + int(count) > MOST_GPUS:
@@ -123,7 +124,11 @@ def _unknown(what: str, text: str) -> UsageError:
     for maker, names in ELSEWHERE.items():
         if re.fullmatch(names, lower):
             return _wrong(text, f"{what[:60]}: {WHY[maker]}", "plan for the CPU: --gpus cpu")
-    if lower in ("cpu", "cuda", "gpu", "auto"):
+    if re.fullmatch(NUMBER, what):
+        remedy = f"a size has a unit ({what}GiB), a count a card ({what}x rtx4090); which of the "
+        return _wrong(text, f"{what!r} is neither a size nor a card",
+                      f"{remedy}GPUs here are used is said by CUDA_VISIBLE_DEVICES")  # fmt: skip
+    if re.fullmatch(r"cpu|gpu|auto|cuda(:\d+)?", lower):
         remedy = f"--gpus cpu stands alone; leave --gpus out for what is here; {EXAMPLES}"
         return _wrong(text, f"{what!r} is no GPU's name", remedy)
     if lower in ("rocm", "hip"):

@@ -15,12 +15,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 DATA = Path(__file__).with_name("cards.json")
 PCIE3, PCIE4, PCIE5 = 12.0, 25.0, 50.0
 PCIE = {3: PCIE3, 4: PCIE4, 5: PCIE5}
 LANES = 16
+Market = Literal["consumer", "workstation", "data centre"]
+WORKSTATION = ("RTX A", "RTX PRO", "Quadro", "Radeon")
+CONSUMER = ("GTX", "RTX", "RX", "TITAN")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,13 @@ class Card:
     def amd(self) -> bool:
         """Whether it is driven by ROCm."""
         return not self.capability
+
+    @property
+    def market(self) -> Market:
+        """Whom it is made for, by its name."""
+        if self.name.startswith(WORKSTATION) or self.name.endswith(" Ada"):
+            return "workstation"
+        return "consumer" if self.name.startswith(CONSUMER) else "data centre"
 
 
 def _read() -> tuple[Card, ...]:

@@ -13,6 +13,7 @@ family whose layers are not counted from its fields, as the class has them.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import os
@@ -25,7 +26,7 @@ from typing import Any
 from holdfast.environment import install_command
 from holdfast.errors import ModelError
 from holdfast.memory.model import gguf_folder, hub
-from holdfast.memory.model.names import MIRRORS, Meant, Names, quantised
+from holdfast.memory.model.names import MIRRORS, Meant, Names
 from holdfast.types import LAB, LAB_FOLDER
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
@@ -118,7 +119,9 @@ def _known(model: str, meant: Meant) -> Found:
     other = "/" in model and model.lower() != meant.id.lower()
     told = [f"{model} is taken for {meant.id}"] if other else []
     note = "; ".join(filter(None, [*told, meant.note]))
-    config = quantised(catalogue()[meant.id], meant.stored)
+    config = copy.deepcopy(catalogue()[meant.id])
+    if meant.stored:
+        config["quantization_config"] = dict(meant.stored)
     return Found(name, config, source(meant.id), _parts().get(meant.id), note)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -35,6 +36,29 @@ ELSEWHERE = (
 )
 CONSENT = "accept its licence on its page on the hub, and log in with `hf auth login`"
 Found = TypeVar("Found")
+ADDRESS = re.compile(
+    r"(?:https?://|hf://)?(?:www\.)?(?:huggingface\.co|hf\.co|hf-mirror\.com|"
+    r"modelscope\.(?:cn|com|ai)/models)/|hf://",
+    re.IGNORECASE,
+)
+"""What stands before a repository's name in the addresses that people copy."""
+
+
+def repository(text: str) -> str:
+    """A repository's name, where its address is given: `https://hf.co/Qwen/Qwen3-8B/tree/main`.
+
+    Slashes behind a name go too, and the tag of `hf.co/owner/name:Q4_K_M`. A GGUF file that the
+    address names stays named. Anything else is returned as it is.
+    """
+    plain = text.strip()
+    found = ADDRESS.match(plain)
+    if found is None:
+        return plain.rstrip("/") if plain.count("/") == 2 and plain[0] not in "./~" else text
+    parts = plain[found.end() :].split("?")[0].split("#")[0].strip("/").split("/")
+    owner, name = [*parts[:2], ""][:2] if len(parts) > 1 else ("", parts[0])
+    name = name.partition(":")[0]
+    file = parts[-1] if parts[-1].lower().endswith(".gguf") else ""
+    return "/".join(filter(None, (owner, name, file)))
 
 
 def require(

@@ -11,7 +11,6 @@ one is installed its own list counts too.
 
 from __future__ import annotations
 
-import copy
 import difflib
 import importlib.util
 import json
@@ -49,11 +48,13 @@ SUFFIXES: tuple[tuple[str, Stored, str], ...] = (
     (r"fp8( dynamic| block| kv)?", {"quant_method": "fp8"}, ""),
     (r"nvfp4|fp4", {"quant_method": "nvfp4", "bits": 4}, ""),
     (r"mxfp4", {"quant_method": "mxfp4"}, ""),
-    (r"(imatrix |i1 |qat q4 0 )?gguf|q\d( \w){0,2}", {},
+    (r"quantized[ .]w4a16", {"quant_method": "compressed-tensors", "bits": 4}, ""),
+    (r"quantized[ .]w8a(8|16)", {"quant_method": "compressed-tensors", "bits": 8}, ""),
+    (r"(imatrix |i1 |qat q4[ .]0 )?gguf|q\d([ .]\w){0,2}", {},
      "counted in 16 bits, as GGUF files are written out; name one file: REPOSITORY/FILE.gguf"),
     (r"\d ?bit mlx|mlx( \w+)?|mxfp4 q\d", {}, MLX),
     (r"[2-8] ?bit( dwq)?", BITSANDBYTES, ""),
-    (r"bf16|fp16|f16|16bit|hf|safetensors|copy", {}, ""),
+    (r"bf16|fp16|f16|16bit|hf|safetensors|copy|qat( q4[ .]0)?( unquantized)?", {}, ""),
 )  # fmt: skip
 """What names of repositories end in, what that says of the weights, and what to tell the reader."""
 DECORATIONS = re.compile(
@@ -63,6 +64,8 @@ DECORATIONS = re.compile(
 """Words of a name that its size does not depend on, but for the odd version."""
 SAME_WORDS = {"it": "instruct", "chat": "instruct", "pt": "base"}
 SIZE = re.compile(r"(?<![a-z0-9.])e?(\d+(?:\.\d+)?)([bm])(?![a-z0-9])")
+KIN = 0.7
+"""How alike the first words of two names are at the least, for one to be the other's neighbour."""
 FAMILIES = Path(__file__).with_name("families.json")
 LISTED = "models/auto/auto_mappings.py", "models/auto/configuration_auto.py"
 """Where transformers lists its families, 5 and 4."""
@@ -154,6 +157,8 @@ class Names:
         if found is None:
             words, stored, note = _without_suffix(words, owner.lower())
             found = self._plain(words)
+        if found is None and "_" in short:  # `Qwen3_8B` is not `Qwen2_5`
+            return self.recognise(asked.replace("_", "-"))
         if found is None or not self._may_be(owner.lower(), found):
             return None
         return Meant(found, stored, note)
@@ -161,10 +166,21 @@ class Names:
     def near(self, asked: str) -> list[str]:
         """Up to three ids that look like a name: of its family in near sizes, then others."""
         words = _without_suffix(spaced(asked.rpartition("/")[2]), "")[0]
-        found = self._other_sizes(words)
+        found = self._other_sizes(words) or self._longer(words)
         shorts = {spaced(one.rpartition("/")[2]): one for one in reversed(self.entry)}
-        close = difflib.get_close_matches(words, shorts, n=6, cutoff=0.6)
+        close = difflib.get_close_matches(words, shorts, n=12, cutoff=0.6)
+        kin = {one: _kinship(words, one) for one in close}
+        close = sorted((one for one in close if kin[one] > KIN), key=lambda one: -kin[one])
         return list(dict.fromkeys([*found[:3], *(shorts[one] for one in close)]))[:3]
+
+    def _longer(self, words: str) -> list[str]:
+        """Ids whose names go on where this one ends: of `phi3` all sizes of Phi-3, one of each."""
+        asked = bare(words)
+        found: dict[str, str] = {}
+        for one in self.entry:
+            if asked and bare(one.rpartition("/")[2]).startswith(f"{asked}|"):
+                found.setdefault(self.entry[one], one)
+        return list(found.values())
 
     def _may_be(self, owner: str, found: str) -> bool:
         """Whether an owner's repository of this name is that model: its maker's, or a mirror's."""
@@ -185,8 +201,6 @@ class Names:
     def _other_sizes(self, words: str) -> list[str]:
         """Ids that differ from a name in nothing but the size, the nearest first."""
         size = _size(words)
-        if not size:
-            return []
         family = bare(SIZE.sub("#", words))
         found: dict[float, str] = {}
         for one in self.entry:
@@ -194,6 +208,12 @@ class Names:
             if _size(short) and bare(SIZE.sub("#", short)) == family:
                 found.setdefault(_size(short), one)
         return [found[one] for one in sorted(found, key=lambda other: abs(math.log(other / size)))]
+
+
+def _kinship(words: str, other: str) -> float:
+    """How alike the families of two names are, by their first words: 0 to 1."""
+    first = (key(one).partition("|")[0] for one in (words, other))
+    return difflib.SequenceMatcher(None, *first).ratio()
 
 
 def _size(words: str) -> float:
@@ -220,12 +240,6 @@ def _without_suffix(words: str, owner: str) -> tuple[str, Stored, str]:
     if owner == "mlx-community" and stored is BITSANDBYTES:  # its `-4bit` is its own
         stored, note = {}, MLX
     return words, stored, note
-
-
-def quantised(config: Mapping[str, object], stored: Stored) -> dict[str, object]:
-    """A config.json with what is known of the stored precision."""
-    own = copy.deepcopy(dict(config))
-    return {**own, "quantization_config": dict(stored)} if stored else own
 
 
 def require_family(kind: str, config: Mapping[str, object], name: str) -> None:

@@ -196,7 +196,7 @@ def from_config(
     text, said = config, [note] if note else []
     if isinstance(inner := config.get("text_config"), Mapping):
         text = {"model_type": family, **inner}
-        if parts is None:
+        if parts is None and family != "gemma3":
             said.append("it also has a vision tower, which is not counted")
     kind = str(text.get("model_type", family))
     fields = {**DEFAULTS.get(kind, {}),

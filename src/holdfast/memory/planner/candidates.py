@@ -14,20 +14,20 @@ pass; 4-bit weights are read, written and read again (about 4.5 bytes each) in e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from holdfast.memory.estimate.adapters import PLACES, WHOLE_WEIGHTS
 from holdfast.memory.estimate.states import States, aside_bytes, states
 from holdfast.memory.estimate.workload import Workload, as_sharded
 from holdfast.memory.hardware.devices import GPU
-from holdfast.memory.memory_plan import GIB, Breakdown, MemoryPlan, Placement
+from holdfast.memory.memory_plan import GIB, Breakdown, MemoryPlan, Placement, strategy_of
 from holdfast.memory.model.shape import Shape
 from holdfast.memory.planner import strategies
 from holdfast.memory.planner.evidence import utilisation
 from holdfast.memory.planner.host_memory import USABLE, host_need
 from holdfast.memory.planner.strategies import Held
-from holdfast.memory.planner.ways import Candidate, Problem, Refusal, Setup
+from holdfast.memory.planner.ways import Candidate, Problem, Reason, Setup
 
 RESERVE = 0.03
 """Share of a GPU's memory that a plan leaves free."""
@@ -45,14 +45,26 @@ HOST_LINK_BYTES_S = 12e9
 """Host to GPU over PCIe 4.0 x16, pageable memory; unless the GPU's own link says less."""
 
 
-def candidates(problem: Problem) -> Iterator[Candidate]:
-    """Every way of running the job on these GPUs."""
+def candidates(
+    problem: Problem, only: str | None = None, most: bool = False
+) -> Iterator[Candidate]:
+    """Every way of running the job on these GPUs.
+
+    Args:
+        problem: the job, and what it is planned for.
+        only: a strategy, such as `qlora+split`; None: all.
+        most: of several GPUs only all of them, or as many as can share the global batch.
+    """
     gpus = sorted(problem.gpus, key=lambda gpu: (-gpu.free_bytes, -gpu.flops, gpu.index))
     whole = [gpu for gpu in gpus if not gpu.mig]  # a process sees one slice; NCCL joins none
-    several = [tuple(whole[:count]) for count in range(2, len(whole) + 1)]
+    counts: Iterable[int] = range(2, len(whole) + 1)
+    if most:
+        counts = sorted({shared_by(problem.work.global_batch, len(whole)), len(whole)} - {0, 1})
+    several = [tuple(whole[:count]) for count in counts]
     for method in problem.work.methods:
         if gpus[0].cpu:
-            yield from _of(problem, Setup("cpu", method, (gpus[0],)))
+            if only in (None, strategy_of("cpu", method == "qlora")):
+                yield from _of(problem, Setup("cpu", method, (gpus[0],)))
             continue
         sets: list[tuple[Placement, tuple[GPU, ...]]] = [("single", (gpu,)) for gpu in gpus[:1]]
         for members in several:
@@ -61,6 +73,8 @@ def candidates(problem: Problem) -> Iterator[Candidate]:
             sets.append(("offload", (gpus[0],)))
         for placement, members in sets:
             if placement == "split" and len(members) > problem.shape.layers:
+                continue
+            if only not in (None, strategy_of(placement, method == "qlora")):
                 continue
             yield from _of(problem, Setup(placement, method, members))
 
@@ -77,7 +91,7 @@ def _of(problem: Problem, setup: Setup) -> Iterator[Candidate]:
         sizes = [work.micro_batch]
         if each and each % work.micro_batch:
             values = {"examples": each, "micro": work.micro_batch}
-            reason = reason or Refusal("r_micro_batch", values)
+            reason = reason or Reason("r_micro_batch", values)
     choices = (False, True) if work.checkpointing is None else (work.checkpointing,)
     if setup.placement == "offload":  # without recomputation autograd would hold every copy
         choices = (True,)
@@ -149,32 +163,32 @@ def _as_run(work: Workload, setup: Setup) -> tuple[Workload, Workload]:
     return work, work
 
 
-def _refused(problem: Problem, setup: Setup, held: States) -> Refusal | None:
+def _refused(problem: Problem, setup: Setup, held: States) -> Reason | None:
     """Why it cannot be run at all; None when it can."""
     work, placement, method = problem.work, setup.placement, setup.method
     stored = problem.shape.stored
     if work.compiled and (method == "qlora" or placement in {"split", "fsdp2", "offload"}):
-        return Refusal("r_compiled", {})
+        return Reason("r_compiled", {})
     if lacking := _host_lacks(problem, setup, held):
         return lacking
     if stored is not None and not stored.expands and placement in {"fsdp2", "offload"}:
-        return Refusal("r_stored", {"kind": stored.kind})
+        return Reason("r_stored", {"kind": stored.kind})
     if method == "qlora" and not all(gpu.nf4 for gpu in setup.gpus):
-        return Refusal("r_nf4", {})
+        return Reason("r_nf4", {})
     if method == "qlora" and work.variant in WHOLE_WEIGHTS:
-        return Refusal("r_whole", {"variant": work.variant})
+        return Reason("r_whole", {"variant": work.variant})
     if method != "full" and placement not in PLACES.get(work.variant, (placement,)):
-        return Refusal("r_variant", {"variant": work.variant})
+        return Reason("r_variant", {"variant": work.variant})
     if work.method_overhead.generated_tokens and placement != "single":
-        return Refusal("r_answers", {})
+        return Reason("r_answers", {})
     if work.method_overhead.kept and placement == "fsdp2":
-        return Refusal("r_kept", {})
+        return Reason("r_kept", {})
     if work.global_batch % setup.world:
-        return Refusal("r_batch", {"batch": work.global_batch, "gpus": setup.world})
+        return Reason("r_batch", {"batch": work.global_batch, "gpus": setup.world})
     return None
 
 
-def _host_lacks(problem: Problem, setup: Setup, held: States) -> Refusal | None:
+def _host_lacks(problem: Problem, setup: Setup, held: States) -> Reason | None:
     """Why the host's memory does not suffice; None where it does, or is not known."""
     if problem.host_bytes is None:
         return None
@@ -188,7 +202,7 @@ def _host_lacks(problem: Problem, setup: Setup, held: States) -> Refusal | None:
         ("r_saving", "weights", need.saving),
     ):
         if size > room:
-            return Refusal(key, {name: f"{size / GIB:.1f}", "free": free})
+            return Reason(key, {name: f"{size / GIB:.1f}", "free": free})
     return None
 
 

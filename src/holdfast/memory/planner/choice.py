@@ -90,12 +90,12 @@ def make_plan(
     problem = Problem(
         shape, work, tuple(gpus), host_bytes, overheads or RuntimeOverheads(), estimate
     )
-    _check(problem, only)
+    check(problem, only)
 
     def compare(problem: Problem) -> list[Candidate]:
-        found = [one for one in candidates(problem) if only in (None, one.plan.strategy)]
         return sorted(
-            found, key=lambda one: (SIMPLEST.index(one.plan.strategy), -one.plan.tokens_per_s)
+            candidates(problem, only),
+            key=lambda one: (SIMPLEST.index(one.plan.strategy), -one.plan.tokens_per_s),
         )
 
     def fitting(work: Workload, gpus: Sequence[GPU]) -> str | None:
@@ -104,7 +104,7 @@ def make_plan(
         return best.plan.strategy if best else None
 
     found = compare(problem)
-    _check_any(found)
+    check_any(found)
     chosen = choose([one for one in found if one.fits])
     others = [
         one for one in found if one.fits and chosen and one.plan.strategy != chosen.plan.strategy
@@ -154,8 +154,12 @@ def _rate(candidate: Candidate) -> float:
     return plan.tokens_per_s * worth * (QUANTIZED if plan.quantized else 1.0)
 
 
-def _check_any(found: Sequence[Candidate]) -> None:
-    """Refuse a request that no amount of memory would help."""
+def check_any(found: Sequence[Candidate]) -> None:
+    """Refuse a request that no amount of memory would help.
+
+    Raises:
+        UsageError: there is no way at all, or none that can be run.
+    """
     if not found:
         raise UsageError(
             "these GPUs and this method cannot be combined in the way that was asked for",
@@ -170,7 +174,12 @@ def _check_any(found: Sequence[Candidate]) -> None:
         )
 
 
-def _check(problem: Problem, only: str | None) -> None:
+def check(problem: Problem, only: str | None) -> None:
+    """Refuse what is not worth comparing.
+
+    Raises:
+        UsageError: no GPU, examples longer than the model reads, or an unknown strategy.
+    """
     shape, work = problem.shape, problem.work
     if not problem.gpus:
         raise UsageError(

@@ -18,6 +18,7 @@ from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.memory_plan import GIB
 from holdfast.memory.planner.strategies import RuntimeOverheads
+from holdfast.memory.planner.ways import Reason
 
 FILE = Path(__file__).with_name("evidence.json")
 UTILISATION = 0.45
@@ -81,8 +82,8 @@ def utilisation(gpu: GPU) -> float:
     return next(alike, UTILISATION)
 
 
-def margin(overheads: RuntimeOverheads, work: Workload, processes: int) -> str:
-    """What is added to the tensors, and what that rests on; a sentence.
+def margin(overheads: RuntimeOverheads, work: Workload, processes: int) -> tuple[Reason, ...]:
+    """What is added to the tensors, and what that rests on.
 
     Args:
         overheads: as the plan counts them.
@@ -90,13 +91,13 @@ def margin(overheads: RuntimeOverheads, work: Workload, processes: int) -> str:
         processes: that train together.
     """
     context = overheads.distributed_bytes if processes > 1 else overheads.context_bytes
-    logits = "" if work.fused_loss else f"{100 * overheads.logits:.0f} % of whole logits, "
-    added = (
-        f"margin: {100 * overheads.fragmentation:.0f} % of activations and workspace, {logits}"
-        f"{context / GIB:.2f} GiB a process"
-    )
+    values = {
+        "share": f"{100 * overheads.fragmentation:.0f}", "context": f"{context / GIB:.2f}",
+        "logits": f"{100 * overheads.logits:.0f}",
+    }  # fmt: skip
+    added = Reason("margin" if work.fused_loss else "margin_logits", values)
     if overheads.measured:
-        return f"{added}: the largest of {overheads.measured} trainings on this machine"
+        return added, Reason("margin_measured", {"n": overheads.measured})
     wanted = (
         "expandable" if work.expandable else "rigid",
         "tiled" if work.fused_loss else "whole",
@@ -104,10 +105,8 @@ def margin(overheads: RuntimeOverheads, work: Workload, processes: int) -> str:
     )
     found = [one for one in shipped()[1] if (one.allocator, one.loss, one.processes) == wanted]
     if not found:
-        return f"{added}: assumed, measured nowhere yet"
+        return added, Reason("margin_assumed", {})
     one = found[0]
-    several = ", several processes" if processes > 1 else ""
-    return (
-        f"{added}: assumed; in {one.runs} published trainings ({one.card}{several}) nvidia-smi "
-        f"showed {100 * one.least:.0f} to {100 * one.most:.0f} % more than torch had allocated"
-    )
+    key = "margin_published_several" if processes > 1 else "margin_published"
+    shown = {"least": f"{100 * one.least:.0f}", "most": f"{100 * one.most:.0f}"}
+    return added, Reason(key, {"n": one.runs, "card": one.card} | shown)

@@ -1,90 +1,122 @@
-"""Explains a comparison of candidates: as a table, as sentences, and as JSON."""
+"""Explains a comparison of candidates: as a table, and as sentences."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from holdfast.memory.estimate.workload import Workload
+from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.memory_plan import GIB, MemoryPlan
-from holdfast.memory.planner.choice import SIMPLEST, Comparison
-from holdfast.memory.planner.machine import host_need_of, idle
-from holdfast.memory.planner.translations import PARTS, Language, say
-from holdfast.memory.planner.ways import Candidate
+from holdfast.memory.planner import reasons
+from holdfast.memory.planner.choice import Comparison
+from holdfast.memory.planner.machine import step_seconds
+from holdfast.memory.planner.reasons import best_of_each, gib
+from holdfast.memory.planner.translations import PARTS, Language, duration, say
+from holdfast.memory.planner.ways import Candidate, Reason
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-SELDOM = (
-    "variant", "layers", "method_overhead", "on_cpu", "packed", "kernels", "compiled",
-    "saved_aside", "narrow", "autocasts", "base_float32", "kbit_upcast", "nested", "expandable",
-    "fsdp", "script", "keeps_inputs",
-)  # fmt: skip
-"""What is said of a job only where it is not as usual."""
-
-
-def gib(size_bytes: float) -> str:
-    """Bytes as GiB with one decimal."""
-    return f"{size_bytes / GIB:.1f}"
-
-
-def best_of_each(comparison: Comparison) -> list[Candidate]:
-    """One candidate per strategy: the fastest that fits, or the one that comes nearest."""
-    found = []
-    for name in SIMPLEST:
-        same = [one for one in comparison.candidates if one.plan.strategy == name]
-        fitting = [one for one in same if one.fits]
-        if comparison.chosen and comparison.chosen.plan.strategy == name:
-            found.append(comparison.chosen)
-        elif fitting:
-            found.append(max(fitting, key=lambda one: one.plan.tokens_per_s))
-        elif same:
-            found.append(min(same, key=lambda one: (bool(one.refused), one.short_bytes)))
-    return found
+FIRST_COLUMN, COLUMN = 22, 8
+"""Cells of the parts' names and of a GPU; of more GPUs than fit only two are shown."""
+THOUSAND = 1000
 
 
 def title(comparison: Comparison, language: Language) -> str:
     """What is planned for: model, method, lengths, GPUs."""
     work = comparison.work
-    lines = [say(
+    first = say(
         language, "title", model=comparison.shape.name, method=work.method,
         seq=f"{work.seq_len:,}", batch=work.global_batch,
-    )]  # fmt: skip
-    alike = Counter(
-        (gpu.name, gib(gpu.free_bytes), gib(gpu.total_bytes)) for gpu in comparison.gpus
-    )
-    for (name, free, total), count in alike.items():
-        lines.append(say(language, "gpu", count=count, name=name, free=free, total=total))
-    return "\n".join(lines)
+    )  # fmt: skip
+    return "\n".join([first, *gpu_lines(comparison.gpus, language)])
+
+
+def gpu_lines(gpus: Sequence[GPU], language: Language) -> list[str]:
+    """The GPUs with their memory, a line for those that are alike."""
+    alike = Counter((one.name, gib(one.free_bytes), gib(one.total_bytes)) for one in gpus)
+    return [
+        say(language, "gpu", count=count, name=name, free=free, total=total)
+        for (name, free, total), count in alike.items()
+    ]
 
 
 def table(comparison: Comparison, language: Language, every: bool = False) -> Table:
-    """The candidates as a table: the best of each strategy, or every one."""
+    """The candidates as a table: the best of each strategy, or every one.
+
+    Why one cannot be run at all is said by `footnotes` below it.
+    """
     from rich.table import Table
 
     found = Table(box=None, pad_edge=False, header_style="bold")
-    found.add_column(say(language, "strategy"), no_wrap=True)
-    found.add_column(say(language, "recompute"), justify="center")
-    found.add_column(say(language, "micro"), justify="right")
-    found.add_column(say(language, "per_gpu"), justify="right")
-    found.add_column(say(language, "speed"), justify="right")
+    found.add_column(say(language, "strategy"))
+    if every:
+        found.add_column(say(language, "recompute"), justify="center")
+    for name in ("micro", "per_gpu", "speed"):
+        found.add_column(say(language, name), justify="right")
     found.add_column(say(language, "verdict"))
-    for candidate in comparison.candidates if every else best_of_each(comparison):
+    notes = _notes(comparison, every)
+    for candidate in _shown(comparison, every):
         plan = candidate.plan
-        sizes = sorted({gib(part.total) for part in plan.predicted}, key=float)
+        again = [say(language, "yes") if plan.checkpointing else "–"] if every else []
         found.add_row(
             say(language, f"s_{plan.strategy}"),
-            say(language, "yes") if plan.checkpointing else "–",
+            *again,
             f"{plan.micro_batch} x {plan.accumulation}",
-            sizes[0] if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}",
+            peaks(plan),
             f"{plan.tokens_per_s:,.0f}",
-            verdict(candidate, language),
+            _cell(candidate, notes, language),
             style=_style(candidate, comparison),
         )
     return found
+
+
+def as_lines(comparison: Comparison, language: Language, every: bool = False) -> list[str]:
+    """The same for a page that is too narrow for a table: a line for each candidate."""
+    notes = _notes(comparison, every)
+    return [
+        say(
+            language, "line", what=say(language, f"s_{one.plan.strategy}"), gib=peaks(one.plan),
+            speed=f"{one.plan.tokens_per_s:,.0f}", fits=_cell(one, notes, language),
+        )
+        for one in _shown(comparison, every)
+    ]  # fmt: skip
+
+
+def footnotes(comparison: Comparison, language: Language, every: bool = False) -> list[str]:
+    """Why what is marked with a number in the table cannot be run, whatever the memory."""
+    notes = _notes(comparison, every)
+    return [f"[{number}] {reason.words(language)}" for number, reason in enumerate(notes, 1)]
+
+
+def peaks(plan: MemoryPlan) -> str:
+    """Predicted GiB of a plan's GPUs: `17.9`, or `10.7–10.8` where they differ."""
+    sizes = sorted({gib(part.total) for part in plan.predicted}, key=float)
+    return sizes[0] if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}"
+
+
+def _shown(comparison: Comparison, every: bool) -> Sequence[Candidate]:
+    return comparison.candidates if every else best_of_each(comparison)
+
+
+def _notes(comparison: Comparison, every: bool) -> list[Reason]:
+    """The refusals among what is shown, each once."""
+    found: list[Reason] = []
+    for one in _shown(comparison, every):
+        if one.refused and one.refused not in found:
+            found.append(one.refused)
+    return found
+
+
+def _cell(candidate: Candidate, notes: Sequence[Reason], language: Language) -> str:
+    """Whether it fits, in a few cells."""
+    if candidate.refused:
+        return say(language, "no_note", number=notes.index(candidate.refused) + 1)
+    if candidate.fits:
+        return say(language, "yes")
+    return say(language, "no_short", short=gib(candidate.short_bytes))
 
 
 def _style(candidate: Candidate, comparison: Comparison) -> str | None:
@@ -96,33 +128,41 @@ def _style(candidate: Candidate, comparison: Comparison) -> str | None:
 
 def verdict(candidate: Candidate, language: Language) -> str:
     """Fits, or what takes most and by how much it is too much."""
-    if candidate.refused:
-        return say(language, "refused", why=candidate.refused.words(language))
-    if candidate.fits:
-        return say(language, "yes")
-    part = candidate.plan.fullest
-    largest = max(PARTS, key=lambda name: getattr(part, name))
-    return say(
-        language, "no", part=say(language, largest), part_gib=gib(getattr(part, largest)),
-        short=gib(candidate.short_bytes),
-    )  # fmt: skip
+    why = reasons.verdict(candidate).words(language)
+    return why if candidate.fits else say(language, "refused", why=why)
 
 
-def breakdown(plan: MemoryPlan, language: Language) -> Table:
-    """What takes the memory, in GiB; a column for each GPU, or one for all where they are alike."""
+def breakdown(plan: MemoryPlan, language: Language, width: int = 80) -> Table:
+    """What takes the memory, in GiB; a column for each GPU, or one for all where they are alike.
+
+    Args:
+        plan: with its predictions.
+        language: to say it in.
+        width: of the page, cells; where not all GPUs have room, the fullest and the emptiest stand
+            for them.
+    """
     from rich.table import Table
 
-    alike = len(set(plan.predicted)) == 1
-    shown = plan.predicted[:1] if alike else plan.predicted
     found = Table(box=None, pad_edge=False, header_style="bold")
     found.add_column(say(language, "breakdown"))
-    for index in plan.gpus[: len(shown)]:
-        every = alike and len(plan.gpus) > 1
-        found.add_column(say(language, "each") if every else _column(plan, index), justify="right")
+    each = list(zip(plan.gpus, plan.predicted, strict=True))
+    if len(set(plan.predicted)) == 1 and len(each) > 1:
+        columns = [(say(language, "each"), plan.predicted[0])]
+    elif len(each) > max(1, (width - FIRST_COLUMN) // COLUMN):
+        ends = [max(each, key=lambda one: one[1].total), min(each, key=lambda one: one[1].total)]
+        keys = ("fullest", "emptiest")
+        columns = [(say(language, key, index=index), part)
+                   for key, (index, part) in zip(keys, ends, strict=True)]  # fmt: skip
+    else:
+        columns = [(_column(plan, index), part) for index, part in each]
+    for head, _ in columns:
+        found.add_column(head, justify="right")
     for name in PARTS:
-        found.add_row(say(language, name), *(f"{getattr(one, name) / GIB:.2f}" for one in shown))
+        found.add_row(
+            say(language, name), *(f"{getattr(one, name) / GIB:.2f}" for _, one in columns)
+        )
     found.add_row(
-        say(language, "total"), *(f"{one.total / GIB:.2f}" for one in shown), style="bold"
+        say(language, "total"), *(f"{one.total / GIB:.2f}" for _, one in columns), style="bold"
     )
     return found
 
@@ -140,48 +180,63 @@ def describe(plan: MemoryPlan, language: Language) -> str:
     )  # fmt: skip
 
 
-def reason(comparison: Comparison, language: Language) -> str:
-    """Why the choice was made, in a sentence."""
+def choice(comparison: Comparison, language: Language) -> str:
+    """The choice in a sentence: how, on what, and how full that is; "" where nothing fits."""
     if comparison.chosen is None:
         return ""
     plan = comparison.chosen.plan
-    key = f"why_{plan.placement}"
-    parts = [say(language, key)]
-    if plan.placement == "cpu" and not plan.checkpointing:
-        parts.append(say(language, "why_kept"))
-    if plan.quantized:
-        plain = next(
-            (one.plan for one in comparison.candidates
-             if one.plan.placement == plan.placement and not one.plan.quantized), None,
-        )  # fmt: skip
-        if plain:
-            saved = plain.fullest.weights - plan.fullest.weights
-            parts.append(say(language, "why_qlora", saved=gib(saved)))
-    if comparison.runner_up is None:
-        parts.append(say(language, "why_only"))
-    else:
-        other = comparison.runner_up.plan
-        ratio = plan.tokens_per_s / other.tokens_per_s
-        name = say(language, f"s_{other.strategy}")
-        if ratio >= 1.1:
-            parts.append(say(language, "why_fast", ratio=f"{ratio:.1f}", other=name))
-        elif ratio <= 0.9:
-            parts.append(say(language, "why_proven", ratio=f"{1 / ratio:.1f}", other=name))
-        else:
-            parts.append(say(language, "why_simple"))
-    return _sentence(parts, language)
-
-
-def runner_up(chosen: MemoryPlan, other: MemoryPlan, language: Language) -> str:
-    """The best plan of another strategy, with its speed beside the choice's."""
-    share = other.tokens_per_s / chosen.tokens_per_s
+    free = {one.index: one.free_bytes for one in comparison.gpus}
+    rooms = sorted({gib(free[index]) for index in plan.gpus}, key=float)
+    key = "chosen_alone" if len(plan.gpus) == 1 else "chosen_gpus"
     return say(
-        language, "runner_up", what=describe(other, language), gib=gib(other.fullest.total),
-        speed=f"{share:.0%}",
+        language, key, what=describe(plan, language), gib=peaks(plan), count=len(plan.gpus),
+        free=rooms[0] if len(rooms) == 1 else f"{rooms[0]}–{rooms[-1]}",
     )  # fmt: skip
 
 
-def _sentence(parts: Sequence[str], language: Language) -> str:
+def reason(comparison: Comparison, language: Language) -> str:
+    """Why the choice was made, in a sentence."""
+    return joined([one.words(language) for one in reasons.of_choice(comparison)], language)
+
+
+def cost(comparison: Comparison, steps: int | None, language: Language) -> str:
+    """What a step and the run cost in time by the model of speed; "" where nothing fits.
+
+    Args:
+        comparison: with the choice.
+        steps: of the whole training; None: not known, so it is said for a thousand examples.
+        language: to say it in.
+    """
+    if comparison.chosen is None:
+        return ""
+    step_s, work = step_seconds(comparison), comparison.work
+    used = 0 if comparison.gpus[0].cpu else len(comparison.chosen.plan.gpus)
+    run_s = step_s * (THOUSAND / work.global_batch if steps is None else steps)
+    run = say(language, "run_thousand" if steps is None else "run_steps",
+              time=duration(run_s, language), steps=f"{steps or 0:,}")  # fmt: skip
+    if used > 1:
+        run += say(language, "gpu_hours", hours=f"{used * run_s / 3600:.1f}")
+    return say(
+        language, "cost", step=duration(step_s, language), batch=work.global_batch,
+        seq=f"{work.seq_len:,}", run=run,
+    )  # fmt: skip
+
+
+def alternatives(comparison: Comparison, language: Language) -> list[str]:
+    """The two that come nearest to the choice, and why each was not it."""
+    return [
+        say(
+            language, "alternative", what=describe(one.plan, language), gib=peaks(one.plan),
+            why=why.words(language),
+        )
+        for one, why in reasons.alternatives(comparison)
+    ]  # fmt: skip
+
+
+def joined(parts: Sequence[str], language: Language) -> str:
+    """Parts of a sentence as one; "" for none."""
+    if not parts:
+        return ""
     return "；".join(parts) + "。" if language == "zh" else "; ".join(parts) + "."
 
 
@@ -239,61 +294,4 @@ def grounds(comparison: Comparison, source: str, language: Language) -> str:
         parts.append(say(language, "held"))
     else:
         parts.append(say(language, "unvalidated"))
-    return _sentence(parts, language)
-
-
-def to_json(comparison: Comparison, source: str, commands: Sequence[str] = ()) -> dict[str, object]:
-    """Everything, for programs: the table, the choice, the rejected and why."""
-    rows = [_row(candidate) for candidate in comparison.candidates]
-    chosen = comparison.chosen and _peaks(comparison.chosen) | {
-        "reason": reason(comparison, "en"), "launch": list(commands),
-    }  # fmt: skip
-    return {
-        "model": comparison.shape.name,
-        "model_source": comparison.shape.source,
-        "parameters": comparison.shape.parameters,
-        "workload": _workload(comparison),
-        "gpus": [asdict(gpu) for gpu in comparison.gpus],
-        "source": source,
-        "grounds": grounds(comparison, source, "en"),
-        "candidates": rows,
-        "rejected": [row for row in rows if not row["fits"]],
-        "chosen": chosen,
-        "runner_up": comparison.runner_up and _peaks(comparison.runner_up),
-        "changes": [asdict(change) for change in comparison.changes],
-        "idle": idle(comparison, "en"),
-        "host": _host(comparison),
-    } | ({"extra_bytes": comparison.method_bytes} if comparison.work.method_overhead.asks else {})
-
-
-def _host(comparison: Comparison) -> dict[str, int | None] | None:
-    """What the choice needs of each machine's memory, and what is free there, bytes."""
-    need = host_need_of(comparison)
-    if need is None:
-        return None
-    return asdict(need) | {"peak": need.peak, "free": comparison.host_bytes}
-
-
-def _peaks(candidate: Candidate) -> dict[str, object]:
-    """A candidate with its plan, its peaks and the verdict."""
-    plan = candidate.plan
-    peaks = [asdict(part) | {"total": part.total} for part in plan.predicted]
-    return asdict(plan) | {
-        "strategy": plan.strategy, "predicted_bytes": peaks, "fits": candidate.fits,
-        "short_bytes": max(0, candidate.short_bytes),
-        "refused": candidate.refused and candidate.refused.words("en"),
-        "verdict": verdict(candidate, "en"),
-    }  # fmt: skip
-
-
-def _row(candidate: Candidate) -> dict[str, object]:
-    """The same for the table, where the peaks stand once."""
-    return {key: value for key, value in _peaks(candidate).items() if key != "predicted"}
-
-
-def _workload(comparison: Comparison) -> dict[str, object]:
-    """The job; adapters and overheads that differ from the plain ones only where they do."""
-    found, plain = asdict(comparison.work), asdict(Workload())
-    unsaid = [key for key in SELDOM if found[key] == plain[key]]
-    names = {"method_overhead": "extra"}
-    return {names.get(key, key): found[key] for key in found if key not in unsaid}
+    return joined(parts, language)

@@ -22,6 +22,8 @@ def idle(comparison: Comparison, language: Language) -> str:
         return ""
     batch, micro = comparison.work.global_batch, comparison.work.micro_batch or 1
     values = {"idle": there - used, "there": there, "batch": batch}
+    if comparison.chosen.plan.placement == "split":  # more of them would be no faster
+        return say(language, "idle", **values)
     if batch % there:
         whole = there * micro
         up, most = -(-batch // whole) * whole, shared_by(batch, there)
@@ -57,3 +59,14 @@ def host(comparison: Comparison, language: Language) -> str:
     key = "host" if comparison.host_bytes is not None else "host_unknown"
     shown = {name: f"{size / GIB:.1f}" for name, size in values.items()}
     return say(language, key, **shown)
+
+
+def step_seconds(comparison: Comparison) -> float:
+    """Seconds of one step of the choice by the model of speed, every example as long as may be.
+
+    0 where nothing fits.
+    """
+    if comparison.chosen is None or not comparison.chosen.plan.tokens_per_s:
+        return 0.0
+    work = comparison.work
+    return work.global_batch * work.seq_len / comparison.chosen.plan.tokens_per_s

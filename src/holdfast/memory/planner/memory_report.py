@@ -16,9 +16,11 @@ from holdfast.memory.memory_plan import GIB, MemoryPlan
 from holdfast.memory.model.shape import Shape
 from holdfast.memory.planner import explanation, machine
 from holdfast.memory.planner.choice import Comparison
+from holdfast.memory.planner.layout import NARROW, command_lines, put
+from holdfast.memory.planner.schema import to_json
 from holdfast.memory.planner.train_script import check_new, launch_line, script
 from holdfast.memory.planner.translations import Language, say
-from holdfast.memory.planner.ways import Candidate
+from holdfast.memory.planner.ways import Candidate, Reason
 from holdfast.memory.precision import BFLOAT16, Precision
 from holdfast.progress import console
 from holdfast.runs import store
@@ -39,19 +41,23 @@ class MemoryReport:
         comparison: every candidate, the choice and the runner-up.
         model: hub id or folder, for the launch line and the script.
         source: `traced` or `formula`.
-        notes: what was assumed.
+        said: what was assumed.
         launch: what to type to run it; empty when nobody said what is to be run.
         script: the training script that was written.
         precision: what is computed in, and why.
+        steps: of the whole training; None: not known.
+        following: what to type next where nothing can be launched; empty: not known.
     """
 
     comparison: Comparison
     model: str
     source: str
-    notes: tuple[str, ...] = ()
+    said: tuple[str | Reason, ...] = ()
     launch: str = ""
     script: Path | None = None
     precision: Precision = BFLOAT16
+    steps: int | None = None
+    following: str = ""
 
     @property
     def chosen(self) -> Candidate | None:
@@ -69,6 +75,11 @@ class MemoryReport:
         return self.chosen is not None
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed, in sentences."""
+        return tuple(in_words(one, "en") for one in self.said)
+
+    @property
     def candidates(self) -> tuple[Candidate, ...]:
         """Every way of running the job, those that do not fit included."""
         return self.comparison.candidates
@@ -76,10 +87,11 @@ class MemoryReport:
     def to_json(self) -> dict[str, object]:
         """All of it, for programs."""
         commands = [self.launch] if self.launch else []
-        found = explanation.to_json(self.comparison, self.source, commands)
+        found = to_json(self.comparison, self.source, self.steps, commands)
         return found | {
             "precision": {"dtype": self.precision.dtype, "why": self.precision.why()},
             "notes": list(self.notes),
+            "next": self.launch or self.following or None,
             "script": self.script and str(self.script),
         }
 
@@ -131,80 +143,75 @@ class MemoryReport:
         return f"<pre>{html.escape(repr(self))}</pre>"
 
     def _print(self, page: Console, every: bool, language: Language) -> None:
-        for part in self._parts(every, language):
-            if isinstance(part, str):
-                page.print(part, highlight=False, markup=False, soft_wrap=True)
-            else:
-                page.print(part)
+        for part in self._parts(every, language, page.width):
+            put(page, part)
+        for key, command in (("launch", self.launch), ("next", self.following)):
+            if command and (key == "launch" or not self.launch):
+                put(page, "\n" + say(language, key))
+                page.print(command_lines(command, page.width), highlight=False, markup=False,
+                           soft_wrap=True)  # fmt: skip
 
-    def _parts(self, every: bool, language: Language) -> Iterator[RenderableType]:
+    def _parts(self, every: bool, language: Language, width: int) -> Iterator[RenderableType]:
         """What is printed, from top to bottom."""
         found = self.comparison
         yield explanation.title(found, language) + "\n"
-        yield explanation.table(found, language, every)
+        if width < NARROW:
+            yield from explanation.as_lines(found, language, every)
+        else:
+            yield explanation.table(found, language, every)
+        yield from explanation.footnotes(found, language, every)
         if found.chosen:
-            plan = found.chosen.plan
             yield ""
-            yield explanation.breakdown(plan, language)
-            yield "\n" + say(language, "chosen", what=explanation.describe(plan, language))
+            yield explanation.breakdown(found.chosen.plan, language, width)
+            yield "\n" + explanation.choice(found, language)
             yield say(language, "because", why=explanation.reason(found, language))
-            if found.runner_up:
-                yield explanation.runner_up(plan, found.runner_up.plan, language)
+            yield explanation.cost(found, self.steps, language)
+            yield from explanation.alternatives(found, language)
         yield self.precision.line(language)
         yield from filter(None, (machine.idle(found, language), machine.host(found, language)))
         if methods := explanation.method_overhead(found, language):
             yield methods
         yield from explanation.changes(found, language)
-        yield "\n" + explanation.grounds(found, self.source, language)
-        yield from self.notes
-        if self.launch:
-            yield "\n" + say(language, "launch", command=self.launch)
+        yield "\n" + say(language, "sure", grounds=explanation.grounds(
+            found, self.source, language))  # fmt: skip
+        yield from (in_words(one, language) for one in self.said)
 
 
-def switched_on(shape: Shape, work: Workload) -> tuple[str, ...]:
-    """What the ways of training fast were counted as, in sentences."""
+def in_words(note: str | Reason, language: Language) -> str:
+    """A note as a sentence, in the language where it is known in it."""
+    if isinstance(note, Reason):
+        return note.words(language)
+    begin = note[0].upper() if note.split(maxsplit=1)[0].isalpha() else note[0]  # no model's name
+    return f"{begin}{note[1:]}" + "." * (not note.endswith("."))
+
+
+def switched_on(shape: Shape, work: Workload) -> tuple[Reason, ...]:
+    """What the ways of training fast were counted as."""
     said = []
     if work.packed:
-        mask = "" if work.attention == "flash" else ", and a mask of blocks in every layer"
-        said.append(
-            f"packing: rows filled up to {work.seq_len:,} tokens, counted as full, with a loss "
-            f"everywhere{mask}"
-        )
+        key = "packing" if work.attention == "flash" else "packing_mask"
+        said.append(Reason(key, {"tokens": f"{work.seq_len:,}"}))
     if work.kernels:
-        said.append("Liger's kernels: norms keep their inputs in the precision of the computation, "
-                    "feed-forward parts no activation, where this is by formula")  # fmt: skip
+        said.append(Reason("liger", {}))
     if work.compiled:
-        said.append("torch.compile: counted as nothing; fused kernels keep no more")
+        said.append(Reason("compiled", {}))
     if work.saved_aside:
-        method = work.methods[0]
-        copy = aside_bytes(shape, work, method)
-        said.append(
-            f"async_save: {copy / GIB:.2f} GiB of host memory while a checkpoint is written"
-        )
+        copy = aside_bytes(shape, work, work.methods[0])
+        said.append(Reason("async_save", {"gib": f"{copy / GIB:.2f}"}))
     return tuple(said)
 
 
-def as_stated(work: Workload) -> tuple[str, ...]:
-    """What is counted otherwise than Holdfast trains, in sentences."""
+def as_stated(work: Workload) -> tuple[Reason, ...]:
+    """What is counted otherwise than Holdfast trains."""
     said = []
     if work.script == "litgpt":
-        said.append("LitGPT's trainer: its own layers, head and loss, by formula")
+        said.append("litgpt")
     elif work.loss != "tiled":
-        written = ", over which their gradient is written" if work.loss == "in_place" else ""
-        said.append(f"a loss on whole logits{written}, not Holdfast's tiled one")
+        said.append("in_place" if work.loss == "in_place" else "whole_logits")
     if work.narrow:
-        under = "under autocast" if work.autocasts else "without autocast"
-        said.append(
-            f"16-bit weights are trained as they are, {under}; Holdfast trains float32 ones"
-        )
+        said.append("narrow_autocast" if work.autocasts else "narrow")
     elif not work.autocasts:
-        said.append("16 bits throughout, without autocast")
-    if work.base_float32:
-        said.append("weights that are not in 4 bits are loaded in float32, as TRL does unless told")
-    if work.kbit_upcast:
-        said.append("what is not quantised is float32 (prepare_model_for_kbit_training)")
-    if work.keeps_inputs:
-        said.append("bitsandbytes before 0.43.2, whose 4-bit matrices keep their inputs")
-    if not work.expandable:
-        said.append("torch's own allocator, without expandable_segments")
-    return tuple(said)
+        said.append("no_autocast")
+    said += ["base_float32"] * work.base_float32 + ["kbit"] * work.kbit_upcast
+    said += ["keeps_inputs"] * work.keeps_inputs + ["rigid"] * (not work.expandable)
+    return tuple(Reason(key, {}) for key in said)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from holdfast.config import LAB, LAB_FOLDER, TrainSpec
@@ -14,7 +14,7 @@ from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.model.catalogue import Found, locate, read_config
 from holdfast.memory.model.names import is_known, require_family
 from holdfast.memory.model.shape import EXACT, Shape, from_config, read_shape
-from holdfast.memory.model.stored import BNB4, check, method_for
+from holdfast.memory.model.stored import BNB4, PACKAGES, check, method_for
 from holdfast.memory.planner import calibration
 from holdfast.memory.planner.choice import make_plan
 from holdfast.memory.planner.evidence import margin
@@ -22,6 +22,7 @@ from holdfast.memory.planner.inference import left_beside
 from holdfast.memory.planner.memory_report import MemoryReport, as_stated, switched_on
 from holdfast.memory.planner.request import USUAL_SEQ_LEN, PlanRequest
 from holdfast.memory.planner.strategies import RIGID, overheads_on_cpu
+from holdfast.memory.planner.ways import Problem, Reason
 from holdfast.memory.precision import Precision, on_cpu, on_gpus, stored
 from holdfast.memory.trace.estimates import Run, estimates
 from holdfast.memory.trace.measuring import class_parts
@@ -80,6 +81,25 @@ def plan_memory(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request as the comparison takes it.
+
+    Attributes:
+        problem: model, job and GPUs, with how their memory is estimated.
+        source: `traced` or `formula`.
+        precision: what is computed in.
+        notes: what was assumed.
+        called: the model, for the launch line and the script.
+    """
+
+    problem: Problem
+    source: str
+    precision: Precision
+    notes: tuple[str | Reason, ...]
+    called: str
+
+
 def plan(request: PlanRequest) -> MemoryReport:
     """Answer a request.
 
@@ -87,14 +107,41 @@ def plan(request: PlanRequest) -> MemoryReport:
         UsageError: see `plan_memory`.
         StudyError: adapters on a matrix or a layer that the model does not have.
     """
-    if not request.model:
+    found = prepare(request)
+    one = found.problem
+    comparison = make_plan(
+        one.shape, one.work, one.gpus, one.host_bytes, one.overheads, one.estimate, request.strategy
+    )
+    said = found.notes + switched_on(one.shape, one.work) + as_stated(one.work)
+    if not one.gpus[0].cpu:
+        world = comparison.chosen.plan.world_size if comparison.chosen else 1
+        said += margin(one.overheads, one.work, world)
+    return MemoryReport(
+        comparison,
+        found.called,
+        found.source,
+        said,
+        precision=found.precision,
+        steps=request.steps(one.work.global_batch),
+    )
+
+
+def prepare(request: PlanRequest) -> Prepared:
+    """What a request asks to be compared; traces the model's code where that is asked for.
+
+    Raises:
+        UsageError: see `plan_memory`.
+        StudyError: adapters on a matrix or a layer that the model does not have.
+    """
+    if not request.model.strip():
         raise UsageError(
             "give a study file or --model",
             remedy="holdfast plan --model Qwen/Qwen2.5-7B-Instruct --gpus 2x24GiB",
         )
     work = request.workload()
-    name = str(LAB_FOLDER) if request.model == LAB else request.model
+    name = str(LAB_FOLDER) if request.named == LAB else request.named
     shape, config = _looked_up(request, name)
+    shape = replace(shape, name=LAB) if request.named == LAB else shape
     work, kept = _as_stored(work, shape)
     gpus, assumed = request.devices()
     gpus, others = left_beside(gpus, request.beside)
@@ -114,17 +161,11 @@ def plan(request: PlanRequest) -> MemoryReport:
     overheads = overheads_on_cpu(shape) if host else calibration.overheads()
     if not host and not work.expandable:
         overheads = RIGID
-    comparison = make_plan(
-        shape, work, gpus, request.host_free, overheads,
-        estimated.estimate, request.strategy,
-    )  # fmt: skip
-    said = tuple(filter(None, (shape.note, kept, assumed, shortened, estimated.note, *others)))
-    said += switched_on(shape, work) + as_stated(work)
-    if not host:
-        world = comparison.chosen.plan.world_size if comparison.chosen else 1
-        said += (margin(overheads, work, world),)
+    problem = Problem(shape, work, gpus, request.host_free, overheads, estimated.estimate)
+    said = (shape.note, kept, *assumed, shortened, estimated.note, *others)
     called = name if "/" in name else shape.name  # as the hub has it, not as somebody typed it
-    return MemoryReport(comparison, called, estimated.source, said, precision=precision)
+    notes = tuple(one for one in said if one)
+    return Prepared(problem, estimated.source, precision, notes, called)
 
 
 def _looked_up(request: PlanRequest, name: str) -> tuple[Shape, dict[str, object]]:
@@ -189,7 +230,7 @@ def shape_by_class(
     return from_config(config, found.name, found.source, counted, note)
 
 
-def _as_stored(work: Workload, shape: Shape) -> tuple[Workload, str]:
+def _as_stored(work: Workload, shape: Shape) -> tuple[Workload, Reason | None]:
     """The job on a base that is published in few bits, and what to say of it.
 
     Raises:
@@ -197,12 +238,16 @@ def _as_stored(work: Workload, shape: Shape) -> tuple[Workload, str]:
     """
     held = shape.stored
     if held is None:
-        return work, ""
+        return work, None
     method = method_for(held, work.method)
-    told = " ".join(check(held, method, shape.name, here=False))
+    check(held, method, shape.name, here=False)
     if held.kind == BNB4:
-        return replace(work, method="qlora"), f"{shape.name} is stored in 4 bits, and counted so"
-    return replace(work, quantize=False), told
+        return replace(work, method="qlora"), Reason("four_bits", {"model": shape.name})
+    values = {"model": shape.name, "kind": held.kind}
+    if not held.expands:
+        values |= {"bits": str(held.bits), "needs": " + ".join(PACKAGES[held.kind])}
+    said = Reason("stored_wide" if held.expands else "stored_bits", values)
+    return replace(work, quantize=False), said
 
 
 def _precision(
@@ -215,10 +260,10 @@ def _precision(
     return on_gpus(gpus, [stored(config)], allowed)
 
 
-def _within_positions(work: Workload, shape: Shape) -> tuple[Workload, str]:
+def _within_positions(work: Workload, shape: Shape) -> tuple[Workload, Reason | None]:
     """The job, cut to what the model reads where its length was only assumed; and what to say."""
     length = work.seq_len - work.method_overhead.generated_tokens
     if length == USUAL_SEQ_LEN and shape.max_positions < work.seq_len:
         cut = replace(work, seq_len=shape.max_positions)
-        return cut, f"examples of at most {shape.max_positions} tokens, the most this model reads"
-    return work, ""
+        return cut, Reason("shortened", {"tokens": f"{shape.max_positions:,}"})
+    return work, None

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import math
+import re
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Literal, cast, get_args
 from unicodedata import normalize
@@ -16,15 +20,17 @@ from holdfast.memory.hardware.cpu import cpu
 from holdfast.memory.hardware.detect import detect
 from holdfast.memory.hardware.devices import GPU, parse
 from holdfast.memory.hardware.host import host_ram_bytes
+from holdfast.memory.model.hub import repository
 from holdfast.memory.planner.stated import AS_USUAL, PRECISION_KEYS, Stated
+from holdfast.memory.planner.ways import Reason
 from holdfast.registry import nearest
 
 USUAL_SEQ_LEN = 1024
 """Tokens of the longest example where nobody says."""
+MOST_EXAMPLES = 1_000_000
+"""In one step: nobody trains with more."""
 CPU = "cpu"
 """In place of GPUs: plan for the CPU."""
-ROCM = "on ROCm nothing of this was tried, and 4-bit weights are not planned there"
-"""What is said of AMD's cards."""
 METHODS: tuple[str, ...] = get_args(Method)
 
 
@@ -53,6 +59,7 @@ class PlanRequest:
         beside: what else lies on the GPUs meanwhile; see `inference.left_beside`.
         host_bytes: memory of the machine with the GPUs; None: this machine's where the GPUs are
             those here, else not known.
+        examples: that are trained on, for what the run will cost; None: not known.
     """
 
     model: str = ""
@@ -74,6 +81,12 @@ class PlanRequest:
     trust: bool = False
     beside: tuple[str, ...] = ()
     host_bytes: int | None = None
+    examples: int | None = None
+
+    @property
+    def named(self) -> str:
+        """The model's hub id, folder or name: of an address that was copied what it leads to."""
+        return repository(self.model)
 
     @property
     def settings(self) -> TrainSpec:
@@ -107,6 +120,7 @@ class PlanRequest:
                 "QLoRA without quantisation",
                 remedy="leave out --no-quantize, or give --method lora",
             )
+        _check_sizes(self, train)
         plain = from_training(
             train, self.seq_len or USUAL_SEQ_LEN, self.supervised_tokens, self.overhead
         )
@@ -119,23 +133,66 @@ class PlanRequest:
             attention=_kind(self.attention or ""),
         )
 
-    def devices(self) -> tuple[tuple[GPU, ...], str]:
-        """The GPUs to plan for, and what is assumed of the speed of those that are only named."""
+    def steps(self, global_batch: int) -> int | None:
+        """Optimiser steps of the whole training; None: not known."""
+        train = self.settings
+        if train.max_steps is not None:
+            return train.max_steps
+        if self.examples is None:
+            return None
+        seen = self.examples * train.num_train_epochs
+        return max(1, math.ceil(seen / global_batch))
+
+    def devices(self) -> tuple[tuple[GPU, ...], list[Reason]]:
+        """The GPUs to plan for, and what is assumed of those that are only named."""
         asked = self.gpus
         if isinstance(asked, tuple) and asked:
-            return asked, ""
+            return asked, []
         if isinstance(asked, str) and normalize("NFKC", asked).strip().lower() == CPU:
-            return (cpu(),), ""
-        if not asked or not isinstance(asked, str):
+            return (cpu(),), []
+        if not isinstance(asked, str):
             there = () if asked == () else detect()
-            none = "no GPU was found: planned for the CPU (say what there will be: --gpus 2x24GiB)"
-            return (there, "") if there else ((cpu(),), none)
+            return (there, []) if there else ((cpu(),), [Reason("no_gpu", {})])
         named = parse(asked)
         like = sorted({gpu.like for gpu in named if gpu.like and not gpu.known})
-        said = [f"speed assumed as of: {', '.join(like)}"] if like else []
+        said = [Reason("assumed", {"names": ", ".join(like)})] if like else []
         if any((model := card(gpu.like)) and model.amd for gpu in named):
-            said.append(ROCM)
-        return named, "; ".join(said)
+            said.append(Reason("amd", {}))
+        return named, said
+
+
+def _check_sizes(asked: PlanRequest, train: TrainSpec) -> None:
+    """Refuse what no training has.
+
+    Raises:
+        UsageError: a batch beyond `MOST_EXAMPLES`, or an optimiser that transformers does not have.
+    """
+    for name, value in (("global batch", asked.global_batch), ("micro-batch", asked.micro_batch)):
+        if value is not None and value > MOST_EXAMPLES:
+            raise UsageError(
+                f"a {name} of {value:,} examples", remedy=f"give at most {MOST_EXAMPLES:,}"
+            )
+    known = optimizers()
+    if known and train.optim not in known:
+        raise UsageError(
+            f"transformers has no optimiser {train.optim!r}{nearest(train.optim, known)}",
+            where="train.optim",
+            remedy="one of its own, such as adamw_torch, paged_adamw_32bit or adamw_8bit",
+        )
+
+
+@cache
+def optimizers() -> tuple[str, ...]:
+    """The optimisers of the installed transformers, read as text; none where it is not there."""
+    found = importlib.util.find_spec("transformers")
+    if found is None or not found.origin:
+        return ()
+    try:
+        text = (Path(found.origin).parent / "training_args.py").read_text(encoding="utf-8")
+    except OSError:
+        return ()
+    listed = text.partition("class OptimizerNames")[2].partition("\n\n\n")[0]
+    return tuple(re.findall(r"^    [A-Z0-9_]+ = \"(\w+)\"", listed, re.MULTILINE))
 
 
 def _kind(attention: str) -> Literal["sdpa", "eager", "flash"]:

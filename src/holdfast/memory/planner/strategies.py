@@ -16,9 +16,9 @@ offload  adapters and activations; weights lie in host memory and pass through, 
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import pairwise
 
 from holdfast.memory.estimate.activations import Activations
@@ -252,26 +252,34 @@ def split(
         The first layer of each stage, and the number of layers.
     """
     count = len(gpus)
+    longest = shape.layers - count + 1
+    ends = [(index == 0, index == count - 1) for index in range(count)]
+    kinds = {
+        end: [cost(stage(states, shape, layers, *end)) for layers in range(1, longest + 1)]
+        for end in dict.fromkeys(ends)
+    }
+    needed = [kinds[end] for end in ends]  # bytes of each stage with 1, 2, ... layers
+    room = [max(1, one.free_bytes) for one in gpus]
+    fills = sorted(
+        {size / room[index] for index in range(count) for size in needed[index]}
+    )  # the fullest GPU is as full as one of these
 
-    @cache
-    def needed(layers: int, first: bool, last: bool) -> int:
-        return cost(stage(states, shape, layers, first, last))
+    def caps(full: float, first: int) -> list[int]:
+        """The most layers of the stages from `first` on that are no fuller than that."""
+        return [bisect_right(needed[index], full * room[index] + 0.5)
+                for index in range(first, count)]  # fmt: skip
 
-    def fill(index: int, start: int, end: int) -> float:
-        return needed(end - start, index == 0, index == count - 1) / max(1, gpus[index].free_bytes)
+    bounds = [0]
+    for index in range(count - 1):  # the least full that all left can be, then this stage
+        left = shape.layers - bounds[-1]
 
-    @cache
-    def best(index: int, start: int) -> tuple[float, tuple[int, ...]]:
-        """The least fullest of stages `index` on, and their bounds, from layer `start`."""
-        if index == count - 1:
-            return fill(index, start, shape.layers), (start, shape.layers)
-        options = []
-        for end in range(start + 1, shape.layers - (count - 2 - index)):
-            rest, bounds = best(index + 1, end)
-            options.append((max(fill(index, start, end), rest), (start, *bounds)))
-        return min(options)
+        def holds(full: float, left: int = left, first: int = index) -> bool:
+            found = caps(full, first)
+            return min(found) > 0 and sum(found) >= left
 
-    return list(best(0, 0)[1])
+        full = fills[bisect_left(fills, True, key=holds)]
+        bounds.append(bounds[-1] + max(1, left - sum(caps(full, index + 1))))
+    return [*bounds, shape.layers]
 
 
 def device_map(shape: Shape, bounds: Sequence[int]) -> Mapping[str, int | str]:

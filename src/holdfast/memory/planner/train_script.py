@@ -12,6 +12,7 @@ from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.memory.model.targets import script_targets
 from holdfast.memory.planner import explanation
 from holdfast.memory.planner.choice import Comparison
+from holdfast.memory.planner.reasons import gib
 
 TEMPLATE = Path(__file__).parent / "train_script.py.j2"
 ALLOCATOR = "PYTORCH_ALLOC_CONF"
@@ -68,7 +69,7 @@ def script(
         "what": explanation.describe(plan, "en"),
         "why": explanation.reason(comparison, "en").capitalize(),
         "launch": launch_line(plan, name),
-        "peak": " + ".join(f"{explanation.gib(one.total)} GiB" for one in plan.predicted),
+        "peak": " + ".join(f"{gib(one.total)} GiB" for one in plan.predicted),
         "grounds": explanation.grounds(comparison, source, "en").rstrip(".").lower(),
         "bitsandbytes": plan.quantized or "paged" in train.optim or "8bit" in train.optim,
         "sharded": plan.placement == "fsdp2",

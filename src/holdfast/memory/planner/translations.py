@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 Language = Literal["en", "zh"]
@@ -10,254 +13,26 @@ LANGUAGES: dict[str, Language] = {"en": "en", "zh": "zh"}
 PARTS = ("weights", "adapters", "gradients", "optimiser", "activations", "logits", "workspace",
          "context", "fragmentation")  # fmt: skip
 
-ENGLISH = {
-    "title": "{model}, {method}, {seq} tokens, {batch} examples per step",
-    "gpu": "{count} x {name}, {free} of {total} GiB free",
-    "assumed": "speed assumed as of a {name}",
-    "strategy": "strategy",
-    "recompute": "recompute",
-    "micro": "micro-batch",
-    "per_gpu": "GiB per GPU",
-    "speed": "tokens/s",
-    "verdict": "fits?",
-    "yes": "yes",
-    "no": "no: {part} is {part_gib}, {short} GiB too much",
-    "refused": "no: {why}",
-    "weights": "weights",
-    "adapters": "adapters",
-    "gradients": "gradients",
-    "optimiser": "optimiser",
-    "activations": "activations",
-    "logits": "logits",
-    "workspace": "workspace",
-    "context": "context",
-    "fragmentation": "fragmentation",
-    "total": "total",
-    "each": "each GPU",
-    "breakdown": "Predicted peak, GiB",
-    "chosen": "Choice: {what}.",
-    "because": "Why: {why}",
-    "runner_up": "Runner-up: {what}: {gib} GiB, {speed} of the choice's modelled speed.",
-    "launch": "Launch: {command}",
-    "nothing": "Nothing fits. The smallest single changes that would make it fit:",
-    "nothing_helps": "Nothing fits, and no single change that was tried would make it fit.",
-    "seq_len": "examples of at most {value} tokens instead of {now} ({strategy})",
-    "quantize": "4-bit weights: --method qlora ({strategy})",
-    "lora": "adapters instead of all weights: --method lora ({strategy})",
-    "checkpointing": "recompute activations ({strategy})",
-    "micro_batch": "micro-batch 1 ({strategy})",
-    "gpus": "{value} such GPUs instead of {now} ({strategy})",
-    "gpu_bytes": "GPUs with {value} GiB ({strategy})",
-    "host_bytes": "{value} GiB of memory ({strategy})",
-    "formula": "By formula",
-    "traced": "By a trace of the model's own code",
-    "calibrated": "Calibrated on this machine's own runs",
-    "wide": "{family} was not counted tensor by tensor: margins are wider",
-    "unvalidated": "not validated on a GPU",
-    "held": "held against measured peaks of real models (docs/memory.md)",
-    "why_kept": "activations are kept, because they fit: recomputing them takes a third more time",
-    "why_only": "it is the only one that fits",
-    "why_fast": "it is the fastest that fits, {ratio} times the modelled speed of {other}",
-    "why_simple": "it is the simplest of those that are about equally fast",
-    "why_proven": "{other} is {ratio} times as fast by the model, but that was never validated",
-    "comma": ", ",
-    "extra": "Remedies: {names}: {what}: + {gib} GiB.",
-    "x_reference": "whole logits of model and reference are kept",
-    "x_copies": "copies of what is trained: {count}",
-    "x_kept": "copies kept in float32 of what is trained: {count}",
-    "x_second": "the base reads every example too",
-    "x_teacher": "a teacher's weights lie beside the student's",
-    "x_generated": "the model answers while it trains, up to {count} tokens",
-    "x_probed": "meters compare whole logits at checkpoints",
-    "r_nf4": "4-bit weights are not supported on this GPU",
-    "r_stored": "weights stored in {kind} can be neither sharded nor offloaded",
-    "r_whole": "{variant} takes the weights apart, which 4-bit ones do not allow",
-    "r_variant": "{variant} was not tried in this placement",
-    "r_answers": "training on answers that the model draws runs on one GPU",
-    "r_kept": "weights of earlier steps are not kept of a sharded model",
-    "r_batch": "the global batch {batch} is not divisible by {gpus} GPUs",
-    "r_compiled": "neither 4-bit layers nor such whose weights are moved are compiled",
-    "r_aside": "a checkpoint's copy takes {copy} GiB of host memory and {free} are free "
-    "(train.async_save)",
-    "r_host": "the weights take {weights} GiB of host memory and {free} are free",
-    "r_saving": "a checkpoint is gathered in {weights} GiB of host memory and {free} are free",
-    "host": "Host memory: about {need} GiB (processes {processes}, loading {loading}, saving "
-    "{saving}).",
-    "host_unknown": "Host memory: about {need} GiB (processes {processes}, loading {loading}, "
-    "saving {saving}), not compared with what that machine has (--host-ram).",
-    "r_micro_batch": "{examples} examples per GPU and step do not divide by micro-batch {micro}",
-    "why_ddp": "each GPU holds the whole model, so each works on its own examples",
-    "why_single": "one GPU holds all of it",
-    "why_cpu": "the host's memory holds all of it",
-    "why_split": "no GPU holds the model alone, together they do; one works at a time",
-    "why_qlora": "the base in 4 bits takes {saved} GiB less",
-    "why_fsdp2": "no GPU holds the model alone; each keeps a part and fetches the rest "
-    "layer by layer",
-    "why_offload": "no GPU holds the model; the weights stay in host memory and pass through",
-    "s_single": "one GPU",
-    "s_ddp": "data parallel",
-    "s_split": "layers split over the GPUs",
-    "s_fsdp2": "sharded (FSDP2)",
-    "s_offload": "weights in host memory",
-    "s_qlora": "QLoRA, one GPU",
-    "s_qlora+ddp": "QLoRA, data parallel",
-    "s_qlora+split": "QLoRA, layers split",
-    "s_qlora+fsdp2": "QLoRA, sharded (FSDP2)",
-    "s_cpu": "on the CPU",
-    "s_qlora+cpu": "QLoRA, on the CPU",
-    "with": "micro-batch {micro} x {accumulation}{recompute}",
-    "recomputing": ", activations recomputed",
-    "keeping": ", activations kept",
-    "precision": "Precision: {said}.",
-    "because_of": "{what}: {why}",
-    "bfloat16": "bfloat16",
-    "float16": "float16 with loss scaling",
-    "float32": "float32",
-    "p_scaled": "{gpu} only emulates bfloat16",
-    "p_slow": "{gpu} only emulates bfloat16 and is slow in float16",
-    "p_overflows": "{gpu} only emulates bfloat16, and {family} overflows in float16",
-    "p_not_float16": "{gpu} only emulates bfloat16, and train.fp16 is false",
-    "p_emulated": "{gpu} only emulates bfloat16, which is slow; train.bf16: auto chooses what "
-    "is fast",
-    "p_asked_overflows": "train.fp16 asks for float16, in which {family} is known to overflow",
-    "p_asked_slow": "train.fp16 asks for float16, in which {gpu} is slower than in float32",
-    "p_asked_float32": "train.bf16: false asks for float32, where bfloat16 would take half",
-    "p_cpu": "this CPU has bfloat16 in hardware and the model is stored in 16 bits, for which "
-    "it is several times faster (train.bf16: false: float32)",
-    "p_cpu_emulated": "train.bf16 asks for bfloat16, which this CPU only emulates: slower than "
-    "float32",
-    "p_mixed": "; it decides for all GPUs: name the others alone in hardware.gpus to use bfloat16",
-    "idle": "{idle} of {there} GPUs stay idle under this plan.",
-    "idle_batch": "{idle} of {there} GPUs stay idle: a global batch of {batch} cannot be shared "
-    "out evenly among {there}. Raise it to {up} (train.global_batch_size, or "
-    "--global-batch-size) to use all of them, or plan for {most}.",
-    "idle_micro": "{idle} of {there} GPUs stay idle: micro-batch {micro} leaves each of {there} "
-    "too few examples of a step of {batch}. Make it {less}, or the global batch {up}.",
+WORDS: Mapping[str, Mapping[Language, str]] = json.loads(
+    Path(__file__).with_suffix(".json").read_text(encoding="utf-8")
+)
+"""Each sentence by its key, in every language: `translations.json`."""
+UNITS: Mapping[Language, tuple[str, str, str]] = {
+    "en": ("s", "min", "h"), "zh": ("秒", "分钟", "小时"),
 }  # fmt: skip
-
-CHINESE = {
-    "title": "{model}，{method}，每条 {seq} 个词元，每步 {batch} 条样本",
-    "gpu": "{count} × {name}，空闲 {free} / {total} GiB",
-    "assumed": "速度按 {name} 估计",
-    "strategy": "方案",
-    "recompute": "重计算",
-    "micro": "微批",
-    "per_gpu": "每卡 GiB",
-    "speed": "词元/秒",
-    "verdict": "放得下？",
-    "yes": "可以",
-    "no": "不行：{part}占 {part_gib}，超出 {short} GiB",
-    "refused": "不行：{why}",
-    "weights": "权重",
-    "adapters": "适配器",
-    "gradients": "梯度",
-    "optimiser": "优化器",
-    "activations": "激活",
-    "logits": "logits",
-    "workspace": "工作区",
-    "context": "CUDA 上下文",
-    "fragmentation": "碎片余量",
-    "total": "合计",
-    "each": "每张卡",
-    "breakdown": "预测峰值（GiB）",
-    "chosen": "选择：{what}。",
-    "because": "理由：{why}",
-    "runner_up": "备选：{what}：{gib} GiB，模型估计速度为所选方案的 {speed}。",
-    "launch": "启动：{command}",
-    "nothing": "都放不下。只改一处就能放下的最小改动：",
-    "nothing_helps": "都放不下，试过的单项改动也都不够。",
-    "seq_len": "样本最长 {value} 个词元（现为 {now}）（{strategy}）",
-    "quantize": "4 位量化：--method qlora（{strategy}）",
-    "lora": "改用适配器微调：--method lora（{strategy}）",
-    "checkpointing": "开启激活重计算（{strategy}）",
-    "micro_batch": "微批改为 1（{strategy}）",
-    "gpus": "同样的显卡 {value} 张（现为 {now}）（{strategy}）",
-    "gpu_bytes": "换用 {value} GiB 的显卡（{strategy}）",
-    "host_bytes": "内存 {value} GiB（{strategy}）",
-    "formula": "按公式估算",
-    "traced": "按模型自身代码的追踪估算",
-    "calibrated": "已按本机实际运行校准",
-    "wide": "{family} 架构未逐张量核对：余量更宽",
-    "unvalidated": "未在 GPU 上验证",
-    "held": "已与真实模型的实测峰值对照（docs/memory.md）",
-    "why_kept": "激活放得下，所以保留：重计算要多花三分之一时间",
-    "why_only": "只有它放得下",
-    "why_fast": "在放得下的方案里最快，模型估计速度是{other}的 {ratio} 倍",
-    "why_simple": "速度相近的方案里它最简单",
-    "why_proven": "{other}按模型估计快 {ratio} 倍，但从未实测验证",
-    "comma": "，",
-    "extra": "补救方法：{names}：{what}：多占 {gib} GiB。",
-    "x_reference": "保留模型和参照模型的完整 logits",
-    "x_copies": "保留被训练参数的副本 {count} 份",
-    "x_kept": "以 float32 保留被训练参数的副本 {count} 份",
-    "x_second": "基础模型也要读每个样本",
-    "x_teacher": "教师模型的权重与学生并存",
-    "x_generated": "训练中模型自己作答，最多 {count} 个词元",
-    "x_probed": "检查点处的仪表比较完整 logits",
-    "r_nf4": "这种显卡不支持 4 位权重",
-    "r_stored": "以 {kind} 存储的权重既不能分片,也不能卸载",
-    "r_whole": "{variant} 要分解权重，4 位权重做不到",
-    "r_variant": "{variant} 未在这种放置方式下验证过",
-    "r_answers": "用模型自己的作答来训练只支持单卡",
-    "r_kept": "模型分片时不能保留先前步骤的权重",
-    "r_batch": "全局批大小 {batch} 不能被 {gpus} 张卡整除",
-    "r_compiled": "4 位层和运行中权重会移动的层都不做编译",
-    "r_aside": "后台保存检查点的副本要占 {copy} GiB 内存，空闲只有 {free} GiB（train.async_save）",
-    "r_host": "权重要占 {weights} GiB 内存，空闲只有 {free} GiB",
-    "r_saving": "检查点要在内存里汇集，占 {weights} GiB，空闲只有 {free} GiB",
-    "host": "主机内存：每台机器约 {need} GiB（进程 {processes}，加载 {loading}，"
-    "保存 {saving}）。",
-    "host_unknown": "主机内存：每台机器约 {need} GiB（进程 {processes}，加载 {loading}，"
-    "保存 {saving}）；未与所指机器比较（--host-ram）。",
-    "r_micro_batch": "每卡每步 {examples} 条样本不能被微批 {micro} 整除",
-    "why_ddp": "每张卡都放得下整个模型，所以各算各的样本（数据并行）",
-    "why_single": "一张卡就放得下",
-    "why_cpu": "内存放得下",
-    "why_split": "单卡放不下整个模型，合起来放得下；同一时刻只有一张卡在计算",
-    "why_qlora": "4 位基座省下 {saved} GiB",
-    "why_fsdp2": "单卡放不下整个模型；每卡只存一部分，逐层取用",
-    "why_offload": "显卡放不下模型；权重留在内存里逐层传入",
-    "s_single": "单卡",
-    "s_ddp": "数据并行",
-    "s_split": "按层切分到多卡",
-    "s_fsdp2": "分片（FSDP2）",
-    "s_offload": "权重放内存",
-    "s_qlora": "QLoRA，单卡",
-    "s_qlora+ddp": "QLoRA，数据并行",
-    "s_qlora+split": "QLoRA，按层切分",
-    "s_qlora+fsdp2": "QLoRA，分片（FSDP2）",
-    "s_cpu": "在 CPU 上",
-    "s_qlora+cpu": "QLoRA，在 CPU 上",
-    "with": "微批 {micro} × 累积 {accumulation}{recompute}",
-    "recomputing": "，重计算激活",
-    "keeping": "，保留激活",
-    "precision": "精度：{said}。",
-    "because_of": "{what}：{why}",
-    "bfloat16": "bfloat16",
-    "float16": "float16（带损失缩放）",
-    "float32": "float32",
-    "p_scaled": "{gpu} 只能模拟 bfloat16",
-    "p_slow": "{gpu} 只能模拟 bfloat16，float16 又很慢",
-    "p_overflows": "{gpu} 只能模拟 bfloat16，而 {family} 在 float16 下会溢出",
-    "p_not_float16": "{gpu} 只能模拟 bfloat16，而 train.fp16 为 false",
-    "p_emulated": "{gpu} 只能模拟 bfloat16，速度很慢；去掉 train.bf16: true 会选用更快的精度",
-    "p_asked_overflows": "train.fp16 要求 float16，而 {family} 在其中会溢出",
-    "p_asked_slow": "train.fp16 要求 float16，而 {gpu} 用它比 float32 还慢",
-    "p_asked_float32": "train.bf16: false 要求 float32；这种显卡支持 bfloat16，占用减半",
-    "p_cpu": "此 CPU 有 bfloat16 硬件，模型也以 16 位存储，bfloat16 快数倍"
-    "（train.bf16: false 则用 float32）",
-    "p_cpu_emulated": "train.bf16 要求 bfloat16，而此 CPU 只能模拟，比 float32 还慢",
-    "p_mixed": "；所有显卡都随它：只在 hardware.gpus 中写其余显卡就能用 bfloat16",
-    "idle": "{there} 张显卡中有 {idle} 张在此方案下闲置。",
-    "idle_batch": "{there} 张显卡中有 {idle} 张闲置：全局批大小 {batch} 不能平均分给 {there} 张。"
-    "改为 {up}（train.global_batch_size 或 --global-batch-size）即可全部用上，或只用 {most} 张。",
-    "idle_micro": "{there} 张显卡中有 {idle} 张闲置：微批 {micro} 使 {there} 张卡各自分不到整批样本"
-    "（每步 {batch} 条）。把微批改为 {less}，或全局批改为 {up}。",
-}  # fmt: skip
-
-WORDS: dict[Language, dict[str, str]] = {"en": ENGLISH, "zh": CHINESE}
+MINUTE, HOUR = 60, 3600
 
 
 def say(language: Language, key: str, **values: object) -> str:
     """One sentence or word of `WORDS`."""
-    return WORDS[language][key].format(**values)
+    return WORDS[key][language].format(**values)
+
+
+def duration(seconds: float, language: Language) -> str:
+    """A time in its largest fitting unit: `0.4 s`, `12 min`, `3.5 h`."""
+    second, minute, hour = UNITS[language]
+    if seconds < 2 * MINUTE:
+        return f"{seconds:.2g} {second}" if seconds < 10 else f"{seconds:.0f} {second}"
+    if seconds < 2 * HOUR:
+        return f"{seconds / MINUTE:.0f} {minute}"
+    return f"{seconds / HOUR:.1f} {hour}"

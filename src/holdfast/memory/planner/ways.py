@@ -15,15 +15,30 @@ from holdfast.memory.planner.translations import Language, say
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why something cannot be run, as a sentence of `holdfast.memory.planner.translations`."""
+class Reason:
+    """Why something is chosen or is not: a sentence of `holdfast.memory.planner.translations`.
+
+    Attributes:
+        key: of the sentence.
+        values: that it names; `other` is a strategy, `part` a part of the memory.
+    """
 
     key: str
     values: Mapping[str, object]
 
+    @property
+    def code(self) -> str:
+        """The same for programs: the key without what says where it stands."""
+        return self.key.removeprefix("r_").removeprefix("why_").removeprefix("not_")
+
     def words(self, language: Language) -> str:
         """The sentence."""
-        return say(language, self.key, **self.values)
+        said = dict(self.values)
+        if "other" in said:
+            said["other"] = say(language, f"s_{said['other']}")
+        if "part" in said:
+            said["part"] = say(language, str(said["part"]))
+        return say(language, self.key, **said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +53,7 @@ class Candidate:
 
     plan: MemoryPlan
     short_bytes: int
-    refused: Refusal | None = None
+    refused: Reason | None = None
 
     @property
     def fits(self) -> bool:
