@@ -54,7 +54,8 @@ class Answers:
         return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=begin))
 
     def wait(self, tasks: Sequence[int], **_: object) -> tuple[list[int], list[int]]:
-        return [one for one in tasks if one in self.ended], []
+        ended = [one for one in tasks if one in self.ended]
+        return ended, [one for one in tasks if one not in ended]
 
     def get(self, task: int, **_: object) -> object:
         found = self.ended[task]
@@ -70,6 +71,7 @@ def _cluster(
     folder: Path, ray: Answers, monkeypatch: pytest.MonkeyPatch, **spec: int
 ) -> tuple[Cluster, list[str]]:
     monkeypatch.setattr(executor, "_ray", lambda: ray)
+    monkeypatch.setattr(Cluster, "_served", lambda _: None)
     monkeypatch.setattr(executor, "LOOK_EVERY_S", 0.0)
     lines: list[str] = []
     return Cluster(folder, RaySpec.model_validate(spec), lines.append), lines
@@ -79,12 +81,17 @@ def test_room_is_what_each_node_holds(tmp_path: Path, monkeypatch: pytest.Monkey
     nodes = {"CPU": 8.0, "GPU": 3.0}, {"CPU": 1.0, "GPU": 4.0}, {"CPU": 16.0}
     ray = Answers(*nodes)
     assert _cluster(tmp_path, ray, monkeypatch)[0].room == 4
-    assert _cluster(tmp_path, ray, monkeypatch, gpus=2, cpus=1)[0].room == 2
+    two, _ = _cluster(tmp_path, ray, monkeypatch, gpus=2, cpus=1)
+    assert two.room == 2 and two.gpus == 2, "what each worker must have"
     assert _cluster(tmp_path, ray, monkeypatch, gpus=0, cpus=4)[0].room == 6
     with pytest.raises(UsageError, match="a worker wants 5 GPUs and 1 cores"):
         _cluster(tmp_path, ray, monkeypatch, gpus=5)
     found, lines = _cluster(tmp_path, Answers({"CPU": 2.0}), monkeypatch)
-    assert found.room == 2 and lines == ["Ray has no GPU: the workers use its cores"]
+    assert (
+        found.gpus == 0
+        and found.room == 2
+        and lines == ["Ray has no GPU: the workers use its cores"]
+    )
 
 
 def test_why_a_worker_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures.side_by_side import begun, carry, none_left, records_of, variables
+from fixtures.side_by_side import begun, carry, made, none_left, records_of, variables
 
 from holdfast.config.hardware import RaySpec
 from holdfast.errors import UsageError
 from holdfast.progress import Silent
+from holdfast.runs import stages
 from holdfast.runs.executors.machine import Machine
 from holdfast.runs.executors.seats import Starter
 
@@ -96,6 +100,56 @@ def test_a_run_on_two_nodes_of_which_one_is_killed(tmp_path: Path, cluster: Any)
     assert any("it is begun again" in line for line in told.lines), told.lines
     assert sorted(found[name]["sittings"] for name in "ab") == [1, 2], "one of them alone is lost"
     assert none_left(run)
+
+
+@pytest.fixture
+def blind(cluster: Any, tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """Adds a node that sees another folder than this process where the runs are."""
+    apart = ["unshare", "--mount", "--propagation", "private"]
+    if os.getuid():
+        apart += ["--user", "--map-root-user"]
+    if subprocess.run([*apart, "true"], capture_output=True).returncode:
+        pytest.skip("a folder cannot be hidden from a process here (unshare --mount)")
+    (tmp_path / "runs").mkdir()
+    nodes: list[subprocess.Popen[bytes]] = []
+
+    def add() -> None:
+        start = shlex.join(
+            [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1",
+             f"--address={cluster.address}"]
+        )  # fmt: skip
+        script = f"mount -t tmpfs none {tmp_path / 'runs'} && exec {start}"
+        nodes.append(
+            subprocess.Popen([*apart, "sh", "-c", script], stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL)
+        )  # fmt: skip
+
+    yield add
+    for one in nodes:
+        one.terminate()
+    for one in nodes:
+        one.wait(30)
+
+
+def test_nodes_that_do_not_see_the_run_folder(
+    tmp_path: Path, cluster: Any, blind: Callable[[], None]
+) -> None:
+    """What stages read is brought through Ray, what they make is fetched back."""
+    import ray
+
+    ray.init(address=cluster.address, log_to_driver=False)
+    for _ in range(2):
+        blind()
+    until = time.monotonic() + 60
+    while ray.cluster_resources().get("CPU", 0) < 2:
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    run, told = tmp_path / "runs" / "r", Lines()
+    carry(run, ROWS, 2, told, _asks, _on_ray(told))
+    records_of(run, ROWS)
+    assert all(step.done for step in stages.schedule(made(ROWS), run)), "whole, and in order"
+    assert any("does not see the run folder" in line for line in told.lines), told.lines
+    assert none_left(tmp_path)
 
 
 def test_without_gpus_its_cores_are_used_and_that_is_said(tmp_path: Path, cluster: Any) -> None:

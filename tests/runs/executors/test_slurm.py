@@ -19,7 +19,7 @@ from fixtures.study import write_study
 from holdfast import study
 from holdfast.config import load
 from holdfast.config.hardware import SlurmSpec
-from holdfast.errors import FolderError, HoldfastError, UsageError
+from holdfast.errors import FolderError, HoldfastError, UsageError, WorkerLost
 from holdfast.progress import Silent
 from holdfast.runs.executors import links, slurm
 from holdfast.runs.executors.machine import Machine
@@ -98,6 +98,19 @@ def test_states_are_told_once_and_ends_are_understood(
     assert "NODE_FAIL of job 17_1 on n9" in gone[2].why
     assert lines[2:] == ["Slurm: 1 running"]
     assert list(queue.ended()) == [], "each is told once"
+
+
+def test_what_will_never_start_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "LOOK_EVERY_S", 0.0)
+    waits, never = (f"17_0|PENDING|{why}|\n" for why in ("Resources", "PartitionConfig"))
+    queue, _ = _queue(tmp_path, Answers(sbatch="17\n", squeue=[waits, never]))
+    queue.submit(_seats(1), ["x"])
+    assert list(queue.ended()) == []
+    [(number, ending)] = queue.ended()
+    assert number == 1 and isinstance(ending.final, UsageError)
+    assert "PartitionConfig" in str(ending.final) and "hardware.slurm" in ending.final.remedy
 
 
 def test_without_the_controllers_memory_the_accounting_is_asked(
@@ -278,6 +291,52 @@ def test_a_preempted_worker_comes_back(tmp_path: Path, cluster: Path, times: int
     assert list(fake_slurm.states(cluster)) == ["100_0"], "the same job, queued again"
 
 
+def _limited(run: Path, cluster: Path) -> None:
+    """Let the time of every worker be over as soon as it is at `a`; for ever."""
+
+    def warn() -> None:
+        while True:
+            if begun(run, "a").exists():
+                begun(run, "a").unlink()
+                fake_slurm.warn(cluster)
+            time.sleep(0.02)
+
+    threading.Thread(target=warn, daemon=True).start()
+
+
+def test_what_takes_longer_than_a_worker_lives_ends_the_run(tmp_path: Path, cluster: Path) -> None:
+    run, told = tmp_path / "r", Lines()
+    _limited(run, cluster)
+    with pytest.raises(WorkerLost, match="not made in the time that a worker has") as caught:
+        carry(run, [("a", (), "wait")], 1, told, starter=_on_slurm(told))
+    assert caught.value.where == "a" and "hardware.slurm.time" in caught.value.remedy
+    assert len(fake_slurm.states(cluster)) == 3, "the first, and two retries"
+    assert sum("a: its time was over" in line for line in told.lines) == 2, told.lines
+
+
+def test_what_gets_on_in_the_time_that_a_worker_has_is_made(tmp_path: Path, cluster: Path) -> None:
+    run, told, rows = tmp_path / "r", Lines(), [("a", (), "pieces 6")]
+    _limited(run, cluster)
+    carry(run, rows, 1, told, starter=_on_slurm(told))
+    assert records_of(run, rows)["a"]["sittings"] == 6 == len(fake_slurm.states(cluster))
+
+
+def test_workers_whose_time_is_over_before_they_are_ready_end_the_run(
+    tmp_path: Path, cluster: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with `time: 1`, of which two minutes are left for coming to a safe point."""
+
+    def warn() -> None:
+        while True:
+            fake_slurm.warn(cluster)
+            time.sleep(0.02)
+
+    threading.Thread(target=warn, daemon=True).start()
+    told = Lines()
+    with pytest.raises(WorkerLost, match="not made in the time that a worker has"):
+        carry(tmp_path / "r", [("a", (), "")], 1, told, starter=_on_slurm(told))
+
+
 def test_a_partition_that_does_not_exist(tmp_path: Path, cluster: Path) -> None:
     told = Lines()
     with pytest.raises(UsageError, match="invalid partition specified: nope") as caught:
@@ -312,6 +371,18 @@ def test_a_study_without_a_cluster_is_told_so(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("holdfast.train.stage.detect", lambda: pytest.fail("of no interest"))
     file = write_study(tmp_path, tiny_model)
     with pytest.raises(HoldfastError, match="there is no sbatch here"):
         study.run(load.load(file), tmp_path / "r", Silent(), str(file), on="slurm")
+
+
+def test_what_a_node_does_not_have_ends_the_run_as_if_it_were_here(
+    tiny_model: Path, tmp_path: Path, cluster: Path
+) -> None:
+    """No GPU is needed where the command is given; the first worker says that it has none."""
+    hardware = {"workers": 1, "device": "cuda", "slurm": {"gpus": 0, "host": "127.0.0.1"}}
+    file = write_study(tmp_path, tiny_model, seeds=[1], hardware=hardware)
+    with pytest.raises(HoldfastError, match="torch sees no GPU"):
+        study.run(load.load(file), tmp_path / "r", Silent(), str(file), on="slurm")
+    assert len(fake_slurm.states(cluster)) == 1

@@ -9,7 +9,7 @@ whatever their order, because each reads only what its needs have written.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from holdfast import errors
@@ -35,6 +35,7 @@ def carry_out(
     progress: Progress,
     arrived: Callable[[str], bool],
     retries: int = RETRIES,
+    noticed: Callable[[Sequence[str]], object] = lambda notices: None,
 ) -> None:
     """Have all stages of a graph made.
 
@@ -47,6 +48,7 @@ def carry_out(
         progress: follows it, and says when it should end.
         arrived: whether a stage that is said to be made is in the run folder.
         retries: how often a stage is begun again whose worker has died.
+        noticed: is told what each worker has noticed of its machine.
 
     Raises:
         HoldfastError: what a stage raised; WorkerLost when its worker died too often.
@@ -60,6 +62,8 @@ def carry_out(
                 floor.hand_out()
             for event in workers.wait(LOOK_S):
                 floor.heard(event)
+                if event.kind == "ready":
+                    noticed(event.said.get("notices", ()))
             if progress.stop.asked and not stopping:
                 stopping = True
                 workers.stop()
@@ -87,6 +91,11 @@ class _Floor:
         self._held: dict[int, str] = {}
         self._alike: dict[str, object] = {}
         self._lost = Counter[str]()  # by stage; "" for workers that never came to be ready
+        self._late = Counter[str]()  # as above: whose time was over
+        self._kept, self._most_kept = Counter[str](), Counter[str]()
+        self._fresh, self._whole = set[int](), set[str]()  # seats; stages that came first at one
+        self._carried: set[str] = set()  # machines that do not see the run folder
+        self._stopped: dict[int, str] = {}  # by seat: what it gave up, until it is known why
 
     def hand_out(self) -> None:
         """Give every idle worker a stage.
@@ -111,6 +120,11 @@ class _Floor:
                 if order is None:
                     break
                 self._shown[order.stage] = self._progress.beside(order.stage)
+                self._whole.discard(order.stage)
+                self._kept[order.stage] = 0
+                if seat.number in self._fresh:
+                    self._fresh.discard(seat.number)
+                    self._whole.add(order.stage)
                 self._workers.give(seat, order)
             if size and over is None and not enough:
                 over = self._workers.slots % size
@@ -121,7 +135,8 @@ class _Floor:
         """Take note of what has happened."""
         match event.kind:
             case "ready":
-                self._lost[""] = 0
+                self._lost[""] = self._late[""] = 0
+                self._fresh.add(event.seat.number)
                 self._check(event)
             case "told":
                 self._told(event)
@@ -131,12 +146,19 @@ class _Floor:
                 raise errors.from_json(event.said["error"])
             case "stopped":
                 self._given_up(event.seat, event.stage)
+                if not self._progress.stop.asked:  # its queue wants the machine back
+                    self._stopped[event.seat.number] = event.stage
             case "lost":
                 self._given_up(event.seat, event.stage)
                 self._ended(event, event.ending or Ending("nobody knows why"))
 
     def _check(self, event: Event) -> None:
         """Refuse workers that would compute otherwise than the others."""
+        machine = str(event.said.get("machine"))
+        if event.said.get("carried") and machine not in self._carried:
+            self._carried.add(machine)
+            self._progress.say(f"{machine} does not see the run folder: what stages read there is "
+                               "brought, what they make is fetched back")  # fmt: skip
         alike = event.said.get("alike") if event.seat.slots else None
         if not alike:
             return
@@ -145,7 +167,7 @@ class _Floor:
         if lines:
             raise HoldfastError(
                 f"computes otherwise than the first worker: {', '.join(lines)}",
-                where=f"the worker on {event.said.get('machine')}",
+                where=f"the worker on {machine}",
                 remedy="let all workers have GPUs of one kind (Slurm: --constraint or --partition);"
                 " what is compared must be computed alike",
             )
@@ -171,19 +193,27 @@ class _Floor:
         """Say who died, and end the run when the same thing dies too often."""
         if ending.final is not None:
             raise ending.final
-        if not event.stage and (event.seat.ready or event.seat.leaving):
+        stage = self._stopped.pop(event.seat.number, "") or event.stage
+        if not stage and (event.seat.ready or (event.seat.leaving and not ending.late)):
             return  # it had nothing to do, and another comes when there is
-        what = event.stage or "a worker"
-        self._lost[event.stage] += ending.counted
-        if self._lost[event.stage] > self._retries:
+        self._lost[stage] += ending.counted
+        self._late[stage] += ending.late and (not stage or stage in self._whole)
+        log = ending.log or links.FOLDER + "/ of the run folder"
+        if self._late[stage] > self._retries:
             raise WorkerLost(
-                f"the worker died {self._lost[event.stage]} times; the last time {ending.why}",
-                where=event.stage or ending.log,
-                remedy=f"its output is in {ending.log or links.FOLDER + '/ of the run folder'}; "
-                + AGAIN,
+                f"is not made in the time that a worker has, and not gone on with either "
+                f"({self._late[stage]} times; the last time {ending.why})",
+                where=stage or "a worker that prepares",
+                remedy=f"let workers live longer (hardware.slurm.time); {AGAIN}",
             )
-        if event.stage or ending.counted:
-            self._progress.say(f"{what}: {ending.why}; it is begun again")
+        if self._lost[stage] > self._retries:
+            raise WorkerLost(
+                f"the worker died {self._lost[stage]} times; the last time {ending.why}",
+                where=stage or ending.log,
+                remedy=f"its output is in {log}; {AGAIN}",
+            )
+        if stage or ending.counted or ending.late:
+            self._progress.say(f"{stage or 'a worker'}: {ending.why}; it is begun again")
 
     def _told(self, event: Event) -> None:
         """Pass on what a stage says of itself."""
@@ -196,12 +226,19 @@ class _Floor:
                 shown.advance(amount)
             case {"what": "kept", "amount": int(amount)}:
                 shown.kept(amount)
+                self._goes_on(event.stage, amount)
             case {"what": "worked", "tokens": int(tokens), "loss": float() | None as loss}:
                 shown.worked(tokens, loss)
             case {"what": "hold", "text": str(words)}:
                 self._hold(event.seat, words)
             case {"what": "say", "line": str(words)}:
                 self._progress.say(words)
+
+    def _goes_on(self, stage: str, amount: int) -> None:
+        """A stage of which more is kept than ever will be made one day, however short the time."""
+        self._kept[stage] += amount
+        if self._kept[stage] > self._most_kept[stage]:
+            self._most_kept[stage], self._late[stage] = self._kept[stage], 0
 
     def _hold(self, seat: Seat, words: str) -> None:
         """The first Ctrl-C waits while anybody is at something that is worth finishing."""

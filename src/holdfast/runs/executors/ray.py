@@ -1,8 +1,8 @@
 """Workers as tasks of Ray: it finds them GPUs or cores, on nodes of which any may be lost.
 
 A Ray task holds the resources and starts one worker, which comes to the coordinator and keeps its
-model from stage to stage, so weights are read once for each worker and never sent through Ray. The
-run folder is on storage that all nodes see; a worker that does not see it ends the run with words.
+model from stage to stage, so weights are read once for each worker. To a worker that does not see
+the run folder Ray brings what its stages read, once, and fetches back what they make (`carried`).
 
 Ray itself needs a quarter of a minute and more until it takes a node for dead; that a worker has
 gone with its node is known sooner, by its connection.
@@ -10,22 +10,21 @@ gone with its node is known sooner, by its connection.
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from holdfast import environment
 from holdfast.config.hardware import RaySpec
 from holdfast.errors import MissingDependency, UsageError, WorkerLost
-from holdfast.runs.executors import AGAIN, links
+from holdfast.runs.executors import AGAIN, carried, links
+from holdfast.runs.executors.carried import Depot
 from holdfast.runs.executors.machine import Machine
 from holdfast.runs.executors.remote import Remote, why_ended
 from holdfast.runs.executors.seats import Ending, Seat
@@ -33,6 +32,8 @@ from holdfast.runs.executors.seats import Ending, Seat
 LOOK_EVERY_S = 1.0
 ENDS_S = 10.0
 """A task whose worker has gone ends in less, unless its node is gone too."""
+LAST_S = 3.0
+"""As above, where all end."""
 REACHED_S = 10.0
 """Longest wait for a cluster that is named by its address."""
 LOST_S = 120.0
@@ -45,6 +46,7 @@ class Ray(Remote):
     Attributes:
         room: workers that it holds at a time.
         words: it in words.
+        gpus: of each worker.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class Ray(Remote):
         """
         cluster = Cluster(folder, spec, say)
         self.room: int | None = cluster.room
-        self.words = f"Ray ({cluster.device})"
+        self.words, self.gpus = f"Ray ({cluster.device})", cluster.gpus
         super().__init__(folder, cluster, here, spec.host or cluster.host)
 
 
@@ -69,6 +71,7 @@ class Cluster:
         """See `Ray`."""
         self._folder, self._spec = folder, spec
         self._tasks: dict[int, Any] = {}
+        self._depot: object = None
         self._looked, self._roomy = 0.0, time.monotonic()
         with _own_signals():
             self._ray = _ray()
@@ -76,10 +79,10 @@ class Cluster:
             if self._joined:
                 self._join(say)
         has_gpus = self._ray.cluster_resources().get("GPU", 0) > 0
-        self._gpus = spec.gpus if has_gpus else 0
+        self.gpus = spec.gpus if has_gpus else 0
         if spec.gpus and not has_gpus:
             say("Ray has no GPU: the workers use its cores")
-        self.device = f"{self._gpus} GPUs each" if self._gpus else f"{spec.cpus} cores each"
+        self.device = f"{self.gpus} GPUs each" if self.gpus else f"{spec.cpus} cores each"
         self.room = self._room()
         if not self.room:
             self.close()
@@ -109,28 +112,41 @@ class Cluster:
 
     @property
     def _wants(self) -> str:
-        gpus = f"{self._gpus} GPUs and " if self._gpus else ""
+        gpus = f"{self.gpus} GPUs and " if self.gpus else ""
         return f"{gpus}{self._spec.cpus} cores"
 
     def _room(self) -> int:
         """Workers that the nodes hold which live: each lies on one node as a whole."""
         alive = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        wanted = {"CPU": self._spec.cpus} | ({"GPU": self._gpus} if self._gpus else {})
+        wanted = {"CPU": self._spec.cpus} | ({"GPU": self.gpus} if self.gpus else {})
         return sum(
             min(int(node.get(kind, 0) // each) for kind, each in wanted.items()) for node in alive
         )
 
     def submit(self, seats: Sequence[Seat], command: Sequence[str]) -> None:
         """See `remote.Jobs`."""
+        secret = links.read_secret(self._folder)
+        self._depot = self._depot or self._served()
         hold = self._ray.remote(_hold).options(
-            num_gpus=self._gpus, num_cpus=self._spec.cpus, max_retries=0,
+            num_gpus=self.gpus, num_cpus=self._spec.cpus, max_retries=0,
             scheduling_strategy="SPREAD",
         )  # fmt: skip
         if not self._tasks:
             self._roomy = time.monotonic()
         for seat in seats:
             own = [*command[1:], "--seat", str(seat.number)]
-            self._tasks[seat.number] = hold.remote(own, self._log(seat.number), self._gpus)
+            self._tasks[seat.number] = hold.remote(
+                own, self._log(seat.number), self.gpus, str(self._folder), secret, self._depot
+            )
+
+    def _served(self) -> object:
+        """The run folder, as an actor on the node of this process, which sees it."""
+        here = import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy(
+            self._ray.get_runtime_context().get_node_id(), soft=False
+        )
+        options = {"num_cpus": 0, "scheduling_strategy": here}
+        served: object = self._ray.remote(Depot).options(**options).remote(str(self._folder))
+        return served
 
     def _log(self, number: int) -> str:
         return str(self._folder / links.FOLDER / f"ray-{number}.log")
@@ -199,7 +215,10 @@ class Cluster:
 
     def close(self) -> None:
         """See `remote.Jobs`."""
-        for task in self._tasks.values():
+        tasks = [*self._tasks.values()]
+        with suppress(Exception):  # their workers end by themselves, and are cleared up after
+            tasks = self._ray.wait(tasks, num_returns=len(tasks), timeout=LAST_S)[1]
+        for task in tasks:
             with suppress(Exception):
                 self._ray.cancel(task, force=True)
         self._tasks.clear()
@@ -207,23 +226,23 @@ class Cluster:
             self._ray.shutdown()
 
 
-def _hold(arguments: Sequence[str], log: str, gpus: int) -> tuple[int, str]:
+class _Called:
+    """A `Depot` that is an actor of Ray's."""
+
+    def __init__(self, call: Callable[[str, Sequence[object]], object]) -> None:
+        self._call = call
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        return lambda *given: self._call(name, given)
+
+
+def _hold(
+    arguments: Sequence[str], log: str, gpus: int, folder: str, secret: str, depot: object
+) -> tuple[int, str]:
     """Run one worker to its end on a node; its exit code, and the node."""
-    own = {**os.environ}
-    if gpus:
-        own.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as Ray counts them
-    else:
-        own["CUDA_VISIBLE_DEVICES"] = ""
-    with open(log if Path(log).parent.is_dir() else os.devnull, "ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, *arguments], stdin=subprocess.DEVNULL, stdout=output,
-            stderr=subprocess.STDOUT, env=own,
-        )  # fmt: skip
-        try:
-            code = process.wait()
-        finally:
-            process.kill()
-    return code, socket.gethostname()
+    ray = _ray()
+    called = _Called(lambda name, given: ray.get(getattr(depot, name).remote(*given)))
+    return carried.hold(arguments, log, gpus, folder, secret, cast(Depot, called))
 
 
 def _is_loss(error: Exception) -> bool:

@@ -7,6 +7,8 @@ no slot are made on the coordinator's machine, beside the others.
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -14,11 +16,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Protocol
 
-from holdfast.errors import FolderError
-from holdfast.runs.executors import links
+from holdfast.errors import FolderError, HoldfastError, UsageError
+from holdfast.runs.executors import AGAIN, links
 from holdfast.runs.executors.arrival import SHARE
 from holdfast.runs.executors.machine import COMMAND, Machine
 from holdfast.runs.executors.seats import Ending, Seat
+
+ANSWERS_S = 60.0
+"""Longest wait for a cluster's program."""
 
 
 class Jobs(Protocol):
@@ -100,6 +105,34 @@ class Remote:
         finally:
             with suppress(KeyboardInterrupt):
                 self._jobs.close()
+
+
+def said(command: Sequence[str]) -> str:
+    """What one of a cluster's programs says.
+
+    Raises:
+        UsageError: it is not there; it does not take what it was given.
+        HoldfastError: it does not answer.
+    """
+    if shutil.which(command[0]) is None:
+        raise UsageError(
+            f"there is no {command[0]} here", where="--on",
+            remedy="give the command on a machine of the cluster, or leave --on out",
+        )  # fmt: skip
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWERS_S)
+    except subprocess.TimeoutExpired as error:
+        raise HoldfastError(
+            f"has not answered in {ANSWERS_S:.0f} s", where=command[0],
+            remedy=AGAIN,
+        ) from error  # fmt: skip
+    if done.returncode:
+        words = " ".join((done.stderr or done.stdout).split())[:500]
+        raise UsageError(
+            words or f"ended with {done.returncode}", where=command[0],
+            remedy="see hardware.slurm in `holdfast schema`",
+        )  # fmt: skip
+    return done.stdout
 
 
 def why_ended(code: int, folder: Path, machine: str, words: str, log: str) -> Ending:

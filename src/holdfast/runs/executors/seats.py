@@ -56,6 +56,7 @@ class Ending:
         log: where its output is; "" where nobody knows.
         counted: it is the stage's fault for all that is known; False where a queue took the machine
             back, which may happen any number of times.
+        late: its time was over; the stage is to blame if nothing of what it did is gone on with.
         returns: it comes back by itself, as a job that was queued again.
         final: no other worker will fare better; the error to end with.
     """
@@ -63,6 +64,7 @@ class Ending:
     why: str
     log: str = ""
     counted: bool = True
+    late: bool = False
     returns: bool = False
     final: Exception | None = None
 

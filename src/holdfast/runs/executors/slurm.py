@@ -12,8 +12,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
-import shutil
-import subprocess
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,9 +23,9 @@ from pathlib import Path
 from holdfast.config.hardware import SlurmSpec
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.runs import store
-from holdfast.runs.executors import AGAIN, links
+from holdfast.runs.executors import links
 from holdfast.runs.executors.machine import Machine
-from holdfast.runs.executors.remote import Remote, why_ended
+from holdfast.runs.executors.remote import Remote, said, why_ended
 from holdfast.runs.executors.seats import Ending, Seat
 
 JOBS = "slurm-jobs.txt"
@@ -35,15 +34,20 @@ LOOK_EVERY_S = 10.0
 """How often Slurm is asked; its controller serves everybody."""
 AGAIN_S, ENDS_S = 2.0, 30.0
 """So often it is asked, and so long at most, until a job ends whose worker has."""
-TIMEOUT_S = 60.0
 WARNED_S = 120
 """Seconds before the end of its time in which a worker comes to a safe point."""
 WAITS = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 LIVES = {"RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STAGE_OUT", "SIGNALING", "RESIZING",
          "STOPPED", "UNANSWERED"}  # fmt: skip
 """`UNANSWERED` is none of Slurm's: it was asked, and has not said."""
-TAKEN = {"PREEMPTED", "NODE_FAIL", "TIMEOUT", "DEADLINE", "BOOT_FAIL", *WAITS}
+TAKEN = {"PREEMPTED", "NODE_FAIL", "BOOT_FAIL", *WAITS}
 """States in which the stage is not to blame."""
+LATE = {"TIMEOUT", "DEADLINE"}
+NEVER = {"PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints",
+         "InvalidAccount", "InvalidQOS", "AccountNotAllowed", "QOSNotAllowed"}  # fmt: skip
+"""Reasons for which a job waits that do not pass by themselves: `sbatch` may take such a job."""
+WARNED = 128 + signal.SIGTERM
+"""Exit code of a worker that came to a safe point before its time was over."""
 NO_GPUS = "export CUDA_VISIBLE_DEVICES="
 AS_COUNTED = 'export CUDA_DEVICE_ORDER="${CUDA_DEVICE_ORDER:-PCI_BUS_ID}"'
 """What a worker's GPUs are numbered by, as Slurm numbers them."""
@@ -65,7 +69,7 @@ class Slurm(Remote):
     """Slurm's queue; see `Starter`."""
 
     room: int | None = None
-    """It has as much as its user asks for."""
+    """As much as is asked for."""
     words = "Slurm"
 
     def __init__(
@@ -81,9 +85,10 @@ class Slurm(Remote):
         Raises:
             UsageError: there is no Slurm here.
         """
-        (execute or _execute)(["sbatch", "--version"])
-        queue = Queue(folder, spec, say, execute or _execute)
-        super().__init__(folder, queue, here, spec.host)
+        execute = execute or _execute
+        execute(["sbatch", "--version"])
+        super().__init__(folder, Queue(folder, spec, say, execute), here, spec.host)
+        self.gpus = spec.gpus
 
 
 class Queue:
@@ -109,11 +114,11 @@ class Queue:
         first = seats[0].number  # tasks are counted from 0: clusters limit how high
         file = self._folder / links.FOLDER / f"slurm-{first}.sh"
         store.write_text(file, self.script(first, len(seats), command))
-        said = self._execute(["sbatch", "--parsable", str(file)])
-        found = re.match(r"(\d+)", said.strip())
+        told = self._execute(["sbatch", "--parsable", str(file)])
+        found = re.match(r"(\d+)", told.strip())
         if found is None:
             raise HoldfastError(
-                f"did not say which job it made: {said.strip()[:200]!r}", where="sbatch",
+                f"did not say which job it made: {told.strip()[:200]!r}", where="sbatch",
                 remedy="see whether `sbatch --parsable` works here",
             )  # fmt: skip
         self._jobs.append(found[1])
@@ -149,6 +154,12 @@ class Queue:
         queued = self._queued(0.0)
         if self._heard:
             self._tell(queued)
+        if never := [
+            (number, _refused(queued[task].reason))
+            for number, task in self._seats.items()
+            if task in queued and queued[task].reason in NEVER
+        ]:
+            return never
         gone = {
             number: self._state(task) for number, task in self._seats.items() if task not in queued
         }
@@ -160,10 +171,8 @@ class Queue:
 
     def _tell(self, queued: Mapping[str, Task]) -> None:
         own = [queued[task] for task in self._seats.values() if task in queued]
-        counts = Counter(
-            f"{one.state.lower()} ({one.reason})" if one.state in WAITS and one.reason
-            else one.state.lower() for one in own
-        )  # fmt: skip
+        words = (f" ({one.reason})" if one.state in WAITS and one.reason else "" for one in own)
+        counts = Counter(one.state.lower() + why for one, why in zip(own, words, strict=True))
         self._tell_once(", ".join(f"{count} {words}" for words, count in counts.most_common()))
 
     def _tell_once(self, told: str) -> None:
@@ -184,14 +193,14 @@ class Queue:
                    "--format", "%i|%T|%r|%N"]  # fmt: skip
         self._heard = True
         try:
-            said = self._execute(command)
+            told = self._execute(command)
         except HoldfastError as error:
             if "Invalid job id" in error.message:  # the last of them has been forgotten
                 return {}
             self._heard = False
             self._tell_once(f"no answer ({error.message})")
             return {task: Task("RUNNING") for task in self._seats.values()}
-        rows = (line.strip().split("|") for line in said.splitlines())
+        rows = (line.strip().split("|") for line in told.splitlines())
         return {
             row[0]: Task(row[1].split()[0].upper(), row[2].strip("()"), row[3])
             for row in rows
@@ -207,22 +216,25 @@ class Queue:
         words += f", signal {found.signal}" if found.signal else ""
         log = str(self._folder / links.FOLDER / f"slurm-{task}.log")
         ending = why_ended(found.code, self._folder, found.node, words, log)
-        return replace(ending, counted=found.state not in TAKEN)
+        warned = found.code == WARNED or found.signal == signal.SIGTERM
+        late = found.state in LATE or (found.state == "FAILED" and warned)
+        words = f"its time was over ({ending.why})" if late else ending.why
+        return replace(ending, why=words, late=late, counted=not late and found.state not in TAKEN)
 
     def _state(self, task: str) -> Task:
         """What the controller remembers of a task, or else the accounting, where there is any."""
         with suppress(HoldfastError):
-            said = self._execute(["scontrol", "--oneliner", "show", "job", task])
-            about = dict(re.findall(r"(\w+)=(\S+)", said))
+            told = self._execute(["scontrol", "--oneliner", "show", "job", task])
+            about = dict(re.findall(r"(\w+)=(\S+)", told))
             if "JobState" in about:
                 node = about.get("NodeList", "").replace("(null)", "")
                 return Task(about["JobState"], "", node, *_exit(about.get("ExitCode", "")))
         with suppress(HoldfastError):
-            said = self._execute(
+            told = self._execute(
                 ["sacct", "--noheader", "--parsable2", "--allocations", "--jobs", task,
                  "--format", "State,ExitCode,NodeList"]
             )  # fmt: skip
-            rows = [line.split("|") for line in said.splitlines() if line.count("|") == 2]
+            rows = [line.split("|") for line in told.splitlines() if line.count("|") == 2]
             if rows:
                 state, code, node = rows[-1]
                 return Task(state.split()[0].upper(), "", node, *_exit(code))
@@ -255,6 +267,15 @@ class Queue:
             self._note.unlink(missing_ok=True)
 
 
+def _refused(reason: str) -> Ending:
+    """Why a worker will not come, however long it is waited for."""
+    error = UsageError(
+        f"keeps a worker waiting for what will not come: {reason}", where="Slurm",
+        remedy="ask for what the partition has (`scontrol show partition`) in hardware.slurm",
+    )  # fmt: skip
+    return Ending(reason, final=error)
+
+
 def _exit(text: str) -> tuple[int, int]:
     """Exit code and signal, as Slurm writes them (``1:0``); zeros for what is not there."""
     found = re.fullmatch(r"(\d+)(?::(\d+))?", text)
@@ -262,29 +283,13 @@ def _exit(text: str) -> tuple[int, int]:
 
 
 def _execute(command: Sequence[str]) -> str:
-    """What one of Slurm's programs says.
-
-    Raises:
-        UsageError: it is not there; it does not take what it was given.
-    """
-    if shutil.which(command[0]) is None:
-        raise UsageError(
-            f"there is no {command[0]} here", where="--on slurm",
-            remedy="give the command on a machine of the cluster; or use --on gpus or --on ray",
-        )  # fmt: skip
+    """What one of Slurm's programs says; see `remote.said`."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
-    except subprocess.TimeoutExpired as error:
-        raise HoldfastError(
-            f"has not answered in {TIMEOUT_S:.0f} s", where=command[0], remedy=AGAIN
-        ) from error
-    if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())[:500]
-        remedy = "see hardware.slurm in `holdfast schema`"
-        if command[0] == "sbatch" and "partition" in said.lower():
-            remedy = f"set hardware.slurm.partition to one of: {_partitions()}"
-        raise UsageError(said or f"ended with {done.returncode}", where=command[0], remedy=remedy)
-    return done.stdout
+        return said(command)
+    except UsageError as error:
+        if command[0] == "sbatch" and "partition" in error.message.lower():
+            error.remedy = f"set hardware.slurm.partition to one of: {_partitions()}"
+        raise
 
 
 def _partitions() -> str:

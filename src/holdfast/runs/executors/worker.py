@@ -32,6 +32,7 @@ from holdfast.progress.stopping import Stop, exit_with_parent, listen
 from holdfast.runs import stages
 from holdfast.runs.executors import links
 from holdfast.runs.executors.arrival import SHARE, has_arrived
+from holdfast.runs.executors.carried import Carrier
 from holdfast.runs.executors.workers import Workshop
 from holdfast.runs.stages import Step
 
@@ -94,18 +95,27 @@ class RelayedStop(Stop):
 class Bench:
     """Where one worker makes the stages of one run folder."""
 
-    def __init__(self, said: Mapping[str, Any], held: ExitStack) -> None:
+    def __init__(
+        self,
+        said: Mapping[str, Any],
+        held: ExitStack,
+        folder: Path | None = None,
+        carrier: Carrier | None = None,
+    ) -> None:
         """Prepare everything that the stages need.
 
         Args:
             said: `source` (``module:function``, a `Workshop`), `folder`, `secret`, `given`.
             held: gets the lock that tells the next run that this process still lives.
+            folder: the run folder as this machine sees it; None: the same.
+            carrier: between that and the run's own, where it is another.
 
         Raises:
             FolderError: the folder is not the coordinator's.
             HoldfastError: what the workshop raises.
         """
-        self.folder, self._secret = Path(said["folder"]), str(said["secret"])
+        self.folder, self._secret = folder or Path(said["folder"]), str(said["secret"])
+        self._carrier = carrier
         self._check()
         from filelock import FileLock
 
@@ -115,7 +125,8 @@ class Bench:
         module, _, name = str(said["source"]).partition(":")
         made: Workshop = getattr(import_module(module), name)
         bench = made(self.folder, said["given"])
-        self.alike, self._stages = bench.alike, {one.name: one for one in bench.stages}
+        self.alike, self.notices = bench.alike, [*bench.notices]
+        self._stages = {one.name: one for one in bench.stages}
         self._marks = stages.fingerprints([one.planned for one in self._stages.values()])
 
     def _check(self) -> None:
@@ -142,13 +153,17 @@ class Bench:
             )
         stage = self._stages[name]
         for need in stage.needs:
-            if not has_arrived(self.folder, need):
+            if self._carrier is not None:
+                self._carrier.ask("fetch", need)
+            elif not has_arrived(self.folder, need):
                 raise HoldfastError(
                     f"cannot be seen on {socket.gethostname()}, and is made",
                     where=str(self.folder / need),
                     remedy=SHARE,
                 )
         stages.make(Step(stage.planned, fingerprint, False), stage, self.folder, progress)
+        if self._carrier is not None:
+            self._carrier.ask("deliver", name)
 
 
 class Ear:
@@ -165,7 +180,7 @@ class Ear:
             try:
                 said = links.received(self._link)
             except (EOFError, OSError):
-                os._exit(1)
+                os._exit(int(self.busy))  # a queue calls all else than 0 a failure
             what = said.get("what")
             if what == "make":
                 self.busy = True  # from now on, so that the next word can stop it
@@ -174,14 +189,29 @@ class Ear:
             self.orders.put(said)
 
 
-def serve(link: Connection, stop: Stop, held: ExitStack) -> int:
-    """Do what is asked for until there is no more; returns the exit code."""
+def serve(
+    link: Connection,
+    stop: Stop,
+    held: ExitStack,
+    folder: Path | None = None,
+    carrier: Carrier | None = None,
+) -> int:
+    """Do what is asked for until there is no more; returns the exit code.
+
+    Args:
+        link: to the coordinator.
+        stop: hears the signals.
+        held: see `Bench`, as for the others.
+        folder: the run folder as this machine sees it.
+        carrier: between that and the run's own.
+    """
     ear, progress, doing = Ear(link), Relayed(link, stop), ""
     try:
-        bench = Bench(ear.orders.get(), held)
+        bench = Bench(ear.orders.get(), held, folder, carrier)
         ear.busy = False
-        about = {"machine": socket.gethostname(), "lock": str(bench.lock)}
-        progress.tell("ready", alike=bench.alike, **about)
+        about = {"machine": socket.gethostname(), "lock": str(bench.lock),
+                 "carried": carrier is not None}  # fmt: skip
+        progress.tell("ready", alike=bench.alike, notices=bench.notices, **about)
         while (said := ear.orders.get()).get("what") == "make":
             doing = str(said["stage"])
             bench.make(doing, str(said["fingerprint"]), progress)
@@ -235,6 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--knock", help="host:port of the coordinator")
     parser.add_argument("--folder", type=Path, help="the run folder")
     parser.add_argument("--seat", type=int, default=0, help="which worker this is")
+    parser.add_argument("--carrier", type=int, help="a socket to whoever carries the run folder")
     given = parser.parse_args(arguments)
     exit_with_parent()
     link: Connection | int
@@ -245,7 +276,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(link, int):
         return link
     with ExitStack() as held, listen(lambda line: None, lambda: None) as stop:
-        code = serve(link, stop, held)
+        carrier = None if given.carrier is None else Carrier(Connection(given.carrier))
+        code = serve(link, stop, held, given.folder, carrier)
     return code
 
 

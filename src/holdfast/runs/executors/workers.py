@@ -37,10 +37,12 @@ class Workbench:
     Attributes:
         stages: all of them.
         alike: what must be the same wherever a stage is made, because readings depend on it.
+        notices: of the machine, for whoever reads the figures.
     """
 
     stages: Sequence[Stage]
     alike: Mapping[str, object] = field(default_factory=dict)
+    notices: Sequence[str] = ()
 
 
 Workshop = Callable[[Path, Mapping[str, Any]], Workbench]
