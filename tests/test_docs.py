@@ -18,7 +18,7 @@ from fixtures.imports import Source
 
 import holdfast
 from holdfast import methods
-from holdfast.cli import app
+from holdfast.cli import app, language_of
 from holdfast.config import ArmSpec, Study
 from holdfast.config.load import parse
 
@@ -102,7 +102,7 @@ def _is_there(name: str) -> bool:
 def test_commands_exist(page: Path) -> None:
     group = typer.main.get_command(app)
     options = {
-        name: {"--help", *(option for one in command.params for option in one.opts)}
+        name: {"--help", "--lang", *(option for one in command.params for option in one.opts)}
         for name, command in group.commands.items()  # type: ignore[attr-defined]
     }
     if page.name == "cli.md":
@@ -125,7 +125,7 @@ def test_commands_in_blocks_are_understood(page: Path) -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     for block in _blocks(page, "bash"):
         for line in re.findall(r"^holdfast .*$", block.body, re.M):
-            _, command, *words = shlex.split(line, comments=True)
+            _, (_, command, *words) = language_of(shlex.split(line, comments=True))
             assert command in commands, line
             commands[command].make_context(command, words)  # an error where it is not understood
 

@@ -86,12 +86,15 @@ def test_evidence_names_cards_that_are_known_and_its_source() -> None:
 
 
 def test_the_margin_says_what_it_rests_on() -> None:
+    def said(overheads: RuntimeOverheads, work: Workload, processes: int) -> str:
+        return " ".join(one.words("en") for one in evidence.margin(overheads, work, processes))
+
     work = Workload()
-    assert "measured nowhere yet" in evidence.margin(RuntimeOverheads(), work, 1)
+    assert "measured nowhere yet" in said(RuntimeOverheads(), work, 1)
     rigid = replace(work, expandable=False)
-    several = evidence.margin(RIGID, rigid, 2)
+    several = said(RIGID, rigid, 2)
     assert "11 published" in several and "several processes" in several and "1.50 GiB" in several
     measured = RuntimeOverheads(measured=5)
-    assert "5 trainings on this machine" in evidence.margin(measured, work, 1)
+    assert "5 trainings on this machine" in said(measured, work, 1)
     report = plan(PlanRequest("qwen2.5-7b", "1x24GiB", trace=False))
-    assert any(note.startswith("margin: ") for note in report.notes)
+    assert any(note.startswith("Margin: ") for note in report.notes)

@@ -184,15 +184,19 @@ def main() -> None:
 def call(arguments: list[str]) -> int:
     """Run one command line, in the language that it names anywhere; returns the exit code."""
     try:
-        language, rest = _language(arguments)
+        language, rest = language_of(arguments)
     except UsageError as error:
         return _fail(arguments, error, 3)
     with speaking(language):
         return _called(rest)
 
 
-def _language(arguments: Sequence[str]) -> tuple[Language | None, list[str]]:
-    """What `--lang` says, and the other words."""
+def language_of(arguments: Sequence[str]) -> tuple[Language | None, list[str]]:
+    """What `--lang` says, and the other words.
+
+    Raises:
+        UsageError: a language that is not spoken here.
+    """
     language: Language | None = None
     rest, words = [], iter(arguments)
     for word in words:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 Language = Literal["en", "zh"]
-LANGUAGES: dict[str, Language] = {"en": "en", "zh": "zh"}
 
 PARTS = ("weights", "adapters", "gradients", "optimiser", "activations", "logits", "workspace",
          "context", "fragmentation")  # fmt: skip
