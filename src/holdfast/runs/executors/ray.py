@@ -24,7 +24,7 @@ from typing import Any
 
 from holdfast import environment
 from holdfast.config.hardware import RaySpec
-from holdfast.errors import MissingDependency, UsageError, WorkerLost
+from holdfast.errors import MissingDependency, UsageError, WorkerLost, first_line
 from holdfast.runs.executors import AGAIN, links
 from holdfast.runs.executors.machine import Machine
 from holdfast.runs.executors.remote import Remote, why_ended
@@ -234,7 +234,7 @@ def _is_loss(error: Exception) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return first_line(error)[:300]
 
 
 @contextmanager
