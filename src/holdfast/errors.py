@@ -101,6 +101,11 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(one if one.isprintable() or one in kept else ascii(one)[1:-1] for one in text)
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of somebody else's says, in one line; its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def printable_json(value: object) -> str:
     """A value as one line of JSON that a terminal does not obey either; equal when read again."""
     text = json.dumps(value, ensure_ascii=False, default=str)
@@ -199,6 +204,11 @@ class EndpointError(HoldfastError):
         """Say what the server did, which server it was, and what to do about it."""
         self.fault = fault
         super().__init__(message, where=where, remedy=remedy)
+
+    @property
+    def passes(self) -> bool:
+        """Whether it may have passed some hours later, without a change of the study."""
+        return self.fault in ("down", "slow", "busy", "broken", "quota", "cap")
 
 
 class OutOfMemory(HoldfastError, MemoryError):

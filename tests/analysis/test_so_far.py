@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from holdfast.analysis import so_far
-from holdfast.analysis.so_far import cell_of, how_far, losses, results_so_far
+from holdfast.analysis.so_far import (
+    cell_of,
+    frontier_so_far,
+    how_far,
+    losses,
+    results_so_far,
+    ungraded,
+    waiting,
+)
 from holdfast.grading.grade import read_readings
 from holdfast.report import markdown
 from holdfast.report.run import read_results
@@ -40,7 +48,47 @@ def test_of_a_finished_run_it_is_what_the_run_found(
     assert (found.noise, found.dose, found.meters) == (whole.noise, whole.dose, whole.meters)
     assert (found.arms, found.tasks) == (whole.arms, whole.tasks)
     assert found.conditions == whole.conditions
+    assert found.fronts == whole.fronts and found.fronts
     assert found.decision is None and "The decision" in found.warnings[0]
+    rows, of = frontier_so_far(plan, look)
+    assert rows == whole.frontier() and of == "6 of 6 models, on lab_math, lab_refuse"
+
+
+def test_the_frontier_is_of_models_measured_on_every_task_begun(seen: tuple[Plan, Look]) -> None:
+    """One that lacks a task may be dominated there, so it is no point of the frontier yet."""
+    plan, look = seen
+    half = f"readings/{place(Point('sft', 1, 6), 'lab_refuse')}"
+    late = [name for name in look.done if name.startswith("readings/") and "seed2" in name]
+    now = only(look, [name for name in look.done if name not in (half, *late)])
+    rows, of = frontier_so_far(plan, now)
+    assert [(row.arm, row.step, row.scale) for row in rows] == [("sft", 3, 1.0), ("low", 6, 0.5)]
+    assert of == "2 of 6 models, on lab_math, lab_refuse"
+    fronts = results_so_far(plan, now).fronts
+    assert {(one.arm, *place) for one in fronts for place in one.points} == {
+        (row.arm, row.step, row.scale) for row in rows if row.on_frontier
+    }
+    begun = only(look, [name for name in now.done if not name.endswith("/lab_refuse")])
+    assert frontier_so_far(plan, begun)[1] == "3 of 6 models, on lab_math", "not begun"
+    none = only(look, [name for name in look.done if "/base/" in name])
+    assert frontier_so_far(plan, none) == ([], "") and not results_so_far(plan, none).fronts
+    untold = only(look, [name for name in look.done if not name.endswith("/lab_math")])
+    assert frontier_so_far(plan, untold)[0] == [] and not results_so_far(plan, untold).fronts
+    foreign = {name: replace(arm, model=plan.model) for name, arm in plan.arms.items()}
+    compared = replace(plan, arms=foreign)
+    assert frontier_so_far(compared, look) == ([], ""), "a comparison has none"
+
+
+def test_what_waits_for_its_judge_is_said(seen: tuple[Plan, Look]) -> None:
+    plan, look = seen
+    assert waiting(plan, look) == "" and ungraded(plan, look) == {}
+    answered = [name for name in look.done if not name.startswith(("readings/", "verdicts/"))]
+    here = only(look, answered)
+    assert ungraded(plan, here) == {"lab_refuse": 7}, "what has no judge is graded at once"
+    title = plan.tasks["lab_refuse"].judge_title
+    assert waiting(plan, here) == f"Answered, not judged yet: lab_refuse of 7 models ({title})."
+    assert waiting(plan, here) in results_so_far(plan, here).warnings[0]
+    now = replace(here, working=("verdicts/base/lab_refuse",))
+    assert ungraded(plan, now) == {"lab_refuse": 6}, "that one is being judged"
 
 
 def test_a_point_speaks_of_the_seeds_that_are_there(seen: tuple[Plan, Look]) -> None:

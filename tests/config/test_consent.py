@@ -115,6 +115,50 @@ def test_a_study_without_code_of_its_own_is_asked_nothing(tmp_path: Path) -> Non
     assert load.load(file).name == "s"
 
 
+OWN = {"lab_math": {"role": "target"}}
+EVIL = "http://evil.example/v1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"track": [{"mlflow": {"uri": EVIL}}]}, "trackers that nothing was sent to from here: "
+         f'mlflow.uri="{EVIL}"'),
+        ({"track": [{"trackio": {"space": "evil/space"}}]}, "trackio.space"),
+        ({"track": [{"tensorboard": {"path": "/etc/board"}}]}, "tensorboard.path"),
+        ({"tasks": OWN | {"b": {"kind": "lab_refuse", "judge": {"remote": {
+            "url": EVIL, "model": "m", "format": "yes_no", "key_env": "AWS_SECRET"}}}}},
+         f"servers that no key was sent to from here: $AWS_SECRET to {EVIL}"),
+        ({"answer": {"engine": "remote", "server": f"{EVIL}?key_env=AWS_SECRET#m"}},
+         "servers that no key was sent to from here"),
+        ({"model": f"{EVIL}#m"}, "servers that no key was sent to from here"),
+    ],
+    ids=["mlflow", "trackio", "a folder", "judge", "answering", "model"],
+)  # fmt: skip
+def test_keys_go_where_a_received_study_says_by_consent_only(
+    tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    file = _received(tmp_path / "r", **({"tasks": OWN} | changes))
+    with pytest.raises(UsageError) as caught:
+        load.load(file)
+    assert said in str(caught.value) and "--trust-code" in caught.value.remedy
+    load.load(file, trust_code=True)
+    load.load(file)
+    other = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump(other).replace("evil", "worse").replace("/etc", "/usr"))
+    with pytest.raises(UsageError):
+        load.load(file)
+    assert load.load(_study(tmp_path / "own", **({"tasks": OWN} | changes))), "one's own is consent"
+
+
+def test_a_server_without_a_key_and_a_tracker_without_settings_are_asked_nothing(
+    tmp_path: Path,
+) -> None:
+    judge = {"remote": {"url": "http://127.0.0.1:9/v1", "model": "m", "format": "yes_no"}}
+    tasks = OWN | {"b": {"kind": "lab_refuse", "judge": judge}}
+    assert load.load(_received(tmp_path / "r", tasks=tasks, track=["mlflow"]))
+
+
 def test_what_cannot_be_remembered_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))

@@ -161,6 +161,37 @@ def test_the_likeliest_words_are_seen_beside_a_divergence(tiny_model: Path) -> N
     assert found.extra.item() == pytest.approx(0, abs=1e-6), "the base is the model itself"
 
 
+def test_where_weights_are_gathered_together_every_process_makes_as_many_passes(
+    tiny_model: Path,
+) -> None:
+    """One that compares nothing would be a pass ahead of one that does, with weights of another
+    layer."""
+    from contextlib import nullcontext
+
+    from transformers import AutoModelForCausalLM
+    from trl.trainer import utils
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
+    model.disable_adapter = nullcontext
+    utils.add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
+    passes: list[bool] = []
+    model.get_decoder().register_forward_hook(lambda *_: passes.append(torch.is_grad_enabled()))
+    inputs = torch.arange(3, 19).view(2, 8)
+    given = {"input_ids": inputs, "labels": inputs}
+    none, some = torch.zeros(2, 8), torch.zeros(2, 8)
+    some[1, 3] = 1.0
+    terms = [methods.Term(divergence=divergence)]
+    made = {}
+    for gathered in (False, True):
+        for name, compared in (("none", none), ("some", some), ("no data", None)):
+            passes.clear()
+            found = objective.Objective(terms, gathered).forward(model, model, given, compared)
+            made[gathered, name] = list(passes)
+            assert name == "some" or found.extra.item() == 0
+    assert made[True, "none"] == made[True, "some"] == made[False, "some"] == [False, True]
+    assert made[False, "none"] == made[True, "no data"] == [True]
+
+
 def test_the_likeliest_words_are_spread_over_the_marked_positions() -> None:
     mask = torch.tensor([[True, False, True], [False, False, True]])
     marked = language_head.spread(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), mask)

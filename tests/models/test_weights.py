@@ -105,6 +105,16 @@ def test_a_number_that_is_none_is_found_on_disk_and_in_memory(
     assert found == "wrong" == finite.not_finite(held.items())
 
 
+def test_four_bits_that_are_stored_as_other_numbers_are_no_numbers() -> None:
+    """As FSDP2 wants them of bitsandbytes; read as what they are stored as some are NaN."""
+    import torch
+
+    packed = torch.nn.Parameter(torch.tensor([float("nan"), 1.0]), requires_grad=False)
+    assert finite.not_finite([("w", packed)]) == "w"
+    packed.quant_state = object()
+    assert finite.not_finite([("w", packed)]) is None
+
+
 def test_large_models_are_looked_through_when_they_are_loaded(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,9 +13,10 @@ from fixtures.terminal import press
 
 from holdfast.cli import call
 from holdfast.memory.hardware.detect import InUse, in_use
+from holdfast.progress.remaining import shortened
 from holdfast.report import watching
 from holdfast.report.run import open_run
-from holdfast.report.watching import BLOCKS, _called, _cut, sparkline
+from holdfast.report.watching import BLOCKS, _called, sparkline
 
 
 @pytest.fixture
@@ -57,9 +58,24 @@ def test_a_reading_is_called_by_arm_step_and_task() -> None:
     assert _called(stage, seeds=False) == "replay@0.5 160 lab_refuse"
     assert _called(stage, seeds=True) == "replay@0.5 seed1126 160 lab_refuse"
     assert _called("readings/base/lab_math", seeds=False) == "base lab_math"
-    assert _cut("replay 160 lab_math", 19) == "replay 160 lab_math"
-    assert _cut("replay 160 lab_math", 15) == "replay 160 …ath"
-    assert len(_cut("a_very_long_name_of_an_arm 160 lab_math", 15)) == 15
+    assert shortened("replay 160 lab_math", 19) == "replay 160 lab_math"
+    assert shortened("replay 160 lab_math", 15) == "replay 160 …ath"
+    assert len(shortened("a_very_long_name_of_an_arm 160 lab_math", 15)) == 15
+
+
+def test_a_stage_is_shortened_the_same_way_beside_a_bar() -> None:
+    """Kind, arm and step are seen, where the end alone was: `…5/checkpoint-160/lab_refuse`."""
+    assert shortened("train/sft/seed1", 28) == "train/sft/seed1"
+    assert shortened("replies/sft/seed1/checkpoint-160/lab_math", 32) == (
+        "replies/sft/seed1/160/lab_math"
+    )
+    assert shortened("replies/sft/seed1/checkpoint-160/lab_math", 28) == (
+        "replies/sft/seed1/160/…_math"
+    )
+    long = "replies/replay@0.5/seed1126/checkpoint-160/lab_refuse"
+    assert shortened(long, 28) == "replies/replay…60/lab_refuse"
+    for room in range(4, 60):
+        assert len(shortened(long, room)) <= room
 
 
 @pytest.mark.parametrize("width", ["40", "60", "80", "200"])

@@ -21,6 +21,7 @@ from holdfast.data.batching import plain_budget
 from holdfast.errors import OutOfMemory, TrainingError
 from holdfast.lab.problems import problems
 from holdfast.memory.memory_plan import MemoryPlan
+from holdfast.methods import ANCHOR, TASK
 from holdfast.models import LAB_FOLDER, ModelRef
 from holdfast.progress import Silent
 from holdfast.progress.stopping import Stop
@@ -38,10 +39,16 @@ FSDP2 = replace(DDP, placement="fsdp2", checkpointing=True)
 
 
 def _job(
-    folder: Path, method: str = "lora", packing: bool = False, aside: bool = False, **more: Any
+    folder: Path,
+    method: str = "lora",
+    packing: bool = False,
+    aside: bool = False,
+    anchors: int = 0,
+    **more: Any,
 ) -> TrainJob:
+    marks = [{"kind": ANCHOR, "kl": 1.0}] * anchors + [{"kind": TASK}] * (24 - anchors)
     examples = [
-        Example(f"p{i}", (Message("user", one.question),), one.human)
+        Example(f"p{i}", (Message("user", one.question),), one.human, meta=marks[i])
         for i, one in enumerate(problems("train", 24, (1, 2)))
     ]
     store.write_jsonl(folder / "examples.jsonl", examples)
@@ -52,7 +59,7 @@ def _job(
     )  # fmt: skip
     ref = ModelRef(str(LAB_FOLDER))
     encoded, _, _ = data.encode_all(ref, examples, spec)
-    budget = plain_budget([row.cost for row in encoded], 6, 2, 2)
+    budget = plain_budget([row.cost for row in encoded[anchors:]], 6, 2, 2)
     path = folder / "examples.jsonl"
     return TrainJob(ref, spec, budget, 1, (3, 6), folder, path, device="cpu", **more)
 
@@ -119,6 +126,22 @@ def test_packed_rows_are_shared_out(alone: tuple[Path, Any], tmp_path: Path) -> 
     )
     assert _differ(alone[0], tmp_path) < ROUNDING
     assert found["packing"]["padding"] < found["packing"]["padding_unpacked"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("plan", [DDP, FSDP2])
+def test_one_process_compares_with_the_base_and_the_other_does_not(
+    tmp_path: Path, plan: MemoryPlan, packing: bool
+) -> None:
+    """Shares of weights are gathered by all in every pass: the other makes one for the first."""
+    more: dict[str, Any] = {"anchors": 3, "losses": (("kl", {}),)}
+    one = _run(_job(tmp_path / "one", **more), ALONE)
+    two = _run(_job(tmp_path / "two", packing=packing, **more), plan)
+    assert [loss for _, loss in two["loss"]] == pytest.approx(
+        [loss for _, loss in one["loss"]], rel=1e-5
+    )
+    assert _differ(tmp_path / "one", tmp_path / "two") < ROUNDING
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from holdfast.runs import store
 from holdfast.train import stage
 from holdfast.train.job import TrainJob, read_job, write_job
 from holdfast.train.launch import torchrun
-from holdfast.train.launch.process import STOP, RelayedStop
+from holdfast.train.launch.process import STOP, FiledStop
 from holdfast.types import ModelRef
 
 ONE = MemoryPlan("single", gpus=(0,), predicted=(Breakdown(weights=1 << 30),))
@@ -357,9 +357,9 @@ def test_all_workers_stop_after_the_same_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: int, last: int
 ) -> None:
     told: list[str] = []
-    first, second = RelayedStop(tmp_path, told.append), RelayedStop(tmp_path)
+    first, second = FiledStop(tmp_path, told.append), FiledStop(tmp_path)
 
-    def by(one: RelayedStop, rank: int, step: int) -> bool:
+    def by(one: FiledStop, rank: int, step: int) -> bool:
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("LOCAL_RANK", str(rank))
         monkeypatch.setenv("WORLD_SIZE", str(world))

@@ -192,12 +192,15 @@ def test_what_is_copied_is_what_was_there() -> None:
 
     weight = torch.ones(3)
     weight.is_paged = True
-    value = {"state": {0: {"step": 3, "m": weight}}, "groups": [{"lr": 0.1}], "pair": (weight, 1)}
+    state = {0: {"step": 3, "m": weight}, 1: {"seen": [1]}}
+    value: dict[str, Any] = {"state": state, "groups": [{"lr": 0.1}], "pair": (weight, 1)}
     found = saving.copied(value)
     weight.zero_()
+    value["state"][1]["seen"].append(2)  # the next step
+    value["groups"][0]["lr"] = 0.2
+    assert found["state"][1] == {"seen": [1]} and found["groups"] == [{"lr": 0.1}]
     assert found["state"][0]["m"].tolist() == found["pair"][0].tolist() == [1, 1, 1]
     assert found["state"][0]["m"].is_paged and found["state"][0]["step"] == 3
-    assert found["groups"] is value["groups"]
     plain = {"a": [1, (2, 3)]}
     assert saving.copied(plain) is plain
 

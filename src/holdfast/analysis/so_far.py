@@ -1,8 +1,8 @@
 """The results of a run that is not finished: what is measured so far, by the same statistics.
 
 The statistics are those of the finished study (`summarize.assemble`, `cells.cells`), over the
-readings that there are. What needs all of them is left out, and said: the decision, the frontier,
-the agreement of judges.
+readings that there are. What needs all of them is left out, and said: the decision, the agreement
+of judges. The frontier is that of the models which are measured on every task begun so far.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from holdfast.analysis.collect import (
     task_infos,
 )
 from holdfast.analysis.conditions import conditions, notices
-from holdfast.analysis.findings import ArmInfo, Cell
-from holdfast.analysis.results import Results
+from holdfast.analysis.findings import ArmInfo, Cell, Front
+from holdfast.analysis.results import FrontierPoint, Results
+from holdfast.analysis.selection import from_run
 from holdfast.analysis.summarize import RunData, assemble
 from holdfast.errors import HoldfastError
 from holdfast.grading.grade import read_readings
@@ -55,10 +56,75 @@ def results_so_far(plan: Plan, look: Look) -> Results:
             conditions(plan, done) if measured else {},
             repeated_readings(_asked_again(plan, done)),
             meter_readings(plan, done),
+            _fronts(plan, look),
             notices=(_note(plan, look, measured), *notices(plan, done)),
         )
     )
     return replace(found, verdict=f"So far: {found.verdict}" if measured else NOTHING)
+
+
+def _whole(plan: Plan, look: Look) -> tuple[list[str], list[Point]]:
+    """The tasks that are begun, and the models that are measured on every one of them.
+
+    A task is begun when the untouched model and one more are measured on it. None are of a
+    comparison, which has no frontier.
+    """
+    there: dict[str, set[Point]] = {}
+    for stage, (point, task) in measured_stages(plan).items():
+        if stage in look.done:
+            there.setdefault(task, set()).add(point)
+    base = Point(BASE)
+    tasks = [one for one in plan.tasks if base in there.get(one, ()) and len(there[one]) > 1]
+    models = [
+        point
+        for point in plan.points()
+        if tasks and point != base and plan.arms[point.arm].model is None
+        and all(point in there[task] for task in tasks)
+    ]  # fmt: skip
+    return tasks, models
+
+
+def _fronts(plan: Plan, look: Look) -> tuple[Front, ...]:
+    tasks, models = _whole(plan, look)
+    if plan.study.target not in tasks or not models:
+        return ()
+    return from_run.fronts(plan, from_run.gather(plan, tasks, models))
+
+
+def frontier_so_far(plan: Plan, look: Look) -> tuple[list[FrontierPoint], str]:
+    """What the models measured on every task begun so far gained and lost, and which these are.
+
+    Returns:
+        See `Results.frontier`, of these models alone; and how many on what, in words; "" before
+        the first.
+    """
+    tasks, models = _whole(plan, look)
+    kinds = {(one.arm, one.step, one.scale) for one in models}
+    found = results_so_far(plan, look).frontier() if models else []
+    rows = [row for row in found if (row.arm, row.step, row.scale) in kinds]
+    every = len(plan.points()) - 1
+    return rows, f"{len(models)} of {every} models, on {', '.join(tasks)}" if models else ""
+
+
+def ungraded(plan: Plan, look: Look) -> dict[str, int]:
+    """By task, of how many models answers are there that wait to be judged or scored."""
+    found: dict[str, int] = {}
+    for stage, (_, task) in measured_stages(plan).items():
+        where = stage.removeprefix("readings/")
+        how = plan.tasks[task]
+        waits = stage not in look.done and f"replies/{where}" in look.done
+        if waits and (how.judge or how.perplexity) and f"verdicts/{where}" not in look.working:
+            found[task] = found.get(task, 0) + 1
+    return found
+
+
+def waiting(plan: Plan, look: Look) -> str:
+    """What is answered and waits to be judged or scored, in a sentence; "" where nothing does."""
+    parts = []
+    for task, count in ungraded(plan, look).items():
+        by = plan.tasks[task].judge_title or "the untouched model's loss"
+        parts.append(f"{task} of {count} model{'s' * (count > 1)} ({by})")
+    return f"Answered, not judged yet: {', '.join(parts)}." if parts else ""
 
 
 def _asked_again(plan: Plan, done: Collection[str]) -> Plan:
@@ -98,9 +164,10 @@ def _note(plan: Plan, look: Look, measured: Sequence[Measured]) -> str:
     here = sum(len(one.readings) for one in measured)
     return (
         f"This study is not finished ({how_far(look)}): {here} of {all_of} measurements are shown. "
-        "The decision, the frontier and all that needs every measurement come at its end; "
-        "intervals of a point speak of the seeds that are there."
-    )
+        "The decision and all that needs every measurement come at its end; the frontier is of the "
+        "models that are measured on every task begun so far, and intervals of a point speak of "
+        f"the seeds that are there. {waiting(plan, look)}"
+    ).rstrip()
 
 
 def how_far(look: Look) -> str:

@@ -61,7 +61,11 @@ Rebuild = Annotated[
 
 TrustCode = Annotated[
     bool,
-    typer.Option("--trust-code", help="Run the Python code that the study of a run folder names."),
+    typer.Option(
+        "--trust-code",
+        help="Run the Python code that the study of a run folder names, and send keys where it "
+        "says.",
+    ),
 ]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from holdfast.errors import StudyError
+from holdfast.errors import StudyError, first_line
 
 KeyPath = tuple[str | int, ...]
 Lines = Mapping[KeyPath, int]
@@ -119,7 +119,7 @@ def read_yaml(text: str, source: str, remedy: str) -> tuple[object, Lines]:
             loader.dispose()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = getattr(error, "problem", None) or first_line(error)
         raise StudyError(
             f"is not valid YAML: {problem}",
             where=f"{source}:{mark.line + 1}" if mark else source,

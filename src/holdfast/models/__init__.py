@@ -17,7 +17,7 @@ from holdfast.config import LAB, LAB_FOLDER, ModelSpec
 from holdfast.config.places import text_of
 from holdfast.data import chat_settings
 from holdfast.environment import install_command
-from holdfast.errors import RELATIVE, MissingDependency, ModelError
+from holdfast.errors import RELATIVE, MissingDependency, ModelError, first_line
 from holdfast.memory.loading import kept_back
 from holdfast.memory.model import gguf_folder
 from holdfast.memory.model.stored import BNB4, BNB8, EXPANDED, Stored, stored_in
@@ -267,7 +267,7 @@ def load_model(
         model, info = auto_class(ref).from_pretrained(ref.base, output_loading_info=True, **options)
     except ImportError as error:
         raise MissingDependency(
-            f"{ref.base} cannot be loaded: {(str(error).strip().splitlines() or ['?'])[0]}",
+            f"{ref.base} cannot be loaded: {first_line(error)}",
             remedy="install that package, or name the base as it was published in 16 bits",
         ) from error
     except (OSError, ValueError, SafetensorError) as error:
@@ -360,7 +360,7 @@ def _nf4(dtype: torch.dtype, shared_out: bool) -> BitsAndBytesConfig:
 
 def not_loaded(ref: ModelRef, what: str, error: Exception) -> ModelError:
     """What to say of a model that cannot be loaded: the first line, and what to do about it."""
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    first = first_line(error)
     if not isinstance(error, OSError | ValueError):
         first = f"{type(error).__name__}: {first}"
     remedy = (

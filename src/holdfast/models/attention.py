@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from holdfast.errors import HoldfastError, MissingDependency, StudyError
+from holdfast.errors import HoldfastError, MissingDependency, StudyError, first_line
 from holdfast.registry import nearest
 from holdfast.types import ModelRef
 
@@ -154,17 +154,13 @@ def _build(ref: ModelRef, config: PretrainedConfig | None) -> None:
     except ImportError as error:
         package = PACKAGES.get(str(ref.attention), "")
         raise MissingDependency(
-            f"model.attn_implementation {ref.attention}: {_first(error)}",
+            f"model.attn_implementation {ref.attention}: {first_line(error)}",
             remedy=f"pip install {package} --no-build-isolation, or write sdpa"
             if package
             else "write sdpa",
         ) from error
     except (ValueError, NotImplementedError) as error:
         raise StudyError(
-            f"{found.model_type} does not take {ref.attention}: {_first(error)}",
+            f"{found.model_type} does not take {ref.attention}: {first_line(error)}",
             where=WHERE_ATTENTION, remedy="write sdpa or eager, or leave it out",
         ) from error  # fmt: skip
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

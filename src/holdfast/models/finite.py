@@ -29,8 +29,8 @@ def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
     """The first of several tensors that holds NaN or infinity.
 
     Args:
-        tensors: with names; those that are no floating point numbers of 16 bits or more, are empty
-            or have no values here are passed over.
+        tensors: with names; those that are no floating point numbers of 16 bits or more (4 bits
+            that are stored as such included), are empty or have no values here are passed over.
     """
     import torch
 
@@ -39,7 +39,8 @@ def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
     with torch.no_grad():
         for name, one in tensors:
             local = getattr(one, "_local_tensor", one).detach()  # this rank's shard
-            if _has_numbers(local):
+            packed = getattr(one, "quant_state", None) is not None  # as FSDP2 wants bitsandbytes'
+            if not packed and _has_numbers(local):
                 names.append(name)  # NaN passes through, and no copy is made
                 fine.append(torch.isfinite(torch.stack(torch.aminmax(local))).all())
         for device in dict.fromkeys(one.device for one in fine):  # one look at each

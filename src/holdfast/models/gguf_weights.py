@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.errors import HoldfastError, ModelError
+from holdfast.errors import HoldfastError, ModelError, first_line
 from holdfast.models import skeleton, weights_check
 from holdfast.models.gguf_file import INSTEAD, GGUFFile
 from holdfast.types import ModelRef
@@ -51,9 +51,9 @@ def write(head: GGUFFile, dtype: str, into: Path) -> str:
     except (HoldfastError, MemoryError, OSError):
         raise
     except Exception as error:  # of whatever kind an unknown field makes its reader fail with
-        first = (str(error).strip().splitlines() or [""])[0]
         raise ModelError(
-            f"transformers cannot read it ({head.architecture}): {type(error).__name__} {first}",
+            f"transformers cannot read it ({head.architecture}): {type(error).__name__} "
+            f"{first_line(error)}",
             where=str(head.path),
             remedy=INSTEAD,
         ) from error

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.errors import HoldfastError, ModelError
+from holdfast.errors import HoldfastError, ModelError, first_line
 from holdfast.memory.hardware.host import host_ram_bytes
 from holdfast.memory.model import hub
 from holdfast.memory.out_of_memory import is_out_of_memory
@@ -129,8 +129,8 @@ def load_adapter(model: PreTrainedModel, adapter: str) -> PeftModel:
     except Exception as error:  # of whatever kind its settings or its file make PEFT fail with
         if is_out_of_memory(error):
             raise
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        why = next((line.strip() for line in lines if "mismatch" in line), lines[0])
+        lines = str(error).splitlines()
+        why = next((line.strip() for line in lines if "mismatch" in line), first_line(error))
         raise ModelError(
             f"the adapter cannot be applied: {why[:200]}",
             where=adapter,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.errors import HoldfastError, ModelError
+from holdfast.errors import HoldfastError, ModelError, first_line
 from holdfast.memory.model import hub
 from holdfast.models.gguf_file import INSTEAD, refused
 from holdfast.models.json_files import AGAIN
@@ -162,7 +162,7 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int, where: str) 
 
 def _unusable(ref: ModelRef, error: Exception) -> ModelError:
     said = str(error).strip()
-    first = said.splitlines()[0] if said else ""
+    first = first_line(error)
     if ref.gguf is not None:
         return refused(Path(ref.base) / ref.gguf, f"transformers cannot read it: {first}", INSTEAD)
     where = str(Path(ref.base) / hub.CONFIG) if Path(ref.base).is_dir() else ref.base

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import printable
 from holdfast.progress.language import told
-from holdfast.progress.remaining import Remaining
+from holdfast.progress.remaining import Remaining, shortened
 from holdfast.progress.stopping import Stop
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Bars:
         self.remaining.enter(stage)
         self._told = self._now()
         self._bars.update(self._stage, visible=False)  # of a stage that was put off
-        self._bars.update(self._run, description=_short(stage))
+        self._bars.update(self._run, description=shortened(stage, LONGEST))
         self._draw()
 
     def leave(self, stage: str) -> None:
@@ -197,7 +197,9 @@ class _Beside:
         self._inner, self._bars, self._follows, self.stop = inner, bars, follows, inner.stop
         self.begin, self.expect, self.enter = inner.begin, inner.expect, inner.enter
         self.beside, self.say, self.worked = inner.beside, inner.say, follows.worked
-        self._line = bars.add_task(f"  {_short(follows.stage)}", total=None, beside=follows)
+        self._line = bars.add_task(
+            f"  {shortened(follows.stage, LONGEST)}", total=None, beside=follows
+        )
 
     def leave(self, stage: str) -> None:
         self._bars.remove_task(self._line)
@@ -215,10 +217,6 @@ class _Beside:
         self._follows.advance(amount)
         self._bars.update(self._line, completed=self._follows.made)
         self._inner.look()
-
-
-def _short(stage: str) -> str:
-    return stage if len(stage) <= LONGEST else f"…{stage[1 - LONGEST :]}"
 
 
 def _column(words: Callable[[Task], str]) -> ProgressColumn:

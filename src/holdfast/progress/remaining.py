@@ -244,6 +244,24 @@ def _likeness(stage: str) -> tuple[str, ...]:
     return (f"{kind}/{more[-1]}", kind, "") if more else (kind, "")
 
 
+def shortened(name: str, room: int) -> str:
+    """A stage's or a reading's name in so many letters: its head stays, and the end of its task.
+
+    Args:
+        name: parted by slashes, or by spaces.
+        room: letters that there are, 4 or more.
+    """
+    if len(name) > room:
+        name = name.replace("/checkpoint-", "/")
+    if len(name) <= room:
+        return name
+    task = max(name.rfind("/"), name.rfind(" ")) + 1
+    left, half = room - task - 1, room // 2
+    return (
+        f"{name[:task]}…{name[-left:]}" if left > 2 else f"{name[:half]}…{name[half + 1 - room :]}"
+    )
+
+
 def in_words(seconds: float) -> str:
     """A time to come as a person says it: 40 s, 12 min, 2 h 10 min, 3 days 4 h."""
     if seconds < 90:

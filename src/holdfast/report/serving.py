@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from holdfast.analysis.so_far import how_far, results_so_far
-from holdfast.errors import HoldfastError, UsageError
+from holdfast.errors import HoldfastError, UsageError, first_line
 from holdfast.report.html import browser
 from holdfast.report.run import results_with_replies
 from holdfast.report.write import render
@@ -91,8 +91,7 @@ class Served:
         except (HoldfastError, OSError) as error:  # a file that is being written anew, or damaged
             if not self._page:
                 raise
-            first, _, _ = str(error).partition("\n")
-            self._wrong = f"; not shown yet: {first}"
+            self._wrong = f"; not shown yet: {first_line(error)}"
         self._next = self._now() + SLOWER * (self._now() - started)
 
     def _rendered(self, mark: str) -> str:

@@ -21,12 +21,21 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.analysis.findings import Cell
-from holdfast.analysis.so_far import cell_of, how_far, losses, measured_stages
+from holdfast.analysis.so_far import (
+    cell_of,
+    how_far,
+    losses,
+    measured_stages,
+    ungraded,
+    waiting,
+)
 from holdfast.memory.hardware.detect import InUse, in_use
 from holdfast.progress import console as harmless
+from holdfast.progress.remaining import shortened
 from holdfast.report.console import share_text
 from holdfast.report.words import difference
 from holdfast.runs.live import Look, Watched
+from holdfast.runs.plan import Plan
 
 BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", "_.-=+*#%"
 """Heights of a sparkline, where the terminal has them and where it has not."""
@@ -59,7 +68,7 @@ class Screen:
         """The page as it is now, no higher and no wider than the terminal."""
         look = self.look = self._watched.look()
         plan, narrow = self._watched.plan, console.width < NARROW
-        below = _below(look, self._watched.folder, console.is_terminal)
+        below = _below(look, plan, console.is_terminal)
         room = (console.height if console.is_terminal else ENDLESS) - AROUND - len(below)
         stages = _stages(look, narrow)
         if stages.row_count + FEW > room:
@@ -105,8 +114,7 @@ class Screen:
         for name in heads:
             table.add_column(name, no_wrap=True, overflow="ellipsis")
         for name, *figures in found:
-            short = _cut(name, room)
-            table.add_row(escape(short), *figures[: len(heads) - 1])
+            table.add_row(escape(shortened(name, room)), *figures[: len(heads) - 1])
         return table
 
 
@@ -114,16 +122,6 @@ def _called(stage: str, seeds: bool) -> str:
     """A reading in few letters: arm, its seed if that is to be told, step, task."""
     name = stage if seeds else SEED.sub("", stage)
     return name.partition("/")[2].replace("/checkpoint-", " ").replace("/", " ")
-
-
-def _cut(name: str, room: int) -> str:
-    """A reading's name in so many letters: arm and step stay, and the end of the task."""
-    if len(name) <= room:
-        return name
-    point, _, task = name.rpartition(" ")
-    left = room - len(point) - 2
-    half = room // 2
-    return f"{point} …{task[-left:]}" if left > 2 else f"{name[:half]}…{name[half + 1 - room :]}"
 
 
 def _figures(cell: Cell, inverted: bool) -> tuple[str, str]:
@@ -191,11 +189,12 @@ def _gpu(one: InUse) -> str:
     return f"GPU {one.index} {one.name}: {used:.1f} of {total:.0f} GiB{busy}"
 
 
-def _below(look: Look, folder: Path, cut: bool) -> list[Text]:
-    """The GPUs, what the run said last, and what to do next; `cut`: a line each."""
+def _below(look: Look, plan: Plan, cut: bool) -> list[Text]:
+    """What waits, the GPUs, what the run said last, and what to do next; `cut`: a line each."""
     said = look.told.get("said", [])[-2:]
-    hint = _hint(look, folder)
+    hint, waits = _hint(look, plan.folder), waiting(plan, look)
     return [
+        *([Text(waits, no_wrap=cut, overflow="ellipsis" if cut else "fold")] if waits else []),
         *(Text(_gpu(one)) for one in in_use()),
         *(Text(one, "dim", no_wrap=cut, overflow="ellipsis" if cut else "fold") for one in said),
         *([Text(hint)] if hint else []),
@@ -230,7 +229,7 @@ def as_values(folder: Path) -> dict[str, object]:
         "state": look.state, "line": how_far(look), "done": list(look.done),
         "working": look.working, "left": look.left, "told": dict(look.told),
         "losses": curves, "gpus": [asdict(one) for one in in_use()],
-        "readings": {
+        "ungraded": ungraded(plan, look), "readings": {
             name: {"share": asdict(one.score), "difference": one.diff and asdict(one.diff)}
             for name, one in cells.items()
             if one is not None

@@ -21,22 +21,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from holdfast.errors import (
-    Damaged,
-    DriftError,
-    EndpointError,
-    HoldfastError,
-    UsageError,
-    begun,
-)
+from holdfast.errors import Damaged, DriftError, EndpointError, HoldfastError, UsageError, begun
 from holdfast.progress import Clocked, Progress
 from holdfast.runs import records, sealed, store, temporary
 from holdfast.runs.full_disk import explained_disk
 
 SPELLED = 6
 """Stages that a remedy names one by one."""
-PASSING = ("down", "slow", "busy", "broken", "quota", "cap")
-"""Faults of a server that may have passed by the time all else is done."""
 PARTS = "parts"
 """Folders of a stage that only serve to go on with it; gone when it is finished."""
 Run = Callable[[Path, Progress], Mapping[str, object] | None]
@@ -234,23 +225,24 @@ def execute(
         name, absent = step.stage.name, code[step.stage.name].absent
         why = (failed or absent()) if absent else ""
         if not (why or late.keys() & set(step.stage.needs)):
-            progress.enter(name)
             try:
-                make(step, code[name], folder, progress)
-            except EndpointError as error:
-                if not absent or error.fault not in PASSING:
-                    raise
-                why = failed = str(error.message)
-            else:
-                progress.leave(name)
+                _enter(step, code[name], folder, progress)
                 continue
+            except EndpointError as error:
+                if not (absent and error.passes):
+                    raise
+                why = failed = error.message
         if why and not late:
             progress.say(f"{name}: {why}; it is put off until all else is done")
         late[name] = step
     for name, step in late.items():
-        progress.enter(name)
-        make(step, code[name], folder, progress)
-        progress.leave(name)
+        _enter(step, code[name], folder, progress)
+
+
+def _enter(step: Step, stage: Stage, folder: Path, progress: Progress) -> None:
+    progress.enter(stage.name)
+    make(step, stage, folder, progress)
+    progress.leave(stage.name)
 
 
 def announce(
@@ -344,7 +336,7 @@ def _run(step: Step, stage: Stage, folder: Path, progress: Progress) -> None:
     if os.path.lexists(final):
         temporary.remove_tree(final)
     os.replace(work, final)
-    _settle(final.parent)
+    temporary.settle(final.parent)
 
 
 def _is_made(work: Path, claim: Mapping[str, object]) -> bool:
@@ -361,16 +353,6 @@ def _is_made(work: Path, claim: Mapping[str, object]) -> bool:
 def _seconds(claim: Mapping[str, object]) -> float:
     found = claim.get("seconds", 0.0)
     return float(found) if isinstance(found, int | float) else 0.0
-
-
-def _settle(folder: Path) -> None:
-    """Make the disk keep the names in a folder; where that is not possible, it does in time."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 read_record = records.read

@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 PART = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d{1,9})-[0-9a-f]{8}\.part", re.DOTALL)
@@ -20,6 +21,16 @@ KEPT_LETTERS = 120
 def beside(path: Path) -> Path:
     """A new name in the folder of `path` for what will become it."""
     return path.with_name(f".{path.name[:KEPT_LETTERS]}.{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
+def settle(folder: Path) -> None:
+    """Make the disk keep the names in a folder; where that is not possible, it does in time."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def remove_tree(folder: Path) -> None:

@@ -145,7 +145,8 @@ def ship(
     choice = decision.chosen or decision.runner_up
     if dry_run or target is None or choice is None or (decision.answer != SHIP and not anyway):
         return found
-    consent.check(plan.study, plan.folder / "study.yaml")
+    untracked = plan.study.model_copy(update={"track": ()})
+    consent.check(untracked, plan.folder / "study.yaml")
     named = plan.study.model.id
     if not Path(plan.model.base).is_dir():  # of a GGUF file, where the cache was cleared since
         base = gguf_cache.base_of(named, plan.study.model.revision)

@@ -270,7 +270,7 @@ def _run(
     executing.chosen(session, on)
     ahead = schedule(session.plan, only, rebuild)  # complain before anything is written
     noticed = preflight.check(session) if any(not step.done for step in ahead) else None
-    consent.give(study, must=False)  # its user's own, or consented to when it was loaded
+    consent.give(session.study, must=False)  # its user's own, or consented to when it was loaded
     run_folder.open_run(folder)
     with run_folder.lock(folder), begun():
         stages.forget(session.plan.stages, folder, rebuild)

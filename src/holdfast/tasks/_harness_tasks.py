@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from holdfast.environment import install_command
-from holdfast.errors import RELATIVE, DataError, MissingDependency, StudyError
+from holdfast.errors import RELATIVE, DataError, MissingDependency, StudyError, first_line
 from holdfast.registry import nearest
 from holdfast.runs import store
 
@@ -73,7 +73,7 @@ def load(
         loaded: dict[str, ConfigurableTask] = manager.load(wanted)["tasks"]
     except Exception as error:  # data sets and task code raise anything
         raise DataError(
-            f"lm_eval cannot load it: {type(error).__name__}: {_first_line(error)}",
+            f"lm_eval cannot load it: {type(error).__name__}: {first_line(error)}",
             where=task,
             remedy="if its data cannot be fetched, give a local copy: `overrides: {dataset_path: "
             "json, dataset_kwargs: {data_files: {test: test.jsonl}}}`, or a YAML of your own with "
@@ -138,7 +138,7 @@ def _imported() -> None:
         import lm_eval.tasks  # noqa: F401
     except ImportError as error:
         raise MissingDependency(
-            f"tasks of lm-evaluation-harness need `lm_eval` ({_first_line(error)})",
+            f"tasks of lm-evaluation-harness need `lm_eval` ({first_line(error)})",
             remedy=install_command("lm-eval"),
         ) from error
 
@@ -157,10 +157,6 @@ def _refused(name: str, why: str) -> StudyError:
     return StudyError(
         f"lm_eval's task {name!r} cannot be measured here: {why}", remedy="choose another task"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 MEANS = {"mean", "nanmean"}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from holdfast import models
 from holdfast.config import TrainSpec
-from holdfast.errors import HoldfastError, ModelError, StudyError
+from holdfast.errors import HoldfastError, ModelError, StudyError, first_line
 from holdfast.memory.model import stored
 from holdfast.memory.out_of_memory import is_out_of_memory
 from holdfast.models import ModelRef
@@ -121,10 +121,9 @@ def explained(spec: TrainSpec) -> Iterator[None]:
     except (HoldfastError, MemoryError):
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         lora = spec.lora
         raise StudyError(
-            f"these adapters cannot be put on the model: {lines[0][:300]}",
+            f"these adapters cannot be put on the model: {first_line(error)[:300]}",
             where="train.lora",
             remedy=f"change target_modules ({lora.target_modules!r}) or exclude_modules, or the "
             f"variant ({lora.variant})",
@@ -132,9 +131,9 @@ def explained(spec: TrainSpec) -> Iterator[None]:
 
 
 def _not_built(ref: ModelRef, error: Exception) -> ModelError:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    if "Unrecognized configuration class" in lines[0]:
-        kind = lines[0].partition("<class '")[2].partition("'")[0].rpartition(".")[2]
+    first = first_line(error)
+    if "Unrecognized configuration class" in first:
+        kind = first.partition("<class '")[2].partition("'")[0].rpartition(".")[2]
         return ModelError(
             f"is no causal language model of transformers ({kind})",
             where=ref.base,
@@ -142,7 +141,7 @@ def _not_built(ref: ModelRef, error: Exception) -> ModelError:
         )
     if isinstance(error, ImportError):
         return ModelError(
-            f"needs a package that is missing: {lines[0][:200]}", where=ref.base,
+            f"needs a package that is missing: {first[:200]}", where=ref.base,
             remedy="install it",
         )  # fmt: skip
     return models.not_loaded(ref, "configuration", error)

@@ -38,10 +38,13 @@ class Objective:
 
     Attributes:
         terms: of the arm's loss methods, in their order.
+        gathered: several processes hold shares of the weights and gather them in every pass
+            together, so each has to make as many passes as the others.
         said: what the last pass showed, for the log: means over tokens.
     """
 
     terms: Sequence[Term]
+    gathered: bool = False
     said: dict[str, float] = field(default_factory=dict)
 
     def forward(
@@ -67,23 +70,23 @@ class Objective:
         """
         self.said = {}
         comparing = [one for one in self.terms if one.divergence]
-        if not comparing or weights is None or not bool((weights[:, 1:] > 0).any()):
+        held = None if weights is None or not comparing else weights[:, 1:] > 0
+        if held is None or weights is None or not bool(held.any()):
+            if held is not None and self.gathered:  # for the others, which may compare
+                first = torch.arange(len(held), device=held.device) < 1
+                _base(plain, inputs, first, first.new_zeros(1, dtype=torch.long))
             before = self._reference(plain, inputs)
             with watched(self._most) as tops:
                 outputs = model(**inputs, fused_lm_head=True)
             own_rows = predictions(places, inputs["labels"].shape[1]) if places else None
             outputs.extra = self._weighed(outputs, tops[0] if tops else None, own_rows, before)
             return outputs
-        held = weights[:, 1:] > 0
         wanted = held | (inputs["labels"][:, 1:] != IGNORED)
         columns = wanted.any(0).nonzero().squeeze(1)
-        given = {key: value for key, value in inputs.items() if key != "labels"}
-        with torch.no_grad(), adapters_off(plain):
-            own = held.any(1)
-            some = {k: v[own] if _by_row(v, own) else v for k, v in given.items()}
-            before = plain(**some, logits_to_keep=columns).logits[held[own][:, columns]]
+        own = held.any(1)
+        before = _base(plain, inputs, own, columns)[held[own][:, columns]]
         reference = self._reference(plain, inputs)
-        outputs = model(**given, logits_to_keep=columns)
+        outputs = model(**_without_labels(inputs), logits_to_keep=columns)
         logits = outputs.logits
         found = _scores(logits, inputs["labels"][:, 1:][:, columns])
         found.aux_loss = getattr(outputs, "aux_loss", None)
@@ -168,6 +171,23 @@ def adapters_off(model: PeftModel) -> AbstractContextManager[None]:
     """The base: for as long as this lasts, `model` runs without its adapters."""
     switch: AbstractContextManager[None] = model.disable_adapter()
     return switch
+
+
+def _base(
+    plain: torch.nn.Module,
+    inputs: Mapping[str, torch.Tensor],
+    rows: torch.Tensor,
+    columns: torch.Tensor,
+) -> torch.Tensor:
+    """The base's logits at some positions of some rows, shape (rows, positions, words)."""
+    some = {k: v[rows] if _by_row(v, rows) else v for k, v in _without_labels(inputs).items()}
+    with torch.no_grad(), adapters_off(plain):
+        found: torch.Tensor = plain(**some, logits_to_keep=columns).logits
+    return found
+
+
+def _without_labels(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key: value for key, value in inputs.items() if key != "labels"}
 
 
 def _drift(

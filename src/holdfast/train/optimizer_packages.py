@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from holdfast.config import TrainSpec
-from holdfast.errors import HoldfastError, MissingDependency, StudyError
+from holdfast.errors import HoldfastError, MissingDependency, StudyError, first_line
 
 PACKAGES = {
     "galore_": ("galore_torch", "pip install galore-torch"),
@@ -48,7 +48,7 @@ def told(spec: TrainSpec, setting: str) -> Iterator[None]:
         raise
     except Exception as error:
         package = _package(spec.optim) if setting == "optim" else None
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = first_line(error)
         if package and (isinstance(error, ImportError) or _absent(package[0])):
             raise MissingDependency(
                 f"train.optim {spec.optim} needs {package[0]}: {first}",

@@ -102,7 +102,25 @@ class Background:
 
 
 def copied(value: Any) -> Any:
-    """A value with copies of its tensors in the host's memory; itself where it holds none."""
+    """A value with copies of its tensors in the host's memory; itself where it holds none.
+
+    What holds the tensors is copied with all that is in it: a list of numbers beside them may be
+    changed by the next step as well.
+    """
+    return _copy(value) if _holds_tensors(value) else value
+
+
+def _holds_tensors(value: object) -> bool:
+    import torch
+
+    if isinstance(value, Mapping):
+        return any(map(_holds_tensors, value.values()))
+    if type(value) in (list, tuple):
+        return any(map(_holds_tensors, value))  # type: ignore[call-overload]
+    return isinstance(value, torch.Tensor)
+
+
+def _copy(value: Any) -> Any:
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -110,12 +128,9 @@ def copied(value: Any) -> Any:
         copy.__dict__.update(value.__dict__)
         return copy
     if isinstance(value, Mapping):
-        found = {key: copied(one) for key, one in value.items()}
-        return found if any(found[key] is not value[key] for key in found) else value
+        return {key: _copy(one) for key, one in value.items()}
     if type(value) in (list, tuple):
-        parts = [copied(one) for one in value]
-        same = all(new is old for new, old in zip(parts, value, strict=True))
-        return value if same else type(value)(parts)
+        return type(value)(map(_copy, value))
     return value
 
 

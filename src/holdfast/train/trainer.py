@@ -87,7 +87,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # mypy does not follow trl
         super().__init__(*args, **kwargs)
         self.events: list[dict[str, object]] = []
         self.most_examples: int | None = None
-        self._objective = Objective(terms) if terms else None
+        self._objective = Objective(terms, self.is_fsdp_enabled) if terms else None
         self._recover, self._say = recover, say or logging.getLogger(__name__).warning
         self._phase: Phase = "load"
         self._step: _Step | None = None

@@ -148,7 +148,17 @@ def records(file: Path) -> Iterator[bytes]:
 
 @pytest.mark.filterwarnings("ignore")
 def test_wandb_offline(run: Path) -> None:
+    """In two sittings; that the second goes on with the runs of the first stands in its records,
+    and without it ``wandb sync`` would let it replace them."""
     pytest.importorskip("wandb")
+    kept = run.with_name("kept")
+    late = [run / "stats", run / "report", run / "readings/sft/seed1/checkpoint-6/lab_math"]
+    for number, place in enumerate(late):
+        kept.mkdir(exist_ok=True)
+        place.rename(kept / str(number))
+    assert "batches sent" in track(run, "wandb", "mode=offline", "project=mine")
+    for number, place in enumerate(late):
+        (kept / str(number)).rename(place)
     for words in ("batches sent", "has all of it already"):
         assert words in track(run, "wandb", "mode=offline", "project=mine")
     read = (
@@ -160,7 +170,8 @@ def test_wandb_offline(run: Path) -> None:
         "    items = getattr(getattr(record, kind), 'item', ()) if kind == 'history' else ()\n"
         "    told = {'.'.join(o.nested_key) or o.key: json.loads(o.value_json) for o in items}\n"
         "    run = record.run if kind == 'run' else None\n"
-        "    about = [run.run_id, run.display_name, run.run_group, run.project] if run else []\n"
+        "    named = [run.run_id, run.display_name, run.run_group, run.project] if run else []\n"
+        "    about = [*named, run.resume] if run else []\n"
         "    print(json.dumps([kind, told, about]))\n"
     )
     found: dict[str, list[Any]] = {}
@@ -170,8 +181,8 @@ def test_wandb_offline(run: Path) -> None:
         done = subprocess.run([sys.executable, "-c", read], input=lines, capture_output=True,
                               text=True, check=True)  # fmt: skip
         told = [json.loads(line) for line in done.stdout.splitlines()]
-        own, name, group, project = next(about for kind, _, about in told if kind == "run")
-        assert (group, project) == ("s", "mine")
+        own, name, group, project, goes_on = next(one for kind, _, one in told if kind == "run")
+        assert (group, project, goes_on) == ("s", "mine", True)
         ids.setdefault(name, set()).add(own)
         found.setdefault(name, []).extend(values for kind, values, _ in told if kind == "history")
         found.setdefault("kinds", []).extend(kind for kind, _, _ in told)
@@ -182,6 +193,8 @@ def test_wandb_offline(run: Path) -> None:
     highs = {row["step"]: row["readings/lab_math/high"] for row in found["sft/seed1"]
              if "readings/lab_math/high" in row}  # fmt: skip
     assert highs[6] == pytest.approx(figure(run, 6))
+    (own,) = ids["sft/seed1"]
+    assert len([*(run / "tracking" / "wandb").rglob(f"run-{own}.wandb")]) == 2
     assert any(key.startswith("frontier") for row in found["study"] for key in row)
     assert "artifact" in found["kinds"]
 

@@ -78,6 +78,34 @@ def test_everything_of_a_study_is_sent(run: Path, file: Path, out: Path, told: A
     assert whole[1]["files"] == ["index.html", "report.md", "results.json"]
 
 
+def test_the_frontier_comes_before_the_end(run: Path, file: Path, out: Path, told: Any) -> None:
+    """With the first model that is measured on every task, and then with a tenth more readings."""
+    kept, found = run.with_name("kept"), sending(run, file, out)
+    later = [run / "stats", run / "report", *(run / "readings").glob("*/*/*/lab_refuse")]
+    later.sort()
+
+    def move(places: list[Path], there: Path, back: Path) -> None:
+        for one in places:
+            target = back / one.relative_to(there)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            one.rename(target)
+
+    move(later, run, kept)
+    found.once()
+    sent = [row for row in told(out) if row["run"] == "study" and row["what"] == "send"]
+    assert [row["tables"] for row in sent] == [["frontier_so_far"]]
+    assert sent[0]["words"] == {"frontier_so_far_of": "6 of 6 models, on lab_math"}
+    assert found.once() == 0, "nothing is new"
+    move([kept / one.relative_to(run) for one in later[1:-1]], kept, run)
+    found.once()
+    sent = [row for row in told(out) if row["run"] == "study" and row["what"] == "send"]
+    assert sent[-1]["words"] == {"frontier_so_far_of": "5 of 6 models, on lab_math, lab_refuse"}
+    move([kept / one.relative_to(run) for one in (later[0], later[-1])], kept, run)
+    found.once()
+    sent = [row for row in told(out) if row["run"] == "study" and row["what"] == "send"]
+    assert [row["tables"] for row in sent[2:]] == [["results", "frontier"], []]
+
+
 def test_parameters_and_lineage(run: Path, file: Path, out: Path, told: Any) -> None:
     sending(run, file, out).once()
     started = {row["run"]: row for row in told(out) if row["what"] == "start"}
@@ -200,6 +228,34 @@ def test_code_that_a_run_folder_names_is_asked_about_first(
     assert "names code that was never run here" in capsys.readouterr().err and not told(out)
     consent.give(named.study)
     assert call(["track", str(run)]) == 0 and told(out)
+
+
+def received(run: Path, track: dict[str, object]) -> None:
+    """Let the study of the run folder name these trackers, as a stranger would."""
+    plan = Watched(run).plan
+    write_plan(replace(plan, study=plan.study.model_copy(update={"track": (track,)})))
+
+
+def test_a_received_folder_does_not_say_where_tokens_go(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server of the stranger's would get the token of whoever tracks the run."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "s3cret")
+    monkeypatch.setattr("holdfast.report.trackers.sending._send", lambda *given: 1)
+    received(run, {"mlflow": {"uri": "http://evil.example", "experiment": "e"}})
+    for line in (["track", str(run)], ["track", str(run), "--to", "mlflow"],
+                 ["track", str(run), "--to", "mlflow", "experiment=mine"]):  # fmt: skip
+        assert call(line) == 3, line
+        said = capsys.readouterr().err
+        assert "http://evil.example" in said and "--trust-code" in said and "s3cret" not in said
+    own = ["track", str(run), "--to", "mlflow", "uri=http://127.0.0.1:1", "experiment=mine"]
+    assert call(own) == 0, "every setting is the command's own"
+    assert call(["track", str(run), "--to", "tensorboard"]) == 0
+    consent.give(Watched(run).plan.study)
+    assert call(["track", str(run)]) == 0
+    received(run, {"mlflow": {"uri": "http://worse.example", "experiment": "e"}})
+    assert call(["track", str(run)]) == 3
 
 
 def test_one_process_sends_at_a_time(run: Path, file: Path, out: Path) -> None:

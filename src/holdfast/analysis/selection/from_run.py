@@ -39,17 +39,24 @@ class Evidence:
     trained: Sequence[Candidate]
 
 
-def gather(plan: Plan) -> Evidence:
-    """Read all readings of a finished study.
+def gather(
+    plan: Plan, tasks: Sequence[str] | None = None, points: Sequence[Point] | None = None
+) -> Evidence:
+    """Read the readings of a study.
+
+    Args:
+        plan: of the study.
+        tasks: that are read; None: all.
+        points: whose models are read, besides the untouched one; None: all.
 
     Raises:
         DataError: a file of readings is missing, or speaks of other items.
     """
-    before = {task: _read(plan, Point(BASE), task) for task in plan.tasks}
+    before = {task: _read(plan, Point(BASE), task) for task in tasks or plan.tasks}
     ids = {task: item_ids(before[task]) for task in before}
     found = [
         Candidate(point, {task: _values(plan, point, task, ids[task]) for task in ids})
-        for point in plan.points()
+        for point in (plan.points() if points is None else points)
         if point.arm != BASE and not plan.repeated(point)
     ]
     return Evidence(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.data.reading.files import READ, Row, Shape, pyarrow
-from holdfast.errors import DataError, printable
+from holdfast.errors import DataError, first_line, printable
 
 ROWS = 1024
 """Rows that are held at once."""
@@ -43,7 +43,7 @@ def rows(path: Path, shape: Shape) -> Iterator[Row]:
         if isinstance(error, DataError):
             raise
         raise DataError(
-            f"cannot be read as {shape.format}: {printable(str(error).splitlines()[0])}",
+            f"cannot be read as {shape.format}: {printable(first_line(error))}",
             where=f"{path}, row {number + 1}" if number else str(path),
             remedy=f"it is torn or of another kind: copy it again, or write it anew; {READ}",
         ) from error

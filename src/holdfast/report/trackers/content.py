@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.analysis.results import Results, Share, from_json
-from holdfast.analysis.so_far import cell_of, measured_stages
+from holdfast.analysis.so_far import cell_of, frontier_so_far, measured_stages
 from holdfast.errors import HoldfastError
 from holdfast.grading.grade import READINGS
 from holdfast.runs import live, store
@@ -28,6 +28,10 @@ STUDY = "study"
 """The run of what belongs to no single training: tables, the decision, the report."""
 AGAIN = "again"
 """In what was sent: how often a training was made, where it was made again."""
+SO_FAR = "frontier_so_far"
+"""The table of the frontier before the study's end, and how many readings it was made of."""
+GROWS = 1.1
+"""It is made anew when there are so many times as many readings."""
 LEFT_OUT = {"step", "time", "epoch"}
 """Of a row of the log: what is no figure of its own."""
 GIB = 1 << 30
@@ -188,12 +192,26 @@ def _share(prefix: str, share: Share) -> dict[str, float]:
 def _whole(plan: Plan, look: Look, sent: Sent) -> Iterator[Batch]:
     """Tables and findings once the statistics are done, and the report as files."""
     stats, report = look.done.get("stats"), look.done.get("report")
+    if stats is None and "stats" not in sent:  # else the whole one is there already
+        yield from _so_far(plan, look, sent)
     if stats is not None and sent.get("stats") != stats and (found := _results(plan)) is not None:
         yield Batch(STUDY, {"stats": stats}, tables=_tables(found), words=_words(found))
     if report is not None and sent.get("report") != report:
         names = ("index.html", "report.md", "results.json")
         files = [plan.folder / "report" / name for name in names]
         yield Batch(STUDY, {"report": report}, files=tuple(one for one in files if one.is_file()))
+
+
+def _so_far(plan: Plan, look: Look, sent: Sent) -> Iterator[Batch]:
+    """The frontier of what is measured, whenever a good deal more is than when it was sent."""
+    there, before = sum(one in look.done for one in measured_stages(plan)), sent.get(SO_FAR, 0)
+    if there <= GROWS * float(before):
+        return
+    with suppress(HoldfastError, OSError):  # a file that is written anew just now
+        rows, of = frontier_so_far(plan, look)
+        if of:
+            table = [_table(SO_FAR, [one._asdict() for one in rows])] if rows else []
+            yield Batch(STUDY, {SO_FAR: there}, tables=(*table,), words=((f"{SO_FAR}_of", of),))
 
 
 def _results(plan: Plan) -> Results | None:
@@ -208,11 +226,11 @@ def _tables(results: Results) -> tuple[Table, ...]:
     found: list[tuple[str, Sequence[Mapping[str, Cell]]]] = [
         ("results", results.rows()), ("frontier", frontier),
     ]  # fmt: skip
-    return tuple(
-        Table(name, tuple(rows[0]), tuple(tuple(row.values()) for row in rows))
-        for name, rows in found
-        if rows
-    )
+    return tuple(_table(name, rows) for name, rows in found if rows)
+
+
+def _table(name: str, rows: Sequence[Mapping[str, Cell]]) -> Table:
+    return Table(name, tuple(rows[0]), tuple(tuple(row.values()) for row in rows))
 
 
 def _words(results: Results) -> tuple[tuple[str, str], ...]:

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from holdfast.config import consent
-from holdfast.errors import FolderError, HoldfastError, UsageError, printable
-from holdfast.registry import names_file
+from holdfast.errors import FolderError, HoldfastError, UsageError, first_line, printable
 from holdfast.report.trackers import (
     FOLDER,
     SECRET,
@@ -120,8 +119,9 @@ def send_run(
         again: send everything anew, in new runs.
 
     Raises:
-        UsageError: no tracker is named, or settings without one; or the run folder's study names
-            one whose code was never run here (`config.consent`).
+        UsageError: no tracker is named, or settings without one; or the run folder, which may be
+            somebody else's, says of one where to send, and nobody here has consented to that
+            (`config.consent`).
         HoldfastError: a tracker cannot be, or what it raised.
     """
     study = Watched(folder).plan.study
@@ -129,9 +129,13 @@ def send_run(
     if to is None and (settings or not own):
         what = "settings, but no tracker" if settings else "no tracker, and neither does its study"
         raise UsageError(f"the command names {what}", remedy="add --to, e.g. --to tensorboard")
-    if to is None and any(names_file(name) for name in own):
-        consent.check(study, folder / "study.yaml")
-    chosen = own if to is None else {to: {**own.get(to, {}), **_settings(settings)}}
+    given = _settings(settings)
+    taken = own
+    if to is not None:  # its code is the command's, and of its settings those that it leaves open
+        left = {key: value for key, value in own.get(to, {}).items() if key not in given}
+        taken = {to: left} if left else {}
+    consent.check_tracking(taken, folder / "study.yaml")
+    chosen = own if to is None else {to: {**own.get(to, {}), **given}}
     return {name: _send(name, options, folder, again) for name, options in chosen.items()}
 
 
@@ -193,5 +197,4 @@ def alone(tracker: Tracker, folder: Path, wait_s: float = 0.0) -> Iterator[None]
 
 def said(error: BaseException) -> str:
     """What went wrong in one line, without what an address may hold of secrets."""
-    first = (str(error).strip().splitlines() or [""])[0]
-    return printable(SECRET.sub("", f"{type(error).__name__}: {first}")[:300])
+    return printable(SECRET.sub("", f"{type(error).__name__}: {first_line(error)}")[:300])

@@ -1,7 +1,8 @@
 """Weights & Biases: runs in a group of the study's name, online or kept for ``wandb sync``.
 
 The key comes from WANDB_API_KEY or from ``wandb login``. Offline runs lie in the run folder, below
-``tracking/wandb``; the ids of runs stay, so that ``wandb sync`` puts sittings together.
+``tracking/wandb``, a folder for each sitting of a run; they say that they go on with it, so that
+``wandb sync`` appends them one after another, where each would replace what was sent before.
 """
 
 from __future__ import annotations
@@ -76,13 +77,12 @@ class WandB(Tracker):
         import wandb
 
         mode: Any = self._mode
-        online = mode == "online"
         found = self._runs[run.key] = wandb.init(
             project=self.options.project, entity=self.options.entity, mode=mode,
             id=run.id, name=run.name, group=run.group, dir=str(self.folder),
             job_type=STUDY if run.key == STUDY else "arm",
             config={**run.params, "lineage": dict(run.lineage)},
-            resume="allow" if online else None, reinit="create_new",
+            resume="allow", reinit="create_new",
             settings=wandb.Settings(
                 silent=True, console="off", init_timeout=30, x_disable_stats=True, symlink=False,
             ),

@@ -22,7 +22,7 @@ from typing import Any, cast
 
 from holdfast import environment
 from holdfast.config.hardware import RaySpec
-from holdfast.errors import MissingDependency, UsageError, WorkerLost
+from holdfast.errors import MissingDependency, UsageError, WorkerLost, first_line
 from holdfast.runs.executors import AGAIN, carried, links
 from holdfast.runs.executors.carried import Depot
 from holdfast.runs.executors.machine import Machine
@@ -253,7 +253,7 @@ def _is_loss(error: Exception) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return first_line(error)[:300]
 
 
 @contextmanager

@@ -45,7 +45,7 @@ class ProcessEnd:
     starved: bool = False
 
 
-class RelayedStop(Stop):
+class FiledStop(Stop):
     """Asked by a file that the process which started this one makes.
 
     The first of several processes sets the step at whose end all of them stop. Their gradients
@@ -88,7 +88,7 @@ class ProgressFile(Silent):
     def __init__(self, path: Path) -> None:
         """Append to `path`, one JSON object a line."""
         self._path = path
-        self.stop = RelayedStop(path.parent, lambda what: self._tell("hold", text=what))
+        self.stop = FiledStop(path.parent, lambda what: self._tell("hold", text=what))
 
     def _tell(self, what: str, **values: object) -> None:
         with self._path.open("a", encoding="utf-8") as file:

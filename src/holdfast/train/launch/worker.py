@@ -22,7 +22,7 @@ from holdfast.runs import store
 from holdfast.train.data import encode_all, training_data
 from holdfast.train.fit import fit
 from holdfast.train.job import ERROR, OOM, PROGRESS, TrainJob, read_job
-from holdfast.train.launch.process import ProgressFile, RelayedStop
+from holdfast.train.launch.process import FiledStop, ProgressFile
 from holdfast.train.launch.torchrun import OUT_OF_MEMORY, PARENT
 from holdfast.train.meters import Meters
 from holdfast.train.method_trainer import train_with
@@ -93,7 +93,7 @@ def main(path: Path) -> int:
     progress: Progress = ProgressFile(folder / PROGRESS)
     if not Rank.current().is_first:
         progress = Silent()
-        progress.stop = RelayedStop(folder)
+        progress.stop = FiledStop(folder)
     try:
         train(job, progress)
         _leave()
