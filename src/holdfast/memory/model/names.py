@@ -212,8 +212,8 @@ class Names:
 
 def _kinship(one: str, other: str) -> float:
     """How alike the families of two names are, by their first words: 0 to 1."""
-    first = [key(name).partition("|")[0] for name in (one, other)]
-    return difflib.SequenceMatcher(None, *first).ratio()
+    first, second = (key(name).partition("|")[0] for name in (one, other))
+    return difflib.SequenceMatcher(None, first, second).ratio()
 
 
 def _size(words: str) -> float:
