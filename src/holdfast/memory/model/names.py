@@ -64,8 +64,7 @@ DECORATIONS = re.compile(
 """Words of a name that its size does not depend on, but for the odd version."""
 SAME_WORDS = {"it": "instruct", "chat": "instruct", "pt": "base"}
 SIZE = re.compile(r"(?<![a-z0-9.])e?(\d+(?:\.\d+)?)([bm])(?![a-z0-9])")
-KIN = 0.7
-"""How alike the first words of two names are at the least, for one to be the other's neighbour."""
+KIN = 0.7  # how alike the first words of two names are at the least, for neighbours
 FAMILIES = Path(__file__).with_name("families.json")
 LISTED = "models/auto/auto_mappings.py", "models/auto/configuration_auto.py"
 """Where transformers lists its families, 5 and 4."""
@@ -166,12 +165,12 @@ class Names:
     def near(self, asked: str) -> list[str]:
         """Up to three ids that look like a name: of its family in near sizes, then others."""
         words = _without_suffix(spaced(asked.rpartition("/")[2]), "")[0]
-        found = self._other_sizes(words) or self._longer(words)
+        found = (self._other_sizes(words) or self._longer(words))[:3]
         shorts = {spaced(one.rpartition("/")[2]): one for one in reversed(self.entry)}
         close = difflib.get_close_matches(words, shorts, n=12, cutoff=0.6)
         kin = {one: _kinship(words, one) for one in close}
         close = sorted((one for one in close if kin[one] > KIN), key=lambda one: -kin[one])
-        return list(dict.fromkeys([*found[:3], *(shorts[one] for one in close)]))[:3]
+        return list(dict.fromkeys([*found, *(shorts[one] for one in close)]))[:3]
 
     def _longer(self, words: str) -> list[str]:
         """Ids whose names go on where this one ends: of `phi3` all sizes of Phi-3, one of each."""
@@ -200,7 +199,8 @@ class Names:
 
     def _other_sizes(self, words: str) -> list[str]:
         """Ids that differ from a name in nothing but the size, the nearest first."""
-        size = _size(words)
+        if not (size := _size(words)):
+            return []
         family = bare(SIZE.sub("#", words))
         found: dict[float, str] = {}
         for one in self.entry:
@@ -210,10 +210,10 @@ class Names:
         return [found[one] for one in sorted(found, key=lambda other: abs(math.log(other / size)))]
 
 
-def _kinship(words: str, other: str) -> float:
+def _kinship(one: str, other: str) -> float:
     """How alike the families of two names are, by their first words: 0 to 1."""
-    first = (key(one).partition("|")[0] for one in (words, other))
-    return difflib.SequenceMatcher(None, *first).ratio()
+    first, second = (key(name).partition("|")[0] for name in (one, other))
+    return difflib.SequenceMatcher(None, first, second).ratio()
 
 
 def _size(words: str) -> float:
