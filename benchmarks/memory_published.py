@@ -222,7 +222,9 @@ def answer(row: Row, folder: Path, formula: bool) -> Result:
     arguments = ["plan", *flags(row, folder), "--json", *["--dry-run"] * formula]
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
-        cli.call(arguments)
+        code = cli.call(arguments)
+    if code >= 128:  # ended from outside: no answer, and none to be kept
+        raise SystemExit(code)
     found = json.loads(output.getvalue())
     if "error" in found:
         return Result(row, refused=found["error"]["message"])

@@ -64,10 +64,12 @@ def test_an_old_bitsandbytes_keeps_inputs_and_litgpt_those_of_the_step_before() 
     assert more - kept_per_token(LLAMA, plain, "qlora", False) == inputs
 
 
-def test_litgpts_logits_are_in_16_bits_and_its_head_is_written_out_twice() -> None:
+def test_litgpts_logits_are_handed_out_in_float32_and_its_head_is_written_out_twice() -> None:
     lora, four = (litgpt.loss_bytes(LLAMA, LITGPT, one, TOKENS) for one in ("lora", "qlora"))
-    assert lora[0] == 4 * LLAMA.vocab * TOKENS
-    assert four[0] - lora[0] == 2 * 2 * LLAMA.vocab * LLAMA.hidden
+    assert lora[0] == (4 + 2 + 4) * LLAMA.vocab * TOKENS
+    assert four[0] - lora[0] == 2 * 2 * LLAMA.vocab * LLAMA.hidden - 4 * LLAMA.vocab * TOKENS
+    capped = read_shape("google/gemma-2-2b")
+    assert litgpt.loss_bytes(capped, LITGPT, "lora", 1)[0] == 12 * capped.vocab
 
 
 def test_litgpt_is_planned_by_formula_and_the_plan_says_so() -> None:

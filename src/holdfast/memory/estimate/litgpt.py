@@ -5,7 +5,8 @@ matrix with one adapter, and the values are a view of its whole output; grouped 
 written out for every head; the head is a matrix of its own even where the embedding is tied, and
 `BitsandbytesPrecision` quantises it with the others. The weights are quantised from float16, so a
 matrix that is written out to compute in bfloat16 is there twice. The head and the cross-entropy
-work in pieces of 128 tokens in 16 bits, whose logits all stay until the next forward pass. Under
+work in pieces of 128 tokens; Fabric hands the logits out in float32 (`convert_output` of its
+precision plug-ins), all pieces at once, and they stay until the next forward pass returns. Under
 QLoRA the embedding is replaced by bitsandbytes' `StableEmbedding`: the old one stays with the
 optimiser, and the new one gets a gradient that nobody clears.
 """
@@ -66,14 +67,15 @@ def _inputs(shape: Shape, work: Workload, names: set[str]) -> float:
 def loss_bytes(shape: Shape, work: Workload, method: str, tokens: int) -> tuple[int, int]:
     """Peak of head and loss, and what of it stays through the backward pass.
 
-    Logits and log-probabilities in 16 bits; where the last logits are soft-capped their tangent
-    too; and the head as it is written out.
+    The step's before in float32 are there while the head makes these in 16 bits (with the head
+    written out) and while they are handed out. Then they are gone, and log-probabilities as wide
+    as those handed out take no more. Soft-capped ones keep their tangent.
     """
-    capped = shape.family == "gemma2"
-    logits = work.wide * shape.vocab * tokens
+    narrow, handed = work.wide * shape.vocab * tokens, 4 * shape.vocab * tokens
+    capped = narrow if shape.family == "gemma2" else 0
     head = WRITTEN_OUT * work.wide * shape.vocab * shape.hidden if method == "qlora" else 0
-    stays = (1 + capped) * logits
-    return stays + logits + head, logits + work.wide * shape.hidden * tokens
+    peak = handed + narrow + capped + max(head, handed)
+    return peak, handed + capped + work.wide * shape.hidden * tokens
 
 
 def extra_embeddings(work: Workload, method: str) -> int:
