@@ -1,20 +1,26 @@
 """Does a real browser show the report, at a desk and on a phone, without fetching anything?
 
 Needs chromium and chromedriver (Debian: `apt-get install chromium chromium-driver`) and the Python
-package selenium; skipped with the reason where one of them is missing.
+package selenium; skipped with the reason where one of them is missing. What axe-core finds needs
+its file, which `.ci/run` fetches (`npm pack axe-core`): AXE_CORE names it, else it is looked for in
+`~/.cache/holdfast/axe.min.js`.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
+import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fixtures.report import build
 
+from holdfast.analysis.results import ReplyShown
 from holdfast.report.serving import Served, server
 from holdfast.report.write import write_report
 
@@ -61,9 +67,12 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def visit(browser: Any, path: Path, width: int, scheme: str = "light") -> None:
     """Open the page in a window of that width, and listen for alerts."""
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    scheme_wanted = {"name": "prefers-color-scheme", "value": scheme}
+    wanted = [
+        {"name": "prefers-color-scheme", "value": scheme},
+        {"name": "prefers-reduced-motion", "value": "reduce"},  # a click waits for no scrolling
+    ]
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme_wanted]})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": wanted})
     listen = "window.alerts = 0; window.alert = () => { window.alerts += 1; };"
     browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": listen})
     browser.get(path.as_uri())
@@ -78,8 +87,9 @@ def test_the_page_renders(browser: Any, path: Path, width: int, scheme: str) -> 
         "return [...document.querySelectorAll('svg.chart')].map(s => s.getBoundingClientRect())"
         ".filter(b => b.width > 0).map(b => [b.width, b.height])"
     )
-    assert len(charts) == 9  # the chosen trade-off, three tasks, two doses, loss and two meters
-    assert all(200 < wide <= width and high > 150 for wide, high in charts)
+    # the chosen trade-off; of ten arms three tasks, the groups of one, two meters; two doses; loss
+    assert len(charts) == 1 + 3 * 10 + 10 + 2 * 10 + 2 + 1
+    assert all(140 < wide <= width and high > 90 for wide, high in charts)
     across = browser.execute_script("return document.documentElement.scrollWidth")
     assert across <= width
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
@@ -116,6 +126,11 @@ def test_arrow_keys_walk_the_points_and_the_choice_changes_the_picture(
     chart.send_keys(Keys.ARROW_RIGHT)
     tip = browser.find_element("id", "tip")
     assert tip.is_displayed() and "sft, step 32" in tip.text and "n = 400" in tip.text
+    browser.execute_script("document.getElementById('to-zh').click()")
+    chart.send_keys(Keys.ARROW_RIGHT)
+    assert "sft，第 64 步" in tip.text
+    browser.execute_script("document.getElementById('to-en').click()")
+    chart.send_keys(Keys.ARROW_LEFT)
     for _ in range(5):
         chart.send_keys(Keys.ARROW_RIGHT)
     assert "sft, step 160 (final), λ = 0.25" in tip.text
@@ -161,3 +176,204 @@ def test_a_served_page_renews_itself(browser: Any, small_run: Path, tmp_path: Pa
     wait.until(lambda b: "has ended" in b.find_element("id", "live").text)
     severe = [one["message"] for one in browser.get_log("browser") if one["level"] == "SEVERE"]
     assert all("/state" in one for one in severe), "only that the server is gone"
+
+
+AXE = Path(os.environ.get("AXE_CORE", "~/.cache/holdfast/axe.min.js")).expanduser()
+CHECKED = """
+const done = arguments[arguments.length - 1];
+const where = one => one.nodes.slice(0, 4).map(node => node.target.join(" ")).join(" | ");
+axe.run(document, {resultTypes: ["violations"]}).then(found =>
+  done(found.violations.map(one => one.id + ": " + one.help + "; " + where(one))));
+"""
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme", "language"),
+    [(1280, "light", "en"), (1280, "dark", "en"), (390, "light", "zh"), (390, "dark", "en")],
+)
+def test_axe_finds_nothing(
+    browser: Any, path: Path, width: int, scheme: str, language: str
+) -> None:
+    """Whatever is folded is open, and the replies are shown."""
+    if not AXE.is_file():
+        warnings.warn(f"axe-core is not at {AXE}: accessibility is NOT CHECKED", stacklevel=1)
+        pytest.skip(f"axe-core is not at {AXE}; .ci/run fetches it")
+    visit(browser, path, width, scheme)
+    browser.execute_script(f"document.getElementById('to-{language}').click()")
+    browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+    browser.find_element("id", "r-show").click()
+    browser.execute_script("""
+      const rules = document.createElement("style");
+      rules.textContent = "*{transition:none!important}";
+      document.head.append(rules);
+    """)
+    browser.execute_script(AXE.read_text(encoding="utf-8"))
+    browser.set_script_timeout(240)
+    assert browser.execute_async_script(CHECKED) == []
+
+
+def listed(browser: Any) -> list[str]:
+    """The prompts in the list of replies."""
+    found: list[str] = browser.execute_script(
+        "return [...document.querySelectorAll('#r-list > li')].map(one =>"
+        " one.querySelector('pre') ? one.querySelector('pre').textContent : one.textContent)"
+    )
+    return found
+
+
+def choose(browser: Any, name: str, text: str) -> None:
+    """Set one of the filters."""
+    from selenium.webdriver.support.ui import Select
+
+    Select(browser.find_element("id", f"r-{name}")).select_by_visible_text(text)
+
+
+def waited(browser: Any, text: str) -> None:
+    """Wait until the line above the list says it."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(browser, 30).until(lambda b: text in b.find_element("id", "r-count").text)
+
+
+def many(count: int, length: int) -> list[ReplyShown]:
+    """Items of two tasks; every tenth of the first was lost by sft."""
+    return [
+        ReplyShown(
+            arm, ("hazards", "everyday-help")[item % 2], f"prompt {item}", f"{arm} {item} "
+            + "<img src=x onerror=alert(1)>" + "word " * (length // 5),
+            "unsafe" if arm == "sft" and item % 20 == 8 else "safe", str(item),
+            (("fire", "locks")[item % 4 // 2],) if item % 2 == 0 else (),
+            "lost" if arm == "sft" and item % 20 == 8 else "",
+        )
+        for arm in ("base", "sft", "replay")
+        for item in range(count)
+    ]  # fmt: skip
+
+
+def test_replies_are_browsed(browser: Any, tmp_path: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    page = write_report(replace(build(), replies=tuple(many(200, 100))), tmp_path)
+    visit(browser, page, 1280)
+    assert not browser.find_element("id", "r-all").is_displayed(), "hidden until asked for"
+    assert listed(browser) == []
+    browser.find_element("id", "r-show").click()
+    waited(browser, "1 to 20 of 200 items")
+    assert listed(browser)[:3] == ["prompt 8", "prompt 28", "prompt 48"], "what changed sides first"
+    choose(browser, "change", "lost")
+    waited(browser, "1 to 10 of 10 items")
+    choose(browser, "against", "replay")
+    waited(browser, "No item is like that.")
+    choose(browser, "change", "all")
+    choose(browser, "task", "hazards")
+    waited(browser, "of 100 items")
+    choose(browser, "group", "locks")
+    waited(browser, "of 50 items")
+    choose(browser, "group", "all")
+    choose(browser, "against", "sft")
+    choose(browser, "outcome", "unsafe")
+    waited(browser, "1 to 10 of 10 items")
+    choose(browser, "outcome", "all")
+    choose(browser, "task", "all")
+    browser.find_element("id", "r-search").send_keys("PROMPT 199")
+    waited(browser, "1 to 1 of 1 items")
+    assert listed(browser) == ["prompt 199"]
+    browser.find_element("id", "r-search").send_keys(Keys.CONTROL, "a")
+    browser.find_element("id", "r-search").send_keys(Keys.DELETE)
+    waited(browser, "1 to 20 of 200 items")
+    button = browser.find_element("id", "r-after")
+    button.click()
+    waited(browser, "21 to 40 of 200 items")
+    button.send_keys("p")
+    waited(browser, "1 to 20 of 200 items")
+    button.send_keys("j")
+    browser.switch_to.active_element.send_keys("j")
+    assert "prompt 28" in browser.switch_to.active_element.text
+    browser.switch_to.active_element.send_keys("/")
+    assert browser.switch_to.active_element.get_attribute("id") == "r-search"
+    browser.execute_script("document.getElementById('to-zh').click()")
+    waited(browser, "共 200 题")
+    assert browser.execute_script("return window.alerts") == 0
+    assert browser.execute_script("return document.querySelectorAll('img').length") == 0
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_many_replies_are_read_from_beside_a_served_page(browser: Any, tmp_path: Path) -> None:
+    """As a file the page shows what it holds; served, it reads the rest when it is needed."""
+    from functools import partial
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    page = write_report(replace(build(), replies=tuple(many(16_000, 200))), tmp_path)
+    assert page.stat().st_size < 5_000_000
+    visit(browser, page, 1280)
+    browser.find_element("id", "r-show").click()
+    waited(browser, "1 to 20 of 16,000 items")
+    browser.find_element("id", "r-search").send_keys("sft 15999 ")
+    waited(browser, "only the items that are in this file were searched")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as made:
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            browser.get(f"http://127.0.0.1:{made.server_address[1]}/index.html")
+            asked = "return performance.getEntriesByType('resource').length"
+            browser.find_element("id", "r-show").click()
+            waited(browser, "1 to 20 of 16,000 items")
+            assert browser.execute_script(asked) == 0, "what is in the page is not asked for"
+            browser.find_element("id", "r-search").send_keys("sft 15999 ")
+            waited(browser, "1 to 1 of 1 items")
+            assert listed(browser) == ["prompt 15999"]
+            assert browser.execute_script(asked) > 0
+        finally:
+            made.shutdown()
+            thread.join()
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_figures_and_languages_stand_without_a_script(browser: Any, path: Path) -> None:
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        visit(browser, path, 1280)
+        text = browser.find_element("tag name", "body").text
+        assert "sft learned word-problems" in text and "81.7" in text and "Kept, after" in text
+        assert "Reading replies needs JavaScript" in text
+        assert browser.find_element("css selector", "svg.wide .pt > title") is not None
+        browser.find_element("css selector", "label[for=to-zh]").click()
+        assert "sft 学会了 word-problems" in browser.find_element("tag name", "body").text
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_the_contents_stay_in_view_and_folds_open(browser: Any, path: Path) -> None:
+    for width in (1280, 390):
+        visit(browser, path, width)
+        assert not browser.find_element("css selector", "#budget table").is_displayed()
+        browser.execute_script("document.querySelector('nav a[href=\"#budget\"]').click()")
+        assert browser.find_element("css selector", "#budget table").is_displayed()
+        top = browser.execute_script(
+            "return document.querySelector('nav').getBoundingClientRect().top"
+        )
+        assert top == 0
+        browser.execute_script("document.getElementById('measured').scrollIntoView()")
+        current = browser.execute_script(
+            "dispatchEvent(new Event('scroll'));"
+            "return document.querySelector('nav [aria-current]').getAttribute('href')"
+        )
+        assert current == "#measured"
+
+
+def test_five_hundred_points_are_drawn(browser: Any, tmp_path: Path) -> None:
+    """Ten arms at fifty checkpoints each."""
+    results = build()
+    cells = list(results.cells)
+    for cell in results.cells:
+        if cell.step == 160 and cell.scale == 1:
+            cells += [replace(cell, step=1000 + step, flips=None) for step in range(45)]
+    page = write_report(replace(results, cells=tuple(cells)), tmp_path)
+    assert page.stat().st_size < 5_000_000
+    visit(browser, page, 1280)
+    spots = browser.execute_script("return document.querySelectorAll('.v0 svg.wide .pt').length")
+    assert spots > 500

@@ -31,6 +31,8 @@ from holdfast.report.words import (
     unscored,
 )
 
+KEPT = "Kept, after ÷ before"
+
 
 def write(results: Results) -> str:
     """The whole study as GitHub markdown."""
@@ -80,6 +82,11 @@ def _said(results: Results, key: str) -> str:
     return language.of(results).say(key).en
 
 
+def _by_arm(results: Results, head: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table with an arm, or a model, a row."""
+    return table([_said(results, "arm"), *head], rows)
+
+
 def _figure(share: Share | None, task: TaskInfo) -> str:
     if share is None:
         return UNMEASURED
@@ -115,11 +122,8 @@ def _scaled(results: Results) -> str:
                 pairs = zip(found, results.tasks, strict=True)
                 texts = [_changed(cell, task) for cell, task in pairs]
                 rows.append([clean(arm.name), f"{step:,}", f"{scale:g}", *texts])
-    return (
-        table([_said(results, "arm"), "Step", "λ", *map(title, results.tasks)], rows)
-        if rows
-        else ""
-    )
+    head = ("Step", "λ", *map(title, results.tasks))
+    return _by_arm(results, head, rows) if rows else ""
 
 
 def _along(results: Results, task: TaskInfo) -> str:
@@ -128,9 +132,7 @@ def _along(results: Results, task: TaskInfo) -> str:
     for arm in results.arms:
         cells = [find(results, arm.name, step, task.name) for step in steps]
         rows.append([clean(arm.name), *(_figure(c.score, task) if c else "" for c in cells)])
-    return f"{title(task)}\n\n" + table(
-        [_said(results, "arm"), *(f"step {step}" for step in steps)], rows
-    )
+    return f"{title(task)}\n\n" + _by_arm(results, [f"step {step}" for step in steps], rows)
 
 
 def _groups(results: Results, task: TaskInfo) -> str:
@@ -304,15 +306,8 @@ def _sides(results: Results) -> list[str]:
             ]
             for arm, found, kept in flipped.rows
         ]
-        head = [
-            _said(results, "arm"),
-            "Lost (1 → 0)",
-            "Won (0 → 1)",
-            "Items",
-            "p, exact",
-            "p, Holm",
-        ]
-        parts += [f"{title(flipped.task)}\n", table([*head, "Kept, after ÷ before"], rows)]
+        head = ["Lost (1 → 0)", "Won (0 → 1)", "Items", "p, exact", "p, Holm", KEPT]
+        parts += [f"{title(flipped.task)}\n", _by_arm(results, head, rows)]
         if flipped.groups:
             names = [clean(arm.name) for arm, _, _ in flipped.rows]
             cells = [
@@ -339,11 +334,8 @@ def _dose(results: Results) -> list[str]:
             told = (f"{dose.points}", plain(dose.rho), rise, clean(dose.words))
             rows.append([clean(dose.arm), *told])
         if rows:
-            parts.append(
-                table(
-                    [_said(results, "arm"), "Points", "ρ", "Fitted rise, points", "In words"], rows
-                )
-            )
+            head = ("Points", "ρ", "Fitted rise, points", "In words")
+            parts.append(_by_arm(results, head, rows))
     return parts
 
 
@@ -359,16 +351,10 @@ def _costs(results: Results) -> list[str]:
         ]
         rows.append([clean(cost.arm.name), *texts])
     times_of = f" (\u00d7 {clean(against.name)})" if against else ""
-    head = [
-        name + times_of * (number in (2, 7))
-        for number, name in enumerate(_said(results, f"cost.{n}") for n in range(tables.COSTS))
-    ]
+    head = [_said(results, f"cost.{n}") + times_of * (n in (2, 7)) for n in range(tables.COSTS)]
     parts = ["## Budget and cost\n", clean(budget.sentence(results.arms, results.seeds)) + "\n"]
-    return (
-        [*parts, table([_said(results, "arm"), *head], rows), _said(results, "cost.lede") + "\n"]
-        if rows
-        else parts
-    )
+    more = [_by_arm(results, head, rows), _said(results, "cost.lede") + "\n"] if rows else []
+    return [*parts, *more]
 
 
 def _meters(results: Results) -> list[str]:
@@ -377,11 +363,8 @@ def _meters(results: Results) -> list[str]:
         return []
     rows = [[clean(arm), f"{step:,}", *rest] for arm, step, *rest in tables.meters(results)]
     units = ["KL, nats per token", "Cross-entropy, nats per token", "Norm of the weights' change"]
-    return [
-        "## Drift meters\n",
-        _said(results, "meters.lede") + " The last readings:\n",
-        table([_said(results, "arm"), "Step", *units], rows),
-    ]
+    told = _said(results, "meters.lede") + " The last readings:\n"
+    return ["## Drift meters\n", told, _by_arm(results, ["Step", *units], rows)]
 
 
 def _ways(results: Results) -> list[str]:
@@ -389,11 +372,7 @@ def _ways(results: Results) -> list[str]:
     parts = []
     for ways in tables.ways(results):
         rows = [
-            [
-                clean(arm.name),
-                *(_figure_text(figure) if figure else NONE for figure in row),
-                spread,
-            ]
+            [clean(arm.name), *(_figure_text(one) if one else NONE for one in row), spread]
             for arm, row, spread in ways.rows
         ]
         head = [_said(results, "arm"), *map(clean, ways.names), "Spread"]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from holdfast.report.charts.axis import Axis, fit_axis
+from holdfast.report.charts.axis import Axis, Kind, fit_axis
 from holdfast.report.charts.marks import Dot, Line, Look, arm, grid, hit, marker, path, svg
 from holdfast.report.charts.plots import GLYPH, clip, spread
 from holdfast.report.language import Said
@@ -85,7 +85,7 @@ def single(lines: Sequence[Line], shown: Line, scale: Scale, label: Said) -> str
 
 
 def _axes(scale: Scale, right: float, height: float, count: int) -> tuple[Axis, Axis]:
-    kind = "share" if scale.percent else "any"
+    kind: Kind = "share" if scale.percent else "any"
     across = fit_axis(scale.across, 42, right, "step", count)
     return across, fit_axis(scale.upward, height - 26, 10, kind, 5)
 

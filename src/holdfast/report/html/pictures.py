@@ -175,31 +175,32 @@ def group_dots(results: Results, task: TaskInfo) -> list[Chart]:
     speech, own = language.of(results), looks(results)
     order = groups_by_loss(results, task.name)
     places: dict[str, dict[str, Dot]] = {}
-    for name, rows in groups(results, task):
-        for arm, found in rows:
+    for name, figures in groups(results, task):
+        for info, found in figures:
             if found.mean is None:
                 continue
             text = f"{found.text} {found.interval}"
-            told = speech.say("groups.tip", arm=arm.name, group=name, figure=text, n=f"{found.n:,}")
+            told = speech.say(
+                "groups.tip", arm=info.name, group=name, figure=text, n=f"{found.n:,}"
+            )
             whole = found.low is not None and found.high is not None
             span = ((found.low or 0.0) / 100, (found.high or 0.0) / 100) if whole else None
-            places.setdefault(arm.name, {})[name] = Dot(found.mean / 100, 0.0, told, span)
+            places.setdefault(info.name, {})[name] = Dot(found.mean / 100, 0.0, told, span)
     charts, before = [], places.get(BASE, {})
     for arm, dots in places.items():
         if arm == BASE and len(places) > 1:
             continue
         shown = dots if arm != BASE else {}
         rows = [panels.Row(name, before.get(name), shown.get(name)) for name in order]
+        data: list[tuple[object, ...]] = []
+        for name in [one for one in order if one in dots]:
+            was, dot = before.get(name), dots[name]
+            ends = dot.x_span or (None, None)
+            data.append((arm, name, dot.x, *ends, was.x if was else None))
         label = speech.say("groups.label", task=task.name, arm=arm)
-        data = tuple(
-            (arm, name, dot.x, *(dot.x_span or (None, None)), was.x if was else None)
-            for name in order
-            if (dot := dots.get(name)) is not None
-            for was in [before.get(name)]
-        )
         head = ("arm", "group", "value", "low", "high", "base")
         svg = panels.dots(rows, own[arm], own[BASE], label)
-        charts.append(Chart(f"groups-{task.name}-{arm}", svg, head, data, arm))
+        charts.append(Chart(f"groups-{task.name}-{arm}", svg, head, tuple(data), arm))
     return charts
 
 
