@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from holdfast.cli.comparing import compare
+from holdfast.cli.comparing import compare, recommend
 from holdfast.cli.front import STOP, Json, app, quiet_libraries, say, tell
 from holdfast.cli.planning import plan
 from holdfast.cli.studies import demo, init, report, run, ship, track, watch
@@ -98,7 +98,8 @@ PLACES = (
 """Of what a path names, if nothing nearer to it has said so."""
 INTERRUPTED, STOPPED = 130, (130, 143)  # what typer makes of an interrupt
 COMMANDS = (
-    demo, init, plan, run, watch, compare, report, track, ship, tasks, methods, schema, doctor,
+    demo, init, plan, recommend, run, watch, compare, report, track, ship, tasks, methods, schema,
+    doctor,
 )  # fmt: skip
 for _command in COMMANDS:
     app.command()(_command)

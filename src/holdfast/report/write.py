@@ -17,7 +17,7 @@ from pathlib import Path
 from holdfast.analysis import budget
 from holdfast.analysis.lookup import group_names, targets
 from holdfast.analysis.results import Choice, ReplyShown, Results, TaskInfo, to_json
-from holdfast.report import decision_words, figures, markdown, tables, words
+from holdfast.report import decision_words, equal_gain, figures, markdown, tables, words
 from holdfast.report.charts.marks import swatch
 from holdfast.report.html import pictures, trade_off
 from holdfast.runs.store import write_text
@@ -175,6 +175,9 @@ def _measured(results: Results) -> dict[str, object]:
         "probability": words.probability,
         "responses": pictures.doses(results),
         "dose_words": words.DOSE,
+        "equal_gain": equal_gain.at_equal_gain(results),
+        "equal_gain_head": equal_gain.HEAD,
+        "equal_gain_words": equal_gain.EXPLAINED,
         "plain": words.plain,
         "points": words.points,
         "statistics": words.STATISTICS,
