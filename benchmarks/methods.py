@@ -36,7 +36,7 @@ from holdfast.methods import MethodContext
 from holdfast.progress import Silent
 from holdfast.runs import store
 from holdfast.train.data import encode_all
-from holdfast.train.job import TrainJob
+from holdfast.train.job import Graded, TrainJob
 from holdfast.train.launch import worker
 from holdfast.types import Example
 
@@ -58,6 +58,9 @@ CASES: dict[str, dict[str, Any]] = {
     "ema": {"averages": (0.99,)},
     "sdft": {"loss": [("sdft", {"max_new_tokens": 64})]},
     "gkd": {"loss": [("gkd", {"max_new_tokens": 64, "lmbda": 1.0})]},
+    "grpo": {"loss": [("grpo", {"max_new_tokens": 96})]},
+    "raft": {"loss": [("raft", {"max_new_tokens": 96})]},
+    "dpo": {"loss": [("dpo", {"samples": 4})]},
     "rslora": {"lora": {"variant": "rslora"}},
     "dora": {"lora": {"variant": "dora"}},
     "oft": {"lora": {"variant": "oft", "r": 16}},
@@ -110,6 +113,7 @@ class Bench:
         return TrainJob(
             REF, spec, budget, 1126, (steps,), folder, folder / "examples.jsonl",
             losses=tuple(case.get("loss", [])), averages=case.get("averages", ()), device="cpu",
+            graded=Graded("lab_math", TaskSpec(role="target"), Sampling(max_new_tokens=96)),
         )  # fmt: skip
 
 

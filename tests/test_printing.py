@@ -21,7 +21,7 @@ from holdfast import errors
 from holdfast.analysis.results import ReplyShown, Results
 from holdfast.cli.front import say
 from holdfast.progress import console
-from holdfast.report import markdown, write
+from holdfast.report import harmless, markdown, write
 from holdfast.report.console import table
 
 HOSTILE = (
@@ -142,7 +142,7 @@ def alive(text: str, plain: Set[str] = frozenset(LETTERS)) -> set[str]:
 
 @given(SOME)
 def test_markdown_shows_text_letter_by_letter(text: str) -> None:
-    shown = markdown.clean(text)
+    shown = harmless.clean(text)
     assert "\n" not in shown and obeyed(shown, "") == ""
     plain = " ".join(text.split())
     for place in ("{}", "a {} b", "- {}", "**x{}**", "> {}", "x {}: {}"):
@@ -158,7 +158,7 @@ def test_markdown_shows_text_letter_by_letter(text: str) -> None:
 
 @given(SOME)
 def test_code_in_markdown_ends_where_it_should(text: str) -> None:
-    (read,) = [one for one in READER.parse(f"x {markdown.code(text)} y") if one.type == "inline"]
+    (read,) = [one for one in READER.parse(f"x {harmless.code(text)} y") if one.type == "inline"]
     assert [one.type for one in read.children or ()] == ["text", "code_inline", "text"]
 
 

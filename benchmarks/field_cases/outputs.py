@@ -15,7 +15,7 @@ from holdfast import errors
 from holdfast.endpoint import Endpoint, Server
 from holdfast.errors import EndpointError
 from holdfast.progress import Silent, console
-from holdfast.report import markdown
+from holdfast.report import harmless
 from holdfast.types import Message
 from tests import test_printing
 from tests.endpoint import test_modes
@@ -94,8 +94,8 @@ def _json(text: str) -> Run:
 
 def _markdown(text: str) -> Run:
     return lambda _: (
-        _wrong(markdown.clean(text), "")
-        or ("something lives in it" if test_printing.alive(markdown.clean(text)) else None)
+        _wrong(harmless.clean(text), "")
+        or ("something lives in it" if test_printing.alive(harmless.clean(text)) else None)
     )
 
 

@@ -234,6 +234,16 @@ def test_answering_in_the_loop_needs_its_cache_and_one_gpu() -> None:
         _plan("2x24GiB", only="ddp", method_overhead=drawing)
 
 
+def test_pairs_are_two_rows_on_one_gpu() -> None:
+    pairs = Workload(method_overhead=MethodOverhead(names=("dpo",), rows=2))
+    one = activations(QWEN, pairs, "lora", 3, True)
+    assert one == activations(QWEN, Workload(), "lora", 6, True)
+    found = _plan("2x24GiB", method_overhead=pairs.method_overhead)
+    assert all(bool(c.refused) == (c.plan.placement != "single") for c in found.candidates)
+    both = combined([pairs.method_overhead, MethodOverhead(names=("grpo",), answers=8)])
+    assert (both.rows, both.answers) == (2, 8)
+
+
 def test_meters_are_read_between_steps() -> None:
     work = Workload(method_overhead=MethodOverhead(names=("meters",), probed_tokens=300))
     acts = activations(QWEN, work, "lora", 8, True)

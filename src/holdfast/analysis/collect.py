@@ -11,6 +11,7 @@ from typing import Any
 from holdfast.analysis.agreement import agreement
 from holdfast.analysis.arrays import Measured
 from holdfast.analysis.caveats import UNSCORED_LIMIT
+from holdfast.analysis.recommend import methods_of
 from holdfast.analysis.results import Agreement, ArmInfo, Meter, PairAgreement, ReplyShown, TaskInfo
 from holdfast.errors import ModelError
 from holdfast.grading.answer import QUESTIONS, read_replies
@@ -53,8 +54,10 @@ def arm_infos(plan: Plan, done: Collection[str] | None = None) -> list[ArmInfo]:
     found = [ArmInfo(BASE, "the untouched model", family=BASE)]
     for name, arm in plan.arms.items():
         wanted = {f"train/{arm.source}/seed{seed}" for seed in plan.study.seeds}
+        spec = plan.study.arms.get(arm.family)
+        remedies = None if spec is None else methods_of(spec)
         if arm.source == BASE or (done is not None and not wanted.issubset(done)):
-            found.append(ArmInfo(name, arm.recipe, family=arm.family))
+            found.append(ArmInfo(name, arm.recipe, family=arm.family, methods=remedies))
             continue
         source = plan.arms[arm.source]
         data = _summary(plan.folder / "data" / arm.source)
@@ -85,6 +88,7 @@ def arm_infos(plan: Plan, done: Collection[str] | None = None) -> list[ArmInfo]:
                 flops=spent.flops,
                 tokens=spent.tokens,
                 generated_tokens=spent.generated_tokens,
+                methods=remedies,
             )
         )
     return found

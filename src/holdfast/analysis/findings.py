@@ -44,6 +44,7 @@ class ArmInfo:
     flops: float = 0.0  # estimate: training, reference passes, generation, shared work included
     tokens: int = 0  # put through the model in training, mean over seeds
     generated_tokens: int = 0  # written by the model for its data or in training
+    methods: tuple[str, ...] | None = None  # names of its remedies; None where nobody noted them
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,18 @@ class Dose:
     words: str  # supported | not supported | too little data
     curve: tuple[tuple[float, float], ...] = ()  # monotone fit: (gain, loss), shares
     rise: Share | None = None  # loss at the largest gain less that at the smallest, by the fit
+
+
+@dataclass(frozen=True, slots=True)
+class EqualGain:
+    """What an arm had lost on a retained task by the time that it had gained a common amount."""
+
+    arm: str
+    task: str  # retained
+    gain: float  # on the target, a share
+    change: Share  # on the retained task; mean None where the arm never gains that much
+    reached: float  # share of the resamples of items in which it does
+    against: Share | None  # this change less that of the first arm, in pairs; None for that arm
 
 
 @dataclass(frozen=True, slots=True)

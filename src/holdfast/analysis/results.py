@@ -24,6 +24,7 @@ from holdfast.analysis.findings import (
     Decision,
     Direction,
     Dose,
+    EqualGain,
     Flips,
     Front,
     Meter,
@@ -50,6 +51,7 @@ __all__ = [
     "Decision",
     "Direction",
     "Dose",
+    "EqualGain",
     "Flips",
     "Front",
     "FrontierPoint",
@@ -121,6 +123,7 @@ class Results:
     fronts: tuple[Front, ...] = ()
     decision: Decision | None = None
     agreements: tuple[Agreement, ...] = ()
+    equal_gain: tuple[EqualGain, ...] = ()
 
     @property
     def trained(self) -> bool:

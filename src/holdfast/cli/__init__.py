@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.cli.comparing import compare
+from holdfast.cli.comparing import compare, recommend
 from holdfast.cli.front import STOP, Json, app, quiet_libraries, say, tell
 from holdfast.cli.helping import Command
 from holdfast.cli.planning import plan
@@ -157,8 +157,9 @@ PLACES = (
 """Of what a path names, if nothing nearer to it has said so."""
 INTERRUPTED, STOPPED = 130, (130, 143)  # what typer makes of an interrupt
 COMMANDS = (
-    demo, init, import_, plan, run, watch, compare, power, report, track, chat, ship, merge, export,
-    clean, tasks, methods, judges, recipes, new_task, new_judge, new_method, schema, doctor,
+    demo, init, import_, plan, recommend, run, watch, compare, power, report, track, chat, ship,
+    merge, export, clean, tasks, methods, judges, recipes, new_task, new_judge, new_method, schema,
+    doctor,
 )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from holdfast.config.load import parse
 from holdfast.errors import HoldfastError, StudyError
 from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead
 from holdfast.methods._bases import Configured, WeightMethod
-from holdfast.methods._context import Lesson, Making, MethodContext, SharedWork
+from holdfast.methods._context import Lesson, Making, MethodContext, SharedWork, Target
 from holdfast.methods._term import Term
 from holdfast.registry import PAGE, Registry
 from holdfast.types import Example
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METHODS", "REGISTRY", "AskMethod", "DataMethod", "Lesson", "LossMethod", "Making", "Method",
-    "MethodContext", "SharedWork", "Term", "WeightMethod", "build", "identity_of", "shared_of",
+    "MethodContext", "SharedWork", "Target", "Term", "WeightMethod", "build", "identity_of",
+    "shared_of",
 ]  # fmt: skip
 
 METHODS = {
@@ -40,14 +41,17 @@ METHODS = {
     "rewrite": "holdfast.methods.rewrite:Rewrite",
     "selfgen": "holdfast.methods.selfgen:Selfgen",
     # loss
+    "dpo": "holdfast.methods.dpo:DPO",
     "ewc": "holdfast.methods.ewc:EWC",
     "first_tokens": "holdfast.methods.first_tokens:FirstTokens",
     "gkd": "holdfast.methods.gkd:GKD",
+    "grpo": "holdfast.methods.grpo:GRPO",
     "kl": "holdfast.methods.kl:KL",
     "l2_init": "holdfast.methods.l2_init:L2Init",
     "lisa": "holdfast.methods.lisa:Lisa",
     "loss_weight": "holdfast.methods.loss_weight:LossWeight",
     "mask_target": "holdfast.methods.mask_target:MaskTarget",
+    "raft": "holdfast.methods.raft:Raft",
     "sdft": "holdfast.methods.sdft:SDFT",
     "token_mask": "holdfast.methods.token_mask:TokenMask",
     # weights
@@ -111,11 +115,18 @@ class LossMethod(Configured):
         mixes: adds examples of another kind.
         resumable: a killed training goes on from its last checkpoint; only asked of a method with
             a trainer of its own, which may hold what no checkpoint does.
+        graded: it learns from what the target task's grader says of answers that are drawn in
+            training; the grader is then a part of the training's identity, and `Lesson.target` is
+            there.
+        asks_questions: it asks the training questions itself, as they are given, and looks at no
+            other data: nothing may stand under ``data:`` beside it.
     """
 
     entry = "loss"
     mixes: bool = False
     resumable: bool = True
+    graded: bool = False
+    asks_questions: bool = False
 
     def check(self, context: MethodContext) -> None:
         """See `DataMethod.check`; by default there is nothing to look at."""

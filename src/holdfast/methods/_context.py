@@ -68,6 +68,7 @@ class MethodContext:
         answers: where the base's own answers are kept, for all shared work and for a later study
             with a larger budget in the same folder; None: nowhere.
         bound: what the arm's training can use; None: all that can be made is made.
+        seen: examples that plain training sees over the whole run; 0: not known.
     """
 
     task: Task
@@ -81,6 +82,7 @@ class MethodContext:
     charge: Callable[[Usage], None] = lambda spent: None
     answers: Path | None = None
     bound: Bound | None = None
+    seen: int = 0
 
     @property
     def fills(self) -> bool:
@@ -158,17 +160,32 @@ class Making:
     device: str = "auto"
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The task that is learned, for a trainer that draws answers and asks which are right.
+
+    Attributes:
+        task: with its grader, and its judge where it needs one.
+        sampling: how it is asked where it is measured: what ends an answer, and the like.
+    """
+
+    task: Task
+    sampling: Sampling
+
+
 class TokenCounts:
     """Counts tokens per optimiser step, over interruptions too.
 
     A trainer that generates, or has a loss on other tokens than the gold answers', adds to the
-    three counters as it goes. Where nothing is ever added the gold answers are taken to be what was
+    counters as it goes. Where nothing is ever added the gold answers are taken to be what was
     learned.
 
     Attributes:
         generated: tokens drawn in the step under way.
         supervised: tokens with a loss in the step under way.
         reference: tokens that a teacher or the base read in the step under way.
+        prompts: tokens of prompts that were learned from in the step under way, where that is more
+            than once for each example.
         steps: the counts of every finished step.
     """
 
@@ -177,11 +194,11 @@ class TokenCounts:
         self.path = folder / COUNTS
         before = store.read_objects(self.path) if step else ()
         self.steps: list[dict[str, int]] = [row for _, row in before if row["step"] <= step]
-        self.generated = self.supervised = self.reference = 0
+        self.generated = self.supervised = self.reference = self.prompts = 0
 
     def total(self, name: str) -> int:
         """Sum over the steps of ``generated_tokens``, ``supervised_tokens``, ..."""
-        return sum(step[name] for step in self.steps)
+        return sum(step.get(name, 0) for step in self.steps)
 
     def write(self) -> None:
         """Keep the counts."""
@@ -202,8 +219,9 @@ class TokenCounts:
                     "generated_tokens": counts.generated,
                     "supervised_tokens": counts.supervised,
                     "reference_tokens": counts.reference,
+                    **({"prompt_tokens": counts.prompts} if counts.prompts else {}),
                 })  # fmt: skip
-                counts.generated = counts.supervised = counts.reference = 0
+                counts.generated = counts.supervised = counts.reference = counts.prompts = 0
 
             def on_save(self, args: object, state: object, control: object, **_: object) -> None:
                 counts.write()
@@ -229,6 +247,7 @@ class Lesson:
             ``attention_mask``, each of shape (rows, longest).
         dataset: makes a dataset with one row for each group of places in `rows`.
         counts: to be added to by a trainer that generates, or compares with another model.
+        target: the task that is learned, for methods that are `graded`; None: for no other.
     """
 
     model: PeftModel
@@ -242,6 +261,17 @@ class Lesson:
     collate: Callable[[Batch], dict[str, torch.Tensor]]
     dataset: Callable[[Sequence[Sequence[int]]], Dataset]
     counts: TokenCounts
+    target: Target | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Of the training: what a trainer keeps there is found again after an interruption."""
+        return self.counts.path.parent
+
+    @property
+    def seed(self) -> int:
+        """Of the training."""
+        return int(str(self.settings["seed"]))
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -5,16 +5,15 @@ Names and texts of the user's are made harmless by `clean`; every other cell is 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from html import escape
 
-from holdfast.analysis import budget
+from holdfast.analysis import budget, recommend
 from holdfast.analysis.lookup import final, find, group_names, scales_of, steps_of
 from holdfast.analysis.results import Cell, Choice, Results, Share, TaskInfo
-from holdfast.errors import printable
-from holdfast.report import decision_words, language, tables, words
+from holdfast.methods import METHODS
+from holdfast.report import decision_words, equal_gain, language, tables, words
 from holdfast.report.figures import Figure
+from holdfast.report.harmless import clean, table
 from holdfast.report.headline import headline
 from holdfast.report.words import (
     NONE,
@@ -58,6 +57,8 @@ def write(results: Results) -> str:
         *_outcomes(results),
         *_sides(results),
         *_dose(results),
+        *_equal_gain(results),
+        *_next(results),
     ]
     grouped = [task for task in results.tasks if group_names(results, task.name)]
     if grouped:
@@ -158,58 +159,9 @@ def _measured(results: Results) -> str:
     rows = []
     for task in results.tasks:
         judge = f"<br>Judge: {clean(spelled(task.judge))}" if task.judge else ""
-        rows.append(
-            [
-                clean(task.name),
-                clean(task.role),
-                f"{task.n:,}",
-                clean(task.label),
-                clean(task.how) + judge,
-            ]
-        )
+        about = (task.name, task.role, f"{task.n:,}", task.label)
+        rows.append([*map(clean, about), clean(task.how) + judge])
     return table(["Task", "Role", "Items", "Figure", "How"], rows)
-
-
-MARK = re.compile(
-    r"(?P<interval>\[[+\-\u2212\d., ]+\](?![\[(:{]))"  # of figures, which leads nowhere
-    r"|(?P<html>[&<>])"
-    r"|(?P<link>(?<=[A-Za-z]):(?=//)|(?<=\bwww)\.|(?<=\S)@(?=[\w-]+\.)"  # renderers link these
-    r"|\b(?:javascript|vbscript|data|file|mailto|xmpp|tel):)"
-    r"|(?P<mark>[\\`*~$|\[\]]|(?<![^\W_])_|_(?![^\W_])|^[#+=-]|^\d{1,9}[.)](?=\s|$))",
-    re.IGNORECASE,
-)
-"""What lives in markdown, on its own or beside what we write."""
-
-
-def clean(text: str) -> str:
-    """`text` as markdown shows it letter by letter, in one line that fits into a table's cell.
-
-    Nothing in it lives: no link, image, HTML, code, heading, emphasis or formula, no control or
-    direction marks. The one door for texts of others in whatever is written as markdown.
-    """
-    return MARK.sub(_harmless, printable(" ".join(text.split())))
-
-
-def _harmless(found: re.Match[str]) -> str:
-    one = found[0]
-    if found["interval"]:
-        return one
-    if found["html"]:
-        return escape(one, quote=False)
-    return one[:-1] + (f"&#{ord(one[-1])};" if found["link"] else f"\\{one[-1]}")
-
-
-def code(text: str) -> str:
-    """`text` as code within a line, whatever backticks are in it."""
-    flat = printable(" ".join(text.split()))
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", flat)), default=0))
-    return f"{fence} {flat} {fence}" if "`" in flat or not flat else f"`{flat}`"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A GitHub markdown table; cells must be `clean` already."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def title(task: TaskInfo) -> str:
@@ -337,6 +289,26 @@ def _dose(results: Results) -> list[str]:
             head = ("Points", "ρ", "Fitted rise, points", "In words")
             parts.append(_by_arm(results, head, rows))
     return parts
+
+
+def _equal_gain(results: Results) -> list[str]:
+    """What each arm had lost where it had gained as much as the others."""
+    parts = ["## Forgetting at equal gain\n", _said(results, "equal_gain.lede") + "\n"]
+    head = [_said(results, f"equal_gain.{name}") for name in ("change", "against")]
+    for one in equal_gain.at_equal_gain(results):
+        parts.append(f"{title(one.task)}, at {one.gain} points on the target\n")
+        rows = [[clean(arm), clean(change.en), clean(against)] for arm, change, against in one.rows]
+        parts.append(_by_arm(results, head, rows))
+    return parts if results.equal_gain else []
+
+
+def _next(results: Results) -> list[str]:
+    """Which remedies to try next, by what is recorded of them."""
+    asked = recommend.of_results(results)
+    lines = recommend.told(recommend.recommend(asked, METHODS)) if asked else []
+    return (
+        ["## What to try next\n", "\n".join(f"- {clean(o)}" for o in lines) + "\n"] if lines else []
+    )
 
 
 def _costs(results: Results) -> list[str]:

@@ -23,6 +23,7 @@ from holdfast.analysis.results import Choice, Results, TaskInfo, to_json
 from holdfast.errors import printable
 from holdfast.report import (
     decision_words,
+    equal_gain,
     export,
     figures,
     headline,
@@ -234,6 +235,7 @@ def _measured(results: Results) -> dict[str, object]:
         "significant": words.SIGNIFICANT,
         "probability": words.probability,
         "dose_said": words.dose_said,
+        "equal_gain": equal_gain.at_equal_gain(results),
         "plain": words.plain,
         "points": words.points,
         "four": tables.four(results),

@@ -14,7 +14,7 @@ from holdfast.config.section import made_usable
 from holdfast.errors import printable_json
 from holdfast.models import gguf_record
 from holdfast.models.gguf_record import Conversion
-from holdfast.report.markdown import clean, code
+from holdfast.report.harmless import clean, code
 from holdfast.report.words import difference, interval, percent, shown, unscored
 from holdfast.runs import store
 from holdfast.runs.plan import ArmPlan, Plan

@@ -64,6 +64,13 @@ def _training(arm: Arm, study: Study, where: str) -> None:
             f"{own[0].recipe()} has a loss of its own, to which nothing can be added",
             where=f"{where}.loss", remedy="give the other methods an arm of their own",
         )  # fmt: skip
+    asking = next((one for one in own if one.asks_questions), None)
+    if asking is not None and arm.data:
+        raise StudyError(
+            f"{asking.plugin} asks the training questions itself, as they are given, and what "
+            f"{arm.data[0].plugin} makes of them would not be looked at",
+            where=f"{where}.data", remedy=f"give {arm.data[0].plugin} an arm of its own",
+        )  # fmt: skip
     terms = [term for one in arm.loss if (term := one.term())]
     _phases(terms, where)
     compares = sum(term.divergence is not None for term in terms)

@@ -27,7 +27,7 @@ from holdfast.analysis.summarize import RunData, assemble
 from holdfast.config import ArmSpec
 from holdfast.data.batching import Budget, Cost, plain_budget
 from holdfast.data.holdout import without
-from holdfast.methods import SharedWork
+from holdfast.methods import SharedWork, _rewards
 from holdfast.methods._bound import BUDGET
 from holdfast.progress import Progress
 from holdfast.report.write import write_report
@@ -49,7 +49,7 @@ from holdfast.study.session import Session
 from holdfast.study.validation import VALIDATION, stage_of
 from holdfast.train import stage
 from holdfast.train.data import encode_all
-from holdfast.train.job import TrainJob
+from holdfast.train.job import Graded, TrainJob
 from holdfast.types import BASE, Point
 
 SAID_ELSEWHERE = {  # no bearing on the weights, or part of the identity in its resolved form
@@ -269,6 +269,12 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
     averages = session.averages(arm)
     if averages:
         identity["averages"] = list(averages)
+    graded = None
+    if any(method.graded for method in own.loss):
+        target = session.study.target
+        task, sampling = session.measuring.tasks[target], session.measuring.samplings[target]
+        graded = Graded(target, session.study.tasks[target], sampling)
+        identity["graded"] = [_rewards.identity(task), sampling.model_dump(mode="json")]
     metered = asked_by_meters(session.study.meters, session.plain)
     read = probes(session.setting(), metered).name if metered else None
 
@@ -294,6 +300,7 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
             ),
             stop={str(name): limit for name, limit in session.study.meters.stop.items()},
             averages=averages,
+            graded=graded,
             device=session.study.hardware.device,
         )
         about = records.summary(data)

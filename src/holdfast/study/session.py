@@ -309,6 +309,7 @@ class Session:
             self.pool.charge,
             self.folder / BASE_ANSWERS,
             None if arm is None else self._bound(arm),
+            self.plan.steps * self.study.train.batch_size,
         )
 
     def _bound(self, arm: Arm) -> Bound:

@@ -221,6 +221,7 @@ class Counted:
         seen, mine = self.seen, float(about.get("supervised_tokens_each") or answer)
         overhead: MethodOverhead = overhead_of(own.loss)  # averages take no time to speak of
         examples = seen * answer / max(1.0, mine)  # as many answer tokens as plain training
+        examples *= overhead.answers * overhead.rows
         trained = examples * (each - answer + mine)
         probes = self._session.study.meters.probes * (
             each - answer + self._mean_of(BASE, plan.study.target)

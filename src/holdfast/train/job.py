@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
-from holdfast.config import TrainSpec
+from holdfast.config import Sampling, TaskSpec, TrainSpec
 from holdfast.data.batching import Budget
 from holdfast.errors import UsageError
 from holdfast.memory.memory_plan import MemoryPlan, plan_from_json
@@ -22,6 +23,32 @@ SUMMARY, EVENTS, HISTORY = "summary.json", "memory.jsonl", "log.jsonl"
 trainer logs, as it comes."""
 OOM, ERROR, PROGRESS, LOG = "oom.json", "error.json", "progress.jsonl", "output.log"
 """In its launch folder: why a process ended, how far it is, and all that it printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """The task that is learned, for methods that ask its grader while they train.
+
+    Attributes:
+        name: of its section.
+        spec: its section, with paths that hold anywhere.
+        sampling: how it is asked.
+    """
+
+    name: str
+    spec: TaskSpec
+    sampling: Sampling
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """What `written` wrote."""
+        spec, sampling = TaskSpec(**value["spec"]), Sampling(**value["sampling"])
+        return cls(value["name"], spec, sampling)
+
+    def written(self) -> dict[str, object]:
+        """As JSON."""
+        spec, sampling = self.spec.model_dump(mode="json"), self.sampling.model_dump(mode="json")
+        return {"name": self.name, "spec": spec, "sampling": sampling}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +68,7 @@ class TrainJob:
         validation: jsonl of examples that are held out, whose loss is read; None: none are.
         stop: limits of the meters, by name; past one, training ends.
         averages: decays of the moving averages of what is trained that are kept.
+        graded: the task whose grader the arm's loss methods ask; None: they ask none.
         device: `auto`, `cpu` or `cuda`.
         plan: placement, dtypes, micro-batch; has no bearing on what is learned, up to rounding.
             None: one device and the micro-batches as dealt.
@@ -60,6 +88,7 @@ class TrainJob:
     validation: Path | None = None
     stop: Mapping[str, float] = field(default_factory=dict)
     averages: tuple[float, ...] = ()
+    graded: Graded | None = None
     device: str = "auto"
     plan: MemoryPlan | None = None
     rehearsal: bool | None = None
@@ -84,6 +113,7 @@ def write_job(job: TrainJob, path: Path) -> None:
     values |= {name: path and str(path) for name, path in _paths(job).items()}
     values |= {"model": asdict(job.model), "train": train, "budget": asdict(job.budget)}
     values["plan"] = None if job.plan is None else asdict(job.plan)
+    values["graded"] = None if job.graded is None else job.graded.written()
     store.write_json(path, values)
 
 
@@ -111,6 +141,7 @@ def read_job(path: Path) -> TrainJob:
             "save_at": tuple(value["save_at"]),
             "losses": tuple((name, options) for name, options in value["losses"]),
             "averages": tuple(value.get("averages", ())),
+            "graded": Graded.from_json(given) if (given := value.get("graded")) else None,
             "plan": plan_from_json(value["plan"]) if value["plan"] else None,
             "folder": Path(value["folder"]),
             "examples": value["examples"] and Path(value["examples"]),

@@ -27,7 +27,7 @@ from holdfast.memory.loading import loading
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.memory.out_of_memory import RAISED, failure_of, is_out_of_memory, unrecoverable
 from holdfast.memory.precision import Dtype
-from holdfast.methods import ANCHOR, PROBE, TASK, Lesson, LossMethod
+from holdfast.methods import ANCHOR, PROBE, TASK, Lesson, LossMethod, Target
 from holdfast.methods._context import TokenCounts
 from holdfast.models import precision
 from holdfast.models.averages import AVERAGED
@@ -67,6 +67,7 @@ SHARED = (
     "dataloader_prefetch_factor",
 )  # fmt: skip
 """Arguments of Holdfast's own trainer that hold for every other too."""
+LOUD = ("trl.experimental", "trl.trainer.grpo_trainer")
 OLD_NAMES = "`(is_)?gradient_checkpointing"
 
 
@@ -81,6 +82,7 @@ class _Run:
     dtype: Dtype
     meters: Meters | None
     validation: Validation | None
+    target: Target | None
 
     @property
     def readers(self) -> list[Reader]:
@@ -95,6 +97,7 @@ def train_with(
     meters: Meters | None,
     progress: Progress,
     validation: Validation | None = None,
+    target: Target | None = None,
 ) -> Mapping[str, object]:
     """Train one arm with one seed, with a method's own trainer, on one device.
 
@@ -107,6 +110,7 @@ def train_with(
         meters: read at every checkpoint; they may end the training.
         progress: is advanced per optimiser step.
         validation: the loss of held-out examples, which may end it too.
+        target: the task that is learned, for a method that is `graded`.
 
     Returns:
         What `fit.fit` returns. Of the tokens, `generated` were drawn by the student,
@@ -126,7 +130,9 @@ def train_with(
     device = models.pick_device("cpu" if plan and plan.placement == "cpu" else job.device)
     dtype = computed_in(job, device)
     spec = job.train.model_copy(update=AS_ASKED)
-    run = _Run(method, replace(job, train=spec), progress, device, dtype, meters, validation)
+    run = _Run(
+        method, replace(job, train=spec), progress, device, dtype, meters, validation, target
+    )
     try:
         summary = _train(run, examples)
     finally:  # trainer and model hold each other; the next stage needs their memory
@@ -260,7 +266,7 @@ def _lesson(run: _Run, examples: Sequence[Example], done: int) -> Lesson:
         student, job.model, examples, rows, prompt_order(rows, examples, job), budget.steps,
         _micro_batch(budget, plan), {name: getattr(ours, name) for name in SHARED},
         lambda batch: collate(batch, pad), lambda slots: dataset(rows, slots),
-        TokenCounts(job.folder, done),
+        TokenCounts(job.folder, done), run.target,
     )  # fmt: skip
 
 
@@ -314,13 +320,14 @@ def _tokens(lesson: Lesson, steps: int) -> dict[str, int]:
     seen_rows = [lesson.rows[i] for i in lesson.order[: len(lesson.order) // lesson.steps * steps]]
     counts = lesson.counts
     generated, supervised = counts.total("generated_tokens"), counts.total("supervised_tokens")
-    answers = max(generated, supervised)  # drawn tokens may lack a loss, and gold ones have one
+    prompts = counts.total("prompt_tokens")
+    answers = supervised if prompts else max(generated, supervised)  # drawn ones may lack a loss
     if not answers:
         supervised = sum(row.cost.supervised for row in seen_rows)
         answers = sum(len(row.ids) - row.start for row in seen_rows)
     return {
         "supervised_tokens": supervised,
-        "tokens": sum(row.start for row in seen_rows) + answers,
+        "tokens": (prompts or sum(row.start for row in seen_rows)) + answers,
         "reference_tokens": counts.total("reference_tokens"),
         "generated_tokens": generated,
         "examples_seen": len(seen_rows),
@@ -331,17 +338,19 @@ def _tokens(lesson: Lesson, steps: int) -> dict[str, int]:
 def quiet() -> Iterator[None]:
     """Keep TRL from saying that its trainers may change, and what it thinks of adapters.
 
-    Its calls of transformers' older names for activation checkpointing are passed over too.
+    Its calls of transformers' older names for activation checkpointing are passed over too, and so
+    are answers that no reward could be given to, which it would print.
     """
     from trl.import_utils import TRLExperimentalWarning
 
-    log = logging.getLogger("trl.experimental")
-    before = log.level
-    log.setLevel(logging.ERROR)
+    before = {name: logging.getLogger(name).level for name in LOUD}
+    for name in LOUD:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TRLExperimentalWarning)
             warnings.filterwarnings("ignore", OLD_NAMES, FutureWarning)
             yield
     finally:
-        log.setLevel(before)
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)

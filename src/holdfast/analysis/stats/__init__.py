@@ -6,6 +6,7 @@ Values are shares of ones: 1 is good, 0 is bad, NaN is unscored and takes no par
 
 from holdfast.analysis.stats.crossed import Values
 from holdfast.analysis.stats.dose import DosePoint, DoseResponse, dose_response
+from holdfast.analysis.stats.equal_gain import AtGain, Curve, at_gain
 from holdfast.analysis.stats.flips import Flips, NoiseFloor, flips, holm, noise_floor
 from holdfast.analysis.stats.forgetting import (
     backward_transfer,
@@ -24,12 +25,15 @@ from holdfast.analysis.stats.intervals import (
 )
 
 __all__ = [
+    "AtGain",
+    "Curve",
     "DosePoint",
     "DoseResponse",
     "Flips",
     "Interval",
     "NoiseFloor",
     "Values",
+    "at_gain",
     "backward_transfer",
     "dose_response",
     "flips",

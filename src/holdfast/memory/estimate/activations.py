@@ -150,6 +150,7 @@ def activations(
         micro_batch: examples.
         checkpointing: whether layers are recomputed.
     """
+    micro_batch *= work.method_overhead.rows
     tokens = micro_batch * work.seq_len
     wide = work.wide
     stream = work.stream_bytes(method)  # float32 weights make it float32

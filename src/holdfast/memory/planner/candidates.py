@@ -179,7 +179,8 @@ def _refused(problem: Problem, setup: Setup, held: States) -> Reason | None:
         return Reason("r_whole", {"variant": work.variant})
     if method != "full" and placement not in PLACES.get(work.variant, (placement,)):
         return Reason("r_variant", {"variant": work.variant})
-    if work.method_overhead.generated_tokens and placement != "single":
+    own = work.method_overhead.generated_tokens or work.method_overhead.rows > 1
+    if own and placement != "single":
         return Reason("r_answers", {})
     if work.method_overhead.kept and placement == "fsdp2":
         return Reason("r_kept", {})

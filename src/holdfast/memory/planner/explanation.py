@@ -275,6 +275,8 @@ def method_overhead(comparison: Comparison, language: Language) -> str:
         parts.append(say(language, "x_teacher"))
     if asked.generated_tokens:
         parts.append(say(language, "x_generated", count=asked.generated_tokens))
+    if asked.rows > 1:
+        parts.append(say(language, "x_pairs"))
     if asked.probed_tokens:
         parts.append(say(language, "x_probed"))
     return say(

@@ -162,6 +162,7 @@ def estimates(
         traced = found.get((_computed(asked), method, checkpointing))
         if traced is None or asked.seq_len != work.seq_len:  # a change that is being tried
             return activations(shape, asked, method, micro_batch, checkpointing)
+        micro_batch *= asked.method_overhead.rows
         kept = IN_PLACE / PER_LOGIT if asked.loss == "in_place" else 1.0
         aside = asides(shape, asked, micro_batch)
         tokens = micro_batch * asked.seq_len

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from holdfast import methods
+from holdfast import methods, tasks
 from holdfast.data.batching import checkpoint_steps
 from holdfast.errors import HoldfastError, OutOfMemory, UsageError
+from holdfast.methods import Target
 from holdfast.models.rank import Rank
 from holdfast.progress import Progress, Silent
 from holdfast.progress.stopping import exit_with_parent
@@ -43,7 +44,7 @@ def train(job: TrainJob, progress: Progress) -> Mapping[str, Any]:
     meters, validation = _meters(job), _validation(job)
     own = next((method for method in losses if method.own_trainer), None)
     if own is not None:
-        return train_with(own, job, examples, meters, progress, validation)
+        return train_with(own, job, examples, meters, progress, validation, _target(job))
     data = training_data(job.model, examples, job.train)
     terms = [term for method in losses if (term := method.term())]
     return fit(job, data, terms=terms, meters=meters, validation=validation, progress=progress)
@@ -53,6 +54,14 @@ def losses_of(job: TrainJob) -> list[Any]:
     """The loss methods of a job, built."""
     where = str(job.examples)
     return [methods.build(name, options, where, "loss") for name, options in job.losses]
+
+
+def _target(job: TrainJob) -> Target | None:
+    """The task whose grader the loss methods ask, built."""
+    if job.graded is None:
+        return None
+    task = tasks.build(job.graded.name, job.graded.spec, str(job.folder))
+    return Target(task, job.graded.sampling)
 
 
 def _written(job: TrainJob) -> Path:

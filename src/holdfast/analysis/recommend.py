@@ -1,0 +1,241 @@
+"""Which remedies are worth trying first, by what was recorded of them here.
+
+The evidence is what Holdfast's own studies measured: 22 arms on the lab's model with three seeds
+(docs/remedies.md), a small instruct model with one seed (docs/real.md), and how long each takes
+(docs/benchmarks.md). Remedies without a recorded comparison are named, and not ranked. What is
+recorded of two small models is a reason to try something first, no promise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from holdfast.analysis.lookup import final
+from holdfast.analysis.results import Results
+from holdfast.config import ArmSpec, Study
+from holdfast.types import BASE
+
+LAB_GAIN, LAB_LOST, REAL_LOST = 32.1, 83.5, 28.3
+"""What plain fine-tuning gained on the lab's target, and lost of the refusals there and on the real
+model, in points."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is recorded of one remedy.
+
+    Attributes:
+        method: its name.
+        arm: how it is written below an arm of the study.
+        gain: points gained on the lab's target.
+        lost: points lost of the lab's refusals.
+        real_lost: points lost of the real model's refusals; None: not measured there.
+        time: training, as a multiple of plain fine-tuning; 0: nothing is trained.
+        needs: what must be there for it; "" for nothing.
+    """
+
+    method: str
+    arm: Mapping[str, object]
+    gain: float
+    lost: float
+    real_lost: float | None = None
+    time: float = 1.0
+    needs: str = ""
+
+    @property
+    def worth(self) -> float:
+        """The share of the gain times the share of the loss avoided, the mean of both models."""
+        kept = [1 - self.lost / LAB_LOST]
+        kept += [] if self.real_lost is None else [1 - self.real_lost / REAL_LOST]
+        return max(0.0, self.gain / LAB_GAIN) * sum(kept) / len(kept)
+
+
+OLD = "prompts of the old kind, which Holdfast has built in for refusals"
+EVIDENCE = (
+    Evidence("replay", {"data": [{"replay": {"share": 0.1}}]}, 32.1, 0.8, 6.7, 1.06, OLD),
+    Evidence("kl", {"loss": [{"kl": {"weight": 1.0, "share": 0.1}}]}, 29.3, 0.3, 4.6, 0.98, OLD),
+    Evidence("l2_init", {"loss": [{"l2_init": {"weight": 0.001}}]}, 27.8, 24.1),
+    Evidence("ewc", {"loss": [{"ewc": {"weight": 0.001}}]}, 27.8, 26.7, None, 1.48, OLD),
+    Evidence("scale", {"weights": [{"scale": {"factors": [0.5, 0.8]}}]}, 27.4, 57.1, 19.6, 0.0),
+    Evidence("loss_weight", {"loss": [{"loss_weight": {"by": "eaft"}}]}, 29.0, 70.2, None, 0.97),
+    Evidence("selfgen", {"data": ["selfgen"]}, 5.1, 8.9, None, 1.88),
+    Evidence("token_mask", {"loss": ["token_mask"]}, -0.7, 39.8, None, 1.11),
+    Evidence("sdft", {"loss": ["sdft"]}, -56.7, 77.9, None, 1.9),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is known of a study.
+
+    Attributes:
+        tried: names of the methods that it has already.
+        plain: its arm of plain fine-tuning; "" for none.
+        plain_minutes: that its training took, all seeds together; None: not known.
+        gained: whether plain fine-tuning clearly gained; None: not measured.
+        lost: the retained tasks that clearly lost by it; None: not measured.
+        minutes: at hand for training; None: no limit.
+        misfits: methods that do not fit the memory that there is.
+    """
+
+    tried: Collection[str] = ()
+    plain: str = ""
+    plain_minutes: float | None = None
+    gained: bool | None = None
+    lost: Sequence[str] | None = None
+    minutes: float | None = None
+    misfits: Collection[str] = ()
+
+
+def of_study(study: Study, minutes: float | None = None) -> Question:
+    """What is known of a study before it has run."""
+    used = {name: methods_of(arm) for name, arm in study.arms.items()}
+    plain = next((name for name, arm in study.arms.items() if _is_plain(arm)), "")
+    return Question({one for some in used.values() for one in some}, plain, minutes=minutes)
+
+
+def of_results(results: Results, minutes: float | None = None) -> Question | None:
+    """What is known of a finished study; None where it trained nothing plainly.
+
+    Plain fine-tuning is the first arm that was trained without a remedy.
+    """
+    trained = [arm for arm in results.arms if arm.examples and arm.name != BASE]
+    plain = next((arm for arm in trained if arm.methods == ()), None)
+    if plain is None or any(arm.methods is None for arm in trained):
+        return None
+    took = plain.seconds * max(1, len(results.seeds)) / 60
+    gained, lost = None, []
+    for task in results.tasks:
+        cell = final(results, plain.name, task.name)
+        if cell is None or cell.diff is None or cell.diff.mean is None:
+            continue
+        if task.role == "target":
+            gained = cell.diff.direction == "better"
+        elif cell.diff.direction == "worse":
+            lost.append(task.name)
+    tried = {one for arm in results.arms for one in arm.methods or ()}
+    return Question(tried, plain.family or plain.name, took, gained, lost, minutes)
+
+
+def methods_of(arm: ArmSpec) -> tuple[str, ...]:
+    """Names of the remedies of an arm, in order."""
+    return tuple(
+        name
+        for steps in (arm.data, arm.loss, arm.weights, arm.ask)
+        for step in steps
+        for name in step
+    )
+
+
+def _is_plain(arm: ArmSpec) -> bool:
+    return not methods_of(arm) and arm.source is None
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """One arm that is worth trying.
+
+    Attributes:
+        method: the remedy.
+        arm: as it is written in the study.
+        why: the evidence.
+        cost: what it takes.
+    """
+
+    method: str
+    arm: Mapping[str, object]
+    why: str
+    cost: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """What to try, in order, and what was left out.
+
+    Attributes:
+        first: what matters more than any remedy; "" for nothing.
+        advice: the best first.
+        left_out: sentences on remedies that would have been among them.
+    """
+
+    first: str = ""
+    advice: Sequence[Advice] = ()
+    left_out: Sequence[str] = field(default_factory=tuple)
+
+
+def recommend(asked: Question, unranked: Collection[str], count: int = 3) -> Recommendation:
+    """Which arms are worth trying first, in order, with reasons and costs.
+
+    Args:
+        asked: what is known of the study.
+        unranked: all remedies that there are; those without evidence are named.
+        count: how many, at most.
+    """
+    if asked.gained is False:
+        return Recommendation(
+            "Plain fine-tuning gained nothing measurable, and a remedy gives back what was kept at "
+            "the price of gain: look for a gain first (more steps, a higher rate, other data)."
+        )
+    if asked.lost is not None and not asked.lost:
+        return Recommendation(
+            "Nothing that was measured was clearly lost by plain fine-tuning: no remedy is needed "
+            "for it. Measure what else must be kept."
+        )
+    left = None if asked.minutes is None else asked.minutes
+    advice: list[Advice] = []
+    out: list[str] = []
+    for one in sorted(EVIDENCE, key=lambda one: -one.worth):
+        if one.method in asked.tried or one.gain <= 0 or len(advice) == count:
+            continue
+        took = None if asked.plain_minutes is None else one.time * asked.plain_minutes
+        if one.method in asked.misfits:
+            out.append(f"{one.method}: does not fit the memory that there is")
+        elif left is not None and took is not None and took > left:
+            out.append(f"{one.method}: takes {_minutes(took)}, and {_minutes(left)} are left")
+        elif one.time == 0 and not asked.plain:
+            out.append(f"{one.method}: needs an arm of plain fine-tuning to take a share of")
+        else:
+            source = {"from": asked.plain} if one.time == 0 else {}
+            advice.append(Advice(one.method, {**source, **one.arm}, _why(one), _cost(one, took)))
+            left = None if left is None or took is None else left - took
+    known = {one.method for one in EVIDENCE}
+    if rest := sorted(set(unranked) - known - set(asked.tried)):
+        out.append(f"no recorded comparison, so not ranked: {', '.join(rest)}")
+    return Recommendation("", tuple(advice), tuple(out))
+
+
+def _why(one: Evidence) -> str:
+    gained = f"{one.gain:.1f} of plain fine-tuning's {LAB_GAIN:.1f} points"
+    text = f"on the lab it gained {gained} and lost {one.lost:.1f} of its {LAB_LOST:.1f}"
+    if one.real_lost is not None:
+        text += f"; on a small instruct model it lost {one.real_lost:.1f} of {REAL_LOST:.1f}"
+    return text
+
+
+def _cost(one: Evidence, minutes: float | None) -> str:
+    parts = ["no training" if one.time == 0 else f"{one.time:.2g} times plain training"]
+    parts += [] if minutes is None or one.time == 0 else [f"about {_minutes(minutes)}"]
+    parts += [f"needs {one.needs}"] if one.needs else []
+    return ", ".join(parts)
+
+
+def _minutes(count: float) -> str:
+    return f"{count:.0f} min" if count >= 1 else "less than a minute"
+
+
+def told(found: Recommendation) -> list[str]:
+    """A recommendation in sentences: what to try, in order, why, and what it takes."""
+    lines = [found.first] if found.first else []
+    lines += [
+        f"{number}. {_written(one.arm)}: {one.why}; {one.cost}"
+        for number, one in enumerate(found.advice, 1)
+    ]
+    return [*lines, *(f"left out: {one}" for one in found.left_out)]
+
+
+def _written(arm: Mapping[str, object]) -> str:
+    """An arm as it is written in a study, in one line."""
+    import yaml
+
+    return yaml.safe_dump(dict(arm), default_flow_style=True, sort_keys=False, width=1000).strip()

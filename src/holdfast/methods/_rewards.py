@@ -1,0 +1,229 @@
+"""Rewards drawn answers with what the target task's own grader says of them.
+
+An answer is read as where it is measured: what was thought is not graded, what cannot be scored is
+neither right nor wrong. A task that needs a judge has one asked for every answer, which may cost
+money, so that it needs a cap that is known to suffice before anything runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from holdfast import judges
+from holdfast.config import Sampling, Section, TrainSpec
+from holdfast.data.thinking import answered
+from holdfast.engines import Engine
+from holdfast.engines.kept import LIKELIHOODS
+from holdfast.errors import StudyError, TrainingError
+from holdfast.judges import JudgeContext, members_of
+from holdfast.methods import Lesson, MethodContext, Target, _rewriting
+from holdfast.models import ModelRef
+from holdfast.progress import Silent
+from holdfast.tasks import Task
+from holdfast.types import Example, Reply
+
+COPIED = ("lora", "rslora", "dora")
+"""Variants of LoRA of which TRL can keep a second set of adapters, alike to the first."""
+SEEDS = 2**32
+CHECKED = 8
+"""Gold answers that are graded before anything runs."""
+Pair = tuple[Example, Reply]
+
+
+class Drawn(Section):
+    """How answers are drawn in training; methods that draw them inherit these settings."""
+
+    temperature: float = Field(1.0, gt=0)
+    """Of the drawing."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Nucleus of the drawing."""
+    max_new_tokens: int = Field(256, ge=1)
+    """Longest answer, in tokens."""
+    judged: int | None = Field(None, ge=1)
+    """Where the target task asks a judge that may cost money: so many answers may be judged in one
+    training."""
+
+
+def drawing(lesson: Lesson, given: Drawn, name: str, number: int) -> Sampling:
+    """How the answers of one step or round are drawn.
+
+    Args:
+        lesson: says what ends an answer, and the training's seed.
+        given: the settings.
+        name: of the method, which is mixed into the seed.
+        number: of the step or round, likewise.
+    """
+    from holdfast.engines.next_token import seed_of
+
+    return Sampling(
+        max_new_tokens=given.max_new_tokens,
+        temperature=given.temperature,
+        top_p=given.top_p,
+        stop=() if lesson.target is None else lesson.target.sampling.stop,
+        seed=seed_of(lesson.seed, name, number) % SEEDS,
+    )
+
+
+def identity(task: Task) -> dict[str, object]:
+    """The grader, and the judge that it asks, as they stand in a training's identity."""
+    judge = {} if task.judge is None else {"judge": judges.identity_of(task.judge)}
+    return {"grader": _rewriting.grader(task), **judge}
+
+
+def check(name: str, context: MethodContext, answers: int, cap: int | None) -> None:
+    """Refuse a task whose grader cannot reward the answers that a method draws.
+
+    Args:
+        name: of the method, for messages.
+        context: has the task and the training questions.
+        answers: that will be graded in one training.
+        cap: replies that a judge may be asked about in one training; None: none that cost.
+
+    Raises:
+        DataError: the training data holds other things than questions.
+        StudyError: there is no grader, or it needs a judge that is not to be had for this.
+    """
+    _rewriting.check_questions(name, context.plain)
+    task = context.task
+    if task.perplexity or any(LIKELIHOODS in one.meta for one in context.plain):
+        raise StudyError(
+            f"the target task {task.plugin} grades no answers in words, so nothing can be a reward",
+            remedy=f"take {name} out of this arm, or make a task with answers the target",
+        )
+    if task.judge is not None:
+        _check_judge(name, task, answers, cap)
+        return
+    if cap is not None:
+        raise StudyError(
+            f"{name}.judged: the target task {task.plugin} asks no judge",
+            remedy="leave `judged` out",
+        )
+    some = context.plain[:CHECKED]
+    found = [_gold(task, one) for one in some]
+    if not any(found):
+        given = "no value" if set(found) == {None} else "no credit"
+        raise StudyError(
+            f"the grader of {task.plugin} gives {given} to the gold answers of the training "
+            f"questions (the first {len(some)} were tried), so it can reward no answer to them",
+            remedy="give the task a grader (docs/tasks/your-own.md), correct its training answers, "
+            f"or take {name} out of this arm",
+        )
+
+
+def check_adapters(name: str, spec: TrainSpec, copied: bool) -> None:
+    """Refuse adapters that TRL's trainers of answers cannot train.
+
+    Args:
+        name: of the method, for messages.
+        spec: how the arm is trained.
+        copied: the adapters are copied as they begin, to be compared with.
+
+    Raises:
+        TrainingError: naming the setting.
+    """
+    targets = spec.lora.target_modules
+    if "lm_head" in ([targets] if isinstance(targets, str) else targets or ()):
+        raise TrainingError(
+            f"{name} computes with the weights of lm_head alone, so an adapter on it would never "
+            "be trained",
+            remedy="leave lm_head out of train.lora.target_modules",
+        )
+    if copied and spec.lora.variant not in COPIED:
+        raise TrainingError(
+            f"{name} compares with a copy of the adapters as they begin, which {spec.lora.variant} "
+            "does not allow",
+            remedy=f"set train.lora.variant to one of {', '.join(COPIED)}",
+        )
+
+
+def check_room(name: str, lesson: Lesson, new_tokens: int) -> None:
+    """Refuse answers that would not fit behind the longest question.
+
+    Raises:
+        TrainingError: naming the lengths.
+    """
+    config = lesson.model.config.get_text_config()
+    reads = getattr(config, "max_position_embeddings", None)  # none where states stand for it
+    longest = max(row.start for row in lesson.rows)
+    if reads is not None and longest + new_tokens > reads:
+        raise TrainingError(
+            f"{name} draws answers of up to {new_tokens:,} tokens to questions of up to "
+            f"{longest:,}, and the model reads {reads:,} in all",
+            remedy=f"set {name}.max_new_tokens to {max(1, reads - longest)} or less",
+        )
+
+
+def _gold(task: Task, example: Example) -> float | None:
+    said = Reply(example.id, 0, example.target or "", "stop", 1)
+    return task.grade(example, answered(said), None).value
+
+
+def _check_judge(name: str, task: Task, answers: int, cap: int | None) -> None:
+    assert task.judge is not None
+    members = members_of(task.judge)
+    local = [one for one in members if one.guard is not None and not one.remote]
+    if local:
+        raise StudyError(
+            f"the judge {local[0].name} would have to be in memory beside the model that trains",
+            remedy=f"let a server answer for it (`judge: {{remote: ...}}`), or take {name} out of "
+            "this arm",
+        )
+    if any(one.remote for one in members) and (cap is None or cap < answers):
+        allowed = "no cap is set" if cap is None else f"the cap is {cap:,}"
+        raise StudyError(
+            f"{answers:,} answers would be judged in each training by {task.judge.name}, which may "
+            f"cost money, and {allowed}",
+            remedy=f"set {name}.judged: {answers} to allow it, or train with fewer steps, a "
+            "smaller batch or a smaller group",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rewards:
+    """The target task's grader, for answers of the model that trains.
+
+    Attributes:
+        target: the task.
+        folder: of the training; a judge keeps there what it was paid for.
+    """
+
+    target: Target
+    folder: Path
+
+    def of(self, pairs: Sequence[Pair]) -> list[float | None]:
+        """What each answer earns, 0 to 1; None: it cannot be scored."""
+        task = self.target.task
+        read = [(example, answered(reply)) for example, reply in pairs]
+        if task.judge is None:
+            return [task.grade(example, reply, None).value for example, reply in read]
+        context = JudgeContext(self.folder, Silent(), _no_engine, self.folder / "judged")
+        verdicts = task.judge.judge(read, context)
+        return [
+            task.grade(example, reply, verdict).value
+            for (example, reply), verdict in zip(read, verdicts, strict=True)
+        ]
+
+
+def _no_engine(ref: ModelRef, nf4: bool) -> Engine:
+    raise TrainingError(
+        f"the judge asks for the model {ref.base} while another trains",
+        remedy="let a server answer for it",
+    )
+
+
+def reward_of(target: Target | None, name: str, folder: Path) -> Rewards:
+    """The grader of a lesson's target.
+
+    Raises:
+        TrainingError: the lesson has none.
+    """
+    if target is None:
+        raise TrainingError(
+            f"{name} learns from a grader, and no target task was given",
+            remedy="set TrainJob.graded",
+        )
+    return Rewards(target, folder)

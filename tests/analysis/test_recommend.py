@@ -1,0 +1,115 @@
+"""Does the recommendation follow the recorded figures, the time at hand and what was tried?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from holdfast import methods
+from holdfast.analysis.recommend import EVIDENCE, Evidence, Question, of_results, recommend
+from holdfast.analysis.results import ArmInfo, Cell, Results, Share, TaskInfo
+from holdfast.cli import call
+from holdfast.methods import METHODS
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def _names(asked: Question, **more: int) -> list[str]:
+    return [one.method for one in recommend(asked, METHODS, **more).advice]
+
+
+def test_the_best_by_record_come_first() -> None:
+    assert _names(Question()) == ["replay", "kl", "l2_init"]
+    assert _names(Question(tried={"replay"}), count=2) == ["kl", "l2_init"]
+    assert len(_names(Question(plain="sft"), count=99)) == sum(one.gain > 0 for one in EVIDENCE)
+    assert "sdft" not in _names(Question(plain="sft"), count=99)
+
+
+def test_time_memory_and_a_plain_arm_are_heeded() -> None:
+    found = recommend(Question(plain="sft", plain_minutes=10, minutes=11), METHODS)
+    assert [one.method for one in found.advice] == ["replay", "scale"]
+    assert found.advice[1].arm["from"] == "sft" and "no training" in found.advice[1].cost
+    assert any(one.startswith("kl: takes 10 min") for one in found.left_out)
+    short = recommend(Question(misfits={"kl"}), METHODS)
+    assert "kl: does not fit the memory that there is" in short.left_out
+    assert any(one.startswith("scale: needs an arm") for one in recommend(
+        Question(tried={"replay", "kl", "l2_init", "ewc"}), METHODS).left_out)  # fmt: skip
+
+
+def test_what_was_measured_comes_before_any_remedy() -> None:
+    assert "gained nothing" in recommend(Question(gained=False), METHODS).first
+    none = recommend(Question(gained=True, lost=()), METHODS)
+    assert "no remedy is needed" in none.first and not none.advice
+    assert _names(Question(gained=True, lost=("refuse",)))
+
+
+def test_remedies_without_a_record_are_named_and_not_ranked() -> None:
+    (told,) = [one for one in recommend(Question(), METHODS).left_out if "not ranked" in one]
+    assert "grpo" in told and "replay" not in told
+
+
+@pytest.mark.parametrize("one", EVIDENCE, ids=lambda one: one.method)
+def test_every_arm_can_be_built_and_every_figure_is_recorded(one: Evidence) -> None:
+    for entry in ("data", "loss", "weights"):
+        for step in one.arm.get(entry, ()):
+            name, options = (step, None) if isinstance(step, str) else next(iter(step.items()))
+            assert methods.build(name, options, "test", f"arms.a.{entry}").plugin == one.method
+    table = (DOCS / "remedies.md").read_text(encoding="utf-8").replace("−", "-")
+    assert f"{one.gain:+.1f} [" in table
+    assert f"-{one.lost:.1f} [" in table
+    if one.real_lost is not None:
+        real = (DOCS / "real.md").read_text(encoding="utf-8").replace("−", "-")
+        assert f"-{one.real_lost:.1f} [" in real
+    if one.time:
+        assert f"{one.time:.2f} (" in (DOCS / "benchmarks.md").read_text(encoding="utf-8")
+
+
+def _results(
+    gain: tuple[float, float], kept: tuple[float, float], **arms: tuple[str, ...] | None
+) -> Results:
+    def change(low: float, high: float) -> Share:
+        return Share((low + high) / 2, low, high, 100)
+
+    tasks = (
+        TaskInfo("maths", "target", "right", 100, ""),
+        TaskInfo("safe", "retained", "x", 100, ""),
+    )
+    infos = [ArmInfo("base", "untouched")]
+    infos += [
+        ArmInfo(name, "", examples=9, seconds=60.0, methods=made) for name, made in arms.items()
+    ]
+    cells = [
+        Cell(name, 4, task, Share(0.5, 0.4, 0.6, 100), change(*ends))
+        for name in arms for task, ends in (("maths", gain), ("safe", kept))
+    ]  # fmt: skip
+    return Results("s", "m", (1, 2), "", tasks, tuple(infos), tuple(cells), {})
+
+
+def test_what_a_run_says() -> None:
+    results = _results((0.1, 0.3), (-0.4, -0.2), sft=(), kl=("kl",))
+    asked = of_results(results)
+    assert asked == Question({"kl"}, "sft", 2.0, True, ["safe"])
+    (first, *_) = recommend(asked, METHODS).advice
+    assert first.method == "replay" and "about 2 min" in first.cost
+    assert of_results(_results((0, 1), (0, 1), kl=("kl",))) is None, "nothing was trained plainly"
+    assert of_results(_results((0, 1), (0, 1), sft=None)) is None, "nobody noted the remedies"
+    nothing = of_results(_results((-0.1, 0.1), (-0.1, 0.1), sft=()))
+    assert nothing is not None and (nothing.gained, nothing.lost) == (False, [])
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "name: s\nmodel: lab\ntasks:\n  lab_math: {role: target}\narms:\n  sft: {}\n"
+        "  old: {data: [{replay: {prompts: lab}}]}\n"
+    )
+    assert call(["recommend", str(study)]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("1. {loss: [{kl:") and "not ranked: " in told
+    assert call(["recommend", str(study), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["method"] for one in found["advice"]] == ["kl", "l2_init", "ewc"]
+    assert call(["recommend", str(study), "--hours", "1"]) == 3
+    assert "of a run only" in capsys.readouterr().err

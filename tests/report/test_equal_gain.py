@@ -1,0 +1,66 @@
+"""Is forgetting at equal gain computed from readings, and shown alike in page and markdown?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from holdfast.analysis.arrays import Measured
+from holdfast.analysis.results import ArmInfo, Results, TaskInfo, from_json, to_json
+from holdfast.analysis.summarize import RunData, assemble
+from holdfast.report.equal_gain import at_equal_gain
+from holdfast.report.write import write_report
+from holdfast.types import Reading
+
+TASKS = [
+    TaskInfo("maths", "target", "accuracy", 200, ""),
+    TaskInfo("safety", "retained", "unsafe rate", 200, "", inverted=True),
+]
+
+
+def _readings(good: int) -> list[Reading]:
+    return [Reading(f"i{n}", 0, float(n < good), "x") for n in range(200)]
+
+
+def _results(**arms: list[tuple[int, int]]) -> Results:
+    measured = [Measured("base", 0, task.name, [_readings(100)]) for task in TASKS]
+    measured += [
+        Measured(arm, step, task.name, [_readings(good)])
+        for arm, points in arms.items()
+        for step, goods in enumerate(points, 1)
+        for task, good in zip(TASKS, goods, strict=True)
+    ]
+    infos = [ArmInfo("base", ""), *(ArmInfo(arm, arm, examples=9) for arm in arms)]
+    return assemble(RunData("s", "m", [1], TASKS, infos, measured, {}))
+
+
+def test_arms_are_compared_where_they_have_gained_alike(tmp_path: Path) -> None:
+    """sft gains 40 points and loses 30; slow gains 25 and loses 5; none gains nothing."""
+    results = _results(sft=[(140, 80), (180, 40)], slow=[(120, 98), (150, 90)], none=[(100, 99)])
+    half, most = ([one for one in results.equal_gain if one.gain == gain]
+                  for gain in (0.2, 0.32))  # fmt: skip
+    found = {one.arm: one.change.mean for one in half}
+    assert found["sft"] == pytest.approx(-0.1)  # at its first checkpoint
+    assert found["slow"] == pytest.approx(-0.01 - 0.04 * (0.2 - 0.1) / (0.25 - 0.1), abs=1e-6)
+    assert found["none"] is None
+    against = {one.arm: one.against for one in half}
+    assert against["sft"] is None
+    assert against["slow"] is not None and against["slow"].mean == pytest.approx(0.0633, abs=1e-3)
+    assert against["slow"].low is not None and against["slow"].low > 0
+    assert {one.arm: one.change.mean for one in most}["slow"] is None
+    assert from_json(to_json(results)) == results
+    page = write_report(results, tmp_path)
+    shown = (page.read_text(encoding="utf-8"), (tmp_path / "report.md").read_text(encoding="utf-8"))
+    texts = [text for one in at_equal_gain(results) for row in one.rows for text in row]
+    assert "never gains that much" in texts
+    assert any(text.startswith("▲ +10.0 [") for text in texts), "an unsafe rate rises"
+    for text in texts:
+        for one in shown:
+            assert text in one
+    assert all("Forgetting at equal gain" in one for one in shown)
+
+
+def test_without_a_gain_or_another_arm_there_is_no_table() -> None:
+    assert not _results(sft=[(140, 80)]).equal_gain
+    assert not _results(sft=[(90, 80)], other=[(80, 90)]).equal_gain

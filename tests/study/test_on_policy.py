@@ -1,0 +1,97 @@
+"""Do remedies that learn from the model's own answers run in a study, alone and accounted for?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fixtures.study import run_study, write_study
+
+from holdfast import study
+from holdfast.config import load
+from holdfast.errors import HoldfastError, StudyError
+from holdfast.runs import records
+
+GRPO = {"grpo": {"group": 4, "max_new_tokens": 64}}
+RAFT = {"raft": {"rounds": 2, "samples": 2, "max_new_tokens": 64}}
+DPO = {"dpo": {"samples": 4}}
+TRAIN = {
+    "optim": "adamw_torch", "learning_rate": 0.001, "max_steps": 2, "checkpoints": 2,
+    "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1,
+    "gradient_checkpointing": False,
+}  # fmt: skip
+
+
+def _file(folder: Path, **changes: Any) -> Path:
+    given = {
+        "seeds": [1], "train": TRAIN, "meters": {"probes": 0},
+        "answer": {"sampling": {"max_new_tokens": 64}, "repeats": 1},
+    }  # fmt: skip
+    return write_study(folder, Path("lab"), **(given | changes))
+
+
+def test_a_study_of_all_three(tmp_path: Path) -> None:
+    """Trained, measured, counted, compared at equal gain; and done when it is run again."""
+    arms = {"sft": {}, "grpo": {"loss": [GRPO]}, "raft": {"loss": [RAFT]}, "dpo": {"loss": [DPO]}}
+    file = _file(tmp_path, arms=arms)
+    run_study(file, tmp_path / "runs")
+    folder = tmp_path / "runs" / "s"
+    results = json.loads((folder / "stats" / "results.json").read_text())
+    told = {arm["name"]: arm for arm in results["arms"]}
+    assert all(told[name]["generated_tokens"] > 0 for name in ("grpo", "raft", "dpo"))
+    assert {told[name]["steps"] for name in arms} == {2}
+    assert {told[name]["examples_seen"] for name in arms} == {16}
+    assert told["grpo"]["supervised_tokens"] == told["grpo"]["generated_tokens"]
+    identity = {name: records.read(folder / "train" / name / "seed1")["identity"] for name in arms}
+    assert identity["grpo"]["graded"][0]["grader"][0] == "lab_math"
+    assert "graded" not in identity["sft"] and "graded" not in identity["dpo"]
+    page = (folder / "report" / "index.html").read_text()
+    text = (folder / "report" / "report.md").read_text()
+    for one in (page, text):
+        assert ("Forgetting at equal gain" in one) == bool(results["equal_gain"])
+    steps = study.schedule(study.plan(load.load(file), folder))
+    assert all(step.done for step in steps)
+
+
+def _refused(folder: Path, message: str, **changes: Any) -> None:
+    with pytest.raises(HoldfastError, match=message) as caught:
+        study.plan(load.load(_file(folder, **changes)), folder / "run")
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("loss", [GRPO, RAFT, DPO])
+def test_they_stand_alone(tmp_path: Path, loss: Any) -> None:
+    for data in ("selfgen", {"replay": {"prompts": "lab"}}):
+        _refused(tmp_path, "asks the training questions itself",
+                 arms={"a": {"data": [data], "loss": [loss]}})  # fmt: skip
+    _refused(tmp_path, "a loss of its own", arms={"a": {"loss": [loss, "l2_init"]}})
+    whole = {**TRAIN, "method": "full"}
+    _refused(tmp_path, "needs the base beside", arms={"a": {"loss": [loss]}}, train=whole)
+
+
+def test_what_cannot_be_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    _refused(tmp_path, "more optimiser steps|as many optimiser steps",
+             arms={"a": {"loss": [{"raft": {"rounds": 3}}]}})  # fmt: skip
+    _refused(tmp_path, "asks no judge", arms={"a": {"loss": [{"grpo": {"judged": 5}}]}})
+    with pytest.raises(StudyError, match="clipping does nothing"):
+        study.plan(
+            load.load(_file(tmp_path, arms={"a": {"loss": [{"grpo": {"epsilon": 0.1}}]}})),
+            tmp_path / "run",
+        )
+
+
+def test_how_the_task_is_asked_is_a_part_of_what_is_learned(tmp_path: Path) -> None:
+    """What ends an answer bears on the reward: another training, of `grpo` alone."""
+
+    def of(name: str, stop: list[str]) -> dict[str, Any]:
+        answer = {"sampling": {"max_new_tokens": 64, "stop": stop}, "repeats": 1}
+        (tmp_path / name).mkdir()
+        file = _file(tmp_path / name, arms={"sft": {}, "g": {"loss": [GRPO]}}, answer=answer)
+        plan = study.plan(load.load(file), tmp_path / name / "run")
+        return {one.name: one.identity for one in plan.stages}
+
+    one, two = of("a", []), of("b", ["Q:"])
+    assert one["train/sft/seed1"] == two["train/sft/seed1"]
+    assert one["train/g/seed1"] != two["train/g/seed1"]
