@@ -159,7 +159,7 @@ def plan(
     report: MemoryReport | Found
     if any(looked_for.values()):
         beside = {"--export": export, "--all": every, "--examples": examples}
-        report = search(looked_for | beside, asked, study, settings, remedy or ())
+        report = search({**looked_for, **beside}, asked, study, settings, remedy or ())
     else:
         report = answer(asked, study, export, settings, remedy or ())
     if as_json:
