@@ -95,6 +95,23 @@ def test_gpus_are_chosen_from_what_is_named() -> None:
             find_gpus(replace(asked, gpus=slices))
 
 
+def test_gpus_here_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from holdfast.memory.hardware.devices import parse
+    from holdfast.memory.planner import request
+
+    asked: list[int] = []
+
+    def detect() -> object:
+        asked.append(1)
+        return parse("1x24GiB")
+
+    monkeypatch.setattr(request, "detect", detect)
+    assert (
+        find_length(replace(ASKED, gpus=None)).fits and find_batch(replace(ASKED, gpus=None)).fits
+    )
+    assert len(asked) == 2
+
+
 def test_searches_are_quick() -> None:
     find_length(ASKED)
     assert worked(lambda: find_length(ASKED)) < 0.5
@@ -147,7 +164,8 @@ def test_what_does_not_fit_exits_2_and_says_so(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     "more",
     [["--find-gpus", "--find-length"], ["--find-length", "--seq-len", "512"],
-     ["--find-batch", "--micro-batch", "2"], ["--find-gpus", "--export", "x.py"]],
+     ["--find-batch", "--micro-batch", "2"], ["--find-gpus", "--export", "x.py"],
+     ["--find-gpus", "--all"], ["--find-batch", "--examples", "5"]],
 )  # fmt: skip
 def test_what_does_not_go_together(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["plan", "--model", "qwen2.5-7b", "--gpus", "24GiB", *more]) == 3

@@ -167,7 +167,8 @@ def plan(
                   "--find-batch": find_batch}  # fmt: skip
     report: MemoryReport | Found
     if any(looked_for.values()):
-        report = search(looked_for, asked, study, export, settings, remedy or ())
+        beside = {"--export": export, "--all": every, "--examples": examples}
+        report = search({**looked_for, **beside}, asked, study, settings, remedy or ())
     else:
         report = answer(asked, study, export, settings, remedy or ())
     if as_json:
@@ -226,20 +227,18 @@ def answer(
 
 
 def search(
-    looked_for: Mapping[str, bool],
+    flags: Mapping[str, object],
     asked: PlanRequest,
     study_file: Path | None = None,
-    export: Path | None = None,
     settings: Sequence[str] = (),
     remedies: Sequence[str] = (),
 ) -> Found:
     """Look for GPUs, length or batch; see `holdfast.memory.planner.searches`.
 
     Args:
-        looked_for: the flags that ask for it, and whether each was given.
+        flags: those that ask for it, then those that mean nothing here; false: not given.
         asked: see `answer`, as are the other arguments.
         study_file: of the study; the arm that takes most counts.
-        export: refused, for nothing is planned.
         settings: of the study.
         remedies: loss methods.
 
@@ -249,11 +248,10 @@ def search(
     from holdfast.memory.planner import searches
     from holdfast.models import gguf_cache
 
-    flag, *more = [name for name, given in looked_for.items() if given]
+    flag, *more = [name for name, given in flags.items() if given]
     fixed = {"--find-length": asked.seq_len, "--find-batch": asked.micro_batch}.get(flag)
-    if more or export or fixed:
-        other = [*more, *["--export"] * bool(export), *["what it looks for"] * bool(fixed)][0]
-        raise UsageError(f"{flag} does not go with {other}", remedy="leave one of them out")
+    if more := [*more, *["what it looks for"] * bool(fixed)]:
+        raise UsageError(f"{flag} does not go with {more[0]}", remedy="leave one of them out")
     if study_file is None:
         request = request_of(asked, settings, remedies)
         gguf_cache.base_of(request.named)

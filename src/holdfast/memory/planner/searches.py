@@ -47,6 +47,7 @@ def find_length(request: PlanRequest) -> Found:
         UsageError: see `holdfast.memory.planner.planner.plan_memory`.
     """
     first = _checked(replace(request, seq_len=STEP_TOKENS))
+    request = _pinned(request, first)
     positions = first.problem.shape.max_positions
     longest = min(positions, MOST_TOKENS)
     values = sorted({*range(STEP_TOKENS, longest + 1, STEP_TOKENS), longest})
@@ -69,6 +70,7 @@ def find_batch(request: PlanRequest) -> Found:
         UsageError: see `holdfast.memory.planner.planner.plan_memory`.
     """
     first = _checked(replace(request, micro_batch=1))
+    request = _pinned(request, first)
     count, asked = len(first.problem.gpus), request.global_batch
     sizes = range(1, min(MOST_EXAMPLES, asked or MOST_EXAMPLES) + 1)
     values = [one for one in sizes if asked is None or asked % one == 0]
@@ -214,6 +216,12 @@ def _checked(request: PlanRequest) -> Prepared:
     check(found.problem, request.strategy)
     check_any(list(candidates(found.problem, request.strategy, most=True)))
     return found
+
+
+def _pinned(request: PlanRequest, first: Prepared) -> PlanRequest:
+    """The same for the GPUs or the CPU that were found here: they are looked for once."""
+    here = first.problem.gpus[0].cpu or not isinstance(request.gpus, str)
+    return replace(request, gpus=first.problem.gpus) if here else request
 
 
 def _reaches(rows: Sequence[Finding], value: int) -> bool:
