@@ -7,6 +7,7 @@ usage, 130 stopped by Ctrl-C, 143 by SIGTERM.
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shlex
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holdfast.cli.comparing import compare
-from holdfast.cli.front import STOP, Json, app, quiet_libraries, say, tell
+from holdfast.cli.front import HELP, STOP, Json, app, quiet_libraries, say, tell, volume
 from holdfast.cli.planning import plan
 from holdfast.cli.starting import import_, init, new_judge, new_method, new_task
 from holdfast.cli.studies import demo, report, run, ship, track, watch
@@ -147,8 +148,8 @@ def doctor(as_json: Json = False) -> None:
 
 
 PLACES = (
-    errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR,
-    errno.EROFS, errno.ENXIO,
+    errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR,
+    errno.EISDIR, errno.EROFS, errno.ENXIO,
 )  # fmt: skip
 """Of what a path names, if nothing nearer to it has said so."""
 INTERRUPTED, STOPPED = 130, (130, 143)  # what typer makes of an interrupt
@@ -164,11 +165,14 @@ def named(command: Callable[..., None]) -> str:
 
 
 for _command in COMMANDS:
-    app.command(named(_command))(_command)
+    app.command(named(_command), context_settings=HELP)(_command)
 
 
 def main() -> None:
     """The console script: run the command, turn errors into messages and exit codes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
+            stream.reconfigure(errors="replace")  # a sign that cannot be shown ends no command
     code = call(sys.argv[1:])
     if code in STOPPED:  # threads that still wait for a server are not waited for
         sys.stdout.flush()
@@ -179,13 +183,14 @@ def main() -> None:
 
 def call(arguments: list[str]) -> int:
     """Run one command line; returns the exit code."""
+    again = shlex.join(["holdfast", *_without_rebuild(arguments)])
+    arguments = volume(arguments)
     quiet_libraries()
 
     def stopped() -> None:
         said = Interrupted("everything finished is kept", remedy=f"continue with: {again}")
         _fail(arguments, said, INTERRUPTED)
 
-    again = shlex.join(["holdfast", *_without_rebuild(arguments)])
     try:
         with listen(tell, stopped) as stop:
             STOP.set(stop)
@@ -206,10 +211,14 @@ def call(arguments: list[str]) -> int:
             raise
         full = HoldfastError("the disk is full", remedy=f"make room and continue with: {again}")
         return _fail(arguments, full, 1)
+    except typer.Abort:  # Ctrl-C, or the end of what was typed, at a question
+        stopped()
+        return INTERRUPTED
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
-        wrong = UsageError(error.format_message(), remedy="see `holdfast --help`")
+        path = getattr(getattr(error, "ctx", None), "command_path", "holdfast")
+        wrong = UsageError(error.format_message(), remedy=f"see `{path} --help`")
         return _fail(arguments, wrong, 3)  # typer's own: an unknown option, a missing argument
     return int(code or 0)
 
@@ -230,5 +239,5 @@ def _fail(arguments: list[str], error: HoldfastError, code: int) -> int:
         say(True, {"error": about | {"remedy": error.remedy}})
     else:
         kind = "Stopped" if isinstance(error, Interrupted) else "Error"
-        tell(f"{kind}: {error}")
+        tell(f"{kind}: {error}", always=True)
     return code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from holdfast.comparison import Comparison
     from holdfast.runs.stages import Step
 
+OVERRIDE = re.compile(r"(tasks|answer|ship|hardware|model|train|meters)\.[\w./:-]+=")
+"""A setting among the models; a model's own name has no dot behind such a word."""
+
 
 def compare(
     models: Annotated[
@@ -24,14 +28,14 @@ def compare(
         typer.Argument(
             metavar="MODEL",
             help="The base, then the tuned ones: [NAME=] folder, hub id, adapter, FILE.gguf or "
-            "http://host:port/v1#model.",
+            "http://host:port/v1#model. Settings may follow, as in `run`: tasks.gsm8k.path=data.",
         ),
     ],
     tasks: Annotated[
         str, typer.Option("--tasks", help="What to measure: gsm8k,harness:arc_easy. See `tasks`.")
     ] = "",
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="tasks.gsm8k.path=data, answer.engine=...")
+        list[str] | None, typer.Option("--set", help="The same as such a setting among the models.")
     ] = None,
     study: Annotated[
         Path | None, typer.Option("--study", help="Take tasks, answer and ship of this study.")
@@ -75,9 +79,11 @@ def compare(
     """Measure models that were trained elsewhere against their base: gained and forgotten."""
     from holdfast import comparison as comparing
 
+    named = tuple(word for word in models if not OVERRIDE.match(word))
+    given = (*(settings or ()), *(word for word in models if OVERRIDE.match(word)))
     request = comparing.Request(
-        tuple(models), tuple(filter(None, (name.strip() for name in tasks.split(",")))),
-        tuple(settings or ()), str(study) if study else None, target, _margins(retain or []),
+        named, tuple(filter(None, (name.strip() for name in tasks.split(",")))),
+        given, str(study) if study else None, target, _margins(retain or []),
         limit, name, replies, mixed_engines, any_base, allow_missing,
         trust_remote_code,
     )  # fmt: skip
