@@ -7,6 +7,7 @@ usage, 130 stopped by Ctrl-C, 143 by SIGTERM.
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shlex
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holdfast.cli.comparing import compare, recommend
-from holdfast.cli.front import STOP, Json, app, quiet_libraries, say, tell
+from holdfast.cli.front import HELP, STOP, Json, app, quiet_libraries, say, tell, volume
 from holdfast.cli.helping import Command
 from holdfast.cli.planning import plan
 from holdfast.cli.starting import import_, init, new_judge, new_method, new_task
@@ -151,8 +152,8 @@ def doctor(as_json: Json = False) -> None:
 
 
 PLACES = (
-    errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR,
-    errno.EROFS, errno.ENXIO,
+    errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR,
+    errno.EISDIR, errno.EROFS, errno.ENXIO,
 )  # fmt: skip
 """Of what a path names, if nothing nearer to it has said so."""
 INTERRUPTED, STOPPED = 130, (130, 143)  # what typer makes of an interrupt
@@ -169,11 +170,14 @@ def named(command: Callable[..., None]) -> str:
 
 
 for _command in COMMANDS:
-    app.command(named(_command), cls=Command)(_command)
+    app.command(named(_command), cls=Command, context_settings=HELP)(_command)
 
 
 def main() -> None:
     """The console script: run the command, turn errors into messages and exit codes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
+            stream.reconfigure(errors="replace")  # a sign that cannot be shown ends no command
     code = call(sys.argv[1:])
     if code in STOPPED:  # threads that still wait for a server are not waited for
         sys.stdout.flush()
@@ -199,7 +203,8 @@ def language_of(arguments: Sequence[str]) -> tuple[Language | None, list[str]]:
         UsageError: a language that is not spoken here.
     """
     language: Language | None = None
-    rest, words = [], iter(arguments)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    rest, words = [], iter(arguments[:end])
     for word in words:
         name, mark, value = word.partition("=")
         if name != "--lang":
@@ -209,18 +214,19 @@ def language_of(arguments: Sequence[str]) -> tuple[Language | None, list[str]]:
         if value not in ("en", "zh"):
             raise UsageError(f"no language {value!r}", remedy="--lang en or --lang zh")
         language = "zh" if value == "zh" else "en"
-    return language, rest
+    return language, [*rest, *arguments[end:]]
 
 
 def _called(arguments: list[str]) -> int:
+    # what was to be rebuilt has been set aside already
+    again = shlex.join(["holdfast", *without(arguments, ["--rebuild"])])
+    arguments = volume(arguments)
     quiet_libraries()
 
     def stopped() -> None:
         said = Interrupted("everything finished is kept", remedy=f"continue with: {again}")
         _fail(arguments, said, INTERRUPTED)
 
-    # what was to be rebuilt has been set aside already
-    again = shlex.join(["holdfast", *without(arguments, ["--rebuild"])])
     try:
         with listen(tell, stopped) as stop:
             STOP.set(stop)
@@ -242,18 +248,16 @@ def _called(arguments: list[str]) -> int:
             raise
         full = HoldfastError("the disk is full", remedy=f"make room and continue with: {again}")
         return _fail(arguments, full, 1)
+    except typer.Abort:  # Ctrl-C, or the end of what was typed, at a question
+        stopped()
+        return INTERRUPTED
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
-        command = next((word for word in arguments[:1] if word in _names()), "")
-        see = " ".join(filter(None, ("holdfast", command, "--help")))
-        wrong = UsageError(error.format_message(), remedy=f"see `{see}`")
+        path = getattr(getattr(error, "ctx", None), "command_path", "holdfast")
+        wrong = UsageError(error.format_message(), remedy=f"see `{path} --help`")
         return _fail(arguments, wrong, 3)  # typer's own: an unknown option, a missing argument
     return int(code or 0)
-
-
-def _names() -> set[str]:
-    return {one.__name__ for one in COMMANDS}
 
 
 def _fail(arguments: list[str], error: HoldfastError, code: int) -> int:
@@ -262,7 +266,7 @@ def _fail(arguments: list[str], error: HoldfastError, code: int) -> int:
         say(True, {"error": about | {"remedy": error.remedy}})
     else:
         kind = "Stopped: " if isinstance(error, Interrupted) else "Error: "
-        tell(f"{told(kind)}{_said(error)}")
+        tell(f"{told(kind)}{_said(error)}", always=True)
     return code
 
 

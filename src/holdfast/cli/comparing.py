@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from holdfast.comparison.layout import Comparison
     from holdfast.runs.stages import Step
 
+OVERRIDE = re.compile(r"(tasks|answer|ship|hardware|model|train|meters)\.[\w./:-]+=")
+"""A setting among the models; a model's own name has no dot behind such a word."""
+
 
 def compare(
     models: Annotated[
@@ -25,7 +29,7 @@ def compare(
         typer.Argument(
             metavar="MODEL",
             help="The base, then the tuned ones: [NAME=] folder, hub id, adapter, FILE.gguf or "
-            "http://host:port/v1#model.",
+            "http://host:port/v1#model. Settings may follow, as in `run`: tasks.gsm8k.path=data.",
         ),
     ],
     tasks: Annotated[
@@ -40,7 +44,7 @@ def compare(
         typer.Option("--data", help="Where the default suite looks for benchmarks; else ./data."),
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="tasks.gsm8k.path=data, answer.engine=...")
+        list[str] | None, typer.Option("--set", help="The same as such a setting among the models.")
     ] = None,
     study: Annotated[
         Path | None, typer.Option("--study", help="Take tasks, answer and ship of this study.")
@@ -84,9 +88,11 @@ def compare(
     """Measure models that were trained elsewhere against their base: gained and forgotten."""
     from holdfast import comparison as comparing
 
+    named = tuple(word for word in models if not OVERRIDE.match(word))
+    given = (*(settings or ()), *(word for word in models if OVERRIDE.match(word)))
     request = comparing.Request(
-        tuple(models), tuple(filter(None, (name.strip() for name in tasks.split(",")))),
-        tuple(settings or ()), str(study) if study else None, target, _margins(retain or []),
+        named, tuple(filter(None, (name.strip() for name in tasks.split(",")))),
+        given, str(study) if study else None, target, _margins(retain or []),
         limit, name, replies, mixed_engines, any_base, allow_missing,
         trust_remote_code, data,
     )  # fmt: skip

@@ -6,7 +6,7 @@ import functools
 import inspect
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
@@ -26,12 +26,15 @@ if TYPE_CHECKING:
 
 STOP: ContextVar[Stop | None] = ContextVar("stop", default=None)
 """Ctrl-C, as the command under way is told of it."""
+QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
+"""Only results and errors are wanted."""
+HELP = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="holdfast",
     cls=Group,
     help="Fine-tune a language model and see what it gained and what it forgot.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings=HELP,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -80,7 +83,14 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _front(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and exit.")
+        bool,
+        typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show it and exit."),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Only results and errors; anywhere on the line.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="What the libraries say, too; likewise.")
     ] = False,
     lang: Annotated[
         str | None,
@@ -90,7 +100,18 @@ def _front(
         ),
     ] = None,
 ) -> None:
-    pass
+    pass  # `holdfast.cli.call` has looked for both
+
+
+def volume(arguments: Sequence[str]) -> list[str]:
+    """Take ``--quiet`` and ``--verbose`` from wherever they stand; the rest of the line."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    said = set(arguments[:end])
+    QUIET.set(bool(said & {"--quiet", "-q"}))
+    if said & {"--verbose", "-v"}:
+        os.environ["HOLDFAST_VERBOSE"] = "1"
+    loud = ("--quiet", "-q", "--verbose", "-v")
+    return [word for n, word in enumerate(arguments) if n >= end or word not in loud]
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -133,8 +154,15 @@ def say(as_json: bool, value: object, text: str = "") -> None:
     typer.echo(printable_json(value) if as_json else printable(told(text), keep="\n\t"))
 
 
-def tell(text: str) -> None:
-    """Print a line beside the result, to standard error."""
+def tell(text: str, always: bool = False) -> None:
+    """Print a line beside the result, to standard error.
+
+    Args:
+        text: the line.
+        always: in spite of ``--quiet``, as an error is.
+    """
+    if QUIET.get() and not always:
+        return
     typer.echo(printable(told(text), keep="\n\t"), err=True)
 
 
@@ -143,6 +171,7 @@ def shown(quiet: bool) -> Iterator[Progress]:
     """Progress for a person, or none where only the result is wanted; stopped as the command is."""
     from holdfast import progress
 
+    quiet = quiet or QUIET.get()
     with nullcontext(progress.Silent()) if quiet else progress.default() as found:
         found.stop = STOP.get() or found.stop
         yield found

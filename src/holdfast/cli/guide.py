@@ -115,7 +115,7 @@ class Guide:
         from holdfast.tasks import REGISTRY
 
         after = "xstest is two tasks, harmless and harmful; lab_refuse and lab_help need no file."
-        tell(catalogue.listed(catalogue.entries(REGISTRY), {}, after))
+        tell(catalogue.listed(catalogue.entries(REGISTRY), {}, after), always=True)
 
     def _name(self, otherwise: str) -> str:
         """Of the run folder: the study's file, unless it is called as all are."""
@@ -153,7 +153,7 @@ class Guide:
             try:
                 return read(str(typer.prompt(question, default=default)).strip())
             except HoldfastError as error:
-                tell(str(error))
+                tell(str(error), always=True)
         return read(default)
 
     def _target(self, words: tuple[str, ...]) -> tuple[str, Section]:

@@ -22,8 +22,9 @@ from holdfast.config.places import FREE, anchored
 from holdfast.config.programs import program_of
 from holdfast.config.study import Study
 from holdfast.config.training import own_name
-from holdfast.config.yaml_text import DEEPEST, KeyPath, Lines, read_yaml
+from holdfast.config.yaml_text import DEEPEST, KeyPath, Lines, full_width_told, read_yaml
 from holdfast.errors import StudyError, located
+from holdfast.registry import nearest
 
 Model = TypeVar("Model", bound=BaseModel)
 MOST_BYTES = 500_000
@@ -52,6 +53,11 @@ def load(
     if isinstance(study, Mapping):
         return build(study, overrides, "study")
     file, text = _text(Path(study))
+    with full_width_told(text):
+        return _read(file, text, overrides, trust_code)
+
+
+def _read(file: Path, text: str, overrides: Sequence[str], trust_code: bool) -> Study:
     data, lines = read_yaml(text, str(file), FIRST)
     if not isinstance(data, dict):
         raise StudyError(
@@ -130,7 +136,29 @@ def build(
     for override in overrides:
         _override(changed, override)
     _check_keys(changed, source, lines or {})
+    _check_tasks(data.get("tasks"), overrides)
     return parse(Study, changed, source, lines)
+
+
+def _check_tasks(tasks: object, overrides: Sequence[str]) -> None:
+    """Refuse a setting of a task that the study does not have, and does not become by its kind.
+
+    Raises:
+        StudyError: with the tasks that there are.
+    """
+    if not isinstance(tasks, Mapping) or not tasks:
+        return
+    words = {override: [part.strip() for part in override.split(".")] for override in overrides}
+    made = {one[1] for one in words.values() if len(one) > 2 and one[2].startswith("kind")}
+    for override, (section, *rest) in words.items():
+        name = rest[0].partition("=")[0].strip() if rest else ""
+        if section == "tasks" and len(rest) > 1 and name not in tasks and name not in made:
+            raise StudyError(
+                f"no task is called {_shown(name)!r}{nearest(name, map(str, tasks))}",
+                where=_shown(override),
+                remedy=f"this study has {', '.join(map(str, tasks))}; to add one, give its kind: "
+                f"tasks.{_shown(name)}.kind=...",
+            )
 
 
 def _check_keys(data: object, source: str, lines: Lines) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import yaml
@@ -34,7 +35,31 @@ PLAIN = {
 OLD_NUMBER = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 """What YAML 1.1 reads as an octal number, or as one to the base of 60."""
 UNPRINTABLE = re.compile(r"[\x00\ud800-\udfff]")
+FULL_WIDTH = dict(zip("：，［］｛｝＃－　“”‘’【】、", ":,[]{}#- \"\"''[],", strict=True))
+"""Signs of Chinese and Japanese keyboards that are letters to YAML, and those that it reads."""
 QUOTE = "put quotes around the value if text is meant"
+
+
+@contextmanager
+def full_width_told(text: str) -> Iterator[None]:
+    """Say of a study that cannot be used which of its lines have full-width signs, if any do."""
+    try:
+        yield
+    except StudyError as error:
+        found = [
+            (number, sign)
+            for number, line in enumerate(text.splitlines(), 1)
+            for sign in FULL_WIDTH
+            if sign in line.partition("#")[0]
+        ]
+        if found:
+            number, sign = found[0]
+            more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+            error.remedy = (
+                f"line {number} has the full-width {sign}{more}: write {FULL_WIDTH[sign]!r}, "
+                f"with a space behind : and ,; {error.remedy}"
+            )
+        raise
 
 
 class _Loader(yaml.SafeLoader):
