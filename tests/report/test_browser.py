@@ -140,6 +140,7 @@ def test_arrow_keys_walk_the_points_and_the_choice_changes_the_picture(
     assert not browser.find_element("css selector", ".v0").is_displayed()
     assert browser.find_element("css selector", ".v1").is_displayed()
     button = browser.find_element("css selector", "[data-pick='1']")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
     button.click()
     assert button.get_attribute("aria-pressed") == "true"
     assert browser.execute_script("return document.body.className") == "solo"

@@ -53,7 +53,7 @@ def test_it_names_what_was_forgotten_and_who_kept_it() -> None:
         "sft learned word-problems but forgot hazards and everyday-help; replay kept them and may "
         "be shipped."
     )
-    assert said.zh.startswith("sft 学会了 word-problems，但忘记了 hazards和everyday-help；replay")
+    assert said.zh.startswith("sft 学会了 word-problems，但忘记了 hazards 和 everyday-help；replay")
 
 
 @pytest.mark.parametrize(
