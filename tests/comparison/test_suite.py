@@ -126,7 +126,7 @@ def test_base_and_tuned_are_enough(
     assert len(lines) <= 40 and max(map(len, lines)) <= 100
     text = " ".join(" ".join(lines).split())
     for words in ("lora against", "Note: Default suite: mathematics (bundled sample)",
-                  "Not asked by the default suite", "Next: ", "Report: "):  # fmt: skip
+                  "Not asked by the default suite", "Next, to see", "Report: "):  # fmt: skip
         assert words in text, words
     run = tmp_path / "runs" / "tiny-vs-lora"
     assert (run / "replies" / "lora" / "chinese" / "replies.jsonl").is_file()
@@ -168,18 +168,25 @@ def test_the_screen_says_how_sure(tmp_path: Path) -> None:
         _cell("mathematics", 0.1, 0.3, 0.001, (2, 22)),
         _cell("chinese", -0.05, 0.05, 1.0, (3, 3)),
     ])  # fmt: skip
-    lines = screen(found, Request(("a", "b")), tmp_path / "r")
-    assert max(map(len, lines)) <= 80
+    run = tmp_path / "r"
+    lines = screen(found, Request(("a", "b")), run)
+    assert max(map(len, lines[:-1])) <= 80
     assert [line.split()[:2] for line in lines[1:5]] == [
         ["lost", "reading"], ["lost", "knowledge"], ["gained", "mathematics"], ["open", "chinese"],
     ]  # fmt: skip
     assert lines[1].endswith("sure") and not lines[1].endswith("not sure")
     assert lines[2].endswith("likely, not sure")
     assert "sees 1" in lines[4]
-    assert any("read what was lost: holdfast report" in line for line in lines)
+    assert lines[-2:] == ["Next, to read what was lost:", f"  holdfast report {run} --replies 20"]
     same = screen(_results([_cell("chinese", -0.05, 0.05, 1.0, (3, 3))]), Request(("a", "b")),
                   tmp_path)  # fmt: skip
-    assert any("holdfast power" in line for line in same)
+    assert same[-1] == f"  holdfast power {tmp_path}"
+    better = [_cell("chinese", 0.1, 0.3, 0.001, (2, 22))]
+    asked = Request(("a b", "c"), ("chinese",), ("tasks.chinese.kind=sample",))
+    assert screen(_results(better), asked, tmp_path)[-1] == (
+        "  holdfast compare 'a b' c --tasks chinese --set tasks.chinese.kind=sample "
+        "--retain chinese=-0.02"
+    )
 
 
 def test_not_enough_evidence_says_how_many_items() -> None:

@@ -56,11 +56,10 @@ def power(
     if folder is not None:
         found = visible.of_run(read_plan(folder), allowed, chance, change)
     else:
-        own = {} if allowed is None else {"margin": allowed}
+        churn = visible.ASSUMED if flips is None else flips
+        own = visible.ALLOWED if allowed is None else allowed
         found = [
-            visible.visible(
-                "", Design(n, flips or visible.ASSUMED, seeds or 1), power=chance, **own
-            )
+            visible.visible("", Design(n, churn, seeds or 1), power=chance, margin=own)
             for n in ([items] if items else visible.SIZES)
         ]
     say(as_json, [asdict(one) for one in found], "\n".join(visible.table(found, chance)))

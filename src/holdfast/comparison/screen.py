@@ -30,7 +30,7 @@ def screen(results: Results, request: Request, folder: Path, width: int = 80) ->
         results: of the comparison.
         request: what was asked.
         folder: of the run.
-        width: of the terminal, in characters.
+        width: of the terminal, in characters; the command at the end is never broken.
     """
     lines: list[str] = []
     arms = [arm.name for arm in results.arms[1:]]
@@ -48,8 +48,9 @@ def screen(results: Results, request: Request, folder: Path, width: int = 80) ->
     lines += [f"Note: {one}" for one in notes[:SHOWN_NOTES]]
     if len(notes) > SHOWN_NOTES:
         lines += [f"{len(notes) - SHOWN_NOTES} more notes are in the report."]
-    lines += [f"Next: {_next(results, request, folder)}"]
-    return [part for line in lines for part in _folded(line, width)]
+    why, command = _next(results, request, folder)
+    folded = [part for line in lines for part in _folded(line, width)]
+    return [*folded, f"Next, {why}:", f"  {command}"]  # never broken, so that it can be copied
 
 
 def _folded(line: str, width: int) -> list[str]:
@@ -111,15 +112,22 @@ def _sure(results: Results) -> list[str]:
     return [" ".join(found)] if found else []
 
 
-def _next(results: Results, request: Request, folder: Path) -> str:
-    """The command that tells most."""
-    lost = _named(results, "worse")
-    if lost:
-        return f"read what was lost: holdfast report {shlex.quote(str(folder))} --replies 20"
-    if _named(results, "no clear change") and not request.replies:
-        return f"see how many items would decide: holdfast power {shlex.quote(str(folder))}"
+def _next(results: Results, request: Request, folder: Path) -> tuple[str, str]:
+    """What to do now, and the command that does it."""
+    place = shlex.quote(str(folder))
+    if _named(results, "worse"):
+        return "to read what was lost", f"holdfast report {place} --replies 20"
+    if _named(results, "no clear change"):
+        return "to see how many items would decide", f"holdfast power {place}"
     models = " ".join(shlex.quote(one) for one in request.models)
-    return f"name what must be kept: holdfast compare {models} --retain TASK=-0.02"
+    files = " --replies" if request.replies else ""
+    asked = f" --tasks {','.join(request.tasks)}" if request.tasks else ""
+    given = [("study", request.study), ("limit", request.limit), ("data", request.data)]
+    given += [("set", one) for one in request.settings]
+    more = "".join(f" --{key} {shlex.quote(str(one))}" for key, one in given if one is not None)
+    task = results.tasks[0].name
+    again = f"holdfast compare{files} {models}{asked}{more} --retain {task}=-0.02"
+    return "to name what must be kept", again
 
 
 def _named(results: Results, way: str) -> Sequence[TaskInfo]:

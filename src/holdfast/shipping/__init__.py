@@ -9,7 +9,7 @@ change a model; what is given away is what was measured.
 from __future__ import annotations
 
 import shutil
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from holdfast.analysis.stats import Values, paired_difference, wilson
 from holdfast.comparison import REQUEST
 from holdfast.config import consent
 from holdfast.errors import UsageError, begun
-from holdfast.models import gguf_cache
+from holdfast.models import ModelRef, gguf_cache
 from holdfast.progress import Progress, Silent, default
 from holdfast.registry import nearest
 from holdfast.report.run import Run
@@ -165,7 +165,7 @@ def ship(
         told.say(f"exporting {selection.name_of(choice.point)}")
         made = export(ref, form, folder)
         session = prepare(plan.study, plan.folder, str(plan.folder / "study.yaml"))
-        asked = nullcontext((made, ""))
+        asked: AbstractContextManager[tuple[ModelRef, str]] = nullcontext((made, ""))
         if form == "gguf":
             tokens = plan.study.answer.sampling.max_new_tokens
             write_modelfile(folder, plan.study.name, tokens)

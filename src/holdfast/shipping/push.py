@@ -88,7 +88,7 @@ def look(folder: Path, name: str) -> Pushed:
     )
     study = folder / "study.yaml"
     places = PLACE.findall(study.read_text(encoding="utf-8")) if study.is_file() else []
-    notices = ()
+    notices: tuple[str, ...] = ()
     if places:
         some = ", ".join(dict.fromkeys(places[:SHOWN]))
         notices = (f"study.yaml names places of this machine ({some}); edit it or take it out",)

@@ -19,6 +19,8 @@ from holdfast.runs.plan import Plan
 
 ASSUMED = 0.05
 """Share of the answers that are taken to flip each way where no run has shown it."""
+ALLOWED = -MARGIN
+"""The loss that is to be allowed where nobody says: two points."""
 SIZES = (50, 100, 200, 500, 1000, 2000, 5000)
 OWN = 2
 """Degrees of freedom that the expected spread of trainings is worth against the observed one."""
@@ -54,7 +56,7 @@ def visible(
     available: int | None = None,
     *,
     observed: bool = False,
-    margin: float = -MARGIN,
+    margin: float = ALLOWED,
     power: float = detectable.POWER,
 ) -> Visible:
     """What so many items can show; see `Visible`."""
@@ -91,7 +93,7 @@ def of_run(
         design = observed(base, list(tables.values()))
         design = replace(design, seeds=len(plan.study.seeds) if plan.trained else 1)
         design = replace(design, **(change or {}))  # type: ignore[arg-type]
-        own = margin or abs(min(0.0, rule.get(name, MARGIN))) or -MARGIN
+        own = margin or abs(min(0.0, rule.get(name, MARGIN))) or ALLOWED
         seen = "churn" not in (change or {})
         found.append(visible(name, design, task.available, observed=seen, margin=own, power=power))
     return found
