@@ -83,10 +83,10 @@ def test_what_cannot_be_is_refused_before_anything_runs(tmp_path: Path) -> None:
 
 
 def test_how_the_task_is_asked_is_a_part_of_what_is_learned(tmp_path: Path) -> None:
-    """What ends an answer bears on the reward: another training, of `grpo` alone."""
+    """What ends an answer bears on the reward, of `grpo` alone; how long it may get does not."""
 
-    def of(name: str, stop: list[str]) -> dict[str, Any]:
-        answer = {"sampling": {"max_new_tokens": 64, "stop": stop}, "repeats": 1}
+    def of(name: str, stop: list[str], longest: int = 64) -> dict[str, Any]:
+        answer = {"sampling": {"max_new_tokens": longest, "stop": stop}, "repeats": 1}
         (tmp_path / name).mkdir()
         file = _file(tmp_path / name, arms={"sft": {}, "g": {"loss": [GRPO]}}, answer=answer)
         plan = study.plan(load.load(file), tmp_path / name / "run")
@@ -95,3 +95,4 @@ def test_how_the_task_is_asked_is_a_part_of_what_is_learned(tmp_path: Path) -> N
     one, two = of("a", []), of("b", ["Q:"])
     assert one["train/sft/seed1"] == two["train/sft/seed1"]
     assert one["train/g/seed1"] != two["train/g/seed1"]
+    assert one["train/g/seed1"] == of("c", [], 65)["train/g/seed1"]

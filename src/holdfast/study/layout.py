@@ -274,7 +274,7 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
         target = session.study.target
         task, sampling = session.measuring.tasks[target], session.measuring.samplings[target]
         graded = Graded(target, session.study.tasks[target], sampling)
-        identity["graded"] = [_rewards.identity(task), sampling.model_dump(mode="json")]
+        identity["graded"] = [_rewards.identity(task), list(sampling.stop)]  # the rest is drawing's
     metered = asked_by_meters(session.study.meters, session.plain)
     read = probes(session.setting(), metered).name if metered else None
 
