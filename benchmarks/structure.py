@@ -91,7 +91,7 @@ def figures(source: Source) -> list[Figure]:
                "modules and packages that import statements of exactly one other module name, "
                "wherever they stand; names in registries and in strings are no imports",
                tuple(alone)),
-        Figure("many parameters", len(wide), 4,
+        Figure("many parameters", len(wide), 3,
                f"functions with {MANY_PARAMETERS} or more, without self, cls, *args and **kwargs",
                tuple(wide)),
         Figure("Any", sum(untyped.values()), 350,

@@ -167,8 +167,8 @@ def plan(
                   "--find-batch": find_batch}  # fmt: skip
     report: MemoryReport | Found
     if any(looked_for.values()):
-        beside = {"--export": export, "--all": every, "--examples": examples}
-        report = search({**looked_for, **beside}, asked, study, settings, remedy or ())
+        alone = {"--export": export, "--all": every, "--examples": examples}
+        report = search({**looked_for, **alone}, asked, study, settings, remedy or ())
     else:
         report = answer(asked, study, export, settings, remedy or ())
     if as_json:

@@ -21,6 +21,7 @@ from holdfast.cli.front import (
     Rebuild,
     RunsDir,
     TrustCode,
+    grouped,
     say,
     shown,
     tell,
@@ -73,18 +74,26 @@ def run(
     _run(study, overrides or [], runs_dir, ahead, (only, rebuild or [], on), as_json)
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What is written beside the page."""
+
+    csv: Annotated[bool, typer.Option("--csv", help="All figures as report/figures.csv too.")] = (
+        False
+    )
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Tables and figures in LaTeX as report/paper/ too.")
+    ] = False
+
+
+@grouped
 def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")],
+    beside: Beside,
     replies: Annotated[
         int,
         typer.Option("--replies", min=0, help="Show replies to N items a task; flips first."),
     ] = 0,
-    csv: Annotated[
-        bool, typer.Option("--csv", help="All figures as report/figures.csv too.")
-    ] = False,
-    paper: Annotated[
-        bool, typer.Option("--paper", help="Tables and figures in LaTeX as report/paper/ too.")
-    ] = False,
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     serve: Annotated[
         bool,
@@ -99,14 +108,14 @@ def report(
     from holdfast.report.run import render
 
     if serve:
-        for name, given in (("--csv", csv), ("--paper", paper)):
+        for name, given in (("--csv", beside.csv), ("--paper", beside.paper)):
             if given:
                 raise UsageError(f"{name} writes files, and --serve none", remedy="leave one out")
         _serve(folder, replies, port, open_it, as_json)
         return
     if port:
         raise UsageError("--port goes with --serve", remedy="add --serve")
-    results, page = render(folder, replies, csv=csv, paper=paper)
+    results, page = render(folder, replies, csv=beside.csv, paper=beside.paper)
     finish(results, page, as_json, folder)
     if open_it:
         _open(page.resolve().as_uri())
