@@ -30,7 +30,7 @@ class Spoken(HelpFormatter):
     def write_text(self, text: str) -> None:
         """Write a paragraph."""
         indent = " " * self.current_indent
-        for line in wrapped(told(text), self.width - len(indent)):
+        for line in wrapped(told(" ".join(text.split())), self.width - len(indent)):
             self.write(f"{indent}{line}\n")
 
     def write_dl(

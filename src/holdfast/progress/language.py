@@ -32,6 +32,11 @@ def spoken() -> Language:
     return "zh" if said.lower().startswith("zh") else "en"
 
 
+BETWEEN_SENTENCES: Final = re.compile(r"(?<=[.!?]) (?=[A-Z])")
+JOINTS: Final = (("; ", "；"), (" and ", "，并且"), (", ", "，"))
+"""What stands between clauses, and what joins them in Chinese."""
+
+
 @contextmanager
 def speaking(language: Language | None) -> Iterator[None]:
     """Speak it meanwhile, in processes that are started too; None: that of the environment."""
@@ -73,7 +78,8 @@ class Sentence:
             if at < 0:
                 return None
             at += len(piece)
-        found = re.fullmatch("(.*?)".join(map(re.escape, self.pieces)), text, re.DOTALL)
+        lines = re.DOTALL if any("\n" in piece for piece in self.pieces) else re.NOFLAG
+        found = re.fullmatch("(.*?)".join(map(re.escape, self.pieces)), text, lines)
         return list(found.groups()) if found else None
 
 
@@ -91,12 +97,17 @@ def table(language: Language) -> tuple[Mapping[str, str], Sequence[Sentence]]:
     return whole, tuple(sorted(holed, key=lambda one: -one.weight))
 
 
-def told(text: str) -> str:
-    """A text in the language of this process, line by line; what is not known stays as it is."""
-    language = spoken()
+def told(text: str, language: Language | None = None) -> str:
+    """A text in a language, line by line; what is not known stays as it is.
+
+    Args:
+        text: in English.
+        language: None: that of this process.
+    """
+    language = language or spoken()
     if language == "en" or not text.strip():
         return text
-    if (found := _sentence(text, language)) is not None:
+    if "\n" in text and (found := _sentence(text, language, plain=True)) is not None:
         return found
     return "\n".join(_line(line, language) for line in text.split("\n"))
 
@@ -108,7 +119,7 @@ def _line(line: str, language: Language) -> str:
     inside = line.strip()
     if not inside:
         return line
-    if (found := _sentence(inside, language)) is not None:
+    if (found := _known(inside, language)) is not None:
         return line.replace(inside, found, 1)
     cells = re.split("( {2,})", line)
     if len(cells) == 1:
@@ -124,20 +135,51 @@ def _line(line: str, language: Language) -> str:
     return out
 
 
-def _sentence(text: str, language: Language) -> str | None:
+def _sentence(text: str, language: Language, plain: bool = False) -> str | None:
+    """One sentence; with `plain` only if what was put in is no part of a sentence itself."""
     whole, holed = table(language)
     if text in whole:
         return whole[text]
     for one in holed:
-        if (put := one.filled(text)) is not None:
+        put = one.filled(text)
+        if put is not None and not (plain and any(map(BETWEEN_SENTENCES.search, put))):
             return _with(one.other, [_part(each, language) for each in put])
     return None
 
 
+def _known(text: str, language: Language) -> str | None:
+    """A sentence, or several; None where nothing of it is known."""
+    if (found := _sentence(text, language, plain=True)) is not None:
+        return found
+    parts = BETWEEN_SENTENCES.split(text)
+    made = [_known(part, language) for part in parts] if len(parts) > 1 else []
+    if any(made):
+        said = "".join(
+            f"{one}" if one else f" {part} " for one, part in zip(made, parts, strict=True)
+        )
+        return said.strip()
+    if (found := _clauses(text, language)) is not None:
+        return found
+    if text.endswith(".") and (found := _known(text[:-1], language)) is not None:
+        return f"{found}。"
+    return _sentence(text, language)
+
+
+def _clauses(text: str, language: Language) -> str | None:
+    """Clauses that are known, all of them; else None."""
+    for between, joint in JOINTS:
+        parts = text.split(between)
+        made = [_known(part, language) for part in parts] if len(parts) > 1 else [None]
+        if None not in made:
+            return joint.join(filter(None, made))
+    return None
+
+
 def _part(text: str, language: Language) -> str:
-    """What was put in: words of ours where they are a sentence too."""
-    found = _sentence(text, language) if " " in text else table(language)[0].get(text)
-    return text if found is None else found
+    """What was put in: words of ours where they are known."""
+    lower = text[:1].lower() + text[1:]
+    found = _clauses(text, language) or _known(text, language)
+    return found or (lower != text and _known(lower, language)) or text
 
 
 def _with(other: str, put: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from holdfast.analysis.lookup import final
 from holdfast.analysis.results import Results, Share, TaskInfo
 from holdfast.analysis.selection import visible
 from holdfast.analysis.selection.from_run import power
+from holdfast.progress.language import told
 from holdfast.report import decision_words, language, words
 from holdfast.report.words import UNMEASURED, difference, factor, interval, shown, unscored
 from holdfast.runs.plan import Plan
@@ -34,7 +35,7 @@ def table(results: Results, width: int = 80) -> Group:
         f"{task.name}: {task.label}{'; lower is better' if task.inverted else ''}"
         for task in results.tasks
     ]
-    told = (words.noise_line(results), budget.sentence(results.arms, results.seeds))
+    said = (words.noise_line(results), budget.sentence(results.arms, results.seeds))
     compared = language.of(results).compared
     what, base = ("Models", "base") if compared else ("Final checkpoints", "the untouched model")
     head = [
@@ -42,8 +43,10 @@ def table(results: Results, width: int = 80) -> Group:
         f"{what}, in %, with 95 % intervals;",
         f"below each figure its paired difference to {base}, in points.",
     ]
-    below = [*labels, *filter(None, told), *_decision(results)]
-    return Group(Text("\n".join(head)), *_tables(results, width), Text("\n".join(below)))
+    below = [*labels, *filter(None, said), *_decision(results)]
+    return Group(
+        Text(told("\n".join(head))), *_tables(results, width), Text(told("\n".join(below)))
+    )
 
 
 def _tables(results: Results, width: int) -> list[Table]:
