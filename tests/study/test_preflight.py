@@ -160,7 +160,6 @@ def test_a_name_that_is_a_folder_to_one_and_an_id_to_the_other(
         ({"hardware": {"device": "cuda"}}, "torch sees no GPU"),
         ({"train": {"fp16": True}}, "float16"),
         ({"train": {"kernels": "liger"}}, "run on GPUs only"),
-        ({"model.attn_implementation": "flash_attention_2"}, "runs on GPUs only"),
     ],
 )
 def test_devices_are_looked_at_where_the_stages_are_made(
@@ -170,8 +169,6 @@ def test_devices_are_looked_at_where_the_stages_are_made(
     base: dict[str, Any] = {"optim": "adamw_torch", "max_steps": 2, "checkpoints": 1}
     if "train" in changes:
         changes = {"train": base | changes["train"]}
-    if attention := changes.pop("model.attn_implementation", None):
-        changes["model"] = {"id": str(tiny_model), "attn_implementation": attention}
     session = prepared(write_study(tmp_path, tiny_model, **ONE, **changes), tmp_path / "runs")
     for look in (preflight.check, preflight.check_devices):
         with pytest.raises(HoldfastError, match=words):
