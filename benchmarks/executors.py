@@ -10,6 +10,7 @@ bandwidth and the machine. The third is what one stage costs beside its work; th
     python benchmarks/executors.py            # sleeping stages, overhead, ten thousand: minutes
     python benchmarks/executors.py --lab      # a study of 8 arms x 3 seeds as well
     python benchmarks/executors.py --ray      # overhead on a Ray of this machine, too
+    python benchmarks/executors.py --small    # any of them with little to do: does it still run?
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from fixtures import side_by_side
 from fixtures.side_by_side import Row
 
+from holdfast.memory.hardware.cpu import cores
 from holdfast.progress import Silent
 from holdfast.runs import run_folder, stages
 from holdfast.runs.executors import carry_out, links
@@ -40,10 +43,24 @@ from holdfast.runs.executors.machine import Machine
 from holdfast.runs.executors.seats import Starter
 from holdfast.runs.executors.workers import Workers
 
-ARMS, SEEDS = 8, 3
 TRAIN_S, ASK_S = 1.2, 0.4
-EMPTY = 200
-LARGE = 10_000
+EFFICIENT, LOCAL_MS, RAY_MS, PLANNED_S, PLANNED_GIB = 0.85, 50, 500, 10, 1
+"""Goals: at least so much of the ideal; at most so much for a stage; so much for ten thousand."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much there is to do."""
+
+    arms: int = 8
+    seeds: int = 3
+    empty: int = 200
+    large: int = 12  # seeds of the study of ten thousand stages
+    items: int = 24
+    steps: int = 20
+
+
+SMALL = Size(2, 1, 10, 1, 4, 2)
 
 
 class Timed(Silent):
@@ -67,11 +84,16 @@ class Timed(Silent):
         return self.times[-1] - self.times[0]
 
 
-def sleeping() -> list[Row]:
-    """8 arms x 3 seeds: a training, and two measurements of it with their readings."""
+def verdict(is_met: bool, goal: str) -> None:
+    """Say whether a goal is met."""
+    print(f"\ngoal: {goal}: {'met' if is_met else 'MISSED'}", flush=True)
+
+
+def sleeping(size: Size) -> list[Row]:
+    """Arms x seeds: a training, and two measurements of it with their readings."""
     rows: list[Row] = []
-    for arm in range(ARMS):
-        for seed in range(SEEDS):
+    for arm in range(size.arms):
+        for seed in range(size.seeds):
             train = f"train/arm{arm}/seed{seed}"
             rows.append((train, (), f"sleep {TRAIN_S}"))
             for task in ("target", "safety"):
@@ -114,34 +136,41 @@ def a_run(rows: Sequence[Row], slots: int, ray: bool = False) -> float:
             return carried(folder, rows, slots, starter)
 
 
-def efficiency() -> None:
+def efficiency(size: Size) -> None:
     """Sleeping stages on 1, 2 and 4 workers."""
-    rows = sleeping()
+    rows, found = sleeping(size), list[float]()
     seconds = {name: float(does.partition(" ")[2]) for name, _, does in rows}
     planned = stages.schedule(side_by_side.made(rows), Path("nowhere"))
     print(f"{len(rows)} stages that sleep {sum(seconds.values()):.0f} s in all\n")
     print("| workers | ideal, s | took, s | efficiency |\n|---|---|---|---|")
     for slots in (1, 2, 4):
         ideal, took = makespan(Graph(planned, seconds=seconds), seconds, slots), a_run(rows, slots)
+        found.append(ideal / took)
         print(f"| {slots} | {ideal:.1f} | {took:.1f} | {ideal / took:.0%} |", flush=True)
+    verdict(min(found) >= EFFICIENT, f"at least {EFFICIENT:.0%} of the ideal")
 
 
-def overhead(ray: bool) -> None:
+def overhead(size: Size, ray: bool) -> None:
     """Milliseconds of a stage that does nothing, made by one worker and in this process."""
-    rows = [(f"shared/{number}", (), "sleep 0") for number in range(EMPTY)]
+    rows = [(f"shared/{number}", (), "sleep 0") for number in range(size.empty)]
     print("\n| where | a stage beside its work, ms |\n|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
         plan, folder = side_by_side.made(rows), Path(scratch).resolve() / "run"
         started = time.monotonic()
         stages.execute(stages.schedule(plan, folder), plan, folder, Silent())
-        alone = (time.monotonic() - started) / EMPTY
-    print(f"| in order, in this process | {1e3 * alone:.1f} |")
-    print(f"| one worker | {1e3 * a_run(rows, 1) / EMPTY:.1f} |", flush=True)
+        alone = 1e3 * (time.monotonic() - started) / size.empty
+    print(f"| in order, in this process | {alone:.1f} |")
+    here = 1e3 * a_run(rows, 1) / size.empty
+    print(f"| one worker | {here:.1f} |", flush=True)
+    there = 1e3 * a_run(rows, 1, ray=True) / size.empty if ray else 0.0
     if ray:
-        print(f"| one worker of Ray's | {1e3 * a_run(rows, 1, ray=True) / EMPTY:.1f} |", flush=True)
+        print(f"| one worker of Ray's | {there:.1f} |")
+    verdict(here <= LOCAL_MS, f"at most {LOCAL_MS} ms of one worker")
+    if ray:
+        verdict(there <= RAY_MS, f"at most {RAY_MS} ms on Ray")
 
 
-def ten_thousand() -> None:
+def ten_thousand(size: Size) -> None:
     """A study of about 10,000 stages: planned, its seconds told, scheduled, handed out."""
     import transformers  # noqa: F401  # which takes longer than all else, and is no planning
 
@@ -153,7 +182,7 @@ def ten_thousand() -> None:
     tasks = {"lab_math": {"role": "target", "items": 8, "train_items": 24}}
     tasks |= {f"refuse{n}": {"kind": "lab_refuse", "items": 6} for n in range(3)}
     text = {
-        "name": "large", "model": "lab", "seeds": list(range(12)), "tasks": tasks,
+        "name": "large", "model": "lab", "seeds": list(range(size.large)), "tasks": tasks,
         "train": {"max_steps": 20, "checkpoints": 10}, "answer": {"repeats": 1},
         "arms": {f"arm{n}": {"train": {"learning_rate": (n + 1) * 1e-4}} for n in range(8)},
     }  # fmt: skip
@@ -184,32 +213,38 @@ def ten_thousand() -> None:
         print(f"| {what} | {seconds:.2f} |")
     print(f"| all | {sum(parts.values()):.2f} |\n\nresident at most {peak:.2f} GiB, torch included "
           f"if it was loaded ({'torch' in sys.modules})")  # fmt: skip
+    verdict(sum(parts.values()) <= PLANNED_S and peak <= PLANNED_GIB,
+            f"at most {PLANNED_S} s and {PLANNED_GIB} GiB for {len(steps):,} stages")  # fmt: skip
 
 
-def lab() -> None:
-    """A study of the lab's model, 8 arms x 3 seeds, in order and on workers."""
+def lab(size: Size) -> None:
+    """A study of the lab's model, arms x seeds, in order and on workers: the same readings."""
+    from fixtures.study import readings_of
+
     from holdfast import study
     from holdfast.config import load
 
     text: dict[str, Any] = {
-        "name": "lab", "model": "lab", "seeds": list(range(SEEDS)),
-        "tasks": {"lab_math": {"role": "target", "items": 24, "train_items": 64},
-                  "lab_refuse": {"items": 16}},
-        "train": {"optim": "adamw_torch", "max_steps": 20, "checkpoints": 1},
-        "arms": {f"arm{n}": {"train": {"learning_rate": (n + 1) * 1e-4}} for n in range(ARMS)},
+        "name": "lab", "model": "lab", "seeds": list(range(size.seeds)),
+        "tasks": {"lab_math": {"role": "target", "items": size.items, "train_items": 64},
+                  "lab_refuse": {"items": size.items}},
+        "train": {"optim": "adamw_torch", "max_steps": size.steps, "checkpoints": 1},
+        "arms": {f"arm{n}": {"train": {"learning_rate": (n + 1) * 1e-4}}
+                 for n in range(size.arms)},
     }  # fmt: skip
-    print("\n| the lab's study | s | against one process |\n|---|---|---|")
-    first = 0.0
+    print(f"\n{size.arms} arms x {size.seeds} seeds of the lab's model, {cores()} cores\n")
+    print("| where | s | against one process |\n|---|---|---|")
+    first, readings = 0.0, dict[str, str]()
     for workers in (0, 1, 2, 4):
         own = text | ({"hardware": {"workers": workers}} if workers else {})
         with tempfile.TemporaryDirectory() as scratch:
-            started = time.monotonic()
-            study.run(load.load(own), Path(scratch) / "run", Silent(),
-                      on="workers" if workers else "local")  # fmt: skip
-            took = time.monotonic() - started
-        first = first or took
+            started, folder = time.monotonic(), Path(scratch) / "run"
+            study.run(load.load(own), folder, Silent(), on="workers" if workers else "local")
+            took, found = time.monotonic() - started, readings_of(folder)
+        first, readings = first or took, readings or found
         words = f"{workers} workers" if workers else "in order"
-        print(f"| {words} | {took:.0f} | {first / took:.2f} |", flush=True)
+        same = "" if found == readings else " (READINGS DIFFER)"
+        print(f"| {words} | {took:.0f} | {first / took:.2f}{same} |", flush=True)
 
 
 def main() -> None:
@@ -218,13 +253,16 @@ def main() -> None:
     parser.add_argument("--lab", action="store_true", help="a study that computes, as well")
     parser.add_argument("--ray", action="store_true", help="the overhead on a Ray, as well")
     parser.add_argument("--large", action="store_true", help="ten thousand stages only")
+    parser.add_argument("--small", action="store_true", help="with little to do, to try it")
     given = parser.parse_args()
+    size = SMALL if given.small else Size()
+    os.environ["PYTHONPATH"] = side_by_side.variables(())["PYTHONPATH"]  # for Ray's workers, too
     if not given.large:
-        efficiency()
-        overhead(given.ray)
-    ten_thousand()
+        efficiency(size)
+        overhead(size, given.ray)
+    ten_thousand(size)
     if given.lab:
-        lab()
+        lab(size)
 
 
 if __name__ == "__main__":

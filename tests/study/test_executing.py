@@ -14,14 +14,18 @@ from fixtures.study import readings_of, write_study
 
 from holdfast import study
 from holdfast.config import load
+from holdfast.config.hardware import SlurmSpec
 from holdfast.errors import UsageError
 from holdfast.memory.hardware.devices import parse
 from holdfast.progress import Silent
 from holdfast.runs import records, stages
+from holdfast.runs.executors import slurm
 from holdfast.runs.executors.graph import Graph, makespan
+from holdfast.runs.executors.seats import Seat
 from holdfast.runs.stages import PlannedStage, Step
 from holdfast.study import executing
 from holdfast.study.executing import _Demands
+from holdfast.study.workshop import stages_of
 
 
 class Lines(Silent):
@@ -61,6 +65,24 @@ def test_two_workers_read_what_one_process_reads(tiny_model: Path, tmp_path: Pat
     told.lines.clear()
     study.run(loaded, two, told, str(file), on="workers")
     assert not any("at a time" in line for line in told.lines), "nothing was left to do"
+
+
+def test_machines_without_the_run_folder_read_what_one_process_reads(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trainings, answers and scores are made in folders of the workers' own, and fetched back."""
+    monkeypatch.setitem(executing.ELSEWHERE, "ray", "fixtures.unseen:Unseen")
+    short = {"optim": "adamw_torch", "max_steps": 2, "checkpoints": 1}
+    file = write_study(tmp_path, tiny_model, seeds=[1], train=short)
+    loaded, told = load.load(file), Lines()
+    alone, two = tmp_path / "alone", tmp_path / "two"
+    study.run(loaded, alone, Silent(), str(file), on="local")
+    study.run(loaded, two, told, str(file), on="ray")
+    assert readings_of(two) == readings_of(alone) and len(readings_of(two)) == 6
+    assert _costs(two) == _costs(alone)
+    assert sum("does not see the run folder" in line for line in told.lines) == 1
+    assert all(step.done for step in study.schedule(study.plan(loaded, two)))
+    assert (two / "report" / "index.html").is_file() and none_left(tmp_path)
 
 
 def test_a_run_goes_on_elsewhere(tiny_model: Path, tmp_path: Path) -> None:
@@ -183,3 +205,33 @@ def test_how_long_all_of_it_takes() -> None:
     assert makespan(Graph(steps), seconds, 4) == pytest.approx(7.0)
     assert makespan(Graph(steps, lambda name: (2, "")), seconds, 4) == pytest.approx(13.0)
     assert makespan(Graph(steps, lambda name: (8, "")), seconds, 4) == math.inf
+
+
+def test_a_worker_that_does_not_have_its_gpus_is_no_worker(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """Else it would do on its cores, without a word, what GPUs were asked for."""
+    run = tmp_path / "r"
+    file = write_study(tmp_path, tiny_model, seeds=[1], arms={"sft": {}})
+    study.run(load.load(file), run, Silent(), str(file), only="data/*")
+    with pytest.raises(UsageError, match="1 GPUs were asked for, and none") as caught:
+        stages_of(run, {"gpus": None, "able": {}, "least": 1, "on": "ray"})
+    assert "hardware.ray.gpus=0" in caught.value.remedy
+    assert stages_of(run, {"gpus": None, "able": {}, "least": 0, "on": "ray"}).stages
+
+
+@pytest.mark.parametrize(("device", "least"), [("auto", 2), ("cpu", 0)])
+def test_a_worker_must_have_what_was_asked_for(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, least: int
+) -> None:
+    monkeypatch.setattr(slurm, "_execute", lambda command: "slurm 22.05.8")
+    session = _session(tiny_model, tmp_path)
+    asked = SlurmSpec(gpus=2, host="127.0.0.1")
+    session, told = _with(session, "hardware", device=device, slurm=asked), Lines()
+    room = executing._room(session, "slurm", told)
+    room.starter.close()
+    assert room.least == least
+    assert ("hardware.device is cpu: hardware.slurm.gpus is ignored" in told.lines) == (not least)
+    given = executing._given(session, "slurm", Seat(1, (0,)), room.least)
+    assert given == {"gpus": None, "able": {}, "least": least, "on": "slurm"}
+    assert executing._given(session, "slurm", Seat(2), room.least)["gpus"] == []

@@ -14,7 +14,13 @@ from fixtures.study import run_study, write_study
 
 from holdfast import cli, study
 from holdfast.config import load
-from holdfast.errors import FolderError, MissingDependency, ModelError, StudyError
+from holdfast.errors import (
+    FolderError,
+    HoldfastError,
+    MissingDependency,
+    ModelError,
+    StudyError,
+)
 from holdfast.runs import store
 from holdfast.runs.plan import NOTICES
 from holdfast.study import preflight, readiness
@@ -146,3 +152,41 @@ def test_a_name_that_is_a_folder_to_one_and_an_id_to_the_other(
     shutil.move(tmp_path / "mine", tmp_path / "configs" / "mine")
     found = prepared(file, tmp_path / "runs").plan.model.base
     assert found == str(tmp_path / "configs" / "mine"), "beside the file"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"hardware": {"device": "cuda"}}, "torch sees no GPU"),
+        ({"train": {"fp16": True}}, "float16"),
+        ({"train": {"kernels": "liger"}}, "run on GPUs only"),
+    ],
+)
+def test_devices_are_looked_at_where_the_stages_are_made(
+    tiny_model: Path, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    """A login node without a GPU refuses nothing that the nodes may have; each of them would."""
+    base: dict[str, Any] = {"optim": "adamw_torch", "max_steps": 2, "checkpoints": 1}
+    if "train" in changes:
+        changes = {"train": base | changes["train"]}
+    session = prepared(write_study(tmp_path, tiny_model, **ONE, **changes), tmp_path / "runs")
+    for look in (preflight.check, preflight.check_devices):
+        with pytest.raises(HoldfastError, match=words):
+            look(session)
+    preflight.check(session, elsewhere=True)
+    steps = study.schedule(session.plan)
+    assert preflight.LATER in preflight.looked_at(session, steps, elsewhere=True).lines
+
+
+def test_what_needs_no_device_is_refused_before_a_job_waits_for_one(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    file = write_study(tmp_path, tiny_model, **ONE, train={"optim": "adamw_torhc", "max_steps": 2})
+    with pytest.raises(StudyError, match="adamw_torhc"):
+        preflight.check(prepared(file, tmp_path / "runs"), elsewhere=True)
+
+
+def test_a_notice_is_kept_once(tmp_path: Path) -> None:
+    assert preflight.add_notices(tmp_path, ["a"]) == ["a"]
+    assert preflight.add_notices(tmp_path, ["a", "b"]) == ["b"]
+    assert store.read_json(tmp_path / NOTICES)["notices"] == ["a", "b"]

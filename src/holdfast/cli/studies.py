@@ -229,10 +229,11 @@ def _run(
         from holdfast.study.preflight import looked_at
         from holdfast.study.start import measured
 
-        session = studies.prepare(study, folder, str(path))
+        elsewhere = executing.is_elsewhere(on)
+        session = studies.prepare(study, folder, str(path), () if elsewhere else None)
         executing.chosen(session, on)
         steps = studies.schedule(session.plan, only, rebuild)
-        found = looked_at(session, steps)
+        found = looked_at(session, steps, elsewhere)
         with shown(quiet=as_json) as bars, closing(session.pool):
             speed = measured(session, bars) if ahead.calibrate else None
         told = outlook(session, steps, speed)

@@ -75,8 +75,8 @@ def prepare(
         study: what the user wrote.
         folder: the run folder, existing or not.
         source: name of the study file, for messages.
-        own: GPUs of a worker, whose run was found to fit already; None: those that the study names,
-            or those that are there.
+        own: GPUs of a worker, whose run was found to fit already; none where other machines make
+            the stages; None: those that the study names, or those that are there.
 
     Raises:
         UsageError: anything wrong with the study, its data or its model folder.
@@ -264,12 +264,13 @@ def _run(
     elsewhere = executing.is_elsewhere(on)
     if not elsewhere:
         stage.check_present(study)
-    session = prepare(study, folder, source)
+    session = prepare(study, folder, source, () if elsewhere else None)
     for tracker in trackers.of(study.track, folder, source):
         trackers.ready(tracker)
     executing.chosen(session, on)
     ahead = schedule(session.plan, only, rebuild)  # complain before anything is written
-    noticed = preflight.check(session) if any(not step.done for step in ahead) else None
+    undone = any(not step.done for step in ahead)
+    noticed = preflight.check(session, elsewhere) if undone else None
     consent.give(session.study, must=False)  # its user's own, or consented to when it was loaded
     run_folder.open_run(folder)
     with run_folder.lock(folder), begun():

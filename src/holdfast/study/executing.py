@@ -34,6 +34,7 @@ from holdfast.runs.executors.machine import Machine
 from holdfast.runs.executors.seats import Seat, Starter
 from holdfast.runs.executors.workers import Workers
 from holdfast.runs.stages import Step
+from holdfast.study.preflight import add_notices
 from holdfast.study.probes import asked_by_meters
 from holdfast.study.session import Session
 from holdfast.train.launch import torchrun
@@ -158,14 +159,19 @@ def execute(
             todo = stages.announce(steps, session.folder, progress, expected)
             workers = Workers(room.starter, room.slots, room.beside, lambda seat: {
                 "source": SOURCE, "folder": str(folder), "secret": secret,
-                "given": _given(session, where, seat),
+                "given": _given(session, where, seat, room.least),
             })  # fmt: skip
             graph = Graph(todo, asks, expected, FIRST)
         except BaseException:
             room.starter.close()
             raise
+
+        def noticed(notices: Sequence[str]) -> None:
+            for one in add_notices(folder, notices):
+                progress.say(one)
+
         carry_out(graph, workers, progress, lambda name: has_arrived(folder, name),
-                  session.study.hardware.retries)  # fmt: skip
+                  session.study.hardware.retries, noticed)  # fmt: skip
     finally:
         links.forget_secret(folder, secret)
 
@@ -178,6 +184,7 @@ class _Room:
     slots: int
     beside: int
     words: str
+    least: int = 0  # GPUs that each worker of another machine must have
 
     def roughly(self, name: str) -> tuple[int, str]:
         """What a stage takes, as far as that is known before the run."""
@@ -208,23 +215,23 @@ def _room(session: Session, where: Where, progress: Progress) -> _Room:
         return _Room(Machine(folder, variables), len(gpus), beside, "the GPUs of this machine")
     module, _, name = ELSEWHERE[where].partition(":")
     make: Any = getattr(import_module(module), name)
-    here = Machine(folder, lambda own: light)
-    starter = make(folder, getattr(hardware, where), here, progress.say)
+    here, spec = Machine(folder, lambda own: light), getattr(hardware, where)
+    if hardware.device == "cpu":
+        if spec.gpus and "gpus" in spec.model_fields_set:
+            progress.say(f"hardware.device is cpu: hardware.{where}.gpus is ignored")
+        spec = spec.model_copy(update={"gpus": 0})
+    starter = make(folder, spec, here, progress.say)
     slots = hardware.workers or starter.room or JOBS
-    return _Room(starter, slots, beside, starter.words)
+    return _Room(starter, slots, beside, starter.words, starter.gpus)
 
 
-def _given(session: Session, where: Where, seat: Seat) -> dict[str, object]:
+def _given(session: Session, where: Where, seat: Seat, least: int) -> dict[str, object]:
     """What a worker is told of its GPUs; see `study.workshop`."""
-    gpus, hardware = session.gpus, session.study.hardware
-    if not is_elsewhere(where):
-        able = able_of(gpus)
-        own = [asdict(gpus[one]) for one in seat.slots] if where == "gpus" else []
-        return {"gpus": own, "able": able, "least": 0}
-    if not seat.slots:
-        return {"gpus": [], "able": {}, "least": 0}
-    least = 0 if hardware.device == "cpu" or where == "ray" else hardware.slurm.gpus
-    return {"gpus": None, "able": {}, "least": least}
+    if is_elsewhere(where) and seat.slots:
+        return {"gpus": None, "able": {}, "least": least, "on": where}
+    gpus = () if is_elsewhere(where) else session.gpus
+    own = [asdict(gpus[one]) for one in seat.slots] if where == "gpus" else []
+    return {"gpus": own, "able": able_of(gpus) if gpus else {}, "least": 0, "on": where}
 
 
 class _Demands:

@@ -32,6 +32,7 @@ from holdfast.study.session import Session
 from holdfast.train.adapter_check import check_fast, check_mergeable, check_model
 from holdfast.train.arguments import check_settings
 from holdfast.train.data import learned
+from holdfast.train.optimizers import check_names, refuse
 from holdfast.types import BASE
 
 CHECKED = (
@@ -39,15 +40,22 @@ CHECKED = (
     "settings, adapters"
 )
 """What `CHECKS` look at, in words."""
+LATER = (
+    "Checked by each worker where it starts: devices and their memory, precision, attention, "
+    "kernels, vLLM."
+)
+"""What is left out of `CHECKS` where other machines make the stages, in words."""
 Check = Callable[[Session], Sequence[str]]
 """Raises what would fail later; returns notices."""
 
 
-def check(session: Session) -> list[str]:
+def check(session: Session, elsewhere: bool = False) -> list[str]:
     """Refuse a study that would fail once money is spent.
 
     Args:
         session: prepared; nothing of it has run.
+        elsewhere: other machines make its stages, and each of them looks at its own devices
+            (`check_devices`): nothing of this one's counts.
 
     Returns:
         Notices, in sentences.
@@ -55,7 +63,15 @@ def check(session: Session) -> list[str]:
     Raises:
         HoldfastError: what would fail, where, and what to do about it.
     """
-    return list(dict.fromkeys(notice for one in CHECKS for notice in one(session)))
+    left_out = OF_DEVICES if elsewhere else frozenset[Check]()
+    every = (one for one in CHECKS if one not in left_out)
+    return list(dict.fromkeys(notice for one in every for notice in one(session)))
+
+
+def check_devices(session: Session) -> list[str]:
+    """The part of `check` that depends on the machine, for a worker on one of its own."""
+    every = (one for one in CHECKS if one in OF_DEVICES)
+    return list(dict.fromkeys(notice for one in every for notice in one(session)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +89,7 @@ class Looked:
     lines: list[str]
 
 
-def looked_at(session: Session, steps: Sequence[Step]) -> Looked:
+def looked_at(session: Session, steps: Sequence[Step], elsewhere: bool = False) -> Looked:
     """Check a study as `check` does, as far as that is possible here; for a dry run.
 
     A model that only another machine may reach is said, and no mistake of the study.
@@ -81,6 +97,7 @@ def looked_at(session: Session, steps: Sequence[Step]) -> Looked:
     Args:
         session: prepared.
         steps: its schedule; where all is done nothing is looked at.
+        elsewhere: see `check`.
 
     Raises:
         HoldfastError: see `check`.
@@ -93,15 +110,25 @@ def looked_at(session: Session, steps: Sequence[Step]) -> Looked:
         said = f"Not checked, because {absent[0]} is not installed: {CHECKED}."
         return Looked(False, notices, [*notices, said])
     try:
-        notices += check(session)
+        notices += check(session, elsewhere)
     except Unreachable as error:  # another machine may reach it
         return Looked(False, notices, [*notices, f"Not checked: {error}"])
-    return Looked(True, notices, [*notices, f"Checked: {CHECKED}."])
+    later = [LATER] if elsewhere else []
+    return Looked(True, notices, [*notices, f"Checked: {CHECKED}.", *later])
 
 
 def write_notices(folder: Path, notices: Sequence[str]) -> None:
     """Keep notices in a run folder."""
     store.write_sealed(folder / NOTICES, {"notices": list(notices)})
+
+
+def add_notices(folder: Path, notices: Sequence[str]) -> list[str]:
+    """Keep more of them, such as a worker's; returns those that are new."""
+    known = store.read_json(folder / NOTICES)["notices"] if (folder / NOTICES).is_file() else []
+    new = [one for one in notices if one not in known]
+    if new:
+        write_notices(folder, [*known, *new])
+    return new
 
 
 def check_chats(session: Session) -> list[str]:
@@ -167,11 +194,24 @@ def _last_only(session: Session) -> list[str]:
     ]
 
 
+def _trainer(session: Session) -> list[str]:
+    """The trainer takes every arm's settings on this device, and the model its kernels."""
+    fast: set[tuple[object, ...]] = set()
+    for name, arm in session.arms.items():
+        train = arm.variant.train
+        if arm.variant.trains:
+            with _where(f"arms.{name}"):
+                check_settings(train, session.study.hardware.device, session.plan.steps)
+                if (train.packing or train.kernels) and (train.packing, train.kernels) not in fast:
+                    check_fast(session.plan.model, train)
+                    fast.add((train.packing, train.kernels))
+    return []
+
+
 def _training(session: Session) -> list[str]:
-    """The trainer takes every arm's settings, and the model the adapters that they ask for."""
+    """There is every arm's optimiser, and the model takes the adapters that they ask for."""
     notices: list[str] = []
     built: dict[tuple[object, ...], list[str]] = {}
-    fast: set[tuple[object, ...]] = set()
     ref, device = session.plan.model, session.study.hardware.device
     if session.plan.trained:
         _check_bits(session)
@@ -179,14 +219,12 @@ def _training(session: Session) -> list[str]:
         train = arm.variant.train
         with _where(f"arms.{name}"):
             if arm.variant.trains:
-                check_settings(train, device, session.plan.steps)
+                check_names(train)
+                refuse(train)
                 key = (train.method, train.lora.model_dump_json())
                 if key not in built:
                     built[key] = check_model(ref, train, device)
                 notices += built[key]
-                if (train.packing or train.kernels) and (train.packing, train.kernels) not in fast:
-                    check_fast(ref, train)
-                    fast.add((train.packing, train.kernels))
             makes = [method for method in arm.weights if method.makes]
             if any(method.products for method in makes) and train.method != "full":
                 check_mergeable(ref, train)
@@ -277,9 +315,14 @@ CHECKS: tuple[Check, ...] = (
     readiness.judges,
     _attention,
     check_chats,
+    _trainer,
     _training,
     _asking,
     _precision,
     _idle_gpus,
 )
 """In this order, the cheapest first."""
+OF_DEVICES: frozenset[Check] = frozenset(
+    (readiness.vllm, readiness.judges, _attention, _trainer, _precision, _idle_gpus)
+)
+"""Those that depend on the machine where the stages are made."""

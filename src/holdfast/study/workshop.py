@@ -18,9 +18,9 @@ from holdfast.config import Study
 from holdfast.errors import UsageError
 from holdfast.memory.hardware.devices import GPU
 from holdfast.runs.executors.workers import Workbench
-from holdfast.study import prepare
+from holdfast.study import preflight, prepare
 from holdfast.study.executing import ABLE, able_of
-from holdfast.train.stage import gpus_of
+from holdfast.train.stage import check_fits, gpus_of
 
 
 def stages_of(folder: Path, given: Mapping[str, Any]) -> Workbench:
@@ -29,11 +29,12 @@ def stages_of(folder: Path, given: Mapping[str, Any]) -> Workbench:
     Args:
         folder: the run folder; its ``study.yaml`` holds the study.
         given: `gpus`, the worker's own as the coordinator knows them, or None where it has to look
-            for itself; `able`, what all GPUs of the run can compute in; `least`, how many GPUs
-            there must be.
+            for itself, at what else its machine must have as well; `able`, what all GPUs of the run
+            can compute in; `least`, how many GPUs there must be; `on`, who started the worker.
 
     Raises:
-        UsageError: too few GPUs; and see `holdfast.study.prepare`.
+        UsageError: too few GPUs.
+        HoldfastError: see `holdfast.study.prepare`, and `preflight.check_devices`.
     """
     text = (folder / "study.yaml").read_text(encoding="utf-8")  # which keeps the order of its arms
     study = Study.model_validate(yaml.safe_load(text))
@@ -47,10 +48,15 @@ def stages_of(folder: Path, given: Mapping[str, Any]) -> Workbench:
         raise UsageError(
             f"{given['least']} GPUs were asked for, and {len(gpus) or 'none'} can be used there",
             where=f"the worker on {socket.gethostname()}",
-            remedy="see whether the partition has GPUs (`--gres`); hardware.slurm.gpus=0 does "
-            "without them",
+            remedy="see whether the machine has that many which torch can use (`holdfast doctor` "
+            f"there); hardware.{given['on']}.gpus=0 does without them",
         )
-    alike = able_of(gpus) if gpus else {}
+    alike: dict[str, object] = {**able_of(gpus)} if gpus else {}
     session = prepare(study, folder, "the study of this run", gpus)
     session.pool.alone = False
-    return Workbench(session.stages, {"computes on": "GPU" if gpus else "CPU", **alike})
+    notices: list[str] = []
+    if given["gpus"] is None:
+        check_fits(session.study, gpus)
+        notices = preflight.check_devices(session)
+    alike = {"computes on": "GPU" if gpus else "CPU", **alike}
+    return Workbench(session.stages, alike, notices)
