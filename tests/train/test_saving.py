@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -201,6 +201,15 @@ def test_what_is_copied_is_what_was_there() -> None:
     assert found["state"][1] == {"seen": [1]} and found["groups"] == [{"lr": 0.1}]
     assert found["state"][0]["m"].tolist() == found["pair"][0].tolist() == [1, 1, 1]
     assert found["state"][0]["m"].is_paged and found["state"][0]["step"] == 3
+
+    class Pair(NamedTuple):
+        first: Any
+        second: int
+
+    pair = Pair(torch.ones(1), 2)
+    found = saving.copied([pair])
+    pair.first.zero_()
+    assert type(found[0]) is Pair and found[0].first.item() == 1 and found[0].second == 2
     plain = {"a": [1, (2, 3)]}
     assert saving.copied(plain) is plain
 

@@ -115,8 +115,8 @@ def _holds_tensors(value: object) -> bool:
 
     if isinstance(value, Mapping):
         return any(map(_holds_tensors, value.values()))
-    if type(value) in (list, tuple):
-        return any(map(_holds_tensors, value))  # type: ignore[call-overload]
+    if isinstance(value, list | tuple):
+        return any(map(_holds_tensors, value))
     return isinstance(value, torch.Tensor)
 
 
@@ -129,8 +129,9 @@ def _copy(value: Any) -> Any:
         return copy
     if isinstance(value, Mapping):
         return {key: _copy(one) for key, one in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(map(_copy, value))
+    if isinstance(value, list | tuple):
+        parts = [_copy(one) for one in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     return value
 
 
