@@ -204,7 +204,7 @@ def shape_by_class(
             shape = from_config(config, found.name, found.source, None, found.note)
         except ModelError as error:  # its fields are called otherwise
             lacks = error
-        if shape and (shape.tower_parameters or shape.stored or "text_config" in config):
+        if shape and (shape.tower_parameters or shape.stored):
             return shape
     counted = class_parts(found, revision, own, cache)
     if "reason" in counted and own:
@@ -227,6 +227,10 @@ def shape_by_class(
             return shape
         told += f": by its fields it would be {100 * off:+.1f} %"
     note = "; ".join(filter(None, [found.note, told]))
+    fields = counted.get("fields")
+    if isinstance(fields, Mapping):
+        plain = {name: value for name, value in config.items() if name != "text_config"}
+        config = {"num_attention_heads": 1, **plain, **fields}  # a state space has none
     return from_config(config, found.name, found.source, counted, note)
 
 

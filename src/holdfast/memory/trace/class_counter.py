@@ -14,6 +14,12 @@ from collections.abc import Mapping
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+FIELDS = (
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "intermediate_size", "vocab_size", "head_dim", "max_position_embeddings",
+    "tie_word_embeddings",
+)  # fmt: skip
+"""What a shape needs, under the names that every config class of transformers answers to."""
 ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
 """Last parts of names of matrices that choose experts: nobody adapts them."""
 
@@ -43,16 +49,17 @@ def parts(model: PreTrainedModel, layers: int) -> dict[str, object]:
         layers: of the language model, by its config.
 
     Raises:
-        ValueError: there is no list of so many layers.
+        ValueError: there is no list of layers.
     """
     lists = [
         (name, module)
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.ModuleList) and len(module) == layers
+        if isinstance(module, torch.nn.ModuleList)
     ]
-    if not lists:
-        raise ValueError(f"it has no list of {layers} layers")
-    trunk, stack = max(lists, key=lambda one: parameters(one[1]))
+    alike = [one for one in lists if len(one[1]) == layers] or lists
+    if not alike:
+        raise ValueError("its layers are in no list")
+    trunk, stack = max(alike, key=lambda one: parameters(one[1]))
     rows: Counter[tuple[str, int, int, int]] = Counter()
     stacked: Counter[tuple[str, int, int]] = Counter()
     for path, module in stack.named_modules():
@@ -77,6 +84,23 @@ def parts(model: PreTrainedModel, layers: int) -> dict[str, object]:
     }
 
 
+def _numbers(value: object) -> object:
+    """A config's content with infinite numbers, which transformers spells in a way of its own."""
+    if isinstance(value, Mapping):
+        if set(value) == {"__float__"}:
+            return float(str(value["__float__"]))
+        return {name: _numbers(one) for name, one in value.items()}
+    return [_numbers(one) for one in value] if isinstance(value, list) else value
+
+
+def _field(config: PretrainedConfig, name: str) -> object:
+    """A field of a config; None where it has none, or another one for each layer."""
+    try:
+        return getattr(config, name, None)
+    except Exception:  # transformers: fields that differ from layer to layer
+        return None
+
+
 def answer(question: Mapping[str, object]) -> dict[str, object]:
     """What `holdfast.memory.trace.measuring` asked for."""
     trust = bool(question["trust"])
@@ -88,10 +112,15 @@ def answer(question: Mapping[str, object]) -> dict[str, object]:
             trust_remote_code=True,
         )
     else:
-        values = dict(question["config"]) if isinstance(question["config"], Mapping) else {}
+        given = _numbers(question["config"])
+        values = dict(given) if isinstance(given, Mapping) else {}
         config = AutoConfig.for_model(str(values.pop("model_type")), **values)
     text = config.get_text_config()
-    return parts(built(config, trust), int(text.num_hidden_layers))
+    fields = {name: _field(text, name) for name in FIELDS}
+    if isinstance(fields["intermediate_size"], list | tuple):
+        fields["intermediate_size"] = max(fields["intermediate_size"])
+    known = {name: value for name, value in fields.items() if value is not None}
+    return parts(built(config, trust), int(text.num_hidden_layers)) | {"fields": known}
 
 
 def main() -> None:
