@@ -15,12 +15,14 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from holdfast.registry import Registry, names_file
 
+Kind = TypeVar("Kind")
 SOURCE = re.compile(r"arXiv:\d{4}\.\d{4,5}|doi:[^\s,)]+|https?://[^\s,)]+")
 LEFT_OUT = "left out"
 PACKAGE = "holdfast"
@@ -61,12 +63,12 @@ class Entry:
     settings: Mapping[str, Setting]
 
 
-def entries(registry: Registry[object]) -> list[Entry]:
+def entries(registry: Registry[Kind]) -> list[Entry]:
     """Everything that is registered."""
     return [entry(registry, name) for name in registry.names()]
 
 
-def entry(registry: Registry[object], name: str) -> Entry:
+def entry(registry: Registry[Kind], name: str) -> Entry:
     """One of them; the name may be ``file.py:Class``, whose code is run.
 
     Raises:

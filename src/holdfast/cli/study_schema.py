@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
-from typing import TypeAlias, cast, get_args
+from typing import TypeAlias, TypeVar, cast, get_args
 
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
@@ -27,6 +27,7 @@ from holdfast.config.sweeps import EQUAL
 from holdfast.registry import Registry
 
 Json: TypeAlias = dict[str, object]
+Kind = TypeVar("Kind")
 ID = "urn:holdfast:study:"
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 FILE = r"\.py:\w+$"
@@ -57,7 +58,8 @@ class _Writing:
             entry: {name: make.Options for name, make in found.items() if make.entry == entry}
             for entry in ENTRIES
         }
-        sections = [Study, Sampling, *self.judges.values(), *self.trackers.values()]
+        sections: list[type[BaseModel]] = [Study, Sampling]
+        sections += [*self.judges.values(), *self.trackers.values()]
         sections += [make.Options for make in self.tasks.values()]
         sections += [one for group in self.methods.values() for one in group.values()]
         self.sections = list(dict.fromkeys(_inner(sections)))
@@ -74,11 +76,9 @@ class _Writing:
         self._train()
         study = self.of(Study)
         keys = _keys(study)
-        named = ", ".join(self.tasks)
         _replace(keys["model"], TEXT, self._model())
         _replace(keys["hardware"], {"const": "auto"}, _bare(keys["hardware"]))
         keys["tasks"] |= self._tasks()
-        keys["tasks"]["description"] = f"What is measured; kinds of tasks: {named}."
         arms = cast(Json, keys["arms"]["additionalProperties"])
         keys["arms"]["additionalProperties"] = _or_nothing(arms)
         _become(keys["track"], _steps(self._plugins(self.trackers), mapping=True))
@@ -87,9 +87,8 @@ class _Writing:
             _become(arm[entry], _steps(self._plugins(known)))
         answer = _keys(self.defs["AnswerSpec"])
         answer["engine"] |= _any({"enum": self.engines}, {"pattern": FILE})
-        title = "A study file of Holdfast"
         head = {"$schema": DRAFT, "$id": f"{ID}{version('holdfast')}"}
-        whole: Json = {**head, **study, "title": title}
+        whole: Json = {**head, **study, "title": "A study file of Holdfast"}
         return {**whole, "$defs": {name: self.defs[name] for name in self._used(whole)}}
 
     def _used(self, whole: Json) -> list[str]:
@@ -124,7 +123,7 @@ class _Writing:
 
     def _short_forms(self, found: Json) -> None:
         """One value where a list is wanted; a path where a source is; text that holds pairs."""
-        source = {"$ref": f"#/$defs/{self.names[SourceSpec]}"}
+        source: Json = {"$ref": f"#/$defs/{self.names[SourceSpec]}"}
         for name, key in _keys(found).items():
             listed = [one for one in (key, *_alternatives(key)) if one.get("type") == "array"]
             if any(one.get("items") == source for one in listed):
@@ -217,7 +216,7 @@ ONE_OR_MORE = {
 """Fields of lists that also take one value."""
 
 
-def _options(registry: Registry[object]) -> dict[str, type[BaseModel]]:
+def _options(registry: Registry[Kind]) -> dict[str, type[BaseModel]]:
     found = {}
     for name in registry.names():
         options = getattr(registry.find(name).make, "Options")  # noqa: B009

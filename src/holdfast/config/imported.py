@@ -36,8 +36,8 @@ from holdfast.config.training import TrainSpec, own_name
 from holdfast.errors import StudyError
 
 Section = dict[str, object]
-UNSAID = (None, "", "none", "None", [], {}, "disabled")
-"""Values that say nothing; -1 is another (`max_steps`)."""
+UNSAID: tuple[object, ...] = (None, "", "none", "None", [], {}, "disabled", -1)
+"""Values that say nothing (`max_steps: -1`)."""
 
 
 @dataclass(slots=True)
@@ -132,7 +132,7 @@ def imported(values: Mapping[str, object], source: Path) -> Imported:
 
 
 def _unsaid(value: object) -> bool:
-    return (value is not False and value in UNSAID) or (value == -1 and value is not True)
+    return not isinstance(value, bool) and value in UNSAID
 
 
 def _settings(found: Imported, settings: Mapping[str, object]) -> None:
