@@ -80,15 +80,44 @@ def test_a_dry_run_writes_nothing(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert not (tmp_path / "r").exists()
 
 
-def test_report_renders_again_without_torch(tmp_path: Path) -> None:
+def _finished(folder: Path) -> Path:
+    """A run folder that has results and no more."""
     from fixtures.report import build
 
-    run_folder.open_run(tmp_path / "run")
-    stats = tmp_path / "run" / "stats"
+    run_folder.open_run(folder)
+    stats = folder / "stats"
     store.write_json(stats / "results.json", to_json(build()))
     made = {"fingerprint": "x", "identity": {}, "needs": {}, "started": "", "seconds": 1}
     files = {"files": records.files_of(stats), "summary": {}}
     store.write_sealed(stats / records.RECORD, {**made, **files})
+    return folder
+
+
+def test_report_writes_tables_and_opens_the_page(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import webbrowser
+
+    run, opened, there = _finished(tmp_path / "run"), list[str](), [True]
+    monkeypatch.setattr(webbrowser, "open", lambda page: (opened.append(page), there[0])[1])
+    code, _, err = _call(capsys, "report", str(run), "--csv", "--paper", "--open")
+    assert code == 0 and "No browser" not in err
+    page = run / "report" / "index.html"
+    assert opened == [page.resolve().as_uri()]
+    assert (page.parent / "figures.csv").is_file()
+    assert (page.parent / "paper" / "final.tex").is_file()
+    there[0] = False
+    code, _, err = _call(capsys, "report", str(run), "--open")
+    assert code == 0 and f"No browser was found; open {page.resolve().as_uri()}" in err
+    for option in ("--csv", "--paper"):
+        code, _, err = _call(capsys, "report", str(run), "--serve", option)
+        assert (code, f"{option} writes files" in err) == (3, True)
+
+
+def test_report_renders_again_without_torch(tmp_path: Path) -> None:
+    from fixtures.report import build
+
+    _finished(tmp_path / "run")
     code = (
         "import sys\nfrom holdfast.cli import call\n"
         f"code = call(['report', {str(tmp_path / 'run')!r}])\n"

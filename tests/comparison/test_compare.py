@@ -116,14 +116,14 @@ def test_the_page_of_a_comparison(finished: Path) -> None:
     text = " ".join(page.text.split())
     assert found.verdict in text
     assert "trained elsewhere: adapter" in text
-    for words in ("Before and after", "not trained here"):
+    for words in ("Base and tuned", "What is compared"):
         assert words in text
-    for words in ("Along the way", "seed 1", "Nothing was trained", "to ship"):
+    for words in ("Along the way", "seed 1", "Nothing was trained", "to ship", "not trained here"):
         assert words not in text.partition("Statistics")[0]
     cell = found.cell("whole", 0, "lab_refuse")
     assert " ".join(percent(cell.score.mean).split()) in text
     markdown = (finished / "c" / "report" / "report.md").read_text("utf-8")
-    assert "## Before and after" in markdown
+    assert "## Base and tuned" in markdown
     assert "## Along the way" not in markdown
     assert html.render(found).count("<h2") == html.render(found).count("</h2>")
 
