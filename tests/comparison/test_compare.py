@@ -269,7 +269,8 @@ def test_a_study_lends_its_tasks_and_its_rule(models: Path, tmp_path: Path) -> N
     ("words", "message"),
     [
         (["lab", "--tasks", "lab_math"], "at least one tuned model"),
-        (["lab", "lab"], "on which tasks?"),
+        (["a.jsonl", "b.jsonl", "--replies"], "which tasks do these replies answer?"),
+        (["lab", "lab", "--tasks", "lab_math", "--data", "d"], "goes with the default suite"),
         (["lab", "lab", "--tasks", "lab_mat"], "did you mean 'lab_math'"),
         (["lab", "lab", "--tasks", "lab_math", "--set", "train.epochs=1"], "no section 'train'"),
         (["lab", "lab", "--tasks", "lab_math", "--target", "lab_mth"], "did you mean 'lab_math'"),

@@ -267,8 +267,8 @@ def sized(suite: Suite, seconds: Mapping[str, tuple[int, float]], device: str) -
     size = f"At most {limit:,} items of each task: about {minutes:,} min here ({device})"
     if left:
         size += "; there are more of " + ", ".join(f"{name} ({n:,})" for name, n in left.items())
-    more = " A CPU is slow, so this is far less than a GPU would ask." if device == "cpu" else ""
-    return replace(suite, limit=limit, notes=(f"{size}.{more}", *suite.notes))
+        size += "; a GPU would be asked far more" if device == "cpu" else ""
+    return replace(suite, limit=limit, notes=(f"{size}.", *suite.notes))
 
 
 def _total(seconds: Collection[tuple[int, float]], limit: int) -> float:
