@@ -122,12 +122,13 @@ def test_cells_stay_below_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
             "No model surely meets the rule. The nearest is sft, seed 1, step 2: it leaves open "
             "whether it gains on a and loses at most 2 points on b (change in good answers, in "
             "points, 95 % intervals: a 0.0 [−1.0, +1.0]).",
-            "没有模型确定符合规则。最接近的是 sft，种子 1，第 2 步：尚不清楚它是否在 a 上有提高，并且在 b "
-            "上最多损失 2 个百分点（好回答的变化，百分点，95 % 区间：a 0.0 [−1.0, +1.0]）。",
+            "没有模型确定符合规则。最接近的是 sft，种子 1，第 2 步：尚不清楚它是否在 a 上有提高，"
+            "并且在 b 上最多损失 2 个百分点（好回答的变化，百分点，95 % 区间："
+            "a 0.0 [−1.0, +1.0]）。",
         ),
         (
-            "sft gained 9.1 points [1.0, 17.0] on a and lost 3.0 points [1.0, 5.0] on b. No model may "
-            "be shipped yet; the nearest is x.",
+            "sft gained 9.1 points [1.0, 17.0] on a and lost 3.0 points [1.0, 5.0] on b. No model "
+            "may be shipped yet; the nearest is x.",
             "sft 在 a 上提高了 9.1 个百分点 [1.0, 17.0]，在 b 上损失了 3.0 个百分点 [1.0, 5.0]。"
             "目前还没有模型可以发布；最接近的是 x。",
         ),

@@ -107,6 +107,8 @@ def told(text: str, language: Language | None = None) -> str:
     language = language or spoken()
     if language == "en" or not text.strip():
         return text
+    if (found := table(language)[0].get(text)) is not None:
+        return found
     if "\n" in text and (found := _sentence(text, language, plain=True)) is not None:
         return found
     return "\n".join(_line(line, language) for line in text.split("\n"))
