@@ -10,12 +10,12 @@ from fixtures.sentences import HOLE, sentences
 from rich.cells import cell_len
 
 from holdfast import cli
-from holdfast.progress import language
-from holdfast.progress.language import told
+from holdfast.progress import translation
+from holdfast.progress.translation import told
 
 SENTENCES = sentences()
-TABLE = json.loads((language.HERE / "zh.json").read_text("utf-8"))
-WORDS = json.loads((language.HERE / "zh-words.json").read_text("utf-8"))
+TABLE = json.loads((translation.HERE / "zh.json").read_text("utf-8"))
+WORDS = json.loads((translation.HERE / "zh-words.json").read_text("utf-8"))
 
 
 def test_every_sentence_has_its_chinese_and_none_is_left_of_others() -> None:

@@ -26,8 +26,9 @@ from holdfast.cli.studies import demo, report, run, track, watch
 from holdfast.cli.typed import TYPED, without
 from holdfast.cli.verbs import chat, clean, export, merge, power, ship
 from holdfast.errors import HoldfastError, Interrupted, UsageError
-from holdfast.progress.language import Language, speaking, told
+from holdfast.progress.language import Language, speaking
 from holdfast.progress.stopping import listen
+from holdfast.progress.translation import told
 from holdfast.registry import Registry
 
 if TYPE_CHECKING:

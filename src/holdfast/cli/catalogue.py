@@ -12,7 +12,6 @@ import json
 import re
 import shutil
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeVar
@@ -20,6 +19,8 @@ from typing import TypeVar
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from holdfast.progress import translation
+from holdfast.progress.language import wrapped
 from holdfast.registry import Registry, names_file
 
 Kind = TypeVar("Kind")
@@ -187,7 +188,5 @@ def as_json(found: Sequence[Entry]) -> dict[str, object]:
 def _wrapped(text: str, first: str = "", later: int = 0) -> list[str]:
     width = min(WIDEST, max(NARROWEST, shutil.get_terminal_size((80, 24)).columns))
     later = later if width - later >= NARROWEST - 8 else 4
-    return textwrap.wrap(
-        " ".join(text.split()), width, initial_indent=first, subsequent_indent=" " * later,
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
+    words = translation.told(" ".join(text.split()))
+    return wrapped(first + words, width, " " * later) if words else []

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from holdfast.memory.memory_plan import GIB
+from holdfast.progress import language, translation
 from holdfast.progress.remaining import in_words
 
 if TYPE_CHECKING:
@@ -78,10 +78,7 @@ def wrapped(lines: Sequence[str], width: int) -> list[str]:
     found = []
     for line in lines:
         indent = " " * (len(line) - len(line.lstrip()) + 4)
-        found += textwrap.wrap(
-            line, max(40, width), subsequent_indent=indent, break_long_words=False,
-            break_on_hyphens=False,
-        ) or [""]  # fmt: skip
+        found += language.wrapped(translation.told(line), max(40, width), indent)
     return found
 
 
@@ -92,10 +89,13 @@ def _at(told: Outlook, step: Step) -> str:
 
 def _table(told: Outlook) -> list[str]:
     """A row for every arm."""
+    from rich.cells import cell_len
+
     parts = list(told.parts)
     if (rest := len(parts) - MOST_ARMS) > 0:
         parts = sorted(parts, key=lambda one: -one.seconds)[:MOST_ARMS]
-    head = ("", "runs", "trained", "answers", "written", "time", "disk")
+    names = ("runs", "trained", "answers", "written", "time", "disk")
+    head = ("", *map(translation.told, names))
     rows = [head] + [
         (
             one.name, str(one.trainings or ""), count(one.trained), count(one.answers),
@@ -103,14 +103,15 @@ def _table(told: Outlook) -> list[str]:
         )
         for one in parts
     ]  # fmt: skip
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = [
-        "  ".join(
-            f"{cell:>{wide}}" if i else f"{cell:<{wide}}"
-            for i, (cell, wide) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    widths = [max(cell_len(row[i]) for row in rows) for i in range(len(head))]
+    lines = []
+    for row in rows:
+        gaps = [" " * (wide - cell_len(cell)) for cell, wide in zip(row, widths, strict=True)]
+        cells = [
+            row[0] + gaps[0],
+            *(gap + cell for cell, gap in zip(row[1:], gaps[1:], strict=True)),
+        ]
+        lines.append("  ".join(cells).rstrip())
     more = [f"and {rest} more that take less"] if rest > 0 else []
     return [*lines, *more, "(runs of training; trained and written: tokens)"]
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +14,7 @@ import typer
 
 from holdfast.cli.helping import Group
 from holdfast.errors import printable, printable_json
-from holdfast.progress.language import told
+from holdfast.progress.translation import told
 from holdfast.types import Where
 
 if TYPE_CHECKING:
@@ -112,41 +109,6 @@ def volume(arguments: Sequence[str]) -> list[str]:
         os.environ["HOLDFAST_VERBOSE"] = "1"
     loud = ("--quiet", "-q", "--verbose", "-v")
     return [word for n, word in enumerate(arguments) if n >= end or word not in loud]
-
-
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """A command some of whose parameters are dataclasses: options that belong together.
-
-    On the command line every field is an option of its own, with the field's default.
-    """
-    parts: dict[str, type] = {}
-    flat: list[inspect.Parameter] = []
-    for one in inspect.signature(command, eval_str=True).parameters.values():
-        if not is_dataclass(one.annotation):
-            flat.append(one)
-            continue
-        assert isinstance(one.annotation, type)
-        parts[one.name] = one.annotation
-        hints = inspect.get_annotations(one.annotation, eval_str=True)
-        flat += [
-            inspect.Parameter(
-                field.name, one.kind, default=field.default, annotation=hints[field.name]
-            )
-            for field in fields(one.annotation)
-        ]
-
-    @functools.wraps(command)
-    def called(**given: object) -> None:
-        made = {
-            name: kind(**{field.name: given.pop(field.name) for field in fields(kind)})
-            for name, kind in parts.items()
-        }
-        command(**given, **made)
-
-    called.__dict__.pop("__wrapped__", None)
-    called.__dict__["__signature__"] = inspect.Signature(flat)
-    called.__annotations__ = {one.name: one.annotation for one in flat}
-    return called
 
 
 def say(as_json: bool, value: object, text: str = "") -> None:

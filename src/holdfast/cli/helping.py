@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from holdfast.progress.language import spoken, told, wrapped
+from holdfast.progress.language import spoken, wrapped
+from holdfast.progress.translation import told
 
 if TYPE_CHECKING:
     from typer._click import HelpFormatter

@@ -1,8 +1,4 @@
-"""What a word such as ``gsm8k``, ``xstest=FILE``, ``harness:arc_easy`` or a file means as a task.
-
-The sections are those of a study that is about to be written: places are taken from its folder,
-and local data is read, so that what cannot be measured is said before there is a study.
-"""
+"""What a word such as ``gsm8k``, ``xstest=FILE``, ``harness:arc_easy`` or a file is as a task."""
 
 from __future__ import annotations
 
@@ -91,12 +87,7 @@ def place_in(study: Path, place: str) -> str:
 
 
 def from_study(study: Path, place: str) -> str:
-    """A path as a study has it: from its own folder.
-
-    Args:
-        study: the study's file.
-        place: whole, or from the working folder.
-    """
+    """A path that is whole, or from the working folder, as a study has it: from its own folder."""
     path = Path(place).expanduser()
     return place if path.is_absolute() else Path(os.path.relpath(path, study.parent)).as_posix()
 

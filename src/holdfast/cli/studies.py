@@ -21,11 +21,11 @@ from holdfast.cli.front import (
     Rebuild,
     RunsDir,
     TrustCode,
-    grouped,
     say,
     shown,
     tell,
 )
+from holdfast.cli.grouping import grouped
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:

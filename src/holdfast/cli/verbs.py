@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from holdfast.cli.front import Json, grouped, say, shown, tell
+from holdfast.cli.front import Json, say, shown, tell
+from holdfast.cli.grouping import grouped
 from holdfast.errors import UsageError
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]

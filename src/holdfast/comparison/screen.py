@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from holdfast.analysis.selection.rule import in_points, span
 from holdfast.comparison import suite
 from holdfast.comparison.request import Request
 from holdfast.comparison.verdict import ONE_TRAINING, SEEN
+from holdfast.progress.language import wrapped
+from holdfast.progress.translation import told
 from holdfast.report.decision_words import headline
 from holdfast.report.words import SIGNIFICANT
 
@@ -55,10 +56,7 @@ def screen(results: Results, request: Request, folder: Path, width: int = 80) ->
 
 def _folded(line: str, width: int) -> list[str]:
     indent = " " * (len(line) - len(line.lstrip()) + 2)
-    return textwrap.wrap(
-        line, max(40, width), subsequent_indent=indent, break_on_hyphens=False,
-        break_long_words=False,
-    ) or [""]  # fmt: skip
+    return wrapped(told(line), max(40, width), indent)
 
 
 def _arm(results: Results, arm: str) -> Iterator[str]:

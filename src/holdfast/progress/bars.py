@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import printable
-from holdfast.progress.language import told
 from holdfast.progress.remaining import Remaining, shortened
 from holdfast.progress.stopping import Stop
+from holdfast.progress.translation import told
 
 if TYPE_CHECKING:
     from rich.console import Console

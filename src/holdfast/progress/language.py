@@ -1,26 +1,14 @@
-"""What is printed, in the language of whoever reads it: sentences are found by their English form.
-
-The source says everything in English. A table has the sentences with `▢` where something is put
-in, each with its Chinese; a printed line is looked up there, and what was put in is put into the
-Chinese. A test reads the sentences out of the source, so none is left out. A line that is not in
-the table (a library's own words, a user's) stays as it is.
-"""
+"""The language that whoever reads here is spoken to in, and lines as wide as they are shown."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Final, Literal
 
 Language = Literal["en", "zh"]
-HOLE: Final = "▢"
-HERE = Path(__file__).parent / "translations"
 VARIABLE: Final = "HOLDFAST_LANG"
 LOCALES: Final = (VARIABLE, "LC_ALL", "LC_MESSAGES", "LANG")
 """Variables that say which language is read here: the first that is set."""
@@ -30,11 +18,6 @@ def spoken() -> Language:
     """The language of this process: Chinese where its environment is, else English."""
     said = next((found for name in LOCALES if (found := os.environ.get(name))), "")
     return "zh" if said.lower().startswith("zh") else "en"
-
-
-BETWEEN_SENTENCES: Final = re.compile(r"(?<=[.!?]) (?=[A-Z])")
-JOINTS: Final = (("; ", "；"), (" and ", "，并且"), (", ", "，"))
-"""What stands between clauses, and what joins them in Chinese."""
 
 
 @contextmanager
@@ -51,146 +34,6 @@ def speaking(language: Language | None) -> Iterator[None]:
                 del os.environ[VARIABLE]
             else:
                 os.environ[VARIABLE] = before
-
-
-@dataclass(frozen=True, slots=True)
-class Sentence:
-    """A sentence with holes.
-
-    Attributes:
-        pieces: its English between the holes.
-        other: the same in the other language; `▢` or `▢2` stands for what was put in.
-    """
-
-    pieces: tuple[str, ...]
-    other: str
-
-    @property
-    def weight(self) -> int:
-        """Characters of its own: of several that fit, the one with most is meant."""
-        return sum(map(len, self.pieces))
-
-    def filled(self, text: str) -> list[str] | None:
-        """What was put into it, where `text` is this sentence."""
-        at = 0
-        for piece in self.pieces:  # cheap, before the expression
-            at = text.find(piece, at)
-            if at < 0:
-                return None
-            at += len(piece)
-        lines = re.DOTALL if any("\n" in piece for piece in self.pieces) else re.NOFLAG
-        found = re.fullmatch("(.*?)".join(map(re.escape, self.pieces)), text, lines)
-        return list(found.groups()) if found else None
-
-
-@cache
-def table(language: Language) -> tuple[Mapping[str, str], Sequence[Sentence]]:
-    """Whole sentences, and those with holes, those with most words of their own first."""
-    whole: dict[str, str] = {}
-    holed = []
-    for path in sorted(HERE.glob(f"{language}*.json")):
-        for english, other in json.loads(path.read_text("utf-8")).items():
-            if HOLE in english:
-                holed.append(Sentence(tuple(english.split(HOLE)), other))
-            else:
-                whole[english] = other
-    return whole, tuple(sorted(holed, key=lambda one: -one.weight))
-
-
-def told(text: str, language: Language | None = None) -> str:
-    """A text in a language, line by line; what is not known stays as it is.
-
-    Args:
-        text: in English.
-        language: None: that of this process.
-    """
-    language = language or spoken()
-    if language == "en" or not text.strip():
-        return text
-    if (found := table(language)[0].get(text)) is not None:
-        return found
-    if "\n" in text and (found := _sentence(text, language, plain=True)) is not None:
-        return found
-    return "\n".join(_line(line, language) for line in text.split("\n"))
-
-
-def _line(line: str, language: Language) -> str:
-    """A line: as a sentence, or as the cells of a table, which stay below each other."""
-    from rich.cells import cell_len
-
-    inside = line.strip()
-    if not inside:
-        return line
-    if (found := _known(inside, language)) is not None:
-        return line.replace(inside, found, 1)
-    cells = re.split("( {2,})", line)
-    if len(cells) == 1:
-        return line
-    out, owed = "", 0
-    for cell in cells:
-        if cell.isspace():
-            kept = max(1, len(cell) - owed)
-            out, owed = out + " " * kept, owed - (len(cell) - kept)
-        else:
-            new = _part(cell, language)
-            out, owed = out + new, owed + cell_len(new) - cell_len(cell)
-    return out
-
-
-def _sentence(text: str, language: Language, plain: bool = False) -> str | None:
-    """One sentence; with `plain` only if what was put in is no part of a sentence itself."""
-    whole, holed = table(language)
-    if text in whole:
-        return whole[text]
-    for one in holed:
-        put = one.filled(text)
-        if put is not None and not (plain and any(map(BETWEEN_SENTENCES.search, put))):
-            return _with(one.other, [_part(each, language) for each in put])
-    return None
-
-
-def _known(text: str, language: Language) -> str | None:
-    """A sentence, or several; None where nothing of it is known."""
-    if (found := _sentence(text, language, plain=True)) is not None:
-        return found
-    parts = BETWEEN_SENTENCES.split(text)
-    made = [_known(part, language) for part in parts] if len(parts) > 1 else []
-    if any(made):
-        said = "".join(
-            f"{one}" if one else f" {part} " for one, part in zip(made, parts, strict=True)
-        )
-        return said.strip()
-    if (found := _clauses(text, language)) is not None:
-        return found
-    if text.endswith(".") and (found := _known(text[:-1], language)) is not None:
-        return f"{found}。"
-    return _sentence(text, language)
-
-
-def _clauses(text: str, language: Language) -> str | None:
-    """Clauses that are known, all of them; else None."""
-    for between, joint in JOINTS:
-        parts = text.split(between)
-        made = [_known(part, language) for part in parts] if len(parts) > 1 else [None]
-        if None not in made:
-            return joint.join(filter(None, made))
-    return None
-
-
-def _part(text: str, language: Language) -> str:
-    """What was put in: words of ours where they are known."""
-    lower = text[:1].lower() + text[1:]
-    found = _clauses(text, language) or _known(text, language)
-    return found or (lower != text and _known(lower, language)) or text
-
-
-def _with(other: str, put: Sequence[str]) -> str:
-    left = iter(range(len(put)))
-
-    def chosen(hole: re.Match[str]) -> str:
-        return put[int(hole[1]) - 1 if hole[1] else next(left)]
-
-    return re.sub(f"{HOLE}([1-9]?)", chosen, other)
 
 
 def wrapped(text: str, width: int, indent: str = "") -> list[str]:

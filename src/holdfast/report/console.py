@@ -15,13 +15,12 @@ from holdfast.analysis.lookup import final
 from holdfast.analysis.results import Results, Share, TaskInfo
 from holdfast.analysis.selection import visible
 from holdfast.analysis.selection.from_run import power
-from holdfast.progress.language import told
+from holdfast.progress.translation import told
 from holdfast.report import decision_words, language, words
 from holdfast.report.words import UNMEASURED, difference, factor, interval, shown, unscored
 from holdfast.runs.plan import Plan
 
-EDGE = 1
-"""Characters that a table's border takes beside its columns."""
+EDGE = 1  # characters that a table's border takes beside its columns
 
 
 def table(results: Results, width: int = 80) -> Group:
@@ -44,17 +43,14 @@ def table(results: Results, width: int = 80) -> Group:
         f"below each figure its paired difference to {base}, in points.",
     ]
     below = [*labels, *filter(None, said), *_decision(results)]
-    return Group(
-        Text(told("\n".join(head))), *_tables(results, width), Text(told("\n".join(below)))
-    )
+    above, after = (Text(told("\n".join(part))) for part in (head, below))
+    return Group(above, *_tables(results, width), after)
 
 
 def _tables(results: Results, width: int) -> list[Table]:
     """As many tasks side by side as fit, the others below them."""
-    first = [
-        language.of(results).say("arm").en.lower(),
-        *(_named(results, arm.name) for arm in results.arms),
-    ]
+    word = language.of(results).say("arm").en.lower()
+    first = [word, *(_named(results, arm.name) for arm in results.arms)]
     groups: list[list[list[str]]] = []
     used = width
     for task in results.tasks:
@@ -140,18 +136,15 @@ def _data(plan: Plan) -> list[str]:
 
 def dry_run_text(plan: Plan) -> str:
     """What would be trained and measured, on which data, and what the rule asks for."""
-    train = plan.study.train
+    train, items = plan.study.train, {one.name: one.items for one in plan.tasks.values()}
     return "\n".join([
         f"Study {plan.study.name}: {plan.study.model.id}",
         f"Run folder {plan.folder}",
         f"Training: {train.method}, {plan.steps} steps of {train.batch_size} examples "
         f"({plan.training_items} in the training set of {plan.study.target}), "
         f"checkpoints after {', '.join(map(str, plan.save_at))}",
-        "Measured: "
-        + ", ".join(f"{task.name} ({task.items} items)" for task in plan.tasks.values()),
+        "Measured: " + ", ".join(f"{name} ({count} items)" for name, count in items.items()),
         *_data(plan),
         *(f"Rule: {one.words()}" for one in power(plan)),
-        *visible.ahead(
-            {task.name: task.items for task in plan.tasks.values()}, len(plan.study.seeds)
-        ),
+        *visible.ahead(items, len(plan.study.seeds)),
     ])  # fmt: skip

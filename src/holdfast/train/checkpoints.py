@@ -130,9 +130,8 @@ def keep_running(trainer: Trainer, checkpoint: Path) -> None:
 
 
 def take_up_running(trainer: Trainer, checkpoint: Path) -> None:
-    """Go on with what `keep_running` kept; called when training begins."""
+    """Go on with what `keep_running` kept, which was compared with its mark by now."""
     path = checkpoint / RUNNING.format(trainer.args.process_index)
-    # compared with its mark by now
     kept: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     if kept.get("world") != trainer.args.world_size:
         return

@@ -118,12 +118,7 @@ def write_job(job: TrainJob, path: Path) -> None:
 
 
 def _paths(job: TrainJob) -> dict[str, Path | None]:
-    return {
-        "folder": job.folder,
-        "examples": job.examples,
-        "probes": job.probes,
-        "validation": job.validation,
-    }
+    return {one: getattr(job, one) for one in ("folder", "examples", "probes", "validation")}
 
 
 def read_job(path: Path) -> TrainJob:

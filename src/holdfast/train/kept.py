@@ -133,10 +133,8 @@ def keeping(trainer: Trainer, terms: Sequence[Term], decays: Sequence[float]) ->
             if args.process_index:
                 return
             folder = Path(args.output_dir) / checkpoint_name(state.global_step)
-            kept = {
-                "averages": {averaged_name(one.decay): one.values for one in self.averages},
-                "terms": [dict(term.kept or {}) for term in terms],
-            }
+            averages = {averaged_name(one.decay): one.values for one in self.averages}
+            kept = {"averages": averages, "terms": [dict(term.kept or {}) for term in terms]}
             torch.save(kept, folder / KEPT)
             model = trainer.accelerator.unwrap_model(trainer.model)
             for average in self.averages:

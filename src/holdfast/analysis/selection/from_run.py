@@ -1,8 +1,4 @@
-"""Puts the readings of a run folder to the rule for shipping.
-
-Reads what was measured into the arrays of `holdfast.analysis.selection`, and writes its answers in
-the words of `holdfast.analysis.results`.
-"""
+"""Puts the readings of a run folder to the rule for shipping, in the words of its results."""
 
 from __future__ import annotations
 

@@ -31,7 +31,6 @@ ROOM_BYTES = 3 * GIB // 2
 PROMPT_TOKENS = 2048
 """What a long prompt is taken to be."""
 
-
 GPUs = tuple[GPU, ...]
 NEW_TOKENS = 512
 """Of an answer, where nobody says; as in a study."""
@@ -80,9 +79,7 @@ def _held(shape: Shape, quantized: bool, tokens: int, dtype: Dtype) -> tuple[Sta
     return states(shape, work, method), cache_bytes(shape, work, 1, tokens)
 
 
-def left_beside(
-    gpus: tuple[GPU, ...], beside: Sequence[str]
-) -> tuple[tuple[GPU, ...], tuple[str, ...]]:
+def left_beside(gpus: GPUs, beside: Sequence[str]) -> tuple[GPUs, tuple[str, ...]]:
     """The GPUs with what is left of their memory, and a sentence for each thing that lies there.
 
     Args:
@@ -131,10 +128,7 @@ def _taken(text: str, gpus: tuple[GPU, ...]) -> tuple[list[int], str]:
         size = round(float(found[1]) * GIB)
         return [size] * len(gpus), f"beside it on every GPU: {size / GIB:.1f} GiB"
     if name.lower() == ENGINE:
-        try:
-            share = float(value)
-        except ValueError:
-            share = 0.0
+        share = float(value) if re.fullmatch(r"\d*\.?\d+", value) else 0.0
         if not 0 < share < 1:
             raise UsageError(
                 f"vllm={value[:40]!r} is no share of a GPU's memory", where="beside", remedy=FORMS

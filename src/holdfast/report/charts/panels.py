@@ -1,7 +1,6 @@
 """Small charts that stand side by side on one scale: figures over training steps, and groups.
 
-Few arms share a chart, their whiskers beside each other; more of them have a chart each, in which
-the others are grey, so that nothing lies on top of anything.
+Few arms share a chart; more have one each, in which the others are grey, so that nothing overlaps.
 """
 
 from __future__ import annotations
@@ -60,12 +59,11 @@ def course(lines: Sequence[Line], scale: Scale, label: Said) -> str:
     names.sort(key=lambda one: (one[0], one[1].look.number))
     heights = spread([top for top, _, _ in names], 14, 12, height - 28)
     for (top, line, left), place in zip(names, heights, strict=True):
-        away = abs(place - top) > 4
         end = right if line.look.number < 0 else left
-        lead = f'<path class="lead" d="M{end + 5} {top}L{right + 6} {place:.1f}"/>' if away else ""
+        lead = f'<path class="lead" d="M{end + 5} {top}L{right + 6} {place:.1f}"/>'
         name = escape(clip(line.name, NAME))
         text = f'<text class="name" x="{right + 9:.1f}" y="{place + 4:.1f}">{name}</text>'
-        parts.append(arm(line.look, lead + text))
+        parts.append(arm(line.look, (lead if abs(place - top) > 4 else "") + text))
     return svg("".join(parts), width, height, "only", label, SIZE)
 
 
@@ -105,11 +103,9 @@ def _line(line: Line, axes: tuple[Axis, Axis], shift: float, percent: bool) -> s
         if not (number or base or not percent):  # a path starts at base's own dot
             continue
         if dot.y_span:
-            inner += (
-                f'<path class="whisker" d="M{left} {y.at(dot.y_span[0])}V{y.at(dot.y_span[1])}"/>'
-            )
-        shape = marker(line.look, left, top, 3.4) if percent else ""
-        marks.append(hit(dot, left, top, shape))
+            low, high = map(y.at, dot.y_span)
+            inner += f'<path class="whisker" d="M{left} {low}V{high}"/>'
+        marks.append(hit(dot, left, top, marker(line.look, left, top, 3.4) if percent else ""))
     return inner + path(spots) + "".join(marks)
 
 
@@ -126,8 +122,7 @@ def dots(rows: Sequence[Row], look: Look, base: Look, label: Said) -> str:
     """Groups below each other, from 0 to 100 %: base's ring, the arm's mark and its interval."""
     width, step = 340, 21
     longest = min(22, max((len(row.name) for row in rows), default=4))
-    left = 10 + longest * SIZE * GLYPH
-    height = 34 + step * len(rows)
+    left, height = 10 + longest * SIZE * GLYPH, 34 + step * len(rows)
     x = Axis(0.0, 1.0, left, width - 14, tuple((v, f"{v:.0%}") for v in (0.0, 0.5, 1.0)))
     parts = []
     for value, text in x.ticks:
@@ -146,12 +141,10 @@ def dots(rows: Sequence[Row], look: Look, base: Look, label: Said) -> str:
             mark = marker(base, x.at(row.base.x), top, 4)
             parts.append(arm(base, hit(row.base, x.at(row.base.x), top, mark)))
         if row.dot:
-            span = row.dot.x_span
-            ends = (
-                f'<path class="whisker" d="M{x.at(span[0])} {top}H{x.at(span[1])}"/>'
-                if span
-                else ""
-            )
+            ends = ""
+            if row.dot.x_span:
+                low, high = map(x.at, row.dot.x_span)
+                ends = f'<path class="whisker" d="M{low} {top}H{high}"/>'
             mark = marker(look, x.at(row.dot.x), top, 4.2)
             parts.append(arm(look, ends + hit(row.dot, x.at(row.dot.x), top, mark)))
     return svg("".join(parts), width, height, "only", label, SIZE)

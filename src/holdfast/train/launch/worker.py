@@ -1,7 +1,6 @@
 """Trains a written job as a launched process: ``python -m holdfast.train.launch.worker JOB.json``.
 
-Whatever happens is written down in files beside the job, because torchrun keeps exit codes to
-itself: `oom.json`, `error.json`, and the progress. A crash is left to Python's own traceback.
+What happens is in files beside the job, because torchrun keeps exit codes to itself.
 """
 
 from __future__ import annotations
@@ -52,8 +51,7 @@ def train(job: TrainJob, progress: Progress) -> Mapping[str, Any]:
 
 def losses_of(job: TrainJob) -> list[Any]:
     """The loss methods of a job, built."""
-    where = str(job.examples)
-    return [methods.build(name, options, where, "loss") for name, options in job.losses]
+    return [methods.build(*one, str(job.examples), "loss") for one in job.losses]
 
 
 def _target(job: TrainJob) -> Target | None:
@@ -75,9 +73,9 @@ def _written(job: TrainJob) -> Path:
 def _meters(job: TrainJob) -> Meters | None:
     if job.probes is None:
         return None
-    examples = store.read_jsonl(job.probes, Example)
     plain = job.train.model_copy(update=AS_ASKED)
-    return Meters(encode_all(job.model, examples, plain)[0], job.stop, job.folder)
+    rows, _, _ = encode_all(job.model, store.read_jsonl(job.probes, Example), plain)
+    return Meters(rows, job.stop, job.folder)
 
 
 def _validation(job: TrainJob) -> Validation | None:
@@ -86,10 +84,8 @@ def _validation(job: TrainJob) -> Validation | None:
     spec, steps = job.train, job.budget.steps
     rows, _, _ = encode_all(job.model, store.read_jsonl(job.validation, Example), spec)
     also = () if spec.eval_steps is None else checkpoint_steps(steps, None, spec.eval_steps)
-    return Validation(
-        rows, job.folder, job.save_at, also, spec.early_stopping_patience,
-        spec.early_stopping_threshold,
-    )  # fmt: skip
+    stopping = (spec.early_stopping_patience, spec.early_stopping_threshold)
+    return Validation(rows, job.folder, job.save_at, also, *stopping)
 
 
 def main(path: Path) -> int:
@@ -138,10 +134,8 @@ def _peak() -> dict[str, int | None]:
     if not torch.cuda.is_available():
         return {"allocated_bytes": None, "reserved_bytes": None}
     gpus = range(torch.cuda.device_count())
-    return {
-        "allocated_bytes": max(torch.cuda.max_memory_allocated(gpu) for gpu in gpus),
-        "reserved_bytes": max(torch.cuda.max_memory_reserved(gpu) for gpu in gpus),
-    }
+    handed, took = torch.cuda.max_memory_allocated, torch.cuda.max_memory_reserved
+    return {"allocated_bytes": max(map(handed, gpus)), "reserved_bytes": max(map(took, gpus))}
 
 
 def _leave() -> None:
