@@ -24,7 +24,6 @@ TINY = [
 STANDING_IN = {
     "Qwen/Qwen2.5-1.5B-Instruct": "lab",
     "path/to/your-lora": "runs/demo/train/sft/seed1126/checkpoint-2",
-    "gsm8k": "lab_math", "200": "8",
 }  # fmt: skip
 """What the third door names and is not here, and what is compared instead."""
 
@@ -80,7 +79,7 @@ def test_a_door_is_short_and_chains(name: str) -> None:
         made |= {words[0]} if command == "init" else set()
         if "--name" in words:
             made.add(f"runs/{words[words.index('--name') + 1]}")
-        if command in ("run", "report", "ship") or words[:1] == ["fits.yaml"]:
+        if command in ("run", "report", "ship", "power") or words[:1] == ["fits.yaml"]:
             assert words[0] in made, f"{command} {words[0]}: nothing before makes it"
 
 
@@ -115,6 +114,9 @@ def test_what_was_forgotten(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(here)
-    printed = enter(door(FORGOT, STANDING_IN), capsys)
+    commands = [
+        [*one, *["--limit", "8"] * (one[0] == "compare")] for one in door(FORGOT, STANDING_IN)
+    ]
+    printed = enter(commands, capsys)
     assert "Report: runs/mine/report/index.html" in printed
     assert len(printed.splitlines()) <= MOST_LINES

@@ -1,7 +1,7 @@
 """The words of the report's page in English and Chinese, from one table: `templates/text.yaml`.
 
 The page holds both, and shows one; a style rule chooses, so that it works without a script. What
-the statistics say in sentences (reasons, notes, how a task is measured) is data and stays as it is.
+the statistics say in sentences (reasons, notes) is translated as on a terminal.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import yaml
 
 from holdfast.analysis.results import Results
 from holdfast.errors import printable
+from holdfast.progress import translation
 
 
 class Said(NamedTuple):
@@ -38,6 +39,11 @@ def table() -> dict[str, Said]:
 def same(text: object) -> Said:
     """A name or figure, which is alike in both."""
     return Said(str(text), str(text))
+
+
+def told(text: str) -> Said:
+    """A sentence of the statistics, in Chinese as far as it is known there."""
+    return Said(text, translation.told(text, "zh"))
 
 
 def joined(lines: Iterable[Said], between: str = "\n") -> Said:

@@ -147,6 +147,7 @@ def _words(results: Results) -> dict[str, object]:
         "t": lambda key, **values: Markup(speech.html(key, **values)),
         "label": lambda key, **values: Markup(speech.label(key, **values)),
         "both": lambda said: Markup(language.spans(said)),
+        "told": lambda text: Markup(language.spans(language.told(text))),
         "say": speech.say,
         "words_for_script": lambda keys: Markup(
             browser.as_json({key: speech.say(f"replies.{key}", **OPEN) for key in keys})
