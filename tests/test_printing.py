@@ -47,9 +47,10 @@ DOORS = {
     ("memory.trace.tracer", "main"), ("models.gguf_cache", "_write"),
     ("report.trackers.follower", "main"), ("report.trackers.follower", "say"),
     ("report.watching", "shown_until_it_ends"), ("runs.executors.worker", "_knock"),
+    ("memory.trace.class_counter", "main"), ("cli.verbs", "_line"),
     ("train.launch.follow", "main"), ("train.launch.follow", "follow"),
 }  # fmt: skip
-"""Where something leaves for a terminal; `tracer` speaks to the process that started it."""
+"""Where something leaves for a terminal; `tracer` and `class_counter` speak to who started them."""
 
 
 def obeyed(text: str, keep: str = "\n") -> str:

@@ -26,10 +26,14 @@ def _call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
     return code, said.out, said.err
 
 
+TOLD = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+"""The shell is named: nobody knows from which one the tests were started."""
+
+
 def _run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*PROGRAM, *arguments], capture_output=True, text=True, timeout=120,
-        env={**os.environ, **more}, errors="replace",
+        env={**os.environ, **TOLD, **more}, errors="replace",
     )  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def test_a_models_own_code_counts_it_only_where_it_is_trusted(tmp_path: Path) ->
     llama = {**config, "model_type": "llama"}
     del llama["auto_map"]
     assert ran.exists() and report.comparison.shape.parameters == _true(llama)
-    assert any("counted by the code that it brings" in note for note in report.notes)
+    assert any("ounted by the code that it brings" in note for note in report.notes)
 
 
 def test_own_code_that_cannot_be_built_is_refused_with_what_to_do(tmp_path: Path) -> None:

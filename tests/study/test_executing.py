@@ -78,7 +78,7 @@ def test_machines_without_the_run_folder_read_what_one_process_reads(
     alone, two = tmp_path / "alone", tmp_path / "two"
     study.run(loaded, alone, Silent(), str(file), on="local")
     study.run(loaded, two, told, str(file), on="ray")
-    assert readings_of(two) == readings_of(alone) and len(readings_of(two)) == 6
+    assert readings_of(two) == readings_of(alone) and len(readings_of(two)) == 8
     assert _costs(two) == _costs(alone)
     assert sum("does not see the run folder" in line for line in told.lines) == 1
     assert all(step.done for step in study.schedule(study.plan(loaded, two)))

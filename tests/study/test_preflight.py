@@ -116,8 +116,11 @@ def test_notices_are_kept_and_shown(tiny_model: Path, tmp_path: Path) -> None:
 def test_a_dry_run_without_torch_says_what_it_left_out(tiny_model: Path, tmp_path: Path) -> None:
     file = write_study(tmp_path, tiny_model, **ONE)
     code = (
-        "import sys\nfor name in ('torch', 'transformers', 'peft', 'trl'):\n"
-        "    sys.modules[name] = None\n"
+        "import sys\nfrom importlib.machinery import PathFinder\nreal = PathFinder.find_spec\n"
+        "def found(name, *more):\n"
+        "    gone = name.split('.')[0] in ('torch', 'transformers', 'peft', 'trl')\n"
+        "    return None if gone else real(name, *more)\n"
+        "PathFinder.find_spec = found\n"
         "from holdfast.cli import call\n"
         f"sys.exit(call(['run', {str(file)!r}, '--dry-run', '--runs-dir', {str(tmp_path)!r}]))"
     )

@@ -41,6 +41,7 @@ def screen(results: Results, request: Request, folder: Path, width: int = 80) ->
     if len(arms) > SHOWN_ARMS:
         lines += [f"{len(arms) - SHOWN_ARMS} more models are in the report.", ""]
     lines += _sure(results)
+    lines += [f"{task.name}: {task.label}" for task in results.tasks if task.judge]
     if results.decision is not None:
         lines += [f"Rule: {headline(results.decision)}. {results.decision.reason}"]
     chosen = suite.kept(folder)

@@ -105,7 +105,7 @@ def test_a_study_reads_what_one_process_reads(
     alone, two = tmp_path / "alone", tmp_path / "two"
     study.run(loaded, alone, Silent(), str(file), on="local")
     study.run(loaded, two, told, str(file), on="slurm")
-    assert readings_of(two) == readings_of(alone) and len(readings_of(two)) == 4
+    assert readings_of(two) == readings_of(alone) and len(readings_of(two)) == 6
     assert any("2 stages at a time on Slurm" in line for line in told.lines), told.lines
     assert any(line.startswith("Slurm: job ") for line in told.lines), told.lines
     assert any("1 running" in line or "2 running" in line for line in told.lines), told.lines

@@ -132,9 +132,9 @@ class Found:
             every: changes nothing; as of a plan.
             language: `en` or `zh`.
         """
-        self.print(console(), language)
+        self._print(console(), language)
 
-    def print(self, page: Console, language: Language) -> None:
+    def _print(self, page: Console, language: Language) -> None:
         """Print it on a page."""
         for part in self._parts(language, page.width):
             put(page, part)
