@@ -41,7 +41,7 @@ def screen(results: Results, request: Request, folder: Path, width: int = 80) ->
     if len(arms) > SHOWN_ARMS:
         lines += [f"{len(arms) - SHOWN_ARMS} more models are in the report.", ""]
     lines += _sure(results)
-    lines += [f"{task.name}: {task.label}" for task in results.tasks if task.judge]
+    lines += _judges(results)
     if results.decision is not None:
         lines += [f"Rule: {headline(results.decision)}. {results.decision.reason}"]
     chosen = suite.kept(folder)
@@ -53,6 +53,16 @@ def screen(results: Results, request: Request, folder: Path, width: int = 80) ->
     why, command = _next(results, request, folder)
     folded = [part for line in lines for part in _folded(line, width)]
     return [*folded, f"Next, {why}:", f"  {command}"]  # never broken, so that it can be copied
+
+
+def _judges(results: Results) -> list[str]:
+    """Whose word the figures rest on, a line for each judge."""
+    found: dict[str, list[str]] = {}
+    for task in results.tasks:
+        _, by, who = task.label.partition("by judge ")
+        if by:
+            found.setdefault(who.partition(";")[0], []).append(task.name)
+    return [f"{', '.join(names)}: by judge {who}" for who, names in found.items()]
 
 
 def _folded(line: str, width: int) -> list[str]:
