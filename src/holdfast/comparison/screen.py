@@ -40,8 +40,7 @@ def screen(results: Results, request: Request, folder: Path, width: int = 80) ->
         lines += [*_arm(results, arm), ""]
     if len(arms) > SHOWN_ARMS:
         lines += [f"{len(arms) - SHOWN_ARMS} more models are in the report.", ""]
-    lines += _sure(results)
-    lines += _judges(results)
+    lines += [*_sure(results), *_judges(results)]
     if results.decision is not None:
         lines += [f"Rule: {headline(results.decision)}. {results.decision.reason}"]
     chosen = suite.kept(folder)
@@ -59,9 +58,8 @@ def _judges(results: Results) -> list[str]:
     """Whose word the figures rest on, a line for each judge."""
     found: dict[str, list[str]] = {}
     for task in results.tasks:
-        _, by, who = task.label.partition("by judge ")
-        if by:
-            found.setdefault(who.partition(";")[0], []).append(task.name)
+        if who := task.label.partition("by judge ")[2].partition(";")[0]:
+            found.setdefault(who, []).append(task.name)
     return [f"{', '.join(names)}: by judge {who}" for who, names in found.items()]
 
 
