@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import pytest
 from fixtures.sentences import HOLE, sentences
@@ -140,3 +141,18 @@ def test_findings_are_said_in_chinese(
 ) -> None:
     monkeypatch.setenv("HOLDFAST_LANG", "zh")
     assert told(english) == chinese
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: " + "b of c " * 400 + "replies of d", "x" + " points" * 5000, "lost " * 300,
+        "; ".join(["a and b" * 9] * 99), "no table has " + "▢" * 900,
+    ],
+)  # fmt: skip
+def test_what_a_stranger_wrote_takes_no_time(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOLDFAST_LANG", "zh")
+    began = time.process_time()
+    told(text)
+    told(text[:1400])
+    assert time.process_time() - began < 2

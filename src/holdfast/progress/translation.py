@@ -25,6 +25,8 @@ PARTED: Final = re.compile(rf"{BETWEEN_SENTENCES.pattern}|  ")
 """In what was put in, a sign that more than one sentence, or cell of a table, was taken for it."""
 SHORT, FINELY_PARTED = 24, re.compile(rf"{PARTED.pattern}|; ")
 """Of so few letters of its own a sentence may be a clause of another."""
+LONGEST = 1500
+"""Characters of a line that is looked up: what is longer nobody wrote here."""
 JOINTS: Final = (("; ", "；"), (" and ", "，并且"), (", ", "，"))
 """What stands between clauses, and what joins them in Chinese."""
 
@@ -47,16 +49,21 @@ class Sentence:
         return sum(map(len, self.pieces))
 
     def filled(self, text: str) -> list[str] | None:
-        """What was put into it, where `text` is this sentence."""
-        at = 0
-        for piece in self.pieces:  # cheap, before the expression
-            at = text.find(piece, at)
-            if at < 0:
+        """What was put into it, where `text` is this sentence; in linear time, whatever it is."""
+        first, *middle, last = self.pieces
+        at, end = len(first), len(text) - len(last)
+        if at > end or not (text.startswith(first) and text.endswith(last)):
+            return None
+        put = []
+        for piece in middle:
+            found = text.find(piece, at, end)
+            if found < 0:
                 return None
-            at += len(piece)
-        lines = re.DOTALL if any("\n" in piece for piece in self.pieces) else re.NOFLAG
-        found = re.fullmatch("(.*?)".join(map(re.escape, self.pieces)), text, lines)
-        return list(found.groups()) if found else None
+            put.append(text[at:found])
+            at = found + len(piece)
+        put.append(text[at:end])
+        lines = any("\n" in piece for piece in self.pieces)
+        return put if lines or not any("\n" in one for one in put) else None
 
 
 @cache
@@ -95,7 +102,7 @@ def _line(line: str, language: Language) -> str:
     from rich.cells import cell_len
 
     inside = line.strip()
-    if not inside:
+    if not inside or len(inside) > LONGEST:
         return line
     table_row = "  " in inside
     found = _sentence(inside, language, plain=True) if table_row else _known(inside, language)
