@@ -134,6 +134,11 @@ def test_cells_stay_below_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
             "目前还没有模型可以发布；最接近的是 x。",
         ),
         ("3 of 9 stages are done.", "已完成 3 / 9 个阶段。"),
+        (
+            "Note: One training seed: the intervals speak of these very trainings; another seed "
+            "may change more than they say.",
+            "说明：只有一个训练种子：区间只针对这几次训练；换一个种子的变化可能更大。",
+        ),
     ],
 )
 def test_findings_are_said_in_chinese(

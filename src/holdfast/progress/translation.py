@@ -139,6 +139,10 @@ def _known(text: str, language: Language) -> str | None:
     """A sentence, or several; None where nothing of it is known."""
     if (found := _sentence(text, language, plain=True)) is not None:
         return found
+    for one in table(language)[1]:
+        label, *rest = one.pieces
+        if rest == [""] and label.endswith(": ") and text.startswith(label):
+            return _with(one.other, [_part(text[len(label) :], language)])
     parts = BETWEEN_SENTENCES.split(text)
     made = [_known(part, language) for part in parts] if len(parts) > 1 else []
     if any(made):
