@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures.side_by_side import none_left, variables
+from fixtures.side_by_side import Lines, none_left, variables
 from fixtures.study import readings_of, write_study
 
 from holdfast import study
@@ -26,14 +26,6 @@ from holdfast.runs.stages import PlannedStage, Step
 from holdfast.study import executing
 from holdfast.study.executing import _Demands
 from holdfast.study.workshop import stages_of
-
-
-class Lines(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fixtures.side_by_side import carry, made, none_left, records_of, variables
+from fixtures.side_by_side import Lines, carry, made, none_left, records_of, variables
 from fixtures.unseen import Unseen
 
 from holdfast.config.hardware import RaySpec
@@ -20,14 +20,6 @@ from holdfast.runs.executors.machine import Machine
 
 ROWS = [("a", (), ""), ("b/1", ("a",), "sleep 0.1"), ("b/2", ("a",), "sleep 0.1"),
         ("c", ("b/1", "b/2"), ""), ("light", ("c",), "")]  # fmt: skip
-
-
-class Lines(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from fixtures import real_slurm
-from fixtures.side_by_side import begun, carry, none_left, records_of, variables
+from fixtures.side_by_side import Lines, begun, carry, none_left, records_of, variables
 from fixtures.study import readings_of, write_study
 
 from holdfast import study
@@ -57,14 +57,6 @@ def cluster(
 
 def _slurm(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
-class Lines(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def _on_slurm(told: Lines, **options: object) -> Callable[[Path], Slurm]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from fixtures import fake_slurm, side_by_side
-from fixtures.side_by_side import begun, carry, none_left, records_of, variables
+from fixtures.side_by_side import Lines, begun, carry, none_left, records_of, variables
 from fixtures.study import write_study
 
 from holdfast import study
@@ -235,14 +235,6 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield folder
     assert none_left(tmp_path)
     subprocess.run(["scancel", *{task.partition("_")[0] for task in fake_slurm.states(folder)}])
-
-
-class Lines(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def _on_slurm(told: Lines, **options: object) -> Callable[[Path], Slurm]:
