@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from holdfast import cli, study
 from holdfast.cli import forecast
 from holdfast.config import load
+from holdfast.memory.precision import Precision
 from holdfast.progress import Silent
 from holdfast.runs import records, stages, store
 from holdfast.study import calibration, duration, outlook, readiness, shortening, speed, start
@@ -120,6 +122,32 @@ def test_the_device_is_measured_once(
     monkeypatch.setattr(silent, "say", heard.append)
     assert calibration.measure(session, silent).how == "by formula" and not file.exists()
     assert heard == ["not measured: by the formula the model takes too long here"]
+
+
+def test_what_else_runs_here_does_not_make_the_processor_slow() -> None:
+    """Time in which it waits for a core is none of its own."""
+    rows = list(range(20_000))
+
+    def work() -> None:
+        sorted(rows)
+        time.sleep(0.02)
+
+    assert speed._least(work) < 0.01
+    assert speed.cpu_flops() > 1e8
+
+
+def test_bfloat16_counts_where_the_processor_has_it(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forecast in float32's rate was forty times too long on a busy machine."""
+    monkeypatch.setattr(speed, "computes_bf16", lambda: True)
+    session = prepared(write_study(tmp_path, tiny_model, **ONE), tmp_path / "runs")
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        monkeypatch.setattr(session.pool, "precision", lambda dtype=dtype: Precision(dtype))
+        found[dtype] = speed.by_formula(session)
+    assert found["bfloat16"].read_s == pytest.approx(found["float32"].read_s / 4)
+    assert found["bfloat16"].cached_s == pytest.approx(found["float32"].cached_s / 2)
 
 
 def test_lengths_of_answers_belong_to_what_is_asked(tiny_model: Path, tmp_path: Path) -> None:

@@ -9,19 +9,19 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from holdfast import environment
 from holdfast.endpoint import is_endpoint
 from holdfast.engines import FROM_FILES
 from holdfast.engines.pace import ROWS
 from holdfast.errors import HoldfastError
-from holdfast.memory.hardware.cpu import cores
+from holdfast.memory.hardware.cpu import BF16_RATE, computes_bf16, cores
 from holdfast.memory.model.shape import Shape, read_shape
 from holdfast.memory.trace.measuring import cache_folder
 from holdfast.runs import store
@@ -85,10 +85,12 @@ def by_formula(session: Session) -> Speed:
     shape = _shape(session)
     kind = "gpu" if session.gpus else "cpu"
     train, gpus = session.study.train, session.gpus
-    rate = BUSY[kind] * (min(one.flops for one in gpus) if gpus else cpu_flops())
+    narrow = (found := session.pool.precision()) is not None and found.dtype == "bfloat16"
+    faster = BF16_RATE if narrow and computes_bf16() else 1.0
+    rate = BUSY[kind] * (min(one.flops for one in gpus) if gpus else faster * cpu_flops())
     moved = min(one.bandwidth_bytes_s for one in gpus) if gpus else cpu_bytes_s()
     numbers, layers = (shape.active_parameters, shape.layers) if shape else (10**9, 24)
-    wide = 2 if gpus else 4
+    wide = 2 if gpus or narrow else 4
     forward, launched = 2 * numbers / rate, layers * LAUNCH_S[kind]
     passes = 2 + (train.method == "full") + (train.gradient_checkpointing and bool(gpus))
     held = 2 * layers * (shape.kv_heads * shape.head_dim if shape else 512) * wide
@@ -115,34 +117,35 @@ def _shape(session: Session) -> Shape | None:
 
 @cache
 def cpu_flops() -> float:
-    """Operations per second of a float32 matrix product here: the best of a tenth of a second.
+    """Operations per second of a float32 matrix product on all cores, whatever else runs on them.
 
-    Whatever else runs here takes the processor away for some milliseconds at a time, so that a
-    few products may all be many times too slow.
+    Of the processor's time, not of the clock's, which other work takes away for milliseconds at a
+    time: the best product of a twentieth of a second, times the cores.
     """
     import numpy
 
     one = numpy.ones((768, 768), dtype=numpy.float32)
-    one @ one
-    until, best = time.perf_counter() + 0.1, 0.0
-    while not best or time.perf_counter() < until:
-        best = max(best, 2 * 768**3 / _took(lambda: one @ one))
-    return best
+    return cores() * 2 * 768**3 / _least(lambda: one @ one)
 
 
 @cache
 def cpu_bytes_s() -> float:
-    """Bytes per second that a large copy reads."""
+    """Bytes per second that a large copy reads, by the processor's time."""
     import numpy
 
     one = numpy.ones(1 << 24, dtype=numpy.float32)
-    return max(one.nbytes / _took(one.copy) for _ in range(2))
+    return one.nbytes / _least(one.copy)
 
 
-def _took(work: Any) -> float:
-    started = time.perf_counter()
+def _least(work: Callable[[], object]) -> float:
+    """Seconds of the processor that the quickest of several rounds took; the first warms up."""
     work()
-    return max(1e-6, time.perf_counter() - started)
+    until, least = time.process_time() + 0.05, float("inf")
+    while least == float("inf") or time.process_time() < until:
+        started = time.process_time()
+        work()
+        least = min(least, max(1e-6, time.process_time() - started))
+    return least
 
 
 def device(session: Session) -> str:
