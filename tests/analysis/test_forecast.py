@@ -9,7 +9,7 @@ from holdfast.analysis.forecast import FEWEST, LEVEL, Past, foretold, skill
 
 
 def made(arms: int, noise: float, seed: int = 0, told: bool = True) -> list[Past]:
-    """Trainings that lose the more the further they moved, three seeds an arm; or lose at random."""
+    """Three seeds an arm that lose the more the further they moved; or at random."""
     rng, found = np.random.default_rng(seed), []
     for arm in range(arms):
         kl = float(np.exp(rng.normal(-3, 1)))
