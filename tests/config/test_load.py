@@ -96,6 +96,20 @@ def test_overrides_win_under_any_name(tmp_path: Path) -> None:
         _load(tmp_path, GOOD, "name.x=1")
 
 
+def test_an_override_that_says_null_leaves_out_what_the_study_named(tmp_path: Path) -> None:
+    """As the forecast advises; the arm became one with nothing but its name before."""
+    more = GOOD.replace("arms:\n", "arms:\n  kl: {loss: [kl]}\n")
+    assert set(_load(tmp_path, more).arms) == {"sft", "kl"}
+    assert set(_load(tmp_path, more, "arms.kl=null").arms) == {"sft"}
+    assert set(_load(tmp_path, more, "arms.kl=").arms) == {"sft"}
+    assert set(_load(tmp_path, more, "arms.kl={}").arms) == {"sft", "kl"}
+    with pytest.raises(StudyError, match=r"no arms\.kll to leave out \(did you mean 'kl'"):
+        _load(tmp_path, more, "arms.kll=null")
+    with pytest.raises(StudyError, match="this study has"):
+        _load(tmp_path, more, "tasks.other=null")
+    assert _load(tmp_path, more, "train.max_steps=null").train.max_steps is None
+
+
 @pytest.mark.parametrize("recipe", ["hw6", "jsonl", "lab"])
 def test_recipes_are_valid_studies(recipe: str) -> None:
     assert load.load(recipe_file(recipe)).arms

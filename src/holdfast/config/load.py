@@ -31,6 +31,9 @@ MOST_BYTES = 500_000
 """Of a study file; the longest of ours has 4,000."""
 FIRST = "check the indentation and the colons around this line"
 
+NAMED = ("arms", "tasks", "ship.retain", "meters.stop")
+"""Sections whose keys a study chooses itself; an override that says `null` leaves one out."""
+
 
 def load(
     study: str | Path | Mapping[str, object],
@@ -255,7 +258,22 @@ def _override(data: dict[str, object], override: str) -> None:
     if not of_a_server and not {*parents, last} & set(FREE):
         with located(_shown(override)):
             value = anchored(value, Path.cwd(), last)
-    current[last] = value
+    if value is None and ".".join(parents) in NAMED:
+        _drop(current, parents, last, override)
+    else:
+        current[last] = value
+
+
+def _drop(entries: dict[str, object], parents: Sequence[str], name: str, override: str) -> None:
+    """Leave out what a study has under a name of its own: `arms.sft=null`."""
+    if name not in entries:
+        raise StudyError(
+            f"there is no {'.'.join(parents)}.{_shown(name)} to leave out"
+            f"{nearest(name, map(str, entries))}",
+            where=_shown(override),
+            remedy=f"this study has {', '.join(map(str, entries)) or 'none'}",
+        )
+    del entries[name]
 
 
 def _forget(data: Mapping[str, object], parents: Sequence[str], last: str) -> None:
