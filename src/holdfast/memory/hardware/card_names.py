@@ -17,7 +17,16 @@ from holdfast.memory.hardware.gpu_catalogue import CARDS, Card
 
 MAKERS = re.compile(r"nvidia|geforce|tesla|quadro|amd|radeon|instinct|rtx|gtx|\brx(?=[\s\d_-])")
 """Words that say who makes a card, or what for; its number says enough."""
-FILLERS = re.compile(r"\b(generation|gpus?|graphics|cards?|edition|founders)\b")
+FILLERS = re.compile(r"\b(generation|gpus?|graphics|cards?|edition|founders|desktop)\b")
+MARKS = str.maketrans("", "", "™®©")
+"""Signs of trade marks, which normalising would make letters of."""
+ALSO = (
+    (re.compile(r"\((tm|r|c)\)"), ""),
+    (re.compile(r"\b(\d{4})( ?ti)?m\b"), r"\1\2 laptop"),
+    (re.compile(r"\b(mobile|notebook)\b|(?<!6000 )(?<!edition )\bmax-?q\b"), "laptop"),
+    (re.compile(r"(?<!\d)(\d{4})( ?ti)?s(?=$|[\s_-])"), r"\1\2 super"),
+)
+"""Other ways of saying it: `4090M` and `4090 Mobile` are a laptop's, `4070TiS` is a SUPER."""
 SIZE = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)\s*gi?b?(?![a-z0-9])")
 LEAST, MOST = 0.88, 1.02
 """What CUDA reports of a card whose nameplate has 1, in GiB per GB as people write them."""
@@ -25,7 +34,7 @@ LEAST, MOST = 0.88, 1.02
 
 def plain(name: str) -> str:
     """A card's name without maker, case, spaces and signs: `NVIDIA GeForce RTX 4090` is `4090`."""
-    return re.sub(r"[^a-z0-9]", "", MAKERS.sub(" ", FILLERS.sub(" ", _lower(name))))
+    return re.sub(r"[\W_]", "", MAKERS.sub(" ", FILLERS.sub(" ", _lower(name))))
 
 
 def card(name: str) -> Card | None:
@@ -49,12 +58,17 @@ def alike(name: str) -> tuple[Card, ...]:
 def near(name: str) -> list[str]:
     """Up to three cards whose names look like this one."""
     names = {spelling: one.name for spelling, one in _whole().items()}
-    close = difflib.get_close_matches(plain(name), names, n=6, cutoff=0.5)
+    close = difflib.get_close_matches(plain(name), names, n=12, cutoff=0.6)
+    begin = plain(name)[:1]  # a 4095 is no P40
+    close.sort(key=lambda one: one[:1] != begin)
     return list(dict.fromkeys(names[one] for one in close))[:3]
 
 
 def _lower(name: str) -> str:
-    return unicodedata.normalize("NFKC", name).strip().lower()
+    said = unicodedata.normalize("NFKC", name.translate(MARKS)).strip().lower()
+    for way, plainly in ALSO:
+        said = way.sub(plainly, said)
+    return said
 
 
 def _without_size(name: str) -> str:

@@ -13,37 +13,36 @@ from dataclasses import replace
 
 from holdfast.errors import UsageError
 from holdfast.memory.hardware import mig
-from holdfast.memory.hardware.card_names import alike, card, near, plain
+from holdfast.memory.hardware.card_names import MARKS, alike, card, near, plain
 from holdfast.memory.hardware.gpu_value import GIB, GPU, gpu, joined, like_size
+from holdfast.memory.hardware.how_many import NUMBER, counted
 
 __all__ = ["GIB", "GPU", "card", "gpu", "joined", "like_size", "parse", "plain"]
 
 UNITS = {
-    "tib": GIB << 10, "ti": GIB << 10, "tb": 10**12, "t": 10**12, "gib": GIB, "gi": GIB,
-    "gb": 10**9, "g": 10**9, "mib": 1 << 20, "mi": 1 << 20, "mb": 10**6, "m": 10**6,
+    "tib": GIB << 10, "tb": 10**12, "gib": GIB, "gi": GIB, "gb": 10**9, "g": 10**9,
+    "mib": 1 << 20, "mi": 1 << 20, "mb": 10**6,
 }  # fmt: skip
+"""Without `ti` and `m`: a 2080Ti is no number of them, and a 4090M a laptop's card."""
 LEAST_BYTES, MOST_BYTES = GIB // 2, 1024 * GIB
 MOST_GPUS = 64
 EXAMPLES = "write for example 2x24GiB, or rtx4090, or 1x24GiB,1x12GiB"
-NUMBER = r"[-+]?\d+(?:\.\d+)?"
-BEFORE = re.compile(rf"({NUMBER})\s*x\s*(.*)", re.IGNORECASE | re.DOTALL)
-BEHIND = re.compile(rf"(.+?)\s*(?<![rg]t)(?<!\br)x\s*({NUMBER})", re.IGNORECASE | re.DOTALL)
-"""The x of `rtx 4090` and `rx 7900` counts nothing."""
-COUNTED = re.compile(r"(\d{1,2})\s+(?!(?:[tgm]i?b?)\b)(\S.*)", re.IGNORECASE | re.DOTALL)
 SIZED = re.compile(rf"({NUMBER})\s*([a-z]+)\b[\s:_-]*(.*)", re.IGNORECASE | re.DOTALL)
+BETWEEN = re.compile(r"[,;&\n]|(?<!max)\+(?!(?:me|gfx)\b)|\band\b", re.IGNORECASE)
 SIGNS = str.maketrans("×✕✖╳*、；＋和与", "xxxxx,;+++")
 ELSEWHERE = {
     "apple": r"mps|metal|apple\b.*|m[1-9]( ?(pro|max|ultra))?",
-    "intel": r"xpu|arc\b.*|gaudi\d?|hpu|intel\b.*",
-    "google": r"tpu.*|v\de?-\d+",
-    "huawei": r"npu|ascend.*",
+    "intel": r"xpu|arc\b.*|gaudi ?\d?|hpu|intel\b.*|(data center gpu )?max ?1[15]\d0",
+    "google": r"tpu.*|v\d[ep]?-\d+",
+    "china": r"npu|(huawei )?(ascend|昇腾).*|\d?910[a-d]?\d?|310p\d?|(寒武纪 ?)?mlu.*|寒武纪.*|"
+    r"(摩尔线程 ?)?mtt.*|摩尔线程.*|沐曦.*|metax.*|海光.*|(hygon )?dcu.*|昆仑芯.*|天数.*|bi-?v\d+",
 }
 """Names of what Holdfast cannot train on, by maker."""
 WHY = {
     "apple": "Apple's GPUs (mps) are not driven: launcher, trace and bitsandbytes know CUDA",
     "intel": "Intel's GPUs are not driven: nothing here was written or tried for them",
     "google": "TPUs are not driven: torch reaches them through XLA, which nothing here uses",
-    "huawei": "NPUs are not driven: nothing here was written or tried for them",
+    "china": "this accelerator is not driven: nothing here was written or tried for it",
 }
 
 
@@ -56,10 +55,13 @@ def parse(text: str) -> tuple[GPU, ...]:
         UsageError: an unknown name (the nearest ones are suggested), a count below 1, no size, or
             something that Holdfast cannot train on.
     """
-    spelled = unicodedata.normalize("NFKC", text).translate(SIGNS)
+    spelled = unicodedata.normalize("NFKC", text.translate(MARKS)).translate(SIGNS)
+    if linked := re.search(r"nvlink|nvswitch|\bsli\b", spelled, re.IGNORECASE):
+        raise _wrong(text, f"{linked[0]!r} says how GPUs are linked, which is not read",
+                     f"leave it out: the card's data sheet says it; {EXAMPLES}")  # fmt: skip
     found: list[GPU] = []
-    for item in re.split(r"[,;+&\n]|\band\b", spelled):
-        count, what = _counted(item.strip())
+    for item in BETWEEN.split(spelled):
+        count, what = counted(item.strip())
         if not what:
             lacks = f"{item.strip()[:60]!r} names no GPU" if item.strip() else "a GPU is missing"
             raise _wrong(text, lacks, f"say of what: 8x rtx4090, 8x24GiB; {EXAMPLES}")
@@ -69,22 +71,10 @@ def parse(text: str) -> tuple[GPU, ...]:
             raise _wrong(text, f"more than {MOST_GPUS} GPUs; a plan is for one machine")
         made = _named(what, text)
         found += [replace(made, index=len(found) + n) for n in range(int(count))]
+    if len({(like := card(one.like)) is not None and like.amd for one in found}) > 1:
+        raise _wrong(text, "torch drives GPUs of NVIDIA or of AMD, and not both at once",
+                     f"name those of one maker; {EXAMPLES}")  # fmt: skip
     return joined(found)
-
-
-def _counted(item: str) -> tuple[str, str]:
-    """How many, and of what: `2x4090`, `4090 x2`, `2 4090`, `2张4090`, `4090`."""
-    item = re.sub(r"(?<=\d)\s*[张块卡个台枚]\s*", "x", item)
-    behind, before = BEHIND.fullmatch(item), BEFORE.fullmatch(item)
-    if card(item):  # `7900 xtx` counts nothing
-        return "1", item
-    if behind and (before is None or card(behind[1])):  # `4090x2` has a number on both sides
-        return behind[2], behind[1].strip()
-    if before:
-        return before[1], before[2].strip()
-    if counted := COUNTED.fullmatch(item):
-        return counted[1], counted[2]
-    return "1", item
 
 
 def _named(what: str, text: str) -> GPU:

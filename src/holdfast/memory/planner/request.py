@@ -29,6 +29,9 @@ USUAL_SEQ_LEN = 1024
 """Tokens of the longest example where nobody says."""
 MOST_EXAMPLES = 1_000_000
 """In one step: nobody trains with more."""
+TURING = 7.5
+"""Compute capability from which on torch's wheels for CUDA 12.8 and later have kernels (PyTorch
+2.11 release notes; those for CUDA 12.6 have older ones)."""
 CPU = "cpu"
 """In place of GPUs: plan for the CPU."""
 METHODS: tuple[str, ...] = get_args(Method)
@@ -158,7 +161,15 @@ class PlanRequest:
         said = [Reason("assumed", {"names": ", ".join(like)})] if like else []
         if any((model := card(gpu.like)) and model.amd for gpu in named):
             said.append(Reason("amd", {}))
+        old = {gpu.like for gpu in named if gpu.known and not gpu.cpu and _is_old(gpu)}
+        said += [Reason("old_cuda", {"names": ", ".join(sorted(old))})] * bool(old)
         return named, said
+
+
+def _is_old(gpu: GPU) -> bool:
+    """Whether torch's usual wheels have no kernels for it: before Turing."""
+    model = card(gpu.like)
+    return model is not None and 0 < model.capability < TURING
 
 
 def _check_sizes(asked: PlanRequest, train: TrainSpec) -> None:
