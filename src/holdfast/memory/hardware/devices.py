@@ -13,9 +13,10 @@ from dataclasses import replace
 
 from holdfast.errors import UsageError
 from holdfast.memory.hardware import mig
-from holdfast.memory.hardware.card_names import MARKS, alike, card, near, plain
+from holdfast.memory.hardware.card_names import MARKS, alike, card, plain
 from holdfast.memory.hardware.gpu_value import GIB, GPU, gpu, joined, like_size
 from holdfast.memory.hardware.how_many import NUMBER, counted
+from holdfast.memory.hardware.unknown_names import EXAMPLES, at, unknown
 
 __all__ = ["GIB", "GPU", "card", "gpu", "joined", "like_size", "parse", "plain"]
 
@@ -26,24 +27,9 @@ UNITS = {
 """Without `ti` and `m`: a 2080Ti is no number of them, and a 4090M a laptop's card."""
 LEAST_BYTES, MOST_BYTES = GIB // 2, 1024 * GIB
 MOST_GPUS = 64
-EXAMPLES = "write for example 2x24GiB, or rtx4090, or 1x24GiB,1x12GiB"
 SIZED = re.compile(rf"({NUMBER})\s*([a-z]+)\b[\s:_-]*(.*)", re.IGNORECASE | re.DOTALL)
 BETWEEN = re.compile(r"[,;&\n]|(?<!max)\+(?!(?:me|gfx)\b)|\band\b", re.IGNORECASE)
 SIGNS = str.maketrans("×✕✖╳*、；＋和与", "xxxxx,;+++")
-ELSEWHERE = {
-    "apple": r"mps|metal|apple\b.*|m[1-9]( ?(pro|max|ultra))?",
-    "intel": r"xpu|arc\b.*|gaudi ?\d?|hpu|intel\b.*|(data center gpu )?max ?1[15]\d0",
-    "google": r"tpu.*|v\d[ep]?-\d+",
-    "china": r"npu|(huawei )?(ascend|昇腾).*|\d?910[a-d]?\d?|310p\d?|(寒武纪 ?)?mlu.*|寒武纪.*|"
-    r"(摩尔线程 ?)?mtt.*|摩尔线程.*|沐曦.*|metax.*|海光.*|(hygon )?dcu.*|昆仑芯.*|天数.*|bi-?v\d+",
-}
-"""Names of what Holdfast cannot train on, by maker."""
-WHY = {
-    "apple": "Apple's GPUs (mps) are not driven: launcher, trace and bitsandbytes know CUDA",
-    "intel": "Intel's GPUs are not driven: nothing here was written or tried for them",
-    "google": "TPUs are not driven: torch reaches them through XLA, which nothing here uses",
-    "china": "this accelerator is not driven: nothing here was written or tried for it",
-}
 
 
 def parse(text: str) -> tuple[GPU, ...]:
@@ -57,23 +43,36 @@ def parse(text: str) -> tuple[GPU, ...]:
     """
     spelled = unicodedata.normalize("NFKC", text.translate(MARKS)).translate(SIGNS)
     if linked := re.search(r"nvlink|nvswitch|\bsli\b", spelled, re.IGNORECASE):
-        raise _wrong(text, f"{linked[0]!r} says how GPUs are linked, which is not read",
-                     f"leave it out: the card's data sheet says it; {EXAMPLES}")  # fmt: skip
+        raise UsageError(
+            f"{linked[0]!r} says how GPUs are linked, which is not read",
+            where=at(text),
+            remedy=f"leave it out: the card's data sheet says it; {EXAMPLES}",
+        )
     found: list[GPU] = []
     for item in BETWEEN.split(spelled):
         count, what = counted(item.strip())
         if not what:
-            lacks = f"{item.strip()[:60]!r} names no GPU" if item.strip() else "a GPU is missing"
-            raise _wrong(text, lacks, f"say of what: 8x rtx4090, 8x24GiB; {EXAMPLES}")
+            raise UsageError(
+                f"{item.strip()[:60]!r} names no GPU" if item.strip() else "a GPU is missing",
+                where=at(text),
+                remedy=f"say of what: 8x rtx4090, 8x24GiB; {EXAMPLES}",
+            )
         if not count.isdigit() or len(count) > 6 or int(count) < 1:
-            raise _wrong(text, f"{count[:12]} GPUs cannot be used")
+            raise UsageError(f"{count[:12]} GPUs cannot be used", where=at(text), remedy=EXAMPLES)
         if len(found) + int(count) > MOST_GPUS:
-            raise _wrong(text, f"more than {MOST_GPUS} GPUs; a plan is for one machine")
+            raise UsageError(
+                f"more than {MOST_GPUS} GPUs; a plan is for one machine",
+                where=at(text),
+                remedy=EXAMPLES,
+            )
         made = _named(what, text)
         found += [replace(made, index=len(found) + n) for n in range(int(count))]
-    if len({(like := card(one.like)) is not None and like.amd for one in found}) > 1:
-        raise _wrong(text, "torch drives GPUs of NVIDIA or of AMD, and not both at once",
-                     f"name those of one maker; {EXAMPLES}")  # fmt: skip
+    if len({(of := card(one.like)) is not None and of.amd for one in found if one.known}) > 1:
+        raise UsageError(
+            "torch drives GPUs of NVIDIA or of AMD, and not both at once",
+            where=at(text),
+            remedy=f"name those of one maker; {EXAMPLES}",
+        )
     return joined(found)
 
 
@@ -87,52 +86,27 @@ def _named(what: str, text: str) -> GPU:
     if size and size[2].lower() in UNITS:
         total = round(min(float(size[1][:32]) * UNITS[size[2].lower()], 1e30))
         if not LEAST_BYTES <= total <= MOST_BYTES:
-            said = "a GPU has between 0.5 and 1024 GiB"
-            raise _wrong(text, f"a GPU of {what[:60]} cannot be used", f"{said}; {EXAMPLES}")
+            raise UsageError(
+                f"a GPU of {what[:60]} cannot be used",
+                where=at(text),
+                remedy=f"a GPU has between 0.5 and 1024 GiB; {EXAMPLES}",
+            )
         if not size[3]:
             return gpu(like_size(total), 0, name=what, total_bytes=total, known=False,
                        capability=8.0)  # fmt: skip
         if found := card(size[3]) or next(iter(alike(size[3])), None):
             return gpu(found, 0, name=f"{found.name} ({size[1]}{size[2]})", total_bytes=total)
         what = size[3]
-    raise _unknown(what, text)
+    raise unknown(what, text)
 
 
 def _slice(named: str, of: mig.Profile, text: str) -> GPU:
     """A MIG slice, of the usual card of its size where none is named."""
     model = card(f"{named} {round(of.whole_gb)}gb") or card(named) if named else mig.parent(of)
     if model is None:
-        raise _unknown(named, text)
+        raise unknown(named, text)
     if why := mig.fault(model, of):
-        raise _wrong(text, why, "write for example a100-80gb 3g.40gb, or 2x1g.10gb")
+        raise UsageError(
+            why, where=at(text), remedy="write for example a100-80gb 3g.40gb, or 2x1g.10gb"
+        )
     return mig.sliced(gpu(model, 0), of)
-
-
-def _unknown(what: str, text: str) -> UsageError:
-    """Why a name is not known here, and what to write instead."""
-    lower = what.lower()
-    for maker, names in ELSEWHERE.items():
-        if re.fullmatch(names, lower):
-            return _wrong(text, f"{what[:60]}: {WHY[maker]}", "plan for the CPU: --gpus cpu")
-    if re.fullmatch(NUMBER, what):
-        remedy = f"a size has a unit ({what}GiB), a count a card ({what}x rtx4090); which of the "
-        return _wrong(text, f"{what!r} is neither a size nor a card",
-                      f"{remedy}GPUs here are used is said by CUDA_VISIBLE_DEVICES")  # fmt: skip
-    if re.fullmatch(r"cpu|gpu|auto|cuda(:\d+)?", lower):
-        remedy = f"--gpus cpu stands alone; leave --gpus out for what is here; {EXAMPLES}"
-        return _wrong(text, f"{what!r} is no GPU's name", remedy)
-    if lower in ("rocm", "hip"):
-        return _wrong(text, f"{what!r} says only who makes it; memory and speed are the card's",
-                      "name it: mi300x, mi250, rx 7900 xtx, w7900")  # fmt: skip
-    if others := alike(what):
-        has = ", ".join(f"{one.gib:g} GiB" for one in others)
-        problem = f"no GPU is known as {what[:60]!r}: {others[0].name} has {has}"
-        remedy = f"put another size before the name: 22GiB {others[0].name}; {EXAMPLES}"
-        return _wrong(text, problem, remedy)
-    close = near(what)
-    meant = f"did you mean {' or '.join(close)}? Otherwise give its memory: " if close else ""
-    return _wrong(text, f"no GPU is known as {what[:60]!r}", f"{meant}{EXAMPLES}")
-
-
-def _wrong(text: str, problem: str, remedy: str = EXAMPLES) -> UsageError:
-    return UsageError(problem, where=f"--gpus {text[:80]}", remedy=remedy)

@@ -76,7 +76,7 @@ def fault(model: Card, of: Profile) -> str:
     """Why a card has no such slice, in words; "" where it may have."""
     if not model.mig_gb:
         able = ", ".join(dict.fromkeys(_chip(one) for one in CARDS if one.mig_gb))
-        return f"a {model.name} cannot be divided into slices (MIG); these can: {able}"
+        return f"{model.name} cannot be divided into slices (MIG); these can: {able}"
     fourths = model.name.startswith(FOURTHS)
     shares = {1: 1 / 4, 2: 2 / 4, 4: 1.0} if fourths else SHARES
     parts = "fourths" if fourths else "sevenths"
@@ -85,14 +85,12 @@ def fault(model: Card, of: Profile) -> str:
     if not 0 <= of.computes <= of.sevenths:
         return f"a slice of {of.sevenths} {parts} has no {of.computes} of them"
     if not 0 < of.gigabytes <= model.mig_gb:
-        return f"a {model.name} has {model.mig_gb} GB, and no slice of {of.gigabytes} GB"
+        return f"{model.name} has {model.mig_gb} GB, and no slice of {of.gigabytes} GB"
     sizes = [shares[of.sevenths] * model.mig_gb]
     sizes += [2 * sizes[0]] * (of.sevenths == TWICE and not fourths)
     if not any(abs(of.gigabytes - one) <= max(NEAR_GB, 0.1 * one) for one in sizes):
         have = " or ".join(f"{one:.0f}" for one in sizes)
-        return (
-            f"a slice of {of.sevenths} {parts} of a {model.name} has {have} GB, not {of.gigabytes}"
-        )
+        return f"a slice of {of.sevenths} {parts} of {model.name} has {have} GB, not {of.gigabytes}"
     return ""
 
 
