@@ -100,7 +100,8 @@ def make_plan(
 
     def fitting(work: Workload, gpus: Sequence[GPU]) -> str | None:
         changed = replace(problem, work=work, gpus=tuple(gpus))
-        best = choose([one for one in compare(changed) if one.fits])
+        ways = candidates(changed, only, most=True, hopeful=True)
+        best = choose([one for one in ways if one.fits])
         return best.plan.strategy if best else None
 
     found = compare(problem)

@@ -13,8 +13,6 @@ from itertools import groupby
 from typing import get_args
 
 from holdfast.errors import HoldfastError, UsageError
-from holdfast.memory.estimate.states import states
-from holdfast.memory.estimate.workload import as_sharded
 from holdfast.memory.hardware.card_names import card
 from holdfast.memory.hardware.devices import parse
 from holdfast.memory.hardware.gpu_catalogue import CARDS, Market
@@ -146,24 +144,11 @@ def _holding(request: PlanRequest, one: GPU, count: int) -> Iterator[Candidate]:
         found = prepare(replace(request, gpus=gpus, trace=False))
     except HoldfastError:  # a precision that this card does not have
         return
-    if _least_bytes(found) > count * one.total_bytes and not request.strategy:
-        return
     problem = replace(found.problem, host_bytes=request.host_bytes)  # they are not those here
-    for way in candidates(problem, request.strategy, most=True):
+    for way in candidates(problem, request.strategy, most=True, hopeful=True):
         hosted = way.plan.placement == "offload" and not request.strategy
         if way.fits and len(way.plan.gpus) == count and not hosted:
             yield way
-
-
-def _least_bytes(found: Prepared) -> int:
-    """What the states take at the least, however they are dealt out over GPUs."""
-    shape, work = found.problem.shape, found.problem.work
-    every = (
-        states(shape, kept, method)
-        for method in work.methods
-        for kept in (work, as_sharded(work, method)[0])
-    )
-    return min(one.weights + one.adapters + one.optimiser for one in every)
 
 
 def _by_strategy(values: Sequence[int], attempt: Try, only: str | None) -> list[Finding]:
@@ -199,7 +184,8 @@ def _most(values: Sequence[int], fits: Callable[[int], bool]) -> int | None:
 
 def _best(found: Prepared, only: str | None) -> Candidate | None:
     """The best way that fits."""
-    return choose([one for one in candidates(found.problem, only, most=True) if one.fits])
+    ways = candidates(found.problem, only, most=True, hopeful=True)
+    return choose([one for one in ways if one.fits])
 
 
 def _prepared(request: PlanRequest) -> Prepared:
@@ -238,7 +224,7 @@ def _found(
 def _kinds(request: PlanRequest) -> list[GPU]:
     """The kinds of GPU to choose from, each once."""
     if not request.gpus:
-        return [gpu(card, 0) for card in CARDS]
+        return [gpu(one, 0) for one in CARDS if not one.laptop and not one.rebuilt]
     named = parse(request.gpus) if isinstance(request.gpus, str) else request.gpus
     kinds = list({one.name: replace(one, index=0) for one in named}.values())
     if any(one.mig or one.cpu for one in kinds):
