@@ -13,9 +13,10 @@ from holdfast.cli import call
 from holdfast.errors import UsageError
 from holdfast.memory.hardware.card_names import card
 from holdfast.memory.planner.found import Found
+from holdfast.memory.planner.gpu_search import find_gpus
 from holdfast.memory.planner.planner import plan
 from holdfast.memory.planner.request import PlanRequest
-from holdfast.memory.planner.searches import find_batch, find_gpus, find_length
+from holdfast.memory.planner.searches import find_batch, find_length
 
 ASKED = PlanRequest("Qwen/Qwen2.5-7B-Instruct", "1x24GiB", trace=False)
 

@@ -54,7 +54,8 @@ def table(comparison: Comparison, language: Language, every: bool = False) -> Ta
     found.add_column(say(language, "strategy"))
     if every:
         found.add_column(say(language, "recompute"), justify="center")
-    for name in ("micro", "per_gpu", "speed"):
+    per = "per_cpu" if comparison.gpus[0].cpu else "per_gpu"
+    for name in ("micro", per, "speed"):
         found.add_column(say(language, name), justify="right")
     found.add_column(say(language, "verdict"))
     notes = _notes(comparison, every)

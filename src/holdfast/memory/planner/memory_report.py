@@ -213,5 +213,7 @@ def as_stated(work: Workload) -> tuple[Reason, ...]:
     elif not work.autocasts:
         said.append("no_autocast")
     said += ["base_float32"] * work.base_float32 + ["kbit"] * work.kbit_upcast
-    said += ["keeps_inputs"] * work.keeps_inputs + ["rigid"] * (not work.expandable)
+    said += ["keeps_inputs"] * work.keeps_inputs + ["rigid"] * (
+        not work.expandable and not work.on_cpu
+    )
     return tuple(Reason(key, {}) for key in said)

@@ -18,6 +18,7 @@ from holdfast.memory.model.stored import BNB4, PACKAGES, check, method_for
 from holdfast.memory.planner import calibration
 from holdfast.memory.planner.choice import make_plan
 from holdfast.memory.planner.evidence import margin
+from holdfast.memory.planner.ignored import ignored
 from holdfast.memory.planner.inference import left_beside
 from holdfast.memory.planner.memory_report import MemoryReport, as_stated, switched_on
 from holdfast.memory.planner.request import USUAL_SEQ_LEN, PlanRequest
@@ -113,6 +114,7 @@ def plan(request: PlanRequest) -> MemoryReport:
         one.shape, one.work, one.gpus, one.host_bytes, one.overheads, one.estimate, request.strategy
     )
     said = found.notes + switched_on(one.shape, one.work) + as_stated(one.work)
+    said += ignored(request, one.work, one.gpus)
     if not one.gpus[0].cpu:
         world = comparison.chosen.plan.world_size if comparison.chosen else 1
         said += margin(one.overheads, one.work, world)
