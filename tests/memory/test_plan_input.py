@@ -27,7 +27,8 @@ def planned(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
 
 def test_full_width_numbers_are_read(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--gpus", "２ｘ２４ＧｉＢ", "--seq-len", "５１２", "--micro-batch=２",
-             "train.global_batch_size=８", "--host-ram", "６４ＧｉＢ", "--beside", "６ＧｉＢ"]  # fmt: skip
+             "train.global_batch_size=８", "--host-ram", "６４ＧｉＢ",
+             "--beside", "６ＧｉＢ"]  # fmt: skip
     found = planned(capsys, *words)
     assert [one["free_bytes"] for one in found["gpus"]] == [18 * GIB] * 2
     work = found["workload"]

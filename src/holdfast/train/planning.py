@@ -75,7 +75,8 @@ def plan_study(
     name, request = _hardest(requests)
     notes = [Reason("arm", {"arm": name})] * (len(requests) > 1)
     report = plan(request)
-    if not known:
+    shortened = any(isinstance(one, Reason) and one.key == "shortened" for one in report.said)
+    if not known and not shortened:
         notes.append(Reason("length_assumed", {"tokens": f"{USUAL_SEQ_LEN:,}"}))
     return replace(report, said=(*report.said, *notes))
 

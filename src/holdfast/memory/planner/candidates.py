@@ -26,6 +26,7 @@ from holdfast.memory.model.shape import Shape
 from holdfast.memory.planner import strategies
 from holdfast.memory.planner.evidence import utilisation
 from holdfast.memory.planner.host_memory import USABLE, host_need
+from holdfast.memory.planner.pace import factor
 from holdfast.memory.planner.strategies import Held
 from holdfast.memory.planner.ways import Candidate, Problem, Reason, Setup
 
@@ -128,7 +129,8 @@ def _of(problem: Problem, setup: Setup) -> Iterator[Candidate]:
                 adapter_dtype=work.adapters(tried.method == "qlora"),
                 device_map=where,
                 predicted=predicted,
-                tokens_per_s=tokens_per_s(shape, work, held, tried),
+                tokens_per_s=tokens_per_s(shape, work, held, tried)
+                * factor(problem.paces, world > 1),
             )
             yield Candidate(plan, short, reason)
 

@@ -15,6 +15,7 @@ from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.model.shape import Shape
 from holdfast.memory.planner.alternatives import Change, changes
 from holdfast.memory.planner.candidates import candidates
+from holdfast.memory.planner.pace import Correction
 from holdfast.memory.planner.strategies import RuntimeOverheads
 from holdfast.memory.planner.ways import Candidate, Problem
 
@@ -49,6 +50,7 @@ class Comparison:
         method_bytes: what the methods add on the fullest GPU of the choice, or of what comes
             nearest to fitting; by formula.
         host_bytes: free memory of the machine that is meant; None: not known.
+        paces: what this machine's own trainings say of the speed.
     """
 
     shape: Shape
@@ -61,6 +63,7 @@ class Comparison:
     changes: tuple[Change, ...] = ()
     method_bytes: int = 0
     host_bytes: int | None = None
+    paces: tuple[Correction, ...] = ()
 
 
 def make_plan(
@@ -71,6 +74,7 @@ def make_plan(
     overheads: RuntimeOverheads | None = None,
     estimate: Estimate = activations,
     only: str | None = None,
+    paces: tuple[Correction, ...] = (),
 ) -> Comparison:
     """Compare every way of running the job and choose one.
 
@@ -82,13 +86,14 @@ def make_plan(
         overheads: measured on this machine, or the assumed ones.
         estimate: of activations; by formula unless a trace is at hand.
         only: a strategy (see `SIMPLEST`) that the user insists on.
+        paces: what this machine's own trainings say of the speed.
 
     Raises:
         UsageError: no GPU, examples longer than the model reads, an unknown strategy, or a request
             that cannot be run whatever the memory.
     """
     problem = Problem(
-        shape, work, tuple(gpus), host_bytes, overheads or RuntimeOverheads(), estimate
+        shape, work, tuple(gpus), host_bytes, overheads or RuntimeOverheads(), estimate, paces
     )
     check(problem, only)
 
@@ -116,7 +121,7 @@ def make_plan(
         added = _method_bytes(problem, nearest)
     return Comparison(
         shape, work, problem.gpus, problem.overheads, tuple(found), chosen, choose(others),
-        () if chosen else changes(work, problem.gpus, fitting), added, host_bytes,
+        () if chosen else changes(work, problem.gpus, fitting), added, host_bytes, paces,
     )  # fmt: skip
 
 

@@ -217,8 +217,9 @@ def cost(comparison: Comparison, steps: int | None, language: Language) -> str:
               time=duration(run_s, language), steps=f"{steps or 0:,}")  # fmt: skip
     if used > 1:
         run += say(language, "gpu_hours", hours=f"{used * run_s / 3600:.1f}")
+    key = "cost_paced" if comparison.paces else "cost"
     return say(
-        language, "cost", step=duration(step_s, language), batch=work.global_batch,
+        language, key, step=duration(step_s, language), batch=work.global_batch,
         seq=f"{work.seq_len:,}", run=run,
     )  # fmt: skip
 
