@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,8 @@ from holdfast.memory.hardware.gpu_value import GIB
 from holdfast.memory.planner import planner
 from holdfast.memory.planner.request import PlanRequest
 from holdfast.memory.planner.stated import Stated
+from holdfast.memory.planner.translations import WORDS
+from holdfast.progress.translation import HERE, HOLE
 
 PLAN = ["plan", "--model", "qwen2.5-0.5b", "--dry-run", "--json"]
 
@@ -84,3 +87,40 @@ def test_a_gigabyte_beside_is_decimal() -> None:
         for text in ("6GB", "6GiB")
     ]  # fmt: skip
     assert rooms == [24 * GIB - 6 * 10**9, 18 * GIB]
+
+
+MISUSED = [
+    ["--seq-len", "0"], ["--seq-len", "1000000000"], ["--seq-len", "nan"], ["--micro-batch", "3"],
+    ["--global-batch-size", "99999999"], ["--lora-r", "0"], ["--lora-r", "1000000"],
+    ["--lora-dropout", "nan"], ["--lora-dropout", "2"], ["--method", "lor"], ["--strategy", "dpp"],
+    ["--optim", "adamw8bit"], ["--target-modules", "q_prj"], ["--variant", "dorra"],
+    ["--host-ram", "-4GiB"], ["--beside", "foo"], ["--beside", "vllm=nan"], ["--gpus", "0x24GiB"],
+    ["--gpus", "mps"], ["--gpus", "910B"], ["--gpus", "4090 1g.10gb"], ["--gpus", "a100 3g.10gb"],
+    ["--gpus", "4090,cpu"], ["--gpus", "rtx4909"], ["--gpus", "4x3090 NVLink"],
+    ["--gpus", "mi300x", "--method", "qlora"], ["--strategy", "ddp"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", MISUSED, ids=" ".join)
+def test_misuse_is_said_in_chinese(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    first = ["plan", "--lang", "zh", "--model", "qwen2.5-0.5b", "--dry-run"]
+    gpus = [] if "--gpus" in words else ["--gpus", "24GiB"]
+    assert call([*first, *gpus, *words]) == 3
+    said = capsys.readouterr().err
+    assert not re.search(r"[a-z]{2,} [a-z]{2,} [a-z]{2,}", said.replace("holdfast plan", "")), said
+
+
+def test_why_a_way_cannot_be_is_known_in_chinese() -> None:
+    """A refusal of all ways is an error, whose words are looked up where it is printed."""
+    table = json.loads((HERE / "zh-plan.json").read_text("utf-8"))
+    for key, words in WORDS.items():
+        english = re.sub(r"\{\w+\}", HOLE, words["en"])
+        if key.startswith("r_") and " " in english:
+            assert table[english].count(HOLE) == english.count(HOLE), key
+
+
+def test_notes_are_said_in_chinese() -> None:
+    asked = PlanRequest("unsloth/Qwen3-8B-GGUF", "24GiB", trace=False, beside=("vllm=0.2",))
+    text = planner.plan(asked).text(language="zh")
+    assert "unsloth/Qwen3-8B-GGUF 按 Qwen/Qwen3-8B 计；按 16 位计" in text
+    assert "每张卡上另有：vLLM，占显存的 0.2" in text

@@ -273,4 +273,4 @@ def _fail(arguments: list[str], error: HoldfastError, code: int) -> int:
 
 def _said(error: HoldfastError) -> HoldfastError:
     """The same in the language of this process."""
-    return HoldfastError(told(error.message), where=error.where, remedy=told(error.remedy))
+    return HoldfastError(told(error.message), where=told(error.where), remedy=told(error.remedy))
