@@ -13,8 +13,8 @@ from holdfast.memory.planner import pace, planner
 from holdfast.memory.planner.memory_report import MemoryReport
 from holdfast.memory.planner.request import PlanRequest
 from holdfast.runs import store
-from holdfast.train import observed
 from holdfast.train.job import HISTORY, TrainJob
+from holdfast.train.planning import record_pace
 
 ASKED = PlanRequest("qwen2.5-0.5b", "2xrtx4090", trace=False)
 SEEN = pace.Pace("RTX 4090", False, 494_032_768, 4096, 1000.0, 500.0)
@@ -82,11 +82,11 @@ def test_a_training_is_recorded_beside_what_the_model_of_speed_says(tmp_path: Pa
     job = cast(TrainJob, SimpleNamespace(folder=tmp_path))
     rows: list[dict[str, Any]] = [{"tokens_per_s": x} for x in (1.0, 300.0, 300.0)]
     store.write_jsonl(tmp_path / HISTORY, rows)
-    observed.speed(report, plan, job, disturbed=True)
+    record_pace(report, plan, job, disturbed=True)
     assert pace.recorded() == []
-    observed.speed(report, plan, job, disturbed=False)
+    record_pace(report, plan, job, disturbed=False)
     (one,) = pace.recorded()
     assert (one.device, one.several, one.tokens_per_s) == ("RTX 4090", False, 300.0)
     assert one.modelled == pytest.approx(plan.tokens_per_s)
-    observed.speed(planned(), plan, job, disturbed=False)  # corrected by the first
+    record_pace(planned(), plan, job, disturbed=False)  # corrected by the first
     assert pace.recorded()[1].modelled == pytest.approx(one.modelled)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from typing import Any
 
 from holdfast.config import Study
@@ -18,17 +19,17 @@ from holdfast.memory.hardware.detect import detect
 from holdfast.memory.hardware.devices import GPU, parse
 from holdfast.memory.memory_plan import GIB, Breakdown, MemoryPlan
 from holdfast.memory.model.stored import check, method_for, stored_in
-from holdfast.memory.planner import explanation, machine
+from holdfast.memory.planner import calibration, explanation, machine
 from holdfast.memory.planner.alternatives import next_plan
+from holdfast.memory.planner.calibration import Observation
 from holdfast.memory.planner.memory_report import MemoryReport
 from holdfast.memory.planner.request import CPU, PlanRequest
 from holdfast.progress import Progress
 from holdfast.runs import store
-from holdfast.train import observed
 from holdfast.train.job import EVENTS, OOM, TrainJob
 from holdfast.train.launch import torchrun, worker
 from holdfast.train.launch.torchrun import Build, command, launch
-from holdfast.train.planning import overhead_of, plan_study
+from holdfast.train.planning import overhead_of, plan_study, record_pace
 
 RECORD = "memory.json"
 TIGHT = 0.6
@@ -196,8 +197,8 @@ def run(
     store.write_json(job.folder / RECORD, {
         "plan": asdict(used[-1]), "source": report.source, "measured": measured, "events": events,
     })  # fmt: skip
-    observed.memory(used[-1], measured, gpus)
-    observed.speed(report, used[-1], job, bool(events))
+    _observe(used[-1], measured, gpus)
+    record_pace(report, used[-1], job, bool(events))
     return summary | {"plan": explanation.describe(used[-1], "en"), "events": events}
 
 
@@ -238,7 +239,7 @@ def _on_cpu(
 
     summary = train(job, asked, progress, following, events, here=here)
     ran = replace(asked, checkpointing=bool(summary.get("recomputed", asked.checkpointing)))
-    observed.speed(report, ran, job, bool(events))
+    record_pace(report, ran, job, bool(events))
     return summary | ({"events": events} if events else {})
 
 
@@ -270,6 +271,21 @@ def _fitting(report: MemoryReport) -> MemoryPlan:
             remedy="\n    ".join([*lines, "`holdfast plan` shows the whole table"]),
         )
     return report.plan
+
+
+def _observe(
+    plan: MemoryPlan, measured: Sequence[Mapping[str, int]] | None, gpus: Sequence[GPU]
+) -> None:
+    """Feed the calibration; other programs' memory on the GPU is not the plan's."""
+    names = {gpu.index: gpu for gpu in gpus}
+    for index, part, found in zip(plan.gpus, plan.predicted, measured or (), strict=False):
+        gpu = names[index]
+        others = max(0, gpu.total_bytes - gpu.free_bytes)
+        calibration.observe(Observation(
+            version("torch"), gpu.name, plan.world_size > 1, part.allocated,
+            found["allocated_bytes"], found["reserved_bytes"],
+            max(0, found["context_bytes"] - others),
+        ))  # fmt: skip
 
 
 Event = Mapping[str, object]

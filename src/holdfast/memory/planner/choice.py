@@ -74,7 +74,6 @@ def make_plan(
     overheads: RuntimeOverheads | None = None,
     estimate: Estimate = activations,
     only: str | None = None,
-    paces: tuple[Correction, ...] = (),
 ) -> Comparison:
     """Compare every way of running the job and choose one.
 
@@ -86,16 +85,21 @@ def make_plan(
         overheads: measured on this machine, or the assumed ones.
         estimate: of activations; by formula unless a trace is at hand.
         only: a strategy (see `SIMPLEST`) that the user insists on.
-        paces: what this machine's own trainings say of the speed.
 
     Raises:
         UsageError: no GPU, examples longer than the model reads, an unknown strategy, or a request
             that cannot be run whatever the memory.
     """
     problem = Problem(
-        shape, work, tuple(gpus), host_bytes, overheads or RuntimeOverheads(), estimate, paces
+        shape, work, tuple(gpus), host_bytes, overheads or RuntimeOverheads(), estimate
     )
+    return solved(problem, only)
+
+
+def solved(problem: Problem, only: str | None = None) -> Comparison:
+    """The same, of all that is known; see `make_plan`."""
     check(problem, only)
+    work = problem.work
 
     def compare(problem: Problem) -> list[Candidate]:
         return sorted(
@@ -120,8 +124,9 @@ def make_plan(
         nearest = chosen or min(found, key=lambda one: (bool(one.refused), one.short_bytes))
         added = _method_bytes(problem, nearest)
     return Comparison(
-        shape, work, problem.gpus, problem.overheads, tuple(found), chosen, choose(others),
-        () if chosen else changes(work, problem.gpus, fitting), added, host_bytes, paces,
+        problem.shape, work, problem.gpus, problem.overheads, tuple(found), chosen,
+        choose(others), () if chosen else changes(work, problem.gpus, fitting), added,
+        problem.host_bytes, problem.paces,
     )  # fmt: skip
 
 

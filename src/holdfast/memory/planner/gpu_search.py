@@ -62,7 +62,7 @@ def find_gpus(request: PlanRequest) -> Found:
     rows.sort(key=lambda one: (one.value, one.count, -one.candidate.plan.tokens_per_s))
     kept = [one for count in COUNTS for one in [row for row in rows if row.count == count][:EACH]]
     said = about_cards(one.names[0] for one in kept)
-    return as_found("gpus", prepared, sorted(kept, key=rows.index), said)
+    return as_found("gpus", request, prepared, sorted(kept, key=rows.index), said)
 
 
 class _Job:
@@ -85,7 +85,6 @@ class _Job:
         if found is None:
             return None
         there = found.problem.gpus if self.request.beside else gpus
-        # their machine's memory is not that of this one
         return replace(found.problem, gpus=there, host_bytes=self.request.host_bytes)
 
 
@@ -115,9 +114,7 @@ def _smallest(job: _Job, alike: Sequence[GPU], count: int) -> int | None:
 def _holding(job: _Job, one: GPU, count: int) -> Iterator[Candidate]:
     """The ways to run the job on so many of a GPU, all of them in use."""
     problem, only = job.on(one, count), job.request.strategy
-    if problem is None:
-        return
-    for way in candidates(problem, only, most=True, hopeful=True):
+    for way in candidates(problem, only, most=True, hopeful=True) if problem else ():
         hosted = way.plan.placement == "offload" and not only
         if way.fits and len(way.plan.gpus) == count and not hosted:
             yield way

@@ -16,7 +16,7 @@ from holdfast.memory.model.names import is_known, require_family
 from holdfast.memory.model.shape import EXACT, Shape, from_config, read_shape
 from holdfast.memory.model.stored import BNB4, PACKAGES, check, method_for
 from holdfast.memory.planner import calibration
-from holdfast.memory.planner.choice import make_plan
+from holdfast.memory.planner.choice import solved
 from holdfast.memory.planner.evidence import margin, pace_said
 from holdfast.memory.planner.ignored import ignored
 from holdfast.memory.planner.inference import left_beside
@@ -111,10 +111,7 @@ def plan(request: PlanRequest) -> MemoryReport:
     """
     found = prepare(request)
     one = found.problem
-    comparison = make_plan(
-        one.shape, one.work, one.gpus, one.host_bytes, one.overheads, one.estimate,
-        request.strategy, one.paces,
-    )  # fmt: skip
+    comparison = solved(one, request.strategy)
     said = found.notes + switched_on(one.shape, one.work) + as_stated(one.work)
     said += ignored(request, one.work, one.gpus) + pace_said(one.paces)
     if not one.gpus[0].cpu:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from holdfast.memory.planner.candidates import candidates
 from holdfast.memory.planner.choice import SIMPLEST, check, check_any, choose
 from holdfast.memory.planner.found import Finding, Found, Searched
+from holdfast.memory.planner.ignored import ignored
 from holdfast.memory.planner.planner import Prepared, prepare
 from holdfast.memory.planner.request import PlanRequest
 from holdfast.memory.planner.ways import Candidate, Reason
@@ -41,7 +42,7 @@ def find_length(request: PlanRequest) -> Found:
 
     rows = _by_strategy(values, attempt, request.strategy)
     key = "all_positions" if positions <= MOST_TOKENS else "all_tried"
-    return as_found("length", first, rows, [Reason(key, {})] * _reaches(rows, longest))
+    return as_found("length", request, first, rows, [Reason(key, {})] * _reaches(rows, longest))
 
 
 def find_batch(request: PlanRequest) -> Found:
@@ -64,7 +65,9 @@ def find_batch(request: PlanRequest) -> Found:
         return _best(_prepared(replace(request, micro_batch=value, global_batch=batch)), only)
 
     rows = _by_strategy(values, attempt, request.strategy)
-    return as_found("batch", first, rows, [Reason("all_tried", {})] * _reaches(rows, values[-1]))
+    return as_found(
+        "batch", request, first, rows, [Reason("all_tried", {})] * _reaches(rows, values[-1])
+    )
 
 
 def _by_strategy(values: Sequence[int], attempt: Try, only: str | None) -> list[Finding]:
@@ -131,8 +134,13 @@ def _reaches(rows: Sequence[Finding], value: int) -> bool:
 
 
 def as_found(
-    what: Searched, prepared: Prepared, rows: Sequence[Finding], said: Sequence[Reason]
+    what: Searched,
+    request: PlanRequest,
+    prepared: Prepared,
+    rows: Sequence[Finding],
+    said: Sequence[Reason],
 ) -> Found:
     """What a search arrived at, with what was assumed."""
     one = prepared.problem
-    return Found(what, one.shape, one.work, one.gpus, tuple(rows), (*prepared.notes, *said))
+    notes = (*prepared.notes, *ignored(request, one.work, one.gpus), *said)
+    return Found(what, one.shape, one.work, one.gpus, tuple(rows), notes)
