@@ -13,6 +13,8 @@ from fixtures.study import SMALL, run_study, write_study
 from fixtures.tiny_model import make_model
 from hypothesis import HealthCheck, settings
 
+from holdfast.memory.planner import pace
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: one thread for each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything is collected: the hub's client reads it once
@@ -42,6 +44,18 @@ def _offline_and_quiet() -> None:
     os.environ["TQDM_DISABLE"] = "1"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job ignores it,
         signal.signal(signal.SIGINT, signal.default_int_handler)  # and so would every child
+
+
+@pytest.fixture(scope="session")
+def _paces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("paces") / "pace.jsonl"
+
+
+@pytest.fixture(autouse=True)
+def _no_training_was_recorded(_paces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan's speeds rest on no training of another test, nor of this machine."""
+    _paces.unlink(missing_ok=True)
+    monkeypatch.setattr(pace, "file", lambda: _paces)
 
 
 @pytest.fixture(scope="session")

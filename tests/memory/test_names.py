@@ -166,7 +166,7 @@ def test_the_first_neighbour_is_of_the_family(name: str, family: str) -> None:
     assert near and family in near[0].lower()
 
 
-@pytest.mark.parametrize("name", ["bigscience/bloom-560m", "claude-3", "command-r", "Kimi-K2"])
+@pytest.mark.parametrize("name", ["bigscience/bloom-560m", "claude-3", "grok-1", "Nous-X2"])
 def test_a_stranger_has_no_neighbours(name: str) -> None:
     assert catalogue.nearest_names(name) == []
 
@@ -270,7 +270,7 @@ def test_every_entry_says_where_it_was_seen() -> None:
     for entry in catalogue.entries():
         assert entry["parameters"] > 0, entry["id"]
         assert entry.get("seen", "pinned by its published count").strip()
-    assert len(catalogue.catalogue()) >= 300
+    assert len(catalogue.catalogue()) >= 450
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3_5_moe", "gpt_oss", "gemma3_text", "minicpm"])

@@ -446,7 +446,7 @@ def test_the_package_offers_its_names_without_loading_the_planner() -> None:
 def test_verdicts_name_what_takes_most() -> None:
     found = _plan("1x12GiB", only="single", quantize=False, checkpointing=True, micro_batch=1)
     text = explanation.verdict(found.candidates[0], "en")
-    assert "weights is 14.2" in text
+    assert "weights: 14.2 of it" in text
 
 
 def _packed(**more: object) -> Workload:

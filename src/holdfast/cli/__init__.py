@@ -23,7 +23,7 @@ from holdfast.cli.helping import Command
 from holdfast.cli.planning import plan
 from holdfast.cli.starting import import_, init, new_judge, new_method, new_task
 from holdfast.cli.studies import demo, report, run, track, watch
-from holdfast.cli.typed import TYPED, without
+from holdfast.cli.typed import TYPED, half_width, without
 from holdfast.cli.verbs import chat, clean, export, merge, power, ship
 from holdfast.errors import HoldfastError, Interrupted, UsageError
 from holdfast.progress.language import Language, speaking
@@ -221,7 +221,7 @@ def language_of(arguments: Sequence[str]) -> tuple[Language | None, list[str]]:
 def _called(arguments: list[str]) -> int:
     # what was to be rebuilt has been set aside already
     again = shlex.join(["holdfast", *without(arguments, ["--rebuild"])])
-    arguments = volume(arguments)
+    arguments = half_width(volume(arguments))
     quiet_libraries()
 
     def stopped() -> None:
@@ -273,4 +273,4 @@ def _fail(arguments: list[str], error: HoldfastError, code: int) -> int:
 
 def _said(error: HoldfastError) -> HoldfastError:
     """The same in the language of this process."""
-    return HoldfastError(told(error.message), where=error.where, remedy=told(error.remedy))
+    return HoldfastError(told(error.message), where=told(error.where), remedy=told(error.remedy))

@@ -245,12 +245,14 @@ def search(
     Raises:
         UsageError: several at once, or with what is looked for given; else see `answer`.
     """
-    from holdfast.memory.planner import searches
+    from holdfast.memory.planner import gpu_search, searches
     from holdfast.models import gguf_cache
 
     flag, *more = [name for name, given in flags.items() if given]
-    fixed = {"--find-length": asked.seq_len, "--find-batch": asked.micro_batch}.get(flag)
-    if more := [*more, *["what it looks for"] * bool(fixed)]:
+    looked_for = {"--find-length": ("--seq-len", asked.seq_len),
+                  "--find-batch": ("--micro-batch", asked.micro_batch)}  # fmt: skip
+    name, given = looked_for.get(flag, ("", None))
+    if more := [*more, *[name] * (given is not None)]:
         raise UsageError(f"{flag} does not go with {more[0]}", remedy="leave one of them out")
     if study_file is None:
         request = request_of(asked, settings, remedies)
@@ -262,7 +264,7 @@ def search(
         request = hardest_request(study, asked)
     if flag == "--find-gpus":  # those of a study, or those here, are none to choose from
         request = replace(request, gpus=asked.gpus)
-    find = {"--find-gpus": searches.find_gpus, "--find-length": searches.find_length,
+    find = {"--find-gpus": gpu_search.find_gpus, "--find-length": searches.find_length,
             "--find-batch": searches.find_batch}  # fmt: skip
     found = find[flag](request)
     return replace(found, following=retyped([flag], found.flags()) if found.fits else "")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 
 from holdfast.errors import UsageError
 
@@ -22,6 +24,14 @@ TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
 """The words of the command line under way."""
 SWITCHES = {"--dry-run", "--json", "--find-gpus", "--find-length", "--find-batch"}
 """Options without a value, of those that are ever left out."""
+
+
+FULL_WIDTH = re.compile(r"[A-Za-z0-9_.-]*=?[-0-9.０-９．－＋]*[０-９][-0-9.０-９．－＋]*")
+
+
+def half_width(words: Sequence[str]) -> list[str]:
+    """The words of a command line with numbers as they are read: `４０９６` is `4096`."""
+    return [normalize("NFKC", word) if FULL_WIDTH.fullmatch(word) else word for word in words]
 
 
 def retyped(off: Sequence[str], values: Mapping[str, str], more: Sequence[str] = ()) -> str:

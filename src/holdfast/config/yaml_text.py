@@ -35,7 +35,9 @@ PLAIN = {
 OLD_NUMBER = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 """What YAML 1.1 reads as an octal number, or as one to the base of 60."""
 UNPRINTABLE = re.compile(r"[\x00\ud800-\udfff]")
-FULL_WIDTH = dict(zip("：，［］｛｝＃－　“”‘’【】、", ":,[]{}#- \"\"''[],", strict=True))
+FULL_WIDTH = dict(zip("：，［］｛｝＃－　“”‘’【】、．", ":,[]{}#- \"\"''[],.", strict=True)) | {
+    chr(0xFF10 + digit): str(digit) for digit in range(10)
+}
 """Signs of Chinese and Japanese keyboards that are letters to YAML, and those that it reads."""
 QUOTE = "put quotes around the value if text is meant"
 

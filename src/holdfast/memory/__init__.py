@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from holdfast.memory.estimate.method_overhead import MethodOverhead
     from holdfast.memory.memory_plan import MemoryPlan
+    from holdfast.memory.planner.gpu_search import find_gpus
     from holdfast.memory.planner.memory_report import MemoryReport
     from holdfast.memory.planner.planner import plan_memory
     from holdfast.memory.planner.request import PlanRequest
-    from holdfast.memory.planner.searches import find_batch, find_gpus, find_length
+    from holdfast.memory.planner.searches import find_batch, find_length
 
 __all__ = [
     "MemoryPlan", "MemoryReport", "MethodOverhead", "PlanRequest", "find_batch", "find_gpus",
@@ -31,7 +32,7 @@ _PLACES = {
     "MethodOverhead": "holdfast.memory.estimate.method_overhead",
     "PlanRequest": "holdfast.memory.planner.request",
     "find_batch": "holdfast.memory.planner.searches",
-    "find_gpus": "holdfast.memory.planner.searches",
+    "find_gpus": "holdfast.memory.planner.gpu_search",
     "find_length": "holdfast.memory.planner.searches",
     "plan_memory": "holdfast.memory.planner.planner",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from holdfast.memory.precision import Dtype
@@ -41,12 +41,15 @@ class Breakdown:
     @property
     def allocated(self) -> int:
         """What torch's allocator is expected to hand out at the peak, bytes."""
-        return self.total - self.context - self.fragmentation
+        return (
+            self.weights + self.adapters + self.gradients + self.optimiser
+            + self.activations + self.logits + self.workspace
+        )  # fmt: skip
 
     @property
     def total(self) -> int:
         """All of it: what the GPU must have free, bytes."""
-        return sum(getattr(self, one.name) for one in fields(self))
+        return self.allocated + self.context + self.fragmentation
 
 
 def strategy_of(placement: Placement, quantized: bool) -> str:

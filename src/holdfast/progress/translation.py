@@ -27,6 +27,7 @@ SHORT, FINELY_PARTED = 24, re.compile(rf"{PARTED.pattern}|; ")
 """Of so few letters of its own a sentence may be a clause of another."""
 LONGEST = 1500
 """Characters of a line that is looked up: what is longer nobody wrote here."""
+QUOTED: Final = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"")
 JOINTS: Final = (("; ", "；"), (" and ", "，并且"), (", ", "，"))
 """What stands between clauses, and what joins them in Chinese."""
 
@@ -56,7 +57,8 @@ class Sentence:
             return None
         put = []
         for piece in middle:
-            found = text.find(piece, at, end)
+            quoted = None if piece else QUOTED.match(text, at, end)  # two stand side by side
+            found = quoted.end() if quoted else text.find(piece, at, end)
             if found < 0:
                 return None
             put.append(text[at:found])

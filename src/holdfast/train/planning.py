@@ -23,8 +23,9 @@ from holdfast.memory.estimate.states import states
 from holdfast.memory.estimate.workload import Workload, from_training
 from holdfast.memory.hardware.detect import detect
 from holdfast.memory.hardware.host import host_ram_bytes
-from holdfast.memory.memory_plan import GIB
+from holdfast.memory.memory_plan import GIB, MemoryPlan
 from holdfast.memory.model.shape import read_shape
+from holdfast.memory.planner import pace
 from holdfast.memory.planner.choice import Comparison
 from holdfast.memory.planner.inference import answering_bytes
 from holdfast.memory.planner.inference import longest as longest_prompt
@@ -33,6 +34,8 @@ from holdfast.memory.planner.planner import plan
 from holdfast.memory.planner.request import CPU, USUAL_SEQ_LEN, PlanRequest
 from holdfast.memory.planner.ways import Reason
 from holdfast.memory.precision import Dtype
+from holdfast.runs import store
+from holdfast.train.job import HISTORY, TrainJob
 from holdfast.types import ModelRef
 
 NOTHING_SAID = PlanRequest(trace=False)
@@ -75,7 +78,8 @@ def plan_study(
     name, request = _hardest(requests)
     notes = [Reason("arm", {"arm": name})] * (len(requests) > 1)
     report = plan(request)
-    if not known:
+    shortened = any(isinstance(one, Reason) and one.key == "shortened" for one in report.said)
+    if not known and not shortened:
         notes.append(Reason("length_assumed", {"tokens": f"{USUAL_SEQ_LEN:,}"}))
     return replace(report, said=(*report.said, *notes))
 
@@ -157,6 +161,26 @@ def after_training(study: Study) -> list[str]:
     if study.answer.engine == "vllm":
         told += "; vLLM takes what more is free for its cache, and ends before training begins"
     return [told]
+
+
+def record_pace(report: MemoryReport, plan: MemoryPlan, job: TrainJob, disturbed: bool) -> None:
+    """Record how fast a training was beside what the model of speed says of it."""
+    found, history = report.comparison, job.folder / HISTORY
+    alike = [
+        one.plan
+        for one in report.candidates
+        if one.plan.strategy == plan.strategy and one.plan.checkpointing == plan.checkpointing
+    ]
+    rows = store.read_lines(history) if history.is_file() else []
+    if disturbed or not alike or not (tokens_per_s := pace.logged(rows)):
+        return
+    nearest = min(alike, key=lambda one: abs(one.micro_batch - plan.micro_batch))
+    several, used = plan.world_size > 1, [one for one in found.gpus if one.index in plan.gpus]
+    pace.record(pace.Pace(
+        pace.device_of(used or found.gpus), several, found.shape.parameters,
+        plan.micro_batch * found.work.seq_len,
+        nearest.tokens_per_s / pace.factor(found.paces, several), tokens_per_s,
+    ))  # fmt: skip
 
 
 def settled_on_cpu(

@@ -29,7 +29,7 @@ from holdfast.runs import store
 from holdfast.train.job import EVENTS, OOM, TrainJob
 from holdfast.train.launch import torchrun, worker
 from holdfast.train.launch.torchrun import Build, command, launch
-from holdfast.train.planning import overhead_of, plan_study
+from holdfast.train.planning import overhead_of, plan_study, record_pace
 
 RECORD = "memory.json"
 TIGHT = 0.6
@@ -198,6 +198,7 @@ def run(
         "plan": asdict(used[-1]), "source": report.source, "measured": measured, "events": events,
     })  # fmt: skip
     _observe(used[-1], measured, gpus)
+    record_pace(report, used[-1], job, bool(events))
     return summary | {"plan": explanation.describe(used[-1], "en"), "events": events}
 
 
@@ -237,6 +238,8 @@ def _on_cpu(
         return worker.train(plain, progress)
 
     summary = train(job, asked, progress, following, events, here=here)
+    ran = replace(asked, checkpointing=bool(summary.get("recomputed", asked.checkpointing)))
+    record_pace(report, ran, job, bool(events))
     return summary | ({"events": events} if events else {})
 
 

@@ -12,6 +12,7 @@ data sheet, PCIe at about 80 % of the bus.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,8 @@ PCIE3, PCIE4, PCIE5 = 12.0, 25.0, 50.0
 PCIE = {3: PCIE3, 4: PCIE4, 5: PCIE5}
 LANES = 16
 Market = Literal["consumer", "workstation", "data centre"]
-WORKSTATION = ("RTX A", "RTX PRO", "Quadro", "Radeon")
-CONSUMER = ("GTX", "RTX", "RX", "TITAN")
+CONSUMER = ("GTX", "RTX", "RX", "TITAN", "Radeon VII", "Ryzen")
+WORKSTATION = re.compile(r"RTX (A\d|PRO)|Quadro|Radeon Pro|Radeon (AI )?PRO|T\d00|.* Ada\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Card:
         float32_share: what of that rate is left in float32, without TF32.
         mig_gb: its memory as the names of its slices count it, GB; 0: it cannot be sliced.
         also: other spellings.
+        bf16: it computes in bfloat16; None: by its capability.
+        rebuilt: with other memory than its maker's; sold second-hand.
         source: where the figures are published.
     """
 
@@ -55,6 +58,8 @@ class Card:
     float32_share: float = 0.25
     mig_gb: int = 0
     also: tuple[str, ...] = ()
+    bf16: bool | None = None
+    rebuilt: bool = False
     source: str = ""
 
     @property
@@ -63,9 +68,14 @@ class Card:
         return not self.capability
 
     @property
+    def laptop(self) -> bool:
+        """Whether it is part of a computer, and not for sale by itself."""
+        return " Laptop" in self.name or self.name.startswith("Ryzen")
+
+    @property
     def market(self) -> Market:
         """Whom it is made for, by its name."""
-        if self.name.startswith(WORKSTATION) or self.name.endswith(" Ada"):
+        if WORKSTATION.match(self.name):
             return "workstation"
         return "consumer" if self.name.startswith(CONSUMER) else "data centre"
 
@@ -91,6 +101,8 @@ def _card(row: Mapping[str, Any]) -> Card:
         float32_share=row.get("float32") or usual,
         mig_gb=row.get("mig", 0),
         also=tuple(row.get("also", ())),
+        bf16=row.get("bf16"),
+        rebuilt=bool(row.get("rebuilt")),
         source=row["source"],
     )
 

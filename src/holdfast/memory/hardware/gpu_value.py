@@ -95,7 +95,7 @@ def gpu(
         link_bytes_s=model.link_gb_s * 1e9,
         link="nvlink" if model.nvlink else "pcie",
         float32_flops=model.tflops * model.float32_share * 1e12,
-        bf16=not cuda or cuda >= BF16_CAPABILITY,
+        bf16=model.bf16 if model.bf16 is not None else not cuda or cuda >= BF16_CAPABILITY,
         fp16=not cuda or cuda >= FP16_CAPABILITY or cuda in FP16_BEFORE,
         nf4=cuda >= NF4_CAPABILITY,
         known=known,

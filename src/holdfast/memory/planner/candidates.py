@@ -26,6 +26,7 @@ from holdfast.memory.model.shape import Shape
 from holdfast.memory.planner import strategies
 from holdfast.memory.planner.evidence import utilisation
 from holdfast.memory.planner.host_memory import USABLE, host_need
+from holdfast.memory.planner.pace import factor
 from holdfast.memory.planner.strategies import Held
 from holdfast.memory.planner.ways import Candidate, Problem, Reason, Setup
 
@@ -46,7 +47,7 @@ HOST_LINK_BYTES_S = 12e9
 
 
 def candidates(
-    problem: Problem, only: str | None = None, most: bool = False
+    problem: Problem, only: str | None = None, most: bool = False, hopeful: bool = False
 ) -> Iterator[Candidate]:
     """Every way of running the job on these GPUs.
 
@@ -54,6 +55,7 @@ def candidates(
         problem: the job, and what it is planned for.
         only: a strategy, such as `qlora+split`; None: all.
         most: of several GPUs only all of them, or as many as can share the global batch.
+        hopeful: without what cannot fit, by its weights and moments alone.
     """
     gpus = sorted(problem.gpus, key=lambda gpu: (-gpu.free_bytes, -gpu.flops, gpu.index))
     whole = [gpu for gpu in gpus if not gpu.mig]  # a process sees one slice; NCCL joins none
@@ -76,7 +78,19 @@ def candidates(
                 continue
             if only not in (None, strategy_of(placement, method == "qlora")):
                 continue
-            yield from _of(problem, Setup(placement, method, members))
+            setup = Setup(placement, method, members)
+            if not hopeful or _leaves_room(problem, setup):
+                yield from _of(problem, setup)
+
+
+def _leaves_room(problem: Problem, setup: Setup) -> bool:
+    """Whether a job's weights and moments leave anything of its GPUs' memory."""
+    held = states(problem.shape, _as_run(problem.work, setup)[0], setup.method)
+    moved = held.adapters + held.optimiser
+    whole = moved if setup.placement == "offload" else moved + held.weights
+    rooms = [gpu.free_bytes for gpu in setup.gpus]
+    shared = setup.placement in ("split", "fsdp2")
+    return whole < (sum(rooms) if shared else min(rooms))
 
 
 def _of(problem: Problem, setup: Setup) -> Iterator[Candidate]:
@@ -115,7 +129,8 @@ def _of(problem: Problem, setup: Setup) -> Iterator[Candidate]:
                 adapter_dtype=work.adapters(tried.method == "qlora"),
                 device_map=where,
                 predicted=predicted,
-                tokens_per_s=tokens_per_s(shape, work, held, tried),
+                tokens_per_s=tokens_per_s(shape, work, held, tried)
+                * factor(problem.paces, world > 1),
             )
             yield Candidate(plan, short, reason)
 

@@ -15,6 +15,7 @@ from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.model.shape import Shape
 from holdfast.memory.planner.alternatives import Change, changes
 from holdfast.memory.planner.candidates import candidates
+from holdfast.memory.planner.pace import Correction
 from holdfast.memory.planner.strategies import RuntimeOverheads
 from holdfast.memory.planner.ways import Candidate, Problem
 
@@ -49,6 +50,7 @@ class Comparison:
         method_bytes: what the methods add on the fullest GPU of the choice, or of what comes
             nearest to fitting; by formula.
         host_bytes: free memory of the machine that is meant; None: not known.
+        paces: what this machine's own trainings say of the speed.
     """
 
     shape: Shape
@@ -61,6 +63,7 @@ class Comparison:
     changes: tuple[Change, ...] = ()
     method_bytes: int = 0
     host_bytes: int | None = None
+    paces: tuple[Correction, ...] = ()
 
 
 def make_plan(
@@ -90,7 +93,13 @@ def make_plan(
     problem = Problem(
         shape, work, tuple(gpus), host_bytes, overheads or RuntimeOverheads(), estimate
     )
+    return solved(problem, only)
+
+
+def solved(problem: Problem, only: str | None = None) -> Comparison:
+    """The same, of all that is known; see `make_plan`."""
     check(problem, only)
+    work = problem.work
 
     def compare(problem: Problem) -> list[Candidate]:
         return sorted(
@@ -100,7 +109,8 @@ def make_plan(
 
     def fitting(work: Workload, gpus: Sequence[GPU]) -> str | None:
         changed = replace(problem, work=work, gpus=tuple(gpus))
-        best = choose([one for one in compare(changed) if one.fits])
+        ways = candidates(changed, only, most=True, hopeful=True)
+        best = choose([one for one in ways if one.fits])
         return best.plan.strategy if best else None
 
     found = compare(problem)
@@ -114,8 +124,9 @@ def make_plan(
         nearest = chosen or min(found, key=lambda one: (bool(one.refused), one.short_bytes))
         added = _method_bytes(problem, nearest)
     return Comparison(
-        shape, work, problem.gpus, problem.overheads, tuple(found), chosen, choose(others),
-        () if chosen else changes(work, problem.gpus, fitting), added, host_bytes,
+        problem.shape, work, problem.gpus, problem.overheads, tuple(found), chosen,
+        choose(others), () if chosen else changes(work, problem.gpus, fitting), added,
+        problem.host_bytes, problem.paces,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ trainings took does (`holdfast.memory.planner.calibration`).
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.memory_plan import GIB
+from holdfast.memory.planner.pace import Correction
 from holdfast.memory.planner.strategies import RuntimeOverheads
 from holdfast.memory.planner.ways import Reason
 
@@ -110,3 +112,12 @@ def margin(overheads: RuntimeOverheads, work: Workload, processes: int) -> tuple
     key = "margin_published_several" if processes > 1 else "margin_published"
     shown = {"least": f"{100 * one.least:.0f}", "most": f"{100 * one.most:.0f}"}
     return added, Reason(key, {"n": one.runs, "card": one.card} | shown)
+
+
+def pace_said(paces: Sequence[Correction]) -> tuple[Reason, ...]:
+    """That speeds rest on this machine's own trainings, where they do."""
+    return tuple(
+        Reason("pace_several" if one.several else "pace",
+               {"factor": f"{one.factor:.2g}", "n": one.runs})
+        for one in paces
+    )  # fmt: skip

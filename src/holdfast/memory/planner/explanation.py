@@ -54,7 +54,8 @@ def table(comparison: Comparison, language: Language, every: bool = False) -> Ta
     found.add_column(say(language, "strategy"))
     if every:
         found.add_column(say(language, "recompute"), justify="center")
-    for name in ("micro", "per_gpu", "speed"):
+    per = "per_cpu" if comparison.gpus[0].cpu else "per_gpu"
+    for name in ("micro", per, "speed"):
         found.add_column(say(language, name), justify="right")
     found.add_column(say(language, "verdict"))
     notes = _notes(comparison, every)
@@ -216,8 +217,9 @@ def cost(comparison: Comparison, steps: int | None, language: Language) -> str:
               time=duration(run_s, language), steps=f"{steps or 0:,}")  # fmt: skip
     if used > 1:
         run += say(language, "gpu_hours", hours=f"{used * run_s / 3600:.1f}")
+    key = "cost_paced" if comparison.paces else "cost"
     return say(
-        language, "cost", step=duration(step_s, language), batch=work.global_batch,
+        language, key, step=duration(step_s, language), batch=work.global_batch,
         seq=f"{work.seq_len:,}", run=run,
     )  # fmt: skip
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from unicodedata import normalize
 
 from holdfast.errors import UsageError
 from holdfast.memory.estimate.states import States
@@ -72,14 +73,20 @@ def host_need(
             return HostNeed(0, 0, aside, base)
 
 
+def size_bytes(text: str) -> float:
+    """The bytes of a size such as `64GiB`, `64` (GiB) or `0.5 TB`; 0: it is none."""
+    plain = normalize("NFKC", text).lower()
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", plain)
+    return float(found[1]) * UNITS.get(found[2], 0) if found else 0.0
+
+
 def host_size(text: str) -> int:
     """The bytes of a size such as `64GiB`, `64` (GiB) or `0.5 TB`.
 
     Raises:
         UsageError: no size, or none that a machine could have.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
-    size = float(found[1]) * UNITS.get(found[2], 0) if found else 0.0
+    size = size_bytes(text)
     if not GIB // 2 <= size <= MOST_BYTES:
         raise UsageError(
             f"{text[:40]!r} is no size of a machine's memory",

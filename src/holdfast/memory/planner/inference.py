@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
+from unicodedata import normalize
 
 from holdfast.errors import UsageError
 from holdfast.memory.estimate.activations import cache_bytes
@@ -23,6 +24,7 @@ from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.memory_plan import GIB
 from holdfast.memory.model.shape import Shape, read_shape
+from holdfast.memory.planner.host_memory import size_bytes
 from holdfast.memory.planner.strategies import Held, device_map, split
 from holdfast.memory.precision import Dtype
 
@@ -120,12 +122,12 @@ def left_beside(gpus: GPUs, beside: Sequence[str]) -> tuple[GPUs, tuple[str, ...
 
 def _taken(text: str, gpus: tuple[GPU, ...]) -> tuple[list[int], str]:
     """The bytes of each GPU that one thing takes, and what to say of it."""
-    name, equals, value = (part.strip() for part in text.partition("="))
+    plain = normalize("NFKC", text)
+    name, equals, value = (part.strip() for part in plain.partition("="))
     if not equals:
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*gi?b", name.lower())
-        if found is None:
+        size = round(size_bytes(name))
+        if size <= 0 or name.isdigit():
             raise UsageError(f"{text[:60]!r} says no size", where="beside", remedy=FORMS)
-        size = round(float(found[1]) * GIB)
         return [size] * len(gpus), f"beside it on every GPU: {size / GIB:.1f} GiB"
     if name.lower() == ENGINE:
         share = float(value) if re.fullmatch(r"\d*\.?\d+", value) else 0.0

@@ -23,6 +23,7 @@ from holdfast.memory.planner.translations import Language, say
 from holdfast.memory.planner.ways import Candidate, Reason
 from holdfast.memory.precision import BFLOAT16, Precision
 from holdfast.progress import console
+from holdfast.progress.translation import told
 from holdfast.runs import store
 
 if TYPE_CHECKING:
@@ -181,6 +182,8 @@ def in_words(note: str | Reason, language: Language) -> str:
     """A note as a sentence, in the language where it is known in it."""
     if isinstance(note, Reason):
         return note.words(language)
+    if language == "zh":
+        return "；".join(told(one, language) for one in note.split("; ")) + "。"
     begin = note[0].upper() if note.split(maxsplit=1)[0].isalpha() else note[0]  # no model's name
     return f"{begin}{note[1:]}" + "." * (not note.endswith("."))
 
@@ -213,5 +216,7 @@ def as_stated(work: Workload) -> tuple[Reason, ...]:
     elif not work.autocasts:
         said.append("no_autocast")
     said += ["base_float32"] * work.base_float32 + ["kbit"] * work.kbit_upcast
-    said += ["keeps_inputs"] * work.keeps_inputs + ["rigid"] * (not work.expandable)
+    said += ["keeps_inputs"] * work.keeps_inputs + ["rigid"] * (
+        not work.expandable and not work.on_cpu
+    )
     return tuple(Reason(key, {}) for key in said)

@@ -16,10 +16,12 @@ from holdfast.memory.model.names import is_known, require_family
 from holdfast.memory.model.shape import EXACT, Shape, from_config, read_shape
 from holdfast.memory.model.stored import BNB4, PACKAGES, check, method_for
 from holdfast.memory.planner import calibration
-from holdfast.memory.planner.choice import make_plan
-from holdfast.memory.planner.evidence import margin
+from holdfast.memory.planner.choice import solved
+from holdfast.memory.planner.evidence import margin, pace_said
+from holdfast.memory.planner.ignored import ignored
 from holdfast.memory.planner.inference import left_beside
 from holdfast.memory.planner.memory_report import MemoryReport, as_stated, switched_on
+from holdfast.memory.planner.pace import corrections
 from holdfast.memory.planner.request import USUAL_SEQ_LEN, PlanRequest
 from holdfast.memory.planner.strategies import RIGID, overheads_on_cpu
 from holdfast.memory.planner.ways import Problem, Reason
@@ -109,10 +111,9 @@ def plan(request: PlanRequest) -> MemoryReport:
     """
     found = prepare(request)
     one = found.problem
-    comparison = make_plan(
-        one.shape, one.work, one.gpus, one.host_bytes, one.overheads, one.estimate, request.strategy
-    )
+    comparison = solved(one, request.strategy)
     said = found.notes + switched_on(one.shape, one.work) + as_stated(one.work)
+    said += ignored(request, one.work, one.gpus) + pace_said(one.paces)
     if not one.gpus[0].cpu:
         world = comparison.chosen.plan.world_size if comparison.chosen else 1
         said += margin(one.overheads, one.work, world)
@@ -161,7 +162,8 @@ def prepare(request: PlanRequest) -> Prepared:
     overheads = overheads_on_cpu(shape) if host else calibration.overheads()
     if not host and not work.expandable:
         overheads = RIGID
-    problem = Problem(shape, work, gpus, request.host_free, overheads, estimated.estimate)
+    paces = corrections(gpus, shape.parameters, work.seq_len)
+    problem = Problem(shape, work, gpus, request.host_free, overheads, estimated.estimate, paces)
     said = (shape.note, kept, *assumed, shortened, estimated.note, *others)
     called = name if "/" in name else shape.name  # as the hub has it, not as somebody typed it
     notes = tuple(one for one in said if one)

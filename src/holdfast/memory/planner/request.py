@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,9 @@ USUAL_SEQ_LEN = 1024
 """Tokens of the longest example where nobody says."""
 MOST_EXAMPLES = 1_000_000
 """In one step: nobody trains with more."""
+TURING = 7.5
+"""Compute capability from which on torch's wheels for CUDA 12.8 and later have kernels (PyTorch
+2.11 release notes; those for CUDA 12.6 have older ones)."""
 CPU = "cpu"
 """In place of GPUs: plan for the CPU."""
 METHODS: tuple[str, ...] = get_args(Method)
@@ -149,16 +153,25 @@ class PlanRequest:
         if isinstance(asked, tuple) and asked:
             return asked, []
         if isinstance(asked, str) and normalize("NFKC", asked).strip().lower() == CPU:
-            return (cpu(),), []
+            room = cpu()
+            if size := self.host_bytes:  # of another machine
+                room = replace(room, total_bytes=size, free_bytes=size)
+            return (room,), []
         if not isinstance(asked, str):
             there = () if asked == () else detect()
             return (there, []) if there else ((cpu(),), [Reason("no_gpu", {})])
         named = parse(asked)
         like = sorted({gpu.like for gpu in named if gpu.like and not gpu.known})
         said = [Reason("assumed", {"names": ", ".join(like)})] if like else []
-        if any((model := card(gpu.like)) and model.amd for gpu in named):
-            said.append(Reason("amd", {}))
-        return named, said
+        return named, said + about_cards(gpu.like for gpu in named if gpu.known)
+
+
+def about_cards(names: Iterable[str]) -> list[Reason]:
+    """What must be known of cards: AMD's were never tried, old ones need an older torch."""
+    known = {name: one for name in names if (one := card(name))}
+    old = [name for name, one in known.items() if 0 < one.capability < TURING]
+    said = [Reason("amd", {})] * any(one.amd for one in known.values())
+    return said + [Reason("old_cuda", {"names": ", ".join(sorted(old))})] * bool(old)
 
 
 def _check_sizes(asked: PlanRequest, train: TrainSpec) -> None:

@@ -60,6 +60,7 @@ def to_json(
         "source": source,
         "validated": _validated(comparison),
         "grounds": grounds(comparison, source, "en"),
+        "speed": [asdict(one) for one in comparison.paces],
         "candidates": rows,
         "rejected": [row for row in rows if not row["fits"]],
         "chosen": best,

@@ -16,9 +16,10 @@ offload  adapters and activations; weights lie in host memory and pass through, 
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 
 from holdfast.memory.estimate.activations import Activations
@@ -59,6 +60,10 @@ ON_CPU = RuntimeOverheads(0.0, GIB // 2, logits=0.0, states=0.0)
 WORD_BYTES = 512
 """What a tokenizer keeps of each of its words: 346 bytes of SmolLM2's 49,152, 675 of Qwen2.5's
 151,936 (its tables double as they grow)."""
+
+
+HALVINGS = 60
+"""Of a share of a GPU's memory: until two sizes in bytes are told apart."""
 
 
 def overheads_on_cpu(shape: Shape) -> RuntimeOverheads:
@@ -104,22 +109,16 @@ def peak(held: Held, acts: Activations, accumulated: bool = True) -> Breakdown:
         accumulated: a step has several micro-batches, so that from the second one on gradients are
             there all along; else they come into being in the backward pass.
     """
-    states = Breakdown(held.weights, held.adapters, 0, held.optimiser)
-    moments = [
-        replace(
-            states,
-            gradients=round(held.gradients * (1.0 if accumulated else min(1.0, one.gradients))),
-            activations=one.activations,
-            logits=one.logits,
-            workspace=held.gathered
-            + one.workspace
-            + (held.overlap - 1) * one.again
-            + held.in_flight * one.backward,
-        )
-        for one in acts.moments(held.layers, held.head)
-    ]
-    moments.append(replace(states, gradients=held.gradients, workspace=held.step))
-    return max(moments, key=lambda one: one.total)
+    parts = []
+    for one in acts.moments(held.layers, held.head):
+        share = 1.0 if accumulated else min(1.0, one.gradients)
+        work = held.gathered + one.workspace + (held.overlap - 1) * one.again
+        work += held.in_flight * one.backward
+        parts.append((one.activations, one.logits, work, round(held.gradients * share)))
+    parts.append((0, 0, held.step, held.gradients))  # the optimiser steps
+    activations, logits, workspace, gradients = max(parts, key=sum)
+    return Breakdown(held.weights, held.adapters, gradients, held.optimiser,
+                     activations, logits, workspace)  # fmt: skip
 
 
 def with_overheads(found: Breakdown, overheads: RuntimeOverheads, distributed: bool) -> Breakdown:
@@ -130,9 +129,10 @@ def with_overheads(found: Breakdown, overheads: RuntimeOverheads, distributed: b
         moving = 0
     settled = found.allocated - moving - found.logits
     reserved = overheads.fragmentation * moving + overheads.logits * found.logits
-    return replace(
-        found, context=outside, fragmentation=round(reserved + overheads.states * settled)
-    )
+    return Breakdown(
+        found.weights, found.adapters, found.gradients, found.optimiser, found.activations,
+        found.logits, found.workspace, outside, round(reserved + overheads.states * settled),
+    )  # fmt: skip
 
 
 def whole(states: States, shape: Shape, fsdp1: bool = False) -> Held:
@@ -252,22 +252,21 @@ def split(
         The first layer of each stage, and the number of layers.
     """
     count = len(gpus)
-    longest = shape.layers - count + 1
+    longest = range(1, shape.layers - count + 2)
     ends = [(index == 0, index == count - 1) for index in range(count)]
-    kinds = {
-        end: [cost(stage(states, shape, layers, *end)) for layers in range(1, longest + 1)]
-        for end in dict.fromkeys(ends)
-    }
-    needed = [kinds[end] for end in ends]  # bytes of each stage with 1, 2, ... layers
     room = [max(1, one.free_bytes) for one in gpus]
-    fills = sorted(
-        {size / room[index] for index in range(count) for size in needed[index]}
-    )  # the fullest GPU is as full as one of these
+
+    @cache
+    def needed(end: tuple[bool, bool], layers: int) -> int:
+        return cost(stage(states, shape, layers, *end))
+
+    @cache
+    def most(end: tuple[bool, bool], size: int, full: float) -> int:
+        """The most layers of such a stage on so much memory that fill no more than that of it."""
+        return bisect_right(longest, full * size + 0.5, key=lambda layers: needed(end, layers))
 
     def caps(full: float, first: int) -> list[int]:
-        """The most layers of the stages from `first` on that are no fuller than that."""
-        return [bisect_right(needed[index], full * room[index] + 0.5)
-                for index in range(first, count)]  # fmt: skip
+        return [most(end, size, full) for end, size in zip(ends[first:], room[first:], strict=True)]
 
     bounds = [0]
     for index in range(count - 1):  # the least full that all left can be, then this stage
@@ -277,7 +276,21 @@ def split(
             found = caps(full, first)
             return min(found) > 0 and sum(found) >= left
 
-        full = fills[bisect_left(fills, True, key=holds)]
+        here = list(zip(ends[index:], room[index:], strict=True))
+        low, high = 0.0, max(needed(end, longest[-1]) / size for end, size in here)
+        for _ in range(HALVINGS):
+            if all(one - other < 2 for one, other in zip(caps(high, index), caps(low, index),
+                                                          strict=True)):  # fmt: skip
+                break
+            middle = (low + high) / 2
+            low, high = (low, middle) if holds(middle) else (middle, high)
+        fills = sorted(
+            {
+                needed(end, layers) / size
+                for (end, size), layers in zip(here, caps(high, index), strict=True)
+            }
+        )  # the fullest GPU is as full as one of these
+        full = next(one for one in fills if holds(one))
         bounds.append(bounds[-1] + max(1, left - sum(caps(full, index + 1))))
     return [*bounds, shape.layers]
 

@@ -10,6 +10,7 @@ from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.memory_plan import MemoryPlan, Placement
 from holdfast.memory.model.shape import Shape
+from holdfast.memory.planner.pace import Correction
 from holdfast.memory.planner.strategies import RuntimeOverheads
 from holdfast.memory.planner.translations import Language, say
 
@@ -72,6 +73,7 @@ class Problem:
         host_bytes: free host memory, for weights that lie there; None: not known.
         overheads: measured on this machine, or the assumed ones.
         estimate: of activations; by formula unless a trace is at hand.
+        paces: what this machine's own trainings say of the speed.
     """
 
     shape: Shape
@@ -80,6 +82,7 @@ class Problem:
     host_bytes: int | None
     overheads: RuntimeOverheads
     estimate: Estimate
+    paces: tuple[Correction, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
