@@ -160,8 +160,6 @@ def flags(row: Row, folder: Path) -> list[str]:
         if adapters:
             found["adapter-dtype"] = adapters[0]
     switches = ["--no-expandable-segments"]
-    if "FOAK" in row["not_expressible"]:
-        found["kernels"] = "liger"
     if "FSDP1" in row["parallelism"] or "no-shard" in row["parallelism"]:
         found["fsdp-version"] = "1"
     again = row["gradient_checkpointing"] == "yes"

@@ -88,8 +88,12 @@ def test_a_compiled_layer_keeps_what_matrices_and_attention_made() -> None:
 
 
 def test_ligers_gradients_are_written_over_gate_and_up() -> None:
-    plain, liger = (gradients_per_token(LLAMA, Workload(kernels=one)) for one in ("", "liger"))
-    assert plain == 8 * LLAMA.intermediate and liger == 2 * LLAMA.intermediate
+    attention = Workload(target_modules=("q_proj", "v_proj"))
+    liger = gradients_per_token(LLAMA, Workload(kernels="liger"), "lora")
+    assert liger == 2 * LLAMA.intermediate
+    assert gradients_per_token(LLAMA, attention, "lora") == 6 * LLAMA.intermediate
+    kept = gradients_per_token(LLAMA, Workload(), "lora")
+    assert kept == 4 * LLAMA.intermediate, "the last matrix has let go of its input by then"
     full = Workload(method="full", narrow=True, autocasts=False)
     less = kept_per_token(LLAMA, full, "full", False) - kept_per_token(
         LLAMA, replace(full, kernels="liger"), "full", False

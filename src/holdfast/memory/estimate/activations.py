@@ -28,6 +28,9 @@ PER_LOGIT, IN_PLACE = 12, 8
 """Bytes of a whole logit: in 16 bits, its float32 copy, log-probabilities and gradient; and where
 the gradient is written over it: in float32, and once more shifted by a place, which is a copy."""
 LOSS_TILE = 4096
+AFTER_LOSS = 24
+"""Bytes x hidden size per token while a tiled loss and the last norm are passed back through: their
+float32 gradients, by trace."""
 CPU_TILE = 1 << 25
 """Logits that are in memory at once in the head of a CPU (`holdfast.models.cpu_head`)."""
 VOCABULARY_TILE = 32768
@@ -167,7 +170,7 @@ def activations(
     if method != "full":
         whole += adapters.per_layer(shape, work, wide)
     scratch = 0 if method == "full" else adapters.scratch(shape, work)
-    transient = round(gradients_per_token(shape, work)) * tokens
+    transient = round(gradients_per_token(shape, work, method)) * tokens
     if method == "lora" and BYTES[work.adapters(False)] > wide:  # the cast input's gradient
         transient += 4 * _widest(shape, work) * tokens
     if method != "full" and work.variant == "dora":  # gradients of both results and their sum
@@ -247,7 +250,8 @@ def _loss(shape: Shape, work: Workload, method: str, micro_batch: int) -> tuple[
     Whole logits: bfloat16 logits, their float32 copy, log-probabilities and gradient overlap to 12
     bytes per token and word; compared with the base's see
     `holdfast.memory.estimate.method_overhead`. TRL 1.16's fused head keeps the hidden states of the
-    supervised tokens and their float32 gradient, and works in tiles of tokens x words.
+    supervised tokens and their float32 gradient, and works in tiles of tokens x words; of it the
+    gradient of the hidden states is left when the layers are passed back through.
     """
     tokens = micro_batch * work.seq_len
     if work.script == "litgpt":
@@ -259,9 +263,15 @@ def _loss(shape: Shape, work: Workload, method: str, micro_batch: int) -> tuple[
         return each * tokens * shape.vocab, 2 * shape.hidden * tokens + own
     gradients = 4 * shape.hidden * supervised + 2 * work.wide * shape.hidden * tokens
     tile = 3 * min(supervised, LOSS_TILE) * min(shape.vocab, VOCABULARY_TILE)
-    if method == "full":  # the head's own gradient, summed in float32
-        gradients += 4 * shape.hidden * shape.vocab
+    after, end = (
+        work.stream_bytes(method) * shape.hidden * tokens,
+        AFTER_LOSS * shape.hidden * tokens,
+    )
+    if method == "full":  # the head's own gradient, summed in float32 and then as wide as the head
+        head, own = shape.hidden * shape.vocab, work.weight_bytes(method)
+        gradients += 4 * head
+        after, end = after + own * head, end + (4 + own % 4) * head
     if work.on_cpu and method != "full":
         each = 4 if work.wide == 4 else 8  # logits, and their copies in float32 and back
         tile = each * min(CPU_TILE, supervised * shape.vocab)
-    return min(tile, GIB) + gradients, gradients
+    return max(min(tile, GIB) + gradients, end), after

@@ -69,13 +69,19 @@ def spared_by_kernels(shape: Shape, work: Workload, method: str) -> float:
     )
 
 
-def gradients_per_token(shape: Shape, work: Workload) -> float:
-    """Bytes per token of gradients that are there at once in a feed-forward part.
+def gradients_per_token(shape: Shape, work: Workload, method: str) -> float:
+    """Bytes per token by which a feed-forward part's backward pass exceeds what its layer keeps.
 
-    Of gate, up, their product and the activation. Liger's kernel writes those of gate and up over
-    the two themselves (`liger_kernel/ops/swiglu.py`), and has no activation.
+    Of the product, the gate's activation and up: all three are there at once, and what the last
+    matrix kept of the product is gone by then. Liger's kernel writes the latter two over gate and
+    up (`liger_kernel/ops/swiglu.py`), so that the fullest moment is the last matrix's own.
     """
-    return float(work.wide * intermediate(shape) * (1 if work.kernels == "liger" else 4))
+    wide = work.wide * intermediate(shape)
+    if work.kernels == "liger":
+        return float(wide)
+    learning = shape.linears if method == "full" else adapters.adapted(shape, work)
+    kept = any(one.name == "down_proj" for one in learning)
+    return float(wide * (3 - kept))
 
 
 def _inputs(shape: Shape, work: Workload, method: str) -> float:

@@ -168,7 +168,8 @@ def estimates(
         tokens = micro_batch * asked.seq_len
         spared = round(spared_by_kernels(shape, asked, method) * tokens)
         plain = replace(asked, kernels="")
-        back = gradients_per_token(shape, plain) - gradients_per_token(shape, asked)
+        back = gradients_per_token(shape, plain, method)
+        back -= gradients_per_token(shape, asked, method)
         again = activations(shape, asked, method, micro_batch, checkpointing).again
         return TracedActivations(
             traced, micro_batch, aside, kept, spared, again, round(back * tokens)
