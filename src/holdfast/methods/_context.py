@@ -15,6 +15,7 @@ from holdfast.data.leakage import LeakIndex
 from holdfast.engines import Engine, Usage
 from holdfast.engines.kept import Kept, score
 from holdfast.engines.resumable import ask
+from holdfast.judges import JudgeContext
 from holdfast.methods._bound import Bound
 from holdfast.models import ModelRef
 from holdfast.progress import Progress
@@ -69,6 +70,9 @@ class MethodContext:
             with a larger budget in the same folder; None: nowhere.
         bound: what the arm's training can use; None: all that can be made is made.
         seen: examples that plain training sees over the whole run; 0: not known.
+        beginnings: of each example the texts of its answer after every so many tokens, the whole
+            answer last; None: nothing is tokenised here.
+        desk: what a judge may use that works in a folder; None: there is none.
     """
 
     task: Task
@@ -83,6 +87,8 @@ class MethodContext:
     answers: Path | None = None
     bound: Bound | None = None
     seen: int = 0
+    beginnings: Callable[[Sequence[Example], int], list[list[str]]] | None = None
+    desk: Callable[[Path, Progress], JudgeContext] | None = None
 
     @property
     def fills(self) -> bool:
