@@ -14,13 +14,13 @@ import numpy as np
 from holdfast.analysis import caveats
 from holdfast.analysis.arrays import Measured, as_share, item_ids, values
 from holdfast.analysis.cells import all_cells
+from holdfast.analysis.common import at_equal_gain, at_equal_loss
 from holdfast.analysis.findings import (
     Agreement,
     ArmInfo,
     Cell,
     Decision,
     Dose,
-    EqualGain,
     Front,
     Meter,
     Noise,
@@ -31,12 +31,9 @@ from holdfast.analysis.results import Results
 from holdfast.analysis.selection.rule import in_points, span
 from holdfast.analysis.stats import Values, noise_floor
 from holdfast.analysis.stats.dose import DosePoint, dose_response
-from holdfast.analysis.stats.equal_gain import Curve, at_gain
 from holdfast.analysis.story import forgot
 from holdfast.types import BASE, Reading
 
-COMMON = (0.5, 0.8)
-"""Parts of the first arm's largest gain at which all arms are compared."""
 NOTHING = "Nothing was trained, or the target could not be scored."
 
 
@@ -81,6 +78,7 @@ def assemble(run: RunData) -> Results:
     """Everything that a report shows, computed from what was read of a run."""
     found = all_cells(run.measured, _target(run.tasks))
     families = {arm.name: arm.family or arm.name for arm in run.arms}
+    compared = run.tasks, run.arms, run.measured
     return Results(
         name=run.name,
         model=run.model,
@@ -100,7 +98,8 @@ def assemble(run: RunData) -> Results:
         fronts=tuple(run.fronts),
         decision=run.decision,
         agreements=tuple(run.agreements),
-        equal_gain=tuple(at_equal_gain(run.tasks, run.arms, run.measured)),
+        equal_gain=tuple(at_equal_gain(*compared)),
+        equal_loss=tuple(at_equal_loss(*compared)),
     )
 
 
@@ -220,60 +219,4 @@ def doses(
             found.append(
                 Dose(dose.arm, task, dose.points, rho, dose.words, tuple(dose.curve), rise)
             )
-    return found
-
-
-def at_equal_gain(
-    tasks: Sequence[TaskInfo], arms: Sequence[ArmInfo], measured: Sequence[Measured]
-) -> list[EqualGain]:
-    """What every arm had lost by the time that it had gained a part of what the first arm gained.
-
-    The first arm is the first whose gain, at its best checkpoint, is above 0; without one, or with
-    no other arm beside it, there is nothing to compare.
-    """
-    target = _target(tasks)
-    tables = _changes(measured)
-    names = [arm.name for arm in arms if (arm.name, target) in tables]
-    kept = [one.name for one in tasks if one.name != target]
-    found = []
-    for task in kept:
-        curves = {
-            arm: Curve(tables[arm, target], tables[arm, task])
-            for arm in names
-            if (arm, task) in tables and tables[arm, target].shape[0] == len(tables[arm, task])
-        }
-        first = next((arm for arm, one in curves.items() if one.most > 0), None)
-        if first is None or len(curves) < 2:
-            continue
-        for part in COMMON:
-            gain = part * curves[first].most
-            read = {arm: at_gain(one, gain) for arm, one in curves.items()}
-            for arm, one in read.items():
-                against = None if arm == first else as_share(one.less(read[first]))
-                reached = round(one.reached, 3)
-                share = as_share(one.interval)
-                found.append(EqualGain(arm, task, round(gain, 6), share, reached, against))
-    return found
-
-
-def _changes(measured: Sequence[Measured]) -> dict[tuple[str, str], Values]:
-    """Differences to the untouched model by arm and task, of shape (checkpoints, seeds, items).
-
-    An arm's checkpoints with all of its change; where there are none, the parts of it in order.
-    """
-    before = {point.task: point.readings[0] for point in measured if point.arm == BASE}
-    points: dict[tuple[str, str], dict[tuple[int, float], Values]] = {}
-    for point in measured:
-        if point.arm != BASE and point.step and point.task in before:
-            ids = item_ids(before[point.task])
-            table = np.stack([values(readings, ids) for readings in point.readings])
-            change = table - values(before[point.task], ids)[None, :]
-            points.setdefault((point.arm, point.task), {})[point.step, point.scale] = change
-    found = {}
-    for key, some in points.items():
-        whole = {at: table for at, table in some.items() if at[1] == 1.0}
-        used = whole if len(whole) > 1 else some
-        tables = [used[at] for at in sorted(used)]
-        if len({table.shape for table in tables}) == 1:
-            found[key] = np.stack(tables)
     return found
