@@ -47,6 +47,7 @@ METHODS = {
     "first_tokens": "holdfast.methods.first_tokens:FirstTokens",
     "gkd": "holdfast.methods.gkd:GKD",
     "grpo": "holdfast.methods.grpo:GRPO",
+    "guardspace": "holdfast.methods.guardspace:GuardSpace",
     "kl": "holdfast.methods.kl:KL",
     "l2_init": "holdfast.methods.l2_init:L2Init",
     "lisa": "holdfast.methods.lisa:Lisa",
@@ -122,6 +123,7 @@ class LossMethod(Configured):
             there.
         asks_questions: it asks the training questions itself, as they are given, and looks at no
             other data: nothing may stand under ``data:`` beside it.
+        looks: it adds examples that are only looked at, before training.
         judge: whom its shared work asks; None: nobody.
     """
 
@@ -130,6 +132,7 @@ class LossMethod(Configured):
     resumable: bool = True
     graded: bool = False
     asks_questions: bool = False
+    looks: bool = False
     judge: Judge | None = None
 
     def check(self, context: MethodContext) -> None:

@@ -124,6 +124,9 @@ def keeping(trainer: Trainer, terms: Sequence[Term], decays: Sequence[float]) ->
                     term.begin(trainer.model, state.global_step, state.max_steps)
 
         def on_step_end(self, *_: object, **__: object) -> None:
+            for term in terms:
+                if term.end is not None:
+                    term.end(trainer.model)
             for average in self.averages:
                 average.update(trainer.model)
 
