@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -154,39 +153,3 @@ def _dry(found: Comparison, steps: Sequence[Step]) -> tuple[dict[str, object], s
         *forecast.listed(steps, lambda step: step.stage.name),
     ]
     return about, "\n".join(lines)
-
-
-def recommend(
-    where: Annotated[Path, typer.Argument(metavar="STUDY|RUN", help="A study, or its run folder.")],
-    hours: Annotated[
-        float | None, typer.Option("--hours", min=0, help="At hand for training; with a run.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Which remedies to try first, by what is recorded of them, why, and what they cost."""
-    from holdfast.analysis import recommend as advice
-    from holdfast.methods import METHODS
-
-    minutes = None if hours is None else 60 * hours
-    if where.is_dir():
-        from holdfast.report.run import read_results
-
-        asked = advice.of_results(read_results(where), minutes)
-        if asked is None:
-            raise UsageError(
-                "has no arm of plain fine-tuning, or was made by an older version",
-                where=str(where),
-                remedy="name the study file instead",
-            )
-    else:
-        from holdfast.config import load
-
-        if hours is not None:
-            raise UsageError(
-                "how long a training takes is known of a run only",
-                where="--hours",
-                remedy="name a run folder whose plain arm is done, or leave --hours out",
-            )
-        asked = advice.of_study(load.load(where))
-    found = advice.recommend(asked, METHODS)
-    say(as_json, asdict(found), "\n".join(advice.told(found)))

@@ -314,7 +314,10 @@ def _equal_gain(results: Results) -> list[str]:
 def _next(results: Results) -> list[str]:
     """Which remedies to try next, by what is recorded of them."""
     asked = recommend.of_results(results)
-    lines = recommend.told(recommend.recommend(asked, METHODS)) if asked else []
+    found = recommend.recommend(asked, METHODS) if asked else None
+    lines = recommend.told(found) if found else []
+    if found and found.advice:
+        lines.append("which of these the hardware holds: `holdfast recommend` and the run folder")
     return (
         ["## What to try next\n", "\n".join(f"- {clean(o)}" for o in lines) + "\n"] if lines else []
     )

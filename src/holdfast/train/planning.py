@@ -7,7 +7,7 @@ recomputed is decided when a training begins.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
@@ -144,12 +144,10 @@ def after_training(study: Study) -> list[str]:
         shape = read_shape(study.model.id, study.model.revision)
         tokens = longest_prompt(shape, study.answer.sampling.max_new_tokens)
         sizes["answering"] = answering_bytes(shape, quantized, tokens)
-    for name, task in study.tasks.items():
-        with suppress(HoldfastError):  # a judge that is none is refused where it is asked
-            made = judges.build(task.judge, f"tasks.{name}.judge") if task.judge else None
-            for one in judges.members_of(made) if made else ():
-                if one.guard is not None:
-                    sizes[one.title] = one.guard.takes()
+    with suppress(HoldfastError):  # a judge that is none is refused where it is asked
+        for one in _judges(study):
+            if one.guard is not None:
+                sizes[one.title] = one.guard.takes()
     if not sizes:
         return []
     said = ", ".join(f"{name} {size / GIB:.1f} GiB" for name, size in sizes.items())
@@ -157,6 +155,16 @@ def after_training(study: Study) -> list[str]:
     if study.answer.engine == "vllm":
         told += "; vLLM takes what more is free for its cache, and ends before training begins"
     return [told]
+
+
+def _judges(study: Study) -> Iterator[judges.Judge]:
+    """Who judges answers, and the training set for loss methods."""
+    named = [judges.build(task.judge, f"tasks.{name}.judge")
+             for name, task in study.tasks.items() if task.judge]  # fmt: skip
+    for variant in expand(study, study.name).values():
+        named += [one.judge for one in _built(variant, "loss", study.name) if one.judge is not None]
+    for made in named:
+        yield from judges.members_of(made)
 
 
 def settled_on_cpu(
