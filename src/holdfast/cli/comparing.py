@@ -1,4 +1,4 @@
-"""The commands that compare: models trained elsewhere, and remedies by what is recorded of them."""
+"""The command that compares models which were trained elsewhere."""
 
 from __future__ import annotations
 
@@ -107,10 +107,9 @@ def compare(
         return
     with shown(quiet=as_json) as bars:
         outcome = comparing.run(request, runs_dir, bars, rebuild or ())
-    page = outcome.folder / "report" / "index.html"
     if not as_json:
         tell(f"Run folder: {outcome.folder}")
-    finish(outcome.results, page, as_json, outcome.folder)
+    finish(outcome.results, outcome.folder / "report/index.html", as_json, outcome.folder)
     raise typer.Exit(outcome.exit_code)
 
 
@@ -133,16 +132,12 @@ def _dry(found: Comparison, steps: Sequence[Step]) -> tuple[dict[str, object], s
     from holdfast.analysis.selection import visible
 
     plan = found.plan
-    names = [{"stage": step.stage.name, "done": step.done} for step in steps]
+    stages = [{"stage": step.stage.name, "done": step.done} for step in steps]
     items = {task.name: task.items for task in plan.tasks.values()}
     models = {"base": found.base, **found.tuned}
-    about: dict[str, object] = {
-        "folder": str(plan.folder),
-        "models": {who: {"form": one.form, "said": one.source} for who, one in models.items()},
-        "items": items,
-        "notes": list(found.notes),
-        "stages": names,
-    }
+    said = {who: {"form": one.form, "said": one.source} for who, one in models.items()}
+    about: dict[str, object] = {"folder": str(plan.folder), "models": said, "items": items}
+    about |= {"notes": list(found.notes), "stages": stages}
     lines = [
         f"Run folder {plan.folder}",
         *(f"  {who}: {one.source} ({one.form})" for who, one in models.items()),

@@ -72,7 +72,6 @@ class GuardSpace(LossMethod):
         if spec.method == "full" or spec.lora.variant != VARIANT:
             raise StudyError(
                 "guardspace trains adapters of a kind of their own",
-                where="train.lora.variant",
                 remedy=f"set train: {{lora: {{variant: {VARIANT}}}}} in this arm",
             )
 

@@ -94,7 +94,6 @@ class Star(LossMethod):
             raise StudyError(
                 f"about {count:,} beginnings of answers would be judged by {self.judge.title}, "
                 f"which may cost money, and {allowed}",
-                where="star.judged",
                 remedy=f"set star.judged: {count * 3 // 2} to allow it, or a larger star.chunk",
             )
         if given.judged is not None and not costs:

@@ -42,8 +42,7 @@ def table(results: Results, width: int = 80) -> Group:
         f"{what}, in %, with 95 % intervals;",
         f"below each figure its paired difference to {base}, in points.",
     ]
-    alike = equal_gain.lines(results)
-    below = [*labels, *filter(None, said), *alike, *_decision(results)]
+    below = [*labels, *filter(None, said), *equal_gain.lines(results), *_decision(results)]
     above, after = (Text(told("\n".join(part))) for part in (head, below))
     return Group(above, *_tables(results, width), after)
 

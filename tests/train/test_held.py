@@ -12,8 +12,7 @@ from holdfast.cli import call
 from holdfast.config import Study, load
 from holdfast.memory.planner.request import PlanRequest
 from holdfast.methods import METHODS
-from holdfast.train.advised import held
-from holdfast.train.planning import plan_study
+from holdfast.train.planning import held, plan_study
 
 BIG = {"method": "qlora", "learning_rate": 1e-4, "max_steps": 10, "global_batch_size": 8}
 
