@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 import torch
 from fixtures.methods import apply, setting
+from safetensors.torch import load_file
 
 from holdfast import methods
+from holdfast.config import TrainSpec
+from holdfast.data.batching import plain_budget
 from holdfast.errors import DataError, StudyError
 from holdfast.judges import JudgeContext
 from holdfast.lab.problems import problems
@@ -21,6 +24,9 @@ from holdfast.methods import MethodContext
 from holdfast.methods.star import score_of
 from holdfast.models import ModelRef
 from holdfast.train import data
+from holdfast.train.data import TrainingData
+from holdfast.train.fit import fit
+from holdfast.train.job import TrainJob
 from holdfast.types import Example, Message, Verdict
 
 GUARD = """
@@ -198,8 +204,6 @@ def test_the_loss_is_the_published_one(tiny_model: Path) -> None:
 
 
 def test_the_beginnings_are_those_of_the_tokens(tiny_model: Path) -> None:
-    from holdfast.config import TrainSpec
-
     (asked,) = problems("train", 1, (1, 2))
     one = Example("a", (Message("user", asked.question),), asked.human)
     spec, ref = TrainSpec(), ModelRef(str(tiny_model))
@@ -212,3 +216,39 @@ def test_the_beginnings_are_those_of_the_tokens(tiny_model: Path) -> None:
     (held,), _, _ = data.encode_all(ref, [marked], spec)
     own = held.kl[held.start :]
     assert own[:2] == (0.0, 2.0) and not any(own[2:]) and not any(held.kl[: held.start])
+
+
+def _trained(model: Path, folder: Path, terms: list[methods.Term], kl: Any, **more: Any) -> Any:
+    """The adapters after four steps on eight word problems, every other one marked."""
+    spec = TrainSpec(
+        optim="adamw_torch", learning_rate=1e-2, micro_batch_size=2,
+        gradient_accumulation_steps=2, gradient_checkpointing=False, lora={"dropout": 0.0}, **more,
+    )  # fmt: skip
+    ref = ModelRef(str(model))
+    examples = [
+        Example(f"p{i}", (Message("user", one.question),), one.human,
+                meta={} if kl is None or i % 2 else {"kl": kl})
+        for i, one in enumerate(problems("train", 8, (1, 2)))
+    ]  # fmt: skip
+    rows, _, _ = data.encode_all(ref, examples, spec)
+    budget = plain_budget([row.cost for row in rows], 4, 2, 2)
+    job = TrainJob(ref, spec, budget, 1, (4,), folder, device="cpu")
+    fit(job, TrainingData(rows), terms=terms)
+    return load_file(folder / "checkpoint-4" / "adapter_model.safetensors")
+
+
+def _apart(one: Any, other: Any) -> float:
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def test_in_training_what_is_held_is_not_learned(tiny_model: Path, tmp_path: Path) -> None:
+    """Nothing marked is plain training; packed rows are those of rows apart; marks do something."""
+    term = methods.build("star", {"weight": 2.0}, "s", "arms.a.loss").term()
+    plain = _trained(tiny_model, tmp_path / "plain", [], None)
+    free = _trained(tiny_model, tmp_path / "free", [term], None)
+    assert _apart(plain, free) < 1e-5
+    marks = [2.0] * 6 + [0.5] * 200
+    held = _trained(tiny_model, tmp_path / "held", [term], marks)
+    assert _apart(plain, held) > 1e-3
+    packed = _trained(tiny_model, tmp_path / "packed", [term], marks, packing=True)
+    assert _apart(held, packed) < 1e-4
