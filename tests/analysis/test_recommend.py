@@ -116,5 +116,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert call(["recommend", str(study), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [one["method"] for one in found["advice"]] == ["kl", "l2_init", "ewc"]
+    assert call(["recommend", str(study), "--hours", "100"]) == 0
+    assert "plain training, about" in capsys.readouterr().out
+    study.write_text(study.read_text().replace("  sft: {}\n", ""))
     assert call(["recommend", str(study), "--hours", "1"]) == 3
-    assert "of a run only" in capsys.readouterr().err
+    assert "nobody knows how long a training takes" in capsys.readouterr().err
