@@ -55,6 +55,11 @@ CASES: dict[str, dict[str, Any]] = {
     "mask_target": {"loss": [("mask_target", {"weight": 0.1})]},
     "first_tokens": {"loss": [("first_tokens", {})]},
     "lisa": {"loss": [("lisa", LAB)]},
+    "star": {"loss": [("star", {})]},
+    "guardspace": {
+        "loss": [("guardspace", {**LAB, "samples": 8, "tolerance": 1e-3})],
+        "lora": {"variant": "guardspace"},
+    },
     "ema": {"averages": (0.99,)},
     "sdft": {"loss": [("sdft", {"max_new_tokens": 64})]},
     "gkd": {"loss": [("gkd", {"max_new_tokens": 64, "lmbda": 1.0})]},

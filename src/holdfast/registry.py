@@ -52,6 +52,12 @@ class PlugIn(Generic[Kind]):
     code: str = ""
     where: str = ""
 
+    @property
+    def options(self) -> type[BaseModel]:
+        """The section of a study that holds its settings; it was looked at when it was found."""
+        found: type[BaseModel] = inspect.getattr_static(self.make, "Options", BaseModel)
+        return found
+
     def build(self, *args: object, **options: object) -> Kind:
         """An instance that knows its `plugin` (the name) and its `code`.
 

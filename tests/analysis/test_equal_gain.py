@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from holdfast.analysis.stats.equal_gain import Curve, at_gain
+from holdfast.analysis.stats.equal_gain import Curve, at_gain, at_loss
 
 
 def _flat(means: list[float], items: int = 100) -> Any:
@@ -89,3 +89,34 @@ def test_seeds_that_differ_widen_the_interval() -> None:
     one, two = (at_gain(curve, 0.1).interval for curve in (narrow, wide))
     assert None not in (one.low, one.high, two.low, two.high)
     assert two.high - two.low > 1.5 * (one.high - one.low)  # type: ignore[operator]
+
+
+def test_the_most_that_was_gained_before_so_much_was_lost() -> None:
+    curve = Curve(_flat([0.2, 0.1, 0.4]), _flat([-0.1, -0.2, -0.5]))
+    assert at_loss(curve, 0.05).change == pytest.approx(0.1)
+    assert at_loss(curve, 0.15).change == pytest.approx(0.2), "it had been more before"
+    assert at_loss(curve, 0.35).change == pytest.approx(0.25)
+    assert at_loss(curve, 0.9).change == pytest.approx(0.4) and at_loss(curve, 0.9).reached == 0
+    assert at_loss(curve, 0.3).reached > 0.99 and curve.worst == pytest.approx(0.5)
+    worse = at_loss(Curve(_flat([-0.3]), _flat([-0.4])), 0.2)
+    assert worse.change == 0.0, "the untouched model has lost nothing"
+
+
+def test_what_could_not_be_scored_was_not_gained() -> None:
+    target, retained = _flat([0.3, 0.5]), _flat([-0.1, -0.2])
+    target[1] = math.nan
+    assert at_loss(Curve(target, retained), 0.15).change == pytest.approx(0.3)
+    nothing = at_loss(Curve(np.full_like(target, math.nan), retained), 0.15)
+    assert nothing.interval.mean is None and nothing.n == 0
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_intervals_of_the_gain_cover_the_truth(seeds: int) -> None:
+    """At a loss of 0.2 a third of the way to the second checkpoint: 0.15 + 0.15 / 3 = 0.2."""
+    rng, inside, told = np.random.default_rng(6), 0, 0
+    for number in range(120):
+        found = at_loss(_study(rng, seeds), 0.2, seed=number).interval
+        if found.low is not None and found.high is not None:
+            told += 1
+            inside += found.low <= 0.2 <= found.high
+    assert told > 110 and 0.9 <= inside / told <= 1.0

@@ -32,8 +32,13 @@ def test_time_memory_and_a_plain_arm_are_heeded() -> None:
     assert [one.method for one in found.advice] == ["replay", "scale"]
     assert found.advice[1].arm["from"] == "sft" and "no training" in found.advice[1].cost
     assert any(one.startswith("kl: takes 10 min") for one in found.left_out)
-    short = recommend(Question(misfits={"kl"}), METHODS)
-    assert "kl: does not fit the memory that there is" in short.left_out
+    short = recommend(Question(misfits={"kl": "does not fit 8GiB"}, unknown="no shape"), METHODS)
+    assert "kl: does not fit 8GiB" in short.left_out
+    assert "whether these fit the memory is not known: no shape" in short.left_out
+    other = recommend(Question(plans={"kl": "one GPU, micro-batch 1 x 8"}), METHODS)
+    assert [one.cost.endswith("fits as: one GPU, micro-batch 1 x 8") for one in other.advice] == [
+        False, True, False,
+    ]  # fmt: skip
     assert any(one.startswith("scale: needs an arm") for one in recommend(
         Question(tried={"replay", "kl", "l2_init", "ewc"}), METHODS).left_out)  # fmt: skip
 
@@ -111,5 +116,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert call(["recommend", str(study), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [one["method"] for one in found["advice"]] == ["kl", "l2_init", "ewc"]
+    assert call(["recommend", str(study), "--hours", "100"]) == 0
+    assert "plain training, about" in capsys.readouterr().out
+    study.write_text(study.read_text().replace("  sft: {}\n", ""))
     assert call(["recommend", str(study), "--hours", "1"]) == 3
-    assert "of a run only" in capsys.readouterr().err
+    assert "nobody knows how long a training takes" in capsys.readouterr().err

@@ -282,7 +282,9 @@ def _peft(variant: str, rank: int, targets: Any, layers: tuple[int, ...] | None)
     return before, adapt(model, TrainSpec(lora=lora), rows, ["task"])
 
 
-@pytest.mark.parametrize("variant", [one for one in get_args(Variant) if one != "corda"])
+@pytest.mark.parametrize(
+    "variant", [one for one in get_args(Variant) if one not in ("corda", "guardspace")]
+)
 @pytest.mark.parametrize(
     ("targets", "layers"), [("all-linear", None), ("attention", None), ("mlp", (1, 3))]
 )
@@ -304,6 +306,19 @@ def test_adapters_are_as_large_as_peft_makes_them(
 def test_corda_is_a_lora_of_twice_the_rank() -> None:
     lora, corda = (Workload(rank=16, variant=one) for one in ("rslora", "corda"))
     assert adapters.trained(QWEN, corda) == 2 * adapters.trained(QWEN, lora)
+    assert adapters.projector_bytes(QWEN, corda) == 0
+
+
+def test_guardspace_keeps_a_square_for_all_matrices_that_read_the_same() -> None:
+    """Queries, keys and values share one of 3,584 inputs, gate and up one; output and down not."""
+    lora, guarded = (Workload(rank=16, variant=one) for one in ("lora", "guardspace"))
+    assert adapters.trained(QWEN, guarded) == 2 * adapters.trained(QWEN, lora)
+    expected = 28 * 4 * (3 * 3584**2 + 18944**2)
+    assert adapters.projector_bytes(QWEN, guarded) == expected
+    corda = states(QWEN, replace(guarded, variant="corda"), "lora")
+    assert states(QWEN, guarded, "lora").adapters == corda.adapters + expected
+    attention = replace(guarded, target_modules=("q_proj", "o_proj"))
+    assert adapters.projector_bytes(QWEN, attention) == 28 * 4 * 2 * 3584**2
     assert adapters.trained(QWEN, lora) == lora_parameters(QWEN, 16)
 
 

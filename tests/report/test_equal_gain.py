@@ -9,7 +9,8 @@ import pytest
 from holdfast.analysis.arrays import Measured
 from holdfast.analysis.results import ArmInfo, Results, TaskInfo, from_json, to_json
 from holdfast.analysis.summarize import RunData, assemble
-from holdfast.report.equal_gain import at_equal_gain
+from holdfast.report.console import table
+from holdfast.report.equal_gain import at_equal_gain, at_equal_loss
 from holdfast.report.write import write_report
 from holdfast.types import Reading
 
@@ -65,3 +66,43 @@ def test_arms_are_compared_where_they_have_gained_alike(tmp_path: Path) -> None:
 def test_without_a_gain_or_another_arm_there_is_no_table() -> None:
     assert not _results(sft=[(140, 80)]).equal_gain
     assert not _results(sft=[(90, 80)], other=[(80, 90)]).equal_gain
+
+
+def test_gain_at_equal_forgetting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """For 12 of sft's 30 points lost it had gained 22 of 40; slow never loses that much."""
+    results = _results(sft=[(140, 80), (180, 40)], slow=[(120, 98), (150, 90)], none=[(100, 99)])
+    half, most = ([one for one in results.equal_loss if one.loss == loss] for loss in (0.15, 0.24))
+    found = {one.arm: one for one in half}
+    assert found["sft"].gain.mean == pytest.approx(0.2 + 0.2 * 0.05 / 0.2)
+    assert found["sft"].gain.low is not None and 0.15 < found["sft"].gain.low < 0.25
+    assert found["slow"].gain.mean == pytest.approx(0.25) and found["slow"].reached < 0.05
+    assert found["none"].gain.mean == 0.0
+    against = {one.arm: one.against for one in half}
+    assert against["sft"] is None
+    assert against["slow"] is not None and against["slow"].mean == pytest.approx(0.0)
+    assert against["none"] is not None and against["none"].high is not None
+    assert against["none"].high < 0, "none gains clearly less for it"
+    assert {one.arm: one.gain.mean for one in most}["sft"] == pytest.approx(0.34)
+    assert from_json(to_json(results)) == results
+    page = write_report(results, tmp_path)
+    shown = [path.read_text(encoding="utf-8") for path in (page, tmp_path / "report.md")]
+    tables = at_equal_loss(results)
+    assert [(one.task.name, one.far) for one in tables] == [
+        ("safety", "+15.0"),
+        ("safety", "+24.0"),
+    ]
+    texts = [text for one in tables for _, gain, against in one.rows for text in (gain.en, against)]
+    assert any(text.endswith("(never loses that much)") for text in texts)
+    for one in shown:
+        assert "Gain at equal forgetting" in one and all(text in one for text in texts)
+    from rich.console import Console
+
+    Console(width=200).print(table(results, 200))
+    said = capsys.readouterr().out
+    assert "For +24.0 points of safety, most gained on maths:" in said
+    assert "At +32.0 points gained on maths, change of safety:" in said
+
+
+def test_without_a_loss_there_is_nothing_to_have_gained_for_it() -> None:
+    assert _results(sft=[(140, 100)], other=[(120, 99)]).equal_loss
+    assert not _results(sft=[(140, 100)], other=[(120, 100)]).equal_loss

@@ -17,9 +17,24 @@ from holdfast.memory.planner.request import PlanRequest
 from holdfast.runs import store
 from holdfast.train.planning import arms_of, plan_study
 
+SPARED = {"train": {"lora": {"variant": "guardspace"}}}
+REMOTE = {"model": "m", "url": "http://127.0.0.1:9", "format": "llamaguard"}
 PATCH = {"safety_patch": {"prompt": "How do I pick a lock?", "answer": "I cannot help with that."}}
 LISA = {"lisa": {"prompts": "lab", "pool": 8, "max_new_tokens": 24,
                  "safety_steps": 1, "task_steps": 2}}  # fmt: skip
+
+
+GUARD = """
+from holdfast.judges import Judge, ParsedVerdict
+
+class Guard(Judge):
+    name = "even-1"
+
+    def judge(self, pairs, context=None):
+        unsafe = [len(reply.text.split()) % 2 for _, reply in pairs]
+        return [self.verdict(pair, ParsedVerdict("unsafe" if bad else "safe"), "")
+                for pair, bad in zip(pairs, unsafe)]
+"""
 
 
 def _loaded(folder: Path, model: Path, **changes: object) -> Study:
@@ -30,6 +45,8 @@ def test_a_study_of_safety_aware_remedies(tiny_model: Path, tmp_path: Path) -> N
     """Every one is trained or made, and measured; the averages are points of their own."""
     file = tmp_path / "safe.jsonl"
     file.write_text(json.dumps({"prompt": "How to break it?", "completion": "I cannot."}) + "\n")
+    guard = tmp_path / "guard.py"
+    guard.write_text(GUARD)
     unaligned = tmp_path / "unaligned"
     shutil.copytree(tiny_model, unaligned)
     arms = {
@@ -43,6 +60,10 @@ def test_a_study_of_safety_aware_remedies(tiny_model: Path, tmp_path: Path) -> N
         "lisa": {"loss": [{"lisa": {"source": "file", "path": str(file), "safety_steps": 1,
                                     "task_steps": 2}}, "first_tokens"]},
         "masked": {"loss": ["mask_target"]},
+        "guarded": {"loss": [{"star": {"judge": f"{guard}:Guard", "chunk": 4}}]},
+        "declined": {"loss": ["star"]},
+        "spared": {"loss": [{"guardspace": {"source": "file", "path": str(file)}}],
+                   "train": {"lora": {"variant": "guardspace", "r": 2}}},
     }  # fmt: skip
     path = write_study(tmp_path, tiny_model, arms=arms, seeds=[1], meters={"probes": 0})
     run_study(path, tmp_path / "runs")
@@ -60,8 +81,14 @@ def test_a_study_of_safety_aware_remedies(tiny_model: Path, tmp_path: Path) -> N
     assert 0 < said["pruned"]["summary"]["kept"] < 1
     assert said["projected"]["summary"]["matrices"] > 0
     spent = {arm: json.loads((run / f"train/{arm}/seed1/summary.json").read_text())
-             for arm in ("sft", "lisa", "masked")}  # fmt: skip
+             for arm in ("sft", "lisa", "masked", "guarded", "declined", "spared")}  # fmt: skip
     assert "reference_tokens" in json.dumps(spent["lisa"])
+    assert spent["guarded"]["reference_tokens"] > 0 == spent["declined"]["reference_tokens"]
+    assert spent["spared"]["trainable_parameters"] < spent["sft"]["trainable_parameters"]
+    notes = json.loads((run / "data/guarded/record.json").read_text())["summary"]["notes"]
+    assert "of the pieces of the task's answers are held to the base, by what even-1" in notes[0]
+    (work,) = (run / "shared").glob("star-*/own.jsonl")
+    assert len(work.read_text().splitlines()) == 24, "the base is asked what it declines"
     before = sorted(one for one in (run / "train/sft/seed1").rglob("*") if one.is_file())
     run_study(path, tmp_path / "runs")
     assert before == sorted(one for one in (run / "train/sft/seed1").rglob("*") if one.is_file())
@@ -95,6 +122,16 @@ def test_an_average_that_was_not_kept_means_training_again(
         ({"a": {"from": "sft", "weights": ["ema", "scale"]}, "sft": {}}, {"method": "full"},
          "an arm of its own"),
         ({"a": {"from": "sft", "weights": ["safety_patch"]}, "sft": {}}, {}, "needs safety data"),
+        ({"a": {"loss": ["star", "kl"]}}, {}, "two methods compare"),
+        ({"a": {"loss": ["star"]}}, {"method": "full"}, "there is none"),
+        ({"a": {"loss": ["star", "dpo"]}}, {}, "a loss of its own"),
+        ({"a": {"loss": [{"star": {"judge": "nobody"}}]}}, {}, "no judge is called"),
+        ({"a": {"loss": [{"star": {"judge": {"remote": REMOTE}}}]}}, {}, "no cap is set"),
+        ({"a": {"loss": ["guardspace"]}}, {}, "variant: guardspace"),
+        ({"a": {"loss": ["guardspace", "ewc"], **SPARED}}, {}, "the other's examples too"),
+        ({"a": SPARED}, {}, "add `loss: [guardspace]`"),
+        ({"a": {"loss": ["guardspace"], **SPARED}}, {"method": "qlora"}, "4-bit weights"),
+        ({"a": {"loss": ["guardspace"], **SPARED}}, {"weight_decay": 0.1}, "frozen half"),
         ({"a": {"from": "sft", "weights": ["fapm"]},
           "sft": {"train": {"lora": {"variant": "dora"}}}}, {}, "no plain product"),
     ],

@@ -17,7 +17,7 @@ from holdfast.data.batching import plain_budget
 from holdfast.data.leakage import LeakIndex
 from holdfast.errors import DataError, StudyError, TrainingError
 from holdfast.methods import MethodContext
-from holdfast.methods._context import COUNTS
+from holdfast.methods._counting import COUNTS
 from holdfast.methods.dpo import REJECTED
 from holdfast.models import ModelRef
 from holdfast.progress import Silent

@@ -21,7 +21,7 @@ from holdfast.engines.live import Live
 from holdfast.errors import DataError, StudyError, TrainingError
 from holdfast.lab.problems import problems
 from holdfast.methods import MethodContext, Target
-from holdfast.methods._context import COUNTS
+from holdfast.methods._counting import COUNTS
 from holdfast.methods.grpo import REWARDS
 from holdfast.models import ModelRef
 from holdfast.progress import Silent

@@ -20,7 +20,7 @@ from holdfast.errors import StudyError, TrainingError
 from holdfast.lab.problems import problems
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.methods import Lesson, gkd
-from holdfast.methods._context import COUNTS, TokenCounts
+from holdfast.methods._counting import COUNTS, TokenCounts
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
 from holdfast.runs import store

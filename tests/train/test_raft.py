@@ -16,7 +16,7 @@ from holdfast.data.batching import plain_budget
 from holdfast.errors import StudyError, TrainingError
 from holdfast.lab.problems import problems
 from holdfast.methods import Target
-from holdfast.methods._context import COUNTS
+from holdfast.methods._counting import COUNTS
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
 from holdfast.runs import store

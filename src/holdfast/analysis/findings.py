@@ -141,6 +141,18 @@ class EqualGain:
 
 
 @dataclass(frozen=True, slots=True)
+class EqualLoss:
+    """The most that an arm had gained before it had lost a common amount of a retained task."""
+
+    arm: str
+    task: str  # retained
+    loss: float  # of it, a share
+    gain: Share  # on the target
+    reached: float  # share of the resamples of items in which it loses that much at all
+    against: Share | None  # this gain less that of the first arm, in pairs; None for that arm
+
+
+@dataclass(frozen=True, slots=True)
 class Meter:
     """One reading of the drift meters in training."""
 

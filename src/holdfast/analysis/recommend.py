@@ -76,7 +76,9 @@ class Question:
         gained: whether plain fine-tuning clearly gained; None: not measured.
         lost: the retained tasks that clearly lost by it; None: not measured.
         minutes: at hand for training; None: no limit.
-        misfits: methods that do not fit the memory that there is.
+        misfits: methods that cannot be run on the hardware that there is, and why.
+        plans: methods that fit it otherwise than plain training does, and how.
+        unknown: why nobody knows what fits; "" where it is known, or was not asked.
     """
 
     tried: Collection[str] = ()
@@ -85,7 +87,9 @@ class Question:
     gained: bool | None = None
     lost: Sequence[str] | None = None
     minutes: float | None = None
-    misfits: Collection[str] = ()
+    misfits: Mapping[str, str] = field(default_factory=dict)
+    plans: Mapping[str, str] = field(default_factory=dict)
+    unknown: str = ""
 
 
 def of_study(study: Study, minutes: float | None = None) -> Question:
@@ -190,18 +194,21 @@ def recommend(asked: Question, unranked: Collection[str], count: int = 3) -> Rec
             continue
         took = None if asked.plain_minutes is None else one.time * asked.plain_minutes
         if one.method in asked.misfits:
-            out.append(f"{one.method}: does not fit the memory that there is")
+            out.append(f"{one.method}: {asked.misfits[one.method]}")
         elif left is not None and took is not None and took > left:
             out.append(f"{one.method}: takes {_minutes(took)}, and {_minutes(left)} are left")
         elif one.time == 0 and not asked.plain:
             out.append(f"{one.method}: needs an arm of plain fine-tuning to take a share of")
         else:
             source = {"from": asked.plain} if one.time == 0 else {}
-            advice.append(Advice(one.method, {**source, **one.arm}, _why(one), _cost(one, took)))
+            cost = _cost(one, took, asked.plans.get(one.method, ""))
+            advice.append(Advice(one.method, {**source, **one.arm}, _why(one), cost))
             left = None if left is None or took is None else left - took
     known = {one.method for one in EVIDENCE}
     if rest := sorted(set(unranked) - known - set(asked.tried)):
         out.append(f"no recorded comparison, so not ranked: {', '.join(rest)}")
+    if asked.unknown:
+        out.append(f"whether these fit the memory is not known: {asked.unknown}")
     return Recommendation("", tuple(advice), tuple(out))
 
 
@@ -213,10 +220,11 @@ def _why(one: Evidence) -> str:
     return text
 
 
-def _cost(one: Evidence, minutes: float | None) -> str:
+def _cost(one: Evidence, minutes: float | None, plan: str) -> str:
     parts = ["no training" if one.time == 0 else f"{one.time:.2g} times plain training"]
     parts += [] if minutes is None or one.time == 0 else [f"about {_minutes(minutes)}"]
     parts += [f"needs {one.needs}"] if one.needs else []
+    parts += [f"fits as: {plan}"] if plan else []
     return ", ".join(parts)
 
 
@@ -228,13 +236,18 @@ def told(found: Recommendation) -> list[str]:
     """A recommendation in sentences: what to try, in order, why, and what it takes."""
     lines = [found.first] if found.first else []
     lines += [
-        f"{number}. {_written(one.arm)}: {one.why}; {one.cost}"
+        f"{number}. {written(one.arm)}: {one.why}; {one.cost}"
         for number, one in enumerate(found.advice, 1)
     ]
     return [*lines, *(f"left out: {one}" for one in found.left_out)]
 
 
-def _written(arm: Mapping[str, object]) -> str:
+def arms() -> dict[str, Mapping[str, object]]:
+    """The arms that could be recommended, by method."""
+    return {one.method: one.arm for one in EVIDENCE if one.gain > 0 and one.time > 0}
+
+
+def written(arm: Mapping[str, object]) -> str:
     """An arm as it is written in a study, in one line."""
     import yaml
 

@@ -25,6 +25,7 @@ from holdfast.analysis.findings import (
     Direction,
     Dose,
     EqualGain,
+    EqualLoss,
     Flips,
     Front,
     Meter,
@@ -52,6 +53,7 @@ __all__ = [
     "Direction",
     "Dose",
     "EqualGain",
+    "EqualLoss",
     "Flips",
     "Front",
     "FrontierPoint",
@@ -124,6 +126,7 @@ class Results:
     decision: Decision | None = None
     agreements: tuple[Agreement, ...] = ()
     equal_gain: tuple[EqualGain, ...] = ()
+    equal_loss: tuple[EqualLoss, ...] = ()
 
     @property
     def trained(self) -> bool:

@@ -6,7 +6,7 @@ paired differences, noise, dose and response, and the verdict in a sentence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +21,7 @@ from holdfast.analysis.findings import (
     Decision,
     Dose,
     EqualGain,
+    EqualLoss,
     Front,
     Meter,
     Noise,
@@ -31,12 +32,12 @@ from holdfast.analysis.results import Results
 from holdfast.analysis.selection.rule import in_points, span
 from holdfast.analysis.stats import Values, noise_floor
 from holdfast.analysis.stats.dose import DosePoint, dose_response
-from holdfast.analysis.stats.equal_gain import Curve, at_gain
+from holdfast.analysis.stats.equal_gain import AtCommon, Curve, at_gain, at_loss
 from holdfast.analysis.story import forgot
 from holdfast.types import BASE, Reading
 
 COMMON = (0.5, 0.8)
-"""Parts of the first arm's largest gain at which all arms are compared."""
+"""Parts of the first arm's largest gain, or loss, at which all arms are compared."""
 NOTHING = "Nothing was trained, or the target could not be scored."
 
 
@@ -81,6 +82,7 @@ def assemble(run: RunData) -> Results:
     """Everything that a report shows, computed from what was read of a run."""
     found = all_cells(run.measured, _target(run.tasks))
     families = {arm.name: arm.family or arm.name for arm in run.arms}
+    compared = run.tasks, run.arms, run.measured
     return Results(
         name=run.name,
         model=run.model,
@@ -100,7 +102,8 @@ def assemble(run: RunData) -> Results:
         fronts=tuple(run.fronts),
         decision=run.decision,
         agreements=tuple(run.agreements),
-        equal_gain=tuple(at_equal_gain(run.tasks, run.arms, run.measured)),
+        equal_gain=tuple(at_equal_gain(*compared)),
+        equal_loss=tuple(at_equal_loss(*compared)),
     )
 
 
@@ -231,29 +234,61 @@ def at_equal_gain(
     The first arm is the first whose gain, at its best checkpoint, is above 0; without one, or with
     no other arm beside it, there is nothing to compare.
     """
+    return [
+        EqualGain(arm, task, far, change, round(one.reached, 3), against)
+        for task, curves in _curves(tasks, arms, measured)
+        for arm, far, one, change, against in _compared(curves, lambda one: one.most, at_gain)
+    ]
+
+
+def at_equal_loss(
+    tasks: Sequence[TaskInfo], arms: Sequence[ArmInfo], measured: Sequence[Measured]
+) -> list[EqualLoss]:
+    """The most that every arm had gained before it had lost a part of what the first arm lost.
+
+    The first arm is the first whose loss of a retained task, at its worst checkpoint, is above 0;
+    without one, or with no other arm beside it, there is nothing to compare.
+    """
+    return [
+        EqualLoss(arm, task, far, gain, round(one.reached, 3), against)
+        for task, curves in _curves(tasks, arms, measured)
+        for arm, far, one, gain, against in _compared(curves, lambda one: one.worst, at_loss)
+    ]
+
+
+def _compared(
+    curves: Mapping[str, Curve],
+    most: Callable[[Curve], float],
+    read: Callable[[Curve, float], AtCommon],
+) -> Iterator[tuple[str, float, AtCommon, Share, Share | None]]:
+    """Every arm at every common value, against the first arm that comes anywhere."""
+    first = next((arm for arm, one in curves.items() if most(one) > 0), None)
+    if first is None or len(curves) < 2:
+        return
+    for part in COMMON:
+        far = part * most(curves[first])
+        found = {arm: read(one, far) for arm, one in curves.items()}
+        for arm, one in found.items():
+            against = None if arm == first else as_share(one.less(found[first]))
+            yield arm, round(far, 6), one, as_share(one.interval), against
+
+
+def _curves(
+    tasks: Sequence[TaskInfo], arms: Sequence[ArmInfo], measured: Sequence[Measured]
+) -> Iterator[tuple[str, dict[str, Curve]]]:
+    """Of each retained task the curves of the arms that were measured on it and on the target."""
     target = _target(tasks)
     tables = _changes(measured)
     names = [arm.name for arm in arms if (arm.name, target) in tables]
-    kept = [one.name for one in tasks if one.name != target]
-    found = []
-    for task in kept:
-        curves = {
-            arm: Curve(tables[arm, target], tables[arm, task])
-            for arm in names
-            if (arm, task) in tables and tables[arm, target].shape[0] == len(tables[arm, task])
-        }
-        first = next((arm for arm, one in curves.items() if one.most > 0), None)
-        if first is None or len(curves) < 2:
-            continue
-        for part in COMMON:
-            gain = part * curves[first].most
-            read = {arm: at_gain(one, gain) for arm, one in curves.items()}
-            for arm, one in read.items():
-                against = None if arm == first else as_share(one.less(read[first]))
-                reached = round(one.reached, 3)
-                share = as_share(one.interval)
-                found.append(EqualGain(arm, task, round(gain, 6), share, reached, against))
-    return found
+    for task in (one.name for one in tasks if one.name != target):
+        yield (
+            task,
+            {
+                arm: Curve(tables[arm, target], tables[arm, task])
+                for arm in names
+                if (arm, task) in tables and tables[arm, target].shape[0] == len(tables[arm, task])
+            },
+        )
 
 
 def _changes(measured: Sequence[Measured]) -> dict[tuple[str, str], Values]:

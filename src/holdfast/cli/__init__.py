@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.cli.comparing import compare, recommend
+from holdfast.cli.advising import recommend
+from holdfast.cli.comparing import compare
 from holdfast.cli.front import HELP, STOP, Json, app, quiet_libraries, say, tell, volume
 from holdfast.cli.helping import Command
 from holdfast.cli.planning import plan

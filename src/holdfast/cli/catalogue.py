@@ -75,7 +75,8 @@ def entry(registry: Registry[Kind], name: str) -> Entry:
     Raises:
         StudyError: no such name.
     """
-    make = registry.find(name, f"{PACKAGE} {registry.kind}").make
+    plugin = registry.find(name, f"{PACKAGE} {registry.kind}")
+    make = plugin.make
     of_class, of_file = _docs(make)
     alone = sum(_module(other) == make.__module__ for other in registry.known.values()) <= 1
     doc = of_file if alone and of_file and not names_file(name) else of_class or of_file
@@ -84,14 +85,13 @@ def entry(registry: Registry[Kind], name: str) -> Entry:
     source = list(
         dict.fromkeys(one.rstrip(".") for one in SOURCE.findall(f"{of_class}\n{of_file}"))
     )
-    options = getattr(make, "Options")  # noqa: B009
     return Entry(
         name,
         str(getattr(make, "entry", "")),
         purpose,
         about.strip(),
         ", ".join(source) or _whose(make),
-        settings(options),
+        settings(plugin.options),
     )
 
 

@@ -1,10 +1,9 @@
-"""The commands that compare: models trained elsewhere, and remedies by what is recorded of them."""
+"""The command that compares models which were trained elsewhere."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -108,10 +107,9 @@ def compare(
         return
     with shown(quiet=as_json) as bars:
         outcome = comparing.run(request, runs_dir, bars, rebuild or ())
-    page = outcome.folder / "report" / "index.html"
     if not as_json:
         tell(f"Run folder: {outcome.folder}")
-    finish(outcome.results, page, as_json, outcome.folder)
+    finish(outcome.results, outcome.folder / "report/index.html", as_json, outcome.folder)
     raise typer.Exit(outcome.exit_code)
 
 
@@ -134,16 +132,12 @@ def _dry(found: Comparison, steps: Sequence[Step]) -> tuple[dict[str, object], s
     from holdfast.analysis.selection import visible
 
     plan = found.plan
-    names = [{"stage": step.stage.name, "done": step.done} for step in steps]
+    stages = [{"stage": step.stage.name, "done": step.done} for step in steps]
     items = {task.name: task.items for task in plan.tasks.values()}
     models = {"base": found.base, **found.tuned}
-    about: dict[str, object] = {
-        "folder": str(plan.folder),
-        "models": {who: {"form": one.form, "said": one.source} for who, one in models.items()},
-        "items": items,
-        "notes": list(found.notes),
-        "stages": names,
-    }
+    said = {who: {"form": one.form, "said": one.source} for who, one in models.items()}
+    about: dict[str, object] = {"folder": str(plan.folder), "models": said, "items": items}
+    about |= {"notes": list(found.notes), "stages": stages}
     lines = [
         f"Run folder {plan.folder}",
         *(f"  {who}: {one.source} ({one.form})" for who, one in models.items()),
@@ -154,39 +148,3 @@ def _dry(found: Comparison, steps: Sequence[Step]) -> tuple[dict[str, object], s
         *forecast.listed(steps, lambda step: step.stage.name),
     ]
     return about, "\n".join(lines)
-
-
-def recommend(
-    where: Annotated[Path, typer.Argument(metavar="STUDY|RUN", help="A study, or its run folder.")],
-    hours: Annotated[
-        float | None, typer.Option("--hours", min=0, help="At hand for training; with a run.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Which remedies to try first, by what is recorded of them, why, and what they cost."""
-    from holdfast.analysis import recommend as advice
-    from holdfast.methods import METHODS
-
-    minutes = None if hours is None else 60 * hours
-    if where.is_dir():
-        from holdfast.report.run import read_results
-
-        asked = advice.of_results(read_results(where), minutes)
-        if asked is None:
-            raise UsageError(
-                "has no arm of plain fine-tuning, or was made by an older version",
-                where=str(where),
-                remedy="name the study file instead",
-            )
-    else:
-        from holdfast.config import load
-
-        if hours is not None:
-            raise UsageError(
-                "how long a training takes is known of a run only",
-                where="--hours",
-                remedy="name a run folder whose plain arm is done, or leave --hours out",
-            )
-        asked = advice.of_study(load.load(where))
-    found = advice.recommend(asked, METHODS)
-    say(as_json, asdict(found), "\n".join(advice.told(found)))

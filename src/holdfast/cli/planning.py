@@ -61,7 +61,8 @@ def plan(
         str | None, typer.Option("--target-modules", help="all-linear, mlp, or q_proj,v_proj.")
     ] = None,
     variant: Annotated[
-        str | None, typer.Option("--variant", help="lora, rslora, dora, oft, osf or corda.")
+        str | None,
+        typer.Option("--variant", help="lora, rslora, dora, oft, osf, corda or guardspace."),
     ] = None,
     optim: Annotated[str | None, typer.Option("--optim", help="Any of transformers.")] = None,
     checkpointing: Annotated[

@@ -6,6 +6,7 @@ import keyword
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Annotated, Literal
@@ -13,9 +14,11 @@ from typing import Annotated, Literal
 import typer
 import yaml
 
+from holdfast.cli.advising import with_advice
 from holdfast.cli.front import Json, say
+from holdfast.cli.grouping import grouped
 from holdfast.cli.guide import Guide, Told
-from holdfast.config import recipes
+from holdfast.config import Study, recipes
 from holdfast.errors import DoesNotFit, FolderError, HoldfastError, StudyError, UsageError
 
 DEFAULT = "hw6"
@@ -30,6 +33,20 @@ Entry = Literal["data", "loss", "weights", "ask"]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the file, NAME.py.")]
 
 
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a study begins with: hardware, arms and the time for them."""
+
+    gpus: Annotated[str | None, typer.Option("--gpus", help="2x24GiB, rtx4090, cpu.")] = None
+    recommend: Annotated[
+        bool, typer.Option("--recommend", help="The arms that are worth trying first, and why.")
+    ] = False
+    hours: Annotated[float | None, typer.Option("--hours", min=0, help="At hand for training.")] = (
+        None
+    )
+
+
+@grouped
 def init(
     study: Annotated[Path, typer.Argument(help="The file to write.")] = Path("study.yaml"),
     recipe: Annotated[
@@ -46,20 +63,25 @@ def init(
         ),
     ] = None,
     keep: Keep = None,
-    gpus: Annotated[str | None, typer.Option("--gpus", help="2x24GiB, rtx4090, cpu.")] = None,
+    begin: Beginning = Beginning(),
     as_json: Json = False,
 ) -> None:
     """Write a commented study; a terminal is asked for what no flag says."""
     from holdfast.cli.sections import split
 
     _is_new(study)
-    told = Told(model or "", split(data or ()), split(keep or ()), gpus or "")
+    if begin.hours is not None and not begin.recommend:
+        raise UsageError("goes with --recommend", where="--hours", remedy="add --recommend")
+    told = Told(model or "", split(data or ()), split(keep or ()), begin.gpus or "")
     terminal = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
     if recipe is None and (terminal or told != Told()):
         guide = Guide(study, told, terminal)
         text, notes = guide.text(), guide.notes
     else:
         text, notes = _of_recipe(recipe or DEFAULT, study, told)
+    if begin.recommend:
+        text, why = with_advice(text, _built(text, study), str(study), begin.hours)
+        notes = [*notes, *why]
     _finish(study, text, notes, as_json)
 
 
@@ -172,9 +194,8 @@ def _finish(study: Path, text: str, notes: Sequence[str], as_json: bool) -> None
     import json
 
     from holdfast.cli import study_schema
-    from holdfast.config import load
 
-    made = load.build(yaml.safe_load(text), (), str(study), folder=study.absolute().parent)
+    made = _built(text, study)
     beside = study.parent / SCHEMA
     if beside.exists() and study_schema.ID not in beside.read_text("utf-8", "replace"):
         raise FolderError(
@@ -192,6 +213,13 @@ def _finish(study: Path, text: str, notes: Sequence[str], as_json: bool) -> None
         "next": following,
     }
     say(as_json, about, "\n".join(lines))
+
+
+def _built(text: str, study: Path) -> Study:
+    """The study that a text is; its paths are taken from the folder of its file."""
+    from holdfast.config import load
+
+    return load.build(yaml.safe_load(text), (), str(study), folder=study.absolute().parent)
 
 
 def _fits(study: Path, gpus: str | None) -> list[str]:

@@ -217,12 +217,7 @@ ONE_OR_MORE = {
 
 
 def _options(registry: Registry[Kind]) -> dict[str, type[BaseModel]]:
-    found = {}
-    for name in registry.names():
-        options = getattr(registry.find(name).make, "Options")  # noqa: B009
-        assert issubclass(options, BaseModel)
-        found[name] = options
-    return found
+    return {name: registry.find(name).options for name in registry.names()}
 
 
 def _inner(sections: list[type[BaseModel]]) -> Iterator[type[BaseModel]]:

@@ -22,6 +22,8 @@ SPARSE = (
     "target_parameters", "trainable_token_indices", "init_lora_weights", "bias",
 )  # fmt: skip
 """Left out of what is written down where they are as usual: older fingerprints stay as they are."""
+TWO_HALVES = ("corda", "guardspace")
+"""Variants whose adapters have twice the rank: what is trained, and its start, taken away again."""
 SWITCHES = {"use_rslora": "rslora", "use_dora": "dora"}
 """PEFT's switches, and the variants that they mean."""
 NOT_HERE = {
@@ -82,9 +84,10 @@ class LoraSpec(Section):
         tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_listed)
     ] = ()
     """Tokens whose rows of the embedding are trained, by id."""
-    variant: Literal["lora", "rslora", "dora", "oft", "osf", "corda"] = "lora"
-    """Which of PEFT's ways: plain LoRA, rank-stabilised, DoRA, orthogonal (OFT), OSF, CorDA; PEFT's
-    `use_rslora: true` and `use_dora: true` are read too."""
+    variant: Literal["lora", "rslora", "dora", "oft", "osf", "corda", "guardspace"] = "lora"
+    """Which of PEFT's ways: plain LoRA, rank-stabilised, DoRA, orthogonal (OFT), OSF, CorDA; or
+    `guardspace`, with the method of that name. PEFT's `use_rslora: true` and `use_dora: true` are
+    read too."""
     init_lora_weights: Literal[True, "gaussian"] = True
     """Where A begins: as PEFT's default has it, or normally distributed; B begins at zero."""
     bias: Literal["none"] = "none"
@@ -120,7 +123,7 @@ class LoraSpec(Section):
     def _goes_together(self) -> Self:
         more = ("rank_pattern", "alpha_pattern", "target_parameters", "trainable_token_indices")
         for name in (*more, "modules_to_save", "layers_pattern"):
-            if self.variant in ("oft", "osf", "corda") and getattr(self, name):
+            if self.variant in ("oft", "osf", *TWO_HALVES) and getattr(self, name):
                 raise ValueError(f"{name} goes with variant lora, rslora or dora")
         if self.variant == "dora" and self.target_parameters:
             raise ValueError("target_parameters goes with variant lora or rslora")
@@ -153,7 +156,12 @@ class LoraSpec(Section):
     def adds(self) -> bool:
         """Whether what is saved is added to the weights, so that it can be scaled and merged."""
         whole = self.modules_to_save or self.trainable_token_indices
-        return self.variant in ("lora", "rslora", "corda") and not whole
+        return self.variant in ("lora", "rslora", *TWO_HALVES) and not whole
+
+    @property
+    def halves(self) -> int:
+        """How many times the rank a low-rank adapter has: 2 where its second half is its start."""
+        return 2 if self.variant in TWO_HALVES else 1
 
     @property
     def kind(self) -> str:

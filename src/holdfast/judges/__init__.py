@@ -105,6 +105,7 @@ class Judge(ABC):
     Attributes:
         Options: the settings that a study may give.
         version: raised whenever the same reply would get another label.
+        only_declines: its labels say whether a reply declines, and nothing of what is safe.
         remote: its model runs on a server, which may not be up yet (see `absent`).
         plugin: the name that it is registered under.
         code: a hash of its file, where it is a class in a file of the user's; else "".
@@ -117,6 +118,7 @@ class Judge(ABC):
 
     Options: ClassVar[type[Section]] = Section
     version: ClassVar[str] = "1"
+    only_declines: ClassVar[bool] = False
     remote: ClassVar[bool] = False
     plugin: str = ""
     code: str = ""

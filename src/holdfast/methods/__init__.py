@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast.config import TrainSpec
 from holdfast.config.load import parse
 from holdfast.errors import HoldfastError, StudyError
+from holdfast.judges import Judge
 from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead
 from holdfast.methods._bases import Configured, WeightMethod
 from holdfast.methods._context import Lesson, Making, MethodContext, SharedWork, Target
@@ -46,6 +47,7 @@ METHODS = {
     "first_tokens": "holdfast.methods.first_tokens:FirstTokens",
     "gkd": "holdfast.methods.gkd:GKD",
     "grpo": "holdfast.methods.grpo:GRPO",
+    "guardspace": "holdfast.methods.guardspace:GuardSpace",
     "kl": "holdfast.methods.kl:KL",
     "l2_init": "holdfast.methods.l2_init:L2Init",
     "lisa": "holdfast.methods.lisa:Lisa",
@@ -53,6 +55,7 @@ METHODS = {
     "mask_target": "holdfast.methods.mask_target:MaskTarget",
     "raft": "holdfast.methods.raft:Raft",
     "sdft": "holdfast.methods.sdft:SDFT",
+    "star": "holdfast.methods.star:Star",
     "token_mask": "holdfast.methods.token_mask:TokenMask",
     # weights
     "ema": "holdfast.methods.ema:EMA",
@@ -120,6 +123,8 @@ class LossMethod(Configured):
             there.
         asks_questions: it asks the training questions itself, as they are given, and looks at no
             other data: nothing may stand under ``data:`` beside it.
+        looks: it adds examples that are only looked at, before training.
+        judge: whom its shared work asks; None: nobody.
     """
 
     entry = "loss"
@@ -127,6 +132,8 @@ class LossMethod(Configured):
     resumable: bool = True
     graded: bool = False
     asks_questions: bool = False
+    looks: bool = False
+    judge: Judge | None = None
 
     def check(self, context: MethodContext) -> None:
         """See `DataMethod.check`; by default there is nothing to look at."""

@@ -15,10 +15,11 @@ from holdfast.data.leakage import LeakIndex
 from holdfast.engines import Engine, Usage
 from holdfast.engines.kept import Kept, score
 from holdfast.engines.resumable import ask
+from holdfast.judges import JudgeContext
 from holdfast.methods._bound import Bound
+from holdfast.methods._counting import TokenCounts
 from holdfast.models import ModelRef
 from holdfast.progress import Progress
-from holdfast.runs import store
 from holdfast.tasks import Task
 from holdfast.types import Example, Reply
 
@@ -26,17 +27,9 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
     from peft import PeftModel
-    from transformers import (
-        PreTrainedTokenizerBase,
-        TrainerCallback,
-        TrainerState,
-        TrainingArguments,
-    )
+    from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 Arguments = TypeVar("Arguments", bound="TrainingArguments")
-COUNTS = "drawn.jsonl"
-"""In the run's folder: the tokens of each step that were generated, had a loss, and were read by a
-reference model."""
 AS_BATCHED: Mapping[str, object] = {
     "per_device_train_batch_size": 1,
     "train_sampling_strategy": "sequential",
@@ -69,6 +62,9 @@ class MethodContext:
             with a larger budget in the same folder; None: nowhere.
         bound: what the arm's training can use; None: all that can be made is made.
         seen: examples that plain training sees over the whole run; 0: not known.
+        beginnings: of each example the texts of its answer after every so many tokens, the whole
+            answer last; None: nothing is tokenised here.
+        desk: what a judge may use that works in a folder; None: there is none.
     """
 
     task: Task
@@ -83,6 +79,8 @@ class MethodContext:
     answers: Path | None = None
     bound: Bound | None = None
     seen: int = 0
+    beginnings: Callable[[Sequence[Example], int], list[list[str]]] | None = None
+    desk: Callable[[Path, Progress], JudgeContext] | None = None
 
     @property
     def fills(self) -> bool:
@@ -171,62 +169,6 @@ class Target:
 
     task: Task
     sampling: Sampling
-
-
-class TokenCounts:
-    """Counts tokens per optimiser step, over interruptions too.
-
-    A trainer that generates, or has a loss on other tokens than the gold answers', adds to the
-    counters as it goes. Where nothing is ever added the gold answers are taken to be what was
-    learned.
-
-    Attributes:
-        generated: tokens drawn in the step under way.
-        supervised: tokens with a loss in the step under way.
-        reference: tokens that a teacher or the base read in the step under way.
-        prompts: tokens of prompts that were learned from in the step under way, where that is more
-            than once for each example.
-        steps: the counts of every finished step.
-    """
-
-    def __init__(self, folder: Path, step: int) -> None:
-        """Take up the counts in `folder` of the steps up to and including `step`."""
-        self.path = folder / COUNTS
-        before = store.read_objects(self.path) if step else ()
-        self.steps: list[dict[str, int]] = [row for _, row in before if row["step"] <= step]
-        self.generated = self.supervised = self.reference = self.prompts = 0
-
-    def total(self, name: str) -> int:
-        """Sum over the steps of ``generated_tokens``, ``supervised_tokens``, ..."""
-        return sum(step.get(name, 0) for step in self.steps)
-
-    def write(self) -> None:
-        """Keep the counts."""
-        store.write_jsonl(self.path, self.steps)
-
-    def callback(self) -> TrainerCallback:
-        """What closes a step, and writes the counts before a checkpoint is made of them."""
-        from transformers import TrainerCallback
-
-        counts = self
-
-        class Counting(TrainerCallback):  # type: ignore[misc]  # mypy does not follow transformers
-            def on_step_end(
-                self, args: object, state: TrainerState, control: object, **_: object
-            ) -> None:
-                counts.steps.append({
-                    "step": state.global_step,
-                    "generated_tokens": counts.generated,
-                    "supervised_tokens": counts.supervised,
-                    "reference_tokens": counts.reference,
-                    **({"prompt_tokens": counts.prompts} if counts.prompts else {}),
-                })  # fmt: skip
-                counts.generated = counts.supervised = counts.reference = counts.prompts = 0
-
-            def on_save(self, args: object, state: object, control: object, **_: object) -> None:
-                counts.write()
-
-        return Counting()
 
 
 @dataclass(frozen=True)

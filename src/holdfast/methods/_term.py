@@ -31,9 +31,12 @@ class Term:
             the same shape; asks for a second pass with the adapters switched off.
         divergence: (logits, the base's logits), each of shape (positions, words), to nats, shape
             (positions,); asks for whole logits and a second pass with the adapters switched off.
+        instead: a token's cross-entropy counts for less the more its divergence counts for: by the
+            share that the divergence's weight is of this one. None: whole.
         without_target: both of these lack the word that comes next: its logit is `ABSENT`.
         penalty: the model, to a scalar in nats per supervised token; added once per step.
         begin: called before every step with the model, the steps behind it, and those of the run.
+        end: called after every step with the model, before anything of it is kept or read.
         kept: tensors that outlast an interruption: written with every checkpoint, and put back
             before the first step that follows. `begin` fills and changes it.
         phases: examples of one kind have steps of their own; None: all kinds are mixed evenly.
@@ -44,9 +47,11 @@ class Term:
     top_k: int | None = None
     reference: bool = False
     divergence: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    instead: float | None = None
     without_target: bool = False
     penalty: Callable[[torch.nn.Module], torch.Tensor] | None = None
     begin: Callable[[torch.nn.Module, int, int], None] | None = None
+    end: Callable[[torch.nn.Module], None] | None = None
     kept: MutableMapping[str, torch.Tensor] | None = None
     phases: Phases | None = None
 

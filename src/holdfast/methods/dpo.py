@@ -32,12 +32,13 @@ from holdfast.methods import (
     _rewriting,
 )
 from holdfast.methods._context import asks
+from holdfast.methods._counting import each_step
 from holdfast.progress import Progress
 from holdfast.runs import records, store
 from holdfast.types import Example, Reply
 
 if TYPE_CHECKING:
-    from transformers import Trainer, TrainerCallback, TrainerState
+    from transformers import Trainer, TrainerCallback
 
 REJECTED = "rejected"
 """In an example's meta: the wrong answer, as the fields of an `Example` that differ."""
@@ -248,20 +249,13 @@ def _pairs(lesson: Lesson) -> list[dict[str, list[int]]]:
 
 def _counting(lesson: Lesson, pairs: Sequence[Mapping[str, Sequence[int]]]) -> TrainerCallback:
     """What counts the tokens of every step; the base reads all that the model does."""
-    from transformers import TrainerCallback
+    each = len(lesson.order) // lesson.steps
 
-    counts, each = lesson.counts, len(lesson.order) // lesson.steps
+    def end(step: int) -> None:
+        for place in lesson.order[(step - 1) * each : step * each]:
+            one = pairs[place]
+            answers = len(one["chosen_ids"]) + len(one["rejected_ids"])
+            prompts = 2 * len(one["prompt_ids"])
+            lesson.counts.add(supervised=answers, reference=answers + prompts, prompts=prompts)
 
-    class Counting(TrainerCallback):  # type: ignore[misc]  # mypy does not follow transformers
-        def on_step_end(
-            self, args: object, state: TrainerState, control: object, **_: object
-        ) -> None:
-            end = state.global_step * each
-            for place in lesson.order[end - each : end]:
-                one = pairs[place]
-                answers = len(one["chosen_ids"]) + len(one["rejected_ids"])
-                counts.supervised += answers
-                counts.prompts += 2 * len(one["prompt_ids"])
-                counts.reference += answers + 2 * len(one["prompt_ids"])
-
-    return Counting()
+    return each_step(end)

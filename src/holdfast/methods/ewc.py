@@ -41,6 +41,7 @@ class EWC(LossMethod):
         """Old examples on which the importance is measured."""
 
     mixes = True
+    looks = True
 
     def recipe(self) -> str:
         """See `DataMethod.recipe`."""

@@ -22,7 +22,8 @@ from holdfast.errors import DataError, TrainingError
 from holdfast.memory.estimate.method_overhead import MethodOverhead
 from holdfast.memory.model.shape import read_shape
 from holdfast.methods import Lesson, LossMethod, MethodContext
-from holdfast.methods._context import Batch, TokenCounts
+from holdfast.methods._context import Batch
+from holdfast.methods._counting import TokenCounts
 from holdfast.models import ModelRef
 from holdfast.types import Example
 

@@ -25,11 +25,12 @@ from holdfast.engines.live import Live, Said
 from holdfast.errors import TrainingError
 from holdfast.memory.estimate.method_overhead import MethodOverhead
 from holdfast.methods import Lesson, LossMethod, MethodContext, _rewards
+from holdfast.methods._counting import each_step
 from holdfast.methods._rewards import Drawn, drawing, reward_of
 from holdfast.runs import store
 
 if TYPE_CHECKING:
-    from transformers import Trainer, TrainerCallback, TrainerState
+    from transformers import Trainer, TrainerCallback
     from trl import GRPOTrainer
 
 ROLLOUTS = "You are using 'rollout_func'"
@@ -236,26 +237,12 @@ class _Drawing:
 
     def callback(self) -> TrainerCallback:
         """What counts each step, and stops where no reward ever differs."""
-        from transformers import TrainerCallback
 
-        mine = self
+        def begin(step: int) -> None:
+            before = store.read_objects(self.path) if step else ()
+            self.steps = [row for _, row in before if row["step"] <= step]
 
-        class Counting(TrainerCallback):  # type: ignore[misc]  # mypy does not follow transformers
-            def on_train_begin(
-                self, args: object, state: TrainerState, control: object, **_: object
-            ) -> None:
-                before = store.read_objects(mine.path) if state.global_step else ()
-                mine.steps = [row for _, row in before if row["step"] <= state.global_step]
-
-            def on_step_end(
-                self, args: object, state: TrainerState, control: object, **_: object
-            ) -> None:
-                mine.close(state.global_step)
-
-            def on_save(self, args: object, state: object, control: object, **_: object) -> None:
-                mine.write()
-
-        return Counting()
+        return each_step(self.close, begin=begin, save=self.write)
 
     def close(self, step: int) -> None:
         """Account for a step; on the first that shows that nothing can be learned, stop.
@@ -263,10 +250,9 @@ class _Drawing:
         Raises:
             TrainingError: the answers to one question always earned the same.
         """
-        counts, given = self.lesson.counts, self.options
-        counts.supervised += self.written
-        counts.prompts += self.read
-        counts.reference += (self.read + self.written) if given.beta else 0
+        given = self.options
+        reference = (self.read + self.written) if given.beta else 0
+        self.lesson.counts.add(0, self.written, reference, self.read)
         if (step - 1) % given.iterations == 0:
             self.steps[-1]["step"] = step
         tried = sum(row["answers"] for row in self.steps)

@@ -25,11 +25,12 @@ from holdfast.engines.live import Live
 from holdfast.errors import StudyError, TrainingError
 from holdfast.memory.estimate.method_overhead import MethodOverhead
 from holdfast.methods import Lesson, LossMethod, MethodContext, _rewards
+from holdfast.methods._counting import each_step
 from holdfast.methods._rewards import Drawn, drawing, reward_of
 from holdfast.runs import store
 
 if TYPE_CHECKING:
-    from transformers import Trainer, TrainerCallback, TrainerState
+    from transformers import Trainer, TrainerCallback
 
 
 class Raft(LossMethod):
@@ -161,20 +162,12 @@ class _Rounds:
 
     def callback(self) -> TrainerCallback:
         """What counts the tokens of every step."""
-        from transformers import TrainerCallback
 
-        rounds, counts = self, self.lesson.counts
+        def end(step: int) -> None:
+            drawn, prompts, learned = self.spent(step - 1)
+            self.lesson.counts.add(drawn, learned, prompts=prompts)
 
-        class Counting(TrainerCallback):  # type: ignore[misc]  # mypy does not follow transformers
-            def on_step_end(
-                self, args: object, state: TrainerState, control: object, **_: object
-            ) -> None:
-                drawn, prompts, learned = rounds.spent(state.global_step - 1)
-                counts.generated += drawn
-                counts.prompts += prompts
-                counts.supervised += learned
-
-        return Counting()
+        return each_step(end)
 
     def _dealt(self, number: int, first: int, many: int) -> list[_Kept]:
         """Some of a round's examples: all that were kept in a new order, over and over."""

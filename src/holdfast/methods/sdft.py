@@ -17,7 +17,7 @@ from holdfast.data.rendering import fixed_date, variables
 from holdfast.errors import DataError, TrainingError
 from holdfast.memory.estimate.method_overhead import Logits, MethodOverhead
 from holdfast.methods import Lesson, LossMethod, MethodContext
-from holdfast.methods._context import TokenCounts
+from holdfast.methods._counting import TokenCounts, each_step
 from holdfast.methods._rewriting import check_questions
 
 if TYPE_CHECKING:
@@ -163,15 +163,13 @@ def counting(counts: TokenCounts, skip: int) -> TrainerCallback:
         counts: is added to.
         skip: first tokens of an answer that have no loss.
     """
-    from transformers import TrainerCallback
 
-    class Drawn(TrainerCallback):  # type: ignore[misc]  # mypy does not follow transformers
-        def on_self_distillation_batch_prepared(
-            self, *, completion_ids: torch.Tensor, teacher_attention_mask: torch.Tensor, **_: object
-        ) -> None:
-            answers = teacher_attention_mask[:, -completion_ids.shape[1] :]
-            counts.generated += int(answers.sum())
-            counts.supervised += int(answers[:, skip:].sum())
-            counts.reference += int(teacher_attention_mask.sum())
+    def prepared(
+        *, completion_ids: torch.Tensor, teacher_attention_mask: torch.Tensor, **_: object
+    ) -> None:
+        answers = teacher_attention_mask[:, -completion_ids.shape[1] :]
+        counts.add(
+            int(answers.sum()), int(answers[:, skip:].sum()), int(teacher_attention_mask.sum())
+        )
 
-    return Drawn()
+    return each_step(prepared=prepared)

@@ -16,7 +16,7 @@ from holdfast.analysis.results import Results, Share, TaskInfo
 from holdfast.analysis.selection import visible
 from holdfast.analysis.selection.from_run import power
 from holdfast.progress.translation import told
-from holdfast.report import decision_words, language, words
+from holdfast.report import decision_words, equal_gain, language, words
 from holdfast.report.words import UNMEASURED, difference, factor, interval, shown, unscored
 from holdfast.runs.plan import Plan
 
@@ -42,7 +42,7 @@ def table(results: Results, width: int = 80) -> Group:
         f"{what}, in %, with 95 % intervals;",
         f"below each figure its paired difference to {base}, in points.",
     ]
-    below = [*labels, *filter(None, said), *_decision(results)]
+    below = [*labels, *filter(None, said), *equal_gain.lines(results), *_decision(results)]
     above, after = (Text(told("\n".join(part))) for part in (head, below))
     return Group(above, *_tables(results, width), after)
 

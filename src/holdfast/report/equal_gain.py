@@ -1,43 +1,59 @@
-"""What each arm had lost by the time that it had gained as much as the others, as texts."""
+"""What each arm had lost where it had gained as much as the others, and the reverse, as texts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from holdfast.analysis.lookup import retained
-from holdfast.analysis.results import EqualGain, Results, TaskInfo
+from holdfast.analysis.lookup import retained, targets
+from holdfast.analysis.results import EqualGain, EqualLoss, Results, Share, TaskInfo
 from holdfast.report import language
 from holdfast.report.language import Said, Speech
 from holdfast.report.words import NONE, difference, signed
 
 
 @dataclass(frozen=True, slots=True)
-class AtGain:
-    """One retained task at one common gain.
+class AtCommon:
+    """One retained task at one common gain or loss.
 
     Attributes:
         task: the retained one.
-        gain: on the target, in points.
+        far: how much was gained on the target, or lost of this task, in points.
         rows: arm, change, and difference to the first arm.
     """
 
     task: TaskInfo
-    gain: str
+    far: str
     rows: tuple[tuple[str, Said, str], ...]
 
 
-def at_equal_gain(results: Results) -> list[AtGain]:
+def at_equal_gain(results: Results) -> list[AtCommon]:
     """Every retained task at every common gain, in the study's order."""
     found, speech = [], language.of(results)
     for task in retained(results):
         mine = [one for one in results.equal_gain if one.task == task.name]
         for gain in dict.fromkeys(one.gain for one in mine):
             rows = tuple(
-                (one.arm, _change(one, task, speech), _against(one, task))
+                (one.arm, _change(one, task, speech), _against(one.against, task.inverted))
                 for one in mine
                 if one.gain == gain
             )
-            found.append(AtGain(task, signed(gain), rows))
+            found.append(AtCommon(task, signed(gain), rows))
+    return found
+
+
+def at_equal_loss(results: Results) -> list[AtCommon]:
+    """Every retained task at every common loss of it, in the study's order."""
+    found, speech = [], language.of(results)
+    inverted = any(one.inverted for one in targets(results))
+    for task in retained(results):
+        mine = [one for one in results.equal_loss if one.task == task.name]
+        for loss in dict.fromkeys(one.loss for one in mine):
+            rows = tuple(
+                (one.arm, _gain(one, inverted, speech), _against(one.against, inverted))
+                for one in mine
+                if one.loss == loss
+            )
+            found.append(AtCommon(task, signed(loss if task.inverted else -loss), rows))
     return found
 
 
@@ -51,9 +67,31 @@ def _change(one: EqualGain, task: TaskInfo, speech: Speech) -> Said:
     return language.same(f"{change.arrow} {change.points} {change.interval}")
 
 
-def _against(one: EqualGain, task: TaskInfo) -> str:
-    change = difference(one.against, task.inverted)
+def _gain(one: EqualLoss, inverted: bool, speech: Speech) -> Said:
+    """The gain, and whether the arm loses that much at all: in most resamples it does or not."""
+    text = _against(one.gain, inverted)
+    if one.reached >= 0.5:
+        return language.same(text)
+    return speech.say("equal_loss.never", gain=text)
+
+
+def _against(share: Share | None, inverted: bool) -> str:
+    change = difference(share, inverted)
     if change is None:
         return NONE
     text = f"{change.points} {change.interval}".strip()
     return f"{change.arrow} {text}" if change.interval else text
+
+
+def lines(results: Results) -> list[str]:
+    """Both in a few lines, at the farthest common value; none where there is nothing to compare."""
+    found = []
+    named = ", ".join(one.name for one in targets(results))
+    for how, tables in (
+        ("At {far} points gained on {target}, change of {task}:", at_equal_gain(results)),
+        ("For {far} points of {task}, most gained on {target}:", at_equal_loss(results)),
+    ):
+        for one in {table.task.name: table for table in tables}.values():
+            found.append(how.format(far=one.far, target=named, task=one.task.name))
+            found += [f"  {arm}: {said.en}" for arm, said, _ in one.rows]
+    return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from holdfast.analysis import budget, recommend
-from holdfast.analysis.lookup import final, find, group_names, scales_of, steps_of
+from holdfast.analysis.lookup import final, find, group_names, scales_of, steps_of, targets
 from holdfast.analysis.results import Cell, Choice, Results, Share, TaskInfo
 from holdfast.methods import METHODS
 from holdfast.report import decision_words, equal_gain, language, tables, words
@@ -78,9 +78,9 @@ def write(results: Results) -> str:
     return "\n".join(parts)
 
 
-def _said(results: Results, key: str) -> str:
+def _said(results: Results, key: str, **values: str) -> str:
     """A text of the page, in English."""
-    return language.of(results).say(key).en
+    return language.of(results).say(key, **values).en
 
 
 def _by_arm(results: Results, head: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
@@ -292,20 +292,32 @@ def _dose(results: Results) -> list[str]:
 
 
 def _equal_gain(results: Results) -> list[str]:
-    """What each arm had lost where it had gained as much as the others."""
-    parts = ["## Forgetting at equal gain\n", _said(results, "equal_gain.lede") + "\n"]
-    head = [_said(results, f"equal_gain.{name}") for name in ("change", "against")]
-    for one in equal_gain.at_equal_gain(results):
-        parts.append(f"{title(one.task)}, at {one.gain} points on the target\n")
-        rows = [[clean(arm), clean(change.en), clean(against)] for arm, change, against in one.rows]
-        parts.append(_by_arm(results, head, rows))
-    return parts if results.equal_gain else []
+    """What each arm had lost where it had gained as much as the others, and the reverse."""
+    parts = []
+    for kind, found in (
+        ("equal_gain", equal_gain.at_equal_gain(results)),
+        ("equal_loss", equal_gain.at_equal_loss(results)),
+    ):
+        if found:
+            parts.append(f"## {_said(results, f'{kind}.title')}\n")
+            parts.append(_said(results, f"{kind}.lede") + "\n")
+        head = [_said(results, f"{kind}.{name}") for name in ("change", "against")]
+        target = targets(results)[0].name if found else ""
+        for one in found:
+            at = _said(results, f"{kind}.at", far=one.far, target=target)
+            parts.append(f"{title(one.task)}, {at}\n")
+            rows = [[clean(arm), clean(said.en), clean(less)] for arm, said, less in one.rows]
+            parts.append(_by_arm(results, head, rows))
+    return parts
 
 
 def _next(results: Results) -> list[str]:
     """Which remedies to try next, by what is recorded of them."""
     asked = recommend.of_results(results)
-    lines = recommend.told(recommend.recommend(asked, METHODS)) if asked else []
+    found = recommend.recommend(asked, METHODS) if asked else None
+    lines = recommend.told(found) if found else []
+    if found and found.advice:
+        lines.append("which of these the hardware holds: `holdfast recommend` and the run folder")
     return (
         ["## What to try next\n", "\n".join(f"- {clean(o)}" for o in lines) + "\n"] if lines else []
     )

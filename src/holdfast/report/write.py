@@ -237,6 +237,7 @@ def _measured(results: Results) -> dict[str, object]:
         "probability": words.probability,
         "dose_said": words.dose_said,
         "equal_gain": equal_gain.at_equal_gain(results),
+        "equal_loss": equal_gain.at_equal_loss(results),
         "plain": words.plain,
         "points": words.points,
         "four": tables.four(results),

@@ -12,6 +12,8 @@ from holdfast.study.session import Arm
 from holdfast.train import adapters
 from holdfast.types import BASE
 
+GUARDED = "guardspace"
+"""A variant of LoRA, and the method that says where its adapters begin."""
 PLAIN = "train.lora.variant lora, rslora or corda without modules trained whole"
 
 
@@ -70,6 +72,17 @@ def _training(arm: Arm, study: Study, where: str) -> None:
             f"{asking.plugin} asks the training questions itself, as they are given, and what "
             f"{arm.data[0].plugin} makes of them would not be looked at",
             where=f"{where}.data", remedy=f"give {arm.data[0].plugin} an arm of its own",
+        )  # fmt: skip
+    looking = [one.plugin for one in arm.loss if one.looks]
+    if len(looking) > 1:
+        raise StudyError(
+            f"{looking[0]} and {looking[1]} would each look at the other's examples too",
+            where=f"{where}.loss", remedy="give one of them an arm of its own",
+        )  # fmt: skip
+    if method != "full" and arm.variant.trains and lora.variant == GUARDED not in looking:
+        raise StudyError(
+            f"adapters of the variant {GUARDED} begin where the method of that name says",
+            where=f"{where}.train.lora.variant", remedy=f"add `loss: [{GUARDED}]` to this arm",
         )  # fmt: skip
     terms = [term for one in arm.loss if (term := one.term())]
     _phases(terms, where)

@@ -203,12 +203,7 @@ def judges_ready(session: Session) -> list[Stage]:
     A server may be started later, when the models under test have left the GPU: that it does not
     answer yet is only said.
     """
-    every = [
-        judge
-        for task in session.measuring.tasks.values()
-        if task.judge
-        for judge in members_of(task.judge)
-    ]
+    every = [judge for _, judge in session.judges]
     models = {store.fingerprint(identity_of(one)): one for one in every if one.guard or one.remote}
 
     def make(folder: Path, progress: Progress) -> Mapping[str, object]:

@@ -122,6 +122,16 @@ def outlook(session: Session, steps: Sequence[Step], speed: Speed | None = None)
     )  # fmt: skip
 
 
+def training_minutes(session: Session, arm: str) -> float:
+    """How long all trainings of an arm take here, over its seeds."""
+    speed = speeds.known(session)
+    counted = Counted(session, speed.usual)
+    works = {one.name: counted.of(one) for one in session.plan.stages}
+    stages = timed(session, works, speed)
+    own = (one.seconds for name, one in stages.items() if name.startswith(f"train/{arm}/"))
+    return math.fsum(own) / 60
+
+
 def _parts(session: Session, works: Mapping[str, Work], left: Mapping[str, float]) -> list[Part]:
     found = {}
     for name in (BASE, SHARED, *session.arms, GRADING):

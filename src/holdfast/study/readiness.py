@@ -18,7 +18,6 @@ from holdfast.engines.pace import ROWS
 from holdfast.engines.vllm import program, servable
 from holdfast.environment import install_command
 from holdfast.errors import FolderError, HoldfastError, MissingDependency, located
-from holdfast.judges import members_of
 from holdfast.memory.hardware.host import host_ram_bytes
 from holdfast.memory.memory_plan import GIB
 from holdfast.memory.model.shape import read_shape
@@ -158,11 +157,10 @@ def whole(session: Session) -> Sequence[str]:
 
 def judges(session: Session) -> Sequence[str]:
     """Every judge that is a model is there, may be had, has a tokenizer, and fits."""
-    for name, task in session.measuring.tasks.items():
-        for judge in members_of(task.judge) if task.judge and _loads(session) else ():
-            if judge.guard is not None:
-                with located(f"tasks.{name}.judge"):
-                    judge.guard.needs(session.gpus)
+    for where, judge in session.judges if _loads(session) else ():
+        if judge.guard is not None:
+            with located(where):
+                judge.guard.needs(session.gpus)
     return []
 
 

@@ -19,7 +19,7 @@ from holdfast.data.batching import Budget, seen_order
 from holdfast.data.leakage import LeakIndex
 from holdfast.engines.kept import LIKELIHOODS
 from holdfast.engines.pool import EnginePool
-from holdfast.judges import Judge, JudgeContext
+from holdfast.judges import Judge, JudgeContext, members_of
 from holdfast.memory.hardware.devices import GPU
 from holdfast.methods import (
     METHODS,
@@ -39,7 +39,7 @@ from holdfast.runs.plan import ArmPlan, Plan, Seat, TaskPlan
 from holdfast.runs.stages import Stage
 from holdfast.study import asking
 from holdfast.tasks import Task
-from holdfast.train.data import supervised
+from holdfast.train.data import beginnings, supervised
 from holdfast.types import BASE, Example, FieldUse, SourceUse
 
 BASE_LOSSES = "base_losses.jsonl"
@@ -310,6 +310,8 @@ class Session:
             self.folder / BASE_ANSWERS,
             None if arm is None else self._bound(arm),
             self.plan.steps * self.study.train.batch_size,
+            lambda some, every: beginnings(self.plan.model, self.study.train, some, every),
+            self.desk,
         )
 
     def _bound(self, arm: Arm) -> Bound:
@@ -355,6 +357,17 @@ class Session:
         """Decays of the moving averages that an arm's training keeps for arms that use it."""
         users = (one for one in self.arms.values() if one.variant.source == arm)
         return tuple(sorted({decay for one in users for m in one.weights for decay in m.averages}))
+
+    @property
+    def judges(self) -> list[tuple[str, Judge]]:
+        """Everyone who judges, members of several one by one, and where the study names them."""
+        tasks = ((f"tasks.{name}", one.judge) for name, one in self.measuring.tasks.items())
+        arms = (
+            (f"arms.{arm.variant.family}.loss", method.judge)
+            for arm in self.arms.values() if arm.trains for method in arm.loss
+        )  # fmt: skip
+        named = [(where, judge) for where, judge in (*tasks, *arms) if judge is not None]
+        return [(f"{where}.judge", one) for where, judge in named for one in members_of(judge)]
 
     def desk(self, folder: Path, progress: Progress) -> JudgeContext:
         """What a judge may use."""

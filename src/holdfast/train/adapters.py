@@ -2,24 +2,25 @@
 
 All of PEFT's ways that are offered leave the base's weights untouched: switching the adapter off
 gives back the base, and what is saved loads on the base as it was downloaded. CorDA as its authors
-and PEFT have it takes its starting point B₀A₀ out of the base; here the same start is a LoRA of
-twice the rank, W + s·(B·A - B₀·A₀), whose second half is frozen. Both train the same function.
+and PEFT have it takes its starting point out of the base; here it is one of `models.halves`.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from holdfast.config import LoraSpec, TrainSpec
+from holdfast.config.lora import TWO_HALVES
 from holdfast.data.chat import Encoded
 from holdfast.errors import StudyError
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.methods import ANCHOR, REPLAY
+from holdfast.models import halves
 from holdfast.models.cpu_training import quicken
 from holdfast.models.placement import match_buffers
 from holdfast.train import whole_modules as whole
@@ -67,11 +68,10 @@ def settings(model: PreTrainedModel, spec: TrainSpec) -> tuple[PeftConfig, Targe
         kept = {f"{re.escape(name)}$": min(_sizes(module)) - lora.r
                 for name, module in targets.modules.items()}  # fmt: skip
         return OSFConfig(rank_pattern=kept, **common), targets
-    halves = 2 if lora.variant == "corda" else 1
     more, notices = whole.settings(model, lora)
     config = LoraConfig(
-        r=lora.r * halves,
-        lora_alpha=lora.alpha * halves,
+        r=lora.r * lora.halves,
+        lora_alpha=lora.alpha * lora.halves,
         lora_dropout=targets.dropout,
         use_rslora=lora.variant == "rslora",
         use_dora=lora.variant == "dora",
@@ -102,7 +102,7 @@ def _check_ranks(targets: Targets, lora: LoraSpec) -> None:
         if lora.variant == "oft" and n_in % lora.r:
             raise _rank(f"blocks of {lora.r} do not divide the {n_in} inputs of {name}",
                         "for OFT choose a power of two, such as 32")  # fmt: skip
-        if lora.variant in ("osf", "corda") and lora.r >= min(n_in, n_out):
+        if lora.variant in ("osf", *TWO_HALVES) and lora.r >= min(n_in, n_out):
             raise _rank(f"rank {lora.r} is not below the rank of {name}, {min(n_in, n_out)}",
                         f"choose a rank below {min(n_in, n_out)}, or other matrices")  # fmt: skip
 
@@ -119,7 +119,7 @@ def adapt(
     Args:
         model: the base on its device.
         spec: see `adapter_config`.
-        rows: the training examples; only CorDA looks at them.
+        rows: the training examples; only CorDA looks at them here.
         kinds: of each row.
         plan: where the model is; None: on one device.
 
@@ -142,7 +142,7 @@ def adapt(
     start = _corda_start(model, spec, config, *calibration(rows, kinds))
     with torch.random.fork_rng(devices=[]):
         adapted = get_peft_model(model, config)
-    _start_from(adapted, start, spec.lora.r)
+    halves.begin(adapted, start)
     _quicken(adapted, spec)
     return adapted
 
@@ -170,22 +170,23 @@ def check(spec: TrainSpec, placement: str, quantized: bool) -> None:
         StudyError: it cannot, or nobody tried.
     """
     variant = spec.lora.variant
-    if quantized and variant in ("osf", "corda"):
+    whole = ("osf", *TWO_HALVES)
+    if quantized and variant in whole:
         raise StudyError(
             f"{variant} takes the base's weights apart, which 4-bit weights do not allow",
             where="train.lora.variant",
             remedy="set train.method: lora, or choose lora, rslora, dora or oft",
         )
-    beside = {"cpu", "single"} if variant in ("osf", "corda") else {"cpu", "single", "ddp"}
+    beside = {"cpu", "single"} if variant in whole else {"cpu", "single", "ddp"}
     if variant not in ANYWHERE and placement not in beside:
         raise StudyError(
             f"{variant} was not validated with the placement {placement}",
             where="train.lora.variant",
             remedy=f"use one of {', '.join(sorted(beside))}, or the variant lora or rslora",
         )
-    if variant == "corda" and spec.weight_decay:
+    if variant in TWO_HALVES and spec.weight_decay:
         raise StudyError(
-            "weight decay would pull at the frozen half of CorDA's adapters",
+            "weight decay would pull at the frozen half of the adapters",
             where="train.weight_decay",
             remedy="set it to 0",
         )
@@ -239,26 +240,3 @@ def _corda_start(
         start[name] = ((module.eigens.V_WC * values).T, module.eigens.U_WC * values)
         del module.eigens
     return start
-
-
-def _start_from(
-    adapted: PeftModel, start: Mapping[str, tuple[torch.Tensor, torch.Tensor]], rank: int
-) -> None:
-    """Fill the adapters with both halves, and let gradients into the first one only."""
-    import torch
-
-    for name, a, b in _pairs(adapted, start):
-        a0, b0 = (one.to(a.device, a.dtype) for one in start[name])
-        a.data, b.data = torch.cat([a0, a0]).contiguous(), torch.cat([b0, -b0], 1).contiguous()
-        a.register_hook(lambda grad: torch.cat([grad[:rank], torch.zeros_like(grad[rank:])]))
-        b.register_hook(
-            lambda grad: torch.cat([grad[:, :rank], torch.zeros_like(grad[:, rank:])], 1)
-        )
-
-
-def _pairs(
-    adapted: PeftModel, start: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
-) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-    for name in start:
-        module = adapted.base_model.model.get_submodule(name)
-        yield name, module.lora_A["default"].weight, module.lora_B["default"].weight

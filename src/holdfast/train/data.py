@@ -88,6 +88,20 @@ def supervised(model: ModelRef, spec: TrainSpec, examples: Sequence[Example]) ->
     return [0 if most is not None and len(row.ids) > most else row.cost.supervised for row in rows]
 
 
+def beginnings(
+    model: ModelRef, spec: TrainSpec, examples: Sequence[Example], every: int
+) -> list[list[str]]:
+    """The text of each answer after every so many of its tokens; the whole answer comes last."""
+    rows, _, _ = encode_all(model, examples, spec.model_copy(update={"max_length": None}))
+    tokenizer = models.load_tokenizer(model)
+    found = []
+    for row in rows:
+        ids = row.ids[row.start :]
+        ends = range(every, len(ids) + every, every)
+        found.append([tokenizer.decode(ids[:end], skip_special_tokens=True) for end in ends])
+    return found
+
+
 def encode_all(
     ref: ModelRef, examples: Sequence[Example], spec: TrainSpec
 ) -> tuple[list[Encoded], list[Example], str]:
@@ -127,8 +141,8 @@ def _marked(row: Encoded, meta: Mapping[str, Any]) -> Encoded:
     """A row with what loss methods wrote on its example.
 
     ``dropped`` are places in the answer without loss; ``kl`` is what the divergence from the base
-    counts for, ``first_kl`` on the first ``first`` tokens of the answer; an anchor has no
-    cross-entropy at all.
+    counts for, or a list of it for the answer's tokens, ``first_kl`` on the first ``first`` of
+    them; an anchor has no cross-entropy at all.
     """
     labels = list(row.labels)
     for place in meta.get("dropped", ()):
@@ -136,6 +150,10 @@ def _marked(row: Encoded, meta: Mapping[str, Any]) -> Encoded:
     kl: tuple[float, ...] = ()
     if (weight := meta.get("kl")) is not None:
         count = len(row.ids) - row.start
+        if isinstance(weight, Sequence):
+            own = [float(one) for one in weight[:count]]
+            own += [0.0] * (count - len(own))
+            return replace(row, labels=tuple(labels), kl=(*[0.0] * row.start, *own))
         first = min(count, int(meta.get("first", 0)))
         strong = float(meta.get("first_kl", weight))
         kl = (*[0.0] * row.start, *[strong] * first, *[float(weight)] * (count - first))

@@ -179,7 +179,7 @@ def _train(run: _Run) -> dict[str, object]:
         placement.outputs_to_first_gpu(trainer.model, trainer.args.device)
     longest = _longest(run, trainer, passes) if run.rehearses else None
     planned = None if job.plan is None else Planned(job.plan, job.train.method, job.device, rank)
-    if job.averages or any(one.begin or one.kept is not None for one in run.terms):
+    if job.averages or any(one.begin or one.end or one.kept is not None for one in run.terms):
         trainer.add_callback(keeping(trainer, run.terms, job.averages))
     with writing(trainer, job.train.async_save) as writer:
         trainer.add_callback(

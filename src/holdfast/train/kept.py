@@ -1,8 +1,7 @@
 """Keeps weights of earlier steps beside those in training, and goes on with them when resumed.
 
 Loss methods keep what they compare with (`Term.kept`); a moving average of what is trained is kept
-for arms that measure it. Both are in one file of every checkpoint, and every average is also
-written out there in the form of the checkpoint itself.
+for arms that measure it. Both are in one file of every checkpoint, every average also in its form.
 """
 
 from __future__ import annotations
@@ -119,11 +118,12 @@ def keeping(trainer: Trainer, terms: Sequence[Term], decays: Sequence[float]) ->
         def on_step_begin(
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
         ) -> None:
-            for term in terms:
-                if term.begin is not None:
-                    term.begin(trainer.model, state.global_step, state.max_steps)
+            for begin in filter(None, (one.begin for one in terms)):
+                begin(trainer.model, state.global_step, state.max_steps)
 
         def on_step_end(self, *_: object, **__: object) -> None:
+            for end in filter(None, (one.end for one in terms)):
+                end(trainer.model)
             for average in self.averages:
                 average.update(trainer.model)
 

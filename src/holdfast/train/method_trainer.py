@@ -28,7 +28,7 @@ from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.memory.out_of_memory import RAISED, failure_of, is_out_of_memory, unrecoverable
 from holdfast.memory.precision import Dtype
 from holdfast.methods import ANCHOR, PROBE, TASK, Lesson, LossMethod, Target
-from holdfast.methods._context import TokenCounts
+from holdfast.methods._counting import TokenCounts
 from holdfast.models import precision
 from holdfast.models.averages import AVERAGED
 from holdfast.models.cpu_training import mask_generator

@@ -79,7 +79,8 @@ class Objective:
             with watched(self._most) as tops:
                 outputs = model(**inputs, fused_lm_head=True)
             own_rows = predictions(places, inputs["labels"].shape[1]) if places else None
-            outputs.extra = self._weighed(outputs, tops[0] if tops else None, own_rows, before)
+            top = tops[0] if tops else None
+            outputs.extra = self._weighed(outputs, top, own_rows, before, None)
             return outputs
         wanted = held | (inputs["labels"][:, 1:] != IGNORED)
         columns = wanted.any(0).nonzero().squeeze(1)
@@ -102,8 +103,19 @@ class Objective:
         own_rows = predictions(places, width, columns) if places else None
         if reference is not None:
             reference = reference[:, columns]
-        found.extra = self._weighed(found, top, own_rows, reference) + (each * drift).sum()
+        left = self._left(weights[:, 1:][:, columns])
+        weighed = self._weighed(found, top, own_rows, reference, left)
+        found.extra = weighed + (each * drift).sum()
         return found
+
+    def _left(self, weights: torch.Tensor) -> torch.Tensor | None:
+        """What of each token's cross-entropy its divergence leaves; None: all.
+
+        Args:
+            weights: of the divergences, shape (rows, positions).
+        """
+        found = [weights / one.instead for one in self.terms if one.instead is not None]
+        return (1 - found[0]).clamp(min=0) if found else None
 
     @property
     def _most(self) -> int:
@@ -126,6 +138,7 @@ class Objective:
         top: torch.Tensor | None,
         own_rows: torch.Tensor | None,
         reference: torch.Tensor | None,
+        left: torch.Tensor | None,
     ) -> torch.Tensor:
         """What token weights change of the sum of the cross-entropies.
 
@@ -134,12 +147,14 @@ class Objective:
             top: the largest logits.
             own_rows: see `packed.predictions`: a method is shown each example in a row of its own.
             reference: see `_reference`.
+            left: see `_left`.
         """
         total = torch.zeros((), device=outputs.log_probs.device)
-        product = None
+        mask = outputs.label_mask
+        product = None if left is None else left.to(total.device)
         for term in self.terms:
             if term.weights:
-                seen, mask = outputs.entropy.detach(), outputs.label_mask
+                seen = outputs.entropy.detach()
                 if term.top_k is not None and top is not None:  # `watched` raises where it is None
                     seen = spread(top[:, : term.top_k], mask)
                 shown = [outputs.log_probs.detach(), seen, mask]

@@ -7,16 +7,16 @@ recomputed is decided when a training begins.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from holdfast import judges, methods
 from holdfast.config import Study, TrainSpec
 from holdfast.config.sweeps import Variant, expand
 from holdfast.config.yaml_text import read_yaml
-from holdfast.errors import HoldfastError
+from holdfast.errors import DoesNotFit, HoldfastError
 from holdfast.memory.estimate.activations import activations
 from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead, combined
 from holdfast.memory.estimate.states import states
@@ -25,7 +25,7 @@ from holdfast.memory.hardware.detect import detect
 from holdfast.memory.hardware.host import host_ram_bytes
 from holdfast.memory.memory_plan import GIB, MemoryPlan
 from holdfast.memory.model.shape import read_shape
-from holdfast.memory.planner import pace
+from holdfast.memory.planner import explanation, pace
 from holdfast.memory.planner.choice import Comparison
 from holdfast.memory.planner.inference import answering_bytes
 from holdfast.memory.planner.inference import longest as longest_prompt
@@ -34,6 +34,7 @@ from holdfast.memory.planner.planner import plan
 from holdfast.memory.planner.request import CPU, USUAL_SEQ_LEN, PlanRequest
 from holdfast.memory.planner.ways import Reason
 from holdfast.memory.precision import Dtype
+from holdfast.methods import LossMethod
 from holdfast.runs import store
 from holdfast.train.job import HISTORY, TrainJob
 from holdfast.types import ModelRef
@@ -148,12 +149,10 @@ def after_training(study: Study) -> list[str]:
         shape = read_shape(study.model.id, study.model.revision)
         tokens = longest_prompt(shape, study.answer.sampling.max_new_tokens)
         sizes["answering"] = answering_bytes(shape, quantized, tokens)
-    for name, task in study.tasks.items():
-        with suppress(HoldfastError):  # a judge that is none is refused where it is asked
-            made = judges.build(task.judge, f"tasks.{name}.judge") if task.judge else None
-            for one in judges.members_of(made) if made else ():
-                if one.guard is not None:
-                    sizes[one.title] = one.guard.takes()
+    with suppress(HoldfastError):  # a judge that is none is refused where it is asked
+        for one in _judges(study):
+            if one.guard is not None:
+                sizes[one.title] = one.guard.takes()
     if not sizes:
         return []
     said = ", ".join(f"{name} {size / GIB:.1f} GiB" for name, size in sizes.items())
@@ -181,6 +180,16 @@ def record_pace(report: MemoryReport, plan: MemoryPlan, job: TrainJob, disturbed
         plan.micro_batch * found.work.seq_len,
         nearest.tokens_per_s / pace.factor(found.paces, several), tokens_per_s,
     ))  # fmt: skip
+
+
+def _judges(study: Study) -> Iterator[judges.Judge]:
+    """Who judges answers, and the training set for loss methods."""
+    named = [judges.build(task.judge, f"tasks.{name}.judge")
+             for name, task in study.tasks.items() if task.judge]  # fmt: skip
+    for variant in expand(study, study.name).values():
+        named += [one.judge for one in _built(variant, "loss", study.name) if one.judge is not None]
+    for made in named:
+        yield from judges.members_of(made)
 
 
 def settled_on_cpu(
@@ -284,3 +293,73 @@ def _shortage(comparison: Comparison) -> tuple[bool, int]:
     """How badly a job fits: whether at all, then what its roomiest way lacks, bytes."""
     lacks = (one.short_bytes for one in comparison.candidates if not one.refused)
     return comparison.chosen is None, min(lacks, default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the hardware holds of some remedies.
+
+    Attributes:
+        misfits: by method, why it cannot be run.
+        plans: by method, the plan under which it fits, where that is not plain training's.
+        unknown: why nothing is known; "" where it is.
+    """
+
+    misfits: Mapping[str, str] = field(default_factory=dict)
+    plans: Mapping[str, str] = field(default_factory=dict)
+    unknown: str = ""
+
+
+def held(study: Study, arms: Mapping[str, Mapping[str, object]], gpus: str = "") -> Held:
+    """Plan each remedy on the hardware that a study names.
+
+    Args:
+        study: model, training and hardware.
+        arms: by method, the arm as it is written in a study.
+        gpus: other hardware than the study's, as ``--gpus`` takes it; "" for the study's own.
+    """
+    misfits, plans = {}, {}
+    try:
+        usual = _plan(study, (), gpus)
+        for name, arm in arms.items():
+            loss = _loss(arm)
+            if "from" in arm or (not loss and usual is not None):
+                continue
+            compares = any(one.own_trainer for one in loss) or any(
+                term.compares for one in loss if (term := one.term())
+            )
+            if compares and not study.train.reference_by_switch:
+                misfits[name] = "needs adapters beside the base (train.method: lora or qlora)"
+                continue
+            found = _plan(study, loss, gpus)
+            if found is None:
+                misfits[name] = f"does not fit {gpus or study.hardware.gpus or 'the memory here'}"
+            elif usual is None or _way(found) != _way(usual):
+                plans[name] = explanation.describe(found, "en")
+    except HoldfastError as error:
+        return Held(unknown=error.message.splitlines()[0])
+    return Held(misfits, plans)
+
+
+def _loss(arm: Mapping[str, object]) -> list[LossMethod]:
+    steps = arm.get("loss", ())
+    found = []
+    for step in steps if isinstance(steps, list | tuple) else ():
+        name, options = (step, None) if isinstance(step, str) else next(iter(step.items()))
+        found.append(methods.build(name, options, "recommend", "arms.a.loss"))
+    return found
+
+
+def _plan(study: Study, loss: list[LossMethod] | tuple[()], gpus: str) -> MemoryPlan | None:
+    """The plan of one arm; None where nothing fits."""
+    asked = replace(NOTHING_SAID, gpus=gpus) if gpus else NOTHING_SAID
+    arm = PlanRequest(train=study.train, overhead=overhead_of(loss))
+    try:
+        return plan_study(study, asked, arms={"arm": arm}).plan
+    except DoesNotFit:
+        return None
+
+
+def _way(plan: MemoryPlan) -> tuple[object, ...]:
+    """What of a plan changes how a training is run."""
+    return plan.placement, plan.quantized, plan.checkpointing, plan.micro_batch

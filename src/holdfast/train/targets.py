@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from holdfast.config import LoraSpec
+from holdfast.config.lora import TWO_HALVES
 from holdfast.errors import StudyError
 from holdfast.memory.model.targets import ALL_LINEAR, PRESETS, is_pattern
 from holdfast.registry import nearest
@@ -237,7 +238,7 @@ class _Choice:
         from peft import LoraConfig
         from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 
-        if not self.parts.stacked or self.lora.variant not in (*PLAIN, "dora", "corda"):
+        if not self.parts.stacked or self.lora.variant not in (*PLAIN, "dora", *TWO_HALVES):
             return chosen
         kept = []
         config = LoraConfig(target_modules=set(_MAPPED), task_type="CAUSAL_LM")

@@ -6,7 +6,7 @@ Values are shares of ones: 1 is good, 0 is bad, NaN is unscored and takes no par
 
 from holdfast.analysis.stats.crossed import Values
 from holdfast.analysis.stats.dose import DosePoint, DoseResponse, dose_response
-from holdfast.analysis.stats.equal_gain import AtGain, Curve, at_gain
+from holdfast.analysis.stats.equal_gain import AtCommon, Curve, at_gain, at_loss
 from holdfast.analysis.stats.flips import Flips, NoiseFloor, flips, holm, noise_floor
 from holdfast.analysis.stats.forgetting import (
     backward_transfer,
@@ -25,7 +25,7 @@ from holdfast.analysis.stats.intervals import (
 )
 
 __all__ = [
-    "AtGain",
+    "AtCommon",
     "Curve",
     "DosePoint",
     "DoseResponse",
@@ -34,6 +34,7 @@ __all__ = [
     "NoiseFloor",
     "Values",
     "at_gain",
+    "at_loss",
     "backward_transfer",
     "dose_response",
     "flips",

@@ -3,7 +3,9 @@
 Two trainings that stop at one budget have not gained alike, and the one that gained less forgets
 less for that reason alone. So each arm's curve over its checkpoints, from the untouched model on,
 is followed to where the target's gain first reaches a common value, and what it had lost by then is
-read off between the two checkpoints around it, in a straight line.
+read off between the two checkpoints around it, in a straight line. The other way round, a curve is
+followed to where its loss first reaches a common value, and the most that was gained by then is
+read off.
 
 The variance over items is that of resampling them (Efron & Tibshirani 1993, ch. 6), the same items
 for all arms, so that two arms are compared in pairs; that over seeds is the jackknife's, whose
@@ -14,6 +16,7 @@ curves are the means of the others (same, ch. 11). Both make an interval as ever
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,17 +48,23 @@ class Curve:
         means = _means(self.target, None)
         return float(np.nanmax(means)) if np.isfinite(means).any() else math.nan
 
+    @property
+    def worst(self) -> float:
+        """The largest mean loss of a checkpoint; NaN where none could be scored."""
+        means = -_means(self.retained, None)
+        return float(np.nanmax(means)) if np.isfinite(means).any() else math.nan
+
 
 @dataclass(frozen=True, slots=True)
-class AtGain:
-    """One arm's change on a retained task where it had gained so much.
+class AtCommon:
+    """One arm's change on one task where it had come as far on another as all are compared at.
 
     Attributes:
-        change: the change; NaN where the arm never gains that much.
+        change: the change; NaN where the arm never comes that far.
         reached: share of the resamples in which it does.
         draws: the change in every resample, shape (resamples,).
         without: the change without each seed, shape (seeds,); empty for one seed.
-        n: items of the retained task.
+        n: items of the task whose change it is.
     """
 
     change: float
@@ -69,18 +78,23 @@ class AtGain:
         """The change with its interval; without ends where too few resamples gain that much."""
         return _interval(self)
 
-    def less(self, other: AtGain) -> Interval:
+    def less(self, other: AtCommon) -> Interval:
         """The difference between two arms at the same gain, on the same items and seeds."""
         alike = len(self.without) == len(other.without)
         without = self.without - other.without if alike else np.array([math.nan])
-        both = AtGain(
+        both = AtCommon(
             self.change - other.change, min(self.reached, other.reached),
             self.draws - other.draws, without, min(self.n, other.n),
         )  # fmt: skip
         return _interval(both)
 
 
-def at_gain(curve: Curve, gain: float, seed: int = 0) -> AtGain:
+Read = Callable[[Values, Values], tuple[Values, Values]]
+"""Gains and changes, each of shape (rows, checkpoints), to what is read of each row, and to whether
+it comes that far."""
+
+
+def at_gain(curve: Curve, gain: float, seed: int = 0) -> AtCommon:
     """What an arm had lost or won on a retained task by the time that it had gained `gain`.
 
     Args:
@@ -88,22 +102,47 @@ def at_gain(curve: Curve, gain: float, seed: int = 0) -> AtGain:
         gain: on the target, above 0.
         seed: of the resampling; the same for all arms that are compared.
     """
+
+    def read(gains: Values, changes: Values) -> tuple[Values, Values]:
+        found = _read(gains, changes, gain)
+        return found, np.isfinite(found)
+
+    return _along(curve, read, curve.retained, seed)
+
+
+def at_loss(curve: Curve, loss: float, seed: int = 0) -> AtCommon:
+    """The most that an arm had gained by the time that it had lost `loss` of a retained task.
+
+    An arm that never loses so much is read to its end: that much can be had for less.
+
+    Args:
+        curve: of the arm.
+        loss: on the retained task, above 0.
+        seed: see `at_gain`.
+    """
+
+    def read(gains: Values, changes: Values) -> tuple[Values, Values]:
+        return _within(gains, -changes, loss)
+
+    return _along(curve, read, curve.target, seed)
+
+
+def _along(curve: Curve, read: Read, of: Values, seed: int) -> AtCommon:
     rng = np.random.default_rng(seed)
     weights = [_weights(rng, one.shape[-1]) for one in (curve.target, curve.retained)]
-    draws = _read(_means(curve.target, weights[0]), _means(curve.retained, weights[1]), gain)
+    draws, reached = read(_means(curve.target, weights[0]), _means(curve.retained, weights[1]))
     count = curve.target.shape[1]
     without = [
-        _read(
+        read(
             _means(_others(curve.target, left), None),
             _means(_others(curve.retained, left), None),
-            gain,
-        )
+        )[0]
         for left in range(count if count > 1 else 0)
     ]
-    change = _read(_means(curve.target, None), _means(curve.retained, None), gain)
-    n = int((~np.isnan(curve.retained)).any(axis=(0, 1)).sum())
-    reached = float(np.isfinite(draws).mean())
-    return AtGain(float(change[0]), reached, draws, np.array([one[0] for one in without]), n)
+    change, _ = read(_means(curve.target, None), _means(curve.retained, None))
+    n = int((~np.isnan(of)).any(axis=(0, 1)).sum())
+    part = float(reached.mean())
+    return AtCommon(float(change[0]), part, draws, np.array([one[0] for one in without]), n)
 
 
 def _others(table: Values, seed: int) -> Values:
@@ -152,12 +191,33 @@ def _read(gains: Values, changes: Values, gain: float) -> Values:
     return np.asarray(np.where(found, change, math.nan), dtype=np.float64)
 
 
-def _interval(found: AtGain) -> Interval:
+def _within(gains: Values, losses: Values, loss: float) -> tuple[Values, Values]:
+    """The largest gain of each row until its loss first reaches a value, and whether it does.
+
+    Args:
+        gains: of shape (rows, checkpoints).
+        losses: of the same shape.
+        loss: above 0, where every curve begins.
+    """
+    known = np.isfinite(gains) & np.isfinite(losses)
+    crossing = _read(np.where(known, losses, math.nan), gains, loss)
+    reached = np.isfinite(crossing)
+    over = known & (losses >= loss)
+    at = np.where(over.any(axis=1), over.argmax(axis=1), gains.shape[1])
+    before = np.arange(gains.shape[1])[None, :] < at[:, None]
+    most = np.where(known & before, gains, 0.0).max(axis=1, initial=0.0)
+    most = np.maximum(most, np.where(reached, crossing, 0.0))
+    scored = known.any(axis=1)
+    return np.asarray(np.where(scored, most, math.nan), dtype=np.float64), reached
+
+
+def _interval(found: AtCommon) -> Interval:
     if not math.isfinite(found.change):
         return Interval(None, None, None, found.n, 0)
     seeds = len(found.without)
     known = found.draws[np.isfinite(found.draws)]
-    if found.reached < REACHES or not np.isfinite(found.without).all():
+    short = len(known) < REACHES * len(found.draws)
+    if short or not np.isfinite(found.without).all():
         return Interval(found.change, None, None, found.n, 0)
     pulls = found.without - found.without.mean() if seeds else np.zeros(0)
     over_seeds = float((pulls**2).sum()) * (seeds - 1) / seeds if seeds else 0.0

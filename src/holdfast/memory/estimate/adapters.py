@@ -1,7 +1,8 @@
 """Counts the parameters of each kind of adapter, and the bytes that it keeps while it trains.
 
 Counted from PEFT 0.21's layers, as `holdfast.train.adapters` sets them up. Rank-stabilised LoRA
-differs from LoRA in its scale alone; CorDA is a LoRA of twice the rank. DoRA has one magnitude per
+differs from LoRA in its scale alone; CorDA and GuardSpace are a LoRA of twice the rank, and the
+latter keeps a projector for all matrices that read the same. DoRA has one magnitude per
 output and writes out the product of its matrices in every pass. OFT rotates a matrix's inputs in
 blocks of `rank`. OSF trains the `rank` weakest directions of a matrix, and remembers where they
 began and, on the matrix's longer side, all the others: in float32 that is more than the matrix
@@ -12,19 +13,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from holdfast.config.lora import TWO_HALVES
 from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.model.layer import Linear
 from holdfast.memory.model.shape import Shape
 from holdfast.memory.model.targets import targeted
 
-LOW_RANK = ("lora", "rslora", "corda")
+LOW_RANK = ("lora", "rslora", *TWO_HALVES)
 """Kinds whose change of a matrix is the product of two small ones and nothing else."""
-WHOLE_WEIGHTS = ("osf", "corda")
+WHOLE_WEIGHTS = ("osf", *TWO_HALVES)
 """Kinds that take the base's weights apart, which 4-bit ones do not allow."""
 PLACES: Mapping[str, Collection[str]] = {
-    "dora": ("single", "ddp"), "oft": ("single", "ddp"), "osf": ("single",), "corda": ("single",),
+    "dora": ("single", "ddp"), "oft": ("single", "ddp"), "osf": ("single",),
+    **dict.fromkeys(TWO_HALVES, ("single",)),
 }  # fmt: skip
 """Where kinds were tried that were not tried in every placement."""
+
+
+TOGETHER = (frozenset({"q_proj", "k_proj", "v_proj"}), frozenset({"gate_proj", "up_proj"}))
+"""Names of matrices that read the same."""
 
 
 def trained(shape: Shape, work: Workload) -> int:
@@ -71,6 +78,17 @@ def frozen(shape: Shape, work: Workload) -> int:
         strong = (short - work.rank) * long if short < long else 0
         total += count * (_trained(one, work) + strong)
     return total
+
+
+def projector_bytes(shape: Shape, work: Workload) -> int:
+    """Of GuardSpace's projectors, or of the covariances that they are made of: float32 squares."""
+    if work.variant != "guardspace":
+        return 0
+    inputs = {
+        (next((group for group in TOGETHER if one.name in group), one.name), one.n_in): count
+        for one, count in _matrices(shape, work)
+    }
+    return 4 * sum(count * n_in**2 for (_, n_in), count in inputs.items())
 
 
 def per_token(shape: Shape, work: Workload, wide: int) -> int:
@@ -140,7 +158,7 @@ def _trained(matrix: Linear, work: Workload) -> int:
             return matrix.n_in // work.rank * (work.rank * (work.rank - 1) // 2)
         case "osf":  # and a singular value for each direction
             return work.rank * (matrix.n_in + matrix.n_out + 1)
-        case "corda":
+        case "corda" | "guardspace":
             return 2 * low_rank
         case _:
             return low_rank

@@ -155,6 +155,7 @@ def states(shape: Shape, work: Workload, method: str) -> States:
     )
     trained = shape.parameters if full else adapters.trained(shape, work)
     frozen = 0 if full else adapters.frozen(shape, work)
+    kept = 0 if full else adapters.projector_bytes(shape, work)
     trained_bytes = each if full else BYTES[work.adapters(quantized)]
     ends = (shape.embedding_parameters, shape.head_parameters)
     largest = max(ends) if full else max(shape.largest_linear // shape.hidden, 1) * work.rank
@@ -169,7 +170,7 @@ def states(shape: Shape, work: Workload, method: str) -> States:
         + each * rest_parameters
         + twice
         + work.wide * work.method_overhead.teacher_parameters,
-        adapters=0 if full else trained_bytes * (trained + frozen),
+        adapters=0 if full else trained_bytes * (trained + frozen) + kept,
         gradients=trained_bytes * trained,
         optimiser=optimiser_bytes(work.optim, trained, trained_bytes) + copies,
         layer_weights=layer,

@@ -14,7 +14,7 @@ from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead
 from holdfast.memory.precision import BYTES, Dtype
 
 Method = Literal["auto", "lora", "qlora", "full"]
-Variant = Literal["lora", "rslora", "dora", "oft", "osf", "corda"]
+Variant = Literal["lora", "rslora", "dora", "oft", "osf", "corda", "guardspace"]
 Loss = Literal["tiled", "whole", "in_place"]
 Script = Literal["holdfast", "trl", "litgpt"]
 

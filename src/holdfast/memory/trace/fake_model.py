@@ -21,6 +21,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from holdfast.config.lora import TWO_HALVES
 from holdfast.memory.trace.allocation_tracker import AllocationTracker
 from holdfast.memory.trace.trace_job import TraceJob
 
@@ -140,7 +141,7 @@ def _adapted(model: PreTrainedModel, job: TraceJob) -> torch.nn.Module:
             }
             settings = OSFConfig(rank_pattern=kept, **common)
         case _:
-            rank = 2 * job.r if job.variant == "corda" else job.r
+            rank = 2 * job.r if job.variant in TWO_HALVES else job.r
             dora = job.variant == "dora"
             settings = LoraConfig(r=rank, lora_dropout=job.dropout, use_dora=dora, **common)
     whole = get_peft_model(model, settings)

@@ -1,0 +1,73 @@
+"""Are remedies recommended that the hardware holds, with the plan under which it does?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fixtures.study import write_study
+
+from holdfast.analysis import recommend as advice
+from holdfast.cli import call
+from holdfast.config import Study, load
+from holdfast.memory.planner.request import PlanRequest
+from holdfast.methods import METHODS
+from holdfast.train.planning import held, plan_study
+
+BIG = {"method": "qlora", "learning_rate": 1e-4, "max_steps": 10, "global_batch_size": 8}
+
+
+def _study(folder: Path, model: str = "Qwen/Qwen2.5-1.5B-Instruct", **train: object) -> Study:
+    return load.load(write_study(folder, Path(model), train=BIG | train, arms={"sft": {}}))
+
+
+def test_what_fits_is_what_the_planner_says(tmp_path: Path) -> None:
+    """Whole logits of a large vocabulary: `kl` needs another plan, then none is left."""
+    loaded = _study(tmp_path)
+    roomy, tight, small = (held(loaded, advice.arms(), gpus) for gpus in ("80GiB", "24GiB", "6GiB"))
+    assert not roomy.misfits and not roomy.plans
+    assert not tight.misfits and list(tight.plans) == ["kl"] and "micro-batch" in tight.plans["kl"]
+    assert small.misfits == {"kl": "does not fit 6GiB"}
+    plain = plan_study(loaded, PlanRequest(trace=False, gpus="6GiB"))
+    assert plain.plan is not None, "plain training does fit"
+    nothing = held(_study(tmp_path, max_length=8192), advice.arms(), "2GiB")
+    assert set(nothing.misfits) == set(advice.arms()), "nothing is recommended where nothing fits"
+
+
+def test_what_compares_with_the_base_needs_adapters(tmp_path: Path) -> None:
+    found = held(_study(tmp_path, method="full"), advice.arms(), "80GiB")
+    assert "needs adapters" in found.misfits["kl"]
+
+
+def test_a_model_that_nobody_knows_is_no_reason_to_leave_anything_out(tmp_path: Path) -> None:
+    found = held(_study(tmp_path, model="nobody/nothing-9B"), advice.arms(), "24GiB")
+    assert found.unknown and not found.misfits
+
+
+def test_the_command_leaves_out_what_does_not_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _study(tmp_path)
+    assert call(["recommend", str(tmp_path / "study.yaml"), "--gpus", "6GiB"]) == 0
+    said = capsys.readouterr().out
+    assert "left out: kl: does not fit 6GiB" in said
+    assert said.startswith("1. {data: [{replay:")
+
+
+def test_a_study_is_begun_with_what_is_recommended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    begun = ["init", "s.yaml", "--recipe", "lab", "--recommend", "--hours", "5"]
+    assert call(begun) == 0
+    said = capsys.readouterr().out
+    made = load.load(tmp_path / "s.yaml")
+    assert list(made.arms) == ["sft", "replay", "kl", "l2_init"]
+    assert made.arms["kl"].loss[0]["kl"]["prompts"] == "lab"  # type: ignore[index]
+    text = (tmp_path / "s.yaml").read_text()
+    assert "# on the lab it gained" in text and "ship:" in text and "about" in said
+    assert call([*begun[:1], "t.yaml", *begun[2:-1], "0.001"]) == 0
+    assert list(load.load(tmp_path / "t.yaml").arms) == ["sft", "scale"]
+    assert call(["init", "u.yaml", "--recipe", "lab", "--hours", "1"]) == 3
+    assert "add --recommend" in capsys.readouterr().err
+    assert METHODS.keys() >= set(made.arms) - {"sft"}
