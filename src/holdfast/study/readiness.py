@@ -21,7 +21,7 @@ from holdfast.errors import FolderError, HoldfastError, MissingDependency, locat
 from holdfast.judges import members_of
 from holdfast.memory.hardware.host import host_ram_bytes
 from holdfast.memory.memory_plan import GIB
-from holdfast.memory.model.shape import read_shape
+from holdfast.memory.model.reading import read_shape
 from holdfast.memory.model.targets import lora_parameters
 from holdfast.memory.planner.inference import answering_bytes, longest
 from holdfast.memory.planner.request import PlanRequest
