@@ -68,7 +68,7 @@ def counted(entry: dict[str, Any]) -> dict[str, Any]:
     plain = {one: value for one, value in entry.items() if one not in ("parts", "parameters")}
     if config["model_type"] in OWN_CODE:
         return {**plain, "parameters": from_config(config, name, "").parameters}
-    total = numbers(model := built(config))
+    total, parts = numbers(model := built(config)), listed(model)  # PEFT changes the model
     try:
         lora = adapted(model)
     except HoldfastError as error:
@@ -77,7 +77,6 @@ def counted(entry: dict[str, Any]) -> dict[str, Any]:
     with contextlib.suppress(HoldfastError):
         if agrees(from_config(config, name, ""), total, lora):
             return {**plain, "parameters": total}
-    parts = listed(model)
     shape = from_config(config, name, "", {**parts, "total": total})
     if not agrees(shape, total, lora):
         print(f"{name}: adapters {lora_parameters(shape, RANK):,} by the list, {lora:,} by PEFT")

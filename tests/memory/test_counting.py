@@ -15,7 +15,7 @@ from holdfast.errors import ModelError, StudyError
 from holdfast.memory.model.catalogue import Found, locate
 from holdfast.memory.model.reading import read_shape
 from holdfast.memory.model.targets import lora_parameters
-from holdfast.memory.planner.counting import shape_by_class
+from holdfast.memory.planner.counting import counted, shape_by_class
 from holdfast.memory.planner.planner import plan
 from holdfast.memory.planner.request import PlanRequest
 from holdfast.memory.trace import answers, counts
@@ -177,9 +177,9 @@ def test_a_family_that_is_not_counted_by_its_fields_is_counted_by_its_class(
     config: dict[str, object], tmp_path: Path
 ) -> None:
     found = locate(_folder(tmp_path / "m", config))
-    shape = shape_by_class(found, None, False, tmp_path)
+    shape, told = counted(found, None, False, tmp_path)
     assert shape.parameters == _true(config)
-    assert shape.linear_parameters > 0 and "counted by its own class" in shape.note
+    assert shape.linear_parameters > 0 and told and told.key.startswith("counted_")
     kept = list(tmp_path.glob("*.json"))
     assert len(kept) == 1, "the next plan does not ask again"
     kept[0].write_text(kept[0].read_text().replace('"total": ', '"total": 1'), encoding="utf-8")
@@ -200,7 +200,7 @@ def test_a_models_own_code_counts_it_only_where_it_is_trusted(tmp_path: Path) ->
     llama = {**config, "model_type": "llama"}
     del llama["auto_map"]
     assert ran.exists() and report.comparison.shape.parameters == _true(llama)
-    assert any("ounted by the code that it brings" in note for note in report.notes)
+    assert any("ounted by the code that the model brings" in note for note in report.notes)
 
 
 def test_own_code_that_cannot_be_built_is_refused_with_what_to_do(tmp_path: Path) -> None:
@@ -225,10 +225,10 @@ def test_where_the_class_cannot_be_asked_no_size_is_guessed(
         said.add(str(caught.value))
     assert len(said) == len(asked) == 1 and "a bad head" in said.pop() and caught.value.remedy
     llama = locate(_folder(tmp_path / "l", {**WIDE, "model_type": "llama"}))
-    shape = shape_by_class(llama, None, False, tmp_path)
-    assert shape.parameters == _true(llama.config) and "a bad head" in shape.note
+    shape, told = counted(llama, None, False, tmp_path)
+    assert shape.parameters == _true(llama.config) and told and "a bad head" in told.words("en")
     assert len(asked) == 2
-    assert shape_by_class(llama, None, False, tmp_path / "else", ask=False).note == ""
+    assert counted(llama, None, False, tmp_path / "else", ask=False) == (shape, None)
     assert len(asked) == 2, "its fields tell it"
 
 

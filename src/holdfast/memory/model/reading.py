@@ -33,7 +33,7 @@ def read_shape(model: str, revision: str | None = None) -> Shape:
         from holdfast.memory.trace.counts import kept_parts  # slow to import
 
         if counted := kept_parts(found):
-            return of_class(found, counted, found.note)
+            return of_class(found, counted)
     return from_config(found.config, found.name, found.source, found.parts, found.note)
 
 
@@ -42,13 +42,12 @@ def is_counted(found: Found) -> bool:
     return found.listed or str(found.config.get("model_type")) in BY_FIELDS
 
 
-def of_class(found: Found, counted: Mapping[str, object], note: str) -> Shape:
+def of_class(found: Found, counted: Mapping[str, object]) -> Shape:
     """The shape of a model as its own class told it.
 
     Args:
         found: its config.json.
         counted: see `holdfast.memory.trace.class_counter.answer`.
-        note: what the reader should know.
 
     Raises:
         ModelError: the class did not tell enough.
@@ -58,4 +57,4 @@ def of_class(found: Found, counted: Mapping[str, object], note: str) -> Shape:
     if isinstance(fields, Mapping):  # under the names that every class answers to
         plain = {name: value for name, value in config.items() if name != "text_config"}
         config = {**plain, **fields}
-    return from_config(config, found.name, found.source, counted, note)
+    return from_config(config, found.name, found.source, counted, found.note)

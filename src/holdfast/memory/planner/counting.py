@@ -15,17 +15,24 @@ from holdfast.memory.model.catalogue import Found
 from holdfast.memory.model.names import OWN_CODE, is_known, require_family
 from holdfast.memory.model.reading import is_counted, of_class
 from holdfast.memory.model.shape import Shape, from_config
+from holdfast.memory.planner.ways import Reason
 from holdfast.memory.trace.counts import class_parts
 
 DIFFERS = 0.001
 """From which difference on it is told that the fields say something else."""
-AS_LARGE = "for a first idea plan a model of the catalogue that is as large"
 
 
 def shape_by_class(
     found: Found, revision: str | None, trust: bool, cache: Path | None = None, ask: bool = True
 ) -> Shape:
-    """The shape of a model with the parameters that its own class has.
+    """The shape of a model with the parameters that its own class has; see `counted`."""
+    return counted(found, revision, trust, cache, ask)[0]
+
+
+def counted(
+    found: Found, revision: str | None, trust: bool, cache: Path | None = None, ask: bool = True
+) -> tuple[Shape, Reason | None]:
+    """The shape of a model with the parameters that its own class has, and what to say of that.
 
     Args:
         found: its config.json.
@@ -41,35 +48,33 @@ def shape_by_class(
     config = found.config
     kind = str(config.get("model_type") or "")
     if found.listed:
-        return _by_fields(found, found.note)
+        return _by_fields(found), None
     own = trust and bool(config.get("auto_map")) and not is_known(kind)
     if not own:
         require_family(kind, config, found.name)
         if kind in OWN_CODE or (is_counted(found) and not ask):
-            return _by_fields(found, found.note)
-    counted = class_parts(found, revision, own, cache)
-    if reason := counted.get("reason"):
+            return _by_fields(found), None
+    told = class_parts(found, revision, own, cache)
+    if reason := told.get("reason"):
         return _unasked(found, kind, own, str(reason))
-    told = "counted by the code that it brings" if own else "counted by its own class"
     try:
-        shape = None if own else _by_fields(found, found.note)
+        shape = None if own else _by_fields(found)
     except ModelError:  # its fields are called otherwise
         shape = None
-    off = 0.0 if shape is None else shape.parameters / int(str(counted["total"])) - 1
-    if shape is not None and is_counted(found) and off == 0:
-        return shape
-    if abs(off) > DIFFERS:
-        told += f": by its fields it would be {100 * off:+.1f} %"
-    elif shape is not None:
-        told = ""
-    return of_class(found, counted, "; ".join(filter(None, [found.note, told])))
+    if shape is None:
+        return of_class(found, told), Reason("counted_code" if own else "counted_class", {})
+    off = shape.parameters / int(str(told["total"])) - 1
+    if is_counted(found) and off == 0:
+        return shape, None
+    said = Reason("counted_off", {"off": f"{100 * off:+.1f}"}) if abs(off) > DIFFERS else None
+    return of_class(found, told), said
 
 
-def _by_fields(found: Found, note: str) -> Shape:
-    return from_config(found.config, found.name, found.source, found.parts, note)
+def _by_fields(found: Found) -> Shape:
+    return from_config(found.config, found.name, found.source, found.parts, found.note)
 
 
-def _unasked(found: Found, kind: str, own: bool, reason: str) -> Shape:
+def _unasked(found: Found, kind: str, own: bool, reason: str) -> tuple[Shape, Reason | None]:
     """The shape by the fields where they tell it, which is said.
 
     Raises:
@@ -81,22 +86,23 @@ def _unasked(found: Found, kind: str, own: bool, reason: str) -> Shape:
             f"built here: {reason}",
             where=found.name,
             remedy="download it first (its code is read from the hub's cache), install what its "
-            f"code imports, or {AS_LARGE}",
+            "code imports, or for a first idea plan a model of the catalogue that is as large",
         )
     missing = reason.endswith("not installed")
     if is_counted(found):
-        told = "" if missing else f"counted by its fields, for its class cannot be built: {reason}"
-        return _by_fields(found, "; ".join(filter(None, [found.note, told])))
+        return _by_fields(found), None if missing else Reason("counted_fields", {"why": reason})
     if missing:
         raise ModelError(
             f"the fields of its config.json do not tell the size of a {kind[:60]}, and its class "
             f"cannot be asked: {reason}",
             where=found.name,
-            remedy=f"{install_command('train', 'transformers')}, or {AS_LARGE}",
+            remedy=f"{install_command('train', 'transformers')}, or for a first idea plan a model of "
+            "the catalogue that is as large",
         )
     raise ModelError(
         f"the fields of its config.json do not tell the size of a {kind[:60]}, and transformers "
         f"cannot build its class: {reason}",
         where=found.name,
-        remedy=f"correct what is named in its config.json, install what is missing, or {AS_LARGE}",
+        remedy="correct what is named in its config.json, install what is missing, try again where "
+        "it took too long, or for a first idea plan a model of the catalogue that is as large",
     )

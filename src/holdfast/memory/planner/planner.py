@@ -15,7 +15,7 @@ from holdfast.memory.model.shape import Shape
 from holdfast.memory.model.stored import BNB4, PACKAGES, check, method_for
 from holdfast.memory.planner import calibration
 from holdfast.memory.planner.choice import make_plan
-from holdfast.memory.planner.counting import shape_by_class
+from holdfast.memory.planner.counting import counted
 from holdfast.memory.planner.evidence import margin
 from holdfast.memory.planner.inference import left_beside
 from holdfast.memory.planner.memory_report import MemoryReport, as_stated, switched_on
@@ -130,7 +130,7 @@ def prepare(request: PlanRequest) -> Prepared:
     work = request.workload()
     name = str(LAB_FOLDER) if request.named == LAB else request.named
     found = locate(name, request.revision)
-    shape = shape_by_class(found, request.revision, request.trust, ask=request.trace)
+    shape, told = counted(found, request.revision, request.trust, ask=request.trace)
     config = dict(found.config)
     shape = replace(shape, name=LAB) if request.named == LAB else shape
     work, kept = _as_stored(work, shape)
@@ -153,7 +153,7 @@ def prepare(request: PlanRequest) -> Prepared:
     if not host and not work.expandable:
         overheads = RIGID
     problem = Problem(shape, work, gpus, request.host_free, overheads, estimated.estimate)
-    said = (shape.note, kept, *assumed, shortened, estimated.note, *others)
+    said = (shape.note, told, kept, *assumed, shortened, estimated.note, *others)
     called = name if "/" in name else shape.name  # as the hub has it, not as somebody typed it
     notes = tuple(one for one in said if one)
     return Prepared(problem, estimated.source, precision, notes, called)

@@ -49,7 +49,7 @@ def class_parts(
     if absent:
         return {answers.REASON: f"{', '.join(absent)} not installed"}
     value = _asked(question)
-    if not own:
+    if not own and not value.get(answers.LIMIT):  # without it there is no plan: tried again
         answers.keep(file, value)
     return value
 
@@ -73,7 +73,7 @@ def _asked(question: Mapping[str, object]) -> dict[str, object]:
             env=os.environ | QUIET,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return answers.failure(f"counting took longer than {LIMIT_S:g} s")
+        return answers.failure(f"counting took longer than {LIMIT_S:g} s", LIMIT_S)
     except OSError as error:
         return answers.failure(f"the counting process could not be started: {error}")
     try:
