@@ -138,7 +138,6 @@ def test_parameters_and_adapters_are_those_of_the_class(
     ("name", "targets"),
     [
         ("glm4_moe", ["gate_proj", "up_proj", "down_proj"]),  # to PEFT all of these are experts
-        ("granitemoe", ["q_proj", "router.layer"]),
         ("bamba", ["out_proj"]),  # a mixer's, which "all-linear" leaves out
         ("bamba", ["layers.1.self_attn.q_proj"]),
         ("bamba", r".*layers\.1\..*_proj"),
@@ -148,7 +147,7 @@ def test_parameters_and_adapters_are_those_of_the_class(
         ("llava", r".*vision_tower.*\.layers\.[12]\..*fc\d"),
     ],
 )
-def test_what_is_named_gets_adapters_whether_tower_router_or_mixer(
+def test_what_is_named_gets_adapters_whether_tower_or_mixer(
     name: str, targets: list[str] | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counts, "_asked", _here)

@@ -96,8 +96,8 @@ def _unasked(found: Found, kind: str, own: bool, reason: str) -> tuple[Shape, Re
             f"the fields of its config.json do not tell the size of a {kind[:60]}, and its class "
             f"cannot be asked: {reason}",
             where=found.name,
-            remedy=f"{install_command('train', 'transformers')}, or for a first idea plan a model of "
-            "the catalogue that is as large",
+            remedy=f"{install_command('train', 'transformers')}, or for a first idea plan a model "
+            "of the catalogue that is as large",
         )
     raise ModelError(
         f"the fields of its config.json do not tell the size of a {kind[:60]}, and transformers "
