@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from holdfast.errors import ModelError, StudyError
 from holdfast.memory.model.catalogue import Found, locate
+from holdfast.memory.model.paths import pattern_of
 from holdfast.memory.model.reading import read_shape
 from holdfast.memory.model.targets import lora_parameters
 from holdfast.memory.planner.counting import counted, shape_by_class
@@ -169,6 +171,21 @@ def test_adapters_on_some_layers_leave_the_rest_and_wrong_names_are_refused(
     with pytest.raises(StudyError, match="no linear layer called 'q_porj'"):
         lora_parameters(shape, 8, ["q_porj"])
     assert "vision tower is loaded too" in shape.note and shape.tower_parameters > 0
+
+
+def test_a_plain_script_adapts_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counts, "_asked", _here)
+    config, found = _of("llava", tmp_path)
+    pattern, stacked = pattern_of(shape_by_class(found, None, False, tmp_path), "all-linear")
+    assert isinstance(pattern, str) and not stacked
+    names = [name for name, one in _built(config).named_modules() if hasattr(one, "in_features")]
+    meant = {name for name in names if re.fullmatch(pattern, name)}
+    assert meant == {name for name in names if ".language_model." in name}
+    _, found = _of("bamba", tmp_path / "hybrid")
+    some, _ = pattern_of(shape_by_class(found, None, False, tmp_path), "all-linear")
+    assert "in_proj" in some and "out_proj" not in some, "a mixer reads it without calling it"
+    _, found = _of("stablelm", tmp_path / "plain")
+    assert pattern_of(shape_by_class(found, None, False, tmp_path), "all-linear")[0] == "all-linear"
 
 
 @pytest.mark.parametrize("config", [STABLELM, OPT], ids=["other biases", "other names"])
