@@ -10,39 +10,34 @@ with `parameters` 0 and where their figures were seen.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import warnings
-from collections import Counter
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText
-from transformers.models.auto import modeling_auto
+from transformers import CONFIG_MAPPING
 
 from holdfast.config import LoraSpec, TrainSpec
 from holdfast.errors import HoldfastError
 from holdfast.memory.model import catalogue
 from holdfast.memory.model.names import OWN_CODE
+from holdfast.memory.model.parts import class_of
 from holdfast.memory.model.shape import Shape, from_config
 from holdfast.memory.model.targets import lora_parameters
+from holdfast.memory.trace.class_counter import fields, matrices
 from holdfast.train.adapter_check import build
-from holdfast.train.model_parts import NOT_LANGUAGE, Parts, last
 
 RANK = 8
-GATED = {"gate_up_proj": ["gate_proj", "up_proj"]}
-"""Fused experts under the names of the two matrices they are made of; PEFT doubles their rank."""
 
 
 def built(config: dict[str, Any]) -> Any:
     """A model as it is loaded for training, without weights."""
-    fields = {name: value for name, value in config.items() if name != "quantization_config"}
-    kind = fields.pop("model_type")
-    fields.pop("architectures", None)
-    reads_pictures = kind in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-    writes = kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    made = AutoModelForImageTextToText if reads_pictures and not writes else AutoModelForCausalLM
+    left = ("quantization_config", "architectures", "model_type")
+    values = {name: value for name, value in config.items() if name not in left}
+    kind = config["model_type"]
     with torch.device("meta"):
-        return made.from_config(CONFIG_MAPPING[kind](**fields))
+        return class_of(kind).from_config(CONFIG_MAPPING[kind](**values))
 
 
 def numbers(model: Any) -> int:
@@ -50,45 +45,10 @@ def numbers(model: Any) -> int:
     return sum(one.numel() for one in model.parameters())
 
 
-def listed(model: Any, experts: str) -> dict[str, Any]:
-    """The matrices of the language model, and what is in towers.
-
-    Args:
-        model: on the meta device.
-        experts: whether fused ones are adapted: `doubled` where PEFT translates names, `once`,
-            or `never`.
-    """
-    parts = Parts(model)
-    rows: Counter[tuple[str, int, int, int]] = Counter()
-    for name, one in parts.linear.items():
-        left = parts.is_tower(name) or parts.is_router(name) or parts.is_unseen(name)
-        if not left and not NOT_LANGUAGE.search(name):
-            n_out, n_in = one.weight.shape
-            rows[last(name), n_in, n_out, int(one.bias is not None)] += 1
-    stacked: Counter[tuple[str, int, int]] = Counter()
-    for name in parts.stacked:
-        count, n_out, n_in = model.get_parameter(name).shape
-        stacked[last(name), n_in, n_out] += count
-    tower = sum(one.numel() for name, one in model.named_parameters() if parts.is_tower(name))
-    layers = next((name for name, one in model.named_modules()
-                   if isinstance(one, torch.nn.ModuleList) and not parts.is_tower(name)),
-                  "model.")  # fmt: skip
-    trunk = layers.rpartition(".")[0]
-    return {
-        **({"trunk": trunk} if trunk != "model" else {}),
-        "linears": [[*row, count] for row, count in rows.items()],
-        **({"stacked": [[*row, count, targets(row[0], experts)]
-                        for row, count in stacked.items() if not row[0].endswith("bias")]}
-           if stacked else {}),
-        **({"tower": tower} if tower else {}),
-    }  # fmt: skip
-
-
-def targets(name: str, experts: str) -> list[str]:
-    """The names under which an adapter reaches fused experts."""
-    if experts == "never":
-        return []
-    return GATED.get(name, [name]) if experts == "doubled" else [name]
+def listed(model: Any) -> dict[str, Any]:
+    """The matrices as the class tells them, without what is empty."""
+    found = {**matrices(model), "trunk": fields(model)["trunk"]}
+    return {name: value for name, value in found.items() if value and name != "total"}
 
 
 def adapted(model: Any) -> int:
@@ -108,26 +68,19 @@ def counted(entry: dict[str, Any]) -> dict[str, Any]:
     plain = {one: value for one, value in entry.items() if one not in ("parts", "parameters")}
     if config["model_type"] in OWN_CODE:
         return {**plain, "parameters": from_config(config, name, "").parameters}
-    total = numbers(model := built(config))
-    ways = [listed(model, experts) for experts in ("doubled", "once", "never")]
+    total, parts = numbers(model := built(config)), listed(model)  # PEFT changes the model
     try:
         lora = adapted(model)
     except HoldfastError as error:
         print(f"{name}: no adapters: {error}")
         lora = -1
-    try:
+    with contextlib.suppress(HoldfastError):
         if agrees(from_config(config, name, ""), total, lora):
             return {**plain, "parameters": total}
-    except HoldfastError:
-        pass
-    for parts in ways:
-        if agrees(from_config(config, name, "", {**parts, "total": total}), total, lora):
-            return {**plain, "parameters": total, "parts": parts}
-    counts = [lora_parameters(from_config(config, name, "", {**one, "total": total}), RANK)
-              for one in ways]  # fmt: skip
-    best = min(range(len(ways)), key=lambda way: abs(counts[way] - lora))
-    print(f"{name}: adapters {counts[best]:,} by the list, {lora:,} by PEFT")
-    return {**plain, "parameters": total, "parts": ways[best]}
+    shape = from_config(config, name, "", {**parts, "total": total})
+    if not agrees(shape, total, lora):
+        print(f"{name}: adapters {lora_parameters(shape, RANK):,} by the list, {lora:,} by PEFT")
+    return {**plain, "parameters": total, "parts": parts}
 
 
 def text_of(entries: list[dict[str, Any]]) -> str:

@@ -97,7 +97,7 @@ OFFLINE = """
 import json, sys, time
 from holdfast.errors import HoldfastError
 from holdfast.memory.hardware.devices import parse
-from holdfast.memory.model.shape import read_shape
+from holdfast.memory.model.reading import read_shape
 found = {}
 for kind, read in (("models", read_shape), ("cards", parse)):
     for name in json.loads(sys.argv[1])[kind]:

@@ -213,7 +213,7 @@ def warm_up(folder: Path) -> None:
 
 def weights_of(model: str) -> int:
     """Bytes of the model's weights in float32."""
-    from holdfast.memory.model.shape import read_shape
+    from holdfast.memory.model.reading import read_shape
 
     return 4 * read_shape(model, None).parameters
 

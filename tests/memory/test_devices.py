@@ -521,7 +521,7 @@ def test_it_is_little_work() -> None:
         "from holdfast.memory.hardware.detect import detect\n"
         "from holdfast.memory.hardware.host import host_ram_bytes\n"
         "from holdfast.memory.hardware.devices import parse\n"
-        "from holdfast.memory.model.shape import read_shape\n"
+        "from holdfast.memory.model.reading import read_shape\n"
         "parse('2x24GiB'), read_shape('qwen3-8b'), host_ram_bytes()\n"
         "print(time.process_time() - start)"
     )

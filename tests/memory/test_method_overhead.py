@@ -23,7 +23,8 @@ from holdfast.memory.estimate.states import states
 from holdfast.memory.estimate.workload import Variant, Workload, from_training, plain_training
 from holdfast.memory.hardware.devices import parse
 from holdfast.memory.memory_plan import GIB
-from holdfast.memory.model.shape import from_config, read_shape
+from holdfast.memory.model.reading import read_shape
+from holdfast.memory.model.shape import from_config
 from holdfast.memory.model.targets import lora_parameters, targeted
 from holdfast.memory.planner import explanation, reasons
 from holdfast.memory.planner.choice import Comparison, make_plan

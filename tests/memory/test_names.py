@@ -13,7 +13,8 @@ from fixtures.timing import worked
 from holdfast.errors import ModelError
 from holdfast.memory.model import catalogue, hub, names
 from holdfast.memory.model.names import bare, key, spaced
-from holdfast.memory.model.shape import from_config, read_shape
+from holdfast.memory.model.reading import read_shape
+from holdfast.memory.model.shape import from_config
 from holdfast.memory.model.stored import BNB4
 
 

@@ -11,7 +11,7 @@ from holdfast.memory.estimate.activations import Moment, activations
 from holdfast.memory.estimate.kept import gradients_per_token, kept_per_token
 from holdfast.memory.estimate.states import nf4_bytes, states
 from holdfast.memory.estimate.workload import Workload
-from holdfast.memory.model.shape import read_shape
+from holdfast.memory.model.reading import read_shape
 from holdfast.memory.planner.planner import plan
 from holdfast.memory.planner.request import PlanRequest
 from holdfast.memory.planner.stated import Stated

@@ -12,7 +12,7 @@ from holdfast.memory.estimate.states import states, step_bytes
 from holdfast.memory.estimate.workload import Workload, as_sharded
 from holdfast.memory.hardware.devices import parse
 from holdfast.memory.memory_plan import GIB, Breakdown
-from holdfast.memory.model.shape import read_shape
+from holdfast.memory.model.reading import read_shape
 from holdfast.memory.planner import machine
 from holdfast.memory.planner.choice import make_plan
 from holdfast.memory.planner.host_memory import PROCESS_BYTES, host_need, host_size

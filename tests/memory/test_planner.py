@@ -23,7 +23,7 @@ from holdfast.memory.hardware.cpu import cpu
 from holdfast.memory.hardware.devices import parse
 from holdfast.memory.hardware.host import host_ram_bytes
 from holdfast.memory.memory_plan import GIB, Breakdown, MemoryPlan, plan_from_json
-from holdfast.memory.model.shape import read_shape
+from holdfast.memory.model.reading import read_shape
 from holdfast.memory.planner import calibration, explanation
 from holdfast.memory.planner.alternatives import next_plan
 from holdfast.memory.planner.calibration import Observation

@@ -11,7 +11,7 @@ import torch
 from holdfast.config import Sampling
 from holdfast.engines.hf import HFEngine
 from holdfast.memory.hardware.cpu import computes_bf16
-from holdfast.memory.model.shape import read_shape
+from holdfast.memory.model.reading import read_shape
 from holdfast.models import ModelRef, cpu_linear
 from holdfast.progress import Silent
 from holdfast.types import Example, Message

@@ -21,7 +21,7 @@ from holdfast import cli, models
 from holdfast.config import ModelSpec
 from holdfast.errors import ModelError, UsageError
 from holdfast.memory.model import gguf_folder
-from holdfast.memory.model.shape import read_shape
+from holdfast.memory.model.reading import read_shape
 from holdfast.models import gguf_cache, gguf_file, gguf_head, gguf_record, gguf_weights
 from holdfast.runs import store
 

@@ -38,7 +38,7 @@ def test_a_disk_that_is_clearly_too_small(
 ) -> None:
     file = write_study(tmp_path, tiny_model, **ONE)
     needed = readiness.checkpoint_bytes(prepared(file, tmp_path / "runs"))
-    from holdfast.memory.model.shape import read_shape
+    from holdfast.memory.model.reading import read_shape
     from holdfast.memory.model.targets import lora_parameters
 
     trained = lora_parameters(read_shape(str(tiny_model)), 16)

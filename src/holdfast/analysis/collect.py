@@ -19,7 +19,7 @@ from holdfast.grading.grade import read_readings
 from holdfast.grading.judge import read_verdicts
 from holdfast.grading.safety_outcomes import INCOHERENT, UNSURE
 from holdfast.judges import VOTES
-from holdfast.memory.model.shape import read_shape
+from holdfast.memory.model.reading import read_shape
 from holdfast.runs import records, store
 from holdfast.runs.plan import ArmPlan, Plan, again_place, member_place, place
 from holdfast.train import meters

@@ -19,7 +19,7 @@ from holdfast.config.names import spelled_out
 from holdfast.config.section import LONGEST_MADE, unusable
 from holdfast.config.training import own_name
 from holdfast.errors import StudyError
-from holdfast.memory.model.targets import ALL_LINEAR, PRESETS
+from holdfast.memory.model.words import ALL_LINEAR, PRESETS
 from holdfast.registry import nearest
 from holdfast.types import BASE
 

@@ -18,7 +18,7 @@ from holdfast.engines.server_fields import REMOTE, server_of
 from holdfast.engines.vllm import VLLMEngine
 from holdfast.engines.vllm.serving import Wanted, wanted_of
 from holdfast.memory.hardware.devices import GPU
-from holdfast.memory.model.shape import read_shape
+from holdfast.memory.model.reading import read_shape
 from holdfast.memory.planner.inference import answering_map, longest
 from holdfast.memory.precision import Dtype, Precision
 from holdfast.models import ModelRef

@@ -27,7 +27,7 @@ from holdfast.judges import JudgeContext, Pair
 from holdfast.judges._prompts import Asked
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.memory_plan import GIB
-from holdfast.memory.model.shape import read_shape
+from holdfast.memory.model.reading import read_shape
 from holdfast.memory.planner.inference import answering_bytes, longest
 from holdfast.memory.precision import Dtype
 from holdfast.models import ModelRef, files

@@ -20,7 +20,7 @@ from holdfast.config import ModelSpec, Section
 from holdfast.data.chat import IGNORED
 from holdfast.errors import DataError, TrainingError
 from holdfast.memory.estimate.method_overhead import MethodOverhead
-from holdfast.memory.model.shape import read_shape
+from holdfast.memory.model.reading import read_shape
 from holdfast.methods import Lesson, LossMethod, MethodContext
 from holdfast.methods._context import Batch
 from holdfast.methods._counting import TokenCounts

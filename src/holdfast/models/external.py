@@ -18,7 +18,7 @@ from holdfast.config.places import check_place
 from holdfast.config.section import made_usable, unusable
 from holdfast.endpoint import is_endpoint, parse_url
 from holdfast.errors import ModelError, located
-from holdfast.memory.model.shape import read_shape
+from holdfast.memory.model.reading import read_shape
 from holdfast.models import ModelRef, gguf_record, peft_adapter
 from holdfast.models.files import checkpoint_in
 from holdfast.models.json_files import read_object

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import HoldfastError, ModelError, first_line
 from holdfast.memory.model import hub
+from holdfast.memory.model.parts import class_of
 from holdfast.models.gguf_file import INSTEAD, refused
 from holdfast.models.json_files import AGAIN
 from holdfast.types import ModelRef
@@ -102,16 +103,11 @@ def auto_class(ref: ModelRef) -> Any:
 
 def _class_of(config: Any, ref: ModelRef) -> Any:
     """See `auto_class`."""
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
-    from transformers.models.auto import modeling_auto
+    from transformers import AutoModelForCausalLM
 
     if ref.gguf is not None or ref.trust_remote_code:
         return AutoModelForCausalLM
-    language = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    pictures = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-    if config.model_type in pictures and config.model_type not in language:
-        return AutoModelForImageTextToText
-    return AutoModelForCausalLM
+    return class_of(config.model_type)
 
 
 def reach(ref: ModelRef) -> None:

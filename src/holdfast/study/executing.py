@@ -19,7 +19,7 @@ from holdfast.judges import members_of
 from holdfast.memory.hardware.cpu import cores
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.memory_plan import MemoryPlan
-from holdfast.memory.model.shape import read_shape
+from holdfast.memory.model.reading import read_shape
 from holdfast.memory.planner.inference import answering_bytes, answering_map, longest
 from holdfast.memory.planner.request import PlanRequest
 from holdfast.models import ModelRef

@@ -20,7 +20,7 @@ from holdfast.environment import install_command
 from holdfast.errors import FolderError, HoldfastError, MissingDependency, located
 from holdfast.memory.hardware.host import host_ram_bytes
 from holdfast.memory.memory_plan import GIB
-from holdfast.memory.model.shape import read_shape
+from holdfast.memory.model.reading import read_shape
 from holdfast.memory.model.targets import lora_parameters
 from holdfast.memory.planner.inference import answering_bytes, longest
 from holdfast.memory.planner.request import PlanRequest

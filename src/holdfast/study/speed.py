@@ -22,7 +22,8 @@ from holdfast.engines import FROM_FILES
 from holdfast.engines.pace import ROWS
 from holdfast.errors import HoldfastError
 from holdfast.memory.hardware.cpu import BF16_RATE, computes_bf16, cores
-from holdfast.memory.model.shape import Shape, read_shape
+from holdfast.memory.model.reading import read_shape
+from holdfast.memory.model.shape import Shape
 from holdfast.memory.trace.measuring import cache_folder
 from holdfast.runs import store
 from holdfast.study.session import Session

@@ -20,7 +20,7 @@ from holdfast.engines.kept import LIKELIHOODS
 from holdfast.errors import HoldfastError
 from holdfast.judges import Judge, members_of
 from holdfast.memory.estimate.method_overhead import MethodOverhead
-from holdfast.memory.model.shape import read_shape
+from holdfast.memory.model.reading import read_shape
 from holdfast.models import skeleton
 from holdfast.runs import records
 from holdfast.runs.stages import PlannedStage

@@ -24,7 +24,7 @@ from holdfast.memory.estimate.workload import Workload, from_training
 from holdfast.memory.hardware.detect import detect
 from holdfast.memory.hardware.host import host_ram_bytes
 from holdfast.memory.memory_plan import GIB, MemoryPlan
-from holdfast.memory.model.shape import read_shape
+from holdfast.memory.model.reading import read_shape
 from holdfast.memory.planner import explanation, pace
 from holdfast.memory.planner.choice import Comparison
 from holdfast.memory.planner.inference import answering_bytes

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from holdfast.config import LoraSpec
 from holdfast.config.lora import TWO_HALVES
 from holdfast.errors import StudyError
-from holdfast.memory.model.targets import ALL_LINEAR, PRESETS, is_pattern
+from holdfast.memory.model.parts import NOT_LANGUAGE, NUMBERED, Parts, is_transposed, kind_of, last
+from holdfast.memory.model.words import ALL_LINEAR, PRESETS, is_pattern
 from holdfast.registry import nearest
-from holdfast.train.model_parts import NOT_LANGUAGE, NUMBERED, Parts, is_transposed, kind_of, last
 from holdfast.train.whole_modules import check_tied
 
 if TYPE_CHECKING:
@@ -235,15 +235,9 @@ class _Choice:
 
     def _reachable(self, chosen: list[str]) -> list[str]:
         """Without what PEFT 0.21 takes for the stacked experts because of its name."""
-        from peft import LoraConfig
-        from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
-
-        if not self.parts.stacked or self.lora.variant not in (*PLAIN, "dora", *TWO_HALVES):
+        if self.lora.variant not in (*PLAIN, "dora", *TWO_HALVES):
             return chosen
-        kept = []
-        config = LoraConfig(target_modules=set(_MAPPED), task_type="CAUSAL_LM")
-        convert_peft_config_for_transformers(config, self.model, None)
-        taken = set(_MAPPED) - set(config.target_modules or ())
+        taken = {name for names in self.parts.translated.values() for name in names}
         kept = [name for name in chosen if last(name) not in taken]
         lost = [name for name in chosen if last(name) in taken]
         if lost:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.config import LoraSpec
 from holdfast.errors import StudyError
+from holdfast.memory.model.parts import name_of
 from holdfast.registry import nearest
-from holdfast.train.model_parts import name_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -16,7 +16,8 @@ from holdfast.errors import HoldfastError
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.hardware.host import host_ram_bytes
 from holdfast.memory.memory_plan import GIB
-from holdfast.memory.model.shape import Shape, read_shape
+from holdfast.memory.model.reading import read_shape
+from holdfast.memory.model.shape import Shape
 from holdfast.memory.precision import BYTES, Dtype
 from holdfast.models import ModelRef
 

@@ -47,6 +47,7 @@ class Found:
         source: where that is from.
         parts: its matrices, where the catalogue lists them.
         note: what the reader should know.
+        listed: it is one of the catalogue's, or built in: its class was asked when it was written.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Found:
     source: str
     parts: Config | None = None
     note: str = ""
+    listed: bool = False
 
 
 def read_config(model: str, revision: str | None = None) -> Config:
@@ -82,7 +84,7 @@ def locate(model: str, revision: str | None = None) -> Found:
     """
     model = model.strip() if model.strip() else model
     if model == LAB:
-        return Found(LAB, _read(LAB_FOLDER), "built in")
+        return Found(LAB, _read(LAB_FOLDER), "built in", listed=True)
     if gguf_folder.is_named(model):
         return Found(model, _read_gguf(model, revision), model)
     meant = None
@@ -94,7 +96,7 @@ def locate(model: str, revision: str | None = None) -> Found:
             check_place(model, "the model")
     folder = Path(os.path.expanduser(model))
     if model.startswith((".", "/", "~")) or folder.is_dir():
-        return Found(model, _read(folder), str(folder / CONFIG))
+        return Found(model, _read(folder), str(folder / CONFIG), listed=folder == LAB_FOLDER)
     if exact := _names().exact(model):
         return _known(model, Meant(exact))
     mirror = model.rpartition("/")[0].lower() in MIRRORS
@@ -122,7 +124,7 @@ def _known(model: str, meant: Meant) -> Found:
     config = copy.deepcopy(catalogue()[meant.id])
     if meant.stored:
         config["quantization_config"] = dict(meant.stored)
-    return Found(name, config, source(meant.id), _parts().get(meant.id), note)
+    return Found(name, config, source(meant.id), _parts().get(meant.id), note, True)
 
 
 def _refuse_bare(model: str, revision: str | None) -> None:

@@ -7,7 +7,10 @@ matter and builds the list; `holdfast.memory.model.shape` adds the parameters up
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+Reach = Literal["all", "named", "never"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,12 @@ class Linear:
         count: how many of it a layer has; on average, where only some layers have it.
         targets: the names under which LoRA reaches a fused matrix; its rank is multiplied by their
             number. For an `nn.Linear` that is its own name.
+        path: its whole name with numbers as stars, where the model's class told it; else its name.
+        reach: whether adapters on everything mean it, or only those that name it (routers, mixers
+            that read a weight without calling its layer), or not even those: PEFT takes its name
+            for the fused experts'.
+        kind: `attention`, `mlp` or neither, where the class told it.
+        layers: the numbers of the layers that have it, where the class told them.
     """
 
     name: str
@@ -30,6 +39,10 @@ class Linear:
     bias: bool = False
     count: float = 1
     targets: tuple[str, ...] = ()
+    path: str = ""
+    reach: Reach = "all"
+    kind: str = ""
+    layers: tuple[int, ...] = ()
 
     @property
     def weights(self) -> int:
@@ -101,8 +114,54 @@ def decoder_layer(kind: str, widths: Widths, fields: Mapping[str, object]) -> La
     if not widths.experts:
         mlp_bias = bool(fields.get("mlp_bias"))
         return Layer((*attention, *_gated(hidden, width, mlp_bias)), (), norms)
+    sparse = _sparse_share(kind, fields)
     shared = _shared_expert(kind, hidden, width, fields)
-    return Layer((*attention, *shared), _experts(kind, hidden, width, widths.experts), norms)
+    some = [replace(one, count=sparse * one.count) for one in shared]
+    if sparse < 1:  # the others are dense, of a width of their own
+        dense = _gated(hidden, _number(fields, "intermediate_size", 4 * hidden))
+        reach: Reach = "never" if kind == "qwen3_moe" else "all"  # the experts' names to PEFT
+        some += [replace(one, count=1 - sparse, reach=reach) for one in dense]
+    experts = _experts(kind, hidden, width, widths.experts)
+    every = tuple(replace(one, count=sparse * one.count) for one in experts) if sparse else ()
+    return Layer((*attention, *some), every, norms)
+
+
+def _sparse_share(kind: str, fields: Mapping[str, object]) -> float:
+    """The share of layers that have experts: in Qwen's families some may be dense."""
+    layers = _number(fields, "num_hidden_layers", 1)
+    named = fields.get("mlp_only_layers")
+    if kind not in {"qwen2_moe", "qwen3_moe"} or layers < 1:
+        return 1
+    dense = set(named) if isinstance(named, list | tuple) else set()
+    step = max(1, _number(fields, "decoder_sparse_step", 1))
+    every = [place for place in range(layers) if place not in dense and (place + 1) % step == 0]
+    return 1 if len(every) == layers else len(every) / layers
+
+
+def listed(parts: Mapping[str, Any], layers: int) -> Layer:
+    """A layer as the catalogue or the model's class lists it, shared out evenly over all layers.
+
+    Args:
+        parts: `linears`, rows of name, inputs, outputs, bias and how many, and of the class also
+            reach, kind and layers; `stacked`, rows of name, inputs, outputs, how many and targets,
+            and of the class layers. The class gives whole names, with numbers as stars.
+        layers: of the model.
+    """
+
+    def each(total: int) -> float:
+        return total // layers if total % layers == 0 else total / layers
+
+    def made(path: str, n_in: int, n_out: int, bias: object, count: int, *more: Any) -> Linear:
+        reach, kind, some = more or ("all", "", ())
+        name, where = path.rpartition(".")[2], tuple(some or range(layers))
+        return Linear(name, n_in, n_out, bool(bias), each(count), (), path, reach, kind, where)
+
+    linears = tuple(made(*row) for row in parts["linears"])
+    fused = tuple(
+        replace(made(path, n_in, n_out, 0, count, "all", "", *where or [()]), targets=tuple(names))
+        for path, n_in, n_out, count, names, *where in parts.get("stacked", ())
+    )
+    return Layer(linears, fused, 0)
 
 
 def _attention_biases(kind: str, fields: Mapping[str, object]) -> tuple[bool, bool]:

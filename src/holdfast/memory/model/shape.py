@@ -16,8 +16,7 @@ from typing import Any
 
 from holdfast.errors import ModelError
 from holdfast.memory.model import names
-from holdfast.memory.model.catalogue import locate
-from holdfast.memory.model.layer import Layer, Linear, Widths, decoder_layer, siglip
+from holdfast.memory.model.layer import Linear, Widths, decoder_layer, listed, siglip
 from holdfast.memory.model.stored import Stored, stored
 
 EXACT = {"qwen2", "qwen3", "llama", "mistral", "gemma2", "gemma3", "gemma3_text", "phi3"}
@@ -104,6 +103,11 @@ class Shape:
     trunk: str = ""
 
     @property
+    def told(self) -> bool:
+        """Whether the model's class told the whole names of its matrices."""
+        return any("." in one.path for one in self.linears)
+
+    @property
     def stem(self) -> str:
         """Module that holds `embed_tokens`, `layers` and `norm`."""
         return self.trunk or ("model.language_model" if self.family == "gemma3" else "model")
@@ -133,8 +137,10 @@ class Shape:
         """All of them, each once."""
         if self.counted:
             return self.counted
-        body = self.layers * self.layer_parameters + self.hidden + self.tower_parameters
-        return body + self.embedding_parameters + self.head_parameters
+        every = (*self.linears, *self.fused)  # some are in some layers only
+        body = sum(one.count * one.n_out * (one.n_in + one.bias) for one in every)
+        ends = self.embedding_parameters + self.head_parameters + self.hidden
+        return round(self.layers * (body + self.norms)) + ends + self.tower_parameters
 
     @property
     def active_parameters(self) -> int:
@@ -151,20 +157,6 @@ class Shape:
     def largest_linear(self) -> int:
         """Parameters of the largest matrix that a 4-bit base quantises."""
         return max(one.n_in * one.n_out for one in self.linears)
-
-
-def read_shape(model: str, revision: str | None = None) -> Shape:
-    """The shape of a model by name; see `holdfast.memory.model.catalogue.locate` for what is tried.
-
-    Args:
-        model: `lab`, a local folder, a name of the catalogue, or a hub id.
-        revision: of the hub's repository.
-
-    Raises:
-        ModelError: no such model, not reachable, or without the fields that are needed.
-    """
-    found = locate(model, revision)
-    return from_config(found.config, found.name, found.source, found.parts, found.note)
 
 
 def from_config(
@@ -224,13 +216,14 @@ def from_config(
         experts=experts,
     )
     layers = _number(fields, "num_hidden_layers", name)
-    layer = decoder_layer(kind, widths, fields) if parts is None else _listed(parts, layers)
+    layer = decoder_layer(kind, widths, fields) if parts is None else listed(parts, layers)
     tower: tuple[Linear, ...] = ()
     tower_parameters = 0
     if family == "gemma3" and isinstance(vision := config.get("vision_config"), Mapping):
         tower, tower_parameters = siglip(vision, hidden)
         said.append(TOWER)
     if parts is not None and (tower_parameters := int(parts.get("tower", 0))):
+        tower = listed({"linears": parts.get("towers", ())}, 1).linears
         said.append(TOWER)
     return Shape(
         name=name,
@@ -244,7 +237,7 @@ def from_config(
         intermediate=widths.intermediate,
         vocab=_number(fields, "vocab_size", name),
         tied=bool(fields.get("tie_word_embeddings", False)),
-        max_positions=_first(fields, name, "max_position_embeddings") or UNLIMITED,
+        max_positions=_positions(fields.get("max_position_embeddings")),
         exact=family in EXACT,
         linears=layer.linears,
         fused=layer.fused,
@@ -260,21 +253,10 @@ def from_config(
     )
 
 
-def _listed(parts: Mapping[str, Any], layers: int) -> Layer:
-    """A layer as the catalogue lists it: matrices of all layers together, shared out evenly."""
-
-    def each(total: int) -> float:
-        return total // layers if total % layers == 0 else total / layers
-
-    linears = tuple(
-        Linear(name, n_in, n_out, bool(bias), each(total))
-        for name, n_in, n_out, bias, total in parts["linears"]
-    )
-    fused = tuple(
-        Linear(name, n_in, n_out, False, each(total), tuple(targets))
-        for name, n_in, n_out, total, targets in parts.get("stacked", ())
-    )
-    return Layer(linears, fused, 0)
+def _positions(value: object) -> int:
+    """The longest sequence; some families say -1 where they know no limit."""
+    known = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return value if known else UNLIMITED  # type: ignore[return-value]
 
 
 def _number(fields: Mapping[str, object], key: str, name: str) -> int:

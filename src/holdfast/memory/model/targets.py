@@ -6,35 +6,14 @@ of its layer.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from holdfast.config.patterns import pattern_fault
 from holdfast.errors import StudyError
 from holdfast.memory.model.layer import Linear
+from holdfast.memory.model.paths import adaptable, by_paths
 from holdfast.memory.model.shape import Shape
+from holdfast.memory.model.words import ALL_LINEAR, PRESETS, compiled, is_pattern
 from holdfast.registry import nearest
-
-ALL_LINEAR = "all-linear"
-PRESETS: Mapping[str, tuple[str, ...]] = {
-    "attention": (
-        "q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "out_proj", "query_key_value", "Wqkv",
-        "c_attn", "dense", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj",
-        "in_proj_qkvz", "in_proj_ba", "in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b",
-    ),
-    "mlp": (
-        "gate_proj", "up_proj", "down_proj", "gate_up_proj", "w1", "w2", "w3", "fc1", "fc2",
-        "c_fc", "dense_h_to_4h", "dense_4h_to_h", "input_linear", "output_linear",
-    ),
-}  # fmt: skip
-"""Names of matrices behind the short words for `target_modules`; a model has some of them."""
-PATTERN = frozenset("*+?[](){}|^$\\")
-"""Characters that make a text a regular expression; a dot alone makes it a dotted name."""
-
-
-def is_pattern(text: str) -> bool:
-    """Whether a text of `target_modules` is a regular expression rather than a name."""
-    return bool(PATTERN & set(text))
 
 
 def targeted(
@@ -61,11 +40,12 @@ def targeted(
                 where="lora.layers",
                 remedy=f"its layers are numbered 0 to {shape.layers - 1}",
             )
-    adaptable = _adaptable(shape)
+    if shape.told:
+        return by_paths(shape, target_modules, None if layers is None else chosen)
     wanted = names_of(shape, target_modules)
     return [
         (one, round(len(chosen) * one.count))
-        for one in adaptable
+        for one in adaptable(shape)
         if wanted is None or set(one.targets or (one.name,)) <= wanted
     ]
 
@@ -103,10 +83,12 @@ def names_of(shape: Shape, target_modules: str | Iterable[str]) -> set[str] | No
     word = target_modules if isinstance(target_modules, str) else ""
     if word.lower() == ALL_LINEAR:
         return None
+    if shape.told:
+        meant = by_paths(shape, target_modules)
+        return {name for one, count in meant if count for name in one.targets or (one.name,)}
     if is_pattern(word):
         return _matching(shape, word)
-    adaptable = _adaptable(shape)
-    known = {name for one in adaptable for name in one.targets or (one.name,)}
+    known = {name for one in adaptable(shape) for name in one.targets or (one.name,)}
     if word in PRESETS:
         return known & set(PRESETS[word])
     given = [word] if word else list(target_modules)
@@ -119,7 +101,7 @@ def names_of(shape: Shape, target_modules: str | Iterable[str]) -> set[str] | No
             where="target_modules",
             remedy=f'give "{ALL_LINEAR}", or names out of: {", ".join(sorted(known))}',
         )
-    for matrix in adaptable:
+    for matrix in adaptable(shape):
         names = set(matrix.targets or (matrix.name,))
         if wanted & names and not names <= wanted:
             raise StudyError(
@@ -130,48 +112,14 @@ def names_of(shape: Shape, target_modules: str | Iterable[str]) -> set[str] | No
     return wanted
 
 
-def script_targets(
-    shape: Shape, target_modules: str | Iterable[str]
-) -> tuple[str | tuple[str, ...], bool]:
-    """`target_modules` for a plain script with PEFT, and whether they mean stacked experts.
-
-    PEFT's own "all-linear" would take routers and vision towers too, and knows no other short
-    words.
-    """
-    word = target_modules if isinstance(target_modules, str) else ""
-    if is_pattern(word):
-        return word, False
-    wanted = names_of(shape, target_modules)
-    stacked = {name for one in shape.fused for name in one.targets}
-    names = wanted
-    if names is None:
-        if not shape.fused and not shape.tower:
-            return ALL_LINEAR, False
-        names = {name for one in _adaptable(shape) for name in one.targets or (one.name,)}
-    if shape.tower:
-        return rf".*\.language_model\..*\.({'|'.join(sorted(names))})", bool(names & stacked)
-    return tuple(sorted(names)), bool(names & stacked)
-
-
 def _matching(shape: Shape, pattern: str) -> set[str] | None:
-    if why := pattern_fault(pattern):
-        raise StudyError(
-            f"{pattern[:60]!r} {why}",
-            where="target_modules",
-            remedy="correct it; a dot that is meant as such is written \\.",
-        )
-    meant = re.compile(pattern)
+    meant = compiled(pattern)
     found = {
         name
-        for one in _adaptable(shape)
+        for one in adaptable(shape)
         for name in one.targets or (one.name,)
         for layer in {0, shape.layers - 1}
         for part in ("self_attn", "mlp", "mlp.experts", "mlp.shared_expert")
         if meant.fullmatch(f"{shape.stem}.layers.{layer}.{part}.{name}")
     }
     return found or None
-
-
-def _adaptable(shape: Shape) -> list[Linear]:
-    """One layer's matrices that PEFT adapts; fused experts only where it knows their names."""
-    return [*shape.linears, *(one for one in shape.fused if one.targets)]

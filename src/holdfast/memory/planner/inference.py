@@ -23,7 +23,9 @@ from holdfast.memory.estimate.states import States, states
 from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.memory_plan import GIB
-from holdfast.memory.model.shape import Shape, read_shape
+from holdfast.memory.model.catalogue import locate
+from holdfast.memory.model.shape import Shape
+from holdfast.memory.planner.counting import shape_by_class
 from holdfast.memory.planner.host_memory import size_bytes
 from holdfast.memory.planner.strategies import Held, device_map, split
 from holdfast.memory.precision import Dtype
@@ -141,7 +143,7 @@ def _taken(text: str, gpus: tuple[GPU, ...]) -> tuple[list[int], str]:
     model, _, kind = value.partition(":")
     if kind not in ("", "nf4") or not name or not model:
         raise UsageError(f"{text[:60]!r} names no model", where="beside", remedy=FORMS)
-    shape = read_shape(model)
+    shape = shape_by_class(locate(model), None, False, ask=False)
     size = answering_bytes(shape, kind == "nf4", longest(shape, NEW_TOKENS))
     roomiest = max(range(len(gpus)), key=lambda place: gpus[place].free_bytes)
     sizes = [size if place == roomiest else 0 for place in range(len(gpus))]

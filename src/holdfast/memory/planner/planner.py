@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from holdfast.config import LAB, LAB_FOLDER, TrainSpec
-from holdfast.errors import ModelError, UsageError
+from holdfast.errors import UsageError
 from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.hardware.cpu import computes_bf16
 from holdfast.memory.hardware.devices import GPU
-from holdfast.memory.model.catalogue import Found, locate, read_config
-from holdfast.memory.model.names import is_known, require_family
-from holdfast.memory.model.shape import EXACT, Shape, from_config, read_shape
+from holdfast.memory.model.catalogue import locate
+from holdfast.memory.model.shape import Shape
 from holdfast.memory.model.stored import BNB4, PACKAGES, check, method_for
 from holdfast.memory.planner import calibration
 from holdfast.memory.planner.choice import solved
+from holdfast.memory.planner.counting import counted
 from holdfast.memory.planner.evidence import margin, pace_said
 from holdfast.memory.planner.ignored import ignored
 from holdfast.memory.planner.inference import left_beside
@@ -27,16 +26,6 @@ from holdfast.memory.planner.strategies import RIGID, overheads_on_cpu
 from holdfast.memory.planner.ways import Problem, Reason
 from holdfast.memory.precision import Precision, on_cpu, on_gpus, stored
 from holdfast.memory.trace.estimates import Run, estimates
-from holdfast.memory.trace.measuring import class_parts
-
-BY_FIELDS = EXACT | {
-    "ernie4_5", "gemma", "granite", "internlm3", "minicpm", "mixtral", "olmo2", "olmo3",
-    "qwen3_moe", "smollm3",
-}  # fmt: skip
-"""Families whose parameters are counted from their fields, to the parameter: those of the catalogue
-that need no list of their matrices."""
-DIFFERS = 0.001
-"""From which difference on it is told that the class was asked."""
 
 
 def plan_memory(
@@ -141,7 +130,9 @@ def prepare(request: PlanRequest) -> Prepared:
         )
     work = request.workload()
     name = str(LAB_FOLDER) if request.named == LAB else request.named
-    shape, config = _looked_up(request, name)
+    found = locate(name, request.revision)
+    shape, told = counted(found, request.revision, request.trust, ask=request.trace)
+    config = dict(found.config)
     shape = replace(shape, name=LAB) if request.named == LAB else shape
     work, kept = _as_stored(work, shape)
     gpus, assumed = request.devices()
@@ -164,76 +155,10 @@ def prepare(request: PlanRequest) -> Prepared:
         overheads = RIGID
     paces = corrections(gpus, shape.parameters, work.seq_len)
     problem = Problem(shape, work, gpus, request.host_free, overheads, estimated.estimate, paces)
-    said = (shape.note, kept, *assumed, shortened, estimated.note, *others)
+    said = (shape.note, told, kept, *assumed, shortened, estimated.note, *others)
     called = name if "/" in name else shape.name  # as the hub has it, not as somebody typed it
     notes = tuple(one for one in said if one)
     return Prepared(problem, estimated.source, precision, notes, called)
-
-
-def _looked_up(request: PlanRequest, name: str) -> tuple[Shape, dict[str, object]]:
-    """The model's shape, counted by its class where that is needed, and its config.json."""
-    if request.trace or request.trust:
-        found = locate(name, request.revision)
-        return shape_by_class(found, request.revision, request.trust), dict(found.config)
-    return read_shape(name, request.revision), read_config(name, request.revision)
-
-
-def shape_by_class(
-    found: Found, revision: str | None, trust: bool, cache: Path | None = None
-) -> Shape:
-    """The shape of a model, counted by its own class where its fields do not tell it.
-
-    Args:
-        found: its config.json.
-        revision: of the hub's repository.
-        trust: run the Python code that the model brings, where transformers has none for it.
-        cache: folder of earlier counts; None: the usual one.
-
-    Raises:
-        ModelError: transformers does not know its family, and its own code may not be run or
-            cannot be built.
-    """
-    config = found.config
-    kind = str(config.get("model_type") or "")
-    if found.parts is not None or kind in BY_FIELDS:
-        return from_config(config, found.name, found.source, found.parts, found.note)
-    own = trust and bool(config.get("auto_map")) and not is_known(kind)
-    shape: Shape | None = None
-    lacks: ModelError | None = None
-    if not own:
-        require_family(kind, config, found.name)
-        try:
-            shape = from_config(config, found.name, found.source, None, found.note)
-        except ModelError as error:  # its fields are called otherwise
-            lacks = error
-        if shape and (shape.tower_parameters or shape.stored):
-            return shape
-    counted = class_parts(found, revision, own, cache)
-    if "reason" in counted and own:
-        raise ModelError(
-            f"transformers does not know its kind, {kind[:60]!r}, and its own code cannot be "
-            f"built here: {counted['reason']}",
-            where=found.name,
-            remedy="download it first (its code is read from the hub's cache), install what its "
-            "code imports, or for a first idea plan a model of the catalogue that is as large",
-        )
-    if "reason" in counted:
-        if lacks is not None:
-            raise lacks
-        assert shape is not None
-        return shape
-    told = "counted by the code that it brings" if own else "counted by its own class"
-    if shape is not None:
-        off = shape.parameters / int(str(counted["total"])) - 1
-        if abs(off) <= DIFFERS:
-            return shape
-        told += f": by its fields it would be {100 * off:+.1f} %"
-    note = "; ".join(filter(None, [found.note, told]))
-    fields = counted.get("fields")
-    if isinstance(fields, Mapping):
-        plain = {name: value for name, value in config.items() if name != "text_config"}
-        config = {"num_attention_heads": 1, **plain, **fields}  # a state space has none
-    return from_config(config, found.name, found.source, counted, note)
 
 
 def _as_stored(work: Workload, shape: Shape) -> tuple[Workload, Reason | None]:

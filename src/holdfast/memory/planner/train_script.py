@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from holdfast.config import LoraSpec, TrainSpec
 from holdfast.errors import UsageError
 from holdfast.memory.memory_plan import MemoryPlan
-from holdfast.memory.model.targets import script_targets
+from holdfast.memory.model.paths import adaptable, pattern_of
+from holdfast.memory.model.shape import Shape
+from holdfast.memory.model.targets import names_of
+from holdfast.memory.model.words import ALL_LINEAR, is_pattern
 from holdfast.memory.planner import explanation
 from holdfast.memory.planner.choice import Comparison
 from holdfast.memory.planner.reasons import gib
@@ -62,7 +65,7 @@ def script(
             f"{work.variant} needs more than a plain script",
             remedy="run the study with `holdfast run`",
         )
-    targets, stacked = script_targets(comparison.shape, work.target_modules)
+    targets, stacked = _targets(comparison.shape, work.target_modules)
     settings = {
         "model": comparison.shape.name,
         "model_literal": json.dumps(model),
@@ -117,6 +120,31 @@ FSDP_CONFIG: Mapping[str, object] = {
     "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
     "state_dict_type": "SHARDED_STATE_DICT",
 }
+
+
+def _targets(
+    shape: Shape, target_modules: str | Iterable[str]
+) -> tuple[str | tuple[str, ...], bool]:
+    """`target_modules` for a plain script with PEFT, and whether they mean stacked experts.
+
+    PEFT's own "all-linear" would take routers and vision towers too, and knows no other short
+    words.
+    """
+    word = target_modules if isinstance(target_modules, str) else ""
+    if is_pattern(word):
+        return word, False
+    if shape.told:
+        return pattern_of(shape, target_modules)
+    wanted = names_of(shape, target_modules)
+    stacked = {name for one in shape.fused for name in one.targets}
+    names = wanted
+    if names is None:
+        if not shape.fused and not shape.tower:
+            return ALL_LINEAR, False
+        names = {name for one in adaptable(shape) for name in one.targets or (one.name,)}
+    if shape.tower:
+        return rf".*\.language_model\..*\.({'|'.join(sorted(names))})", bool(names & stacked)
+    return tuple(sorted(names)), bool(names & stacked)
 
 
 def _more(lora: LoraSpec) -> Mapping[str, str]:

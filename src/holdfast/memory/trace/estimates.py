@@ -25,7 +25,8 @@ from holdfast.memory.estimate.activations import (
 from holdfast.memory.estimate.kept import gradients_per_token, spared_by_kernels
 from holdfast.memory.estimate.workload import Workload, as_sharded
 from holdfast.memory.model.shape import Shape
-from holdfast.memory.model.targets import PRESETS, is_pattern, names_of
+from holdfast.memory.model.targets import names_of
+from holdfast.memory.model.words import PRESETS, is_pattern
 from holdfast.memory.trace.measuring import measure
 from holdfast.memory.trace.trace_job import Traced, TraceJob
 

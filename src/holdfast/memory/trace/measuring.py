@@ -1,9 +1,7 @@
-"""Runs traces and counts in other processes, and keeps what came of them; needs no torch itself."""
+"""Runs traces in another process, and keeps what came of them; needs no torch itself."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import os
 import subprocess
@@ -15,17 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from holdfast import environment
-from holdfast.memory.model.catalogue import Found
+from holdfast.memory.trace import answers
 from holdfast.memory.trace.trace_job import Point, Traced, TraceFailed, TraceJob
-from holdfast.runs import store
 
 VERSION = 3
 """Of the trace itself; raised when its figures change."""
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 MAIN = "holdfast.memory.trace.tracer"
-COUNTER = "holdfast.memory.trace.class_counter"
-LIMIT_S = 60.0
-"""After which a counting process is ended."""
 QUIET = {
     "CUDA_VISIBLE_DEVICES": "",  # it is all about code; a GPU must not even be opened
     "HF_HUB_OFFLINE": "1",
@@ -56,15 +50,25 @@ def measure(
     """
     folder = cache_folder() if cache is None else cache
     installed = versions()
-    found: list[Traced | TraceFailed | None] = [_cached(folder, job, installed) for job in jobs]
+    files = [answers.place(folder, asdict(job), installed) for job in jobs]
+    found = [_cached(file, job, limit_s) for file, job in zip(files, jobs, strict=True)]
     missing = [job for job, result in zip(jobs, found, strict=True) if result is None]
-    fresh = iter(_run(missing, limit_s, installed) if missing else [])
-    for place, result in enumerate(found):
-        if result is None:
-            result = found[place] = next(fresh)
-            if isinstance(result, Traced):
-                _keep(folder, result, installed)
+    if absent := [name for name in _needed(missing) if name not in installed]:
+        reason = f"{', '.join(absent)} not installed"
+        return [one or TraceFailed(job, reason) for job, one in zip(jobs, found, strict=True)]
+    fresh = iter(_run(missing, limit_s) if missing else [])
+    for number, job in enumerate(jobs):
+        if found[number] is None:
+            value = next(fresh)
+            found[number] = _result(job, value)
+            answers.keep(files[number], value)
     return [result for result in found if result is not None]
+
+
+def _needed(jobs: Sequence[TraceJob]) -> list[str]:
+    """The packages that these traces take."""
+    four_bits = any(job.method == "qlora" for job in jobs)
+    return [name for name in PACKAGES if jobs and (four_bits or name != "bitsandbytes")]
 
 
 def versions() -> dict[str, str]:
@@ -78,15 +82,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _run(
-    jobs: Sequence[TraceJob], limit_s: float, installed: Mapping[str, str]
-) -> list[Traced | TraceFailed]:
-    needed = [name for name in PACKAGES if name != "bitsandbytes"]
-    if any(job.method == "qlora" for job in jobs):
-        needed.append("bitsandbytes")
-    if absent := [name for name in needed if name not in installed]:
-        return [TraceFailed(job, f"{', '.join(absent)} not installed") for job in jobs]
-    reason = f"the trace took longer than {limit_s:g} s"
+def _run(jobs: Sequence[TraceJob], limit_s: float) -> list[dict[str, Any]]:
+    """One answer for each job, in order."""
+    failed = answers.failure(f"the trace took longer than {limit_s:g} s", limit_s)
     try:
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", MAIN],
@@ -98,15 +96,16 @@ def _run(
         )
         lines = done.stdout.splitlines()
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        reason = f"the trace's process ended with {done.returncode}: {last}"
+        failed = answers.failure(f"the trace's process ended with {done.returncode}: {last}")
     except subprocess.TimeoutExpired as error:
         output = error.stdout or b""
         lines = (output if isinstance(output, str) else output.decode()).splitlines(keepends=True)
         lines = [line for line in lines if line.endswith("\n")]
     except OSError as error:
-        lines, reason = [], f"the trace's process could not be started: {error}"
-    results = [_result(job, json.loads(line)) for job, line in zip(jobs, lines, strict=False)]
-    return results + [TraceFailed(job, reason) for job in jobs[len(results) :]]
+        lines = []
+        failed = answers.failure(f"the trace's process could not be started: {error}")
+    results = [json.loads(line) for _, line in zip(jobs, lines, strict=False)]
+    return results + [failed] * (len(jobs) - len(results))
 
 
 def _result(job: TraceJob, value: Mapping[str, Any], cached: bool = False) -> Traced | TraceFailed:
@@ -116,80 +115,10 @@ def _result(job: TraceJob, value: Mapping[str, Any], cached: bool = False) -> Tr
     return Traced(job, tuple(value["stack"]), points, value["seconds"], cached)
 
 
-def _place(folder: Path, job: TraceJob, installed: Mapping[str, str]) -> Path:
-    text = json.dumps([asdict(job), dict(installed)], sort_keys=True)
-    return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
-
-
-def _cached(folder: Path, job: TraceJob, installed: Mapping[str, str]) -> Traced | None:
-    """The trace of an earlier plan; a file that cannot be read is as good as none."""
+def _cached(file: Path, job: TraceJob, limit_s: float) -> Traced | TraceFailed | None:
+    """The trace of an earlier plan, or how it failed."""
+    value = answers.read(file, limit_s)
     try:
-        value = json.loads(_place(folder, job, installed).read_text(encoding="utf-8"))
-        result = _result(job, value, cached=True)
-    except (OSError, ValueError, KeyError, TypeError):
+        return None if value is None else _result(job, value, cached=True)
+    except (KeyError, TypeError):
         return None
-    return result if isinstance(result, Traced) else None
-
-
-def _keep(folder: Path, result: Traced, installed: Mapping[str, str]) -> None:
-    value = {
-        "stack": result.stack,
-        "points": [asdict(point) for point in result.points],
-        "seconds": result.seconds,
-    }
-    try:
-        store.write_json(_place(folder, result.job, installed), value)
-    except OSError:
-        return  # a read-only home: the plan is as good, only slower next time
-
-
-def class_parts(
-    found: Found, revision: str | None, own: bool, cache: Path | None
-) -> Mapping[str, object]:
-    """The matrices that a model's own class has, or the `reason` why it does not say them.
-
-    Args:
-        found: its config.json.
-        revision: of the hub's repository.
-        own: by the Python code that it brings, which is run.
-        cache: folder of earlier counts; None: the usual one.
-    """
-    file = Path(found.source)
-    question = {
-        "model": str(file.parent) if file.is_file() else found.name,
-        "revision": revision, "config": found.config, "trust": own,
-    }  # fmt: skip
-    folder = environment.cache_folder("counts") if cache is None else cache
-    key = json.dumps([question["config"], versions(), COUNTER], sort_keys=True)
-    place = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-    if not own:  # code that was brought may change under the same config
-        try:
-            kept = json.loads(place.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            kept = None
-        if isinstance(kept, dict) and "total" in kept:
-            return kept
-    value = _asked(question)
-    if not own and "reason" not in value:
-        with contextlib.suppress(OSError):  # a read-only home: as good, only slower next time
-            store.write_json(place, value)
-    return value
-
-
-def _asked(question: Mapping[str, object]) -> dict[str, object]:
-    try:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", COUNTER],
-            input=json.dumps(question), capture_output=True, text=True, timeout=LIMIT_S,
-            env=os.environ | QUIET,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return {"reason": f"counting took longer than {LIMIT_S:g} s"}
-    except OSError as error:
-        return {"reason": f"the counting process could not be started: {error}"}
-    try:
-        value: dict[str, object] = json.loads(done.stdout)
-    except ValueError:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return {"reason": f"the counting process ended with {done.returncode}: {last[:300]}"}
-    return value

@@ -281,7 +281,8 @@ def main() -> None:
             result = {"reason": str(error)}
         except Exception as error:  # any model's own code: the formula answers instead
             first = (str(error).strip().splitlines() or [""])[0]
-            result = {"reason": f"{type(error).__name__}: {first[:300]}"}
+            passing = isinstance(error, ImportError | MemoryError | OSError)
+            result = {"reason": f"{type(error).__name__}: {first[:300]}", "passing": passing}
         print(json.dumps(result), file=answers, flush=True)
 
 

@@ -6,11 +6,11 @@ By what modules are and where they stand: it holds for models nobody listed, on 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from holdfast.memory.model.targets import PRESETS
+from holdfast.memory.model.words import PRESETS
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +31,8 @@ KINDS = (("attention", re.compile(r"attn|attention")),
          ("mlp", re.compile(r"mlp|feed_forward|ffn|moe|expert")))  # fmt: skip
 READ_NOT_CALLED = ("out_proj", "dt_proj")
 """Layers of state-space mixers whose weight goes into a kernel; an adapter would not be seen."""
+FUSED = (("gate_proj", "up_proj"), ("w1", "w3"), ("down_proj",), ("w2",))
+"""Experts' matrices by their names in transformers 4; those of a pair are one parameter since."""
 
 
 class Parts:
@@ -56,6 +58,24 @@ class Parts:
         named = self.model.named_parameters()
         found = (name for name, one in named if one.dim() == 3 and "expert" in name)
         return [name for name in found if not self.is_tower(name)]
+
+    @cached_property
+    def translated(self) -> Mapping[str, tuple[str, ...]]:
+        """The names under which PEFT 0.21 adapts stacked experts, by their parameters' last names.
+
+        Without a model that it knows such names of there are none.
+        """
+        if not self.stacked:
+            return {}
+        from peft import LoraConfig
+        from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+        found: dict[str, tuple[str, ...]] = {}
+        for names in FUSED:
+            config = LoraConfig(target_modules=set(names), task_type="CAUSAL_LM")
+            convert_peft_config_for_transformers(config, self.model, None)
+            found |= dict.fromkeys(config.target_parameters or (), names)
+        return found
 
     @cached_property
     def _language(self) -> str | None:
@@ -109,6 +129,18 @@ class Parts:
             meant = {one for one in every if one.endswith(f".{short}")}
             found.append(short if meant <= set(names) else name)
         return list(dict.fromkeys(found))
+
+
+def class_of(kind: str) -> Any:
+    """Transformers' class of a `model_type`: a language model, or one that reads pictures too."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto import modeling_auto
+
+    language = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    pictures = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    if kind in pictures and kind not in language:
+        return AutoModelForImageTextToText
+    return AutoModelForCausalLM
 
 
 def kind_of(name: str) -> str:
