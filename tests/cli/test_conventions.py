@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from holdfast import cli
 from holdfast.cli import front
@@ -188,7 +189,7 @@ def test_full_width_signs_are_named(tmp_path: Path, text: str, line: int, sign: 
     (tmp_path / "s.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(StudyError) as found:
         load.load(tmp_path / "s.yaml")
-    assert f"line {line} has the full-width {sign}" in found.value.remedy
+    assert f"line {line} has the full-width {sign!r}" in found.value.remedy
 
 
 def test_full_width_signs_in_texts_are_nobody_s_business(tmp_path: Path) -> None:
@@ -200,3 +201,33 @@ def test_full_width_signs_in_texts_are_nobody_s_business(tmp_path: Path) -> None
     with pytest.raises(StudyError) as found:
         load.load(tmp_path / "bad.yaml")
     assert not re.search("full-width", found.value.remedy)
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_settings_may_be_options_everywhere(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
+) -> None:
+    file = str(tmp_path / "s.yaml")
+    assert cli.call(["init", file, "--recipe", "lab"]) == 0
+    capsys.readouterr()
+    last = ("--dry-run", "--json")
+    bare = _call(capsys, command, file, "tasks.lab_hlep.items=3", *last)
+    assert bare[0] == 3 and "did you mean 'lab_help'" in bare[1]
+    assert _call(capsys, command, file, "--set", "tasks.lab_hlep.items=3", *last) == bare
+
+
+def test_alone_it_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = _call(capsys)
+    assert (code, err) == (0, "") and out.startswith("Usage: holdfast")
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("command", ["", "compare", "run", "power"])
+def test_pages_of_help_fit_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, language: str, command: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    code, out, _ = _call(capsys, *command.split(), "--help", "--lang", language)
+    assert code == 0
+    for line in out.splitlines():
+        assert cell_len(line) <= 40 or len(line.split()) == 1 or "--" in line, line

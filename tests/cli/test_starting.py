@@ -329,3 +329,18 @@ def test_nothing_is_written_over(here: Path, capsys: pytest.CaptureFixture[str])
     (here / "test_mine.py").write_text("x", encoding="utf-8")
     code, _, err = _call(capsys, "new-task", "mine")
     assert (code, "exists already" in err, (here / "mine.py").exists()) == (3, True, False)
+
+
+@pytest.mark.parametrize("place", ["ONLINE", "sets"])
+def test_a_folder_of_sets_is_named(
+    here: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    (here / "sets").mkdir()
+    (here / "their.yaml").write_text(
+        f"model_name_or_path: a/b\nstage: sft\ndataset: x\ndataset_dir: {place}\n"
+    )
+    code, out, _ = _call(capsys, "import", "their.yaml", "mine.yaml")
+    assert code == 0
+    assert ("dataset_dir" in out) == (place == "ONLINE"), "what is not here is named"
+    found = imported(yaml.safe_load((here / "their.yaml").read_text()), here / "their.yaml")
+    assert ("dataset_dir" in dict(found.taken)) == (place == "sets")

@@ -118,7 +118,7 @@ def test_base_and_tuned_are_enough(
     make_adapter(tmp_path / "tiny", tmp_path / "lora")
     line = ["compare", "tiny", "lora", "--limit", "2"]
     assert cli.call([*line, "--dry-run"]) == 0
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert "chinese (2 items)" in said
     assert "Power: with 2 items no loss is seen in 8 of 10 cases" in said
     assert not (tmp_path / "runs").exists()

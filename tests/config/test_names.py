@@ -54,7 +54,7 @@ def _said(own: str, written: str) -> tuple[str, Any, Any]:
     if not colon:
         value = SAMPLE[own][0]
         return name, (not value if name in OPPOSITE else value), value
-    meant = {"lora_target_linear": "all-linear", "use_rslora": "rslora"}
+    meant = {"lora_target_linear": "all-linear", "use_rslora": "rslora", "full_finetuning": "full"}
     value = meant.get(name.removeprefix("peft_"), SAMPLE[own][0])
     return name, yaml.safe_load(text), value
 
@@ -130,6 +130,9 @@ def test_a_promised_name_works_everywhere(own: str, written: str, tmp_path: Path
         ({"quantization_bit": 8}, "quantization_bit 4 is what there is"),
         ({"lora": 3, "lora_r": 4}, "lora_r belongs under `lora:`"),
         ({"adapter": "ia3"}, "train.method"),
+        ({"rlhf_type": "dpo"}, "remedies of an arm"),
+        ({"random_state": 3407}, "seeds: [1, 2, 3]"),
+        ({"freeze_vit": True}, "text is what is trained on"),
         ({"val_size": 1.5}, "a share below 1, or a whole number"),
         ({"val_size": 0.1, "val_path": "x"}, "not both"),
         ({"early_stopping_patience": 2}, "needs held-out examples: give val_size"),
@@ -147,6 +150,7 @@ def test_the_same_said_twice_is_no_contradiction() -> None:
     assert _study({"lora_r": 4, "lora": {"r": 4}}).train.lora.r == 4
     assert _study({"use_dora": False}).train.lora.variant == "lora"
     assert _study({"load_in_4bit": False}).train.method == "lora"
+    assert _study({"use_gradient_checkpointing": "unsloth"}).train.gradient_checkpointing is True
     assert _study({"lora_target": "all"}).train.lora.target_modules == "all-linear"
     assert _study({"lora_target": "q_proj, v_proj"}).train.lora.target_modules == (
         "q_proj", "v_proj",

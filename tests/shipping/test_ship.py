@@ -308,12 +308,15 @@ def test_one_gguf_file_is_measured_as_it_is(
     assert names["model"].config.hidden_size == 32
 
 
-def test_without_a_converter_nothing_is_left(run: Path, tmp_path: Path, llama_cpp: Path) -> None:
+def test_without_a_converter_nothing_is_left(
+    run: Path, tmp_path: Path, llama_cpp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     converter = llama_cpp / "convert_hf_to_gguf.py"
     converter.write_text("import sys\nsys.exit('Model Odd is not supported')\n", "utf-8")
     with pytest.raises(HoldfastError, match="Model Odd is not supported"):
         ship(run, tmp_path / "export-here", Silent(), "gguf")
     converter.unlink()
+    monkeypatch.delattr("holdfast.shipping.export")  # no weights are merged before it is looked for
     with pytest.raises(MissingDependency, match=r"convert_hf_to_gguf.py(.|\n)*LLAMA_CPP"):
         ship(run, tmp_path / "export-here", Silent(), "gguf")
     assert not (tmp_path / "export-here").exists()

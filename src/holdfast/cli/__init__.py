@@ -27,7 +27,9 @@ from holdfast.cli.studies import demo, report, run, track, watch
 from holdfast.cli.typed import TYPED, half_width, without
 from holdfast.cli.verbs import chat, clean, export, merge, power, ship
 from holdfast.errors import HoldfastError, Interrupted, UsageError
+from holdfast.progress import translation
 from holdfast.progress.language import Language, speaking
+from holdfast.progress.rendered import study_in_language
 from holdfast.progress.stopping import listen
 from holdfast.progress.translation import told
 from holdfast.registry import Registry
@@ -58,7 +60,7 @@ def tasks(name: Named = None, as_json: Json = False) -> None:
     def usage(one: Entry) -> str:
         return f"tasks: {{{one.name}: {{...}}}}, or any name with kind: {one.name}"
 
-    common = ["Every task takes:", *catalogue.told(catalogue.settings(TaskSpec))]
+    common = [translation.told("Every task takes:"), *catalogue.told(catalogue.settings(TaskSpec))]
     _list(REGISTRY, name, as_json, usage, common)
 
 
@@ -92,7 +94,8 @@ def recipes(
 
     if name is not None:
         text = known.recipe_file(name).read_text("utf-8")
-        say(as_json, {name: text}, text.rstrip())
+        shown = translation.Said(study_in_language(text).rstrip())
+        say(as_json, {name: text}, shown)
         return
     found = [
         catalogue.Entry(one, "", known.purpose(file), "", "", {})
@@ -125,7 +128,7 @@ def _list(
         more = "docs/lab.md" if name.startswith("lab_") else more
         more = f"More: {more}" if name in registry.known else ""
         text = "\n".join([catalogue.page(one, usage(one), more), *([""] if below else []), *below])
-        say(as_json, catalogue.as_json([one]), text.rstrip())
+        say(as_json, catalogue.as_json([one]), translation.Said(text))
         return
     found = catalogue.entries(registry)
     groups = LISTS if kind == "methods" else {}
@@ -222,7 +225,7 @@ def language_of(arguments: Sequence[str]) -> tuple[Language | None, list[str]]:
 def _called(arguments: list[str]) -> int:
     # what was to be rebuilt has been set aside already
     again = shlex.join(["holdfast", *without(arguments, ["--rebuild"])])
-    arguments = half_width(volume(arguments))
+    arguments = half_width(volume(arguments)) or ["--help"]
     quiet_libraries()
 
     def stopped() -> None:

@@ -146,37 +146,40 @@ def listed(found: Sequence[Entry], groups: Mapping[str, str], after: str) -> str
     wide = max(len(one.name) for one in found) + 4
     lines: list[str] = []
     for group in groups or [""]:
-        lines += ["", *_wrapped(groups[group], later=2)] if groups else []
+        lines += ["", *_wrapped(_said(groups[group]), later=2)] if groups else []
         for one in found:
             if one.group == group or not groups:
-                text = " ".join([one.purpose, *[f"[{one.source}]"] * bool(one.source)])
+                source = [f"[{_said(one.source)}]"] * bool(one.source)
+                text = " ".join([_said(one.purpose), *source])
                 lines += _wrapped(text, f"  {one.name:<{wide - 2}}", wide)
-    return "\n".join([*lines, "", *_wrapped(after)]).lstrip("\n")
+    return translation.Said("\n".join([*lines, "", *_wrapped(_said(after))]).lstrip("\n"))
 
 
 def page(one: Entry, usage: str, more: str) -> str:
-    """All that is known of one.
+    """All that is known of one, in the reader's language.
 
     Args:
         one: the entry.
         usage: a line of YAML.
         more: where to read on.
     """
-    lines = _wrapped(f"{one.name}: {one.purpose}", later=4)
+    lines = _wrapped(f"{one.name}: {_said(one.purpose)}", later=4)
     for paragraph in filter(None, one.about.split("\n\n")):
         drawn = paragraph.startswith(" ")
-        lines += ["", *(paragraph.splitlines() if drawn else _wrapped(paragraph))]
-    lines += ["", *_wrapped(one.source, "Source: "), f"In a study: {usage}", ""]
-    lines += told(one.settings) or ["It has no settings."]
-    return "\n".join([*lines, "", *_wrapped(more)])
+        lines += ["", *(paragraph.splitlines() if drawn else _wrapped(_said(paragraph)))]
+    lines += ["", *_wrapped(_said(f"Source: {one.source}"))]
+    lines += [*_wrapped(_said(f"In a study: {usage}"), later=4), ""]
+    lines += told(one.settings) or [_said("It has no settings.")]
+    return translation.Said("\n".join([*lines, *([""] if more else []), *_wrapped(_said(more))]))
 
 
 def told(found: Mapping[str, Setting]) -> list[str]:
     """Settings, each with its default and its meaning."""
     lines = []
     for key, setting in found.items():
-        default = f"[{setting.default}]" if setting.default else "(required)"
-        lines += [f"  {key} {default}", *_wrapped(setting.meaning, " " * 6, 6)]
+        default = _said(LEFT_OUT) if setting.default == LEFT_OUT else setting.default
+        head = f"  {key} [{default}]" if default else f"  {key} {_said('(required)')}"
+        lines += [*_wrapped_at(head, 6), *_wrapped(_said(setting.meaning), " " * 6, 6)]
     return lines
 
 
@@ -185,8 +188,16 @@ def as_json(found: Sequence[Entry]) -> dict[str, object]:
     return {one.name: {k: v for k, v in asdict(one).items() if k != "name"} for one in found}
 
 
+def _said(text: str) -> str:
+    """A text as it is looked up: a paragraph is one line."""
+    return translation.told(" ".join(text.split()))
+
+
 def _wrapped(text: str, first: str = "", later: int = 0) -> list[str]:
+    return _wrapped_at(first + text, later) if text else []
+
+
+def _wrapped_at(line: str, later: int) -> list[str]:
     width = min(WIDEST, max(NARROWEST, shutil.get_terminal_size((80, 24)).columns))
     later = later if width - later >= NARROWEST - 8 else 4
-    words = translation.told(" ".join(text.split()))
-    return wrapped(first + words, width, " " * later) if words else []
+    return wrapped(line, width, " " * later)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -103,7 +104,9 @@ def compare(
         looked = looked_at(found.session, steps)
         about, text = _dry(found, steps)
         about |= {"checked": looked.checked, "notices": looked.notices}
-        say(as_json, about, "\n".join([text, "", *looked.lines]))
+        width = shutil.get_terminal_size((80, 24)).columns
+        lines = forecast.wrapped([*text.splitlines(), "", *looked.lines], width)
+        say(as_json, about, "\n".join(lines))
         return
     with shown(quiet=as_json) as bars:
         outcome = comparing.run(request, runs_dir, bars, rebuild or ())

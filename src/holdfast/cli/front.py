@@ -38,6 +38,9 @@ app = typer.Typer(
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Settings that win over the file: train.epochs=1 ...")
 ]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="The same as such a setting behind the file.")
+]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where run folders are made.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what it will take, and stop.")]

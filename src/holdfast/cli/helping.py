@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,14 @@ else:
     HelpFormatter = typer.Context.formatter_class  # of typer's own copy of click
 
 
+NARROW = 52
+
+
 class Spoken(HelpFormatter):
-    """Lays a page out by the width of what is shown, in the language of whoever reads it."""
+    """Lays a page out by the width of what is shown, in the language of whoever reads it.
+
+    In English it serves narrow terminals, where names stand on lines of their own.
+    """
 
     def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
         """Write the first line."""
@@ -26,7 +33,8 @@ class Spoken(HelpFormatter):
 
     def write_heading(self, heading: str) -> None:
         """Write the name of a part."""
-        self.write(f"{'':>{self.current_indent}}{told(heading)}：\n")
+        end = ":" if spoken() == "en" else "："
+        self.write(f"{'':>{self.current_indent}}{told(heading)}{end}\n")
 
     def write_text(self, text: str) -> None:
         """Write a paragraph."""
@@ -38,6 +46,7 @@ class Spoken(HelpFormatter):
         self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
     ) -> None:
         """Write names and what they mean."""
+        col_max = min(col_max, max(12, self.width // 3))
         first = min(max(len(name) for name, _ in rows), col_max) + col_spacing
         indent = " " * self.current_indent
         for name, meaning in rows:
@@ -54,10 +63,11 @@ class SpokenContext(typer.Context):
     """Whose pages are laid out like that, where English is not what is spoken."""
 
     def make_formatter(self) -> HelpFormatter:
-        """The formatter of a page."""
-        if spoken() == "en":
-            return super().make_formatter()
-        return Spoken(width=self.terminal_width, max_width=self.max_content_width)
+        """The formatter of a page; click's own is never below 50 columns."""
+        columns = shutil.get_terminal_size().columns
+        width = self.terminal_width or (columns - 2 if columns < NARROW else None)
+        kind = HelpFormatter if spoken() == "en" and columns >= NARROW else Spoken
+        return kind(width=width, max_width=self.max_content_width)
 
 
 class Command(TyperCommand):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from holdfast.cli.front import Json, Overrides, say
+from holdfast.cli.front import Json, Overrides, Set, say
 from holdfast.cli.typed import overrides_of, request_of, retyped, study_of
 from holdfast.errors import UsageError
 from holdfast.progress.language import spoken
@@ -27,6 +27,7 @@ FIND_GPUS = ("--find-gpus",)
 def plan(
     study: Annotated[Path | None, typer.Argument(help="A study file; or give --model.")] = None,
     overrides: Overrides = None,
+    said: Set = None,
     model: Annotated[
         str | None,
         typer.Option("--model", help="Hub id, folder or name; beside a study: instead of its own."),
@@ -140,7 +141,7 @@ def plan(
     from holdfast.memory.planner.request import PlanRequest
     from holdfast.memory.planner.stated import Half, Stated
 
-    given = list(overrides or [])
+    given = [*(overrides or ()), *(said or ())]
     if study is not None and "=" in str(study) and not study.exists():
         study, given = None, [str(study), *given]
     settings = overrides_of(

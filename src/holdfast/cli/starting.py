@@ -20,6 +20,8 @@ from holdfast.cli.grouping import grouped
 from holdfast.cli.guide import Guide, Told
 from holdfast.config import Study, recipes
 from holdfast.errors import DoesNotFit, FolderError, HoldfastError, StudyError, UsageError
+from holdfast.progress import translation
+from holdfast.progress.rendered import study_in_language
 
 DEFAULT = "hw6"
 SCHEMA = "study.schema.json"
@@ -112,7 +114,7 @@ def import_(
     found = imported(values, file)
     guide = Guide(study, Told(keep=split(keep or ())), terminal=False)
     text = guide.of_another(found, file, test or "")
-    lost = [f"  {key}: {value}: {why}" for key, value, why in found.lost]
+    lost = [line for key, value, why in found.lost for line in (f"  {key}: {value}", f"    {why}")]
     opened = [f"  {one}" for one in found.open]
     notes = [
         f"{file} is of {found.program}: {len(found.taken)} keys are taken over, "
@@ -169,7 +171,7 @@ def _new(kind: str, name: str, as_json: bool, usage: str) -> None:
     here = usage.replace("NAME", name).replace("FILE", f"{name}.py:{words['Class']}")
     following = f"{Path(sys.executable).name} -m pytest test_{name}.py"
     about = {"files": [str(file) for file in made], "study": here, "next": following}
-    lines = [f"Wrote {' and '.join(map(str, made))}.", f"In a study: {here}", f"Next: {following}"]
+    lines = [f"Wrote {', '.join(map(str, made))}.", f"In a study: {here}", f"Next: {following}"]
     say(as_json, about, "\n".join(lines))
 
 
@@ -202,7 +204,7 @@ def _finish(study: Path, text: str, notes: Sequence[str], as_json: bool) -> None
             "is no schema of Holdfast's", where=str(beside), remedy="rename it, or another folder"
         )
     _write(beside, json.dumps(study_schema.study_schema(), ensure_ascii=False) + "\n")
-    _write(study, f"# yaml-language-server: $schema={SCHEMA}\n{text}")
+    _write(study, f"# yaml-language-server: $schema={SCHEMA}\n{study_in_language(text)}")
     following = f"holdfast run {study} --dry-run"
     fits = _fits(study, made.hardware.gpus)
     lines = [f"Wrote {study}, and {SCHEMA} for editors.", *notes, *fits, f"Next: {following}"]
@@ -247,9 +249,9 @@ def _of_recipe(name: str, study: Path, told: Told) -> tuple[str, list[str]]:
 
     if told.data or told.keep:
         raise UsageError("--data and --keep go without --recipe", remedy="leave one of them out")
-    text = recipes.recipe_file(name).read_text(encoding="utf-8")
+    text = study_in_language(recipes.recipe_file(name).read_text(encoding="utf-8"))
     text = text.replace(f"examples/{name}.yaml", str(study))
-    text = re.sub(r"examples/(\w+)\.yaml", r"the recipe \1", text)
+    text = re.sub(r"examples/(\w+)\.yaml", rf"{translation.told('the recipe')} \1", text)
     if told.model:
         own = recipes.value(told.model)
         text = re.sub(r"(?m)^model: *[^\s#]+", lambda _: f"model: {own}", text)

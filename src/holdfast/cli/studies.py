@@ -20,6 +20,7 @@ from holdfast.cli.front import (
     Overrides,
     Rebuild,
     RunsDir,
+    Set,
     TrustCode,
     say,
     shown,
@@ -27,6 +28,8 @@ from holdfast.cli.front import (
 )
 from holdfast.cli.grouping import grouped
 from holdfast.errors import UsageError
+from holdfast.progress.language import wrapped
+from holdfast.progress.translation import told
 
 if TYPE_CHECKING:
     from holdfast.analysis.results import Results
@@ -55,6 +58,7 @@ def demo(
 def run(
     study: Annotated[Path, typer.Argument(help="The study file.")],
     overrides: Overrides = None,
+    settings: Set = None,
     runs_dir: RunsDir = Path("runs"),
     dry_run: DryRun = False,
     every: All = False,
@@ -66,12 +70,13 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a study, or continue it: baseline, data, train, answer, grade, report."""
+    said = [*(overrides or ()), *(settings or ())]
     if trust_code:
         from holdfast.config import load
 
-        load.load(study, overrides or [], trust_code)  # which remembers it
+        load.load(study, said, trust_code)  # which remembers it
     ahead = _Ahead(dry_run, every, calibrate)
-    _run(study, overrides or [], runs_dir, ahead, (only, rebuild or [], on), as_json)
+    _run(study, said, runs_dir, ahead, (only, rebuild or [], on), as_json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,11 @@ def report(
         raise UsageError("--port goes with --serve", remedy="add --serve")
     results, page = render(folder, replies, csv=beside.csv, paper=beside.paper)
     finish(results, page, as_json, folder)
+    beside_it = [
+        name for name, given in (("figures.csv", beside.csv), ("paper", beside.paper)) if given
+    ]
+    if beside_it and not as_json:
+        say(False, None, f"Beside it: {', '.join(str(page.parent / one) for one in beside_it)}")
     if open_it:
         _open(page.resolve().as_uri())
 
@@ -278,8 +288,8 @@ def finish(results: Results, page: Path, as_json: bool, folder: Path | None = No
             say(False, None, "\n".join([*lines, f"Report: {page}"]))
             return
     here.print(table(results, here.width))
-    for note in results.warnings:
-        here.print(f"Note: {note}", highlight=False, markup=False)
-    here.print(results.verdict, highlight=False, markup=False)
+    for note in (*(f"Note: {one}" for one in results.warnings), results.verdict):
+        lines = wrapped(told(note), here.width)
+        here.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
     if page.is_file():
         here.print(f"\nReport: {page}", highlight=False, markup=False, soft_wrap=True)

@@ -14,6 +14,7 @@ import typer
 from holdfast.cli.front import Json, say, shown, tell
 from holdfast.cli.grouping import grouped
 from holdfast.errors import UsageError
+from holdfast.progress.translation import told
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
 
@@ -76,7 +77,7 @@ def clean(
 
     found = cleaning.clean(folder) if yes else cleaning.spare(folder)
     total = sum(one.bytes for one in found)
-    lines = [f"{one.bytes:>16,} bytes  {one.path} ({one.why})" for one in found]
+    lines = [f"{one.bytes:>16,} bytes  {one.path} ({told(one.why)})" for one in found]
     if not found:
         lines.append("Nothing can be freed.")
     elif yes:

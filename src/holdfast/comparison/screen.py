@@ -116,7 +116,7 @@ def _sure(results: Results) -> list[str]:
         found.append("likely: one such finding in twenty is chance.")
     if len(clear) < len(cells):
         found.append("open: no clear change; a true loss so large is seen in 8 of 10 cases.")
-    return [" ".join(found)] if found else []
+    return found
 
 
 def _next(results: Results, request: Request, folder: Path) -> tuple[str, str]:

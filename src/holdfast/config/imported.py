@@ -259,7 +259,12 @@ def _column(
 
 def _of_llama_factory(found: Imported, rest: Section) -> None:
     """Sets are named there, and described in a file beside the data."""
-    folder = Path(str(rest.pop("dataset_dir", None) or "data"))
+    place = rest.pop("dataset_dir", None)
+    folder = Path(str(place or "data"))
+    if place and not folder.is_dir():
+        found.lose("dataset_dir", place, "no such folder is here, from which sets could be told")
+    elif place:
+        found.taken.append(("dataset_dir", "tasks.mine.train_path"))
     named = rest.pop("dataset", None)
     most = rest.pop("max_samples", None)
     file = folder / "dataset_info.json"

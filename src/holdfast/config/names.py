@@ -1,8 +1,8 @@
 """What other programs call the settings of a training: names that work here, and names that do not.
 
-A name of transformers, TRL, PEFT, LLaMA-Factory, Axolotl or Unsloth either means one of the
-settings of `train` (`ELSEWHERE`, beside the fields' own aliases), or is refused with what to write
-instead (`FOREIGN`). `docs/study.md` lists the first.
+A name of transformers, TRL, PEFT, LLaMA-Factory, Axolotl, ms-swift or Unsloth either means one of
+the settings of `train` (`ELSEWHERE`, beside the fields' own aliases), or is refused with what to
+write instead (`FOREIGN`). `docs/study.md` lists the first.
 """
 
 from __future__ import annotations
@@ -57,6 +57,10 @@ def _bits(value: object) -> object:
     return "qlora" if value else None
 
 
+def _unsloth(value: object) -> object:
+    return value == "unsloth" or _yes(value)
+
+
 ELSEWHERE: Mapping[str, tuple[str, Reading]] = {
     "lora_r": ("lora.r", _as_it_is),
     "lora_rank": ("lora.r", _as_it_is),
@@ -76,6 +80,12 @@ ELSEWHERE: Mapping[str, tuple[str, Reading]] = {
     "warmup_ratio": ("warmup_steps", _share),
     "load_in_4bit": ("method", _if_true("qlora")),
     "quantization_bit": ("method", _bits),
+    "quant_bits": ("method", _bits),
+    "train_type": ("method", _as_it_is),
+    "tuner_type": ("method", _as_it_is),
+    "full_finetuning": ("method", _if_true("full")),
+    "use_gradient_checkpointing": ("gradient_checkpointing", _unsloth),
+    "split_dataset_ratio": ("val_size", _as_it_is),
     "adapter": ("method", _as_it_is),
     "finetuning_type": ("method", _as_it_is),
     "train_on_inputs": ("completion_only_loss", _not),
@@ -113,7 +123,17 @@ _MODEL = "write it under `model:`: `model: {id: ...}`"
 _TEMPLATE = "write it under `model:`: `model: {id: ..., chat_template: ...}`; left out, it is the "
 _TEMPLATE += "tokenizer's own"
 _NF4 = "`method: qlora` is NF4 with double quantisation, computed in the precision of training"
-_SOURCE = "run from a study; leave it out"
+_SOURCE = "a study says what is run: leave it out"
+_ROLES = "the loss falls on the last answer; write `train_on: all` for every assistant turn"
+_PREFERRED = (
+    "preferences and rewards are remedies of an arm: `arms: {mine: {loss: [dpo]}}`, or grpo; "
+)
+_PREFERRED += "see `holdfast methods dpo`"
+_TOKENS = "the tokenizer stays as it is: add tokens to the base once, save it, and name that folder"
+_SEEN = "text is what is trained on: what reads pictures and sounds stays as it is"
+_BEGUN = "how an adapter begins is its variant's: see `lora.variant`"
+_CUT = "examples are never cut: write `max_length` with `overlong: drop`"
+_PLAIN = "rows of plain text are learned whole: `tasks: {mine: {kind: jsonl, train_path: ...}}`"
 _ROPE = "write it under `model:`, for training and asking alike: `model: {id: ..., rope_scaling: "
 _ROPE += "{rope_type: yarn, factor: 2.0}}`"
 
@@ -126,12 +146,13 @@ FOREIGN: Mapping[str, str] = {
     **dict.fromkeys(
         ("eval_strategy", "evaluation_strategy", "do_eval", "evals_per_epoch", "eval_on_start",
          "per_device_eval_batch_size", "eval_batch_size", "eval_dataset", "test_datasets",
-         "eval_accumulation_steps", "eval_delay"), _LOSS),
+         "val_dataset", "eval_accumulation_steps", "eval_delay"), _LOSS),
     **dict.fromkeys(
         ("deepspeed", "fsdp", "fsdp_config", "fsdp_version", "ddp_timeout", "device_map",
          "ddp_find_unused_parameters", "ddp_bucket_cap_mb", "accelerator_config",
          "tensor_parallel_size", "context_parallel_size", "parallelism_config", "num_gpus",
-         "use_cpu", "no_cuda", "gpu_memory_limit", "max_memory", "auto_find_batch_size",
+         "sequence_parallel_size", "ddp_backend", "dp_shard_size", "use_cpu", "no_cuda",
+         "gpu_memory_limit", "max_memory", "auto_find_batch_size",
          "activation_offloading"), _PLACED),
     **dict.fromkeys(
         ("eval_packing", "padding_free", "packing_strategy", "pad_to_sequence_len",
@@ -150,11 +171,12 @@ FOREIGN: Mapping[str, str] = {
          "dataset_text_field", "train_file", "validation_file", "dataset_prepared_path",
          "dataset_config", "dataset_config_name", "max_samples", "dataset_num_proc", "mix_strategy",
          "preprocessing_num_workers", "dataset_kwargs", "tokenized_path", "streaming",
-         "train_dataset", "interleave_probs", "remove_unused_columns"), _DATA),
+         "train_dataset", "interleave_probs", "remove_unused_columns", "columns",
+         "lazy_tokenize"), _DATA),
     **dict.fromkeys(
         ("attn_implementation", "flash_attention", "flash_attn", "sdp_attention", "use_flash_attn",
-         "xformers_attention", "eager_attention", "flash_attention_2", "_attn_implementation"),
-        _ATTENTION),
+         "attn_impl", "xformers_attention", "eager_attention", "flash_attention_2",
+         "_attn_implementation"), _ATTENTION),
     **dict.fromkeys(("rope_scaling", "rope_parameters", "rope_theta", "overrides_of_model_config"),
                     _ROPE),
     **dict.fromkeys(
@@ -165,25 +187,41 @@ FOREIGN: Mapping[str, str] = {
     **dict.fromkeys(
         ("model_name_or_path", "base_model", "model_name", "pretrained_model_name_or_path",
          "model_path", "model_id", "adapter_name_or_path", "model_revision", "tokenizer_name",
-         "base_model_config", "model_type", "tokenizer_type", "trust_remote_code"), _MODEL),
+         "base_model_config", "model_type", "tokenizer_type", "trust_remote_code",
+         "model_init_kwargs"), _MODEL),
     **dict.fromkeys(
         ("template", "chat_template", "chat_template_path", "chat_template_kwargs",
-         "enable_thinking", "default_system"), _TEMPLATE),
+         "enable_thinking", "default_system", "system", "use_chat_template", "agent_template"),
+        _TEMPLATE),
     **dict.fromkeys(
         ("bnb_4bit_quant_type", "bnb_4bit_compute_dtype", "bnb_4bit_use_double_quant",
          "double_quantization", "quantization_type", "quantization_method",
-         "bnb_config_kwargs", "quantization_config"), _NF4),
+         "bnb_config_kwargs", "quantization_config", "quant_method"), _NF4),
     **dict.fromkeys(
-        ("do_train", "do_predict", "stage", "predict_with_generate", "rl", "trl"), _SOURCE),
-    "seed": "write `seeds: [1, 2, 3]` at the top of the study: one training per arm and seed",
+        ("do_train", "do_predict", "stage", "predict_with_generate", "model_author"), _SOURCE),
+    **dict.fromkeys(
+        ("rl", "trl", "rlhf_type", "beta", "dpo_beta", "pref_beta", "pref_loss", "pref_ftx", "orpo",
+         "kto_desirable_weight", "ref_model", "reward_model", "reward_funcs"), _PREFERRED),
+    **dict.fromkeys(("roles_to_train", "assistant_only_loss", "loss_scale"), _ROLES),
+    **dict.fromkeys(
+        ("special_tokens", "tokens", "eot_tokens", "eos_token", "pad_token", "add_tokens",
+         "add_special_tokens", "resize_vocab", "resize_token_embeddings_to_32x"), _TOKENS),
+    **dict.fromkeys(
+        ("freeze_vit", "freeze_aligner", "freeze_vision_tower", "freeze_multi_modal_projector",
+         "max_pixels", "image_max_pixels", "video_max_pixels", "processor_type"), _SEEN),
+    **dict.fromkeys(("init_weights", "init_lora_weights", "loftq_config", "pissa_init"), _BEGUN),
+    **dict.fromkeys(("truncation", "truncation_mode", "truncation_strategy"), _CUT),
+    **dict.fromkeys(
+        ("seed", "random_state"),
+        "write `seeds: [1, 2, 3]` at the top of the study: one training per arm and seed"),
+    "pretraining_dataset": _PLAIN,
+    "embedding_learning_rate": "all that is trained has one `learning_rate`",
     "output_dir": "the run folder is `--runs-dir` and the study's `name`",
-    "push_to_hub": "`holdfast ship RUN` exports a folder; upload that",
-    "hub_model_id": "`holdfast ship RUN` exports a folder; upload that",
+    **dict.fromkeys(
+        ("push_to_hub", "hub_model_id"), "`holdfast ship RUN --push OWNER/NAME` does that"),
     "load_in_8bit": "a base in 8 bits is not trained on; `method: qlora` loads it in 4 bits",
     "label_smoothing_factor": "TRL's loss has no label smoothing any more, and would leave it out",
     "loss_type": "the loss is cross-entropy; what changes it stands under `loss:` of an arm",
-    "assistant_only_loss": "the loss falls on the last answer; write `train_on: all` for every "
-    "assistant turn",
     "train_on_responses_only": "that is how it is: the loss falls on the answer",
     "train_on_eos": "the token that ends an answer is always trained on",
     "mask_history": "that is how it is: the loss falls on the last answer",
@@ -199,16 +237,17 @@ FOREIGN: Mapping[str, str] = {
         ("torch_compile_mode", "torch_compile_backend"),
         "write `torch_compile: max-autotune`, or true for torch's default mode; the backend is "
         "inductor"),
-    "torch_dtype": "write `bf16: true` or false; left out, it goes by the device",
-    "dtype": "write `bf16: true` or false; left out, it goes by the device",
+    **dict.fromkeys(
+        ("torch_dtype", "dtype"), "write `bf16: true` or false; left out, it goes by the device"),
     "tf32": "products of float32 stay exact; `bf16` is the fast way",
     "train_on_split": "write `split` under the task, and see its page",
-    "loraplus_lr_ratio": "LoRA+ is not among the variants; `lora.variant` names what is",
-    "lora_bias": "biases stay as they are",
-    "freeze_layers": "write `lora: {layers: [...]}` for the layers that get adapters",
-    "unfrozen_parameters": "write `lora: {layers: [...]}` for the layers that get adapters",
-    "truncation": "examples are never cut: write `max_length` with `overlong: drop`",
-    "truncation_mode": "examples are never cut: write `max_length` with `overlong: drop`",
+    **dict.fromkeys(
+        ("loraplus_lr_ratio", "lorap_lr_ratio"),
+        "LoRA+ is not among the variants; `lora.variant` names what is"),
+    **dict.fromkeys(("lora_bias", "bias"), "biases stay as they are"),
+    **dict.fromkeys(
+        ("freeze_layers", "unfrozen_parameters"),
+        "write `lora: {layers: [...]}` for the layers that get adapters"),
     "excess_length_strategy": "write `overlong: error` or drop",
 }  # fmt: skip
 """Names of other programs that are no setting here, and what to write instead."""

@@ -58,7 +58,7 @@ def full_width_told(text: str) -> Iterator[None]:
             number, sign = found[0]
             more = f", and {len(found) - 1} more" if len(found) > 1 else ""
             error.remedy = (
-                f"line {number} has the full-width {sign}{more}: write {FULL_WIDTH[sign]!r}, "
+                f"line {number} has the full-width {sign!r}{more}: write {FULL_WIDTH[sign]!r}, "
                 f"with a space behind : and ,; {error.remedy}"
             )
         raise

@@ -12,6 +12,9 @@ Language = Literal["en", "zh"]
 VARIABLE: Final = "HOLDFAST_LANG"
 LOCALES: Final = (VARIABLE, "LC_ALL", "LC_MESSAGES", "LANG")
 """Variables that say which language is read here: the first that is set."""
+WIDE, CLOSING = r"\u2e80-\u9fff\uff00-\uffef", "，。；：、）！？」』"
+WORDS: Final = re.compile(rf"[{WIDE}][{CLOSING}]*|[^\s{WIDE}]+[{CLOSING}]*|\s+")
+"""What stays on a line: a wide letter or a word, with the signs that close it; spaces."""
 
 
 def spoken() -> Language:
@@ -49,11 +52,8 @@ def wrapped(text: str, width: int, indent: str = "") -> list[str]:
     lines = []
     for paragraph in text.split("\n"):
         line = ""
-        for word in re.findall(
-            r"[\u2e80-\u9fff\uff00-\uffef]|[^\s\u2e80-\u9fff\uff00-\uffef]+|\s+", paragraph
-        ):
-            closing = word in "，。；：、）！？」』"
-            if line.strip() and not closing and cell_len(line + word.rstrip()) > width:
+        for word in WORDS.findall(paragraph):
+            if line.strip() and cell_len(line + word.rstrip()) > width:
                 lines.append(line.rstrip())
                 line = indent
                 if word.isspace():

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -23,13 +23,32 @@ HERE = Path(__file__).parent / "translations"
 BETWEEN_SENTENCES: Final = re.compile(r"(?<=[.!?]) (?=[A-Z])")
 PARTED: Final = re.compile(rf"{BETWEEN_SENTENCES.pattern}|  ")
 """In what was put in, a sign that more than one sentence, or cell of a table, was taken for it."""
-SHORT, FINELY_PARTED = 24, re.compile(rf"{PARTED.pattern}|; ")
+SHORT, FINELY_PARTED = 24, re.compile(rf"{PARTED.pattern}|; |(?<=\w): ")
 """Of so few letters of its own a sentence may be a clause of another."""
 LONGEST = 1500
 """Characters of a line that is looked up: what is longer nobody wrote here."""
-QUOTED: Final = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"")
+IN_QUOTES: Final = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"")
 JOINTS: Final = (("; ", "；"), (" and ", "，并且"), (", ", "，"))
 """What stands between clauses, and what joins them in Chinese."""
+MOST_JOINTS = 12
+"""Of a line that is taken apart at them."""
+CLAUSE: Final = re.compile(r"\b[a-z]{2,}(?: [a-z]{2,}){2,}\b")
+"""Words in a row that nobody knows: half a sentence, and none that was put into another."""
+ADDED: Final = re.compile(r" \(|; |, |$")
+"""Where the second of two holes side by side begins: it is said beside the first, or is empty."""
+NAMES: Final = re.compile(r"[\w./:@-]+(?:, [\w./:@-]+)*")
+LISTED: Final = re.compile(r"[\w./:@-]+(?:, [\w./:@-]+)*(,? and )[\w./:@-]+")
+"""Names, the last after "and"."""
+PLACED: Final = re.compile(r"(?P<line>line [\d,]+: )?(?P<key>[\w./$\[\]@-]+: |(?<=: ))(?=\S)")
+"""The line of a file, or a name, of which the rest of a line speaks."""
+QUOTED = tuple("'\"`([{<“:")
+"""What stands before the words of somebody else."""
+
+
+class Said(str):
+    """A text that is in the reader's language already: nothing of it is looked up again."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +75,16 @@ class Sentence:
         if at > end or not (text.startswith(first) and text.endswith(last)):
             return None
         put = []
-        for piece in middle:
-            quoted = None if piece else QUOTED.match(text, at, end)  # two stand side by side
-            found = quoted.end() if quoted else text.find(piece, at, end)
+        for place, piece in enumerate(middle, 1):
+            if piece:
+                found = text.find(piece, at, end)
+            elif quoted := IN_QUOTES.match(text, at, end):
+                found = quoted.end()
+            else:
+                following = next(filter(None, middle[place:]), None)
+                found = text.find(following, at, end) if following else end
+                parted = ADDED.search(text, at, found) if found >= 0 else None
+                found = parted.start() if parted else -1
             if found < 0:
                 return None
             put.append(text[at:found])
@@ -74,7 +100,9 @@ def table(language: Language) -> tuple[Mapping[str, str], Sequence[Sentence]]:
     whole: dict[str, str] = {}
     holed = []
     for path in sorted(HERE.glob(f"{language}*.json")):
-        for english, other in json.loads(path.read_text("utf-8")).items():
+        said = json.loads(path.read_text("utf-8"))
+        bare = {key[2:]: said[key].lstrip("；，") for key in said if key.startswith(("; ", ", "))}
+        for english, other in (bare | said).items():
             if HOLE in english:
                 holed.append(Sentence(tuple(english.split(HOLE)), other))
             else:
@@ -90,7 +118,7 @@ def told(text: str, language: Language | None = None) -> str:
         language: None: that of this process.
     """
     language = language or spoken()
-    if language == "en" or not text.strip():
+    if language == "en" or isinstance(text, Said) or not text.strip():
         return text
     if (found := table(language)[0].get(text)) is not None:
         return found
@@ -132,11 +160,22 @@ def _sentence(text: str, language: Language, plain: bool = False) -> str | None:
     for one in holed:
         put = one.filled(text)
         parted = PARTED if one.weight >= SHORT else FINELY_PARTED
-        if put is not None and not (plain and any(map(parted.search, put))):
-            return _with(one.other, [_part(each, language) for each in put])
+        if put is None or (plain and any(map(parted.search, put))):
+            continue
+        made = [_part(each, language) for each in put]
+        if not any(map(_swallowed, one.pieces, made)):
+            return _with(one.other, made)
     return None
 
 
+def _swallowed(before: str, put: str) -> bool:
+    """Whether half a sentence was taken for what is put in, and would stay as it is."""
+    if before.rstrip().endswith(QUOTED) or put.lstrip().startswith(QUOTED):
+        return False
+    return CLAUSE.search(put) is not None
+
+
+@lru_cache(4096)
 def _known(text: str, language: Language) -> str | None:
     """A sentence, or several; None where nothing of it is known."""
     if (found := _sentence(text, language, plain=True)) is not None:
@@ -156,24 +195,47 @@ def _known(text: str, language: Language) -> str | None:
         return found
     if text.endswith(".") and (found := _known(text[:-1], language)) is not None:
         return f"{found}。"
+    if (place := PLACED.match(text)) and (found := _known(text[place.end() :], language)):
+        line = _sentence(place["line"], language) if place["line"] else ""
+        return f"{line}{place['key']}{found}"
     return _sentence(text, language)
 
 
 def _clauses(text: str, language: Language) -> str | None:
     """Clauses that are known, all of them; else None."""
-    for between, joint in JOINTS:
-        parts = text.split(between)
-        made = [_known(part, language) for part in parts] if len(parts) > 1 else [None]
-        if None not in made:
-            return joint.join(filter(None, made))
+    for between, joint in () if BETWEEN_SENTENCES.search(text) else JOINTS:
+        if 0 < text.count(between) <= MOST_JOINTS and (made := _split(text, between, language)):
+            return joint.join(made)
     return None
+
+
+def _split(text: str, between: str, language: Language, first: bool = True) -> list[str] | None:
+    """The clauses of a text, as many as there are; what stays whole holds a list of names."""
+    at = text.find(between)
+    while at >= 0:
+        named = between == "; " and NAMES.fullmatch(text[:at])
+        head = text[:at] if named else _known(text[:at], language)
+        rest = head and _split(text[at + len(between) :], between, language, first=False)
+        if head and rest:
+            return [head, *rest]
+        at = text.find(between, at + 1)
+    whole = None if first else _sentence(text, language, plain=True)
+    whole = whole if first or whole or between in text else _known(text, language)
+    return [whole] if whole else None
 
 
 def _part(text: str, language: Language) -> str:
     """What was put in: words of ours where they are known."""
+    if inner := text.strip() if text != text.strip() else "":
+        said = _part(inner, language)
+        return said if said.startswith(tuple("（，；：。")) else text.replace(inner, said, 1)
     lower = text[:1].lower() + text[1:]
     found = _clauses(text, language) or _known(text, language)
-    return found or (lower != text and _known(lower, language)) or text
+    if found is None and lower != text:
+        found = _known(lower, language)
+    if found is None and (names := LISTED.fullmatch(text)):
+        return f"{text[: names.start(1)]} 和 {text[names.end(1) :]}"
+    return found or text
 
 
 def _with(other: str, put: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from holdfast.analysis.lookup import final
 from holdfast.analysis.results import Results, Share, TaskInfo
 from holdfast.analysis.selection import visible
 from holdfast.analysis.selection.from_run import power
+from holdfast.progress.language import wrapped
 from holdfast.progress.translation import told
 from holdfast.report import decision_words, equal_gain, language, words
 from holdfast.report.words import UNMEASURED, difference, factor, interval, shown, unscored
@@ -30,10 +31,8 @@ def table(results: Results, width: int = 80) -> Group:
         results: of a study or comparison.
         width: of the terminal, in characters; tasks that do not fit go into a further table.
     """
-    labels = [
-        f"{task.name}: {task.label}{'; lower is better' if task.inverted else ''}"
-        for task in results.tasks
-    ]
+    lower = "; lower is better"
+    labels = [f"{one.name}: {one.label}{lower * one.inverted}" for one in results.tasks]
     said = (words.noise_line(results), budget.sentence(results.arms, results.seeds))
     compared = language.of(results).compared
     what, base = ("Models", "base") if compared else ("Final checkpoints", "the untouched model")
@@ -43,7 +42,9 @@ def table(results: Results, width: int = 80) -> Group:
         f"below each figure its paired difference to {base}, in points.",
     ]
     below = [*labels, *filter(None, said), *equal_gain.lines(results), *_decision(results)]
-    above, after = (Text(told("\n".join(part))) for part in (head, below))
+    above, after = (Text("
+".join(wrapped(told("
+".join(x)), width))) for x in (head, below))
     return Group(above, *_tables(results, width), after)
 
 

@@ -32,6 +32,7 @@ from holdfast.analysis.so_far import (
 from holdfast.memory.hardware.detect import InUse, in_use
 from holdfast.progress import console as harmless
 from holdfast.progress.remaining import shortened
+from holdfast.progress.translation import told
 from holdfast.report.console import share_text
 from holdfast.report.words import difference
 from holdfast.runs.live import Look, Watched
@@ -74,7 +75,7 @@ class Screen:
         if stages.row_count + FEW > room:
             stages = _stages(look, narrow=True)
         rows = max(4, room - stages.row_count)
-        head = Text(f"{plan.study.name}: {plan.study.model.id}\n{how_far(look)}")
+        head = Text(f"{plan.study.name}: {plan.study.model.id}\n{told(how_far(look))}")
         blocks = BLOCKS if (console.encoding or "").lower().startswith("utf") else PLAIN
         found = {f"{arm}/seed{seed}": self._losses(look, arm, seed) for arm, seed in plan.trained}
         trained = {name: curve for name, curve in found.items() if curve}
@@ -194,10 +195,17 @@ def _below(look: Look, plan: Plan, cut: bool) -> list[Text]:
     said = look.told.get("said", [])[-2:]
     hint, waits = _hint(look, plan.folder), waiting(plan, look)
     return [
-        *([Text(waits, no_wrap=cut, overflow="ellipsis" if cut else "fold")] if waits else []),
-        *(Text(_gpu(one)) for one in in_use()),
-        *(Text(one, "dim", no_wrap=cut, overflow="ellipsis" if cut else "fold") for one in said),
-        *([Text(hint)] if hint else []),
+        *(
+            [Text(told(waits), no_wrap=cut, overflow="ellipsis" if cut else "fold")]
+            if waits
+            else []
+        ),
+        *(Text(told(_gpu(one))) for one in in_use()),
+        *(
+            Text(told(one), "dim", no_wrap=cut, overflow="ellipsis" if cut else "fold")
+            for one in said
+        ),
+        *([Text(told(hint))] if hint else []),
     ]
 
 

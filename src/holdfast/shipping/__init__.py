@@ -159,6 +159,8 @@ def ship(
             where=str(plan.folder / where),
             remedy=f"make them again: {_again(plan)} --rebuild '{where.rpartition('/')[0]}'",
         )
+    if form == "gguf":
+        gguf.converter()  # before weights are merged for it
     told = progress or Silent()
     records.check_folder(Path(ref.adapter or ref.base))
     with building(target) as folder, begun(), explained_disk(target):

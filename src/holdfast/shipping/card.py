@@ -14,6 +14,7 @@ from holdfast.config.section import made_usable
 from holdfast.errors import printable_json
 from holdfast.models import gguf_record
 from holdfast.models.gguf_record import Conversion
+from holdfast.progress.rendered import card_in_language
 from holdfast.report.harmless import clean, code
 from holdfast.report.words import difference, interval, percent, shown, unscored
 from holdfast.runs import store
@@ -67,14 +68,14 @@ class Card:
     asked_by: str = ""
 
     def write(self, folder: Path) -> None:
-        """Write ``README.md``."""
+        """Write ``README.md``, in the language that is spoken."""
         parts = [self._head(), self._verdict(), self._table(), self._training(), self._limits()]
         parts += [
             self._loading(),
             serving(self.form, self._served, made_usable(self.plan.study.name), folder),
             self._licence(),
         ]
-        store.write_text(folder / CARD, "\n\n".join(parts) + "\n")
+        store.write_text(folder / CARD, card_in_language("\n\n".join(parts) + "\n"))
 
     @property
     def _arm(self) -> ArmPlan:

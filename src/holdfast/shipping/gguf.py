@@ -40,13 +40,7 @@ def convert(folder: Path, target: Path) -> None:
         MissingDependency: there is no converter.
         HoldfastError: it does not know this model, or fails; with its last line.
     """
-    found = _tool(CONVERTER, "")
-    if found is None:
-        raise MissingDependency(
-            f"GGUF is made by llama.cpp's {CONVERTER}, and there is none",
-            remedy="git clone https://github.com/ggml-org/llama.cpp, install its requirements, and "
-            "set LLAMA_CPP to that folder; or export with --form merged",
-        )
+    found = converter()
     line = [
         sys.executable,
         str(found),
@@ -64,6 +58,22 @@ def convert(folder: Path, target: Path) -> None:
             where=str(found),
             remedy="update llama.cpp, or export with --form merged",
         )
+
+
+def converter() -> Path:
+    """The script that converts.
+
+    Raises:
+        MissingDependency: there is none.
+    """
+    found = _tool(CONVERTER, "")
+    if found is None:
+        raise MissingDependency(
+            f"GGUF is made by llama.cpp's {CONVERTER}, and there is none",
+            remedy="git clone https://github.com/ggml-org/llama.cpp, install its requirements, and "
+            "set LLAMA_CPP to that folder; or export with --form merged",
+        )
+    return found
 
 
 def _tool(name: str, below: str) -> Path | None:

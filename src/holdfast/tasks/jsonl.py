@@ -1,7 +1,8 @@
 """Reads and grades data of the user's own, in files of every kind or from the hub.
 
 Rows may have any form that `holdfast.data.formats` knows, files any that
-`holdfast.data.containers` knows. Three graders: exact match, a regular expression, or numbers.
+`holdfast.data.containers` knows. Four graders: exact match, a regular
+expression, numbers, or a judge.
 """
 
 from __future__ import annotations

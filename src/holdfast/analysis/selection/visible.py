@@ -15,6 +15,7 @@ from holdfast.analysis.selection.from_run import gather
 from holdfast.analysis.selection.rule import MARGIN
 from holdfast.analysis.stats import Values, detectable
 from holdfast.analysis.stats.detectable import Design
+from holdfast.progress.rendered import columns
 from holdfast.runs.plan import Plan
 
 ASSUMED = 0.05
@@ -154,20 +155,19 @@ def ahead(items: Mapping[str, int], seeds: int) -> list[str]:
 def table(found: Iterable[Visible], power: float) -> list[str]:
     """As lines of at most 80 characters, the assumptions below."""
     every = list(found)
-    wide = max([4, *(len(one.task) for one in every)])
-    lines = [
-        f"{'task':<{wide}}  {'items':>7}  {'flips':>6}  {'seeds':>5}  {'loss seen':>10}  "
-        f"{'margin':>6}  {'takes items':>11}"
-    ]
+    rows = [("task", "items", "flips", "seeds", "loss seen", "margin", "takes items")]
     for one in every:
-        loss = "none" if one.loss is None else f"{100 * one.loss:.1f}"
-        wanted = "no number" if one.wanted is None else f"{one.wanted:,}"
         short = one.wanted is None or (one.available or one.wanted) < one.wanted
-        lines.append(
-            f"{one.task or '-':<{wide}}  {one.design.items:>7,}  {100 * one.design.churn:>5.1f}%"
-            f"  {one.design.seeds:>5}  {loss:>10}  {100 * one.margin:>6g}  "
-            f"{wanted + ('*' if short and one.wanted else ''):>11}"
-        )
+        rows.append((
+            one.task or "-",
+            f"{one.design.items:,}",
+            f"{100 * one.design.churn:.1f}%",
+            f"{one.design.seeds}",
+            "none" if one.loss is None else f"{100 * one.loss:.1f}",
+            f"{100 * one.margin:g}",
+            "no number" if one.wanted is None else f"{one.wanted:,}" + "*" * short,
+        ))  # fmt: skip
+    lines = columns(rows)
     how = "as this run's did" if all(one.observed for one in every) else "(assumed)"
     lines += [
         "",
