@@ -42,9 +42,7 @@ def table(results: Results, width: int = 80) -> Group:
         f"below each figure its paired difference to {base}, in points.",
     ]
     below = [*labels, *filter(None, said), *equal_gain.lines(results), *_decision(results)]
-    above, after = (Text("
-".join(wrapped(told("
-".join(x)), width))) for x in (head, below))
+    above, after = (Text("\n".join(wrapped(told("\n".join(x)), width))) for x in (head, below))
     return Group(above, *_tables(results, width), after)
 
 
