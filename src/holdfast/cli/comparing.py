@@ -103,7 +103,7 @@ def compare(
         looked = looked_at(found.session, steps)
         about, text = _dry(found, steps)
         about |= {"checked": looked.checked, "notices": looked.notices}
-        say(as_json, about, "\n".join([text, "", *looked.lines]))
+        say(as_json, about, "\n".join([text, *looked.lines]))
         return
     with shown(quiet=as_json) as bars:
         outcome = comparing.run(request, runs_dir, bars, rebuild or ())
@@ -144,7 +144,6 @@ def _dry(found: Comparison, steps: Sequence[Step]) -> tuple[dict[str, object], s
         "Measured: " + ", ".join(f"{name} ({n} items)" for name, n in items.items()),
         *visible.ahead(items, 1),
         *(f"Note: {note}" for note in found.notes),
-        "",
-        *forecast.listed(steps, lambda step: step.stage.name),
+        f"{sum(step.done for step in steps)} of {len(steps)} stages are done; --json lists them.",
     ]
     return about, "\n".join(lines)

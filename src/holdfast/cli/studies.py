@@ -24,6 +24,7 @@ from holdfast.cli.front import (
     say,
     shown,
     tell,
+    with_run,
 )
 from holdfast.cli.grouping import grouped
 from holdfast.errors import UsageError
@@ -238,8 +239,8 @@ def _run(
             speed = measured(session, bars) if ahead.calibrate else None
         told = outlook(session, steps, speed)
         width = console().width
-        lines = [*forecast.wrapped(dry_run_text(session.plan).splitlines(), width), ""]
-        lines += [*forecast.page(told, steps, width, ahead.every), ""]
+        lines = [*forecast.wrapped(dry_run_text(session.plan).splitlines(), width)]
+        lines += forecast.page(told, steps, width, ahead.every)
         lines += forecast.wrapped(found.lines, width)
         about = {"folder": str(folder), "checked": found.checked, "notices": found.notices}
         say(as_json, about | forecast.as_json(told, steps), "\n".join(lines))
@@ -280,6 +281,9 @@ def finish(results: Results, page: Path, as_json: bool, folder: Path | None = No
     here.print(table(results, here.width))
     for note in results.warnings:
         here.print(f"Note: {note}", highlight=False, markup=False)
-    here.print(results.verdict, highlight=False, markup=False)
+    made = results.decision
+    if made is not None and made.next_step:
+        step = with_run(f"Next: {made.next_step}", page.parent.parent)
+        here.print(step, highlight=False, markup=False)
     if page.is_file():
-        here.print(f"\nReport: {page}", highlight=False, markup=False, soft_wrap=True)
+        here.print(f"Report: {page}", highlight=False, markup=False, soft_wrap=True)

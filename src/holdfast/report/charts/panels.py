@@ -15,6 +15,7 @@ from holdfast.report.charts.plots import GLYPH, clip, spread
 from holdfast.report.language import Said
 
 NAME = 15  # letters of an arm's name that have room beside its line
+BOLD = 0.68  # width of an average bold letter, in font sizes; generous, as `GLYPH`
 APART = 5.0  # pixels between the whiskers of two arms at the same step
 SIZE = 11.5
 
@@ -46,7 +47,7 @@ def course(lines: Sequence[Line], scale: Scale, label: Said) -> str:
     lines = [line for line in lines if line.dots]
     width, height = 360, max(250, 60 + 14 * len(lines))  # a row for every name
     longest = max((len(clip(line.name, NAME)) for line in lines), default=4)
-    right = width - 14 - longest * SIZE * GLYPH
+    right = width - 14 - longest * SIZE * BOLD
     x, y = _axes(scale, right, height, 4)
     parts, names = [grid(x, y, upright=False)], []
     trained = [line for line in lines if line.look.number >= 0]
@@ -105,7 +106,8 @@ def _line(line: Line, axes: tuple[Axis, Axis], shift: float, percent: bool) -> s
         if dot.y_span:
             low, high = map(y.at, dot.y_span)
             inner += f'<path class="whisker" d="M{left} {low}V{high}"/>'
-        marks.append(hit(dot, left, top, marker(line.look, left, top, 3.4) if percent else ""))
+        seen = percent or len(line.dots) == 1  # a line through one point is not to be seen
+        marks.append(hit(dot, left, top, marker(line.look, left, top, 3.4) if seen else ""))
     return inner + path(spots) + "".join(marks)
 
 
