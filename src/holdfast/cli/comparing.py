@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holdfast.cli import forecast
 from holdfast.cli.front import DryRun, Json, Rebuild, RunsDir, say, shown, tell
 from holdfast.cli.studies import finish
 from holdfast.errors import UsageError

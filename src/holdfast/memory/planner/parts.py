@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 FIRST_COLUMN, COLUMN = 22, 8
 """Cells of the parts' names and of a GPU; of more GPUs than fit only two are shown."""
 
+LEAST = 0.005 * GIB
+"""What is less is none in two decimals."""
+
 
 def breakdown(plan: MemoryPlan, language: Language, width: int = 80) -> Table:
     """What takes the memory, in GiB; a column for each GPU, or one for all where they are alike.
@@ -52,7 +55,7 @@ def breakdown(plan: MemoryPlan, language: Language, width: int = 80) -> Table:
 def filled(plan: MemoryPlan, language: Language) -> str:
     """What takes the memory of the GPU that is filled most, in a sentence, the largest first."""
     sizes = {name: getattr(plan.fullest, name) for name in PARTS}
-    some = sorted((name for name in PARTS if sizes[name]), key=lambda name: -sizes[name])
+    some = sorted((name for name in PARTS if sizes[name] >= LEAST), key=lambda name: -sizes[name])
     parts = [f"{say(language, name)} {sizes[name] / GIB:.2f}" for name in some]
     key = "filled" if len(set(plan.predicted)) == 1 else "filled_most"
     return say(language, key, parts=say(language, "comma").join(parts))
