@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from holdfast.cli import forecast
 from holdfast.cli.front import DryRun, Json, Rebuild, RunsDir, say, shown, tell
 from holdfast.cli.studies import finish
 from holdfast.errors import UsageError
@@ -95,6 +96,7 @@ def compare(
         trust_remote_code, data,
     )  # fmt: skip
     if dry_run:
+        from holdfast.progress.bars import console
         from holdfast.study.preflight import looked_at
 
         found = comparing.plan(request, runs_dir)
@@ -102,7 +104,8 @@ def compare(
         looked = looked_at(found.session, steps)
         about, text = _dry(found, steps)
         about |= {"checked": looked.checked, "notices": looked.notices}
-        say(as_json, about, "\n".join([text, *looked.lines]))
+        lines = forecast.wrapped([*text.splitlines(), *looked.lines], console().width)
+        say(as_json, about, "\n".join(lines))
         return
     with shown(quiet=as_json) as bars:
         outcome = comparing.run(request, runs_dir, bars, rebuild or ())

@@ -117,7 +117,7 @@ def report(
     if port:
         raise UsageError("--port goes with --serve", remedy="add --serve")
     results, page = render(folder, replies, csv=beside.csv, paper=beside.paper)
-    finish(results, page, as_json, folder)
+    finish(results, page, as_json, folder, notes=0)
     if open_it:
         _open(page.resolve().as_uri())
 
@@ -253,7 +253,13 @@ def _run(
         finish(results, folder / "report" / "index.html", as_json)
 
 
-def finish(results: Results, page: Path, as_json: bool, folder: Path | None = None) -> None:
+def finish(
+    results: Results,
+    page: Path,
+    as_json: bool,
+    folder: Path | None = None,
+    notes: int | None = None,
+) -> None:
     """Say what a run has found.
 
     Args:
@@ -261,6 +267,7 @@ def finish(results: Results, page: Path, as_json: bool, folder: Path | None = No
         page: its report.
         as_json: as JSON.
         folder: of the run, where it may be a comparison, which is told on one screen.
+        notes: of a comparison that are shown, the others are counted; None: as after a run.
     """
     if as_json:
         from holdfast.analysis.results import to_json
@@ -275,7 +282,8 @@ def finish(results: Results, page: Path, as_json: bool, folder: Path | None = No
         from holdfast.comparison import opened, screen
 
         if (asked := opened.request_of(folder)) is not None:
-            lines = screen.screen(results, asked, folder, here.width)
+            most = screen.SHOWN_NOTES if notes is None else notes
+            lines = screen.screen(results, asked, folder, here.width, most)
             say(False, None, "\n".join([*lines, f"Report: {page}"]))
             return
     here.print(table(results, here.width))

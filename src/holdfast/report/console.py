@@ -17,8 +17,7 @@ from holdfast.analysis.selection import visible
 from holdfast.analysis.selection.from_run import power
 from holdfast.analysis.selection.power import attainable_words
 from holdfast.progress.translation import told
-from holdfast.report import decision_words, equal_gain, language, words
-from holdfast.report import headline as headlines
+from holdfast.report import decision_words, equal_gain, headline, language, words
 from holdfast.report.words import UNMEASURED, difference, factor, interval, shown, unscored
 from holdfast.runs.plan import Plan
 
@@ -105,12 +104,12 @@ def _found(results: Results) -> list[str]:
     made = results.decision
     if made is None:
         return [results.verdict]
-    headline = language.spoken_form(headlines.headline(results))
+    first = language.spoken_form(headline.headline(results))
     answer = decision_words.headline(made)
     own = f"{decision_words.candidate(made.chosen)}: " if made.chosen else "."
     if made.reason.startswith(own):  # which the answer names already
-        return [headline, f"Decision: {answer}: {made.reason.removeprefix(own)}"]
-    return [headline, f"Decision: {answer}.", made.reason]
+        return [first, f"Decision: {answer}: {made.reason.removeprefix(own)}"]
+    return [first, f"Decision: {answer}.", made.reason]
 
 
 def share_text(share: Share, inverted: bool) -> str:

@@ -14,7 +14,7 @@ from holdfast.memory.estimate.states import aside_bytes
 from holdfast.memory.estimate.workload import Workload
 from holdfast.memory.memory_plan import GIB, MemoryPlan
 from holdfast.memory.model.shape import Shape
-from holdfast.memory.planner import explanation, machine, parts
+from holdfast.memory.planner import explanation, machine
 from holdfast.memory.planner.choice import Comparison
 from holdfast.memory.planner.layout import NARROW, command_lines, put
 from holdfast.memory.planner.schema import to_json
@@ -163,7 +163,7 @@ class MemoryReport:
         if found.chosen:
             yield explanation.choice(found, language)
         if found.chosen and (every or self.script is None):
-            yield parts.filled(found.chosen.plan, language)
+            yield machine.filled(found.chosen.plan, language)
             yield say(language, "because", why=explanation.reason(found, language))
             yield explanation.cost(found, self.steps, language)
         if every:
@@ -188,7 +188,7 @@ class MemoryReport:
         if found.chosen:
             yield ""
         if found.chosen and every:
-            yield parts.breakdown(found.chosen.plan, language, width)
+            yield machine.breakdown(found.chosen.plan, language, width)
             yield ""
 
 

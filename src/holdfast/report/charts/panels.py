@@ -11,11 +11,10 @@ from html import escape
 
 from holdfast.report.charts.axis import Axis, Kind, fit_axis
 from holdfast.report.charts.marks import Dot, Line, Look, arm, grid, hit, marker, path, svg
-from holdfast.report.charts.plots import GLYPH, clip, spread
+from holdfast.report.charts.plots import BOLD, GLYPH, clip, spread
 from holdfast.report.language import Said
 
 NAME = 15  # letters of an arm's name that have room beside its line
-BOLD = 0.68  # width of an average bold letter, in font sizes; generous, as `GLYPH`
 APART = 5.0  # pixels between the whiskers of two arms at the same step
 SIZE = 11.5
 
@@ -106,7 +105,7 @@ def _line(line: Line, axes: tuple[Axis, Axis], shift: float, percent: bool) -> s
         if dot.y_span:
             low, high = map(y.at, dot.y_span)
             inner += f'<path class="whisker" d="M{left} {low}V{high}"/>'
-        seen = percent or len(line.dots) == 1  # a line through one point is not to be seen
+        seen = percent or len(line.dots) == 1  # no line goes through one point
         marks.append(hit(dot, left, top, marker(line.look, left, top, 3.4) if seen else ""))
     return inner + path(spots) + "".join(marks)
 
@@ -143,10 +142,8 @@ def dots(rows: Sequence[Row], look: Look, base: Look, label: Said) -> str:
             mark = marker(base, x.at(row.base.x), top, 4)
             parts.append(arm(base, hit(row.base, x.at(row.base.x), top, mark)))
         if row.dot:
-            ends = ""
-            if row.dot.x_span:
-                low, high = map(x.at, row.dot.x_span)
-                ends = f'<path class="whisker" d="M{low} {top}H{high}"/>'
+            low, high = map(x.at, row.dot.x_span or (row.dot.x, row.dot.x))
+            ends = f'<path class="whisker" d="M{low} {top}H{high}"/>'
             mark = marker(look, x.at(row.dot.x), top, 4.2)
             parts.append(arm(look, ends + hit(row.dot, x.at(row.dot.x), top, mark)))
     return svg("".join(parts), width, height, "only", label, SIZE)
