@@ -31,8 +31,9 @@ TUNED = "runs/demo/train/sft/seed1126/checkpoint-{}"
 STANDING_IN = {"Qwen/Qwen2.5-1.5B-Instruct": "lab", "path/to/your-lora": TUNED.format(160)}
 """What the third door names and is not here, and what is compared instead."""
 SMALLER = {
-    "demo": ["tasks.lab_math.items=8", "tasks.lab_math.train_items=16", "tasks.lab_refuse.items=8",
-             "tasks.lab_help.items=8", "train.max_steps=2", "train.checkpoints=1"],
+    "demo": ["tasks.lab_math.items=60", "tasks.lab_math.train_items=64",
+             "tasks.lab_refuse.items=60", "tasks.lab_help.items=60",  # its rule can be met
+             "train.max_steps=2", "train.checkpoints=1"],
     "compare": ["--limit", "8"],
     "plan": ["--dry-run"],  # by formula: a trace takes seconds
 }  # fmt: skip
