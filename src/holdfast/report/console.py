@@ -42,10 +42,9 @@ def table(results: Results, width: int = 80) -> Group:
         f"{results.name}: {results.model}. {what}, in %, with 95 % intervals; below each figure "
         f"its paired difference to {base}, in points.\n"
     )
-    said = (words.noise_line(results), uneven, *equal_gain.lines(results))
-    below = [*labels, *filter(None, said), "", *_found(results)]
-    above, after = Text(told(head)), Text(told("\n".join(below)))
-    return Group(above, *_tables(results, width), after)
+    said = filter(None, (words.noise_line(results), uneven, *equal_gain.lines(results)))
+    below = [*labels, *said, "", *_found(results)]
+    return Group(Text(told(head)), *_tables(results, width), Text(told("\n".join(below))))
 
 
 def _tables(results: Results, width: int) -> list[Table]:
