@@ -21,8 +21,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 import holdfast
-from holdfast.report.write import write_report
+from benchmarks.real import reports
 from holdfast.runs import records, run_folder, stages, store
 from holdfast.types import Reading
 
@@ -65,10 +67,9 @@ def reuse(study: holdfast.Study, runs: Path) -> None:
 def publish(folder: Path, into: Path) -> None:
     """The figures of a finished run, without anything that a model or a data set said."""
     run = holdfast.open_run(folder)
-    into.mkdir(parents=True, exist_ok=True)
     found = run.results
     model = found.model.removeprefix(f"{HERE}/studies/../../../")
-    write_report(replace(found, replies=(), model=model), into)
+    reports.publish(replace(found, replies=(), model=model), into)
     rows = []
     for path in sorted((folder / "readings").rglob("readings.jsonl")):
         where = path.parent.relative_to(folder / "readings").as_posix()

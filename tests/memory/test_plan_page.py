@@ -84,8 +84,12 @@ def test_the_choice_its_cost_its_grounds_and_two_others_are_said(
     assert re.search(r"Cost, modelled: [\d.]+ s a step of 4 x 1,024 tokens", text)
     assert "steps of that length (" in text and "GPU hours)" in text
     assert "How sure: By formula; not validated on a GPU." in text
-    assert text.count("Not taken:") == 2 and "4-bit weights change the base" in text
+    assert "That is, in GiB: weights" in text and "Not taken:" not in text
     assert text.endswith("Next: holdfast plan --model qwen2.5-7b --gpus 2x24GiB --examples 8000")
+    assert call([*line, "--all"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.count("Not taken:") == 2 and "4-bit weights change the base" in text
+    assert "Predicted peak, GiB each GPU weights" in text
     assert call(["plan", "--model", "qwen2.5-7b", "--gpus", "1x2GiB", "--dry-run"]) == 2
     assert "--find-gpus" in capsys.readouterr().out
 

@@ -13,14 +13,19 @@ import shutil
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fixtures.replies import hostile, many
 from fixtures.report import build
 
-from holdfast.analysis.results import ReplyShown
+from holdfast.errors import printable
+from holdfast.report.html import browser as browsing
 from holdfast.report.serving import Served, server
 from holdfast.report.write import write_report
 
@@ -236,21 +241,6 @@ def waited(browser: Any, text: str) -> None:
     WebDriverWait(browser, 30).until(lambda b: text in b.find_element("id", "r-count").text)
 
 
-def many(count: int, length: int) -> list[ReplyShown]:
-    """Items of two tasks; every tenth of the first was lost by sft."""
-    return [
-        ReplyShown(
-            arm, ("hazards", "everyday-help")[item % 2], f"prompt {item}", f"{arm} {item} "
-            + "<img src=x onerror=alert(1)>" + "word " * (length // 5),
-            "unsafe" if arm == "sft" and item % 20 == 8 else "safe", str(item),
-            (("fire", "locks")[item % 4 // 2],) if item % 2 == 0 else (),
-            "lost" if arm == "sft" and item % 20 == 8 else "",
-        )
-        for arm in ("base", "sft", "replay")
-        for item in range(count)
-    ]  # fmt: skip
-
-
 def test_replies_are_browsed(browser: Any, tmp_path: Path) -> None:
     from selenium.webdriver.common.keys import Keys
 
@@ -299,39 +289,77 @@ def test_replies_are_browsed(browser: Any, tmp_path: Path) -> None:
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
-def test_many_replies_are_read_from_beside_a_served_page(browser: Any, tmp_path: Path) -> None:
-    """As a file the page shows what it holds; served, it reads the rest when it is needed."""
-    from functools import partial
-    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+@contextmanager
+def served_from(folder: Path) -> Iterator[str]:
+    """The address of the page in a folder that a plain web server shows."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing."""
 
-    page = write_report(replace(build(), replies=tuple(many(16_000, 200))), tmp_path)
-    assert page.stat().st_size < 5_000_000
-    visit(browser, page, 1280)
-    browser.find_element("id", "r-show").click()
-    waited(browser, "1 to 20 of 16,000 items")
-    browser.find_element("id", "r-search").send_keys("sft 15999 ")
-    waited(browser, "only the items that are in this file were searched")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as made:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as made:
         thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
-            browser.get(f"http://127.0.0.1:{made.server_address[1]}/index.html")
-            asked = "return performance.getEntriesByType('resource').length"
-            browser.find_element("id", "r-show").click()
-            waited(browser, "1 to 20 of 16,000 items")
-            assert browser.execute_script(asked) == 0, "what is in the page is not asked for"
-            browser.find_element("id", "r-search").send_keys("sft 15999 ")
-            waited(browser, "1 to 1 of 1 items")
-            assert listed(browser) == ["prompt 15999"]
-            assert browser.execute_script(asked) > 0
+            yield f"http://127.0.0.1:{made.server_address[1]}/index.html"
         finally:
             made.shutdown()
             thread.join()
+
+
+def test_many_replies_are_read_from_beside_a_served_page(browser: Any, tmp_path: Path) -> None:
+    """As a file the page shows what it holds; served, it reads the rest when it is needed."""
+    page = write_report(replace(build(), replies=tuple(many(17_000, 200))), tmp_path)
+    assert page.stat().st_size < 5_000_000
+    visit(browser, page, 1280)
+    browser.find_element("id", "r-show").click()
+    waited(browser, "1 to 20 of 17,000 items")
+    browser.find_element("id", "r-search").send_keys("sft 16999 ")
+    waited(browser, "only the items that are in this file were searched")
+    with served_from(tmp_path) as address:
+        browser.get(address)
+        asked = "return performance.getEntriesByType('resource').length"
+        browser.find_element("id", "r-show").click()
+        waited(browser, "1 to 20 of 17,000 items")
+        assert browser.execute_script(asked) == 0, "what is in the page is not asked for"
+        browser.find_element("id", "r-search").send_keys("sft 16999 ")
+        waited(browser, "1 to 1 of 1 items")
+        assert listed(browser) == ["prompt 16999"]
+        assert browser.execute_script(asked) > 0
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+@pytest.mark.parametrize("room", [browsing.EMBEDDED, 0], ids=["embedded", "served"])
+def test_hostile_replies_do_nothing(
+    browser: Any, room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Markup and control characters in every text of a reply."""
+    monkeypatch.setattr(browsing, "EMBEDDED", room)
+    page = write_report(replace(build(), replies=tuple(hostile())), tmp_path)
+    visit(browser, page, 1280)
+    with served_from(tmp_path) as address:
+        browser.get(address if not room else page.as_uri())
+        browser.find_element("id", "r-show").click()
+        waited(browser, f"1 to 20 of {len(hostile()) // 2} items")
+    made = browser.execute_script(
+        "return [...document.querySelectorAll('#replies *, body > *')].map(one => one.tagName)"
+    )
+    assert not {"IMG", "IFRAME", "svg", "SVG", "STYLE"} & set(made)
+    text = browser.execute_script("return document.getElementById('replies').textContent")
+    assert "<img src=x onerror=alert(1)>" in text and "</script>" in text, "shown letter by letter"
+    assert printable(text, keep="\n\t") == text, "no control character, no mark of direction"
+    assert browser.execute_script("return window.alerts") == 0
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_a_reply_of_ten_megabytes_is_cut(browser: Any, tmp_path: Path) -> None:
+    long = replace(many(1, 10)[1], reply="word " * 2_000_000)
+    page = write_report(replace(build(), replies=(*many(20, 100), long)), tmp_path)
+    assert page.stat().st_size < 1_000_000
+    visit(browser, page, 1280)
+    browser.find_element("id", "r-show").click()
+    waited(browser, "1 to 20 of 20 items")
+    assert "9,980,000" in browser.find_element("id", "r-list").text, "what is left out is counted"
 
 
 def test_figures_and_languages_stand_without_a_script(browser: Any, path: Path) -> None:

@@ -99,9 +99,25 @@ def test_tables_for_a_paper_are_escaped_and_whole() -> None:
     assert r"50\% \& a\_b \#1 \textbackslash{}x \{\$\}" in table
     widths = {line.count(" & ") for line in table.splitlines() if line.endswith(r"\\")}
     assert widths == {2 * len(results.tasks)}
+    assert "\\textit{hazards}" in files["paper/flips.tex"]
+    course = files["paper/course-hazards.tex"]
+    assert "ylabel={hazards}" in course and "% hazards: unsafe rate by judge" in course
 
 
-@pytest.mark.slow
+def test_a_table_for_a_paper_is_no_wider_than_three_tasks() -> None:
+    base = build()
+    names = [f"task{number}" for number in range(4)]
+    results = replace(
+        base, tasks=tuple(replace(base.tasks[1], name=name) for name in names), noise=(),
+        cells=tuple(replace(one, task=name) for one in base.cells if one.task == "hazards"
+                    for name in names),
+    )  # fmt: skip
+    table = export.paper_files(results, export.draw(results))["paper/final.tex"]
+    widths = [line.count(" & ") for line in table.splitlines() if line.endswith(r"\\")]
+    assert set(widths) == {6, 2} and table.count("\\begin{tabular}") == 2
+    assert table.count("replay & ") == 2, "every arm in both"
+
+
 def test_a_paper_takes_the_files_in(tmp_path: Path) -> None:
     latex = shutil.which("pdflatex")
     if latex is None:

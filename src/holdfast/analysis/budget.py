@@ -41,6 +41,18 @@ def flops_multiple(arm: ArmInfo, against: ArmInfo | None) -> float | None:
     return arm.flops / against.flops
 
 
+def differs(arms: Sequence[ArmInfo]) -> bool:
+    """Whether arms took other numbers of steps, or saw other numbers of supervised tokens."""
+    against = reference(arms)
+    others = [arm for arm in arms if arm.supervised_tokens and arm is not against]
+    return any(
+        against is None
+        or arm.steps != against.steps
+        or abs((token_multiple(arm, against) or 1.0) - 1) > TOLERANCE
+        for arm in others
+    )
+
+
 def sentence(arms: Sequence[ArmInfo], seeds: Sequence[int]) -> str:
     """One sentence on whether the arms were trained at the same cost; "" of a comparison.
 
@@ -58,7 +70,7 @@ def sentence(arms: Sequence[ArmInfo], seeds: Sequence[int]) -> str:
     worst = max(ratios, key=lambda name: abs(math.log(ratios[name])))
     same = {arm.steps for arm in others} == {against.steps}
     steps = "the same number" if same else "different numbers"
-    if same and abs(ratios[worst] - 1) <= TOLERANCE:
+    if not differs(arms):
         within = f"{100 * abs(ratios[worst] - 1):.1f}\u202f%"
         return (
             "Equal budget: all arms took the same number of optimiser steps and saw supervised "

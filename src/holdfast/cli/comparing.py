@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -97,6 +96,7 @@ def compare(
         trust_remote_code, data,
     )  # fmt: skip
     if dry_run:
+        from holdfast.progress.bars import console
         from holdfast.study.preflight import looked_at
 
         found = comparing.plan(request, runs_dir)
@@ -104,8 +104,7 @@ def compare(
         looked = looked_at(found.session, steps)
         about, text = _dry(found, steps)
         about |= {"checked": looked.checked, "notices": looked.notices}
-        width = shutil.get_terminal_size((80, 24)).columns
-        lines = forecast.wrapped([*text.splitlines(), "", *looked.lines], width)
+        lines = forecast.wrapped([*text.splitlines(), *looked.lines], console().width)
         say(as_json, about, "\n".join(lines))
         return
     with shown(quiet=as_json) as bars:
@@ -147,7 +146,6 @@ def _dry(found: Comparison, steps: Sequence[Step]) -> tuple[dict[str, object], s
         "Measured: " + ", ".join(f"{name} ({n} items)" for name, n in items.items()),
         *visible.ahead(items, 1),
         *(f"Note: {note}" for note in found.notes),
-        "",
-        *forecast.listed(steps, lambda step: step.stage.name),
+        f"{sum(step.done for step in steps)} of {len(steps)} stages are done; --json lists them.",
     ]
     return about, "\n".join(lines)

@@ -24,7 +24,7 @@ def page(told: Outlook, steps: Sequence[Step], width: int = 80, every: bool = Fa
         told: what the study will take.
         steps: its schedule.
         width: of the terminal, in characters.
-        every: list all stages.
+        every: list all stages, which take longest, and what methods ask of the base.
     """
     from holdfast.report.words import asked
     from holdfast.study.start import DAY_S
@@ -34,7 +34,7 @@ def page(told: Outlook, steps: Sequence[Step], width: int = 80, every: bool = Fa
         stages = [stages[-1].replace("done.", "done; --all lists them.")]
     if all(step.done for step in steps):
         return stages
-    more = "; --dry-run --calibrate measures it" if told.measurable else ""
+    more = "; --calibrate measures it" if told.measurable else ""
     lines = [
         f"Time: about {in_words(told.left)} on {told.device} ({told.how}{more})",
         f"Disk: {size(told.disk)} will be written, {size(told.disk_free)} are free",
@@ -45,8 +45,10 @@ def page(told: Outlook, steps: Sequence[Step], width: int = 80, every: bool = Fa
             f"Memory: {size(told.memory)} at the peak by formula, {size(told.memory_free)} are "
             f"free{short}"
         )
-    lines += ["", *_table(told), *asked(steps), "", "Longest stages:"]
-    lines += [f"  {in_words(one.seconds):>9}  {name} ({one.how})" for name, one in told.longest]
+    lines += ["", *_table(told)]
+    if every:
+        lines += [*asked(steps), "", "Longest stages:"]
+        lines += [f"  {in_words(one.seconds):>9}  {name} ({one.how})" for name, one in told.longest]
     if told.left > DAY_S and told.changes:
         lines += ["", f"This takes {in_words(told.left)} here. What would shorten it:"]
         some = told.changes[:MOST_CHANGES]
@@ -57,7 +59,7 @@ def page(told: Outlook, steps: Sequence[Step], width: int = 80, every: bool = Fa
         ]
         still = "; use a GPU, or a smaller model" if told.shortened > DAY_S else ""
         lines.append(f"  all of these together: {in_words(told.shortened)} are left{still}")
-    return wrapped([*lines, "", *stages], width)
+    return wrapped([*lines, *stages], width)
 
 
 def as_json(told: Outlook, steps: Sequence[Step]) -> dict[str, object]:

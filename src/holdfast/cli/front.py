@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
@@ -117,6 +118,11 @@ def volume(arguments: Sequence[str]) -> list[str]:
 def say(as_json: bool, value: object, text: str = "") -> None:
     """Print a result, as JSON or in words."""
     typer.echo(printable_json(value) if as_json else printable(told(text), keep="\n\t"))
+
+
+def with_run(text: str, folder: Path) -> str:
+    """A text in the reader's language, with the run's own folder in a command that it names."""
+    return told(text).replace("holdfast ship RUN", f"holdfast ship {shlex.quote(str(folder))}")
 
 
 def tell(text: str, always: bool = False) -> None:

@@ -130,7 +130,10 @@ def plan(
     examples: Annotated[
         int | None, typer.Option("--examples", min=1, help="Trained on, for what the run costs.")
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Show every candidate.")] = False,
+    every: Annotated[
+        bool,
+        typer.Option("--all", help="Every candidate; the memory by its parts; what was not taken."),
+    ] = False,
     export: Annotated[
         Path | None, typer.Option("--export", help="Write a plain script with these settings.")
     ] = None,

@@ -25,6 +25,7 @@ from holdfast.cli.front import (
     say,
     shown,
     tell,
+    with_run,
 )
 from holdfast.cli.grouping import grouped
 from holdfast.errors import UsageError
@@ -121,7 +122,7 @@ def report(
     if port:
         raise UsageError("--port goes with --serve", remedy="add --serve")
     results, page = render(folder, replies, csv=beside.csv, paper=beside.paper)
-    finish(results, page, as_json, folder)
+    finish(results, page, as_json, folder, notes=0)
     beside_it = [
         name for name, given in (("figures.csv", beside.csv), ("paper", beside.paper)) if given
     ]
@@ -248,8 +249,8 @@ def _run(
             speed = measured(session, bars) if ahead.calibrate else None
         told = outlook(session, steps, speed)
         width = console().width
-        lines = [*forecast.wrapped(dry_run_text(session.plan).splitlines(), width), ""]
-        lines += [*forecast.page(told, steps, width, ahead.every), ""]
+        lines = [*forecast.wrapped(dry_run_text(session.plan).splitlines(), width)]
+        lines += forecast.page(told, steps, width, ahead.every)
         lines += forecast.wrapped(found.lines, width)
         about = {"folder": str(folder), "checked": found.checked, "notices": found.notices}
         say(as_json, about | forecast.as_json(told, steps), "\n".join(lines))
@@ -262,7 +263,13 @@ def _run(
         finish(results, folder / "report" / "index.html", as_json)
 
 
-def finish(results: Results, page: Path, as_json: bool, folder: Path | None = None) -> None:
+def finish(
+    results: Results,
+    page: Path,
+    as_json: bool,
+    folder: Path | None = None,
+    notes: int | None = None,
+) -> None:
     """Say what a run has found.
 
     Args:
@@ -270,6 +277,7 @@ def finish(results: Results, page: Path, as_json: bool, folder: Path | None = No
         page: its report.
         as_json: as JSON.
         folder: of the run, where it may be a comparison, which is told on one screen.
+        notes: of a comparison that are shown, the others are counted; None: as after a run.
     """
     if as_json:
         from holdfast.analysis.results import to_json
@@ -284,12 +292,17 @@ def finish(results: Results, page: Path, as_json: bool, folder: Path | None = No
         from holdfast.comparison import opened, screen
 
         if (asked := opened.request_of(folder)) is not None:
-            lines = screen.screen(results, asked, folder, here.width)
+            most = screen.SHOWN_NOTES if notes is None else notes
+            lines = screen.screen(results, asked, folder, here.width, most)
             say(False, None, "\n".join([*lines, f"Report: {page}"]))
             return
     here.print(table(results, here.width))
-    for note in (*(f"Note: {one}" for one in results.warnings), results.verdict):
+    said = [f"Note: {one}" for one in results.warnings]
+    made = results.decision
+    if made is not None and made.next_step:
+        said.append(with_run(f"Next: {made.next_step}", page.parent.parent))
+    for note in said:
         lines = wrapped(told(note), here.width)
         here.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
     if page.is_file():
-        here.print(f"\nReport: {page}", highlight=False, markup=False, soft_wrap=True)
+        here.print(f"Report: {page}", highlight=False, markup=False, soft_wrap=True)

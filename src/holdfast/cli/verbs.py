@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from holdfast.cli.front import Json, say, shown, tell
+from holdfast.cli.front import Json, say, shown, tell, with_run
 from holdfast.cli.grouping import grouped
 from holdfast.errors import UsageError
 from holdfast.progress.translation import told
@@ -170,7 +170,7 @@ def ship(
         found = shipping.ship(
             folder, to, bars, form, checkpoint=how.checkpoint, dry_run=dry_run, anyway=anyway
         )
-    about, text = found.to_json(), found.text()
+    about, text = found.to_json(), with_run(found.text(), folder)
     if how.push is not None and found.folder is None:
         text += f"\nNothing goes to {how.push}: nothing was exported."
     elif how.push is not None:

@@ -20,11 +20,12 @@ from holdfast.report.words import SIGNIFICANT
 
 SURE, LIKELY = "sure", "likely, not sure"
 SHOWN_ARMS, SHOWN_NOTES = 3, 6
-STANDING = (SEEN, ONE_TRAINING)
-"""Notes that every comparison has; they are in the report."""
+STANDING = (SEEN, ONE_TRAINING)  # notes that every comparison has; they are in the report
 
 
-def screen(results: Results, request: Request, folder: Path, width: int = 80) -> list[str]:
+def screen(
+    results: Results, request: Request, folder: Path, width: int = 80, notes: int = SHOWN_NOTES
+) -> list[str]:
     """The lines, none wider than the terminal.
 
     Args:
@@ -32,23 +33,22 @@ def screen(results: Results, request: Request, folder: Path, width: int = 80) ->
         request: what was asked.
         folder: of the run.
         width: of the terminal, in characters; the command at the end is never broken.
+        notes: that are shown; the others are counted.
     """
-    lines: list[str] = []
-    arms = [arm.name for arm in results.arms[1:]]
+    lines, arms = list[str](), [arm.name for arm in results.arms[1:]]
     for arm in arms[:SHOWN_ARMS]:
         lines += [f"{arm} against {results.model}, in points of good answers [95 %]:"]
         lines += [*_arm(results, arm), ""]
-    if len(arms) > SHOWN_ARMS:
-        lines += [f"{len(arms) - SHOWN_ARMS} more models are in the report.", ""]
+    more = len(arms) - SHOWN_ARMS
+    lines += [f"{more} more models are in the report.", ""] if more > 0 else []
     lines += [*_sure(results), *_judges(results)]
     if results.decision is not None:
         lines += [f"Rule: {headline(results.decision)}. {results.decision.reason}"]
-    chosen = suite.kept(folder)
-    first = [] if chosen is None else [chosen.words(), *chosen.notes]
-    notes = [*first, *(one for one in results.warnings if one not in (*STANDING, *first))]
-    lines += [f"Note: {one}" for one in notes[:SHOWN_NOTES]]
-    if len(notes) > SHOWN_NOTES:
-        lines += [f"{len(notes) - SHOWN_NOTES} more notes are in the report."]
+    first = [chosen.words(), *chosen.notes] if (chosen := suite.kept(folder)) else []
+    said = [*first, *(one for one in results.warnings if one not in (*STANDING, *first))]
+    lines += [f"Note: {one}" for one in said[:notes]]
+    more = len(said) - notes
+    lines += [f"{more} more notes are in the report."] if more > 0 else []
     why, command = _next(results, request, folder)
     folded = [part for line in lines for part in _folded(line, width)]
     return [*folded, f"Next, {why}:", f"  {command}"]  # never broken, so that it can be copied

@@ -15,9 +15,10 @@ from holdfast.analysis.lookup import final
 from holdfast.analysis.results import Results, Share, TaskInfo
 from holdfast.analysis.selection import visible
 from holdfast.analysis.selection.from_run import power
+from holdfast.analysis.selection.power import attainable_words
 from holdfast.progress.language import wrapped
 from holdfast.progress.translation import told
-from holdfast.report import decision_words, equal_gain, language, words
+from holdfast.report import decision_words, headline, language, words
 from holdfast.report.words import UNMEASURED, difference, factor, interval, shown, unscored
 from holdfast.runs.plan import Plan
 
@@ -33,15 +34,15 @@ def table(results: Results, width: int = 80) -> Group:
     """
     lower = "; lower is better"
     labels = [f"{one.name}: {one.label}{lower * one.inverted}" for one in results.tasks]
-    said = (words.noise_line(results), budget.sentence(results.arms, results.seeds))
+    uneven = budget.sentence(results.arms, results.seeds) if budget.differs(results.arms) else ""
     compared = language.of(results).compared
     what, base = ("Models", "base") if compared else ("Final checkpoints", "the untouched model")
     head = [
-        f"{results.name}: {results.model}.",
-        f"{what}, in %, with 95 % intervals;",
-        f"below each figure its paired difference to {base}, in points.",
+        f"{results.name}: {results.model}. {what}, in %, with 95 % intervals; below each figure "
+        f"its paired difference to {base}, in points.",
+        "",
     ]
-    below = [*labels, *filter(None, said), *equal_gain.lines(results), *_decision(results)]
+    below = [*labels, *filter(None, (words.noise_line(results), uneven)), "", *_found(results)]
     above, after = (Text("\n".join(wrapped(told("\n".join(x)), width))) for x in (head, below))
     return Group(above, *_tables(results, width), after)
 
@@ -63,7 +64,7 @@ def _tables(results: Results, width: int) -> list[Table]:
 
 
 def _table(columns: Sequence[Sequence[str]]) -> Table:
-    found = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    found = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False)
     for number, column in enumerate(columns):
         found.add_column(escape(column[0]), justify="right" if number else "left", no_wrap=True)
     for row in zip(*(column[1:] for column in columns), strict=True):
@@ -93,20 +94,21 @@ def _wide(cells: Sequence[str]) -> int:
     return 3 + max(len(line) for cell in cells for line in cell.split("\n"))
 
 
-def _decision(results: Results) -> list[str]:
-    """Which checkpoint to ship, in words; last, where a terminal's reader looks first."""
+def _found(results: Results) -> list[str]:
+    """What was found, in words; last, where a terminal's reader looks first.
+
+    With a decision the headline alone: the rule and the runner-up are in the report, and in what
+    `holdfast ship RUN --dry-run` prints.
+    """
     made = results.decision
     if made is None:
-        return []
-    name, second = decision_words.second(made).capitalize(), decision_words.runner_up(made)
-    return [
-        "",
-        f"Decision: {decision_words.headline(made)}.",
-        made.reason,
-        *([f"Next: {made.next_step}"] if made.next_step else []),
-        f"Rule: {made.rule}",
-        *([f"{name}: {second}"] if second else []),
-    ]
+        return [results.verdict]
+    first = language.spoken_form(headline.headline(results))
+    answer = decision_words.headline(made)
+    own = f"{decision_words.candidate(made.chosen)}: " if made.chosen else "."
+    if made.reason.startswith(own):  # which the answer names already
+        return [first, f"Decision: {answer}: {made.reason.removeprefix(own)}"]
+    return [first, f"Decision: {answer}.", made.reason]
 
 
 def share_text(share: Share, inverted: bool) -> str:
@@ -137,13 +139,12 @@ def dry_run_text(plan: Plan) -> str:
     """What would be trained and measured, on which data, and what the rule asks for."""
     train, items = plan.study.train, {one.name: one.items for one in plan.tasks.values()}
     return "\n".join([
-        f"Study {plan.study.name}: {plan.study.model.id}",
-        f"Run folder {plan.folder}",
+        f"Study {plan.study.name}: {plan.study.model.id}; run folder {plan.folder}",
         f"Training: {train.method}, {plan.steps} steps of {train.batch_size} examples "
         f"({plan.training_items} in the training set of {plan.study.target}), "
         f"checkpoints after {', '.join(map(str, plan.save_at))}",
         "Measured: " + ", ".join(f"{name} ({count} items)" for name, count in items.items()),
         *_data(plan),
-        *(f"Rule: {one.words()}" for one in power(plan)),
+        *(f"Rule: {one}" for one in attainable_words(power(plan))),
         *visible.ahead(items, len(plan.study.seeds)),
     ])  # fmt: skip

@@ -81,17 +81,3 @@ def _against(share: Share | None, inverted: bool) -> str:
         return NONE
     text = f"{change.points} {change.interval}".strip()
     return f"{change.arrow} {text}" if change.interval else text
-
-
-def lines(results: Results) -> list[str]:
-    """Both in a few lines, at the farthest common value; none where there is nothing to compare."""
-    found = []
-    named = ", ".join(one.name for one in targets(results))
-    for how, tables in (
-        ("At {far} points gained on {target}, change of {task}:", at_equal_gain(results)),
-        ("For {far} points of {task}, most gained on {target}:", at_equal_loss(results)),
-    ):
-        for one in {table.task.name: table for table in tables}.values():
-            found.append(how.format(far=one.far, target=named, task=one.task.name))
-            found += [f"  {arm}: {said.en}" for arm, said, _ in one.rows]
-    return found

@@ -140,6 +140,8 @@ TEX = str.maketrans({
     "\u2019": "'", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
 })  # fmt: skip
 NEEDS = "% Needs \\usepackage{booktabs}; text in other scripts needs XeLaTeX or LuaLaTeX.\n"
+BESIDE = 3
+"""Tasks beside each other in a table; the others are below."""
 DRAWS = "% Needs \\usepackage{pgfplots} and \\pgfplotsset{compat=1.16}.\n"
 
 
@@ -181,7 +183,14 @@ def _finals(results: Results) -> str:
             texts += [text.strip(), f"{change.points} {change.interval}" if change else words.NONE]
         rows.append([arm.name, *texts])
     head = ["Arm", *(name for task in results.tasks for name in (task.name, "change"))]
-    return _tabular(head, rows).replace(words.NONE, "---")
+    beside = 2 * BESIDE
+    blocks = [
+        _tabular(
+            [head[0], *head[at : at + beside]], [[row[0], *row[at : at + beside]] for row in rows]
+        )
+        for at in range(1, len(head), beside)
+    ]
+    return "\n\\medskip\n\n".join(blocks).replace(words.NONE, "---")
 
 
 def _flips(one: tables.Flipped) -> str:
@@ -189,9 +198,9 @@ def _flips(one: tables.Flipped) -> str:
         (arm.name, str(f.lost), str(f.won), str(f.n), words.probability(f.p_holm))
         for arm, f, _ in one.rows
     ]
-    return f"% {_tex(one.task.name)}\n" + _tabular(
-        ["Arm", "Lost", "Won", "Items", "p (Holm)"], rows
-    )
+    found = _tabular(["Arm", "Lost", "Won", "Items", "p (Holm)"], rows)
+    title = f"\\multicolumn{{5}}{{l}}{{\\textit{{{_tex(one.task.name)}}}}} \\\\"
+    return found.replace("\\toprule", f"\\toprule\n{title}", 1) + "\n"
 
 
 def _trade_off(view: trade_off.View) -> str:
@@ -212,9 +221,12 @@ def _course(task: TaskInfo, rows: Sequence[Sequence[object]]) -> str:
         by_arm.setdefault(str(row[0]), []).append(row)
     plots = []
     for number, (arm, some) in enumerate(by_arm.items()):
-        spots = [(row[1], row[2], (0.0, 0.0), _arms_of(row, 2)) for row in some]
+        # a path starts at base's own point, whose interval is drawn once
+        spots = [(row[1], row[2], (0.0, 0.0), _arms_of(row, 2) if row[1] or not number else
+                  (0.0, 0.0)) for row in some]  # fmt: skip
         plots.append(_plot(number, arm, spots))
-    return _axis(plots, "training step", _tex(task.label), only=len(by_arm))
+    drawn = _axis(plots, "training step", _tex(task.name), only=len(by_arm))
+    return f"% {_tex(task.name)}: {_tex(task.label)}\n{drawn}"
 
 
 Spot = tuple[object, object, tuple[float, float], tuple[float, float]]

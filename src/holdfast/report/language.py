@@ -19,6 +19,7 @@ import yaml
 from holdfast.analysis.results import Results
 from holdfast.errors import printable
 from holdfast.progress import translation
+from holdfast.progress.language import spoken
 
 
 class Said(NamedTuple):
@@ -96,6 +97,11 @@ class Speech:
 def of(results: Results) -> Speech:
     """The words for these results."""
     return Speech(compared=not results.trained and not results.seeds)
+
+
+def spoken_form(text: Said) -> str:
+    """The text in the language of this process."""
+    return text.zh if spoken() == "zh" else text.en
 
 
 def spans(text: Said) -> str:

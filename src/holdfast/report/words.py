@@ -153,7 +153,12 @@ def noise_line(results: Results) -> str:
     if not results.noise:
         return ""
     repeats = ", ".join(sorted({str(one.repeats) for one in results.noise}))
-    told = "; ".join(f"{one.task}: {noise(one).en}" for one in results.noise)
+    if not any(one.flipped for one in results.noise):
+        return f"Noise floor: asked {repeats} times, the untouched model changed no item."
+    alike: dict[str, list[str]] = {}
+    for one in results.noise:
+        alike.setdefault(noise(one).en, []).append(one.task)
+    told = "; ".join(f"{', '.join(tasks)}: {text}" for text, tasks in alike.items())
     return f"Noise floor, the untouched model asked {repeats} times: {told}."
 
 

@@ -7,7 +7,7 @@ show (`check_power`). After: how many more items would settle what is still open
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,16 +41,30 @@ class Attainable:
     margins: tuple[float, ...]
     wanted: tuple[int | None, ...]
 
-    def words(self) -> str:
-        """What the interval shows for every number of lost answers, and which of them will do."""
+    def words(self, tasks: Sequence[str] = ()) -> str:
+        """What the interval shows for every number of lost answers, and which of them will do.
+
+        Args:
+            tasks: all of which this is true; none: of its own alone.
+        """
+        names = " and ".join(tasks or [self.need.task])
+        points = "points each" if len(tasks) > 1 else "points"
         ends = ", ".join(f"{100 * margin:g}" for margin in self.margins)
         lost, most = ", ".join(map(str, LOST)), -self.need.margin + 1e-9
         met = [few for few, end in zip(LOST, self.margins, strict=True) if end <= most]
         return (
-            f"{self.need.task} may lose {100 * abs(self.need.margin):g} points. If {lost} of "
+            f"{names} may lose {100 * abs(self.need.margin):g} {points}. If {lost} of "
             f"{self.items:,} answers are lost, the interval reaches down to {ends}: "
-            + (f"this can be met with {met[-1]} lost" if met else "this cannot be met")
+            + (f"met with {met[-1]} lost" if met else "this cannot be met")
         )
+
+
+def attainable_words(found: Iterable[Attainable]) -> list[str]:
+    """A sentence for all tasks of which the same is true."""
+    alike: dict[object, list[Attainable]] = {}
+    for one in found:
+        alike.setdefault((one.need.margin, one.items, one.margins), []).append(one)
+    return [same[0].words([one.need.task for one in same]) for same in alike.values()]
 
 
 def attainable(need: Need, level: float, items: int, available: int | None) -> Attainable:

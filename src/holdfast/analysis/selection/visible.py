@@ -143,8 +143,8 @@ def ahead(items: Mapping[str, int], seeds: int) -> list[str]:
     for n, names in sizes.items():
         loss = detectable.smallest_loss(Design(n, ASSUMED, seeds))
         what = "no loss is seen" if loss is None else f"a loss of {100 * loss:.1f} points is seen"
-        found.append(f"Power: with {n:,} items{several} {what} in 8 of 10 cases "
-                     f"({', '.join(names)})")  # fmt: skip
+        which = f" ({', '.join(names)})" if len(sizes) > 1 else ""
+        found.append(f"Power: with {n:,} items{several} {what} in 8 of 10 cases{which}")
     if found:
         found[-1] += (
             f", if {100 * ASSUMED:g} % of the answers flip each way (assumed; see `holdfast power`)"

@@ -12,15 +12,12 @@ from holdfast.memory.planner import reasons
 from holdfast.memory.planner.choice import Comparison
 from holdfast.memory.planner.machine import step_seconds
 from holdfast.memory.planner.reasons import best_of_each, gib
-from holdfast.memory.planner.translations import PARTS, Language, duration, say
+from holdfast.memory.planner.translations import Language, duration, say
 from holdfast.memory.planner.ways import Candidate, Reason
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-
-FIRST_COLUMN, COLUMN = 22, 8
-"""Cells of the parts' names and of a GPU; of more GPUs than fit only two are shown."""
 THOUSAND = 1000
 
 
@@ -133,45 +130,6 @@ def verdict(candidate: Candidate, language: Language) -> str:
     return why if candidate.fits else say(language, "refused", why=why)
 
 
-def breakdown(plan: MemoryPlan, language: Language, width: int = 80) -> Table:
-    """What takes the memory, in GiB; a column for each GPU, or one for all where they are alike.
-
-    Args:
-        plan: with its predictions.
-        language: to say it in.
-        width: of the page, cells; where not all GPUs have room, the fullest and the emptiest stand
-            for them.
-    """
-    from rich.table import Table
-
-    found = Table(box=None, pad_edge=False, header_style="bold")
-    found.add_column(say(language, "breakdown"))
-    each = list(zip(plan.gpus, plan.predicted, strict=True))
-    if len(set(plan.predicted)) == 1 and len(each) > 1:
-        columns = [(say(language, "each"), plan.predicted[0])]
-    elif len(each) > max(1, (width - FIRST_COLUMN) // COLUMN):
-        ends = [max(each, key=lambda one: one[1].total), min(each, key=lambda one: one[1].total)]
-        keys = ("fullest", "emptiest")
-        columns = [(say(language, key, index=index), part)
-                   for key, (index, part) in zip(keys, ends, strict=True)]  # fmt: skip
-    else:
-        columns = [(_column(plan, index), part) for index, part in each]
-    for head, _ in columns:
-        found.add_column(head, justify="right")
-    for name in PARTS:
-        found.add_row(
-            say(language, name), *(f"{getattr(one, name) / GIB:.2f}" for _, one in columns)
-        )
-    found.add_row(
-        say(language, "total"), *(f"{one.total / GIB:.2f}" for _, one in columns), style="bold"
-    )
-    return found
-
-
-def _column(plan: MemoryPlan, index: int) -> str:
-    return "CPU" if plan.placement == "cpu" else f"GPU {index}"
-
-
 def describe(plan: MemoryPlan, language: Language) -> str:
     """A plan in a few words."""
     recompute = say(language, "recomputing" if plan.checkpointing else "keeping")
@@ -248,15 +206,17 @@ def changes(comparison: Comparison, language: Language) -> list[str]:
         return []
     if not comparison.changes:
         return [say(language, "nothing_helps")]
-    lines = [say(language, "nothing")]
+    lines = []
     now = {"seq_len": comparison.work.seq_len, "gpus": len(comparison.gpus)}
     for change in comparison.changes:
         value = change.value // GIB if change.kind in ("gpu_bytes", "host_bytes") else change.value
-        lines.append("  - " + say(
+        lines.append(say(
             language, change.kind, value=f"{value:,}", now=f"{now.get(change.kind, 0):,}",
             strategy=say(language, f"s_{change.strategy}"),
         ))  # fmt: skip
-    return lines
+    if len(lines) == 1:
+        return [say(language, "nothing_but", change=lines[0])]
+    return [say(language, "nothing"), *(f"  - {line}" for line in lines)]
 
 
 def method_overhead(comparison: Comparison, language: Language) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from holdfast.progress.language import wrapped
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -20,9 +22,8 @@ def put(page: Console, part: RenderableType) -> None:
     if not isinstance(part, str):
         page.print(part)
         return
-    for line in Text(part).wrap(page, page.width):
-        line.rstrip()
-        page.print(line)
+    for line in wrapped(part, page.width):
+        page.print(Text(line))
 
 
 def command_lines(command: str, width: int) -> str:

@@ -100,7 +100,8 @@ class MemoryReport:
         """Print it.
 
         Args:
-            every: all candidates, not only the best of each strategy.
+            every: all candidates, not only the best of each strategy; what takes the memory as
+                a table; what was not taken, and why.
             language: `en` or `zh`.
         """
         self._print(console(), every, language)
@@ -146,16 +147,39 @@ class MemoryReport:
     def _print(self, page: Console, every: bool, language: Language) -> None:
         for part in self._parts(every, language, page.width):
             put(page, part)
-        for key, command in (("launch", self.launch), ("next", self.following)):
-            if command and (key == "launch" or not self.launch):
-                put(page, "\n" + say(language, key))
-                page.print(command_lines(command, page.width), highlight=False, markup=False,
-                           soft_wrap=True)  # fmt: skip
+        key, command = ("launch", self.launch) if self.launch else ("next", self.following)
+        if command:
+            wrote = self.script and say(language, "wrote", script=self.script)
+            put(page, f"\n{wrote or say(language, key)}")
+            page.print(command_lines(command, page.width), highlight=False, markup=False,
+                       soft_wrap=True)  # fmt: skip
 
     def _parts(self, every: bool, language: Language, width: int) -> Iterator[RenderableType]:
         """What is printed, from top to bottom."""
         found = self.comparison
-        yield explanation.title(found, language) + "\n"
+        yield explanation.title(found, language) + ("\n" if self.script is None else "")
+        if found.chosen is None or every or self.script is None:
+            yield from self._ways(every, language, width)
+        if found.chosen:
+            yield explanation.choice(found, language)
+        if found.chosen and (every or self.script is None):
+            yield machine.filled(found.chosen.plan, language)
+            yield say(language, "because", why=explanation.reason(found, language))
+            yield explanation.cost(found, self.steps, language)
+        if every:
+            yield from explanation.alternatives(found, language)
+        yield from filter(None, (machine.idle(found, language), machine.host(found, language)))
+        if methods := explanation.method_overhead(found, language):
+            yield methods
+        yield from explanation.changes(found, language)
+        sure = say(language, "sure", grounds=explanation.grounds(found, self.source, language))
+        notes = (in_words(one, language) for one in self.said)
+        said = (self.precision.line(language), sure, *notes)
+        yield ("" if language == "zh" else " ").join(said)
+
+    def _ways(self, every: bool, language: Language, width: int) -> Iterator[RenderableType]:
+        """All that were compared; whoever has a script written has seen them."""
+        found = self.comparison
         if width < NARROW:
             yield from explanation.as_lines(found, language, every)
         else:
@@ -163,19 +187,9 @@ class MemoryReport:
         yield from explanation.footnotes(found, language, every)
         if found.chosen:
             yield ""
-            yield explanation.breakdown(found.chosen.plan, language, width)
-            yield "\n" + explanation.choice(found, language)
-            yield say(language, "because", why=explanation.reason(found, language))
-            yield explanation.cost(found, self.steps, language)
-            yield from explanation.alternatives(found, language)
-        yield self.precision.line(language)
-        yield from filter(None, (machine.idle(found, language), machine.host(found, language)))
-        if methods := explanation.method_overhead(found, language):
-            yield methods
-        yield from explanation.changes(found, language)
-        yield "\n" + say(language, "sure", grounds=explanation.grounds(
-            found, self.source, language))  # fmt: skip
-        yield from (in_words(one, language) for one in self.said)
+        if found.chosen and every:
+            yield machine.breakdown(found.chosen.plan, language, width)
+            yield ""
 
 
 def in_words(note: str | Reason, language: Language) -> str:

@@ -11,7 +11,7 @@ from html import escape
 
 from holdfast.report.charts.axis import Axis, Kind, fit_axis
 from holdfast.report.charts.marks import Dot, Line, Look, arm, grid, hit, marker, path, svg
-from holdfast.report.charts.plots import GLYPH, clip, spread
+from holdfast.report.charts.plots import BOLD, GLYPH, clip, spread
 from holdfast.report.language import Said
 
 NAME = 15  # letters of an arm's name that have room beside its line
@@ -46,7 +46,7 @@ def course(lines: Sequence[Line], scale: Scale, label: Said) -> str:
     lines = [line for line in lines if line.dots]
     width, height = 360, max(250, 60 + 14 * len(lines))  # a row for every name
     longest = max((len(clip(line.name, NAME)) for line in lines), default=4)
-    right = width - 14 - longest * SIZE * GLYPH
+    right = width - 14 - longest * SIZE * BOLD
     x, y = _axes(scale, right, height, 4)
     parts, names = [grid(x, y, upright=False)], []
     trained = [line for line in lines if line.look.number >= 0]
@@ -105,7 +105,8 @@ def _line(line: Line, axes: tuple[Axis, Axis], shift: float, percent: bool) -> s
         if dot.y_span:
             low, high = map(y.at, dot.y_span)
             inner += f'<path class="whisker" d="M{left} {low}V{high}"/>'
-        marks.append(hit(dot, left, top, marker(line.look, left, top, 3.4) if percent else ""))
+        seen = percent or len(line.dots) == 1  # no line goes through one point
+        marks.append(hit(dot, left, top, marker(line.look, left, top, 3.4) if seen else ""))
     return inner + path(spots) + "".join(marks)
 
 
@@ -141,10 +142,8 @@ def dots(rows: Sequence[Row], look: Look, base: Look, label: Said) -> str:
             mark = marker(base, x.at(row.base.x), top, 4)
             parts.append(arm(base, hit(row.base, x.at(row.base.x), top, mark)))
         if row.dot:
-            ends = ""
-            if row.dot.x_span:
-                low, high = map(x.at, row.dot.x_span)
-                ends = f'<path class="whisker" d="M{low} {top}H{high}"/>'
+            low, high = map(x.at, row.dot.x_span or (row.dot.x, row.dot.x))
+            ends = f'<path class="whisker" d="M{low} {top}H{high}"/>'
             mark = marker(look, x.at(row.dot.x), top, 4.2)
             parts.append(arm(look, ends + hit(row.dot, x.at(row.dot.x), top, mark)))
     return svg("".join(parts), width, height, "only", label, SIZE)

@@ -163,6 +163,7 @@ def _stairs(dots: Sequence[Dot], x: Axis, y: Axis) -> str:
 
 
 GLYPH = 0.6  # width of an average letter, in font sizes; generous, since the font is unknown
+BOLD = 0.68  # of a bold one
 
 AWAY = (13.0, 22.0, 34.0, 48.0, 64.0, 84.0, 106.0)  # distances from the dot that are tried
 CLASH = 8  # times that hiding a name is worse than hiding a line

@@ -191,7 +191,10 @@ def group_dots(results: Results, task: TaskInfo) -> list[Chart]:
         if arm == BASE and len(places) > 1:
             continue
         shown = dots if arm != BASE else {}
-        rows = [panels.Row(name, before.get(name), shown.get(name)) for name in order]
+        rows = [
+            panels.Row(said, before.get(name), shown.get(name))
+            for name, said in zip(order, _without(f"{task.name}_", order), strict=True)
+        ]
         data: list[tuple[object, ...]] = []
         for name in [one for one in order if one in dots]:
             was, dot = before.get(name), dots[name]
@@ -202,6 +205,12 @@ def group_dots(results: Results, task: TaskInfo) -> list[Chart]:
         svg = panels.dots(rows, own[arm], own[BASE], label)
         charts.append(Chart(f"groups-{task.name}-{arm}", svg, head, tuple(data), arm))
     return charts
+
+
+def _without(begin: str, names: Sequence[str]) -> list[str]:
+    """Names of groups without what all of them begin with, the task's own."""
+    return [one.removeprefix(begin) if all(x.startswith(begin) for x in names) else one
+            for one in names]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
