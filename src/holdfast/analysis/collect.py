@@ -40,6 +40,7 @@ def task_infos(plan: Plan) -> list[TaskInfo]:
             task.how,
             task.inverted,
             dict(task.judge or {}),
+            task.unit,
         )
         for task in plan.tasks.values()
     ]

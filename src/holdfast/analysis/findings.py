@@ -23,6 +23,12 @@ class TaskInfo:
     how: str  # a sentence: split, decoding, shots, judge
     inverted: bool = False
     judge: Mapping[str, object] = field(default_factory=dict)  # all that its verdicts depend on
+    unit: str = ""  # of a figure that is no share and is shown with its sign turned: bits/byte
+
+    @property
+    def lower_is_better(self) -> bool:
+        """The way round in which its figure is shown."""
+        return self.inverted or bool(self.unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,15 @@ class Share:
         low = None if self.high is None else 1 - self.high
         high = None if self.low is None else 1 - self.low
         return Share(1 - self.mean, low, high, self.n, self.unscored)
+
+    def negated(self) -> Share:
+        """`-mean` with its interval: a measure of which less is better, and the other way round."""
+
+        def minus(value: float | None) -> float | None:
+            return None if value is None else -value
+
+        ends = minus(self.high), minus(self.low)
+        return Share(minus(self.mean), *ends, self.n, self.unscored)
 
     @property
     def direction(self) -> Direction:

@@ -251,10 +251,13 @@ class Results:
         except KeyError:
             return "not measured"
         score = cell.score.turned() if task.inverted else cell.score
-        text = _percent(score)
+        text = _measure(cell.score.negated()) if task.unit else _percent(score)
         if cell.diff is None or cell.diff.mean is None:
             return text
-        turn = -1.0 if task.inverted else 1.0
+        turn = -1.0 if task.lower_is_better else 1.0
+        if task.unit:
+            change = f"{turn * cell.diff.mean:+.4f} {task.unit}"
+            return f"{text}, {change} ({cell.diff.direction})"
         return f"{text}, {100 * turn * cell.diff.mean:+.1f} points ({cell.diff.direction})"
 
     @staticmethod
@@ -322,6 +325,15 @@ def _html_table(
 
 def _safe(text: str) -> str:
     return escape(printable(text, keep="\n"))
+
+
+def _measure(share: Share) -> str:
+    """A figure in its own unit with its interval: ``0.8170 [0.7764, 0.8520]``."""
+    if share.mean is None:
+        return "nothing could be scored"
+    if share.low is None or share.high is None:
+        return f"{share.mean:.4f}"
+    return f"{share.mean:.4f} [{share.low:.4f}, {share.high:.4f}]"
 
 
 def _percent(share: Share) -> str:

@@ -130,7 +130,10 @@ class TaskSpec(Section):
     """Which task: `gsm8k`, `ailuminate`, `jsonl`, ..., or a class in a Python file of your own,
     `my_task.py:MyTask`, whose code is run. Left out: the name of the section."""
     role: Literal["target", "retained"] = "retained"
-    """`target`: what training is for. `retained`: what must not be lost."""
+    """`target`: what training is for; several are mixed. `retained`: what must not be lost."""
+    share: float | None = Field(None, gt=0, le=1)
+    """Of a target among several: its share of the training set. Targets without one are taken
+    whole."""
     split: str = "test"
     """Which split measures."""
     limit: int | None = Field(None, ge=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -76,7 +77,9 @@ def _graded(task: Task, example: Example, reply: Reply, verdict: Verdict | None)
         reading = task.grade(example, reply, verdict)
         if not isinstance(reading, Reading):
             raise TypeError(f"it returned {reading!r}, which is no Reading")
-        if not _is_share(reading):
+        if task.unit and not (reading.value is None or -math.inf < reading.value <= 0):
+            raise ValueError(f"its value {reading.value!r} is neither None nor 0 or below")
+        if not task.unit and not _is_share(reading):
             raise ValueError(f"its value {reading.value!r} is neither None nor from 0 to 1")
         return reading
     except HoldfastError:

@@ -15,9 +15,19 @@ from holdfast.analysis.lookup import final
 from holdfast.analysis.results import Results, Share, TaskInfo
 from holdfast.analysis.selection import visible
 from holdfast.analysis.selection.from_run import power
+from holdfast.analysis.selection.rule import listed
 from holdfast.progress.translation import told
 from holdfast.report import decision_words, language, words
-from holdfast.report.words import UNMEASURED, difference, factor, interval, shown, unscored
+from holdfast.report.words import (
+    UNMEASURED,
+    Shown,
+    amount,
+    difference,
+    factor,
+    interval,
+    shown,
+    unscored,
+)
 from holdfast.runs.plan import Plan
 
 EDGE = 1  # characters that a table's border takes beside its columns
@@ -31,7 +41,7 @@ def table(results: Results, width: int = 80) -> Group:
         width: of the terminal, in characters; tasks that do not fit go into a further table.
     """
     labels = [
-        f"{task.name}: {task.label}{'; lower is better' if task.inverted else ''}"
+        f"{task.name}: {task.label}{'; lower is better' if task.lower_is_better else ''}"
         for task in results.tasks
     ]
     said = (words.noise_line(results), budget.sentence(results.arms, results.seeds))
@@ -82,8 +92,8 @@ def _column(results: Results, task: TaskInfo) -> list[str]:
     found = []
     for arm in results.arms:
         cell = final(results, arm.name, task.name)
-        text = share_text(cell.score, task.inverted) if cell else UNMEASURED
-        if change := difference(cell.diff if cell else None, task.inverted):
+        text = share_text(cell.score, task) if cell else UNMEASURED
+        if change := difference(cell.diff if cell else None, task):
             text += f"\n{change.points} {change.interval}"
         found.append(text)
     return found
@@ -110,12 +120,13 @@ def _decision(results: Results) -> list[str]:
     ]
 
 
-def share_text(share: Share, inverted: bool) -> str:
+def share_text(share: Share, task: Shown) -> str:
     """A share in percent with its interval; what could not be scored on a line of its own."""
-    turned = shown(share, inverted)
+    turned = shown(share, task)
     if turned.mean is None:
         return unscored(turned)
-    text = f"{100 * turned.mean:.1f} {interval(turned)}"
+    figure = amount(turned.mean, task) if task.unit else f"{100 * turned.mean:.1f}"
+    text = f"{figure} {interval(turned, task)}"
     return f"{text}\n{unscored(turned)}" if turned.unscored else text
 
 
@@ -137,14 +148,15 @@ def _data(plan: Plan) -> list[str]:
 def dry_run_text(plan: Plan) -> str:
     """What would be trained and measured, on which data, and what the rule asks for."""
     train, items = plan.study.train, {one.name: one.items for one in plan.tasks.values()}
+    answered = {one.name: one.items for one in plan.tasks.values() if not one.unit}
     return "\n".join([
         f"Study {plan.study.name}: {plan.study.model.id}",
         f"Run folder {plan.folder}",
         f"Training: {train.method}, {plan.steps} steps of {train.batch_size} examples "
-        f"({plan.training_items} in the training set of {plan.study.target}), "
+        f"({plan.training_items} in the training set of {listed(plan.study.targets)}), "
         f"checkpoints after {', '.join(map(str, plan.save_at))}",
         "Measured: " + ", ".join(f"{name} ({count} items)" for name, count in items.items()),
         *_data(plan),
         *(f"Rule: {one.words()}" for one in power(plan)),
-        *visible.ahead(items, len(plan.study.seeds)),
+        *visible.ahead(answered, len(plan.study.seeds)),
     ])  # fmt: skip

@@ -42,7 +42,7 @@ def at_equal_gain(results: Results) -> list[AtGain]:
 
 
 def _change(one: EqualGain, task: TaskInfo, speech: Speech) -> Said:
-    change = difference(one.change, task.inverted)
+    change = difference(one.change, task)
     if change is None:
         return speech.say("equal_gain.never")
     if not change.interval:
@@ -52,7 +52,7 @@ def _change(one: EqualGain, task: TaskInfo, speech: Speech) -> Said:
 
 
 def _against(one: EqualGain, task: TaskInfo) -> str:
-    change = difference(one.against, task.inverted)
+    change = difference(one.against, task)
     if change is None:
         return NONE
     text = f"{change.points} {change.interval}".strip()

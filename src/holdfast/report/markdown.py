@@ -18,10 +18,10 @@ from holdfast.report.headline import headline
 from holdfast.report.words import (
     NONE,
     UNMEASURED,
+    amount,
     difference,
     interval,
     noise_line,
-    percent,
     plain,
     points,
     probability,
@@ -91,17 +91,19 @@ def _by_arm(results: Results, head: Iterable[str], rows: Iterable[Sequence[str]]
 def _figure(share: Share | None, task: TaskInfo) -> str:
     if share is None:
         return UNMEASURED
-    turned = shown(share, task.inverted)
-    text = f"{percent(turned.mean)} {interval(turned)}".strip()
+    turned = shown(share, task)
+    text = f"{amount(turned.mean, task)} {interval(turned, task)}".strip()
     return f"{text}<br>{unscored(turned)}" if turned.unscored else text
 
 
 def _changed(cell: Cell | None, task: TaskInfo) -> str:
     """A figure, and below it its difference to base."""
     text = _figure(cell.score if cell else None, task)
-    diff = difference(cell.diff, task.inverted) if cell else None
+    diff = difference(cell.diff, task) if cell else None
     if diff:
-        text += f"<br>{diff.arrow} {diff.points} pts {diff.interval} {diff.verdict}"
+        text += (
+            f"<br>{diff.arrow} {diff.points} {diff.unit or 'pts'} {diff.interval} {diff.verdict}"
+        )
     return text
 
 
@@ -166,7 +168,7 @@ def _measured(results: Results) -> str:
 
 def title(task: TaskInfo) -> str:
     """A task's name, role and literal label, for the head of a table column."""
-    hint = "; lower is better" if task.inverted else ""
+    hint = "; lower is better" if task.lower_is_better else ""
     return f"{clean(task.name)} ({clean(task.role)}): {clean(task.label)}{hint}"
 
 
@@ -200,10 +202,12 @@ def _decision(results: Results) -> list[str]:
 
 
 def _effect(choice: Choice, task: TaskInfo) -> str:
-    change = difference(choice.changes.get(task.name), task.inverted)
+    change = difference(choice.changes.get(task.name), task)
     if change is None:
         return NONE
-    text = f"{change.arrow} {change.points} pts {change.interval} {change.verdict}"
+    text = (
+        f"{change.arrow} {change.points} {change.unit or 'pts'} {change.interval} {change.verdict}"
+    )
     return ", ".join(
         filter(None, (text, decision_words.level(choice, task.name), f"n = {change.n:,}"))
     )

@@ -165,6 +165,7 @@ def _top(results: Results) -> dict[str, object]:
         "ship": box(results),
         "families": trade_off.families(results),
         "targets": targets(results),
+        "aim": pictures.aim_said(results),
         "fronts": fronts,
         "front_top": 1.02 * max((one.reach for one in fronts), default=0.0) or 1.0,
     }
@@ -217,13 +218,14 @@ def box(results: Results) -> Box | None:
 
 
 def _effect(choice: Choice, task: TaskInfo) -> Effect:
-    change = words.difference(choice.changes.get(task.name), task.inverted)
+    change = words.difference(choice.changes.get(task.name), task)
     return Effect(change, decision_words.level(choice, task.name))
 
 
 def _measured(results: Results) -> dict[str, object]:
     """Every figure and what is drawn from it."""
-    noise = {one.task: words.noise(one) for one in results.noise}
+    units = {task.name: task.unit for task in results.tasks}
+    noise = {one.task: words.noise(one, units[one.task]) for one in results.noise}
     return {
         "finals": figures.finals(results),
         "scaled": figures.scaled(results),

@@ -34,10 +34,12 @@ class Curve:
         target: differences to the untouched model, of shape (checkpoints, seeds, items), NaN where
             unscored.
         retained: the same on a retained task, whose items are others.
+        bounded: the retained task is a share, so that no change is beyond 1.
     """
 
     target: Values
     retained: Values
+    bounded: bool = True
 
     @property
     def most(self) -> float:
@@ -56,6 +58,7 @@ class AtGain:
         draws: the change in every resample, shape (resamples,).
         without: the change without each seed, shape (seeds,); empty for one seed.
         n: items of the retained task.
+        bounded: see `Curve`.
     """
 
     change: float
@@ -63,6 +66,7 @@ class AtGain:
     draws: Values
     without: Values
     n: int
+    bounded: bool = True
 
     @property
     def interval(self) -> Interval:
@@ -75,7 +79,7 @@ class AtGain:
         without = self.without - other.without if alike else np.array([math.nan])
         both = AtGain(
             self.change - other.change, min(self.reached, other.reached),
-            self.draws - other.draws, without, min(self.n, other.n),
+            self.draws - other.draws, without, min(self.n, other.n), self.bounded,
         )  # fmt: skip
         return _interval(both)
 
@@ -103,7 +107,8 @@ def at_gain(curve: Curve, gain: float, seed: int = 0) -> AtGain:
     change = _read(_means(curve.target, None), _means(curve.retained, None), gain)
     n = int((~np.isnan(curve.retained)).any(axis=(0, 1)).sum())
     reached = float(np.isfinite(draws).mean())
-    return AtGain(float(change[0]), reached, draws, np.array([one[0] for one in without]), n)
+    return AtGain(float(change[0]), reached, draws, np.array([one[0] for one in without]), n,
+                  curve.bounded)  # fmt: skip
 
 
 def _others(table: Values, seed: int) -> Values:
@@ -164,6 +169,9 @@ def _interval(found: AtGain) -> Interval:
     over_items = float(known.var(ddof=1))
     df = max(0, seeds - 1)
     made = Estimate(found.change, over_seeds, over_items, df, max(1, found.n - 1), found.n, 0)
-    half = made.half_width(0.95) if made.variance > 0 else -math.log(0.05) / max(1, found.n)
-    low, high = max(-1.0, found.change - half), min(1.0, found.change + half)
+    alike = -math.log(0.05) / max(1, found.n) if found.bounded else 0.0
+    half = made.half_width(0.95) if made.variance > 0 else alike
+    low, high = found.change - half, found.change + half
+    if found.bounded:
+        low, high = max(-1.0, low), min(1.0, high)
     return Interval(found.change, low, high, found.n, 0)

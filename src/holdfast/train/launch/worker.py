@@ -19,6 +19,7 @@ from holdfast.models.rank import Rank
 from holdfast.progress import Progress, Silent
 from holdfast.progress.stopping import exit_with_parent
 from holdfast.runs import store
+from holdfast.tasks._targets import as_one
 from holdfast.train.data import encode_all, training_data
 from holdfast.train.fit import fit
 from holdfast.train.job import ERROR, OOM, PROGRESS, TrainJob, read_job
@@ -55,11 +56,12 @@ def losses_of(job: TrainJob) -> list[Any]:
 
 
 def _target(job: TrainJob) -> Target | None:
-    """The task whose grader the loss methods ask, built."""
+    """The targets whose graders the loss methods ask, built."""
     if job.graded is None:
         return None
-    task = tasks.build(job.graded.name, job.graded.spec, str(job.folder))
-    return Target(task, job.graded.sampling)
+    where = str(job.folder)
+    made = {name: tasks.build(name, spec, where) for name, spec in job.graded.specs.items()}
+    return Target(as_one(made), job.graded.sampling)
 
 
 def _written(job: TrainJob) -> Path:
