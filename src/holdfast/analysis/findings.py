@@ -89,6 +89,16 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class MeanGain:
+    """What one model gained over several targets: the mean of its paired differences to base."""
+
+    arm: str
+    step: int
+    scale: float
+    change: Share
+
+
+@dataclass(frozen=True, slots=True)
 class Flips:
     """Items that changed sides against base: 1 to 0 is lost, 0 to 1 is won."""
 

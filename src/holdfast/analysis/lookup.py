@@ -81,6 +81,13 @@ def mean_score(cells: Sequence[Cell]) -> Share | None:
     return Share(sum(means) / len(means), low, high, sum(score.n for score in scores))
 
 
+def final_gains(results: Results) -> list[tuple[str, Share]]:
+    """What each arm gained over all targets at the point by which it is shown; several alone."""
+    found = {(one.arm, (one.step, one.scale)): one.change for one in results.mean_gain}
+    keys = [(arm.name, results.final_point(arm.name)) for arm in results.arms]
+    return [(key[0], found[key]) for key in keys if key in found]
+
+
 def mean_change(cells: Sequence[tuple[Cell, TaskInfo]]) -> float | None:
     """The mean paired difference to base; None unless all were scored."""
     found = [cell.diff.mean for cell, _ in cells if cell.diff and cell.diff.mean is not None]

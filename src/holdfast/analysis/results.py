@@ -27,6 +27,7 @@ from holdfast.analysis.findings import (
     EqualGain,
     Flips,
     Front,
+    MeanGain,
     Meter,
     Noise,
     PairAgreement,
@@ -55,6 +56,7 @@ __all__ = [
     "Flips",
     "Front",
     "FrontierPoint",
+    "MeanGain",
     "Meter",
     "Noise",
     "PairAgreement",
@@ -124,6 +126,7 @@ class Results:
     decision: Decision | None = None
     agreements: tuple[Agreement, ...] = ()
     equal_gain: tuple[EqualGain, ...] = ()
+    mean_gain: tuple[MeanGain, ...] = ()  # of studies with several targets
 
     @property
     def trained(self) -> bool:
@@ -152,7 +155,8 @@ class Results:
 
         Columns: ``arm``, ``family`` (the arm of the study file), ``step``, ``scale``, ``final``
         (the point by which the arm is shown), ``task``, ``role`` (target or retained), ``value``
-        with ``low`` and ``high`` (share of good answers), ``diff`` with ``diff_low`` and
+        with ``low`` and ``high`` (share of good answers; of a measure minus it, so that more is
+        better), ``diff`` with ``diff_low`` and
         ``diff_high`` (paired difference to the untouched model), ``p_holm`` (final points only),
         ``n`` and ``unscored`` (replies), ``judge`` (its name and version; "" without one).
         """

@@ -29,10 +29,11 @@ from holdfast.analysis.findings import (
 )
 from holdfast.analysis.results import Results
 from holdfast.analysis.selection.rule import change_text, listed, span
-from holdfast.analysis.stats import Values, noise_floor, pooled
+from holdfast.analysis.stats import Values, noise_floor
 from holdfast.analysis.stats.dose import DosePoint, dose_response
 from holdfast.analysis.stats.equal_gain import Curve, at_gain
 from holdfast.analysis.story import forgot
+from holdfast.analysis.targets import mean_gains, pooled
 from holdfast.types import BASE, Reading
 
 COMMON = (0.5, 0.8)
@@ -100,6 +101,7 @@ def assemble(run: RunData) -> Results:
         fronts=tuple(run.fronts),
         decision=run.decision,
         agreements=tuple(run.agreements),
+        mean_gain=tuple(mean_gains(run.tasks, run.measured)),
         equal_gain=tuple(at_equal_gain(run.tasks, run.arms, run.measured)),
     )
 

@@ -28,21 +28,18 @@ COLUMN = "text"
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text.
+    """One text."""
 
-    Attributes:
-        name: of its file below the folder, or the id of its row; unique within its source.
-        text: as it stands; never blank.
-    """
-
-    name: str
-    text: str
+    name: str  # of its file below the folder, or the id of its row; unique within its source
+    text: str  # as it stands; never blank
 
 
-def read(
-    source: Source, split: str, separator: str | None
-) -> tuple[list[Document], list[FieldUse]]:
-    """All documents of one source, and what became of its columns.
+Found = tuple[list[Document], list[FieldUse]]
+"""Documents, and what became of the columns that they stood in."""
+
+
+def read(source: Source, split: str, separator: str | None) -> Found:
+    """All documents of one source.
 
     Args:
         source: of the study; its `notes` get what a reader must know.
@@ -74,9 +71,8 @@ def _text_files(source: Source) -> list[tuple[str, Path]] | None:
         texts = [one for one in every if is_text(one)]
         rows = any(suffix_kind(one) for one in every)
         if spec.format == "text" and not texts:
-            raise DataError(
-                "holds no text file", where=str(path), remedy=f"text files end in {_endings()}"
-            )
+            ends = f"text files end in {', '.join(SUFFIXES)}"
+            raise DataError("holds no text file", where=str(path), remedy=ends)
         mixed = rows and spec.format is None
         if texts and mixed:
             names = ", ".join(printable(one.name) for one in texts[:4])
@@ -103,10 +99,6 @@ def is_text(path: Path) -> bool:
     return name.endswith(SUFFIXES)
 
 
-def _endings() -> str:
-    return ", ".join(SUFFIXES)
-
-
 def _walk(folder: Path) -> Iterator[Path]:
     """Every file below a folder, in the order of the names; what is hidden is passed over."""
     for path in sorted(folder.iterdir()):
@@ -129,10 +121,8 @@ def _of_files(files: list[tuple[str, Path]], separator: str | None) -> list[Docu
     return found
 
 
-def _of_rows(source: Source, split: str) -> tuple[list[Document], list[FieldUse]]:
-    found: list[Document] = []
-    usage = Usage(source)
-    places: dict[str, str] = {}
+def _of_rows(source: Source, split: str) -> Found:
+    found, usage, places = list[Document](), Usage(source), dict[str, str]()
     with closing(source.rows()) as rows:
         for number, where, row in rows:
             if not isinstance(row, dict) or COLUMN not in row:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.analysis import budget
-from holdfast.analysis.lookup import final
+from holdfast.analysis.lookup import final, final_gains
 from holdfast.analysis.results import Results, Share, TaskInfo
 from holdfast.analysis.selection import visible
 from holdfast.analysis.selection.from_run import power
@@ -44,7 +44,9 @@ def table(results: Results, width: int = 80) -> Group:
         f"{task.name}: {task.label}{'; lower is better' if task.lower_is_better else ''}"
         for task in results.tasks
     ]
-    said = (words.noise_line(results), budget.sentence(results.arms, results.seeds))
+    gains = "; ".join(f"{arm} {words.points(gain)}" for arm, gain in final_gains(results))
+    mean = f"Mean gain over the targets, in points: {gains}." if gains else ""
+    said = (mean, words.noise_line(results), budget.sentence(results.arms, results.seeds))
     compared = language.of(results).compared
     what, base = ("Models", "base") if compared else ("Final checkpoints", "the untouched model")
     head = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from holdfast.analysis import budget, recommend
-from holdfast.analysis.lookup import final, find, group_names, scales_of, steps_of
+from holdfast.analysis.lookup import final, final_gains, find, group_names, scales_of, steps_of
 from holdfast.analysis.results import Cell, Choice, Results, Share, TaskInfo
 from holdfast.methods import METHODS
 from holdfast.report import decision_words, equal_gain, language, tables, words
@@ -48,6 +48,7 @@ def write(results: Results) -> str:
         *(f"> [!WARNING]\n> {clean(one)}\n" for one in results.warnings),
         f"## {_said(results, 'final.title')}\n",
         _finals(results),
+        *_mean_gain(results),
         "Each figure with its 95 % interval; below it the paired difference to base in "
         "percentage points.\n",
         *([clean(noise) + "\n"] if noise else []),
@@ -113,6 +114,14 @@ def _finals(results: Results) -> str:
         for arm in results.arms
     ]
     return table([_said(results, "arm"), *map(title, results.tasks)], rows)
+
+
+def _mean_gain(results: Results) -> list[str]:
+    """The mean over several targets; nothing of a single one."""
+    rows = [[clean(arm), points(gain)] for arm, gain in final_gains(results)]
+    if not rows:
+        return []
+    return [_by_arm(results, [_said(results, "mean_gain.title")], rows)]
 
 
 def _scaled(results: Results) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from holdfast.analysis import budget
-from holdfast.analysis.lookup import targets
+from holdfast.analysis.lookup import final_gains, targets
 from holdfast.analysis.results import Choice, Results, TaskInfo, to_json
 from holdfast.errors import printable
 from holdfast.report import (
@@ -228,6 +228,7 @@ def _measured(results: Results) -> dict[str, object]:
     noise = {one.task: words.noise(one, units[one.task]) for one in results.noise}
     return {
         "finals": figures.finals(results),
+        "mean_gain": final_gains(results),
         "scaled": figures.scaled(results),
         "before": {task.name: figures.before(results, task) for task in results.tasks},
         "noise": {task.name: noise.get(task.name) for task in results.tasks},

@@ -207,6 +207,11 @@ def _last_only(session: Session) -> list[str]:
     ]
 
 
+def _texts(session: Session) -> list[str]:
+    """Held-out text can be spelled by the tokenizer, where the model is loaded here."""
+    return readiness.texts(session) if BASE in _asked_in_chats(session) else []
+
+
 def _trainer(session: Session) -> list[str]:
     """The trainer takes every arm's settings on this device, and the model its kernels."""
     fast: set[tuple[object, ...]] = set()
@@ -328,6 +333,7 @@ CHECKS: tuple[Check, ...] = (
     readiness.judges,
     _attention,
     check_chats,
+    _texts,
     _trainer,
     _training,
     _asking,

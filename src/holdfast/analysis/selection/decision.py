@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from holdfast.analysis.selection.evaluator import UNKNOWN, Choice, RuleEvaluator
+from holdfast.analysis.selection.evaluator import UNKNOWN, Choice, RuleEvaluator, Tasks
 from holdfast.analysis.selection.frontier import Candidate
 from holdfast.analysis.selection.rule import (
     ERROR,
@@ -87,8 +87,7 @@ def decide(
     base: Mapping[str, Values],
     rule: ShipSpec,
     target: Target,
-    available: Mapping[str, int | None] | None = None,
-    units: Mapping[str, str] | None = None,
+    tasks: Tasks | None = None,
 ) -> Decision:
     """Choose a model, and say whether to ship it.
 
@@ -100,10 +99,9 @@ def decide(
         base: the untouched model's readings by task.
         rule: of the study, checked by `check_rule`.
         target: the task that training is for, or several; a model must gain on each.
-        available: items that each task has in all; None, or a task left out: as many as one likes.
-        units: of tasks whose figure is no share.
+        tasks: what else is known of them.
     """
-    evaluator = RuleEvaluator(base, rule, target, len(candidates), available or {}, units or {})
+    evaluator = RuleEvaluator(base, rule, target, len(candidates), tasks or Tasks())
     if not candidates:
         text = "Nothing was trained."
         return Decision(NO, text, text, evaluator.words, items=evaluator.items)
@@ -152,8 +150,7 @@ def confirm(
     target: Target,
     models: int,
     levels: Mapping[str, float] | None = None,
-    available: Mapping[str, int | None] | None = None,
-    units: Mapping[str, str] | None = None,
+    tasks: Tasks | None = None,
 ) -> Decision:
     """Put the rule to one model alone: to what was exported, or to a model that somebody named.
 
@@ -165,10 +162,9 @@ def confirm(
         models: how many there were to choose from.
         levels: at which the model was chosen, by task; None: it was named by somebody who may have
             seen all figures, so that every one of them could have been.
-        available: see `decide`.
-        units: see `decide`.
+        tasks: see `decide`.
     """
-    evaluator = RuleEvaluator(base, rule, target, models, available or {}, units or {})
+    evaluator = RuleEvaluator(base, rule, target, models, tasks or Tasks())
     if levels is None:
         levels = evaluator.levels(ERROR / max(1, models))
     choice = evaluator.choice(candidate, levels)
@@ -299,7 +295,7 @@ def _lost(evaluator: RuleEvaluator, chosen: Choice, second: Choice) -> str:
             f"those that do, could not be scored for {names}."
         )
     behind = (gains[0] or 0.0) - (gains[1] or 0.0)
-    units = {evaluator.units.get(aim, "") for aim in evaluator.aims}
+    units = {evaluator.tasks.units.get(aim, "") for aim in evaluator.aims}
     unit = units.pop() if len(units) == 1 else ""
     name = name_of(second.point)
     if round(behind, 9) > 0:

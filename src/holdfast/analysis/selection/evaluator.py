@@ -46,6 +46,20 @@ class Choice:
     allowed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """What is known of the tasks besides their readings.
+
+    Attributes:
+        available: items that each has in all; a task that is missing, or None, makes as many as one
+            likes.
+        units: of those whose figure is no share.
+    """
+
+    available: Mapping[str, int | None] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class RuleEvaluator:
     """Judges models by one rule.
@@ -56,22 +70,19 @@ class RuleEvaluator:
         target: the task that training is for, or several: a model must gain on each, and their mean
             gain orders the models.
         models: how many there were to choose from.
-        available: items that each task has in all; a task that is missing, or None, makes as many
-            as one likes.
-        units: of tasks whose figure is no share.
+        tasks: what else is known of the tasks.
     """
 
     base: Mapping[str, Values]
     rule: ShipSpec
     target: Target
     models: int
-    available: Mapping[str, int | None] = field(default_factory=dict)
-    units: Mapping[str, str] = field(default_factory=dict)
+    tasks: Tasks = field(default_factory=Tasks)
 
     @cached_property
     def needs(self) -> tuple[Need, ...]:
         """All that must be met."""
-        return needs(self.rule, self.base, self.target, self.units)
+        return needs(self.rule, self.base, self.target, self.tasks.units)
 
     @property
     def aim(self) -> str:
@@ -92,7 +103,7 @@ class RuleEvaluator:
     @property
     def words(self) -> str:
         """The rule in words."""
-        return in_words(self.rule, self.base, self.target, self.models, self.units)
+        return in_words(self.rule, self.base, self.target, self.models, self.tasks.units)
 
     @property
     def items(self) -> dict[str, int]:
@@ -162,7 +173,7 @@ class RuleEvaluator:
                 self.base[need.task],
                 candidate.readings[need.task],
                 choice.levels[need.task],
-                self.available.get(need.task),
+                self.tasks.available.get(need.task),
             )
             for need, state in states
             if state == "open"

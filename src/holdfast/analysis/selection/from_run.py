@@ -70,7 +70,7 @@ def power(plan: Plan) -> list[Attainable]:
     """
     rule, target, models = plan.study.ship, plan.study.targets, plan.candidates
     found = []
-    for need in needs(rule, plan.tasks, target, _units(plan)):
+    for need in needs(rule, plan.tasks, target, _tasks(plan).units):
         if need.margin <= 0 and not need.gain and not need.unit and models:
             orders = need.task == rule.maximize
             level = confidence(ERROR / models if orders else error_of(0, models))
@@ -81,27 +81,17 @@ def power(plan: Plan) -> list[Attainable]:
 
 def decide(plan: Plan, evidence: Evidence) -> selection.Decision:
     """The decision of a study by its own rule."""
-    study = plan.study
-    return selection.decide(
-        evidence.trained, evidence.base, study.ship, study.targets, _available(plan), _units(plan)
-    )
+    study, about = plan.study, _tasks(plan)
+    return selection.decide(evidence.trained, evidence.base, study.ship, study.targets, about)
 
 
 def confirm(
     plan: Plan, evidence: Evidence, candidate: Candidate, levels: Mapping[str, float] | None = None
 ) -> selection.Decision:
     """The decision on one model alone, see `holdfast.analysis.selection.confirm`."""
-    study, models = plan.study, len(evidence.trained)
-    return selection.confirm(
-        candidate,
-        evidence.base,
-        study.ship,
-        study.targets,
-        models,
-        levels,
-        _available(plan),
-        _units(plan),
-    )
+    rule, aims, models = plan.study.ship, plan.study.targets, len(evidence.trained)
+    about = _tasks(plan)
+    return selection.confirm(candidate, evidence.base, rule, aims, models, levels, about)
 
 
 def as_decision(decision: selection.Decision) -> Decision:
@@ -138,12 +128,11 @@ def _choice(choice: selection.Choice | None) -> Choice | None:
     )
 
 
-def _available(plan: Plan) -> dict[str, int | None]:
-    return {name: task.available for name, task in plan.tasks.items()}
-
-
-def _units(plan: Plan) -> dict[str, str]:
-    return {name: task.unit for name, task in plan.tasks.items() if task.unit}
+def _tasks(plan: Plan) -> selection.Tasks:
+    return selection.Tasks(
+        {name: task.available for name, task in plan.tasks.items()},
+        {name: task.unit for name, task in plan.tasks.items()},
+    )
 
 
 def _read(plan: Plan, point: Point, task: str) -> list[Reading]:

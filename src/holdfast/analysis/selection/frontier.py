@@ -20,7 +20,8 @@ from holdfast.analysis.selection.area import (
     undominated,
 )
 from holdfast.analysis.selection.rule import Target, names_of
-from holdfast.analysis.stats import Interval, Values, pooled
+from holdfast.analysis.stats import Interval, Values
+from holdfast.analysis.targets import pooled
 from holdfast.types import Point
 
 

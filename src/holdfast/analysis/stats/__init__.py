@@ -18,13 +18,13 @@ from holdfast.analysis.stats.forgetting import (
 from holdfast.analysis.stats.intervals import (
     Interval,
     is_share,
+    mean_of,
     mean_over_seeds,
     paired_difference,
     paired_p,
     wilson,
     worse_end,
 )
-from holdfast.analysis.stats.several import pooled
 
 __all__ = [
     "AtGain",
@@ -42,11 +42,11 @@ __all__ = [
     "forgetting",
     "holm",
     "is_share",
+    "mean_of",
     "mean_over_seeds",
     "noise_floor",
     "paired_difference",
     "paired_p",
-    "pooled",
     "retained_share",
     "sample_backward_transfer",
     "sample_forgetting",

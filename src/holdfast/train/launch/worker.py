@@ -39,8 +39,7 @@ AS_ASKED = {
 
 def train(job: TrainJob, progress: Progress) -> Mapping[str, Any]:
     """Train a job in this process, its data read and its loss methods built; see `fit.fit`."""
-    examples = store.read_jsonl(_written(job), Example)
-    losses = losses_of(job)
+    examples, losses = store.read_jsonl(_written(job), Example), losses_of(job)
     meters, validation = _meters(job), _validation(job)
     own = next((method for method in losses if method.own_trainer), None)
     if own is not None:
@@ -59,8 +58,7 @@ def _target(job: TrainJob) -> Target | None:
     """The targets whose graders the loss methods ask, built."""
     if job.graded is None:
         return None
-    where = str(job.folder)
-    made = {name: tasks.build(name, spec, where) for name, spec in job.graded.specs.items()}
+    made = {one: tasks.build(one, spec, str(job.folder)) for one, spec in job.graded.specs.items()}
     return Target(as_one(made), job.graded.sampling)
 
 
