@@ -24,8 +24,8 @@ from holdfast.types import Example, Message
 
 TEXTS = [
     "Tom has 5 nuts. He buys 6 more. How many nuts does Tom have?\n#### 11",
-    "nuts",
-    "Leo has 11 pears and a lantern. He loses 5. " * 7,
+    "Tom",
+    "\n".join(["Leo has 11 pears and a lantern. He loses 5. He loses 2."] * 6),
 ]
 
 
