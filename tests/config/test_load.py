@@ -33,7 +33,7 @@ def _load(tmp_path: Path, text: str, *overrides: str) -> Study:
 
 def test_a_good_file(tmp_path: Path) -> None:
     study = _load(tmp_path, GOOD)
-    assert study.target == "lab_math"
+    assert study.targets == ("lab_math",)
     assert study.model.id == "lab"
     assert study.train.learning_rate == 1e-4
     assert list(study.arms) == ["sft"]

@@ -165,7 +165,7 @@ def test_a_study_of_two_targets_from_data_to_report(tiny_model: Path, tmp_path: 
         assert one.change.mean == pytest.approx(mean, abs=1e-5)
     budget = store.read_json(folder / "budget" / "budget.json")["supervised_tokens"]
     spent = [arm.supervised_tokens for arm in results.arms if arm.examples]
-    assert len(spent) == 2 and all(abs(one / budget - 1) < 0.1 for one in spent)
+    assert len(spent) == 3 and all(abs(one / budget - 1) < 0.1 for one in spent)
     page = (folder / "report" / "report.md").read_text(encoding="utf-8")
     assert "gains on lab_math and mine" in page
     assert "the mean of lab_math and mine" in page

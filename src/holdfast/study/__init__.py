@@ -87,7 +87,11 @@ def prepare(
     if models.takes_long(study.model.id):  # mistakes of the study are told before that
         measure(study, source)
         expand(study, source)
-    model = models.reference(study.model)  # before anything else reads its files
+    chats = any(
+        tasks.kind(name, spec, f"{source}: tasks.{name}").make.chats
+        for name, spec in study.tasks.items()
+    )
+    model = models.reference(study.model, chats)  # before anything else reads its files
     study = stage.resolved(study, gpus)
     if own is None:
         stage.check_fits(study, gpus)

@@ -55,6 +55,7 @@ class Task(ABC):
         judged: grading needs a judge: the study's, or else the offline refusal detector.
         own_shots: the task puts worked examples of its own before its questions.
         endless: it makes up as many items as its options ask for.
+        chats: it is asked, and learned, in turns of a conversation.
         plugin: the name that it is registered under.
         code: a hash of its file, where it is a class in a file of the user's; else "".
         label: what the figure is, word for word, wherever it is shown; left out: the name.
@@ -74,6 +75,7 @@ class Task(ABC):
     judged: ClassVar[bool] = False
     own_shots: ClassVar[bool] = False
     endless: ClassVar[bool] = False
+    chats: ClassVar[bool] = True
     plugin: str = ""
     code: str = ""
     label: str = ""

@@ -61,6 +61,7 @@ class Text(Task):
             return self
 
     version: ClassVar[str] = "1"
+    chats: ClassVar[bool] = False
     label = "bits per byte"
     unit = "bits/byte"
 
