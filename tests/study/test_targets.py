@@ -240,6 +240,27 @@ def test_text_that_measures_must_not_be_learned(tmp_path: Path) -> None:
         _session(tmp_path, **given)
 
 
+def test_text_is_not_sampled(tmp_path: Path) -> None:
+    given = _text_study(tmp_path)
+    given["tasks"]["prose"]["sampling"] = {"temperature": 1.0}
+    with pytest.raises(StudyError, match="no answers are drawn"):
+        _session(tmp_path, **given)
+
+
+def test_text_and_questions_are_mixed_and_only_questions_are_asked(tmp_path: Path) -> None:
+    prose = _text_study(tmp_path)["tasks"]["prose"]
+    math = {"role": "target", "items": 4, "train_items": 24, "share": 0.5,
+            "sampling": {"temperature": 0.7}}  # fmt: skip
+    tasks = {"prose": prose | {"share": 0.5}, "lab_math": math}
+    session = _session(tmp_path, tasks=tasks, meters={"probes": 4},
+                       arms={"sft": {}, "kl": {"loss": ["kl"]}})  # fmt: skip
+    heads = [one.id.partition(":")[0] for one in session.plain]
+    assert heads.count("prose") == heads.count("lab_math") > 0
+    assert session.target_sampling.temperature == 0.7
+    with pytest.raises(HoldfastError, match="plain text"):
+        _session(tmp_path, tasks=tasks, arms={"sft": {}, "own": {"data": ["selfgen"]}})
+
+
 def test_held_out_texts_are_whole_documents(tmp_path: Path) -> None:
     given = _text_study(tmp_path, train=TRAIN | {"max_length": 48, "val_size": 0.25})
     session = _session(tmp_path, **given)

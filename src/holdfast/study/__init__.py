@@ -98,7 +98,7 @@ def prepare(
     engines.REGISTRY.find(study.answer.engine, f"{source}: answer.engine")
     trackers.of(study.track, folder, source)  # names and settings; their packages only to run
     measuring = measure(study, source)
-    if (widened := targets.with_width(study, measuring.tasks)) is not study:
+    if (widened := targets.with_width(study, measuring.tasks, model)) is not study:
         study = widened
         if own is None:
             stage.check_fits(study, gpus)

@@ -289,7 +289,9 @@ class Session:
     @property
     def target_sampling(self) -> Sampling:
         """How the model's own answers to training questions are drawn."""
-        return targets.sampling(self.measuring.samplings, self.study.targets)
+        named = self.study.targets
+        asked = [name for name in named if self.measuring.tasks[name].chats]
+        return targets.sampling(self.measuring.samplings, asked or named[:1])
 
     @property
     def precision(self) -> dict[str, object]:

@@ -17,7 +17,7 @@ from holdfast.config.data import SourceSpec
 from holdfast.data.encoding import IDS, ending_ids
 from holdfast.data.leakage import LeakIndex
 from holdfast.data.sources import Source, drawn
-from holdfast.data.windows import TEXT, USUAL, end_to_end
+from holdfast.data.windows import USUAL, end_to_end
 from holdfast.errors import StudyError, located
 from holdfast.memory.model.shape import read_shape
 from holdfast.study import validation
@@ -49,6 +49,10 @@ def sampling(samplings: Mapping[str, Sampling], targets: Sequence[str]) -> Sampl
 
     The longest answers of any target are allowed for.
 
+    Args:
+        samplings: of all tasks.
+        targets: one or more, those that are asked questions.
+
     Raises:
         StudyError: they are asked in ways that differ otherwise.
     """
@@ -66,16 +70,11 @@ def sampling(samplings: Mapping[str, Sampling], targets: Sequence[str]) -> Sampl
     return found
 
 
-def is_text(task: Task) -> bool:
-    """Whether a task is plain text, measured by its loss."""
-    return any(TEXT in one.meta for one in task.examples("test")[:1])
-
-
-def with_width(study: Study, built: Mapping[str, Task]) -> Study:
+def with_width(study: Study, built: Mapping[str, Task], model: ModelRef) -> Study:
     """The study with `train.max_length` as wide as its windows, where it trains on text alone."""
-    if study.train.max_length is not None or not all(is_text(built[one]) for one in study.targets):
+    if study.train.max_length is not None or any(built[one].chats for one in study.targets):
         return study
-    width = min(USUAL, read_shape(study.model.id, study.model.revision).max_positions)
+    width = min(USUAL, read_shape(model.base, model.revision).max_positions)
     return study.model_copy(update={"train": study.train.model_copy(update={"max_length": width})})
 
 
@@ -118,6 +117,12 @@ def _check(study: Study, built: Mapping[str, Task], source: str) -> None:
     """Refuse settings that do not go with several targets, or with text."""
     targets, train = study.targets, study.train
     for name, spec in study.tasks.items():
+        if spec.sampling and not built[name].chats:
+            raise StudyError(
+                "sampling: no answers are drawn where texts are measured by their loss",
+                where=f"{source}: tasks.{name}",
+                remedy="leave it out",
+            )
         if spec.share is not None and (len(targets) == 1 or name not in targets):
             raise StudyError(
                 "share: is of one target among several",
@@ -130,7 +135,7 @@ def _check(study: Study, built: Mapping[str, Task], source: str) -> None:
             where=f"{source}: train.val_path",
             remedy="use val_size, which holds out of all of them",
         )
-    texts = [name for name in targets if is_text(built[name])]
+    texts = [name for name in targets if not built[name].chats]
     idle = {
         "keep_shortest": train.keep_shortest < 1,
         "train_on": train.train_on != "last",
@@ -166,7 +171,7 @@ def _mixed(
     parts: list[list[Example]] = []
     for name in targets:
         mine = list(every) if len(targets) == 1 else of(name, every)
-        if mine and is_text(built[name]):
+        if mine and not built[name].chats:
             mine = _windows(model, mine, study.train.max_length, name, told)
         parts.append(mine)
     if len(targets) == 1:
