@@ -227,7 +227,7 @@ def doses(
         ]
         if not points:
             continue
-        for dose in dose_response(points, 0.0 * points[0].target, base[task]):
+        for dose in dose_response(points, np.zeros(points[0].target.shape), base[task]):
             rho, rise = (None if o is None else as_share(o) for o in (dose.rho, dose.rise))
             found.append(
                 Dose(dose.arm, task, dose.points, rho, dose.words, tuple(dose.curve), rise)
