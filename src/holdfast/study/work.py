@@ -132,7 +132,7 @@ class Counted:
     def plain(self) -> tuple[float, float]:
         """Mean tokens of a training example: in all, and of its answer."""
         plain = self._session.plain
-        asked = self.tokens(plain) / max(1, len(plain))
+        asked = self.tokens([one for one in plain if one.messages]) / max(1, len(plain))
         answer = sum(len(one.target or "") for one in plain) / max(1, len(plain)) / self._ratio
         return asked + answer, answer
 
