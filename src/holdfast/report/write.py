@@ -225,7 +225,7 @@ def _effect(choice: Choice, task: TaskInfo) -> Effect:
 def _measured(results: Results) -> dict[str, object]:
     """Every figure and what is drawn from it."""
     units = {task.name: task.unit for task in results.tasks}
-    noise = {one.task: words.noise(one, units[one.task]) for one in results.noise}
+    noise = {one.task: words.noise(one, units.get(one.task, "")) for one in results.noise}
     return {
         "finals": figures.finals(results),
         "mean_gain": final_gains(results),
