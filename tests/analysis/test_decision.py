@@ -13,6 +13,7 @@ from benchmarks.decision import Setting, best_possible, bound, normal_bound, sim
 from holdfast.analysis.selection import (
     Candidate,
     Need,
+    Tasks,
     attainable,
     check_power,
     check_rule,
@@ -54,7 +55,7 @@ def decide(
     base: Mapping[str, Values] = BASE,
     available: Mapping[str, int | None] | None = None,
 ) -> Decision:
-    return decide_among(models, base, rule or ShipSpec(), "math", available)
+    return decide_among(models, base, rule or ShipSpec(), "math", Tasks(available or {}))
 
 
 # the rule

@@ -42,14 +42,14 @@ def test_the_worst_change_is_that_of_the_task_that_lost_most() -> None:
 
 def test_gains_and_losses_are_of_every_checkpoint_and_part_and_never_of_base() -> None:
     results = build()
-    points = lookup.gains_and_losses(results, "sft", "word-problems", "hazards")
+    points = lookup.gains_and_losses(results, "sft", "hazards")
     assert [(p.step, p.scale) for p in points] == [(s, 1.0) for s in STEPS] + [
         (160, factor) for factor in FACTORS
     ]
     final = results.cell("sft", 160, "hazards").diff
     assert final is not None and points[4].loss == -(final.mean or 0.0)
-    assert lookup.gains_and_losses(results, "base", "word-problems", "hazards") == []
-    assert lookup.gains_and_losses(results, "prompt", "word-problems", "hazards") == []
+    assert lookup.gains_and_losses(results, "base", "hazards") == []
+    assert lookup.gains_and_losses(results, "prompt", "hazards") == []
 
 
 def test_the_spread_of_readings_leaves_out_what_was_not_scored() -> None:

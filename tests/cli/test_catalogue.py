@@ -15,7 +15,17 @@ from holdfast.registry import Registry
 
 REGISTRIES: list[Registry[Any]] = [tasks.REGISTRY, methods.REGISTRY, judges.REGISTRY]
 EVERY = [(registry, name) for registry in REGISTRIES for name in registry.names()]
-OURS = {"sample", "jsonl", "lab_math", "lab_refuse", "lab_help", "refusal", "remote", "ensemble"}
+OURS = {
+    "sample",
+    "jsonl",
+    "text",
+    "lab_math",
+    "lab_refuse",
+    "lab_help",
+    "refusal",
+    "remote",
+    "ensemble",
+}
 """What comes from no paper."""
 
 

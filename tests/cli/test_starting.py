@@ -64,8 +64,8 @@ def test_flags_answer_everything(here: Path, capsys: pytest.CaptureFixture[str])
     assert json.loads((here / "sub" / SCHEMA).read_text("utf-8"))["$id"].startswith("urn:holdfast")
     assert "../train.jsonl" in text, "from the study's folder"
     made = _made(here / "sub" / "mine.yaml")
-    assert (made.name, made.target, list(made.tasks)[1:]) == (
-        "mine", "train", ["lab_refuse", "words", "lab_help"],
+    assert (made.name, made.targets, list(made.tasks)[1:]) == (
+        "mine", ("train",), ["lab_refuse", "words", "lab_help"],
     )  # fmt: skip
     extra = made.tasks["train"].model_extra or {}
     assert extra["grader"] == "number"
@@ -139,7 +139,11 @@ def test_a_terminal_is_asked_and_a_pipe_is_not(here: Path) -> None:
     said = done.stderr.decode()
     assert "no_such_task" in said and "rtx9999" in said, "asked again"
     made = load.load(here / "asked.yaml")
-    assert (made.model.id, made.target, list(made.tasks)[1:]) == ("lab", "lab_math", ["lab_help"])
+    assert (made.model.id, made.targets, list(made.tasks)[1:]) == (
+        "lab",
+        ("lab_math",),
+        ["lab_help"],
+    )
     line[-1] = "piped.yaml"
     done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
     assert done.returncode == 0 and load.load(here / "piped.yaml").name == "hw6"

@@ -260,7 +260,7 @@ def test_a_study_lends_its_tasks_and_its_rule(models: Path, tmp_path: Path) -> N
                     tasks=("lab_refuse", "lab_math"))  # fmt: skip
     found = comparison.plan(asked, tmp_path)
     assert list(found.plan.study.tasks) == ["lab_refuse", "lab_math"]
-    assert found.target == "lab_math"
+    assert found.targets == ("lab_math",)
     assert found.plan.study.ship.retain == {"lab_refuse": -0.02}
     assert found.plan.tasks["lab_math"].items == 4
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.data.leakage import LeakIndex, normalise
+from holdfast.data.leakage import LeakIndex
+from holdfast.data.text_leaks import normalise
 from holdfast.errors import LeakError
 from holdfast.types import Example, Message
 

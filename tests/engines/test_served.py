@@ -196,9 +196,11 @@ def test_what_a_server_cannot_do_is_done_here_or_refused(
     asked = [Example("a", ASKED[0].messages, "4")]
     with HFEngine(ref, "cpu", "float32") as here:
         loss, likely = here.token_nll(asked), here.loglikelihood([(asked[0], "4")], adapter)
+        text = here.text_nll(["What is 2 + 2?"], None, None, adapter)
     with _engine(stub, model) as engine:
         assert engine.token_nll(asked) == loss
         assert engine.loglikelihood([(asked[0], "4")], adapter) == likely
+        assert engine.text_nll(["What is 2 + 2?"], None, None, adapter) == text
         bare = [Example("b", asked[0].messages, meta={"continue": "text"})]
         assert engine.generate(bare, FEW, None, Silent())[0][0].n_tokens > 0
         assert engine.usage.written > 0

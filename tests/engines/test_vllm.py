@@ -177,6 +177,20 @@ def test_log_probabilities_are_read_as_the_local_engine_gives_them(
     assert len(names) == 2 and len(fake.rows("starts")) == 1
 
 
+def test_whole_texts_are_scored_window_by_window(
+    fake: FakeVLLM, tiny_model: Path, tokenizer: Any, adapter: Path
+) -> None:
+    texts = ["Tom has 5 nuts. He buys 6 more.", "Tom"]
+    with fake.engine(tiny_model) as engine:
+        found = engine.text_nll(texts, 6, 2, str(adapter))
+    for text, one in zip(texts, found, strict=True):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert one.nats == pytest.approx(sum((token % 10 + 1) / 10 for token in ids))
+        assert (one.tokens, one.unknown) == (len(ids), 0)
+    prompts = [one["prompt"] for one in fake.rows("bodies") if "prompt_logprobs" in one]
+    assert len(prompts) > 2 and max(map(len, prompts)) == 6
+
+
 def test_base_and_adapters_live_in_one_server(
     fake: FakeVLLM, tiny_model: Path, adapter: Path, tmp_path: Path
 ) -> None:

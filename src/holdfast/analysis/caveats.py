@@ -75,7 +75,12 @@ def _of_task(task: TaskInfo, cells: Sequence[Cell], measured: Sequence[Measured]
             + _why(task, worst, measured)
         )
     base = next(cell.score for cell in mine if cell.arm == BASE)
-    if task.role == "target" and base.mean is not None and not 0.02 <= base.mean <= 0.98:
+    if (
+        task.role == "target"
+        and not task.unit
+        and base.mean is not None
+        and not 0.02 <= base.mean <= 0.98
+    ):
         yield (
             f"{task.name}: the untouched model scores {base.mean:.0%}, which leaves little room "
             "to see a change."

@@ -18,6 +18,7 @@ from holdfast.analysis.stats import (
     Values,
     flips,
     holm,
+    is_share,
     mean_over_seeds,
     paired_difference,
     paired_p,
@@ -27,14 +28,14 @@ from holdfast.grading.safety_outcomes import MISSING, OUTCOMES, UNSURE, WITHHELD
 from holdfast.types import BASE, Reading
 
 
-def all_cells(measured: Sequence[Measured], target: str) -> list[Cell]:
+def all_cells(measured: Sequence[Measured], targets: Sequence[str]) -> list[Cell]:
     """Every figure of everything measured, in the order of `measured`.
 
     Args:
         measured: all readings, the untouched model's among them.
-        target: the task that training is for; p-values of the others are corrected together.
+        targets: the tasks that training is for; p-values of the others are corrected together.
     """
-    return _with_outcomes(_with_flips(cells(measured), measured, target), measured)
+    return _with_outcomes(_with_flips(cells(measured), measured, targets), measured)
 
 
 def cells(measured: Sequence[Measured]) -> list[Cell]:
@@ -103,11 +104,13 @@ def _by_key(found: Sequence[Cell]) -> dict[tuple[str, int, float, str], Cell]:
     return {(cell.arm, cell.step, cell.scale, cell.task): cell for cell in found}
 
 
-def _with_flips(found: Sequence[Cell], measured: Sequence[Measured], target: str) -> list[Cell]:
+def _with_flips(
+    found: Sequence[Cell], measured: Sequence[Measured], targets: Sequence[str]
+) -> list[Cell]:
     """The cells, those of final checkpoints with p-values and flips against the untouched model.
 
-    p-values are corrected over all arms and all retained tasks together, and over the arms on the
-    target; those of groups over the groups of one breakdown.
+    p-values are corrected over all arms and all retained tasks together, and over the arms on all
+    targets; those of groups over the groups of one breakdown.
     """
     by_key = _by_key(found)
     order, before = _of_base(measured)
@@ -118,12 +121,17 @@ def _with_flips(found: Sequence[Cell], measured: Sequence[Measured], target: str
         for point in measured
         if point.arm != BASE and point.step == last[point.arm]
     }
-    for family in ([k for k in tables if k[3] == target], [k for k in tables if k[3] != target]):
-        flipped = _corrected([flips(*tables[key]) for key in family])
+    for family in (
+        [k for k in tables if k[3] in targets],
+        [k for k in tables if k[3] not in targets],
+    ):
         chances = holm([paired_p(*tables[key]) for key in family])
-        for key, own, p in zip(family, flipped, chances, strict=True):
+        for key, p in zip(family, chances, strict=True):
+            by_key[key] = replace(by_key[key], p_holm=round(p, 6))
+        shares = [key for key in family if is_share(*tables[key])]  # a measure has no sides
+        for key, own in zip(shares, _corrected([flips(*tables[k]) for k in shares]), strict=True):
             groups = _group_flips(readings[key[3]], *tables[key])
-            by_key[key] = replace(by_key[key], p_holm=round(p, 6), flips=own, group_flips=groups)
+            by_key[key] = replace(by_key[key], flips=own, group_flips=groups)
     return list(by_key.values())
 
 

@@ -40,6 +40,7 @@ def task_infos(plan: Plan) -> list[TaskInfo]:
             task.how,
             task.inverted,
             dict(task.judge or {}),
+            task.unit,
         )
         for task in plan.tasks.values()
     ]
@@ -263,10 +264,11 @@ def meter_readings(plan: Plan, done: Collection[str] | None = None) -> list[Mete
 def replies_shown(plan: Plan, count: int) -> list[ReplyShown]:
     """Replies to `count` items of each task, for readers who ask; what changed sides comes first.
 
-    Of every arm the final checkpoint, first seed and first sample.
+    Of every arm the final checkpoint, first seed and first sample. Where texts are measured by
+    their loss there is nothing to read.
     """
     found = []
-    for task in plan.tasks:
+    for task in [name for name, one in plan.tasks.items() if not one.unit]:
         questions = plan.folder / "replies" / place(Point(BASE), task) / QUESTIONS
         asked = {str(row["id"]): str(row["question"]) for _, row in store.read_objects(questions)}
         where = {

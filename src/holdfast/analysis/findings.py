@@ -23,6 +23,12 @@ class TaskInfo:
     how: str  # a sentence: split, decoding, shots, judge
     inverted: bool = False
     judge: Mapping[str, object] = field(default_factory=dict)  # all that its verdicts depend on
+    unit: str = ""  # of a figure that is no share and is shown with its sign turned: bits/byte
+
+    @property
+    def lower_is_better(self) -> bool:
+        """The way round in which its figure is shown."""
+        return self.inverted or bool(self.unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +71,31 @@ class Share:
         high = None if self.low is None else 1 - self.low
         return Share(1 - self.mean, low, high, self.n, self.unscored)
 
+    def negated(self) -> Share:
+        """`-mean` with its interval: a measure of which less is better, and the other way round."""
+
+        def minus(value: float | None) -> float | None:
+            return None if value is None else -value
+
+        ends = minus(self.high), minus(self.low)
+        return Share(minus(self.mean), *ends, self.n, self.unscored)
+
     @property
     def direction(self) -> Direction:
         """What a difference says: better or worse only if its interval leaves out 0."""
         if self.low is not None and self.low > 0:
             return "better"
         return "worse" if self.high is not None and self.high < 0 else "no clear change"
+
+
+@dataclass(frozen=True, slots=True)
+class MeanGain:
+    """What one model gained over several targets: the mean of its paired differences to base."""
+
+    arm: str
+    step: int
+    scale: float
+    change: Share
 
 
 @dataclass(frozen=True, slots=True)

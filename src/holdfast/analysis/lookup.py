@@ -81,6 +81,19 @@ def mean_score(cells: Sequence[Cell]) -> Share | None:
     return Share(sum(means) / len(means), low, high, sum(score.n for score in scores))
 
 
+def final_gains(results: Results) -> list[tuple[str, Share]]:
+    """What each arm gained over all targets at the point by which it is shown; several alone."""
+    found = {(one.arm, (one.step, one.scale)): one.change for one in results.mean_gain}
+    keys = [(arm.name, results.final_point(arm.name)) for arm in results.arms]
+    return [(key[0], found[key]) for key in keys if key in found]
+
+
+def mean_change(cells: Sequence[tuple[Cell, TaskInfo]]) -> float | None:
+    """The mean paired difference to base; None unless all were scored."""
+    found = [cell.diff.mean for cell, _ in cells if cell.diff and cell.diff.mean is not None]
+    return sum(found) / len(found) if found and len(found) == len(cells) else None
+
+
 def worst_change(cells: Sequence[tuple[Cell, TaskInfo]]) -> tuple[Share, TaskInfo] | None:
     """The least paired difference to base, and of which task; None unless all were scored."""
     diffs = [(cell.diff, task) for cell, task in cells if cell.diff]
@@ -92,7 +105,7 @@ def worst_change(cells: Sequence[tuple[Cell, TaskInfo]]) -> tuple[Share, TaskInf
 
 
 class GainAndLoss(NamedTuple):
-    """What one trained model gained on the target and lost on a retained task, as shares."""
+    """What one trained model gained on the targets and lost on a retained task, as shares."""
 
     step: int
     scale: float
@@ -100,18 +113,14 @@ class GainAndLoss(NamedTuple):
     loss: float
 
 
-def gains_and_losses(results: Results, arm: str, target: str, task: str) -> list[GainAndLoss]:
+def gains_and_losses(results: Results, arm: str, task: str) -> list[GainAndLoss]:
     """Every checkpoint of one arm, in the order of the cells; none of the untouched model."""
-    gains = {
-        (cell.step, cell.scale): cell.diff.mean
-        for cell in results.cells
-        if (cell.arm, cell.task) == (arm, target) and cell.diff
-    }
-    found = []
+    aims, found = targets(results), []
     for cell in results.cells:
         if (cell.arm, cell.task) != (arm, task) or arm == BASE or not cell.step:
             continue
-        gain = gains.get((cell.step, cell.scale))
+        whole = cells_at(results, aims, arm, cell.step, cell.scale)
+        gain = mean_change(whole) if len(whole) == len(aims) else None
         if gain is not None and cell.diff is not None and cell.diff.mean is not None:
             found.append(GainAndLoss(cell.step, cell.scale, gain, -cell.diff.mean))
     return found

@@ -28,6 +28,7 @@ from holdfast.analysis.findings import (
     EqualLoss,
     Flips,
     Front,
+    MeanGain,
     Meter,
     Noise,
     PairAgreement,
@@ -57,6 +58,7 @@ __all__ = [
     "Flips",
     "Front",
     "FrontierPoint",
+    "MeanGain",
     "Meter",
     "Noise",
     "PairAgreement",
@@ -127,6 +129,7 @@ class Results:
     agreements: tuple[Agreement, ...] = ()
     equal_gain: tuple[EqualGain, ...] = ()
     equal_loss: tuple[EqualLoss, ...] = ()
+    mean_gain: tuple[MeanGain, ...] = ()  # of studies with several targets
 
     @property
     def trained(self) -> bool:
@@ -155,7 +158,8 @@ class Results:
 
         Columns: ``arm``, ``family`` (the arm of the study file), ``step``, ``scale``, ``final``
         (the point by which the arm is shown), ``task``, ``role`` (target or retained), ``value``
-        with ``low`` and ``high`` (share of good answers), ``diff`` with ``diff_low`` and
+        with ``low`` and ``high`` (share of good answers; of a measure minus it, so that more is
+        better), ``diff`` with ``diff_low`` and
         ``diff_high`` (paired difference to the untouched model), ``p_holm`` (final points only),
         ``n`` and ``unscored`` (replies), ``judge`` (its name and version; "" without one).
         """
@@ -254,10 +258,13 @@ class Results:
         except KeyError:
             return "not measured"
         score = cell.score.turned() if task.inverted else cell.score
-        text = _percent(score)
+        text = _measure(cell.score.negated()) if task.unit else _percent(score)
         if cell.diff is None or cell.diff.mean is None:
             return text
-        turn = -1.0 if task.inverted else 1.0
+        turn = -1.0 if task.lower_is_better else 1.0
+        if task.unit:
+            change = f"{turn * cell.diff.mean:+.4f} {task.unit}"
+            return f"{text}, {change} ({cell.diff.direction})"
         return f"{text}, {100 * turn * cell.diff.mean:+.1f} points ({cell.diff.direction})"
 
     @staticmethod
@@ -325,6 +332,15 @@ def _html_table(
 
 def _safe(text: str) -> str:
     return escape(printable(text, keep="\n"))
+
+
+def _measure(share: Share) -> str:
+    """A figure in its own unit with its interval: ``0.8170 [0.7764, 0.8520]``."""
+    if share.mean is None:
+        return "nothing could be scored"
+    if share.low is None or share.high is None:
+        return f"{share.mean:.4f}"
+    return f"{share.mean:.4f} [{share.low:.4f}, {share.high:.4f}]"
 
 
 def _percent(share: Share) -> str:

@@ -86,7 +86,7 @@ def _whole(plan: Plan, look: Look) -> tuple[list[str], list[Point]]:
 
 def _fronts(plan: Plan, look: Look) -> tuple[Front, ...]:
     tasks, models = _whole(plan, look)
-    if plan.study.target not in tasks or not models:
+    if not set(plan.study.targets) <= set(tasks) or not models:
         return ()
     return from_run.fronts(plan, from_run.gather(plan, tasks, models))
 

@@ -24,8 +24,9 @@ class Story:
 
     Attributes:
         arm: the first trained (or tuned) one; "" where there is none with figures.
-        target: what it was trained for; "" where nothing was.
-        gain: what it did on the target; None where that was not measured.
+        targets: what it was trained for; empty where nothing was.
+        gain: what it did on the target; of several: better on one and worse on none, or the other
+            way round. None where that was not measured.
         gained: tasks other than the target that it is better on.
         lost: retained tasks that it forgot.
         tasks: number of retained tasks on which it was compared.
@@ -37,7 +38,7 @@ class Story:
     """
 
     arm: str
-    target: str = ""
+    targets: tuple[str, ...] = ()
     gain: Direction | None = None
     gained: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
@@ -54,11 +55,10 @@ def story(results: Results) -> Story:
     aims, kept = targets(results), retained(results)
     answer = made.answer if made else ""
     named = [arm.name for arm in results.arms if arm.name != BASE]
-    aim, names = aims[0].name if aims else "", [task.name for task in kept]
-    arm = next((one for one in named if _measured(results, one, [aim] if aim else names)), "")
+    for_, names = tuple(task.name for task in aims), [task.name for task in kept]
+    arm = next((one for one in named if _measured(results, one, for_ or names)), "")
     if not arm:
         return Story("", answer=answer)
-    target = final(results, arm, aim) if aim else None
     cells = [cell for name in names if (cell := final(results, arm, name)) and cell.diff]
     lost = tuple(cell.task for cell in cells if forgot(cell))
     gained = tuple(cell.task for cell in cells if cell.diff and cell.diff.direction == "better")
@@ -68,8 +68,8 @@ def story(results: Results) -> Story:
     other, held = _other(results, named, arm, lost)
     return Story(
         arm,
-        aim,
-        target.diff.direction if target and target.diff else None,
+        for_,
+        _gain(results, arm, for_),
         gained,
         lost,
         len(cells),
@@ -78,6 +78,17 @@ def story(results: Results) -> Story:
         ships,
         answer,
     )
+
+
+def _gain(results: Results, arm: str, targets: Sequence[str]) -> Direction | None:
+    """Which way an arm went on what it was trained for."""
+    cells = [final(results, arm, target) for target in targets]
+    ways = {cell.diff.direction for cell in cells if cell and cell.diff}
+    if not ways:
+        return None
+    if {"better", "worse"} <= ways:
+        return "no clear change"
+    return next((way for way in ("better", "worse") if way in ways), "no clear change")
 
 
 def forgot(cell: Cell) -> bool:

@@ -29,11 +29,12 @@ from holdfast.analysis.findings import (
     TaskInfo,
 )
 from holdfast.analysis.results import Results
-from holdfast.analysis.selection.rule import in_points, span
+from holdfast.analysis.selection.rule import change_text, listed, span
 from holdfast.analysis.stats import Values, noise_floor
 from holdfast.analysis.stats.dose import DosePoint, dose_response
 from holdfast.analysis.stats.equal_gain import AtCommon, Curve, at_gain, at_loss
 from holdfast.analysis.story import forgot
+from holdfast.analysis.targets import mean_gains, pooled
 from holdfast.types import BASE, Reading
 
 COMMON = (0.5, 0.8)
@@ -80,7 +81,7 @@ class RunData:
 
 def assemble(run: RunData) -> Results:
     """Everything that a report shows, computed from what was read of a run."""
-    found = all_cells(run.measured, _target(run.tasks))
+    found = all_cells(run.measured, _targets(run.tasks))
     families = {arm.name: arm.family or arm.name for arm in run.arms}
     compared = run.tasks, run.arms, run.measured
     return Results(
@@ -102,13 +103,14 @@ def assemble(run: RunData) -> Results:
         fronts=tuple(run.fronts),
         decision=run.decision,
         agreements=tuple(run.agreements),
+        mean_gain=tuple(mean_gains(run.tasks, run.measured)),
         equal_gain=tuple(at_equal_gain(*compared)),
         equal_loss=tuple(at_equal_loss(*compared)),
     )
 
 
-def _target(tasks: Sequence[TaskInfo]) -> str:
-    return next((task.name for task in tasks if task.role == "target"), "")
+def _targets(tasks: Sequence[TaskInfo]) -> list[str]:
+    return [task.name for task in tasks if task.role == "target"]
 
 
 def verdict(tasks: Sequence[TaskInfo], found: Sequence[Cell], decision: Decision | None) -> str:
@@ -128,37 +130,40 @@ def verdict(tasks: Sequence[TaskInfo], found: Sequence[Cell], decision: Decision
 
 def _first(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> tuple[str, str]:
     """The first trained arm whose gain could be scored: what it gained, and lost at worst."""
-    target = _target(tasks)
+    aims, units = _targets(tasks), {task.name: task.unit for task in tasks}
     for arm in dict.fromkeys(cell.arm for cell in found if cell.arm != BASE):
         step = max(cell.step for cell in found if cell.arm == arm)
         scale = max(cell.scale for cell in found if cell.arm == arm and cell.step == step)
         final = [c for c in found if (c.arm, c.step, c.scale) == (arm, step, scale)]
         diffs = {c.task: c.diff for c in final if c.diff is not None and c.diff.mean is not None}
-        if target not in diffs:
+        if not aims or not diffs.keys() >= set(aims):
             continue
         unknown = [
             c.task
             for c in final
-            if c.task != target and caveats.unscored(c) > caveats.UNSCORED_LIMIT
+            if c.task not in aims and caveats.unscored(c) > caveats.UNSCORED_LIMIT
         ]
-        text = f"{arm} {_change(diffs.pop(target))} on {target}"
+        gains = [f"{_change(diffs.pop(aim), units[aim])} on {aim}" for aim in aims]
+        text = f"{arm} {listed(gains)}"
         if diffs:
             worst = min(diffs, key=lambda task: diffs[task].mean or 0.0)
-            text += f" and {_change(diffs[worst])} on {worst}"
+            text += f" and {_change(diffs[worst], units[worst])} on {worst}"
         if unknown:
             text += f"; {', '.join(unknown)} could not be judged (too many unscored replies)"
         return arm, f"{text}."
     return "", NOTHING
 
 
-def _change(share: Share) -> str:
+def _change(share: Share, unit: str = "") -> str:
     mean, low, high = (one or 0.0 for one in (share.mean, share.low, share.high))
-    interval = span(low, high)
+    size = f"{abs(mean):.4f} {unit}" if unit else f"{100 * abs(mean):.1f} points"
+    interval = span(low, high, unit)
     if low > 0:
-        return f"gained {100 * mean:.1f} points {interval}"
+        return f"gained {size} {interval}"
     if high < 0:
-        return f"lost {-100 * mean:.1f} points {interval}"
-    return f"changed nothing measurable ({in_points(mean)} points {interval})"
+        return f"lost {size} {interval}"
+    text = change_text(mean, unit)
+    return f"changed nothing measurable ({text} {unit or 'points'} {interval})"
 
 
 def forgetting(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> str:
@@ -191,12 +196,14 @@ def doses(
 ) -> list[Dose]:
     """Whether more gain goes with more forgetting, for every retained task.
 
+    Of several targets the gain is the mean.
+
     Args:
         tasks: that were measured.
         measured: all readings; only trained models that differ from an earlier one take part.
         families: by arm, the arm of the study file that it is a variant of.
     """
-    target = _target(tasks)
+    aims = _targets(tasks)
     before = {point.task: point.readings[0] for point in measured if point.arm == BASE}
     ids = {task: item_ids(readings) for task, readings in before.items()}
     base = {task: values(readings, ids[task]) for task, readings in before.items()}
@@ -209,8 +216,13 @@ def doses(
             key = (point.arm, point.step, point.scale, seed)
             tables.setdefault(point.task, {})[key] = values(readings, ids[point.task])
     found = []
-    gains = tables.get(target, {})  # of a run under way some are not there yet
-    for task in [info.name for info in tasks if info.name != target and info.name in tables]:
+    each = [tables.get(aim, {}) for aim in aims]  # of a run under way some are not there yet
+    keys = [key for key in each[0] if all(key in one for one in each)] if each else []
+    gains = {
+        key: pooled([one[key] - base[aim] for one, aim in zip(each, aims, strict=True)])
+        for key in keys
+    }
+    for task in [info.name for info in tasks if info.name not in aims and info.name in tables]:
         points = [
             DosePoint(families[key[0]], key[3], gains[key], retained)
             for key, retained in tables[task].items()
@@ -218,7 +230,7 @@ def doses(
         ]
         if not points:
             continue
-        for dose in dose_response(points, base[target], base[task]):
+        for dose in dose_response(points, np.zeros(points[0].target.shape), base[task]):
             rho, rise = (None if o is None else as_share(o) for o in (dose.rho, dose.rise))
             found.append(
                 Dose(dose.arm, task, dose.points, rho, dose.words, tuple(dose.curve), rise)
@@ -276,17 +288,22 @@ def _compared(
 def _curves(
     tasks: Sequence[TaskInfo], arms: Sequence[ArmInfo], measured: Sequence[Measured]
 ) -> Iterator[tuple[str, dict[str, Curve]]]:
-    """Of each retained task the curves of the arms that were measured on it and on the target."""
-    target = _target(tasks)
-    tables = _changes(measured)
-    names = [arm.name for arm in arms if (arm.name, target) in tables]
-    for task in (one.name for one in tasks if one.name != target):
+    """Of each retained task the curves of the arms that were measured on it and on every target."""
+    aims, tables = _targets(tasks), _changes(measured)
+    gains = {
+        arm.name: pooled([tables[arm.name, aim] for aim in aims])
+        for arm in arms
+        if aims
+        and all((arm.name, aim) in tables for aim in aims)
+        and len({tables[arm.name, aim].shape[:2] for aim in aims}) == 1
+    }
+    for task in (one for one in tasks if one.name not in aims):
         yield (
-            task,
+            task.name,
             {
-                arm: Curve(tables[arm, target], tables[arm, task])
-                for arm in names
-                if (arm, task) in tables and tables[arm, target].shape[0] == len(tables[arm, task])
+                arm: Curve(gained, tables[arm, task.name], not task.unit)
+                for arm, gained in gains.items()
+                if (arm, task.name) in tables and len(gained) == len(tables[arm, task.name])
             },
         )
 

@@ -123,10 +123,14 @@ class Guide:
 
     def _margins(self, kept: Mapping[str, Section]) -> dict[str, tuple[float, str]]:
         """For each task a margin that its items can show, and why that one."""
+        from holdfast.analysis.selection.rule import MARGIN
         from holdfast.cli.sections import items, margin_for
 
         found = {}
         for name, section in kept.items():
+            if section.get("kind", name) == "text":
+                found[name] = (MARGIN, "bits per byte, of about 1")
+                continue
             count = items(name, section, self._study)
             margin = margin_for(name, count)
             if margin is None:

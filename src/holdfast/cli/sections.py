@@ -12,6 +12,7 @@ from holdfast.config import TaskSpec
 from holdfast.config.load import parse
 from holdfast.config.places import anchored
 from holdfast.config.section import made_usable
+from holdfast.data.documents import is_text
 from holdfast.errors import UsageError
 from holdfast.tasks import REGISTRY, Task, build, measuring_set
 
@@ -37,7 +38,7 @@ def sections(word: str, study: Path) -> Iterator[tuple[str, Section]]:
     """The sections that a word stands for, one or several, each with its name.
 
     Args:
-        word: ``TASK``, ``TASK=FILE``, ``harness:NAME``, or a file of rows.
+        word: ``TASK``, ``TASK=FILE``, ``harness:NAME``, or a file of rows or of text.
         study: the file that they will stand in.
 
     Raises:
@@ -53,8 +54,9 @@ def sections(word: str, study: Path) -> Iterator[tuple[str, Section]]:
     if not place and name not in REGISTRY.names():
         if not re.search(r"[./\\]", name):
             REGISTRY.find(name)  # which says what there is
-        section: Section = {"kind": "jsonl", "path": place_in(study, name)}
-        section["grader"] = grader(section, study)
+        rows = "text" if is_text(Path(name)) else "jsonl"
+        section: Section = {"kind": rows, "path": place_in(study, name)}
+        section |= {"grader": grader(section, study)} if rows == "jsonl" else {}
         yield made_usable(Path(name).stem), section
         return
     needs = "path" in REGISTRY.find(name).make.Options.model_fields

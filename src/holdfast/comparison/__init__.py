@@ -122,7 +122,7 @@ def plan(request: Request, runs_dir: Path) -> Comparison:
 def _plan(request: Request, runs_dir: Path, chosen: Suite | None = None) -> Comparison:
     base, tuned = contestants.models(request)
     name = request.name or contestants.run_name(base, list(tuned))
-    study, target = study_of(request, base.source, name)
+    study, targets = study_of(request, base.source, name)
     base, tuned = contestants.asked_alike(base, tuned, study)
     every = {BASE: base, **tuned}
     check_rule(study.ship, study.tasks, SOURCE)
@@ -140,10 +140,10 @@ def _plan(request: Request, runs_dir: Path, chosen: Suite | None = None) -> Comp
     notes: list[str] = []
     if request.replies:
         held = _given(request, every, study, measuring)
-        study, notes = contestants.answered_by_all(study, held, target)
+        study, notes = contestants.answered_by_all(study, held, targets)
         notes += [note for one in held.values() for note in one.notes]
         measuring = measuring.only(study.tasks)
-        target = target if target in study.tasks else None
+        targets = tuple(one for one in targets if one in study.tasks)
     marks = {
         who: {"given": held[who].mark} if request.replies else external.identity(one)
         for who, one in every.items()
@@ -152,7 +152,7 @@ def _plan(request: Request, runs_dir: Path, chosen: Suite | None = None) -> Comp
     notes += about_models(base, list(tuned.values()), marks, len(set(kinds.values())) > 1)
     ref = ModelRef(base.ref.base) if request.replies else base.ref
     session = _session(study, runs_dir / name, ref, measuring, tuned, marks[BASE])
-    found = Comparison(session, base, tuned, marks, kinds, target, tuple(notes), held, chosen)
+    found = Comparison(session, base, tuned, marks, kinds, targets, tuple(notes), held, chosen)
     return replace(
         found, session=laid_out(session, lambda live: lay_out(replace(found, session=live)))
     )

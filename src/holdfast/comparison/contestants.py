@@ -89,7 +89,7 @@ def check_engines(kinds: Mapping[str, str], allowed: bool) -> None:
 
 
 def answered_by_all(
-    study: Study, held: Mapping[str, Given], target: str | None
+    study: Study, held: Mapping[str, Given], targets: Sequence[str]
 ) -> tuple[Study, list[str]]:
     """The study with the tasks that every file answers, and a note on those left out."""
     kept = [one for one in study.tasks if all(one in own.replies for own in held.values())]
@@ -109,8 +109,8 @@ def answered_by_all(
         for one in study.tasks
         if one not in kept
     ]
-    role = {one: "target" if one == (target if target in kept else kept[0]) else "retained"
-            for one in kept}  # fmt: skip
+    aims = [one for one in targets if one in kept] or kept[:1]
+    role = {one: "target" if one in aims else "retained" for one in kept}
     specs = {one: study.tasks[one].model_copy(update={"role": role[one]}) for one in kept}
     check_rule(study.ship, specs, SOURCE)
     return study.model_copy(update={"tasks": specs}), notes

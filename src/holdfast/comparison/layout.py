@@ -59,7 +59,7 @@ class Comparison:
         tuned: the others, by arm.
         marks: what makes each model that model, by name.
         engines: what answers for each, by name.
-        target: the task that the tuned models were trained for; None: no one says.
+        targets: the tasks that the tuned models were trained for; empty: no one says.
         notes: what a reader must know.
         given: what the files of answers hold, by name; empty where models are asked.
         suite: the default one, where nobody said what is asked.
@@ -70,7 +70,7 @@ class Comparison:
     tuned: Mapping[str, ExternalModel]
     marks: Mapping[str, Mapping[str, object]]
     engines: Mapping[str, str]
-    target: str | None
+    targets: tuple[str, ...]
     notes: tuple[str, ...]
     given: Mapping[str, Given]
     suite: Suite | None = None
@@ -240,8 +240,9 @@ def _stats(one: Comparison, needs: Sequence[str]) -> Stage:
         store.write_json(folder / "results.json", to_json(results))
         return {"verdict": results.verdict}
 
+    aim = one.targets[0] if len(one.targets) == 1 else one.targets or None
     identity = {
-        "name": one.plan.study.name, "statistics": 4, "ship": ship, "target": one.target,
+        "name": one.plan.study.name, "statistics": 4, "ship": ship, "target": aim,
         "notes": one.notes,
     }  # fmt: skip
     return Stage("stats", identity, make, tuple(needs))
@@ -277,7 +278,7 @@ def summarise(one: Comparison) -> Results:
 
 def _info(one: Comparison, info: TaskInfo) -> TaskInfo:
     """A task as a comparison shows it: its role, and a note beside every figure that needs one."""
-    role = "target" if info.name == one.target else "retained"
+    role = "target" if info.name in one.targets else "retained"
     label, how = info.label, info.how
     if one.mixed:
         label += f"; {MIXED}"

@@ -10,7 +10,7 @@ from holdfast import comparison
 from holdfast.comparison.request import Request
 from holdfast.config import consent
 from holdfast.data import thinking
-from holdfast.engines.kept import LIKELIHOODS
+from holdfast.engines.kept import is_scored
 from holdfast.engines.pool import EnginePool
 from holdfast.errors import DataError, FolderError, UsageError
 from holdfast.models import external
@@ -81,9 +81,9 @@ def items_of(session: Session, task: str, arm: str = BASE) -> list[dict[str, obj
             remedy=f"this run has: {', '.join(known)}",
         )
     examples = session.ask(arm, task)
-    if any(LIKELIHOODS in one.meta for one in examples):
+    if any(is_scored(one) for one in examples):
         raise DataError(
-            "is measured by how likely its choices are, which no text can answer",
+            "is measured by how likely given texts are, which no answer can tell",
             where=f"task {task}",
             remedy="export a task whose answers are text",
         )

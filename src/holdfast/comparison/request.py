@@ -68,7 +68,7 @@ class Request:
         return not (self.tasks or self.study or self.replies)
 
 
-def study_of(request: Request, base: str, name: str) -> tuple[Study, str | None]:
+def study_of(request: Request, base: str, name: str) -> tuple[Study, tuple[str, ...]]:
     """The study that a request amounts to, and its target, if it has one.
 
     A `Study` always has a target; where a comparison has none, its first task stands in for it and
@@ -82,11 +82,12 @@ def study_of(request: Request, base: str, name: str) -> tuple[Study, str | None]
     Raises:
         StudyError: an unknown task, key or section, or no task at all.
     """
-    sections, target = _sections(request)
+    sections, targets = _sections(request)
     tasks: dict[str, TaskSpec] = sections["tasks"]
     if request.target is not None:
-        target = _known(request.target, tasks, "--target")
-    role = {one: "target" if one == (target or next(iter(tasks))) else "retained" for one in tasks}
+        targets = (_known(request.target, tasks, "--target"),)
+    aims = targets or (next(iter(tasks)),)
+    role = {one: "target" if one in aims else "retained" for one in tasks}
     changes = {} if request.limit is None else {"limit": request.limit}
     sections["tasks"] = {
         one: spec.model_copy(update={"role": role[one], **changes}) for one, spec in tasks.items()
@@ -96,7 +97,7 @@ def study_of(request: Request, base: str, name: str) -> tuple[Study, str | None]
         sections["ship"] = load.parse(
             ShipSpec, {"retain": dict(request.retain)}, "--retain", at=("ship",)
         )
-    return load.parse(Study, {"name": name, **sections}, SOURCE), target
+    return load.parse(Study, {"name": name, **sections}, SOURCE), targets
 
 
 def without_perplexity(study: Study, asked: bool) -> Study:
@@ -124,14 +125,14 @@ def without_perplexity(study: Study, asked: bool) -> Study:
     return study.model_copy(update={"tasks": found})
 
 
-def _sections(request: Request) -> tuple[dict[str, Any], str | None]:
-    """The sections that a comparison takes over, and the target that they name."""
+def _sections(request: Request) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The sections that a comparison takes over, and the targets that they name."""
     if request.study is not None:
         given = load.load(Path(request.study), request.settings)
         names = [_known(one, given.tasks, "--tasks") for one in request.tasks] or list(given.tasks)
         found = {one: getattr(given, one) for one in SECTIONS} | _chat(given)
         found["tasks"] = {one: given.tasks[one] for one in names}
-        return found, given.target if given.target in names else None
+        return found, tuple(one for one in given.targets if one in names)
     if not request.tasks:
         raise StudyError(
             "which tasks do these replies answer?",
@@ -158,7 +159,7 @@ def _sections(request: Request) -> tuple[dict[str, Any], str | None]:
         next(iter(data["tasks"].values()))["role"] = "target"
     given = load.build(data, request.settings, SOURCE)
     sections = {one: getattr(given, one) for one in SECTIONS} | _chat(given)
-    return sections, given.target if named else None
+    return sections, given.targets if named else ()
 
 
 def _chat(given: Study) -> dict[str, Any]:

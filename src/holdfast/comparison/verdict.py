@@ -11,7 +11,7 @@ import numpy as np
 from holdfast.analysis.results import Cell, Decision, Results, Share
 from holdfast.analysis.selection import Need, attainable
 from holdfast.analysis.selection.power import Attainable, forecast
-from holdfast.analysis.selection.rule import in_points, listed, span, told
+from holdfast.analysis.selection.rule import change_text, listed, span, told
 from holdfast.analysis.stats import Interval
 from holdfast.models.external import ExternalModel, is_quantised
 from holdfast.runs.plan import Plan
@@ -39,17 +39,19 @@ def verdict(results: Results) -> str:
 
 def _of_arm(results: Results, arm: str) -> str:
     cells = [one for one in results.cells if one.arm == arm]
+    units = {task.name: task.unit for task in results.tasks}
     gained, lost, same, blind = [], [], [], []
     for cell in cells:
         diff = cell.diff
         if diff is None or diff.mean is None:
             blind.append(cell.task)
         elif (diff.low or 0.0) > 0:
-            gained.append(f"{100 * diff.mean:.1f} points {_ends(diff)} on {cell.task}")
+            gained.append(_moved(diff, cell.task, units[cell.task]))
         elif (diff.high or 0.0) < 0:
-            lost.append(f"{-100 * diff.mean:.1f} points {_ends(diff)} on {cell.task}")
+            lost.append(_moved(diff, cell.task, units[cell.task]))
         else:
-            same.append(f"{cell.task} ({in_points(diff.mean)} {_ends(diff)})")
+            unit = units[cell.task]
+            same.append(f"{cell.task} ({change_text(diff.mean, unit)} {_ends(diff, unit)})")
     said = (
         ("gained", gained),
         ("lost", lost),
@@ -60,8 +62,14 @@ def _of_arm(results: Results, arm: str) -> str:
     return f"{arm} {listed(parts)}."
 
 
-def _ends(share: Share) -> str:
-    return span(share.low, share.high)
+def _moved(diff: Share, task: str, unit: str) -> str:
+    size = abs(diff.mean or 0.0)
+    text = f"{size:.4f} {unit}" if unit else f"{100 * size:.1f} points"
+    return f"{text} {_ends(diff, unit)} on {task}"
+
+
+def _ends(share: Share, unit: str = "") -> str:
+    return span(share.low, share.high, unit)
 
 
 def decide(results: Results, retain: Mapping[str, float]) -> Decision | None:
@@ -76,7 +84,8 @@ def decide(results: Results, retain: Mapping[str, float]) -> Decision | None:
     """
     if not retain:
         return None
-    needs = [Need(task, margin) for task, margin in retain.items()]
+    units = {task.name: task.unit for task in results.tasks}
+    needs = [Need(task, margin, False, units[task]) for task, margin in retain.items()]
     answers, said, todo = list[str](), list[str](), list[str]()
     for arm in results.arms[1:]:
         states = [(one, *_state(one, results.cell(arm.name, 0, one.task))) for one in needs]
@@ -125,14 +134,14 @@ def power(plan: Plan) -> list[Attainable]:
     return [
         attainable(Need(name, margin), LEVEL, tasks[name].items, tasks[name].available)
         for name, margin in plan.study.ship.retain.items()
-        if margin <= 0
+        if margin <= 0 and not tasks[name].unit
     ]
 
 
 def _state(need: Need, cell: Cell) -> tuple[str, str]:
     diff = cell.diff or Share(None, None, None, 0, 0)
     change = Interval(diff.mean, diff.low, diff.high, diff.n, diff.unscored)
-    return need.state(change), "nothing scored" if diff.mean is None else _good(diff)
+    return need.state(change), "nothing scored" if diff.mean is None else _good(diff, need.unit)
 
 
 def _blind(cell: Cell) -> str:
@@ -140,8 +149,11 @@ def _blind(cell: Cell) -> str:
     return f"too many items of {cell.task} could not be scored ({count} of {count + cell.score.n})"
 
 
-def _good(diff: Share) -> str:
+def _good(diff: Share, unit: str = "") -> str:
     """A change in good answers, so that no sign is left to be guessed."""
+    if unit:
+        way = "less" if (diff.mean or 0.0) > 0 else "more"
+        return f"{abs(diff.mean or 0.0):.4f} {unit} {way} {_ends(diff, unit)}"
     points = 100 * (diff.mean or 0.0)
     way = "more" if points > 0 else "fewer"
     return f"{abs(points):.1f} points {way} good answers {_ends(diff)}"

@@ -89,8 +89,7 @@ class AnswerSpec(Section):
     """How the models are asked."""
 
     engine: str = "hf"
-    """Where tokens come from: `hf` (transformers, here), `vllm` (started here, `hardware.vllm`), or
-    `remote` (`server`)."""
+    """Where tokens come from: `hf` (here), `vllm` (started here, `hardware.vllm`), `remote`."""
     server: str | None = None
     """For `remote`: where `model` is served, `http://127.0.0.1:8000/v1#name`. Adapters are loaded
     into it; what a server cannot do, such as perplexity, is done here."""
@@ -127,10 +126,11 @@ class TaskSpec(Section):
     model_config: ClassVar[ConfigDict] = {**STRICT, "extra": "allow"}
 
     kind: str | None = None
-    """Which task: `gsm8k`, `ailuminate`, `jsonl`, ..., or a class in a Python file of your own,
-    `my_task.py:MyTask`, whose code is run. Left out: the name of the section."""
+    """Which task, or a file's class, which is run: `my_task.py:MyTask`. Left out: its name here."""
     role: Literal["target", "retained"] = "retained"
-    """`target`: what training is for. `retained`: what must not be lost."""
+    """`target`: what training is for; several are mixed. `retained`: what must not be lost."""
+    share: float | None = Field(None, gt=0, le=1)
+    """Of a target among several: its share of the training set. Left out: all it has."""
     split: str = "test"
     """Which split measures."""
     limit: int | None = Field(None, ge=1)

@@ -23,8 +23,9 @@ class SourceSpec(Section):
     """Split of the set. Left out: `train` for training, else the task's `split`."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
-    format: Literal["json", "jsonl", "csv", "tsv", "parquet", "arrow"] | None = None
-    """Left out: told by the file's content and name."""
+    format: Literal["json", "jsonl", "csv", "tsv", "parquet", "arrow", "text"] | None = None
+    """Left out: told by the file's content and name. `text`: each file is one text, for the task
+    `text` alone."""
     field: str | None = None
     """Key of a JSON file under which its list of rows stands, `data` or `a.b`."""
     delimiter: str | None = Field(None, min_length=1, max_length=1)

@@ -28,7 +28,7 @@ class Study(Section):
     )
     """One training run per arm and seed."""
     tasks: dict[str, TaskSpec] = Field(min_length=1)
-    """What is measured; exactly one has `role: target`."""
+    """What is measured; those with `role: target` are trained on, mixed by their `share`."""
     train: TrainSpec = TrainSpec()
     """Settings shared by all arms."""
     arms: dict[str, ArmSpec] = Field(default={"sft": ArmSpec()}, min_length=1)
@@ -106,11 +106,11 @@ class Study(Section):
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds must differ from each other")
         targets = [name for name, task in self.tasks.items() if task.role == "target"]
-        if len(targets) != 1:
-            raise ValueError(f"exactly one task needs `role: target`; found {targets or 'none'}")
+        if not targets:
+            raise ValueError("at least one task needs `role: target`, which training is for")
         return self
 
     @property
-    def target(self) -> str:
-        """The name of the task that training is for."""
-        return next(name for name, task in self.tasks.items() if task.role == "target")
+    def targets(self) -> tuple[str, ...]:
+        """The names of the tasks that training is for."""
+        return tuple(name for name, task in self.tasks.items() if task.role == "target")

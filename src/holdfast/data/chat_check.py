@@ -169,8 +169,10 @@ def _counted(
     tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], how: Learned
 ) -> list[str]:
     """What can be seen in all examples without encoding them."""
-    said, total, state = [], len(examples), thinking(tokenizer)
     talks = [one for one in examples if one.messages]
+    if not talks:  # a tokenizer of plain text may have no template
+        return []
+    said, total, state = [], len(examples), thinking(tokenizer)
     about = talks if state.on is not None else []
     thoughtful = sum(bool(reasoning_of(one.answer)[0]) for one in about)
     if state.on is False and thoughtful:

@@ -48,6 +48,12 @@ def rows(path: Path, shape: Shape | None = None) -> Iterator[Row]:
         )
     asked = shape or Shape()
     kind = asked.format or recognised(path)
+    if kind not in READERS:
+        raise DataError(
+            "is one text as a whole, of which no row can be made",
+            where=str(path),
+            remedy=f"leave `format: text` out, or let a task of `kind: text` read it; {READ}",
+        )
     read = cast(
         "Callable[[Path, Shape], Iterator[Row]]",
         import_module(f"holdfast.data.reading.{READERS[kind]}").rows,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 TrainOn = Literal["last", "all"]
+IDS = "ids"
+"""In the meta of a window of text: its token ids, which its target is the text of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,9 @@ def encode(
         ModelError: the template rewrites earlier turns, so that prompt and answer cannot be told
             apart.
     """
+    if IDS in example.meta:
+        window = tuple(example.meta[IDS])
+        return Encoded(window, (IGNORED, *window[1:]), 1)
     if not (example.target or "").strip() and not example.extra.get("tool_calls"):
         raise TrainingError(
             f"example {example.id} has no answer to learn: no token would be trained on",
@@ -133,15 +138,24 @@ def encode(
 
 def _plain_text(tokenizer: PreTrainedTokenizerBase, example: Example) -> Encoded:
     """A text with the tokens that open and end one; its first token has nothing before it."""
+    ids = ending_ids(tokenizer, example.target or "")
+    return Encoded(tuple(ids), (IGNORED, *ids[1:]), 1)
+
+
+def ending_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """A text's tokens, with what the tokenizer puts in front and the token that ends a text.
+
+    Raises:
+        TrainingError: the tokenizer has none that does.
+    """
     end = tokenizer.eos_token_id
     if end is None:
         raise TrainingError(
             "the tokenizer has no eos_token, so the model would never learn where a text ends",
             remedy="set eos_token in the model's tokenizer_config.json",
         )
-    ids = list(tokenizer(example.target)["input_ids"])
-    ids = ids if ids[-1:] == [end] else [*ids, end]
-    return Encoded(tuple(ids), (IGNORED, *ids[1:]), 1)
+    ids = list(tokenizer(text, verbose=False)["input_ids"])
+    return ids if ids[-1:] == [end] else [*ids, end]
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> Tokens:

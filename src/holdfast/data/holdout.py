@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 
-from holdfast.data.leakage import normalise
+from holdfast.data.text_leaks import normalise
 from holdfast.errors import StudyError
 from holdfast.types import Example
 

@@ -7,28 +7,13 @@ than any shared n-gram, is what tells a copied problem from a stock phrase that 
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from holdfast.data.text_leaks import NGRAM, OVERLAP, Leak, TextIndex, normalise
+from holdfast.data.windows import TEXT
 from holdfast.errors import LeakError
 from holdfast.types import Example
-
-NGRAM = 6
-OVERLAP = 0.75
-FIRST_COMBINING = "\u0300"
-WORD = re.compile(r"\w+", re.UNICODE)
-
-
-@dataclass(frozen=True, slots=True)
-class Leak:
-    """One evaluation item and the training item that gives it away; `share` of its n-grams."""
-
-    evaluated: str
-    trained: str
-    share: float
 
 
 class LeakIndex:
@@ -40,7 +25,9 @@ class LeakIndex:
         self._sizes: list[int] = []
         self._exact: dict[tuple[str, ...], int] = {}
         self._grams: dict[tuple[str, ...], list[int]] = {}
-        for place, example in enumerate(evaluated):
+        every = list(evaluated)
+        self._texts = TextIndex((one.id, one.question) for one in every if TEXT in one.meta)
+        for place, example in enumerate(one for one in every if TEXT not in one.meta):
             words = normalise(example.question)
             self._names.append(example.id)
             self._exact.setdefault(words, place)
@@ -57,8 +44,10 @@ class LeakIndex:
         """
         told = [turn.content for turn in example.messages if turn.role != "assistant"]
         for text in dict.fromkeys([example.question, *told]):
-            if leak := self._find(example.id, text):
+            if leak := self._find(example.id, text) or self._texts.find(example.id, text):
                 return leak
+        if example.messages and example.target:  # an answer may hold a text as well as a question
+            return self._texts.find(example.id, example.target)
         return None
 
     def _find(self, name: str, text: str) -> Leak | None:
@@ -92,15 +81,6 @@ class LeakIndex:
                 remedy="take them out of the training data; a model that was trained on the test "
                 "cannot be measured with it",
             )
-
-
-def normalise(text: str) -> tuple[str, ...]:
-    """Words in lower case, without punctuation, accents and width variants."""
-    if text.isascii():
-        return tuple(WORD.findall(text.lower()))
-    folded = unicodedata.normalize("NFKD", text).casefold()
-    kept = (c for c in folded if c < FIRST_COMBINING or not unicodedata.combining(c))
-    return tuple(WORD.findall("".join(kept)))
 
 
 def _ngrams(words: tuple[str, ...]) -> set[tuple[str, ...]]:

@@ -40,6 +40,21 @@ class Usage:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class TextLoss:
+    """What a model makes of a text.
+
+    Attributes:
+        nats: negative log-likelihood of all its tokens.
+        tokens: that were scored; all of the text.
+        unknown: of them that stand for characters which the tokenizer does not know.
+    """
+
+    nats: float
+    tokens: int
+    unknown: int
+
+
 class Engine(ABC):
     """Answers prompts with one base model and any of its adapters.
 
@@ -154,6 +169,29 @@ class Engine(ABC):
             ModelError: this engine cannot.
         """
         raise self._cannot("loglikelihood", "say how likely a given text is (multiple choice)")
+
+    def text_nll(
+        self,
+        texts: Sequence[str],
+        window: int | None,
+        stride: int | None,
+        adapter: str | None,
+        scale: float = 1.0,
+    ) -> list[TextLoss]:
+        """How likely whole texts are, without a chat template.
+
+        Args:
+            texts: none of them empty.
+            window: tokens that are read at a time; see `windows.fitted`.
+            stride: of them that are new.
+            adapter: see `generate`.
+            scale: see `generate`.
+
+        Raises:
+            StudyError: a window longer than the model reads.
+            ModelError: this engine cannot.
+        """
+        raise self._cannot("text_nll", "say how likely a whole text is (bits per byte)")
 
     def first_token(
         self, examples: Sequence[Example], words: Sequence[str], progress: Progress

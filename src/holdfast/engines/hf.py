@@ -19,7 +19,7 @@ from holdfast import models
 from holdfast.config import Sampling
 from holdfast.data import chat
 from holdfast.data.chat import Encoded
-from holdfast.engines import Engine, log_likelihood
+from holdfast.engines import Engine, TextLoss, log_likelihood, rolling
 from holdfast.engines.pace import ROWS, Fitting, Pace
 from holdfast.engines.reply_text import ThoughtReader, Until, stops_of
 from holdfast.memory.fault_injection import FaultInjector
@@ -199,6 +199,32 @@ class HFEngine(Engine):
         size = max(1, (self.batch_size or 1) // NLL_SHARE // min(choices, NLL_SHARE))
         found = self._scored("likely", rows, lengths, size, work, Silent())
         return [found[row][place] for row, place in places]
+
+    def text_nll(
+        self,
+        texts: Sequence[str],
+        window: int | None,
+        stride: int | None,
+        adapter: str | None,
+        scale: float = 1.0,
+    ) -> list[TextLoss]:
+        """See `Engine.text_nll`; windows of all texts go together, the longest first.
+
+        Raises:
+            OutOfMemory: one window does not fit.
+        """
+        model = self._model(adapter, scale)
+        config = self._base.config.get_text_config()
+        positions = getattr(config, "max_position_embeddings", None)
+        read = rolling.read(self.tokenizer, texts, window, stride, positions)
+
+        def work(some: Sequence[Encoded]) -> list[list[float]]:
+            self._faults.at("answer", len(some) * max(len(row.ids) for row in some))
+            return log_likelihood.losses(model, some, self.tokenizer.pad_token_id, self.device)
+
+        size = rolling.rows_at_once(read.rows, config.vocab_size, (self.batch_size or 1))
+        lengths = [len(row.ids) for row in read.rows]
+        return read.told(self._scored("text", read.rows, lengths, size, work, Silent()))
 
     def first_token(
         self, examples: Sequence[Example], words: Sequence[str], progress: Progress

@@ -10,6 +10,7 @@ from types import UnionType
 from typing import Any
 
 from holdfast.config import Sampling
+from holdfast.data.windows import TEXT
 from holdfast.engines import Engine, Usage
 from holdfast.engines.chunks import CHUNK
 from holdfast.errors import HoldfastError
@@ -22,13 +23,18 @@ LIKELIHOODS = "likelihoods"
 """In an example's meta: pairs of a context and a continuation. Instead of an answer, the reply is
 JSON with the log-probability of each continuation and whether it is the likeliest. A context is
 None for the example's own prompt, a text as it stands, or turns of [role, content]."""
-OTHERWISE = ("continue", "prefix", "until", LIKELIHOODS)
+OTHERWISE = ("continue", "prefix", "until", LIKELIHOODS, TEXT)
 """What an example's meta says of how it is asked, besides its messages."""
 
 Kinds = Mapping[str, UnionType | type]
 """Of every column of a row that is kept, besides its mark."""
 ANSWERED: Kinds = {"replies": list, "read": float | int, "written": float | int}
 SCORED: Kinds = {"nll": list, "read": float | int, "seconds": object}
+
+
+def is_scored(example: Example) -> bool:
+    """Whether what is given is scored, and nothing is answered."""
+    return LIKELIHOODS in example.meta or TEXT in example.meta
 
 
 def mark_of(example: Example, *of: object) -> str:

@@ -19,7 +19,7 @@ from typing import Any, Self
 from holdfast.config import Sampling
 from holdfast.data import thinking
 from holdfast.endpoint import FIRST_WAIT_S, Answer, Endpoint, is_endpoint, parse_url
-from holdfast.engines import REGISTRY, Engine, Usage
+from holdfast.engines import REGISTRY, Engine, TextLoss, Usage
 from holdfast.engines.prompt_proof import PromptProof
 from holdfast.engines.reply_text import cut, stops_of
 from holdfast.engines.server_fields import ServedAdapters, told_beyond, tools_of
@@ -225,6 +225,23 @@ class RemoteEngine(Engine):
         self._refuse(adapter, scale)
         what = "say how likely a given text is to it (multiple choice)"
         return self._loaded(what).loglikelihood(pairs, adapter, scale)
+
+    def text_nll(
+        self,
+        texts: Sequence[str],
+        window: int | None,
+        stride: int | None,
+        adapter: str | None,
+        scale: float = 1.0,
+    ) -> list[TextLoss]:
+        """See `Engine.text_nll`; by the model that is loaded here.
+
+        Raises:
+            ModelError: it is known by its address alone.
+        """
+        self._refuse(adapter, scale)
+        what = "say how likely a whole text is to it (bits per byte)"
+        return self._loaded(what).text_nll(texts, window, stride, adapter, scale)
 
     def first_token(
         self, examples: Sequence[Example], words: Sequence[str], progress: Progress

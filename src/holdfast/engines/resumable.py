@@ -16,9 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from holdfast.config import Sampling
+from holdfast.data.windows import TEXT
 from holdfast.engines import Engine, Usage
 from holdfast.engines.chunks import END, REPLIES, SOME, in_chunks, rows_of, write_part
-from holdfast.engines.kept import LIKELIHOODS, Kept, mark_of
+from holdfast.engines.kept import LIKELIHOODS, Kept, is_scored, mark_of
 from holdfast.progress import Progress
 from holdfast.runs import store
 from holdfast.runs.rows import as_row
@@ -173,24 +174,42 @@ def _answers(
     progress: Progress,
     scale: float,
 ) -> list[list[Reply]]:
-    """Answers, or what the model makes of answers that are given (`LIKELIHOODS`)."""
-    if not examples:
-        return []
-    if not any(LIKELIHOODS in one.meta for one in examples):
-        return engine.generate(examples, sampling, adapter, progress, scale)
+    """Answers, or what the model makes of texts that are given (`LIKELIHOODS`, `TEXT`)."""
+    if not any(is_scored(one) for one in examples):
+        return engine.generate(examples, sampling, adapter, progress, scale) if examples else []
+    score = _texts if TEXT in examples[0].meta else _likelihoods
     found = []
     for start in range(0, len(examples), SCORED):
         some = examples[start : start + SCORED]
-        pairs = [pair for one in some for pair in _choices(one)]
-        scores = iter(engine.loglikelihood(pairs, adapter, scale))
-        for example in some:
-            rows = [next(scores) for _ in example.meta[LIKELIHOODS]]
-            text = json.dumps([[round(value, SETTLED), greedy] for value, greedy in rows])
+        for example, text in zip(some, score(engine, some, adapter, scale), strict=True):
             found.append([Reply(example.id, 0, text, "stop", 0)])
             if engine.answered is not None:
                 engine.answered(example, found[-1])
         progress.advance(len(some))
     return found
+
+
+def _likelihoods(
+    engine: Engine, examples: Sequence[Example], adapter: str | None, scale: float
+) -> list[str]:
+    """What `LIKELIHOODS` asks for of each example."""
+    pairs = [pair for one in examples for pair in _choices(one)]
+    scores = iter(engine.loglikelihood(pairs, adapter, scale))
+    found = []
+    for example in examples:
+        rows = [next(scores) for _ in example.meta[LIKELIHOODS]]
+        found.append(json.dumps([[round(value, SETTLED), greedy] for value, greedy in rows]))
+    return found
+
+
+def _texts(
+    engine: Engine, examples: Sequence[Example], adapter: str | None, scale: float
+) -> list[str]:
+    """What `TEXT` asks for of each example; they are of one task, so of one window."""
+    how = examples[0].meta[TEXT]
+    texts = [one.messages[-1].content for one in examples]
+    losses = engine.text_nll(texts, how["window"], how["stride"], adapter, scale)
+    return [json.dumps([round(one.nats, SETTLED), one.tokens, one.unknown]) for one in losses]
 
 
 def _choices(example: Example) -> list[tuple[Example, str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from holdfast.config import Sampling
 from holdfast.data import thinking
+from holdfast.data.windows import TEXT
 from holdfast.engines.chunks import CHUNK, REPLIES, in_chunks
 from holdfast.engines.pool import EnginePool
 from holdfast.engines.resumable import answering
@@ -17,6 +18,8 @@ from holdfast.progress import Progress
 from holdfast.runs import store
 from holdfast.types import Example, ModelRef, Reply
 
+BEGINNING = 200
+"""Characters of a text that are kept beside its loss."""
 QUESTIONS = "questions.jsonl"
 """Beside the base's replies: the bare question of every item, so that replies can be shown without
 the data."""
@@ -74,8 +77,11 @@ def summary_of(replies: Sequence[Reply]) -> dict[str, object]:
 
 
 def write_questions(examples: Sequence[Example], folder: Path) -> None:
-    """Write the bare question of every item beside its replies."""
-    rows = ({"id": example.id, "question": example.question} for example in examples)
+    """Write the bare question of every item beside its replies; of a whole text its beginning."""
+    rows = (
+        {"id": one.id, "question": one.question[:BEGINNING] if TEXT in one.meta else one.question}
+        for one in examples
+    )
     store.write_jsonl(folder / QUESTIONS, rows)
 
 

@@ -19,7 +19,7 @@ from holdfast.runs import records, store
 from holdfast.tasks import Task
 from holdfast.types import Example, Reading, Reply, Verdict
 
-READINGS = "readings.jsonl"
+READINGS, WORST = "readings.jsonl", -1e6
 
 
 def grade_replies(
@@ -76,8 +76,9 @@ def _graded(task: Task, example: Example, reply: Reply, verdict: Verdict | None)
         reading = task.grade(example, reply, verdict)
         if not isinstance(reading, Reading):
             raise TypeError(f"it returned {reading!r}, which is no Reading")
-        if not _is_share(reading):
-            raise ValueError(f"its value {reading.value!r} is neither None nor from 0 to 1")
+        least, most, what = (WORST, 0, "0 or below") if task.unit else (0, 1, "from 0 to 1")
+        if not _within(reading, least, most):
+            raise ValueError(f"its value {reading.value!r} is neither None nor {what}")
         return reading
     except HoldfastError:
         raise
@@ -130,19 +131,19 @@ def read_readings(folder: Path) -> list[Reading]:
     """What `grade` wrote.
 
     Raises:
-        DataError: see `store.read_jsonl`; or a value is no share, so that no figure of it is.
+        DataError: see `store.read_jsonl`; or a value is no share and no measure either.
     """
     found = store.read_jsonl(folder / READINGS, Reading)
     for number, reading in enumerate(found, 1):
-        if not _is_share(reading):
+        if not _within(reading, WORST, 1):
             raise DataError(
-                f"the value {reading.value!r} is neither null nor from 0 to 1",
+                f"the value {reading.value!r} is neither null nor a share nor a measure below 0",
                 where=f"{folder / READINGS}:{number}",
                 remedy=f"grade the replies again: {records.again(folder)}",
             )
     return found
 
 
-def _is_share(reading: Reading) -> bool:
+def _within(reading: Reading, least: float, most: float) -> bool:
     values = [one for one in (reading.value, *reading.read_as.values()) if one is not None]
-    return all(isinstance(one, int | float) and 0 <= one <= 1 for one in values)
+    return all(isinstance(one, int | float) and least <= one <= most for one in values)

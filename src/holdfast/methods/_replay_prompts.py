@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from holdfast.data.leakage import LeakIndex, normalise
+from holdfast.data.leakage import LeakIndex
+from holdfast.data.text_leaks import normalise
 from holdfast.types import Example, Message, Reply
 
 One = TypeVar("One")

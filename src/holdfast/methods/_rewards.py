@@ -70,7 +70,8 @@ def drawing(lesson: Lesson, given: Drawn, name: str, number: int) -> Sampling:
 
 def identity(task: Task) -> dict[str, object]:
     """The grader, and the judge that it asks, as they stand in a training's identity."""
-    judge = {} if task.judge is None else {"judge": judges.identity_of(task.judge)}
+    asked = [judges.identity_of(one.judge) for one in task.parts if one.judge is not None]
+    judge = {"judge": asked[0] if len(task.parts) == 1 else asked} if asked else {}
     return {"grader": _rewriting.grader(task), **judge}
 
 
@@ -88,8 +89,21 @@ def check(name: str, context: MethodContext, answers: int, cap: int | None) -> N
         StudyError: there is no grader, or it needs a judge that is not to be had for this.
     """
     _rewriting.check_questions(name, context.plain)
-    task = context.task
-    if task.perplexity or any(LIKELIHOODS in one.meta for one in context.plain):
+    for task in context.task.parts:
+        mine = [one for one in context.plain if context.task.part_of(one) is task]
+        _check_part(name, task, [context.task.bare(one) for one in mine], answers, cap)
+    if cap is not None and all(task.judge is None for task in context.task.parts):
+        raise StudyError(
+            f"{name}.judged: the target task {context.task.plugin} asks no judge",
+            remedy="leave `judged` out",
+        )
+
+
+def _check_part(
+    name: str, task: Task, questions: Sequence[Example], answers: int, cap: int | None
+) -> None:
+    """`check` for one target, of which these are the training questions."""
+    if task.perplexity or any(LIKELIHOODS in one.meta for one in questions):
         raise StudyError(
             f"the target task {task.plugin} grades no answers in words, so nothing can be a reward",
             remedy=f"take {name} out of this arm, or make a task with answers the target",
@@ -97,12 +111,7 @@ def check(name: str, context: MethodContext, answers: int, cap: int | None) -> N
     if task.judge is not None:
         _check_judge(name, task, answers, cap)
         return
-    if cap is not None:
-        raise StudyError(
-            f"{name}.judged: the target task {task.plugin} asks no judge",
-            remedy="leave `judged` out",
-        )
-    some = context.plain[:CHECKED]
+    some = questions[:CHECKED]
     found = [_gold(task, one) for one in some]
     if not any(found):
         given = "no value" if set(found) == {None} else "no credit"
@@ -196,16 +205,19 @@ class Rewards:
 
     def of(self, pairs: Sequence[Pair]) -> list[float | None]:
         """What each answer earns, 0 to 1; None: it cannot be scored."""
-        task = self.target.task
+        whole = self.target.task
         read = [(example, answered(reply)) for example, reply in pairs]
-        if task.judge is None:
-            return [task.grade(example, reply, None).value for example, reply in read]
         context = JudgeContext(self.folder, Silent(), _no_engine, self.folder / "judged")
-        verdicts = task.judge.judge(read, context)
-        return [
-            task.grade(example, reply, verdict).value
-            for (example, reply), verdict in zip(read, verdicts, strict=True)
-        ]
+        found: list[float | None] = [None] * len(read)
+        for task in whole.parts:
+            mine = [at for at, (example, _) in enumerate(read) if whole.part_of(example) is task]
+            asked = [read[at] for at in mine]
+            verdicts = (
+                task.judge.judge(asked, context) if task.judge and asked else [None] * len(mine)
+            )
+            for at, (example, reply), verdict in zip(mine, asked, verdicts, strict=True):
+                found[at] = whole.grade(example, reply, verdict).value
+        return found
 
 
 def _no_engine(ref: ModelRef, nf4: bool) -> Engine:

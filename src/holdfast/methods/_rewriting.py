@@ -117,7 +117,8 @@ def objection(context: MethodContext, example: Example, reply: Reply) -> str:
 def grader(task: Task) -> list[str]:
     """A task's grader, as it stands in the identity of what it has chosen."""
     code = [task.code] if task.code else []
-    return [task.plugin, task.version, task.label, *code]
+    version = "+".join(one.version for one in task.parts)
+    return [task.plugin, version, task.label, *code]
 
 
 def _prompt(example: Example) -> str:

@@ -87,9 +87,10 @@ class DPO(LossMethod):
 
     def check(self, context: MethodContext) -> None:
         """Refuse a target task whose grader cannot say what is right."""
-        if context.task.judge is not None:
+        judged = next((one for one in context.task.parts if one.judge is not None), None)
+        if judged is not None:
             raise DataError(
-                f"the target task {context.task.plugin} asks a judge what is right, which pairs "
+                f"the target task {judged.plugin} asks a judge what is right, which pairs "
                 "for dpo cannot",
                 remedy="take dpo out of this arm, or use grpo, which takes a judge with a cap",
             )

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from holdfast.config import Section, TrainSpec
-from holdfast.errors import StudyError
+from holdfast.errors import DataError, StudyError
 from holdfast.memory.estimate.method_overhead import MethodOverhead
-from holdfast.methods import LossMethod, Term
+from holdfast.methods import LossMethod, MethodContext, Term
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +54,15 @@ class FirstTokens(LossMethod):
     def overhead(self) -> MethodOverhead:
         """See `LossMethod.overhead`; the base's pass is tiled, and over before the model's own."""
         return MethodOverhead(("first_tokens",), second_pass=True)
+
+    def check(self, context: MethodContext) -> None:
+        """Refuse plain text, which answers nothing."""
+        if plain := next((one for one in context.plain if not one.messages), None):
+            raise DataError(
+                f"the training example {plain.id} is plain text: there is no answer to begin",
+                where="first_tokens",
+                remedy="take first_tokens out of this arm, or plain text out of the training data",
+            )
 
     def check_training(self, spec: TrainSpec) -> None:
         """Refuse a loss on what comes before the answer, whose tokens would be the first."""

@@ -52,17 +52,21 @@ __all__ = [
 ]
 
 
-def reference(spec: ModelSpec) -> ModelRef:
+def reference(spec: ModelSpec, chats: bool = True) -> ModelRef:
     """The model that a study names; `lab` is the one that comes with the package.
 
     A GGUF file's weights are written out first, where that was not done yet (`gguf_cache`).
+
+    Args:
+        spec: of the study.
+        chats: it is asked, or trained, through its chat template.
 
     Raises:
         ModelError: a local folder that lacks what is needed (`check_folder`), or a GGUF file that
             is no whole language model.
     """
     return replace(
-        _named(spec),
+        _named(spec, chats and spec.chat_template is None),
         chat=chat_settings_of(spec),
         attention=spec.attn_implementation or "",
         rope=spec.rope_scaling or {},
@@ -81,15 +85,15 @@ def takes_long(model: str) -> bool:
     return gguf_folder.folder_of(model) is None and bool(gguf_head.read(path).tensors)
 
 
-def _named(spec: ModelSpec) -> ModelRef:
+def _named(spec: ModelSpec, chats: bool) -> ModelRef:
     if spec.id == LAB:
         return ModelRef(str(LAB_FOLDER))
     if (base := gguf_cache.base_of(spec.id, spec.revision)) != spec.id:
-        check_folder(Path(base), chats=spec.chat_template is None)
+        check_folder(Path(base), chats=chats)
         return ModelRef(base)
     if spec.id.startswith((".", "/", "~")) or Path(spec.id).expanduser().is_dir():
         folder = Path(spec.id).expanduser()
-        check_folder(folder, chats=spec.chat_template is None)
+        check_folder(folder, chats=chats)
         return ModelRef(str(folder), None, None, spec.trust_remote_code)
     if spec.id.count("/") > 1:
         raise ModelError("is neither a folder nor a hub id", where=spec.id, remedy="check the path")

@@ -11,15 +11,25 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.analysis import budget
-from holdfast.analysis.lookup import final
+from holdfast.analysis.lookup import final, final_gains
 from holdfast.analysis.results import Results, Share, TaskInfo
 from holdfast.analysis.selection import visible
 from holdfast.analysis.selection.from_run import power
 from holdfast.analysis.selection.power import attainable_words
+from holdfast.analysis.selection.rule import listed
 from holdfast.progress.language import wrapped
 from holdfast.progress.translation import told
 from holdfast.report import decision_words, headline, language, words
-from holdfast.report.words import UNMEASURED, difference, factor, interval, shown, unscored
+from holdfast.report.words import (
+    UNMEASURED,
+    Shown,
+    amount,
+    difference,
+    factor,
+    interval,
+    shown,
+    unscored,
+)
 from holdfast.runs.plan import Plan
 
 EDGE = 1  # characters that a table's border takes beside its columns
@@ -32,8 +42,12 @@ def table(results: Results, width: int = 80) -> Group:
         results: of a study or comparison.
         width: of the terminal, in characters; tasks that do not fit go into a further table.
     """
-    lower = "; lower is better"
-    labels = [f"{one.name}: {one.label}{lower * one.inverted}" for one in results.tasks]
+    labels = [
+        f"{task.name}: {task.label}{'; lower is better' if task.lower_is_better else ''}"
+        for task in results.tasks
+    ]
+    gains = "; ".join(f"{arm} {words.points(gain)}" for arm, gain in final_gains(results))
+    mean = f"Mean gain over the targets, in points: {gains}." if gains else ""
     uneven = budget.sentence(results.arms, results.seeds) if budget.differs(results.arms) else ""
     compared = language.of(results).compared
     what, base = ("Models", "base") if compared else ("Final checkpoints", "the untouched model")
@@ -42,7 +56,12 @@ def table(results: Results, width: int = 80) -> Group:
         f"its paired difference to {base}, in points.",
         "",
     ]
-    below = [*labels, *filter(None, (words.noise_line(results), uneven)), "", *_found(results)]
+    below = [
+        *labels,
+        *filter(None, (mean, words.noise_line(results), uneven)),
+        "",
+        *_found(results),
+    ]
     above, after = (Text("\n".join(wrapped(told("\n".join(x)), width))) for x in (head, below))
     return Group(above, *_tables(results, width), after)
 
@@ -82,8 +101,8 @@ def _column(results: Results, task: TaskInfo) -> list[str]:
     found = []
     for arm in results.arms:
         cell = final(results, arm.name, task.name)
-        text = share_text(cell.score, task.inverted) if cell else UNMEASURED
-        if change := difference(cell.diff if cell else None, task.inverted):
+        text = share_text(cell.score, task) if cell else UNMEASURED
+        if change := difference(cell.diff if cell else None, task):
             text += f"\n{change.points} {change.interval}"
         found.append(text)
     return found
@@ -111,12 +130,13 @@ def _found(results: Results) -> list[str]:
     return [first, f"Decision: {answer}.", made.reason]
 
 
-def share_text(share: Share, inverted: bool) -> str:
+def share_text(share: Share, task: Shown) -> str:
     """A share in percent with its interval; what could not be scored on a line of its own."""
-    turned = shown(share, inverted)
+    turned = shown(share, task)
     if turned.mean is None:
         return unscored(turned)
-    text = f"{100 * turned.mean:.1f} {interval(turned)}"
+    figure = amount(turned.mean, task) if task.unit else f"{100 * turned.mean:.1f}"
+    text = f"{figure} {interval(turned, task)}"
     return f"{text}\n{unscored(turned)}" if turned.unscored else text
 
 
@@ -138,13 +158,14 @@ def _data(plan: Plan) -> list[str]:
 def dry_run_text(plan: Plan) -> str:
     """What would be trained and measured, on which data, and what the rule asks for."""
     train, items = plan.study.train, {one.name: one.items for one in plan.tasks.values()}
+    answered = {one.name: one.items for one in plan.tasks.values() if not one.unit}
     return "\n".join([
         f"Study {plan.study.name}: {plan.study.model.id}; run folder {plan.folder}",
         f"Training: {train.method}, {plan.steps} steps of {train.batch_size} examples "
-        f"({plan.training_items} in the training set of {plan.study.target}), "
+        f"({plan.training_items} in the training set of {listed(plan.study.targets)}), "
         f"checkpoints after {', '.join(map(str, plan.save_at))}",
         "Measured: " + ", ".join(f"{name} ({count} items)" for name, count in items.items()),
         *_data(plan),
         *(f"Rule: {one}" for one in attainable_words(power(plan))),
-        *visible.ahead(items, len(plan.study.seeds)),
+        *visible.ahead(answered, len(plan.study.seeds)),
     ])  # fmt: skip

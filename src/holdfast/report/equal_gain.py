@@ -6,9 +6,21 @@ from dataclasses import dataclass
 
 from holdfast.analysis.lookup import retained, targets
 from holdfast.analysis.results import EqualGain, EqualLoss, Results, Share, TaskInfo
+from holdfast.analysis.selection.rule import in_bits
 from holdfast.report import language
 from holdfast.report.language import Said, Speech
-from holdfast.report.words import NONE, difference, signed
+from holdfast.report.words import NONE, Shown, difference, signed
+
+
+@dataclass(frozen=True, slots=True)
+class _Points:
+    """How a mean over several targets is written: as a share, better high."""
+
+    inverted: bool = False
+    unit: str = ""
+
+
+POINTS = _Points()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +45,7 @@ def at_equal_gain(results: Results) -> list[AtCommon]:
         mine = [one for one in results.equal_gain if one.task == task.name]
         for gain in dict.fromkeys(one.gain for one in mine):
             rows = tuple(
-                (one.arm, _change(one, task, speech), _against(one.against, task.inverted))
+                (one.arm, _change(one, task, speech), _against(one.against, task))
                 for one in mine
                 if one.gain == gain
             )
@@ -44,21 +56,22 @@ def at_equal_gain(results: Results) -> list[AtCommon]:
 def at_equal_loss(results: Results) -> list[AtCommon]:
     """Every retained task at every common loss of it, in the study's order."""
     found, speech = [], language.of(results)
-    inverted = any(one.inverted for one in targets(results))
+    aims = targets(results)
+    aim = aims[0] if len(aims) == 1 else None  # of several the mean, in points
     for task in retained(results):
         mine = [one for one in results.equal_loss if one.task == task.name]
         for loss in dict.fromkeys(one.loss for one in mine):
             rows = tuple(
-                (one.arm, _gain(one, inverted, speech), _against(one.against, inverted))
+                (one.arm, _gain(one, aim or POINTS, speech), _against(one.against, aim or POINTS))
                 for one in mine
                 if one.loss == loss
             )
-            found.append(AtCommon(task, signed(loss if task.inverted else -loss), rows))
+            found.append(AtCommon(task, _lost(loss, task), rows))
     return found
 
 
 def _change(one: EqualGain, task: TaskInfo, speech: Speech) -> Said:
-    change = difference(one.change, task.inverted)
+    change = difference(one.change, task)
     if change is None:
         return speech.say("equal_gain.never")
     if not change.interval:
@@ -67,16 +80,20 @@ def _change(one: EqualGain, task: TaskInfo, speech: Speech) -> Said:
     return language.same(f"{change.arrow} {change.points} {change.interval}")
 
 
-def _gain(one: EqualLoss, inverted: bool, speech: Speech) -> Said:
+def _lost(loss: float, task: TaskInfo) -> str:
+    return in_bits(loss) if task.unit else signed(loss if task.inverted else -loss)
+
+
+def _gain(one: EqualLoss, task: Shown, speech: Speech) -> Said:
     """The gain, and whether the arm loses that much at all: in most resamples it does or not."""
-    text = _against(one.gain, inverted)
+    text = _against(one.gain, task)
     if one.reached >= 0.5:
         return language.same(text)
     return speech.say("equal_loss.never", gain=text)
 
 
-def _against(share: Share | None, inverted: bool) -> str:
-    change = difference(share, inverted)
+def _against(share: Share | None, task: Shown) -> str:
+    change = difference(share, task)
     if change is None:
         return NONE
     text = f"{change.points} {change.interval}".strip()

@@ -177,9 +177,11 @@ def _finals(results: Results) -> str:
         cells = [final(results, arm.name, task.name) for task in results.tasks]
         texts = []
         for cell, task in zip(cells, results.tasks, strict=True):
-            score = words.shown(cell.score, task.inverted) if cell else None
-            text = f"{words.percent(score.mean)} {words.interval(score)}" if score else words.NONE
-            change = words.difference(cell.diff if cell else None, task.inverted)
+            score = words.shown(cell.score, task) if cell else None
+            text = words.NONE
+            if score:
+                text = f"{words.amount(score.mean, task)} {words.interval(score, task)}"
+            change = words.difference(cell.diff if cell else None, task)
             texts += [text.strip(), f"{change.points} {change.interval}" if change else words.NONE]
         rows.append([arm.name, *texts])
     head = ["Arm", *(name for task in results.tasks for name in (task.name, "change"))]

@@ -34,19 +34,20 @@ def figure(share: Share | None, task: TaskInfo, diff: Share | None = None) -> Fi
     """A share, and its difference to base, the way round in which the task is shown."""
     if share is None:
         return None
-    turned = words.shown(share, task.inverted)
+    turned = words.shown(share, task)
     mean, low, high = (
-        None if v is None else 100 * v for v in (turned.mean, turned.low, turned.high)
+        None if v is None or task.unit else 100 * v  # a measure has no bar from 0 to 100 %
+        for v in (turned.mean, turned.low, turned.high)
     )
     return Figure(
-        words.percent(turned.mean),
-        words.interval(turned),
+        words.amount(turned.mean, task),
+        words.interval(turned, task),
         words.unscored(turned),
         turned.n,
         mean,
         low,
         high,
-        words.difference(diff, task.inverted),
+        words.difference(diff, task),
         turned.unscored,
     )
 

@@ -37,7 +37,7 @@ def _first(found: Story, speech: Speech) -> Said:
             return speech.say("story.only_gained", arm=arm, gained=gained)
         return speech.say("story.same", arm=arm)
     gain = {"better": "better", "worse": "worse", "no clear change": "unclear"}[found.gain]
-    first = speech.say(f"story.{gain}", arm=arm, target=found.target)
+    first = speech.say(f"story.{gain}", arm=arm, target=speech.listed(found.targets))
     if lost:
         how = "story.lost" if found.gain == "better" else "story.also_lost"
         return speech.say(how, first=first, lost=lost)

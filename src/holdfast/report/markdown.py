@@ -8,20 +8,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from holdfast.analysis import budget, recommend
-from holdfast.analysis.lookup import final, find, group_names, scales_of, steps_of, targets
+from holdfast.analysis.lookup import (
+    final,
+    final_gains,
+    find,
+    group_names,
+    scales_of,
+    steps_of,
+)
 from holdfast.analysis.results import Cell, Choice, Results, Share, TaskInfo
 from holdfast.methods import METHODS
 from holdfast.report import decision_words, equal_gain, language, tables, words
 from holdfast.report.figures import Figure
 from holdfast.report.harmless import clean, table
 from holdfast.report.headline import headline
+from holdfast.report.html.pictures import aim_said
 from holdfast.report.words import (
     NONE,
     UNMEASURED,
+    amount,
     difference,
     interval,
     noise_line,
-    percent,
     plain,
     points,
     probability,
@@ -48,6 +56,7 @@ def write(results: Results) -> str:
         *(f"> [!WARNING]\n> {clean(one)}\n" for one in results.warnings),
         f"## {_said(results, 'final.title')}\n",
         _finals(results),
+        *_mean_gain(results),
         "Each figure with its 95 % interval; below it the paired difference to base in "
         "percentage points.\n",
         *([clean(noise) + "\n"] if noise else []),
@@ -91,17 +100,19 @@ def _by_arm(results: Results, head: Iterable[str], rows: Iterable[Sequence[str]]
 def _figure(share: Share | None, task: TaskInfo) -> str:
     if share is None:
         return UNMEASURED
-    turned = shown(share, task.inverted)
-    text = f"{percent(turned.mean)} {interval(turned)}".strip()
+    turned = shown(share, task)
+    text = f"{amount(turned.mean, task)} {interval(turned, task)}".strip()
     return f"{text}<br>{unscored(turned)}" if turned.unscored else text
 
 
 def _changed(cell: Cell | None, task: TaskInfo) -> str:
     """A figure, and below it its difference to base."""
     text = _figure(cell.score if cell else None, task)
-    diff = difference(cell.diff, task.inverted) if cell else None
+    diff = difference(cell.diff, task) if cell else None
     if diff:
-        text += f"<br>{diff.arrow} {diff.points} pts {diff.interval} {diff.verdict}"
+        text += (
+            f"<br>{diff.arrow} {diff.points} {diff.unit or 'pts'} {diff.interval} {diff.verdict}"
+        )
     return text
 
 
@@ -111,6 +122,14 @@ def _finals(results: Results) -> str:
         for arm in results.arms
     ]
     return table([_said(results, "arm"), *map(title, results.tasks)], rows)
+
+
+def _mean_gain(results: Results) -> list[str]:
+    """The mean over several targets; nothing of a single one."""
+    rows = [[clean(arm), points(gain)] for arm, gain in final_gains(results)]
+    if not rows:
+        return []
+    return [_by_arm(results, [_said(results, "mean_gain.title")], rows)]
 
 
 def _scaled(results: Results) -> str:
@@ -166,7 +185,7 @@ def _measured(results: Results) -> str:
 
 def title(task: TaskInfo) -> str:
     """A task's name, role and literal label, for the head of a table column."""
-    hint = "; lower is better" if task.inverted else ""
+    hint = "; lower is better" if task.lower_is_better else ""
     return f"{clean(task.name)} ({clean(task.role)}): {clean(task.label)}{hint}"
 
 
@@ -200,10 +219,12 @@ def _decision(results: Results) -> list[str]:
 
 
 def _effect(choice: Choice, task: TaskInfo) -> str:
-    change = difference(choice.changes.get(task.name), task.inverted)
+    change = difference(choice.changes.get(task.name), task)
     if change is None:
         return NONE
-    text = f"{change.arrow} {change.points} pts {change.interval} {change.verdict}"
+    text = (
+        f"{change.arrow} {change.points} {change.unit or 'pts'} {change.interval} {change.verdict}"
+    )
     return ", ".join(
         filter(None, (text, decision_words.level(choice, task.name), f"n = {change.n:,}"))
     )
@@ -302,7 +323,7 @@ def _equal_gain(results: Results) -> list[str]:
             parts.append(f"## {_said(results, f'{kind}.title')}\n")
             parts.append(_said(results, f"{kind}.lede") + "\n")
         head = [_said(results, f"{kind}.{name}") for name in ("change", "against")]
-        target = targets(results)[0].name if found else ""
+        target = aim_said(results) if found else ""
         for one in found:
             at = _said(results, f"{kind}.at", far=one.far, target=target)
             parts.append(f"{title(one.task)}, {at}\n")

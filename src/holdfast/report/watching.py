@@ -36,7 +36,7 @@ from holdfast.progress.translation import told
 from holdfast.report.console import share_text
 from holdfast.report.words import difference
 from holdfast.runs.live import Look, Watched
-from holdfast.runs.plan import Plan
+from holdfast.runs.plan import Plan, TaskPlan
 
 BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", "_.-=+*#%"
 """Heights of a sparkline, where the terminal has them and where it has not."""
@@ -104,7 +104,7 @@ class Screen:
             if self._cells.get(key) is None:
                 self._cells[key] = cell_of(plan, point, task)
             if (cell := self._cells[key]) is not None:
-                told = _figures(cell, plan.tasks[task].inverted)
+                told = _figures(cell, plan.tasks[task])
                 found.append((_called(stage, len(plan.study.seeds) > 1), *told))
         if not found:
             return None
@@ -125,10 +125,10 @@ def _called(stage: str, seeds: bool) -> str:
     return name.partition("/")[2].replace("/checkpoint-", " ").replace("/", " ")
 
 
-def _figures(cell: Cell, inverted: bool) -> tuple[str, str]:
-    change = difference(cell.diff, inverted)
+def _figures(cell: Cell, task: TaskPlan) -> tuple[str, str]:
+    change = difference(cell.diff, task)
     told = f"{change.points} {change.interval}" if change else ""
-    return share_text(cell.score, inverted).replace("\n", ", "), told
+    return share_text(cell.score, task).replace("\n", ", "), told
 
 
 def _stages(look: Look, narrow: bool) -> Table:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from holdfast.analysis.results import Dose, Noise, Results, Share
-from holdfast.analysis.selection.rule import in_points
+from holdfast.analysis.selection.rule import in_bits, in_points
 from holdfast.report.language import Said, Speech
 from holdfast.runs.stages import Step
 
@@ -20,15 +21,28 @@ UNMEASURED = "not measured"
 SIGNIFICANT = 0.05  # a Holm-corrected p below this is set in bold
 
 
+class Shown(Protocol):
+    """What a figure of a task is, as far as it bears on how it is written."""
+
+    @property
+    def inverted(self) -> bool:
+        """It is shown as 1 - mean."""
+
+    @property
+    def unit(self) -> str:
+        """Of what is no share: shown as -mean."""
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """A paired difference to base, as it is shown."""
 
-    points: str  # "+12.3", in percentage points, the way round in which the task is shown
+    points: str  # "+12.3", in percentage points or `unit`, as the task is shown
     interval: str  # "[+10.1, +14.6]"
     verdict: str  # "better", "worse" or "no clear change"
     arrow: str  # which way the shown figure went: ▲ ▼, or ≈ where the interval includes 0
     n: int
+    unit: str = ""  # of a measure; "": percentage points
 
 
 def percent(value: float | None) -> str:
@@ -41,15 +55,27 @@ def signed(value: float) -> str:
     return in_points(value)
 
 
-def shown(share: Share, inverted: bool) -> Share:
-    """The share as it is shown: `1 - mean` for an inverted task, with its interval turned too."""
-    return share.turned() if inverted else share
+def shown(share: Share, task: Shown) -> Share:
+    """The share as it is shown: `1 - mean` for an inverted task, with its interval turned too.
+
+    A measure of which less is better is shown with its sign turned.
+    """
+    if task.unit:
+        return share.negated()
+    return share.turned() if task.inverted else share
 
 
-def interval(share: Share) -> str:
-    """The interval of a (shown) share, in percent; empty where there is none."""
+def amount(value: float | None, task: Shown) -> str:
+    """A (shown) figure: a share as a percentage, a measure with four decimals."""
+    return percent(value) if value is None or not task.unit else f"{value:.4f}"
+
+
+def interval(share: Share, task: Shown | None = None) -> str:
+    """The interval of a (shown) share, in percent, or of a measure; empty where there is none."""
     if share.low is None or share.high is None:
         return ""
+    if task is not None and task.unit:
+        return f"[{share.low:.4f}, {share.high:.4f}]"
     return f"[{100 * share.low:.1f}, {100 * share.high:.1f}]"
 
 
@@ -96,18 +122,17 @@ def plain(share: Share | None, digits: int = 2) -> str:
     return f"{text(share.mean)} [{text(share.low)}, {text(share.high)}]"
 
 
-def difference(diff: Share | None, inverted: bool) -> Difference | None:
+def difference(diff: Share | None, task: Shown) -> Difference | None:
     """The paired difference as it is shown; whether it is good is judged before turning it."""
     if diff is None or diff.mean is None:
         return None
-    turn = -1.0 if inverted else 1.0
-    low, high = diff.low, diff.high
-    ends = "" if low is None or high is None else f"[{signed(low)}, {signed(high)}]"
-    if ends and inverted:
-        ends = f"[{signed(-(high or 0.0))}, {signed(-(low or 0.0))}]"
+    turned = diff.negated() if task.inverted or task.unit else diff
+    mean, low, high = turned.mean or 0.0, turned.low, turned.high
+    write = in_bits if task.unit else signed
+    ends = "" if low is None or high is None else f"[{write(low)}, {write(high)}]"
     verdict = diff.direction
-    arrow = "≈" if verdict == "no clear change" else "▲" if turn * diff.mean > 0 else "▼"
-    return Difference(signed(turn * diff.mean), ends, verdict, arrow, diff.n)
+    arrow = "≈" if verdict == "no clear change" else "▲" if mean > 0 else "▼"
+    return Difference(write(mean), ends, verdict, arrow, diff.n, task.unit)
 
 
 def unscored(share: Share) -> str:
@@ -140,10 +165,12 @@ def factor(scale: float) -> str:
     return "" if scale == 1 else f"λ = {scale:g}"
 
 
-def noise(found: Noise) -> Said:
-    """What asking again changes on one task."""
+def noise(found: Noise, unit: str = "") -> Said:
+    """What asking again changes on one task, whose figure may have a unit of its own."""
     if not found.flipped:
         return Speech().say("noise.none")
+    if unit:
+        return Speech().say("noise.measure", floor=f"{found.floor:.1g} {unit}")
     floor = f"{100 * found.floor:.1f}"
     return Speech().say("noise.some", share=percent(found.flipped), floor=floor)
 
@@ -155,9 +182,10 @@ def noise_line(results: Results) -> str:
     repeats = ", ".join(sorted({str(one.repeats) for one in results.noise}))
     if not any(one.flipped for one in results.noise):
         return f"Noise floor: asked {repeats} times, the untouched model changed no item."
+    units = {task.name: task.unit for task in results.tasks}
     alike: dict[str, list[str]] = {}
     for one in results.noise:
-        alike.setdefault(noise(one).en, []).append(one.task)
+        alike.setdefault(noise(one, units.get(one.task, "")).en, []).append(one.task)
     told = "; ".join(f"{', '.join(tasks)}: {text}" for text, tasks in alike.items())
     return f"Noise floor, the untouched model asked {repeats} times: {told}."
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from holdfast.analysis import budget
-from holdfast.analysis.lookup import targets
+from holdfast.analysis.lookup import final_gains, targets
 from holdfast.analysis.results import Choice, Results, TaskInfo, to_json
 from holdfast.errors import printable
 from holdfast.report import (
@@ -165,6 +165,7 @@ def _top(results: Results) -> dict[str, object]:
         "ship": box(results),
         "families": trade_off.families(results),
         "targets": targets(results),
+        "aim": pictures.aim_said(results),
         "fronts": fronts,
         "front_top": 1.02 * max((one.reach for one in fronts), default=0.0) or 1.0,
     }
@@ -217,15 +218,17 @@ def box(results: Results) -> Box | None:
 
 
 def _effect(choice: Choice, task: TaskInfo) -> Effect:
-    change = words.difference(choice.changes.get(task.name), task.inverted)
+    change = words.difference(choice.changes.get(task.name), task)
     return Effect(change, decision_words.level(choice, task.name))
 
 
 def _measured(results: Results) -> dict[str, object]:
     """Every figure and what is drawn from it."""
-    noise = {one.task: words.noise(one) for one in results.noise}
+    units = {task.name: task.unit for task in results.tasks}
+    noise = {one.task: words.noise(one, units.get(one.task, "")) for one in results.noise}
     return {
         "finals": figures.finals(results),
+        "mean_gain": final_gains(results),
         "scaled": figures.scaled(results),
         "before": {task.name: figures.before(results, task) for task in results.tasks},
         "noise": {task.name: noise.get(task.name) for task in results.tasks},

@@ -48,6 +48,7 @@ class TaskPlan:
         how: split, decoding and judge, in words.
         items: how many are asked.
         inverted: shown as 1 - mean (an unsafe rate).
+        unit: of a figure that is no share, see `Task`.
         judge: identity of the judge; empty where the task grades alone.
         judge_title: what the judge is called beside figures.
         seats: the judges of an ensemble, in order; empty for a single judge.
@@ -60,6 +61,7 @@ class TaskPlan:
     how: str
     items: int
     inverted: bool = False
+    unit: str = ""
     judge: Mapping[str, object] | None = None
     judge_title: str = ""
     seats: tuple[Seat, ...] = ()

@@ -9,6 +9,7 @@ from pathlib import Path
 from holdfast.analysis import selection
 from holdfast.analysis.collect import arm_infos
 from holdfast.analysis.results import ArmInfo, Decision, Share, TaskInfo
+from holdfast.analysis.selection import rule
 from holdfast.config import LAB, TrainSpec
 from holdfast.config.section import made_usable
 from holdfast.errors import printable_json
@@ -16,7 +17,7 @@ from holdfast.models import gguf_record
 from holdfast.models.gguf_record import Conversion
 from holdfast.progress.rendered import card_in_language
 from holdfast.report.harmless import clean, code
-from holdfast.report.words import difference, interval, percent, shown, unscored
+from holdfast.report.words import amount, difference, interval, shown, unscored
 from holdfast.runs import store
 from holdfast.runs.plan import ArmPlan, Plan
 from holdfast.shipping.export import Form
@@ -106,7 +107,8 @@ class Card:
         return (
             f"---\n{listed}library_name: {library}\ntags: [holdfast]\n---\n\n"
             f"# {clean(self.plan.study.name)}: {clean(name)}\n\n"
-            f"{clean(self._base)}, fine-tuned on {clean(self.plan.study.target)} in the study "
+            f"{clean(self._base)}, fine-tuned on {clean(rule.listed(self.plan.study.targets))} in "
+            f"the study "
             f"{code(self.plan.study.name)} with Holdfast. {FORMS[self.form]}{scaled} The study is "
             "in `study.yaml`, the decision with all its figures in `decision.json`."
         )
@@ -144,10 +146,11 @@ class Card:
             "|---|---|---|---|---|---|",
         ]
         for one in self.figures:
-            turned = one.task.inverted
-            cells = [_cell(share, turned) for share in (one.before, one.in_study, one.exported)]
-            change = difference(one.diff, turned)
+            shares = one.before, one.in_study, one.exported
+            cells = [_cell(share, one.task) for share in shares]
+            change = difference(one.diff, one.task)
             last = f"{change.points} {change.interval} {change.verdict}" if change else "—"
+            last += f" ({one.task.unit})" if change and one.task.unit else ""
             rows.append(
                 f"| {clean(one.task.name)} ({one.task.role}) | {clean(one.task.label)} "
                 f"| {' | '.join(cells)} | {last} |"
@@ -260,7 +263,7 @@ class Card:
         )
 
 
-def _cell(share: Share, inverted: bool) -> str:
-    one = shown(share, inverted)
-    parts = (percent(one.mean), interval(one), f"n {one.n:,}", unscored(one))
+def _cell(share: Share, task: TaskInfo) -> str:
+    one = shown(share, task)
+    parts = (amount(one.mean, task), interval(one, task), f"n {one.n:,}", unscored(one))
     return " ".join(part for part in parts if part)

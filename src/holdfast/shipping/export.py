@@ -167,7 +167,7 @@ def _merged(ref: ModelRef, folder: Path) -> None:
 def _own_template(ref: ModelRef, folder: Path) -> None:
     """Put the study's own chat template beside the weights, with the tokenizer that uses it."""
     if ref.chat.template is not None:
-        models.load_tokenizer(ref).save_pretrained(folder)
+        models.load_tokenizer(ref, chats=False).save_pretrained(folder)
 
 
 def _four_bits(ref: ModelRef, folder: Path) -> None:
@@ -176,7 +176,7 @@ def _four_bits(ref: ModelRef, folder: Path) -> None:
     with loading():
         model = models.load_model(ref, _own_dtype(ref), device, nf4=True)
     model.save_pretrained(folder)
-    models.load_tokenizer(ref).save_pretrained(folder)
+    models.load_tokenizer(ref, chats=False).save_pretrained(folder)
 
 
 def _own_dtype(ref: ModelRef) -> Any:

@@ -33,7 +33,7 @@ from holdfast.runs import run_folder, stages, store
 from holdfast.runs.noted import noted
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import Stage, Step
-from holdfast.study import combinations, executing, preflight, start, validation
+from holdfast.study import combinations, executing, preflight, start, targets
 from holdfast.study.cleaning import prune
 from holdfast.study.layout import lay_out
 from holdfast.study.probes import asked_by_meters
@@ -87,24 +87,24 @@ def prepare(
     if models.takes_long(study.model.id):  # mistakes of the study are told before that
         measure(study, source)
         expand(study, source)
-    model = models.reference(study.model)  # before anything else reads its files
+    chats = any(
+        tasks.kind(name, spec, f"{source}: tasks.{name}").make.chats
+        for name, spec in study.tasks.items()
+    )
+    model = models.reference(study.model, chats)  # before anything else reads its files
     study = stage.resolved(study, gpus)
     if own is None:
         stage.check_fits(study, gpus)
     engines.REGISTRY.find(study.answer.engine, f"{source}: answer.engine")
     trackers.of(study.track, folder, source)  # names and settings; their packages only to run
     measuring = measure(study, source)
-    target = study.target
-    with located(f"{source}: tasks.{target}"):
-        plain = tasks.training_set(
-            measuring.tasks[target], study.tasks[target], study.train.keep_shortest
-        )
+    if (widened := targets.with_width(study, measuring.tasks, model)) is not study:
+        study = widened
+        if own is None:
+            stage.check_fits(study, gpus)
     leaks = LeakIndex(example for examples in measuring.asked.values() for example in examples)
-    leaks.refuse(plain, f"{source}: tasks.{target}")
-    with located(f"{source}: train"):
-        plain, held, said = validation.split(
-            study.train, target, study.tasks[target], measuring.tasks[target], plain, leaks, source
-        )
+    learned = targets.training(study, measuring.tasks, leaks, model, source)
+    plain, held, said = learned.plain, learned.held, learned.said
     arms = {name: _arm(variant, source) for name, variant in expand(study, source).items()}
     train = study.train
     steps = steps_of(len(plain), train.batch_size, train.num_train_epochs, train.max_steps)

@@ -10,7 +10,7 @@ from holdfast import models
 from holdfast.config import Sampling
 from holdfast.data import chat, thinking, thinking_marks
 from holdfast.endpoint import is_endpoint, parse_url
-from holdfast.engines.kept import LIKELIHOODS
+from holdfast.engines.kept import is_scored
 from holdfast.engines.server_fields import told_beyond
 from holdfast.types import Example, ModelRef
 
@@ -56,8 +56,7 @@ def check_room(
     short = {
         name: sampling.max_new_tokens
         for name, sampling in samplings.items()
-        if sampling.max_new_tokens < FEW_TOKENS
-        and not any(LIKELIHOODS in one.meta for one in asked[name])
+        if sampling.max_new_tokens < FEW_TOKENS and not any(is_scored(one) for one in asked[name])
     }
     if is_endpoint(ref.base) or not short or not _thinks(ref, asked[next(iter(short))]):
         return []

@@ -19,7 +19,7 @@ from holdfast import models
 from holdfast.config import Sampling
 from holdfast.data.batching import plain_budget
 from holdfast.engines import Engine
-from holdfast.engines.kept import LIKELIHOODS
+from holdfast.engines.kept import is_scored
 from holdfast.progress import Progress, Silent
 from holdfast.runs import store
 from holdfast.study import speed as speeds
@@ -193,7 +193,7 @@ def _usual(session: Session, engine: Engine, task: str, speed: Speed) -> float:
 
 def _scored(session: Session, task: str) -> bool:
     """Whether a task's choices are scored, and nothing is answered."""
-    return any(LIKELIHOODS in one.meta for one in session.measuring.asked[task])
+    return any(is_scored(one) for one in session.measuring.asked[task])
 
 
 def _asked(session: Session, task: str) -> Sequence[Example]:

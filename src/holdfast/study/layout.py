@@ -271,10 +271,10 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
         identity["averages"] = list(averages)
     graded = None
     if any(method.graded for method in own.loss):
-        target = session.study.target
-        task, sampling = session.measuring.tasks[target], session.measuring.samplings[target]
-        graded = Graded(target, session.study.tasks[target], sampling)
-        identity["graded"] = [_rewards.identity(task), list(sampling.stop)]  # the rest is drawing's
+        specs = {name: session.study.tasks[name] for name in session.study.targets}
+        graded = Graded(specs, session.target_sampling)
+        marks = _rewards.identity(session.target), list(graded.sampling.stop)
+        identity["graded"] = list(marks)  # the rest is drawing's
     metered = asked_by_meters(session.study.meters, session.plain)
     read = probes(session.setting(), metered).name if metered else None
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from holdfast import models
 from holdfast.data.chat_check import about_template, check_learned
@@ -34,6 +35,9 @@ from holdfast.train.arguments import check_settings
 from holdfast.train.data import learned
 from holdfast.train.optimizers import check_names, refuse
 from holdfast.types import BASE
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 CHECKED = (
     "models reachable, packages, disk space, weights and tokenizers whole, judges, chat templates, "
@@ -149,19 +153,28 @@ def check_chats(session: Session) -> list[str]:
         asked = [one for task in session.plan.tasks for one in session.measuring.asked[task]]
         in_turns = [one for one in asked if one.messages and not one.meta.get("continue")]
         if not (session.plain or in_turns):
-            continue  # bare text only: no template is needed
-        tokenizer = models.load_tokenizer(ref)
-        notices += about_template(tokenizer, name if len(found) > 1 else "")
-        otherwise = [arm for arm, own in session.arms.items() if own.ask]
-        for arm in (BASE, *otherwise):
-            for task in session.plan.tasks:
-                with _where(f"tasks.{task}"):
-                    notices += check_asked(tokenizer, session.ask(arm, task))
+            continue
+        chats = bool(in_turns) or any(one.messages for one in session.plain)
+        tokenizer = models.load_tokenizer(ref, chats)
+        if chats:  # bare text needs no template
+            notices += about_template(tokenizer, name if len(found) > 1 else "")
+            notices += _check_asked(session, tokenizer)
         if session.plain and name == BASE:
             how = learned(tokenizer, ref, session.study.train)
-            with _where(f"tasks.{session.study.target}"):
+            with _where(f"tasks.{', '.join(session.study.targets)}"):
                 notices += check_learned(tokenizer, session.plain, how)
             notices += _last_only(session)
+    return notices
+
+
+def _check_asked(session: Session, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """All that is asked is shown by the template, of the base and of arms that ask otherwise."""
+    notices: list[str] = []
+    otherwise = [arm for arm, own in session.arms.items() if own.ask]
+    for arm in (BASE, *otherwise):
+        for task in session.plan.tasks:
+            with _where(f"tasks.{task}"):
+                notices += check_asked(tokenizer, session.ask(arm, task))
     return notices
 
 
@@ -192,6 +205,11 @@ def _last_only(session: Session) -> list[str]:
         for name, arm in session.arms.items()
         if arm.trains and arm.made
     ]
+
+
+def _texts(session: Session) -> list[str]:
+    """Held-out text can be spelled by the tokenizer, where the model is loaded here."""
+    return readiness.texts(session) if BASE in _asked_in_chats(session) else []
 
 
 def _trainer(session: Session) -> list[str]:
@@ -315,6 +333,7 @@ CHECKS: tuple[Check, ...] = (
     readiness.judges,
     _attention,
     check_chats,
+    _texts,
     _trainer,
     _training,
     _asking,

@@ -17,6 +17,7 @@ from holdfast.config import Sampling, Study, TrainSpec
 from holdfast.config.sweeps import Variant, settings_of
 from holdfast.data.batching import Budget, seen_order
 from holdfast.data.leakage import LeakIndex
+from holdfast.data.windows import TEXT
 from holdfast.engines.kept import LIKELIHOODS
 from holdfast.engines.pool import EnginePool
 from holdfast.judges import Judge, JudgeContext, members_of
@@ -37,8 +38,9 @@ from holdfast.progress import Progress
 from holdfast.runs import store
 from holdfast.runs.plan import ArmPlan, Plan, Seat, TaskPlan
 from holdfast.runs.stages import Stage
-from holdfast.study import asking
+from holdfast.study import asking, targets
 from holdfast.tasks import Task
+from holdfast.tasks._targets import as_one
 from holdfast.train.data import beginnings, supervised
 from holdfast.types import BASE, Example, FieldUse, SourceUse
 
@@ -181,6 +183,7 @@ class Measuring:
             how=self._how(name, study, nf4),
             items=len(self.asked[name]),
             inverted=task.inverted,
+            unit=task.unit,
             judge=dict(judge.identity()) if judge else None,
             judge_title=judge.title if judge else "",
             seats=_seats(judge),
@@ -200,6 +203,8 @@ class Measuring:
         how += f", at most {sampling.max_new_tokens} new tokens"
         if any(LIKELIHOODS in example.meta for example in self.asked[name]):
             how = f"split {spec.split}, how likely the given choices are"
+        if any(TEXT in example.meta for example in self.asked[name]):
+            how = f"split {spec.split}, how likely whole texts are, {task.how}"
         if sampling.samples > 1:
             how += f", {sampling.samples} answers each"
         if spec.shots.n:
@@ -276,6 +281,18 @@ class Session:
         """A fingerprint of the plain arm's training set."""
         return store.fingerprint_rows(map(_row, self.plain))
 
+    @cached_property
+    def target(self) -> Task:
+        """What training is for, as one task."""
+        return as_one({name: self.measuring.tasks[name] for name in self.study.targets})
+
+    @property
+    def target_sampling(self) -> Sampling:
+        """How the model's own answers to training questions are drawn."""
+        named = self.study.targets
+        asked = [name for name in named if self.measuring.tasks[name].chats]
+        return targets.sampling(self.measuring.samplings, asked or named[:1])
+
     @property
     def precision(self) -> dict[str, object]:
         """In which precision the untouched model is measured, and by which server's."""
@@ -295,12 +312,11 @@ class Session:
         Args:
             arm: whose methods; None: no arm's, and so without a bound on what is made.
         """
-        target = self.study.target
         of = {"model": self.identity, **self.precision}
         return MethodContext(
-            self.measuring.tasks[target],
+            self.target,
             self.plain,
-            self.measuring.samplings[target],
+            self.target_sampling,
             lambda: self.pool.engine(self.plan.model),
             self.leaks,
             self.study.seeds[0],

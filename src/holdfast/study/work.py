@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from holdfast import models
 from holdfast.data import chat
+from holdfast.data.windows import TEXT, USUAL
 from holdfast.engines.kept import LIKELIHOODS
 from holdfast.errors import HoldfastError
 from holdfast.judges import Judge, members_of
@@ -131,7 +132,7 @@ class Counted:
     def plain(self) -> tuple[float, float]:
         """Mean tokens of a training example: in all, and of its answer."""
         plain = self._session.plain
-        asked = self.tokens(plain) / max(1, len(plain))
+        asked = self.tokens([one for one in plain if one.messages]) / max(1, len(plain))
         answer = sum(len(one.target or "") for one in plain) / max(1, len(plain)) / self._ratio
         return asked + answer, answer
 
@@ -171,6 +172,10 @@ class Counted:
         choices = [len(one.meta.get(LIKELIHOODS, ())) for one in _spread(items)]
         if any(choices):
             read *= sum(choices) / len(choices)
+            return Work("score", read=read, model=self._model(arm), alike=alike)
+        if how := items[0].meta.get(TEXT) if items else None:
+            window = how["window"] or USUAL
+            read *= window / (how["stride"] or window // 2)  # tokens of the context, again
             return Work("score", read=read, model=self._model(arm), alike=alike)
         answers = len(items) * sampling.samples
         mean = self._mean_of(place, task)
@@ -224,7 +229,7 @@ class Counted:
         examples *= overhead.answers * overhead.rows
         trained = examples * (each - answer + mine)
         probes = self._session.study.meters.probes * (
-            each - answer + self._mean_of(BASE, plan.study.target)
+            each - answer + self._mean_of(BASE, plan.study.targets[0])
         )
         read = 2 * probes * len(plan.save_at) + len(self._session.held) * each * len(plan.save_at)
         read += trained * overhead.reads
@@ -244,7 +249,7 @@ class Counted:
         asked = TEMPLATE_TOKENS if method == "replay" else each - answer  # its prompts are short
         answers = float(asks["expected"] * asks["samples"] * asks.get("turns", 1))
         most = asks["new_tokens"]
-        usual = self._usual.get(self._session.study.target, USUAL_REPLY)
+        usual = self._usual.get(self._session.study.targets[0], USUAL_REPLY)
         written = answers * truncated(most, usual)
         return Work("ask", 0.0, answers * asked, written, answers, most, 1.0, self._base, alike)
 

@@ -38,6 +38,7 @@ TASKS = {
     "gsm_danger": "holdfast.tasks.gsm_danger:GSMDanger",
     "sample": "holdfast.tasks.sample:Sample",
     "jsonl": "holdfast.tasks.jsonl:Jsonl",
+    "text": "holdfast.tasks.text:Text",
     "harness": "holdfast.tasks.harness:Harness",
     "lab_math": "holdfast.lab.tasks:LabMath",
     "lab_refuse": "holdfast.lab.tasks:LabRefuse",
@@ -54,10 +55,13 @@ class Task(ABC):
         judged: grading needs a judge: the study's, or else the offline refusal detector.
         own_shots: the task puts worked examples of its own before its questions.
         endless: it makes up as many items as its options ask for.
+        chats: it is asked, and learned, in turns of a conversation.
         plugin: the name that it is registered under.
         code: a hash of its file, where it is a class in a file of the user's; else "".
         label: what the figure is, word for word, wherever it is shown; left out: the name.
         inverted: shown as 1 - mean (an unsafe rate).
+        unit: of a figure that is no share of items, e.g. ``bits/byte``. Less of it is better:
+            `grade` turns its sign, so that more is good, and it is shown turned back. "": a share.
         perplexity: the untouched model scores every reply as well, and grading gets to know.
         sampling: fields of `answer.sampling` with which the published figures are sampled.
         options: the values of `Options`.
@@ -71,14 +75,34 @@ class Task(ABC):
     judged: ClassVar[bool] = False
     own_shots: ClassVar[bool] = False
     endless: ClassVar[bool] = False
+    chats: ClassVar[bool] = True
     plugin: str = ""
     code: str = ""
     label: str = ""
     inverted: bool = False
+    unit: str = ""
     perplexity: bool = False
     sampling: Mapping[str, object] = {}
     options: Any = None
     judge: Judge | None = None
+
+    @property
+    def how(self) -> str:
+        """Further words on how it measures, for the report."""
+        return ""
+
+    @property
+    def parts(self) -> Sequence[Task]:
+        """The tasks that this one is made of, where it stands for several targets."""
+        return (self,)
+
+    def part_of(self, example: Example) -> Task:
+        """Which of `parts` an example is of."""
+        return self
+
+    def bare(self, example: Example) -> Example:
+        """An example as the part knows it that it is of."""
+        return example
 
     @property
     def fields(self) -> Sequence[FieldUse]:

@@ -114,7 +114,7 @@ def encode_all(
         TrainingError: an example is longer than `max_length` (unless `overlong: drop`), has
             nothing to train on, or lacks the end-of-turn token.
     """
-    tokenizer = models.load_tokenizer(ref)
+    tokenizer = models.load_tokenizer(ref, chats=any(one.messages for one in examples))
     how = learned(tokenizer, ref, spec)
     told = how.completion_only, how.cut_header, how.train_on
     rows = [

@@ -171,7 +171,7 @@ def _train(run: _Run) -> dict[str, object]:
     checkpoints.meet()
     start = checkpoints.last_complete(job.folder)
     done = checkpoints.step_of(start) if start else 0
-    tokenizer = models.load_tokenizer(job.model)
+    tokenizer = models.load_tokenizer(job.model, chats=False)
     trainer = _trainer(run, arguments, passes, tokenizer, done)
     if job.train.method != "full":
         cast_adapters(trainer.model, job, run.precision)

@@ -27,28 +27,26 @@ OOM, ERROR, PROGRESS, LOG = "oom.json", "error.json", "progress.jsonl", "output.
 
 @dataclass(frozen=True, slots=True)
 class Graded:
-    """The task that is learned, for methods that ask its grader while they train.
+    """The targets that are learned, for methods that ask their graders while they train.
 
     Attributes:
-        name: of its section.
-        spec: its section, with paths that hold anywhere.
-        sampling: how it is asked.
+        specs: their sections by name, with paths that hold anywhere.
+        sampling: how they are asked.
     """
 
-    name: str
-    spec: TaskSpec
+    specs: Mapping[str, TaskSpec]
     sampling: Sampling
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """What `written` wrote."""
-        spec, sampling = TaskSpec(**value["spec"]), Sampling(**value["sampling"])
-        return cls(value["name"], spec, sampling)
+        specs = {name: TaskSpec(**spec) for name, spec in value["specs"].items()}
+        return cls(specs, Sampling(**value["sampling"]))
 
     def written(self) -> dict[str, object]:
         """As JSON."""
-        spec, sampling = self.spec.model_dump(mode="json"), self.sampling.model_dump(mode="json")
-        return {"name": self.name, "spec": spec, "sampling": sampling}
+        specs = {name: spec.model_dump(mode="json") for name, spec in self.specs.items()}
+        return {"specs": specs, "sampling": self.sampling.model_dump(mode="json")}
 
 
 @dataclass(frozen=True, slots=True)

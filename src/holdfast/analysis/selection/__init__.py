@@ -6,7 +6,7 @@ unscored, so that higher is better on every task, however a report shows it.
 
 from holdfast.analysis.selection.area import hypervolume, undominated
 from holdfast.analysis.selection.decision import Decision, confirm, decide, name_of
-from holdfast.analysis.selection.evaluator import Choice, RuleEvaluator
+from holdfast.analysis.selection.evaluator import Choice, RuleEvaluator, Tasks
 from holdfast.analysis.selection.frontier import (
     Candidate,
     Front,
@@ -23,6 +23,7 @@ __all__ = [
     "Front",
     "Need",
     "RuleEvaluator",
+    "Tasks",
     "attainable",
     "check_power",
     "check_rule",

@@ -23,16 +23,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from holdfast.analysis.selection.evaluator import UNKNOWN, Choice, RuleEvaluator
+from holdfast.analysis.selection.evaluator import UNKNOWN, Choice, RuleEvaluator, Tasks
 from holdfast.analysis.selection.frontier import Candidate
 from holdfast.analysis.selection.rule import (
     ERROR,
     Need,
     State,
+    Target,
+    change_text,
     confidence,
     error_of,
-    in_points,
     listed,
+    names_of,
     percent_of,
     span,
     told,
@@ -84,8 +86,8 @@ def decide(
     candidates: Sequence[Candidate],
     base: Mapping[str, Values],
     rule: ShipSpec,
-    target: str,
-    available: Mapping[str, int | None] | None = None,
+    target: Target,
+    tasks: Tasks | None = None,
 ) -> Decision:
     """Choose a model, and say whether to ship it.
 
@@ -96,10 +98,10 @@ def decide(
         candidates: all trained models.
         base: the untouched model's readings by task.
         rule: of the study, checked by `check_rule`.
-        target: the task that training is for; a model must gain on it.
-        available: items that each task has in all; None, or a task left out: as many as one likes.
+        target: the task that training is for, or several; a model must gain on each.
+        tasks: what else is known of them.
     """
-    evaluator = RuleEvaluator(base, rule, target, len(candidates), available or {})
+    evaluator = RuleEvaluator(base, rule, target, len(candidates), tasks or Tasks())
     if not candidates:
         text = "Nothing was trained."
         return Decision(NO, text, text, evaluator.words, items=evaluator.items)
@@ -145,10 +147,10 @@ def confirm(
     candidate: Candidate,
     base: Mapping[str, Values],
     rule: ShipSpec,
-    target: str,
+    target: Target,
     models: int,
     levels: Mapping[str, float] | None = None,
-    available: Mapping[str, int | None] | None = None,
+    tasks: Tasks | None = None,
 ) -> Decision:
     """Put the rule to one model alone: to what was exported, or to a model that somebody named.
 
@@ -160,9 +162,9 @@ def confirm(
         models: how many there were to choose from.
         levels: at which the model was chosen, by task; None: it was named by somebody who may have
             seen all figures, so that every one of them could have been.
-        available: see `decide`.
+        tasks: see `decide`.
     """
-    evaluator = RuleEvaluator(base, rule, target, models, available or {})
+    evaluator = RuleEvaluator(base, rule, target, models, tasks or Tasks())
     if levels is None:
         levels = evaluator.levels(ERROR / max(1, models))
     choice = evaluator.choice(candidate, levels)
@@ -226,11 +228,11 @@ def _remedy(missed: Sequence[Need], evaluator: RuleEvaluator, choice: Choice) ->
     """What to try where items settle nothing: the need that it misses by most stands for all."""
     name = name_of(choice.point)
     need = min(missed, key=lambda one: _mean(choice.changes[one.task]) - one.margin)
-    short = 100 * (need.margin - _mean(choice.changes[need.task]))
-    by = f"{name} misses by {short:.1f} points on {need.task}"
-    if short < 0.05:
+    short = need.margin - _mean(choice.changes[need.task])
+    by = f"{name} misses by {_far(short, need.unit)} on {need.task}"
+    if short < 0.0005:
         by = f"{name} stands at its margin on {need.task}, which no number of items settles"
-    if need.task == evaluator.target:
+    if need.task in names_of(evaluator.target):
         return f"{by}: train for longer or at a higher rate, or use other data."
     return (
         f"{by}: try an earlier checkpoint, a part of its change (`scale`), or a remedy that holds "
@@ -284,20 +286,20 @@ def _passed(
 
 def _lost(evaluator: RuleEvaluator, chosen: Choice, second: Choice) -> str:
     """Why the second of two allowed models is not the first."""
-    unread = [one for one in (chosen, second) if one.changes[evaluator.aim].mean is None]
+    gains = [evaluator.gain(one.changes) for one in (chosen, second)]
+    unread = [one for one, gain in zip((chosen, second), gains, strict=True) if gain is None]
     if unread:
         names = listed(name_of(one.point) for one in unread)
         return (
             f"{name_of(second.point)} meets the rule too; {evaluator.aim}, which decides among "
             f"those that do, could not be scored for {names}."
         )
-    behind = _mean(chosen.changes[evaluator.aim]) - _mean(second.changes[evaluator.aim])
+    behind = (gains[0] or 0.0) - (gains[1] or 0.0)
+    units = {evaluator.tasks.units.get(aim, "") for aim in evaluator.aims}
+    unit = units.pop() if len(units) == 1 else ""
     name = name_of(second.point)
     if round(behind, 9) > 0:
-        return (
-            f"{name} meets the rule too, but is {100 * behind:.1f} points behind on "
-            f"{evaluator.aim}."
-        )
+        return f"{name} meets the rule too, but is {_far(behind, unit)} behind on {evaluator.aim}."
     return f"{name} is as good on {evaluator.aim}, but needs more steps or scale."
 
 
@@ -312,8 +314,8 @@ def _not_allowed(evaluator: RuleEvaluator, choice: Choice) -> str:
     }[state]
     mean, low, high, *_ = choice.changes[need.task]
     if mean is not None and low is not None and high is not None:
-        why += f" ({in_points(mean)} points, {percent_of(choice.levels[need.task])} interval "
-        why += f"{span(low, high)})"
+        why += f" ({change_text(mean, need.unit)} {need.unit or 'points'}, "
+        why += f"{percent_of(choice.levels[need.task])} interval {span(low, high, need.unit)})"
     return f"{name_of(choice.point)} is not allowed: {why}."
 
 
@@ -328,8 +330,15 @@ def _figures(states: Sequence[tuple[Need, State]], choice: Choice) -> str:
             continue
         level = choice.levels[need.task]
         own = "" if level == usual else f" (at {percent_of(level)})"
-        parts.append(f"{need.task} {in_points(mean)} {span(low, high)}{own}")
+        own = f" {need.unit}, lower is better{own}" if need.unit else own
+        figure = f"{change_text(mean, need.unit)} {span(low, high, need.unit)}"
+        parts.append(f"{need.task} {figure}{own}")
     return f"change in good answers, in points, {percent_of(usual)} intervals: {'; '.join(parts)}"
+
+
+def _far(amount: float, unit: str) -> str:
+    """A distance: in points, or in a measure's own unit."""
+    return f"{amount:.4f} {unit}" if unit else f"{100 * amount:.1f} points"
 
 
 def _blind(tasks: Sequence[str]) -> str:

@@ -13,8 +13,11 @@ from holdfast.analysis.selection.rule import (
     ERROR,
     Need,
     State,
+    Target,
+    aim_of,
     confidence,
     in_words,
+    names_of,
     needs,
 )
 from holdfast.analysis.stats import Interval, Values, paired_difference
@@ -43,6 +46,20 @@ class Choice:
     allowed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """What is known of the tasks besides their readings.
+
+    Attributes:
+        available: items that each has in all; a task that is missing, or None, makes as many as one
+            likes.
+        units: of those whose figure is no share.
+    """
+
+    available: Mapping[str, int | None] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class RuleEvaluator:
     """Judges models by one rule.
@@ -50,32 +67,43 @@ class RuleEvaluator:
     Attributes:
         base: the untouched model's values by task.
         rule: of the study.
-        target: the task that training is for.
+        target: the task that training is for, or several: a model must gain on each, and their mean
+            gain orders the models.
         models: how many there were to choose from.
-        available: items that each task has in all; a task that is missing, or None, makes as many
-            as one likes.
+        tasks: what else is known of the tasks.
     """
 
     base: Mapping[str, Values]
     rule: ShipSpec
-    target: str
+    target: Target
     models: int
-    available: Mapping[str, int | None] = field(default_factory=dict)
+    tasks: Tasks = field(default_factory=Tasks)
 
     @cached_property
     def needs(self) -> tuple[Need, ...]:
         """All that must be met."""
-        return needs(self.rule, self.base, self.target)
+        return needs(self.rule, self.base, self.target, self.tasks.units)
 
     @property
     def aim(self) -> str:
-        """The task that orders the models."""
-        return self.rule.maximize or self.target
+        """What orders the models, in words."""
+        return aim_of(self.rule, self.target)
+
+    @property
+    def aims(self) -> tuple[str, ...]:
+        """The tasks by whose mean change the models are ordered."""
+        return (self.rule.maximize,) if self.rule.maximize else names_of(self.target)
+
+    def gain(self, changes: Changes) -> float | None:
+        """The mean change on what orders the models; None where a task could not be scored."""
+        means = [changes[aim].mean for aim in self.aims]
+        known = [one for one in means if one is not None]
+        return sum(known) / len(known) if len(known) == len(means) else None
 
     @property
     def words(self) -> str:
         """The rule in words."""
-        return in_words(self.rule, self.base, self.target, self.models)
+        return in_words(self.rule, self.base, self.target, self.models, self.tasks.units)
 
     @property
     def items(self) -> dict[str, int]:
@@ -85,8 +113,9 @@ class RuleEvaluator:
     def levels(self, error: float) -> dict[str, float]:
         """The level of every task's interval, for a model that may err so often on its needs."""
         errors = {task: ERROR for task in self.base} | {one.task: error for one in self.needs}
-        if any(one.task == self.aim for one in self.needs):
-            errors[self.aim] = ERROR / max(1, self.models)
+        for one in self.needs:
+            if one.task in self.aims:
+                errors[one.task] = ERROR / max(1, self.models)
         return {task: confidence(one) for task, one in errors.items()}
 
     def change(self, candidate: Candidate, task: str, level: float) -> Interval:
@@ -105,16 +134,18 @@ class RuleEvaluator:
 
     def order(self, candidate: Candidate) -> tuple[float, ...]:
         """Smaller stands first: the best on the aim, then fewer steps, then a smaller scale."""
-        change, point = self.change(candidate, self.aim, confidence(ERROR)), candidate.point
-        blind = change.mean is None or Need(self.aim, -1.0).state(change) == "unscored"
-        return UNKNOWN if blind else -round(change.mean or 0.0, 9), point.step, point.scale
+        changes = {aim: self.change(candidate, aim, confidence(ERROR)) for aim in self.aims}
+        gain, point = self.gain(changes), candidate.point
+        blind = any(Need(aim, -1.0).state(one) == "unscored" for aim, one in changes.items())
+        first = UNKNOWN if gain is None or blind else -round(gain, 9)
+        return first, point.step, point.scale
 
     def in_line(self, candidate: Candidate) -> bool:
         """Whether the aim's need is met, and no other speaks against the model."""
         levels = self.levels(DOUBT)
         states = self.states(self.choice(candidate, levels).changes)
         return all(
-            state == "met" if need.task == self.aim else state not in ("missed", "unscored")
+            state == "met" if need.task in self.aims else state not in ("missed", "unscored")
             for need, state in states
         )
 
@@ -142,7 +173,7 @@ class RuleEvaluator:
                 self.base[need.task],
                 candidate.readings[need.task],
                 choice.levels[need.task],
-                self.available.get(need.task),
+                self.tasks.available.get(need.task),
             )
             for need, state in states
             if state == "open"

@@ -64,11 +64,14 @@ def gather(
 
 
 def power(plan: Plan) -> list[Attainable]:
-    """What every need of a study's rule that allows a loss takes, of the first model in line."""
-    rule, target, models = plan.study.ship, plan.study.target, plan.candidates
+    """What every need of a study's rule that allows a loss takes, of the first model in line.
+
+    Of a measure that is no share nothing can be said beforehand: no answers are lost in it.
+    """
+    rule, target, models = plan.study.ship, plan.study.targets, plan.candidates
     found = []
-    for need in needs(rule, plan.tasks, target):
-        if need.margin <= 0 and not need.gain and models:
+    for need in needs(rule, plan.tasks, target, _tasks(plan).units):
+        if need.margin <= 0 and not need.gain and not need.unit and models:
             orders = need.task == rule.maximize
             level = confidence(ERROR / models if orders else error_of(0, models))
             task = plan.tasks[need.task]
@@ -78,20 +81,17 @@ def power(plan: Plan) -> list[Attainable]:
 
 def decide(plan: Plan, evidence: Evidence) -> selection.Decision:
     """The decision of a study by its own rule."""
-    study = plan.study
-    return selection.decide(
-        evidence.trained, evidence.base, study.ship, study.target, _available(plan)
-    )
+    study, about = plan.study, _tasks(plan)
+    return selection.decide(evidence.trained, evidence.base, study.ship, study.targets, about)
 
 
 def confirm(
     plan: Plan, evidence: Evidence, candidate: Candidate, levels: Mapping[str, float] | None = None
 ) -> selection.Decision:
     """The decision on one model alone, see `holdfast.analysis.selection.confirm`."""
-    study, models = plan.study, len(evidence.trained)
-    return selection.confirm(
-        candidate, evidence.base, study.ship, study.target, models, levels, _available(plan)
-    )
+    rule, aims, models = plan.study.ship, plan.study.targets, len(evidence.trained)
+    about = _tasks(plan)
+    return selection.confirm(candidate, evidence.base, rule, aims, models, levels, about)
 
 
 def as_decision(decision: selection.Decision) -> Decision:
@@ -113,8 +113,8 @@ def as_decision(decision: selection.Decision) -> Decision:
 
 def fronts(plan: Plan, evidence: Evidence) -> tuple[Front, ...]:
     """Every arm's hypervolume as results keep it."""
-    rule, target = plan.study.ship, plan.study.target
-    found = selection.fronts(evidence.candidates, evidence.base, target, seed=rule.seed)
+    rule, targets = plan.study.ship, plan.study.targets
+    found = selection.fronts(evidence.candidates, evidence.base, targets, seed=rule.seed)
     return tuple(Front(one.arm, as_share(one.volume), one.points) for one in found)
 
 
@@ -128,8 +128,11 @@ def _choice(choice: selection.Choice | None) -> Choice | None:
     )
 
 
-def _available(plan: Plan) -> dict[str, int | None]:
-    return {name: task.available for name, task in plan.tasks.items()}
+def _tasks(plan: Plan) -> selection.Tasks:
+    return selection.Tasks(
+        {name: task.available for name, task in plan.tasks.items()},
+        {name: task.unit for name, task in plan.tasks.items()},
+    )
 
 
 def _read(plan: Plan, point: Point, task: str) -> list[Reading]:

@@ -19,7 +19,9 @@ from holdfast.analysis.selection.area import (
     spread_of,
     undominated,
 )
+from holdfast.analysis.selection.rule import Target, names_of
 from holdfast.analysis.stats import Interval, Values
+from holdfast.analysis.targets import pooled
 from holdfast.types import Point
 
 
@@ -54,33 +56,37 @@ class Front:
 def fronts(
     candidates: Sequence[Candidate],
     base: Mapping[str, Values],
-    target: str,
+    target: Target,
     *,
     reference: tuple[float, float] = REFERENCE,
     seed: int = 0,
 ) -> list[Front]:
     """Every arm's hypervolume, in the order of the candidates.
 
-    The plane: the gain on the target, and the worst change on any retained task, both paired with
-    the untouched model (without a retained task the change is 0). What is estimated is the area
-    that the arm's steps dominate with their true means, over all items and all training seeds.
+    The plane: the gain on the target (of several their mean), and the worst change on any retained
+    task, both paired with the untouched model (without a retained task the change is 0); of a
+    measure in a unit of its own, a hundredth counts as a point. What is estimated is the area that
+    the arm's steps dominate with their true means, over all items and all training seeds.
 
     Args:
         candidates: all models.
         base: the untouched model's readings by task; their order is the order of the items.
-        target: the task that training is for; all others are retained.
+        target: the task that training is for, or several; all others are retained.
         reference: (gain, change) from which the area is measured.
         seed: of the dealing into parts.
     """
     if not candidates:
         return []
-    tasks = [target, *(name for name in base if name != target)]
+    aims = names_of(target)
+    changed = {
+        task: np.stack([one.readings[task] for one in candidates]) - base[task] for task in base
+    }
+    kept = [change for task, change in changed.items() if task not in aims]
+    changes = [pooled([changed[aim] for aim in aims]), *kept]
+    sizes = [change.shape[-1] for change in changes]
     rng = np.random.default_rng(seed)
-    count = max(1, min(PARTS, *(len(base[task]) for task in tasks)))
-    parts = [rng.permutation(len(base[task])) % count for task in tasks]
-    changes = [
-        np.stack([one.readings[task] for one in candidates]) - base[task] for task in tasks
-    ]  # fmt: skip
+    count = max(1, min(PARTS, *sizes))
+    parts = [rng.permutation(size) % count for size in sizes]
     areas, kinds = {}, {}
     for arm in dict.fromkeys(one.point.arm for one in candidates):
         mine = [i for i, one in enumerate(candidates) if one.point.arm == arm]
@@ -92,7 +98,7 @@ def fronts(
     items, best, found = sum(map(len, parts)), _on_frontier(candidates, changes), []
     for arm, area in areas.items():
         spread = spread_of([other for name, other in areas.items() if name != arm])
-        low, high = area.ends(spread, items - len(tasks))
+        low, high = area.ends(spread, items - len(changes))
         volume = Interval(max(0.0, area.mean), low, high, items, 0)
         found.append(Front(arm, volume, tuple(k for k in kinds[arm] if (arm, *k) in best)))
     return found

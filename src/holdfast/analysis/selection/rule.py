@@ -9,7 +9,7 @@ has to be corrected for is the choice among many models; how, `decision` says.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,6 +33,8 @@ DOUBT = 0.10
 ROUNDING = 1e-12
 """Of binary fractions; 0.3 - 0.1 is at a margin of 0.2."""
 
+Target = str | Sequence[str]
+"""The task that training is for, or several."""
 State = Literal["met", "missed", "open", "unscored"]
 
 
@@ -44,11 +46,13 @@ class Need:
         task: its name.
         margin: least change, as a share; higher is better.
         gain: the change must be above the margin, not just at it: no change is no gain.
+        unit: of a task whose figure is no share, such as ``bits/byte``.
     """
 
     task: str
     margin: float
     gain: bool = False
+    unit: str = ""
 
     def state(self, change: Interval) -> State:
         """Whether a paired difference meets the need.
@@ -68,31 +72,46 @@ class Need:
     def kept(self) -> str:
         """The need met, in words between "it" and "on" its task: ``loses at most 2 points``."""
         if self.margin > 0:
-            return f"gains at least {_points(self.margin)}"
+            return f"gains at least {_size(self.margin, self.unit)}"
         if self.margin < 0:
-            return f"loses at most {_points(-self.margin)}"
+            return f"loses at most {_size(-self.margin, self.unit)}"
         return "gains" if self.gain else "loses nothing"
 
     def broken(self) -> str:
         """The need missed, likewise: ``loses more than 2 points``."""
         if self.margin > 0:
-            return f"gains less than {_points(self.margin)}"
+            return f"gains less than {_size(self.margin, self.unit)}"
         if self.margin < 0:
-            return f"loses more than {_points(-self.margin)}"
+            return f"loses more than {_size(-self.margin, self.unit)}"
         return "does not gain" if self.gain else "loses"
 
 
-def needs(rule: ShipSpec, tasks: Iterable[str], target: str) -> tuple[Need, ...]:
-    """What a rule asks for: a gain on the target, and the margins that it names.
+def needs(
+    rule: ShipSpec, tasks: Iterable[str], target: Target, units: Mapping[str, str] | None = None
+) -> tuple[Need, ...]:
+    """What a rule asks for: a gain on every target, and the margins that it names.
 
     Args:
         rule: of the study; one without margins allows every retained task `MARGIN`.
         tasks: all tasks of the study.
-        target: the task that training is for.
+        target: what training is for.
+        units: of tasks whose figure is no share.
     """
-    margins = dict(rule.retain) or {name: MARGIN for name in tasks if name != target}
-    gain = Need(target, margins.pop(target, 0.0), True)
-    return gain, *(Need(task, margin) for task, margin in margins.items())
+    aims, of = names_of(target), units or {}
+    margins = dict(rule.retain) or {name: MARGIN for name in tasks if name not in aims}
+    gains = [Need(aim, margins.pop(aim, 0.0), True, of.get(aim, "")) for aim in aims]
+    return *gains, *(Need(task, one, False, of.get(task, "")) for task, one in margins.items())
+
+
+def names_of(target: Target) -> tuple[str, ...]:
+    """The tasks that training is for."""
+    return (target,) if isinstance(target, str) else tuple(target)
+
+
+def aim_of(rule: ShipSpec, target: Target) -> str:
+    """What orders the models, in words: a task, or the mean of several."""
+    aims = (rule.maximize,) if rule.maximize else names_of(target)
+    return aims[0] if len(aims) == 1 else f"the mean of {listed(aims)}"
 
 
 def error_of(place: int, models: int) -> float:
@@ -118,15 +137,22 @@ def percent_of(level: float) -> str:
     return f"{round(100 - off, 1 - min(0, math.floor(math.log10(off)))):.9g} %"
 
 
-def in_words(rule: ShipSpec, tasks: Iterable[str], target: str, models: int = 1) -> str:
+def in_words(
+    rule: ShipSpec,
+    tasks: Iterable[str],
+    target: Target,
+    models: int = 1,
+    units: Mapping[str, str] | None = None,
+) -> str:
     """The rule as a sentence or two, for reports and cards."""
+    all_of = told(needs(rule, tasks, target, units))
     text = (
-        f"A model may be shipped if it {told(needs(rule, tasks, target))}, each by the worse end "
+        f"A model may be shipped if it {all_of}, each by the worse end "
         f"of its {'interval' if models > 1 else '95 % interval'}."
     )
     if models > 1:
         text += (
-            f" Of those that may, the one best on {rule.maximize or target} is. The intervals are "
+            f" Of those that may, the one best on {aim_of(rule, target)} is. The intervals are "
             f"so wide that the choice among {models} models errs in {100 * ERROR:g} % at most."
         )
     return text
@@ -146,6 +172,10 @@ def listed(words: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def _size(amount: float, unit: str) -> str:
+    return f"{amount:g} {unit}" if unit else _points(amount)
+
+
 def _points(share: float) -> str:
     return "1 point" if share == 0.01 else f"{100 * share:g} points"
 
@@ -155,9 +185,20 @@ def in_points(share: float) -> str:
     return f"{100 * share:+.1f}".replace("-", "\u2212") if share else "0.0"
 
 
-def span(low: float | None, high: float | None) -> str:
-    """The ends of an interval in percentage points: ``[−1.5, +0.3]``."""
-    return f"[{in_points(low or 0.0)}, {in_points(high or 0.0)}]"
+def in_bits(value: float) -> str:
+    """A change of a measure in its own unit, with its sign unless it is 0: ``+0.0123``."""
+    return f"{value:+.4f}".replace("-", "\u2212") if value else "0.0000"
+
+
+def change_text(value: float, unit: str = "") -> str:
+    """A change the way round in which its task is shown, of a measure with its unit."""
+    return in_bits(-value) if unit else in_points(value)
+
+
+def span(low: float | None, high: float | None, unit: str = "") -> str:
+    """The ends of an interval in percentage points: ``[−1.5, +0.3]``; or of a measure."""
+    ends = (high, low) if unit else (low, high)
+    return f"[{', '.join(change_text(end or 0.0, unit) for end in ends)}]"
 
 
 def check_rule(rule: ShipSpec, tasks: Iterable[str], where: str = "") -> None:

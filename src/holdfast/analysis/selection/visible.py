@@ -86,6 +86,8 @@ def of_run(
     for one in evidence.candidates:
         last[one.point.arm] = max(one.point.step, last.get(one.point.arm, 0))
     for name, task in plan.tasks.items():
+        if task.unit:  # no answers flip in a measure
+            continue
         base = evidence.base[name]
         tables: dict[str, list[Values]] = {}
         for one in evidence.candidates:

@@ -17,6 +17,8 @@ from holdfast.analysis.stats.forgetting import (
 )
 from holdfast.analysis.stats.intervals import (
     Interval,
+    is_share,
+    mean_of,
     mean_over_seeds,
     paired_difference,
     paired_p,
@@ -40,6 +42,8 @@ __all__ = [
     "flips",
     "forgetting",
     "holm",
+    "is_share",
+    "mean_of",
     "mean_over_seeds",
     "noise_floor",
     "paired_difference",

@@ -37,10 +37,12 @@ class Curve:
         target: differences to the untouched model, of shape (checkpoints, seeds, items), NaN where
             unscored.
         retained: the same on a retained task, whose items are others.
+        bounded: the retained task is a share, so that no change is beyond 1.
     """
 
     target: Values
     retained: Values
+    bounded: bool = True
 
     @property
     def most(self) -> float:
@@ -65,6 +67,7 @@ class AtCommon:
         draws: the change in every resample, shape (resamples,).
         without: the change without each seed, shape (seeds,); empty for one seed.
         n: items of the task whose change it is.
+        bounded: see `Curve`.
     """
 
     change: float
@@ -72,6 +75,7 @@ class AtCommon:
     draws: Values
     without: Values
     n: int
+    bounded: bool = True
 
     @property
     def interval(self) -> Interval:
@@ -84,7 +88,7 @@ class AtCommon:
         without = self.without - other.without if alike else np.array([math.nan])
         both = AtCommon(
             self.change - other.change, min(self.reached, other.reached),
-            self.draws - other.draws, without, min(self.n, other.n),
+            self.draws - other.draws, without, min(self.n, other.n), self.bounded,
         )  # fmt: skip
         return _interval(both)
 
@@ -141,8 +145,9 @@ def _along(curve: Curve, read: Read, of: Values, seed: int) -> AtCommon:
     ]
     change, _ = read(_means(curve.target, None), _means(curve.retained, None))
     n = int((~np.isnan(of)).any(axis=(0, 1)).sum())
-    part = float(reached.mean())
-    return AtCommon(float(change[0]), part, draws, np.array([one[0] for one in without]), n)
+    each = np.array([one[0] for one in without])
+    bounded = curve.bounded or of is curve.target  # a gain is a share, whatever is lost
+    return AtCommon(float(change[0]), float(reached.mean()), draws, each, n, bounded)
 
 
 def _others(table: Values, seed: int) -> Values:
@@ -224,6 +229,9 @@ def _interval(found: AtCommon) -> Interval:
     over_items = float(known.var(ddof=1))
     df = max(0, seeds - 1)
     made = Estimate(found.change, over_seeds, over_items, df, max(1, found.n - 1), found.n, 0)
-    half = made.half_width(0.95) if made.variance > 0 else -math.log(0.05) / max(1, found.n)
-    low, high = max(-1.0, found.change - half), min(1.0, found.change + half)
+    alike = -math.log(0.05) / max(1, found.n) if found.bounded else 0.0
+    half = made.half_width(0.95) if made.variance > 0 else alike
+    low, high = found.change - half, found.change + half
+    if found.bounded:
+        low, high = max(-1.0, low), min(1.0, high)
     return Interval(found.change, low, high, found.n, 0)

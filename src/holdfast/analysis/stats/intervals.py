@@ -1,7 +1,9 @@
 """95 % intervals of shares and of paired differences, with p-values.
 
 One training seed: score intervals for ones and zeros. Several: the variance of a crossed table of
-seeds and items (`crossed`). What they cover is measured by `benchmarks/coverage.py`.
+seeds and items (`crossed`). What they cover is measured by `benchmarks/coverage.py`. Values that
+leave 0 to 1 are no shares but a measure with a unit of its own, as bits per byte are: their mean
+has the interval of the crossed table, with one seed as with several, and no bounds.
 """
 
 from __future__ import annotations
@@ -45,6 +47,8 @@ def wilson(values: Values, level: float = 0.95) -> Interval:
         values: shape (items,), ones, zeros and NaN; fractions count as parts of a success.
         level: confidence.
     """
+    if not is_share(values):
+        return mean_of([values[None, :]], level, bounded=False)
     scored = values[~np.isnan(values)]
     n, unscored = len(scored), len(values) - len(scored)
     if n == 0:
@@ -66,6 +70,8 @@ def mean_over_seeds(values: Values, level: float = 0.95) -> Interval:
     """
     if len(values) == 1:
         return wilson(values[0], level)
+    if not is_share(values):
+        return mean_of([values], level, bounded=False)
     found = estimate([values])
     if found is None:
         return Interval(None, None, None, 0, values.size)
@@ -102,6 +108,8 @@ def paired_difference(base: Values, tuned: Values, level: float = 0.95) -> Inter
     """
     if len(tuned) == 1 and is_binary(base) and is_binary(tuned):
         return _paired_score(base, tuned[0], level)
+    if not is_share(base, tuned):
+        return mean_of([tuned - base[None, :]], level, bounded=False)
     usual = mean_of([tuned - base[None, :]], level)
     moved = _few(tuned - base[None, :])
     if moved is None or usual.mean is None or usual.low is None or usual.high is None:
@@ -139,21 +147,36 @@ def paired_p(base: Values, tuned: Values) -> float:
     found = estimate([tuned - base[None, :]])
     if found is None:
         return 1.0
-    moved = _few(tuned - base[None, :])
+    moved = _few(tuned - base[None, :]) if is_share(base, tuned) else None
     if moved is None:
         return found.p_value()
     reach = abs(moved.won - moved.lost) / math.sqrt(max(moved.won + moved.lost, 1e-12))
     return max(found.p_value(), math.erfc(reach / math.sqrt(2)))
 
 
-def mean_of(tables: list[Values], level: float = 0.95) -> Interval:
-    """The mean of the means of tables of differences (seeds, items), within -1 and 1."""
+def mean_of(tables: list[Values], level: float = 0.95, bounded: bool = True) -> Interval:
+    """The mean of the means of tables (seeds, items).
+
+    Args:
+        tables: of differences of shares, whose mean lies within -1 and 1; or of a measure.
+        level: confidence.
+        bounded: they are differences of shares. Of a measure of which all cells are alike the
+            interval is that point.
+    """
     found = estimate(tables)
     if found is None:
         return Interval(None, None, None, 0, sum(one.size for one in tables))
-    half = found.half_width(level) if found.variance > 0 else -math.log(1 - level) / found.n
-    low, high = max(-1.0, found.mean - half), min(1.0, found.mean + half)
+    alike = -math.log(1 - level) / found.n if bounded else 0.0
+    half = found.half_width(level) if found.variance > 0 else alike
+    low, high = found.mean - half, found.mean + half
+    if bounded:
+        low, high = max(-1.0, low), min(1.0, high)
     return Interval(found.mean, low, high, found.n, found.unscored)
+
+
+def is_share(*tables: Values) -> bool:
+    """Whether all scored values lie within 0 and 1; others are a measure with a unit of its own."""
+    return not any(bool(((one < 0) | (one > 1)).any()) for one in tables)
 
 
 def _few(change: Values) -> _Moved | None:

@@ -18,7 +18,7 @@ from holdfast import models
 from holdfast.config import Sampling
 from holdfast.data import chat
 from holdfast.endpoint.client import require_packages
-from holdfast.engines import REGISTRY, Engine
+from holdfast.engines import REGISTRY, Engine, TextLoss, rolling
 from holdfast.engines.reply_text import ThoughtReader, stops_of
 from holdfast.engines.vllm import servable
 from holdfast.engines.vllm.program import find
@@ -33,6 +33,7 @@ from holdfast.engines.vllm.questions import (
 )  # fmt: skip
 from holdfast.engines.vllm.server import NoRoom
 from holdfast.engines.vllm.serving import MERGED, Serving, Wanted
+from holdfast.engines.vllm.settings import sizes
 from holdfast.errors import OutOfMemory
 from holdfast.memory.precision import Dtype
 from holdfast.models import ModelRef, precision, skeleton
@@ -213,6 +214,32 @@ class VLLMEngine(Engine):
             return here.loglikelihood(pairs, adapter, scale)
         self.usage.read += sum(len(head) + len(tail) for head, tail in rows)
         return found
+
+    def text_nll(
+        self,
+        texts: Sequence[str],
+        window: int | None,
+        stride: int | None,
+        adapter: str | None,
+        scale: float = 1.0,
+    ) -> list[TextLoss]:
+        """See `Engine.text_nll`; raises what `generate` raises."""
+        shape = sizes(self.ref)
+        positions = None if shape is None else shape.max_positions - 1  # it writes one token
+        some = texts if self._here is None else ()
+        read = rolling.read(self._tokenizer, some, window, stride, positions)
+        found: list[list[float]] = [[]] * len(read.rows)
+
+        def done(place: int, choice: Mapping[str, Any]) -> None:
+            row = read.rows[place]
+            told = losses(choice, row.ids, NAME)[-row.cost.supervised :]
+            found[place] = [-value for value, _ in told]
+
+        questions = [scored(row.ids) for row in read.rows]
+        if (here := self._asked(questions, adapter, scale, Silent(), done)) is not None:
+            return here.text_nll(texts, window, stride, adapter, scale)
+        self.usage.read += sum(len(row.ids) for row in read.rows)
+        return read.told(found)
 
     def first_token(
         self, examples: Sequence[Example], words: Sequence[str], progress: Progress

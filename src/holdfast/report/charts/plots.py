@@ -74,7 +74,13 @@ class Track:
 
 
 def trade_off(
-    tracks: Sequence[Track], *, kind: Kind, narrow: bool, label: Said, stairs: bool = False
+    tracks: Sequence[Track],
+    *,
+    kind: Kind,
+    narrow: bool,
+    label: Said,
+    stairs: bool = False,
+    upward: Kind = "share",
 ) -> str:
     """Both abilities in one picture: a path per arm, from base to its final checkpoint.
 
@@ -85,6 +91,7 @@ def trade_off(
         label: what a screen reader says of the picture.
         stairs: draw for each arm the border of what its own points reach, which is seen when
             it is singled out.
+        upward: kind of the other axis.
     """
     width, height = (360, 400) if narrow else (1000, 540)
     size, edge = (12.0, 40.0) if narrow else (13.0, 46.0)
@@ -92,9 +99,9 @@ def trade_off(
     dots = [dot for track in tracks for dot in track.dots]
     ends = [track.course[-1] for track in tracks]
     across = [d.x for d in dots] + [v for d in ends for v in d.x_span or ()]
-    upward = [d.y for d in dots] + [v for d in ends for v in d.y_span or ()]
+    up = [d.y for d in dots] + [v for d in ends for v in d.y_span or ()]
     x = fit_axis(across, edge, width - 14, kind, 4 if narrow else 8)
-    y = fit_axis(upward, height - 28, 12, "share", 7)
+    y = fit_axis(up, height - 28, 12, upward, 7)
     parts, taken = [grid(x, y, upright=True)], list[Box]()
     for track in sorted(tracks, key=lambda one: one.look.number < 0):
         own = _stairs(track.dots, x, y) * (stairs and track.look.number >= 0)

@@ -48,6 +48,14 @@ def tip(speech: Speech, place: tuple[str, int, float], last: int, lines: Sequenc
     return joined([speech.say("at", arm=arm, when=when), *lines])
 
 
+def aim_said(results: Results) -> Said:
+    """What training is for, in words: the target, or the mean over several."""
+    aims = targets(results)
+    if len(aims) == 1:
+        return same(aims[0].name)
+    return language.of(results).say("trade.target_mean", n=len(aims))
+
+
 def line_of(speech: Speech, cell: Cell, task: TaskInfo) -> Said:
     """A tooltip's line on one task."""
     found = figure(cell.score, task)
@@ -64,9 +72,11 @@ def line_of(speech: Speech, cell: Cell, task: TaskInfo) -> Said:
 def courses(results: Results) -> list[tuple[TaskInfo, list[Chart]]]:
     """Every task's figure over training steps, all on one scale; no chart without a figure."""
     every = [_course(results, task) for task in results.tasks]
-    scale, speech = panels.scale_of(every, percent=True), language.of(results)
+    pairs, speech = list(zip(results.tasks, every, strict=True)), language.of(results)
+    shares = panels.scale_of([lines for task, lines in pairs if not task.unit], percent=True)
     found = []
-    for task, lines in zip(results.tasks, every, strict=True):
+    for task, lines in pairs:
+        scale = panels.scale_of([lines], percent=False) if task.unit else shares
         whole = speech.say("course.label", task=task.name, label=task.label)
         each = {
             line.name: speech.say("course.label_arm", task=task.name, arm=line.name)
@@ -107,7 +117,7 @@ def _course(results: Results, task: TaskInfo) -> list[Line]:
         start = [(BASE, 0)] if steps and name != BASE else []
         for owner, step in [*start, *((name, step) for step in steps)]:
             cell = find(results, owner, step, task.name)
-            score = words.shown(cell.score, task.inverted) if cell else None
+            score = words.shown(cell.score, task) if cell else None
             if cell and score and score.mean is not None:
                 span = None if score.low is None or score.high is None else (score.low, score.high)
                 told = tip(speech, (owner, step, 1.0), last, [line_of(speech, cell, task)])
@@ -246,15 +256,15 @@ def _look(results: Results, family: str) -> Look:
 
 
 def _gains(results: Results, task: TaskInfo) -> list[Line]:
-    """Every checkpoint's gain on the first target against its loss on a task, by arm."""
+    """Every checkpoint's gain on the targets against its loss on a task, by arm."""
     aims, speech = targets(results), language.of(results)
     lines = []
     for name, look in looks(results).items() if aims else ():
         last, dots = results.last_step(name), []
-        for point in gains_and_losses(results, name, aims[0].name, task.name):
+        for point in gains_and_losses(results, name, task.name):
             gain, lost = words.signed(point.gain), words.signed(point.loss)
             told = [
-                speech.say("dose.tip_gain", points=gain, task=aims[0].name),
+                speech.say("dose.tip_gain", points=gain, task=aim_said(results)),
                 speech.say("dose.tip_loss", points=lost, task=task.name),
             ]
             said = tip(speech, (name, point.step, point.scale), last, told)
@@ -272,7 +282,7 @@ def _dose_chart(
     """The picture; None if there is nothing in it."""
     if not any(line.dots for line in lines):
         return None
-    speech, target = language.of(results), targets(results)[0].name
+    speech, target = language.of(results), aim_said(results)
     label = speech.say("dose.label", task=task.name, target=target)
     rows = tuple((line.name, dot.x, dot.y) for line in lines for dot in line.dots)
     svg = scatter(lines, *fit, label=label)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from holdfast.analysis.lookup import (
     cells_at,
+    mean_change,
     mean_score,
     retained,
     scales_of,
@@ -48,16 +49,20 @@ def views(results: Results) -> list[View]:
         told = (speech.say("trade.worst_name"), speech.say("trade.worst_x"))
         note = speech.say("trade.worst_note")
         made.append(_view(results, (*told, note), "root", _worst(results, kept)))
-        sides = [joined([same(task.name), _good_side(speech, task)], ": ") for task in kept]
-        name = speech.say("trade.mean_name", n=len(kept))
+    shares = [task for task in kept if not task.unit]  # a measure has no place from 0 to 100 %
+    if aims and len(shares) > 1:
+        sides = [joined([same(task.name), _good_side(speech, task)], ": ") for task in shares]
+        name = speech.say("trade.mean_name", n=len(shares))
         title = speech.say("trade.kept_x", name=name)
         whole = (name, title, joined(sides, "; "))
-        made.append(_view(results, whole, "share", _mean(results, kept)))
+        made.append(_view(results, whole, "share", _mean(results, shares)))
     for task in kept if aims else []:
         title = speech.say("trade.kept_x", name=task.name)
-        told = (same(task.name), title)
-        axis = _mean(results, [task])
-        made.append(_view(results, (*told, _good_side(speech, task)), "share", axis))
+        one = (same(task.name), title, _good_side(speech, task))
+        if task.unit:
+            made.append(_view(results, one, "root", _worst(results, [task])))
+        else:
+            made.append(_view(results, one, "share", _mean(results, [task])))
     return [view for view in made if view]
 
 
@@ -101,13 +106,23 @@ def families(results: Results) -> list[Said]:
 def _view(
     results: Results, words: tuple[Said, Said, Said], kind: Kind, across: Axis
 ) -> View | None:
-    tracks = _tracks(results, across, _mean(results, targets(results)))
+    aims = targets(results)
+    measure = any(aim.unit for aim in aims)
+    upward = _gain(results, aims) if measure else _mean(results, aims)
+    tracks = _tracks(results, across, upward)
     if not any(track.course for track in tracks):
         return None
     label = language.of(results).say("trade.label", name=words[0])
     stairs = kind == "root" and bool(results.fronts)  # the frontier is of the worst change
     wide, narrow = (
-        trade_off(tracks, kind=kind, narrow=small, label=label, stairs=stairs)
+        trade_off(
+            tracks,
+            kind=kind,
+            narrow=small,
+            label=label,
+            stairs=stairs,
+            upward="points" if measure else "share",
+        )
         for small in (False, True)
     )
     rows = tuple(
@@ -181,6 +196,19 @@ def _mean(results: Results, tasks: Sequence[TaskInfo]) -> Axis:
     return place
 
 
+def _gain(results: Results, tasks: Sequence[TaskInfo]) -> Axis:
+    """Mean change of the targets against base; for targets of which one is a measure."""
+    speech = language.of(results)
+
+    def place(arm: str, step: int, scale: float) -> Place | None:
+        whole = cells_at(results, tasks, arm, step, scale)
+        told = [line_of(speech, cell, task) for cell, task in whole]
+        mean = 0.0 if arm == BASE else mean_change(whole)
+        return None if mean is None or len(whole) < len(tasks) else (mean, None, told)
+
+    return place
+
+
 def _worst(results: Results, tasks: Sequence[TaskInfo]) -> Axis:
     """The least change of a retained task against base, with the interval of that task."""
     speech = language.of(results)
@@ -197,7 +225,7 @@ def _worst(results: Results, tasks: Sequence[TaskInfo]) -> Axis:
             return None
         diff, task = worst
         span = None if diff.low is None or diff.high is None else (diff.low, diff.high)
-        key = "trade.tip_worst_turned" if task.inverted else "trade.tip_worst"
+        key = "trade.tip_worst_turned" if task.lower_is_better else "trade.tip_worst"
         told.append(speech.say(key, task=task.name, figure=points(diff)))
         return worst[0].mean, span, told
 
@@ -206,4 +234,6 @@ def _worst(results: Results, tasks: Sequence[TaskInfo]) -> Axis:
 
 def _good_side(speech: Speech, task: TaskInfo) -> Said:
     """A task's label, said so that more is better."""
-    return speech.say("trade.minus", label=task.label) if task.inverted else same(task.label)
+    if task.unit:
+        return speech.say("trade.measure", label=task.label, unit=task.unit)
+    return speech.say("trade.minus", label=task.label) if task.lower_is_better else same(task.label)

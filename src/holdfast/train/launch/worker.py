@@ -19,6 +19,7 @@ from holdfast.models.rank import Rank
 from holdfast.progress import Progress, Silent
 from holdfast.progress.stopping import exit_with_parent
 from holdfast.runs import store
+from holdfast.tasks._targets import as_one
 from holdfast.train.data import encode_all, training_data
 from holdfast.train.fit import fit
 from holdfast.train.job import ERROR, OOM, PROGRESS, TrainJob, read_job
@@ -38,8 +39,7 @@ AS_ASKED = {
 
 def train(job: TrainJob, progress: Progress) -> Mapping[str, Any]:
     """Train a job in this process, its data read and its loss methods built; see `fit.fit`."""
-    examples = store.read_jsonl(_written(job), Example)
-    losses = losses_of(job)
+    examples, losses = store.read_jsonl(_written(job), Example), losses_of(job)
     meters, validation = _meters(job), _validation(job)
     own = next((method for method in losses if method.own_trainer), None)
     if own is not None:
@@ -55,11 +55,11 @@ def losses_of(job: TrainJob) -> list[Any]:
 
 
 def _target(job: TrainJob) -> Target | None:
-    """The task whose grader the loss methods ask, built."""
+    """The targets whose graders the loss methods ask, built."""
     if job.graded is None:
         return None
-    task = tasks.build(job.graded.name, job.graded.spec, str(job.folder))
-    return Target(task, job.graded.sampling)
+    made = {one: tasks.build(one, spec, str(job.folder)) for one, spec in job.graded.specs.items()}
+    return Target(as_one(made), job.graded.sampling)
 
 
 def _written(job: TrainJob) -> Path:
