@@ -323,7 +323,7 @@ def _equal_gain(results: Results) -> list[str]:
             parts.append(f"## {_said(results, f'{kind}.title')}\n")
             parts.append(_said(results, f"{kind}.lede") + "\n")
         head = [_said(results, f"{kind}.{name}") for name in ("change", "against")]
-        target = aim_said(results) if found else ""
+        target = aim_said(results).en if found else ""
         for one in found:
             at = _said(results, f"{kind}.at", far=one.far, target=target)
             parts.append(f"{title(one.task)}, {at}\n")

@@ -19,7 +19,7 @@ from holdfast.data.leakage import LeakIndex
 from holdfast.data.sources import Source, drawn
 from holdfast.data.windows import USUAL, end_to_end
 from holdfast.errors import StudyError, located
-from holdfast.memory.model.shape import read_shape
+from holdfast.memory.model.reading import read_shape
 from holdfast.study import validation
 from holdfast.tasks import Task
 from holdfast.tasks._targets import named, of
