@@ -8,14 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from holdfast.analysis import budget, recommend
-from holdfast.analysis.lookup import (
-    final,
-    final_gains,
-    find,
-    group_names,
-    scales_of,
-    steps_of,
-)
+from holdfast.analysis.lookup import final, final_gains, find, group_names, scales_of, steps_of
 from holdfast.analysis.results import Cell, Choice, Results, Share, TaskInfo
 from holdfast.methods import METHODS
 from holdfast.report import decision_words, equal_gain, language, tables, words
