@@ -15,6 +15,7 @@ from holdfast.data.batching import Budget
 from holdfast.errors import UsageError
 from holdfast.memory.memory_plan import MemoryPlan, plan_from_json
 from holdfast.runs import store
+from holdfast.train.served import Served
 from holdfast.types import ModelRef
 
 FOLDER = "launch"
@@ -69,6 +70,7 @@ class TrainJob:
         stop: limits of the meters, by name; past one, training ends.
         averages: decays of the moving averages of what is trained that are kept.
         graded: the task whose grader the arm's loss methods ask; None: they ask none.
+        served: the vLLM that draws answers for them; None: they draw by themselves, or not at all.
         device: `auto`, `cpu` or `cuda`.
         plan: placement, dtypes, micro-batch; has no bearing on what is learned, up to rounding.
             None: one device and the micro-batches as dealt.
@@ -89,6 +91,7 @@ class TrainJob:
     stop: Mapping[str, float] = field(default_factory=dict)
     averages: tuple[float, ...] = ()
     graded: Graded | None = None
+    served: Served | None = None
     device: str = "auto"
     plan: MemoryPlan | None = None
     rehearsal: bool | None = None
@@ -114,6 +117,7 @@ def write_job(job: TrainJob, path: Path) -> None:
     values |= {"model": asdict(job.model), "train": train, "budget": asdict(job.budget)}
     values["plan"] = None if job.plan is None else asdict(job.plan)
     values["graded"] = None if job.graded is None else job.graded.written()
+    values["served"] = None if job.served is None else job.served.written()
     store.write_json(path, values)
 
 
@@ -137,6 +141,7 @@ def read_job(path: Path) -> TrainJob:
             "losses": tuple((name, options) for name, options in value["losses"]),
             "averages": tuple(value.get("averages", ())),
             "graded": Graded.from_json(given) if (given := value.get("graded")) else None,
+            "served": Served.from_json(one) if (one := value.get("served")) else None,
             "plan": plan_from_json(value["plan"]) if value["plan"] else None,
             "folder": Path(value["folder"]),
             "examples": value["examples"] and Path(value["examples"]),

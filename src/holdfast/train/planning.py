@@ -16,7 +16,7 @@ from holdfast import judges, methods
 from holdfast.config import Study, TrainSpec
 from holdfast.config.sweeps import Variant, expand
 from holdfast.config.yaml_text import read_yaml
-from holdfast.errors import HoldfastError
+from holdfast.errors import DoesNotFit, HoldfastError
 from holdfast.memory.estimate.activations import activations
 from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead, combined
 from holdfast.memory.estimate.states import states
@@ -25,7 +25,7 @@ from holdfast.memory.hardware.detect import detect
 from holdfast.memory.hardware.host import host_ram_bytes
 from holdfast.memory.memory_plan import GIB, MemoryPlan
 from holdfast.memory.model.shape import read_shape
-from holdfast.memory.planner import pace
+from holdfast.memory.planner import explanation, pace
 from holdfast.memory.planner.choice import Comparison
 from holdfast.memory.planner.inference import answering_bytes
 from holdfast.memory.planner.inference import longest as longest_prompt
@@ -82,6 +82,26 @@ def plan_study(
     if not known and not shortened:
         notes.append(Reason("length_assumed", {"tokens": f"{USUAL_SEQ_LEN:,}"}))
     return replace(report, said=(*report.said, *notes))
+
+
+def fitting(report: MemoryReport) -> MemoryPlan:
+    """The plan of a report.
+
+    Raises:
+        DoesNotFit: there is none; naming the changes after which there would be.
+    """
+    if report.plan is None:
+        compared = report.comparison
+        lines = explanation.changes(compared, "en")
+        names = ", ".join(sorted({gpu.name for gpu in compared.gpus}))
+        raise DoesNotFit(
+            f"training {compared.shape.name} does not fit on {names}"
+            if compared.server is None
+            else f"training {compared.shape.name} does not fit on {names} beside the vLLM that "
+            f"draws its answers ({compared.server.takes / GIB:.1f} GiB)",
+            remedy="\n    ".join([*lines, "`holdfast plan` shows the whole table"]),
+        )
+    return report.plan
 
 
 def hardest_request(study: Study, asked: PlanRequest = NOTHING_SAID) -> PlanRequest:

@@ -32,7 +32,8 @@ from holdfast.engines.vllm.questions import (
     scored,
 )  # fmt: skip
 from holdfast.engines.vllm.server import NoRoom
-from holdfast.engines.vllm.serving import MERGED, Serving, Wanted
+from holdfast.engines.vllm.serving import MERGED, Serving
+from holdfast.engines.vllm.wanted import Wanted
 from holdfast.errors import OutOfMemory
 from holdfast.memory.precision import Dtype
 from holdfast.models import ModelRef, precision, skeleton

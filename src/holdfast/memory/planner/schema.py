@@ -70,7 +70,17 @@ def to_json(
         "idle": idle(comparison, "en"),
         "idle_gpus": [one.index for one in comparison.gpus if chosen and one.index not in used],
         "host": _host(comparison),
-    } | ({"extra_bytes": comparison.method_bytes} if comparison.work.method_overhead.asks else {})
+    } | _beside(comparison)
+
+
+def _beside(comparison: Comparison) -> dict[str, object]:
+    """What the methods add, and the server that draws answers, where there are any."""
+    found: dict[str, object] = {}
+    if comparison.work.method_overhead.asks:
+        found["extra_bytes"] = comparison.method_bytes
+    if comparison.server is not None:
+        found["server"] = asdict(comparison.server)
+    return found
 
 
 def coded(reason: Reason) -> dict[str, object]:
