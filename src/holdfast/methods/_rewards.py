@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -55,8 +55,8 @@ class Drawn(Section):
     which is given the adapter of every step or round (`hardware.vllm`)."""
 
     @model_serializer(mode="wrap")
-    def _sparse(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        found: dict[str, Any] = write(self)
+    def _sparse(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        found: dict[str, object] = write(self)
         if self.engine == "hf":  # older fingerprints stay as they are
             found.pop("engine", None)
         return found

@@ -28,7 +28,6 @@ from holdfast.runs import store
 from holdfast.runs.plan import NOTICES
 from holdfast.runs.stages import Step
 from holdfast.study import asking, readiness
-from holdfast.study.drawing import drawing
 from holdfast.study.session import Session
 from holdfast.train.adapter_check import check_fast, check_mergeable, check_model
 from holdfast.train.arguments import check_settings
@@ -311,7 +310,7 @@ CHECKS: tuple[Check, ...] = (
     readiness.reachable,
     readiness.packages,
     readiness.vllm,
-    drawing,
+    readiness.drawing,
     readiness.room,
     readiness.whole,
     readiness.judges,
@@ -325,6 +324,6 @@ CHECKS: tuple[Check, ...] = (
 )
 """In this order, the cheapest first."""
 OF_DEVICES: frozenset[Check] = frozenset(
-    (readiness.vllm, drawing, readiness.judges, _attention, _trainer, _precision, _idle_gpus)
+    (*readiness.OF_DEVICES, _attention, _trainer, _precision, _idle_gpus)
 )
 """Those that depend on the machine where the stages are made."""

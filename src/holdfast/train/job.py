@@ -70,7 +70,7 @@ class TrainJob:
         stop: limits of the meters, by name; past one, training ends.
         averages: decays of the moving averages of what is trained that are kept.
         graded: the task whose grader the arm's loss methods ask; None: they ask none.
-        served: the vLLM that draws answers for them; None: they draw by themselves, or not at all.
+        served: the vLLM that draws answers for them; None: there is none.
         device: `auto`, `cpu` or `cuda`.
         plan: placement, dtypes, micro-batch; has no bearing on what is learned, up to rounding.
             None: one device and the micro-batches as dealt.
@@ -115,9 +115,9 @@ def write_job(job: TrainJob, path: Path) -> None:
     values = {name: getattr(job, name) for name in TrainJob.__slots__}
     values |= {name: path and str(path) for name, path in _paths(job).items()}
     values |= {"model": asdict(job.model), "train": train, "budget": asdict(job.budget)}
-    values["plan"] = None if job.plan is None else asdict(job.plan)
-    values["graded"] = None if job.graded is None else job.graded.written()
-    values["served"] = None if job.served is None else job.served.written()
+    values["plan"] = job.plan and asdict(job.plan)
+    for name in ("graded", "served"):
+        values[name] = values[name] and values[name].written()
     store.write_json(path, values)
 
 

@@ -43,11 +43,7 @@ HERE = "leave `engine: vllm` out of the method, and answers are drawn by the mod
 
 
 class Beside:
-    """A model under training, asked through a server of its own; `close` ends that.
-
-    Attributes:
-        about: vLLM's version, device and precision, in words.
-    """
+    """A model under training, asked through a server of its own; `close` ends that."""
 
     def __init__(
         self,
@@ -73,15 +69,13 @@ class Beside:
         """
         require_packages()
         self._model, self._tokenizer = model, tokenizer
-        program = find(wanted.program)
-        place = wanted.place
+        program, place = find(wanted.program), wanted.place
         assert place is not None, "a server beside a training has its place"
         device = "cpu" if place.gpu is None else "cuda"
         self._serving = Serving(ref, program, device, dtype, place.rows, wanted)
         self._thoughts = ThoughtReader(tokenizer)
         self._folder = TemporaryDirectory(prefix="holdfast-drawn-")
         self._count, self._told = 0, _Told(say)
-        self.about = f"vLLM {program.version}, {device}, {dtype}"
 
     def answers(self, asked: Sequence[Asked], sampling: Sampling) -> list[Said]:
         """One answer for each row, in order, with the adapter as it is now.
@@ -96,15 +90,12 @@ class Beside:
         """
         from holdfast.engines.next_token import seed_of
 
-        settings = self._model.get_base_model().generation_config
-        stops = sorted(chat.stop_ids(self._tokenizer, settings))
-        questions = [
-            drawn(
-                ids, sampling, seed_of(sampling.seed, one.id, sample), stops,
-                stops_of(one, sampling),
-            )
-            for one, ids, sample in asked
-        ]  # fmt: skip
+        own = self._model.get_base_model().generation_config
+        stops = sorted(chat.stop_ids(self._tokenizer, own))
+        questions = []
+        for one, ids, sample in asked:
+            seed, words = seed_of(sampling.seed, one.id, sample), stops_of(one, sampling)
+            questions.append(drawn(ids, sampling, seed, stops, words))
         found: list[list[int]] = [[] for _ in asked]
 
         def done(place: int, choice: Mapping[str, Any]) -> None:
@@ -151,5 +142,8 @@ class _Told(Silent):
     """Passes on what is said; whoever asks to stop is heard when the answers are there."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self.say = say  # type: ignore[method-assign]
-        self.stop = Stop()
+        self._say, self.stop = say, Stop()
+
+    def say(self, line: str) -> None:
+        """See `Progress.say`."""
+        self._say(line)

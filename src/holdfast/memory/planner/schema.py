@@ -47,7 +47,7 @@ def to_json(
     others = [
         _peaks(one) | {"why_not": coded(why)} for one, why in reasons.alternatives(comparison)
     ]
-    used = set(chosen.plan.gpus) if chosen else set()
+    used = {*chosen.plan.gpus, comparison.server and comparison.server.gpu} if chosen else set()
     return {
         "schema": SCHEMA,
         "kind": "plan",
@@ -70,17 +70,8 @@ def to_json(
         "idle": idle(comparison, "en"),
         "idle_gpus": [one.index for one in comparison.gpus if chosen and one.index not in used],
         "host": _host(comparison),
-    } | _beside(comparison)
-
-
-def _beside(comparison: Comparison) -> dict[str, object]:
-    """What the methods add, and the server that draws answers, where there are any."""
-    found: dict[str, object] = {}
-    if comparison.work.method_overhead.asks:
-        found["extra_bytes"] = comparison.method_bytes
-    if comparison.server is not None:
-        found["server"] = asdict(comparison.server)
-    return found
+        **({"server": asdict(comparison.server)} if comparison.server else {}),
+    } | ({"extra_bytes": comparison.method_bytes} if comparison.work.method_overhead.asks else {})
 
 
 def coded(reason: Reason) -> dict[str, object]:
