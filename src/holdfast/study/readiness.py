@@ -31,9 +31,6 @@ from holdfast.study.session import Arm, Session
 from holdfast.train.adapter_check import build, on_meta
 from holdfast.train.planning import arms_of, fitting, plan_study
 
-DRAWN_HERE = (
-    "leave `engine: vllm` out of the method, and answers are drawn by the model that trains"
-)
 ANSWERING = ("torch", "transformers", "peft")
 TRAINING = (*ANSWERING, "trl", "accelerate", "datasets")
 SAVED = 4
@@ -211,14 +208,16 @@ def drawing(session: Session) -> Sequence[str]:
     why = servable.refused_model(ref, nf4=False)
     if why := why or servable.refused_settings(skeleton.generation_config(ref)):
         raise StudyError(
-            f"vLLM cannot draw the answers of {', '.join(wanted)}: {why}", remedy=DRAWN_HERE
+            f"vLLM cannot draw the answers of {', '.join(wanted)}: {why}",
+            remedy="leave `engine: vllm` out of the method",
         )
     for name in wanted:
         with located(f"arms.{name}"):
             config = build(on_meta(ref), session.arms[name].train)[0].peft_config["default"]
             if why := servable.refused_lora(config.to_dict()):
                 raise StudyError(
-                    f"vLLM does not take the adapters that are trained: {why}", remedy=DRAWN_HERE
+                    f"vLLM does not take the adapters that are trained: {why}",
+                    remedy="leave `engine: vllm` out of the method",
                 )
     asked = PlanRequest(gpus=tuple(session.gpus) or CPU, trace=False)
     try:

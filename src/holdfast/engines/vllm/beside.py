@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 TRAINED = "default"
 """What PEFT and TRL call the adapter that is trained."""
-AGAIN = "the same command goes on from the last complete checkpoint"
-HERE = "leave `engine: vllm` out of the method, and answers are drawn by the model that trains"
 
 
 class Beside:
@@ -106,12 +104,14 @@ class Beside:
         except NoRoom as error:
             raise DoesNotFit(
                 f"the vLLM that draws the answers has no room where it was planned: {error}",
-                remedy=f"lower max_new_tokens, free memory or name another GPU; or {HERE}",
+                remedy="lower max_new_tokens, free memory or name another GPU; or leave `engine: "
+                "vllm` out of the method",
             ) from None
         except EndpointError as error:
             raise TrainingError(
                 f"the vLLM that draws the answers failed: {error.message}",
-                remedy=f"{AGAIN}; or {HERE}",
+                remedy="the same command goes on from the last complete checkpoint; or leave "
+                "`engine: vllm` out of the method",
             ) from None
         return [
             Said(self._thoughts.reply(row, sampling, tokens, stops), tokens)

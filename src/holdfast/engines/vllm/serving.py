@@ -276,5 +276,5 @@ def _not_taken(why: str) -> EndpointError:
         f"vLLM does not take the adapter that is trained: {why}",
         fault="refused",
         where="answer.engine: vllm",
-        remedy="let the answers be drawn here: leave `engine: vllm` out of the method",
+        remedy="leave `engine: vllm` out of the method",
     )
