@@ -95,7 +95,8 @@ def test_on_a_cpu_its_cache_is_whole_gib() -> None:
     cache = cache_bytes(shape, report.comparison.work, ROWS, 768)
     assert place.gpu is None and place.share == 0
     assert place.cache_gib == -(-cache // GIB)
-    assert place.takes > place.cache_gib * GIB + 4 * shape.parameters
+    held = report.comparison.work.wide * shape.parameters
+    assert held < place.takes - place.cache_gib * GIB < held + 3 * GIB
     assert "GiB of memory" in report.text()
 
 

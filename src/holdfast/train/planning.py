@@ -192,6 +192,7 @@ def record_pace(report: MemoryReport, plan: MemoryPlan, job: TrainJob, disturbed
         if one.plan.strategy == plan.strategy and one.plan.checkpointing == plan.checkpointing
     ]
     rows = store.read_lines(history) if history.is_file() else []
+    disturbed = disturbed or found.work.method_overhead.generated_tokens > 0  # it answers meanwhile
     if disturbed or not alike or not (tokens_per_s := pace.logged(rows)):
         return
     nearest = min(alike, key=lambda one: abs(one.micro_batch - plan.micro_batch))

@@ -199,7 +199,9 @@ def run(
     store.write_json(job.folder / RECORD, {
         "plan": asdict(used[-1]), "source": report.source, "measured": measured, "events": events,
     })  # fmt: skip
-    _observe(used[-1], measured, gpus)
+    server = report.comparison.server
+    if server is None or server.apart:  # else its memory would be taken for this process's
+        _observe(used[-1], measured, gpus)
     record_pace(report, used[-1], job, bool(events))
     return summary | {"plan": explanation.describe(used[-1], "en"), "events": events}
 

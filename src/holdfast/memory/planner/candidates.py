@@ -196,7 +196,7 @@ def _refused(problem: Problem, setup: Setup, held: States) -> Reason | None:
     if method != "full" and placement not in PLACES.get(work.variant, (placement,)):
         return Reason("r_variant", {"variant": work.variant})
     own = work.method_overhead.generated_tokens or work.method_overhead.rows > 1
-    if own and placement != "single":
+    if own and placement not in {"single", "cpu"}:
         return Reason("r_answers", {})
     if work.method_overhead.served and method == "qlora":
         return Reason("r_served", {})
