@@ -15,8 +15,8 @@ from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.model.shape import Shape
 from holdfast.memory.planner.alternatives import Change, changes
 from holdfast.memory.planner.candidates import candidates
-from holdfast.memory.planner.pace import Correction
 from holdfast.memory.planner.drawing_server import Place, placed
+from holdfast.memory.planner.pace import Correction
 from holdfast.memory.planner.strategies import RuntimeOverheads
 from holdfast.memory.planner.ways import Candidate, Problem
 
