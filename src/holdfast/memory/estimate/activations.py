@@ -214,9 +214,8 @@ def asides(shape: Shape, work: Workload, micro_batch: int) -> tuple[Aside, ...]:
     overhead, wide = work.method_overhead, work.wide
     each = wide * (3 * intermediate(shape) + 4 * shape.hidden)
     found = []
-    if (
-        overhead.generated_tokens
-    ):  # a row is as long as prompt and answer together, see `from_training`
+    if overhead.generated_tokens and not overhead.served:
+        # a row is as long as prompt and answer together, see `from_training`
         tokens = micro_batch * work.seq_len
         cache = 2 * shape.kv_heads * shape.head_dim * wide * tokens
         found.append(Aside(cache, 8 * shape.vocab * micro_batch, each * tokens))
