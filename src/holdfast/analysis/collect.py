@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from holdfast.analysis import trainings
 from holdfast.analysis.agreement import agreement
 from holdfast.analysis.arrays import Measured
 from holdfast.analysis.caveats import UNSCORED_LIMIT
@@ -53,17 +54,18 @@ def arm_infos(plan: Plan, done: Collection[str] | None = None) -> list[ArmInfo]:
     """
     found = [ArmInfo(BASE, "the untouched model", family=BASE)]
     for name, arm in plan.arms.items():
-        wanted = {f"train/{arm.source}/seed{seed}" for seed in plan.study.seeds}
+        wanted = {
+            one.stage for seed in plan.study.seeds for one in plan.trainings(arm.source, seed)
+        }
         spec = plan.study.arms.get(arm.family)
         remedies = None if spec is None else methods_of(spec)
         if arm.source == BASE or (done is not None and not wanted.issubset(done)):
             found.append(ArmInfo(name, arm.recipe, family=arm.family, methods=remedies))
             continue
         source = plan.arms[arm.source]
-        data = _summary(plan.folder / "data" / arm.source)
-        folders = [plan.folder / "train" / arm.source / f"seed{s}" for s in plan.study.seeds]
-        runs = [_summary(folder) for folder in folders]
-        spent = cost_of(plan, source, data, runs, folders)
+        data = trainings.data_summary(plan, arm.source)
+        runs = [trainings.run_summary(plan, arm.source, seed) for seed in plan.study.seeds]
+        spent = cost_of(plan, source, data, runs)
         found.append(
             ArmInfo(
                 name=name,
@@ -79,7 +81,7 @@ def arm_infos(plan: Plan, done: Collection[str] | None = None) -> list[ArmInfo]:
                         *data["notes"],
                         *_stopped(plan, runs),
                         *_validated(plan, runs),
-                        *_interrupted(plan, source, folders),
+                        *_interrupted(plan, source),
                     ]
                 ),
                 loss=tuple((step, loss) for step, loss in runs[0]["loss"]),
@@ -97,7 +99,7 @@ def arm_infos(plan: Plan, done: Collection[str] | None = None) -> list[ArmInfo]:
 def trained_alike(plan: Plan) -> list[str]:
     """Arms of which all seeds see the same questions, where those of others see different ones."""
     trained = [name for name, arm in plan.arms.items() if arm.source == name]
-    return [name for name in trained if _summary(plan.folder / "data" / name).get("alike")]
+    return [name for name in trained if trainings.data_summary(plan, name).get("alike")]
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -126,8 +128,9 @@ def _validated(plan: Plan, runs: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"lowest loss of held-out examples: {', '.join(lowest)}"] if lowest else []
 
 
-def _interrupted(plan: Plan, arm: ArmPlan, trained: Sequence[Path]) -> list[str]:
+def _interrupted(plan: Plan, arm: ArmPlan) -> list[str]:
     """What to say where seconds add up several sittings."""
+    trained = trainings.folders(plan, arm.name, plan.study.seeds)
     folders = [*trained, *(plan.folder / "shared" / name for name in arm.shared)]
     sittings = [records.finished(folder).get("sittings", 1) for folder in folders]
     count = sum(isinstance(one, int) and one > 1 for one in sittings)
@@ -253,10 +256,11 @@ def agreements(plan: Plan) -> list[Agreement]:
 def meter_readings(plan: Plan, done: Collection[str] | None = None) -> list[Meter]:
     """What the meters read in every training."""
     return [
-        Meter(arm, seed, one["step"], one["kl"], one["cross_entropy"], one["norm"])
+        Meter(arm, seed, of.before + one["step"], one["kl"], one["cross_entropy"], one["norm"])
         for arm, seed in plan.trained
-        if done is None or f"train/{arm}/seed{seed}" in done
-        for one in meters.read(plan.folder / "train" / arm / f"seed{seed}")
+        for of in plan.trainings(arm, seed)
+        if done is None or of.stage in done
+        for one in meters.read(plan.folder / of.stage)
     ]
 
 
@@ -339,7 +343,6 @@ def cost_of(
     arm: ArmPlan,
     data: Mapping[str, Any],
     runs: Sequence[Mapping[str, Any]],
-    folders: Sequence[Path],
 ) -> Costs:
     """What one arm cost beyond its equal budget: seconds, tokens and arithmetic.
 
@@ -353,8 +356,7 @@ def cost_of(
         plan: its study.
         arm: one that trains.
         data: the summary of its data stage.
-        runs: the summaries of its trainings.
-        folders: of its trainings.
+        runs: the summaries of its trainings, one for each seed.
     """
     train = arm.training
     backward = 4.0 if train["method"] == "full" else 2.0
@@ -368,9 +370,10 @@ def cost_of(
     shared = [plan.folder / "shared" / name for name in arm.shared]
     spent = [_summary(folder)["spent"] for folder in shared] + [data["spent"]]
     passes += FORWARD * sum(one["read"] + one["written"] for one in spent)
+    taken = sum(map(trainings.seconds, trainings.folders(plan, arm.name, plan.study.seeds)))
     return Costs(
-        seconds=round(_mean(_seconds(folder) for folder in folders), 1),
-        shared_seconds=round(sum(map(_seconds, shared)) + data["spent"]["seconds"], 1),
+        seconds=round(taken / len(runs), 1),
+        shared_seconds=round(sum(map(trainings.seconds, shared)) + data["spent"]["seconds"], 1),
         flops=passes * _active_parameters(plan),
         tokens=round(tokens),
         generated_tokens=round(written + sum(one["written"] for one in spent)),
@@ -383,7 +386,3 @@ def _active_parameters(plan: Plan) -> int:
         return read_shape(plan.model.base, plan.model.revision).active_parameters
     except ModelError:
         return 0
-
-
-def _seconds(folder: Path) -> float:
-    return float(records.finished(folder)["seconds"])

@@ -17,7 +17,7 @@ MIXED = "mixed: "
 def conditions(plan: Plan, done: Collection[str] | None = None) -> dict[str, str]:
     """The lines under "how it was measured", from what was recorded when it was measured."""
     replies = _asked(plan, done)
-    stages = [f"train/{arm}/seed{seed}" for arm, seed in plan.trained]
+    stages = [one.stage for run in plan.trained for one in plan.trainings(*run)]
     trained = [_device(plan, one) for one in stages if done is None or one in done]
     answered = [one["summary"]["device"] or "not recorded" for one in replies]
     versions = environment.versions()

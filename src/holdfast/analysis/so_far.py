@@ -149,10 +149,10 @@ def _trained_so_far(plan: Plan, look: Look, arm: ArmInfo) -> ArmInfo:
 
 def losses(plan: Plan, look: Look, arm: str, seed: int) -> list[tuple[int, float]]:
     """(step, loss) of one training, as far as it is; in order, each step once."""
-    rows = live.rows(live.training_folder(plan.folder, f"train/{arm}/seed{seed}", look) / HISTORY)
     found = {
-        row["step"]: float(row["loss"])
-        for row in rows
+        of.before + row["step"]: float(row["loss"])
+        for of in plan.trainings(arm, seed)
+        for row in live.rows(live.training_folder(plan.folder, of.stage, look) / HISTORY)
         if isinstance(row.get("step"), int) and isinstance(row.get("loss"), int | float)
     }
     return sorted((step, loss) for step, loss in found.items() if math.isfinite(loss))

@@ -182,7 +182,7 @@ def _session(
     planned = replace(planned, notices=(*planned.notices, *check_power(power(planned))))
     session = Session(planned, measuring, (), arms, LeakIndex(()), pool, identity, gpus=tuple(gpus))
     setting = session.setting()
-    own = {who: arm.planned(study, (), setting) for who, arm in arms.items()}
+    own = {who: arm.planned(study, (), {"": setting}) for who, arm in arms.items()}
     return replace(session, plan=replace(planned, arms=own))
 
 

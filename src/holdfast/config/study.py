@@ -13,6 +13,7 @@ from holdfast.config.hardware import HardwareSpec
 from holdfast.config.model import ModelSpec
 from holdfast.config.section import LONGEST_NAME, NAME, Section, twins, unusable
 from holdfast.config.shipping import ShipSpec
+from holdfast.config.successive import check_stages
 from holdfast.config.training import TrainSpec
 
 
@@ -28,7 +29,10 @@ class Study(Section):
     )
     """One training run per arm and seed."""
     tasks: dict[str, TaskSpec] = Field(min_length=1)
-    """What is measured; exactly one has `role: target`."""
+    """What is measured; exactly one has `role: target`, or all that `stages` names."""
+    stages: tuple[str, ...] = ()
+    """Tasks to learn one after the other: `[math, code]`, each with `role: target`; every task is
+    measured after each of them. Left out: one task is learned."""
     train: TrainSpec = TrainSpec()
     """Settings shared by all arms."""
     arms: dict[str, ArmSpec] = Field(default={"sft": ArmSpec()}, min_length=1)
@@ -106,11 +110,15 @@ class Study(Section):
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds must differ from each other")
         targets = [name for name, task in self.tasks.items() if task.role == "target"]
-        if len(targets) != 1:
+        if "stages" in self.model_fields_set:
+            check_stages(self.stages, {name: one.role for name, one in self.tasks.items()})
+        elif len(targets) != 1:
             raise ValueError(f"exactly one task needs `role: target`; found {targets or 'none'}")
         return self
 
     @property
     def target(self) -> str:
-        """The name of the task that training is for."""
+        """The name of the task that training is for; where it has stages, that of the last one."""
+        if self.stages:
+            return self.stages[-1]
         return next(name for name, task in self.tasks.items() if task.role == "target")

@@ -38,6 +38,7 @@ __all__ = [
 METHODS = {
     # data
     "replay": "holdfast.methods.replay:Replay",
+    "replay_earlier": "holdfast.methods.replay_earlier:ReplayEarlier",
     "rewrite": "holdfast.methods.rewrite:Rewrite",
     "selfgen": "holdfast.methods.selfgen:Selfgen",
     # loss
@@ -51,6 +52,7 @@ METHODS = {
     "lisa": "holdfast.methods.lisa:Lisa",
     "loss_weight": "holdfast.methods.loss_weight:LossWeight",
     "mask_target": "holdfast.methods.mask_target:MaskTarget",
+    "orthogonal": "holdfast.methods.orthogonal:Orthogonal",
     "raft": "holdfast.methods.raft:Raft",
     "sdft": "holdfast.methods.sdft:SDFT",
     "token_mask": "holdfast.methods.token_mask:TokenMask",
@@ -120,6 +122,8 @@ class LossMethod(Configured):
             there.
         asks_questions: it asks the training questions itself, as they are given, and looks at no
             other data: nothing may stand under ``data:`` beside it.
+        grows: every stage (`stages` of the study) trains adapters of its own beside those of the
+            stages before, which stay as they are.
     """
 
     entry = "loss"
@@ -127,6 +131,7 @@ class LossMethod(Configured):
     resumable: bool = True
     graded: bool = False
     asks_questions: bool = False
+    grows: bool = False
 
     def check(self, context: MethodContext) -> None:
         """See `DataMethod.check`; by default there is nothing to look at."""

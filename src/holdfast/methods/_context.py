@@ -69,6 +69,8 @@ class MethodContext:
             with a larger budget in the same folder; None: nowhere.
         bound: what the arm's training can use; None: all that can be made is made.
         seen: examples that plain training sees over the whole run; 0: not known.
+        earlier: the plain training sets of the stages before this one, where tasks are learned one
+            after the other (`stages`); None where one is learned.
     """
 
     task: Task
@@ -83,6 +85,7 @@ class MethodContext:
     answers: Path | None = None
     bound: Bound | None = None
     seen: int = 0
+    earlier: Sequence[Sequence[Example]] | None = None
 
     @property
     def fills(self) -> bool:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from holdfast.config import Study
 from holdfast.errors import FolderError
 from holdfast.runs import records, run_folder, sealed, stages, store
+from holdfast.runs.chapters import Chapter, Trained, holding, trainings
 from holdfast.runs.stages import PlannedStage
 from holdfast.types import BASE, FieldUse, ModelRef, Point, SourceUse
 
@@ -111,7 +112,7 @@ class Plan:
         study: what the user wrote, ``auto`` resolved.
         folder: the run folder; not written down, so that a run folder can be moved.
         model: the untouched model.
-        steps: optimiser steps of every training; 0 where nothing is trained.
+        steps: optimiser steps of every arm and seed; 0 where nothing is trained.
         save_at: the steps after which a checkpoint is measured.
         training_items: examples of the target's training set.
         nf4: models are measured in 4 bits.
@@ -121,6 +122,7 @@ class Plan:
         notices: what was found in the data and settings that whoever reads the figures must know.
         fields: what became of every column of the user's data.
         sources: how much of each of its sources was taken.
+        chapters: tasks that are learned one after the other; empty where one is learned.
     """
 
     study: Study
@@ -136,6 +138,7 @@ class Plan:
     notices: tuple[str, ...] = ()
     fields: tuple[FieldUse, ...] = ()
     sources: tuple[SourceUse, ...] = ()
+    chapters: tuple[Chapter, ...] = ()
 
     def __repr__(self) -> str:
         """One line: what is trained and measured, and where."""
@@ -157,7 +160,7 @@ class Plan:
 
     @property
     def candidates(self) -> int:
-        """How many models there are to choose from."""
+        """Models to choose from."""
         return sum(not self.untouched(point.arm) for point in self.points())
 
     @property
@@ -227,7 +230,16 @@ class Plan:
     def checkpoint(self, arm: str, seed: int | None, step: int) -> str:
         """The folder of what a training had come to after `step` steps, or when it ended."""
         step = min(step, self.ended(arm, seed) or step)
-        return f"train/{arm}/seed{seed}/{checkpoint_name(step)}"
+        made = holding(self.trainings(arm, seed), step)
+        return f"{made.stage}/{checkpoint_name(step - made.before)}"
+
+    def trained_in(self, arm: str, seed: int | None, step: int) -> str:
+        """The stage that trains the weights of a step."""
+        return holding(self.trainings(arm, seed), step).stage
+
+    def trainings(self, arm: str, seed: int | None) -> tuple[Trained, ...]:
+        """The trainings that an arm's weights come of: one, or one for each chapter."""
+        return trainings(self.chapters, arm, seed)
 
 
 def checkpoint_name(step: int) -> str:
@@ -283,6 +295,7 @@ def to_json(plan: Plan) -> dict[str, object]:
         "notices": plan.notices,
         "fields": [asdict(one) for one in plan.fields],
         "sources": [asdict(one) for one in plan.sources],
+        **({"chapters": list(map(asdict, plan.chapters))} if plan.chapters else {}),
     }
 
 
@@ -322,7 +335,8 @@ def _inside(plan: Plan) -> Plan:
     Raises:
         ValueError: a name that leads out of it, a seed or step that is no number, another task.
     """
-    names = [*plan.tasks, *(seat.folder for task in plan.tasks.values() for seat in task.seats)]
+    names = [*plan.tasks, *(one.folder for one in plan.chapters)]
+    names += [seat.folder for task in plan.tasks.values() for seat in task.seats]
     for arm in plan.arms.values():
         names += [arm.name, arm.source, *arm.shared]
         numbers = [*(seed for seed in arm.seeds if seed is not None), *dict(arm.places)]
@@ -368,6 +382,7 @@ def _from_json(value: Mapping[str, Any], folder: Path) -> Plan:
                 SourceUse(**{**one, "notes": tuple(one["notes"])})
                 for one in value.get("sources", ())
             ),
+            chapters=tuple(Chapter.from_json(one) for one in value.get("chapters", ())),
         )
     )
 

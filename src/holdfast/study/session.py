@@ -7,13 +7,14 @@ that do it. Nothing of a session is written down.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from json.encoder import encode_basestring_ascii as encoded
 from pathlib import Path
 from typing import Any
 
 from holdfast.config import Sampling, Study, TrainSpec
+from holdfast.config.successive import grown
 from holdfast.config.sweeps import Variant, settings_of
 from holdfast.data.batching import Budget, seen_order
 from holdfast.data.leakage import LeakIndex
@@ -35,6 +36,7 @@ from holdfast.methods._bound import BUDGET, Bound
 from holdfast.models.external import ExternalModel
 from holdfast.progress import Progress
 from holdfast.runs import store
+from holdfast.runs.chapters import Chapter
 from holdfast.runs.plan import ArmPlan, Plan, Seat, TaskPlan
 from holdfast.runs.stages import Stage
 from holdfast.study import asking
@@ -71,6 +73,11 @@ class Arm:
         """The study's training settings with the arm's own."""
         return self.variant.train
 
+    def train_in(self, chapter: Chapter | None) -> TrainSpec:
+        """Its settings in one chapter: the rank grows where each has adapters of its own."""
+        number = chapter.number if chapter and any(one.grows for one in self.loss) else 1
+        return grown(self.train, number)
+
     @property
     def made(self) -> tuple[DataMethod | LossMethod, ...]:
         """Everything that has a hand in the training set, in order."""
@@ -97,11 +104,18 @@ class Arm:
             return "; ".join([source, *parts])
         return "; ".join(parts) or "plain fine-tuning on the task's own answers"
 
-    def planned(self, study: Study, save_at: Sequence[int], setting: MethodContext) -> ArmPlan:
-        """The arm as data."""
+    def planned(
+        self, study: Study, save_at: Sequence[int], settings: Mapping[str, MethodContext]
+    ) -> ArmPlan:
+        """The arm as data; of every chapter's setting, by what its shared work is named after."""
         untouched, merge = self.variant.source == BASE, self.merges
         over_seeds = untouched or (merge is not None and merge.over_seeds)
-        shared = [part.name for method in self.made for part in shared_of(method, setting)]
+        shared = [
+            f"{before}{part.name}"
+            for before, setting in settings.items()
+            for method in self.made
+            for part in shared_of(method, setting)
+        ]
         return ArmPlan(
             name=self.variant.name,
             family=self.variant.family,
@@ -248,6 +262,8 @@ class Session:
         gpus: that may be used; none on the CPU.
         stages: of the plan, with their code.
         held: examples that no arm trains on; their loss is read while training.
+        chapter: the one that this is the session of; None: of the whole study.
+        plains: by task, the plain arm's training set of each chapter; empty where there are none.
     """
 
     plan: Plan
@@ -260,6 +276,8 @@ class Session:
     gpus: tuple[GPU, ...] = ()
     stages: tuple[Stage, ...] = ()
     held: Sequence[Example] = ()
+    chapter: Chapter | None = None
+    plains: Mapping[str, Sequence[Example]] = field(default_factory=dict)
 
     @property
     def study(self) -> Study:
@@ -270,6 +288,37 @@ class Session:
     def folder(self) -> Path:
         """The run folder."""
         return self.plan.folder
+
+    @property
+    def target(self) -> str:
+        """The task that is learned; of a study in chapters that of the last one."""
+        return self.study.target if self.chapter is None else self.chapter.task
+
+    @cached_property
+    def parts(self) -> tuple[Session, ...]:
+        """A session for each chapter, with its own training set and steps; else this one alone."""
+        return tuple(
+            replace(
+                self, chapter=one, plain=self.plains[one.task],
+                plan=replace(self.plan, steps=one.steps, save_at=one.save_at),
+            )
+            for one in self.plan.chapters
+        ) or (self,)  # fmt: skip
+
+    def named(self, stage: str, work: str = "") -> str:
+        """A stage's name with the chapter that it is for: ``data/sft/2-code``; work comes last."""
+        parts = [stage, *([self.chapter.folder] if self.chapter else []), *filter(None, [work])]
+        return "/".join(parts)
+
+    def part_of(self, stage: str) -> Session:
+        """The one of `parts` that a stage of training is for."""
+        last = stage.rpartition("/")[2]
+        return next((o for o in self.parts if o.chapter and o.chapter.folder == last), self)
+
+    @property
+    def before_shared(self) -> str:
+        """What the names of shared work begin with, below ``shared/``."""
+        return f"{self.chapter.folder}/" if self.chapter else ""
 
     @cached_property
     def plain_mark(self) -> str:
@@ -295,7 +344,7 @@ class Session:
         Args:
             arm: whose methods; None: no arm's, and so without a bound on what is made.
         """
-        target = self.study.target
+        target = self.target
         of = {"model": self.identity, **self.precision}
         return MethodContext(
             self.measuring.tasks[target],
@@ -310,6 +359,7 @@ class Session:
             self.folder / BASE_ANSWERS,
             None if arm is None else self._bound(arm),
             self.plan.steps * self.study.train.batch_size,
+            self._earlier,
         )
 
     def _bound(self, arm: Arm) -> Bound:
@@ -336,6 +386,14 @@ class Session:
             tokens=self._spent if fills else None,
         )
 
+    @property
+    def _earlier(self) -> tuple[Sequence[Example], ...] | None:
+        """The plain training sets of the chapters before this one; None where there are none."""
+        if not self.plan.chapters:
+            return None
+        before = self.plan.chapters[: self.chapter.number - 1] if self.chapter else ()
+        return tuple(self.plains[one.task] for one in before)
+
     @cached_property
     def _seen_order(self) -> list[int]:
         """The order in which plain training with the first seed sees the training set."""
@@ -347,9 +405,14 @@ class Session:
         given = self.study.train.data_seed
         return self.study.seeds[0] if given is None else given
 
+    @property
+    def budget(self) -> Budget:
+        """What every training spends; once the stage of the budget is done."""
+        return store.read_value(self.folder / self.named(BUDGET) / "budget.json", Budget)
+
     def _spent(self) -> int:
         """Supervised tokens of every training; once the stage of the budget is done."""
-        return store.read_value(self.folder / BUDGET / "budget.json", Budget).supervised_tokens
+        return self.budget.supervised_tokens
 
     def averages(self, arm: str) -> tuple[float, ...]:
         """Decays of the moving averages that an arm's training keeps for arms that use it."""

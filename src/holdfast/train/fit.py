@@ -282,19 +282,20 @@ def _load(run: _Run) -> PreTrainedModel:
     # All weights train: 16 bits would round most updates away, so they are float32 under autocast.
     job, full = run.job, run.job.train.method == "full"
     loaded_as = precision.torch_dtype("float32") if full else run.dtype
+    ref = (
+        replace(job.model, base=str(job.start), revision=None) if full and job.start else job.model
+    )
     if job.plan is not None:
-        return placement.load(job.model, job.plan, loaded_as, job.device, Rank.current())
+        return placement.load(ref, job.plan, loaded_as, job.device, Rank.current())
     with loading():
-        return models.load_model(
-            job.model, loaded_as, job.device, nf4=job.train.method == "qlora"
-        )  # fmt: skip
+        return models.load_model(ref, loaded_as, job.device, nf4=job.train.method == "qlora")
 
 
 def _adapted(run: _Run, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
     job = run.job
     if job.train.method == "full":
         return model
-    adapted = adapters.adapt(model, job.train, run.data.rows, run.data.kinds, job.plan)
+    adapted = adapters.adapt(model, job.train, run.data.rows, run.data.kinds, job.plan, job.start)
     if job.plan is not None and job.plan.placement == "offload":
         placement.offload(adapted, job.device)
     return adapted

@@ -260,7 +260,7 @@ def _lesson(run: _Run, examples: Sequence[Example], done: int) -> Lesson:
         base = models.load_model(job.model, loaded_as, run.device, nf4=spec.method == "qlora")
         set_seed(job.seed)
         kinds = [str(example.meta.get("kind", TASK)) for example in examples]
-        student = adapt(base, spec, rows, kinds, plan)
+        student = adapt(base, spec, rows, kinds, plan, job.start)
     pad = models.load_tokenizer(job.model).pad_token_id
     return Lesson(
         student, job.model, examples, rows, prompt_order(rows, examples, job), budget.steps,
