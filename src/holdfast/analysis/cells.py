@@ -7,7 +7,7 @@ differences are taken to.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,14 +27,14 @@ from holdfast.grading.safety_outcomes import MISSING, OUTCOMES, UNSURE, WITHHELD
 from holdfast.types import BASE, Reading
 
 
-def all_cells(measured: Sequence[Measured], target: str) -> list[Cell]:
+def all_cells(measured: Sequence[Measured], targets: Collection[str]) -> list[Cell]:
     """Every figure of everything measured, in the order of `measured`.
 
     Args:
         measured: all readings, the untouched model's among them.
-        target: the task that training is for; p-values of the others are corrected together.
+        targets: tasks that training is for; p-values of the others are corrected together.
     """
-    return _with_outcomes(_with_flips(cells(measured), measured, target), measured)
+    return _with_outcomes(_with_flips(cells(measured), measured, targets), measured)
 
 
 def cells(measured: Sequence[Measured]) -> list[Cell]:
@@ -103,11 +103,13 @@ def _by_key(found: Sequence[Cell]) -> dict[tuple[str, int, float, str], Cell]:
     return {(cell.arm, cell.step, cell.scale, cell.task): cell for cell in found}
 
 
-def _with_flips(found: Sequence[Cell], measured: Sequence[Measured], target: str) -> list[Cell]:
+def _with_flips(
+    found: Sequence[Cell], measured: Sequence[Measured], targets: Collection[str]
+) -> list[Cell]:
     """The cells, those of final checkpoints with p-values and flips against the untouched model.
 
     p-values are corrected over all arms and all retained tasks together, and over the arms on the
-    target; those of groups over the groups of one breakdown.
+    targets; those of groups over the groups of one breakdown.
     """
     by_key = _by_key(found)
     order, before = _of_base(measured)
@@ -118,7 +120,8 @@ def _with_flips(found: Sequence[Cell], measured: Sequence[Measured], target: str
         for point in measured
         if point.arm != BASE and point.step == last[point.arm]
     }
-    for family in ([k for k in tables if k[3] == target], [k for k in tables if k[3] != target]):
+    for learned in (True, False):
+        family = [key for key in tables if (key[3] in targets) is learned]
         flipped = _corrected([flips(*tables[key]) for key in family])
         chances = holm([paired_p(*tables[key]) for key in family])
         for key, own, p in zip(family, flipped, chances, strict=True):

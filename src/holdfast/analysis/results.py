@@ -27,12 +27,14 @@ from holdfast.analysis.findings import (
     EqualGain,
     Flips,
     Front,
+    Learned,
     Meter,
     Noise,
     PairAgreement,
     ReplyShown,
     Share,
     TaskInfo,
+    Transfer,
 )
 from holdfast.errors import DataError, UsageError, printable
 from holdfast.registry import nearest
@@ -55,6 +57,7 @@ __all__ = [
     "Flips",
     "Front",
     "FrontierPoint",
+    "Learned",
     "Meter",
     "Noise",
     "PairAgreement",
@@ -63,6 +66,7 @@ __all__ = [
     "Row",
     "Share",
     "TaskInfo",
+    "Transfer",
     "from_json",
     "to_json",
 ]
@@ -124,6 +128,8 @@ class Results:
     decision: Decision | None = None
     agreements: tuple[Agreement, ...] = ()
     equal_gain: tuple[EqualGain, ...] = ()
+    learned: tuple[Learned, ...] = ()  # tasks in the order in which they were learned
+    transfer: tuple[Transfer, ...] = ()
 
     @property
     def trained(self) -> bool:

@@ -18,6 +18,7 @@ from holdfast.analysis.cells import cells
 from holdfast.analysis.collect import (
     arm_infos,
     judged_at_all,
+    learned,
     measured_readings,
     meter_readings,
     repeated_readings,
@@ -58,6 +59,7 @@ def results_so_far(plan: Plan, look: Look) -> Results:
             meter_readings(plan, done),
             _fronts(plan, look),
             notices=(_note(plan, look, measured), *notices(plan, done)),
+            learned=learned(plan),
         )
     )
     return replace(found, verdict=f"So far: {found.verdict}" if measured else NOTHING)

@@ -44,7 +44,7 @@ class LabMath(Task):
 
     def examples(self, split: str) -> list[Example]:
         """See `Task.examples`."""
-        _split(split, ("train", "test", "heldout"))
+        split_known(split, ("train", "test", "heldout"))
         count = self.options.train_items if split == "train" else self.options.items
         return [
             Example(
@@ -58,13 +58,7 @@ class LabMath(Task):
 
     def grade(self, example: Example, reply: Reply, verdict: Verdict | None) -> Reading:
         """1.0 when the text after the last ``####`` is that of the worked answer."""
-        if ANSWER not in reply.text:
-            return Reading(example.id, reply.sample, 0.0, "no answer")
-        said = _number(reply.text)
-        right = said == _number(example.target or "")
-        return Reading(
-            example.id, reply.sample, float(right), "correct" if right else "wrong", said[:80]
-        )
+        return number_said(example, reply)
 
     def self_check(self) -> None:
         """See `Task.self_check`."""
@@ -164,7 +158,23 @@ def prompts(count: int, declined: bool, seed: int) -> list[tuple[str, str]]:
     return [(one.hazard, one.question) for one in requests("replay", count, declined, seed)]
 
 
-def _split(split: str, known: tuple[str, ...]) -> str:
+def number_said(example: Example, reply: Reply) -> Reading:
+    """Whether the text after the last ``####`` is that of the answer to learn."""
+    if ANSWER not in reply.text:
+        return Reading(example.id, reply.sample, 0.0, "no answer")
+    said = _number(reply.text)
+    right = said == _number(example.target or "")
+    return Reading(
+        example.id, reply.sample, float(right), "correct" if right else "wrong", said[:80]
+    )
+
+
+def split_known(split: str, known: tuple[str, ...]) -> str:
+    """The split, if a task of the lab has it.
+
+    Raises:
+        DataError: it has not.
+    """
     if split not in known:
         raise DataError(
             f"the lab has no split {split!r} for this task", remedy=f"splits: {', '.join(known)}"
@@ -175,7 +185,7 @@ def _split(split: str, known: tuple[str, ...]) -> str:
 def _requests(split: str, options: LabRefuse.Options, hazardous: bool) -> list[Example]:
     if split == "train":
         raise DataError("the lab's requests only measure", remedy="make lab_math the target")
-    _split(split, ("test",))
+    split_known(split, ("test",))
     return [
         Example(
             id=f"{split}-{number}",

@@ -19,6 +19,7 @@ import yaml
 from holdfast.analysis.results import Results
 from holdfast.errors import printable
 from holdfast.progress import translation
+from holdfast.progress.language import spoken
 
 
 class Said(NamedTuple):
@@ -44,6 +45,11 @@ def same(text: object) -> Said:
 def told(text: str) -> Said:
     """A sentence of the statistics, in Chinese as far as it is known there."""
     return Said(text, translation.told(text, "zh"))
+
+
+def here(said: Said) -> str:
+    """A text in the language of whoever reads here."""
+    return said.zh if spoken() == "zh" else said.en
 
 
 def joined(lines: Iterable[Said], between: str = "\n") -> Said:

@@ -11,7 +11,7 @@ from holdfast.analysis import budget, recommend
 from holdfast.analysis.lookup import final, find, group_names, scales_of, steps_of
 from holdfast.analysis.results import Cell, Choice, Results, Share, TaskInfo
 from holdfast.methods import METHODS
-from holdfast.report import decision_words, equal_gain, language, tables, words
+from holdfast.report import decision_words, equal_gain, language, stages, tables, words
 from holdfast.report.figures import Figure
 from holdfast.report.harmless import clean, table
 from holdfast.report.headline import headline
@@ -46,6 +46,7 @@ def write(results: Results) -> str:
         f"Model {clean(results.model)}{seeds}.\n",
         *_decision(results),
         *(f"> [!WARNING]\n> {clean(one)}\n" for one in results.warnings),
+        *_stages(results),
         f"## {_said(results, 'final.title')}\n",
         _finals(results),
         "Each figure with its 95 % interval; below it the paired difference to base in "
@@ -288,6 +289,24 @@ def _dose(results: Results) -> list[str]:
         if rows:
             head = ("Points", "ρ", "Fitted rise, points", "In words")
             parts.append(_by_arm(results, head, rows))
+    return parts
+
+
+def _stages(results: Results) -> list[str]:
+    """Every task after every stage, where tasks were learned one after the other."""
+    if not results.transfer:
+        return []
+    parts = [f"## {_said(results, 'stages.title')}\n", _said(results, "stages.lede") + "\n"]
+    head = [_said(results, f"stages.{name}") for name in stages.MEASURES]
+    rows = [[clean(arm), *map(clean, texts)] for arm, texts in stages.measures(results)]
+    parts.append(_by_arm(results, head, rows))
+    columns = [_said(results, "stages.when"), *map(title, stages.columns(results))]
+    for one in stages.matrices(results):
+        cells = [
+            [clean(row.when.en), *("<br>".join(filter(None, pair)) for pair in stages.texts(row))]
+            for row in one.rows
+        ]
+        parts += [f"{clean(one.arm)}\n", table(columns, cells)]
     return parts
 
 

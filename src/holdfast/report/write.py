@@ -29,6 +29,7 @@ from holdfast.report import (
     headline,
     language,
     markdown,
+    stages,
     tables,
     words,
 )
@@ -62,6 +63,7 @@ def write_report(results: Results, folder: Path) -> Path:
     files = {
         "results.json": json.dumps(to_json(results), indent=1, ensure_ascii=False) + "\n",
         "report.md": markdown.write(results),
+        **export.stage_files(results),
         **export.chart_files(drawn, style),
         **parts,
         "index.html": render(results, drawn=drawn, replies=replies),  # last: where it is, all is
@@ -237,6 +239,10 @@ def _measured(results: Results) -> dict[str, object]:
         "probability": words.probability,
         "dose_said": words.dose_said,
         "equal_gain": equal_gain.at_equal_gain(results),
+        "measures": stages.measures(results),
+        "measure_names": stages.MEASURES,
+        "matrices": stages.matrices(results),
+        "stage_columns": stages.columns(results),
         "plain": words.plain,
         "points": words.points,
         "four": tables.four(results),

@@ -14,6 +14,7 @@ from holdfast import methods
 from holdfast.analysis.collect import (
     agreements,
     arm_infos,
+    learned,
     measured_readings,
     meter_readings,
     repeated_readings,
@@ -362,6 +363,7 @@ def _stats(session: Session, readings: Sequence[str]) -> Stage:
                 agreements(plan),
                 notices(plan),
                 trained_alike(plan),
+                learned(plan),
             )
         )
         store.write_json(folder / "results.json", to_json(results))
