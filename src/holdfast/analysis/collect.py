@@ -12,7 +12,6 @@ from holdfast.analysis import trainings
 from holdfast.analysis.agreement import agreement
 from holdfast.analysis.arrays import Measured
 from holdfast.analysis.caveats import UNSCORED_LIMIT
-from holdfast.analysis.costs import cost_of
 from holdfast.analysis.recommend import methods_of
 from holdfast.analysis.results import (
     Agreement,
@@ -72,7 +71,7 @@ def arm_infos(plan: Plan, done: Collection[str] | None = None) -> list[ArmInfo]:
         source = plan.arms[arm.source]
         data = trainings.data_summary(plan, arm.source)
         runs = [trainings.run_summary(plan, arm.source, seed) for seed in plan.study.seeds]
-        spent = cost_of(plan, source, data, runs)
+        spent = trainings.cost_of(plan, source, data, runs)
         found.append(
             ArmInfo(
                 name=name,

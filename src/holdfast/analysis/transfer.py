@@ -14,13 +14,15 @@ from holdfast.analysis.stats.continual import (
     Row,
     average_accuracy,
     average_difference,
-    backward_transfer,
     difference,
     forward_transfer,
+    stage_backward_transfer,
     stage_forgetting,
 )
 from holdfast.types import BASE
 
+MEASURES = ("average", "backward", "forward", "forgetting", "against")
+"""Attributes of a `Transfer` that are shown side by side; the first is a share."""
 Place = tuple[str, int, float, str]
 """Arm, step, scale, task."""
 Tables = Mapping[Place, tuple[Sequence[int | None], Values]]
@@ -60,7 +62,7 @@ def transfers(learned: Sequence[Learned], measured: Sequence[Measured]) -> list[
                 arm,
                 scale,
                 _shared(average_accuracy(last)),
-                _shared(backward_transfer(after)),
+                _shared(stage_backward_transfer(after)),
                 _shared(forward_transfer(base, after)),
                 _shared(stage_forgetting(after)),
                 _shared(average_difference(last, first[1])) if first and alike else None,

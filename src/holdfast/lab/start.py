@@ -15,8 +15,8 @@ from pydantic import Field
 from holdfast.config import Section
 from holdfast.errors import DataError
 from holdfast.lab import TARGET_STEPS, TEST_PROBLEMS, TRAIN_PROBLEMS
+from holdfast.lab.grading import ANSWER, MOST, number_said, split_known
 from holdfast.lab.problems import problems
-from holdfast.lab.tasks import ANSWER, MOST, number_said, split_known
 from holdfast.tasks import Task
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 

@@ -15,6 +15,7 @@ from holdfast.analysis.lookup import final
 from holdfast.analysis.results import Results, Share, TaskInfo
 from holdfast.analysis.selection import visible
 from holdfast.analysis.selection.from_run import power
+from holdfast.analysis.transfer import MEASURES
 from holdfast.progress.translation import told
 from holdfast.report import decision_words, language, stages, words
 from holdfast.report.words import UNMEASURED, difference, factor, interval, shown, unscored
@@ -95,7 +96,7 @@ def _stages(results: Results, width: int) -> list[Table | Text]:
         found += [Text(language.here(speech.say("stages.matrix", arm=one.arm)))]
         found += _side_by_side(columns, width)
     for arm, texts in stages.measures(results):
-        said = zip(stages.MEASURES, texts, strict=True)
+        said = zip(MEASURES, texts, strict=True)
         lines = [f"{language.here(speech.say(f'stages.{name}'))} {text}" for name, text in said]
         found.append(Text(f"{arm}: {'; '.join(lines)}"))
     return found

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from holdfast.analysis import budget, recommend
 from holdfast.analysis.lookup import final, find, group_names, scales_of, steps_of
 from holdfast.analysis.results import Cell, Choice, Results, Share, TaskInfo
+from holdfast.analysis.transfer import MEASURES
 from holdfast.methods import METHODS
 from holdfast.report import decision_words, equal_gain, language, stages, tables, words
 from holdfast.report.figures import Figure
@@ -297,7 +298,7 @@ def _stages(results: Results) -> list[str]:
     if not results.transfer:
         return []
     parts = [f"## {_said(results, 'stages.title')}\n", _said(results, "stages.lede") + "\n"]
-    head = [_said(results, f"stages.{name}") for name in stages.MEASURES]
+    head = [_said(results, f"stages.{name}") for name in MEASURES]
     rows = [[clean(arm), *map(clean, texts)] for arm, texts in stages.measures(results)]
     parts.append(_by_arm(results, head, rows))
     columns = [_said(results, "stages.when"), *map(title, stages.columns(results))]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from holdfast.analysis.lookup import find
 from holdfast.analysis.results import Learned, Results, Share, TaskInfo, Transfer
+from holdfast.analysis.transfer import MEASURES
 from holdfast.report import language
 from holdfast.report.figures import Figure, figure
 from holdfast.report.language import Said
@@ -20,9 +21,6 @@ from holdfast.report.words import (
     points,
 )
 from holdfast.types import BASE
-
-MEASURES = ("average", "backward", "forward", "forgetting", "against")
-"""Columns of the table of measures: attributes of a `Transfer`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from holdfast.analysis import budget
 from holdfast.analysis.lookup import targets
 from holdfast.analysis.results import Choice, Results, TaskInfo, to_json
+from holdfast.analysis.transfer import MEASURES
 from holdfast.errors import printable
 from holdfast.report import (
     decision_words,
@@ -240,7 +241,7 @@ def _measured(results: Results) -> dict[str, object]:
         "dose_said": words.dose_said,
         "equal_gain": equal_gain.at_equal_gain(results),
         "measures": stages.measures(results),
-        "measure_names": stages.MEASURES,
+        "measure_names": MEASURES,
         "matrices": stages.matrices(results),
         "stage_columns": stages.columns(results),
         "plain": words.plain,

@@ -151,12 +151,8 @@ class Plan:
     @property
     def trained(self) -> list[tuple[str, int]]:
         """(arm, seed) of every training."""
-        return [
-            (arm.name, seed)
-            for arm in self.arms.values()
-            if arm.trains
-            for seed in self.study.seeds
-        ]
+        trained = [arm.name for arm in self.arms.values() if arm.trains]
+        return [(arm, seed) for arm in trained for seed in self.study.seeds]
 
     @property
     def candidates(self) -> int:
@@ -165,7 +161,7 @@ class Plan:
 
     @property
     def repeats(self) -> range:
-        """The further times that the untouched model is asked."""
+        """The further times that base is asked."""
         return range(2, self.study.answer.repeats + 1)
 
     def untouched(self, arm: str) -> bool:
@@ -212,8 +208,7 @@ class Plan:
     def ended(self, arm: str, seed: int | None) -> int | None:
         """The step at which a meter ended a training; None: it went to its end."""
         record = records.read(self.folder / f"train/{arm}/seed{seed}")
-        stopped: int | None = None if record is None else record["summary"].get("stopped_at")
-        return stopped
+        return None if record is None else record["summary"].get("stopped_at")
 
     def repeated(self, point: Point) -> bool:
         """Whether a point is the same model as an earlier one, because its training had ended."""
@@ -238,7 +233,7 @@ class Plan:
         return holding(self.trainings(arm, seed), step).stage
 
     def trainings(self, arm: str, seed: int | None) -> tuple[Trained, ...]:
-        """The trainings that an arm's weights come of: one, or one for each chapter."""
+        """What trains an arm: one training, or one for each chapter."""
         return trainings(self.chapters, arm, seed)
 
 
@@ -264,7 +259,7 @@ def place(point: Point, task: str) -> str:
 
 
 def again_place(time: int, task: str) -> str:
-    """The folder of one further asking of the base."""
+    """That of one further asking of the base."""
     return f"{BASE}@{time}/{task}"
 
 
@@ -378,13 +373,14 @@ def _from_json(value: Mapping[str, Any], folder: Path) -> Plan:
             ),
             notices=tuple(value.get("notices", ())),
             fields=tuple(FieldUse(**one) for one in value.get("fields", ())),
-            sources=tuple(
-                SourceUse(**{**one, "notes": tuple(one["notes"])})
-                for one in value.get("sources", ())
-            ),
+            sources=tuple(map(_source, value.get("sources", ()))),
             chapters=tuple(Chapter.from_json(one) for one in value.get("chapters", ())),
         )
     )
+
+
+def _source(value: Mapping[str, Any]) -> SourceUse:
+    return SourceUse(**{**value, "notes": tuple(value["notes"])})
 
 
 def _task(value: Mapping[str, Any]) -> TaskPlan:

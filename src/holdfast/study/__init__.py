@@ -34,10 +34,11 @@ from holdfast.runs.noted import noted
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import Stage, Step
 from holdfast.study import combinations, executing, preflight, start, successive
+from holdfast.study.abilities import Measuring
 from holdfast.study.cleaning import prune
 from holdfast.study.layout import lay_out
 from holdfast.study.probes import asked_by_meters
-from holdfast.study.session import Arm, Measuring, Session
+from holdfast.study.session import Arm, Session
 from holdfast.train import stage
 from holdfast.types import Example, Where
 

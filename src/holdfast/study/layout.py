@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from holdfast import methods
+from holdfast.analysis import trainings
 from holdfast.analysis.collect import (
     agreements,
     arm_infos,
@@ -372,7 +373,7 @@ def _stats(session: Session, readings: Sequence[str]) -> Stage:
     identity = {
         "name": plan.study.name, "statistics": 4, "ship": plan.study.ship.model_dump(mode="json"),
     }  # fmt: skip
-    trained = [one.stage for run in session.plan.trained for one in session.plan.trainings(*run)]
+    trained = trainings.stages_of(session.plan)
     return Stage("stats", identity, make, (*trained, *readings))
 
 

@@ -13,7 +13,8 @@ from holdfast.data.leakage import LeakIndex, normalise
 from holdfast.errors import StudyError, located
 from holdfast.runs.chapters import Chapter
 from holdfast.study import validation
-from holdfast.study.session import Arm, Measuring
+from holdfast.study.abilities import Measuring
+from holdfast.study.session import Arm
 from holdfast.types import Example
 
 ALONE = {"orthogonal": "loss", "replay_earlier": "data"}

@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.config import LoraSpec, TrainSpec
@@ -24,7 +23,6 @@ from holdfast.methods import ANCHOR, REPLAY
 from holdfast.models.cpu_training import quicken
 from holdfast.models.placement import match_buffers
 from holdfast.train import whole_modules as whole
-from holdfast.train.going_on import go_on
 from holdfast.train.targets import Targets, choose
 
 if TYPE_CHECKING:
@@ -115,9 +113,8 @@ def adapt(
     rows: Sequence[Encoded] = (),
     kinds: Sequence[str] = (),
     plan: MemoryPlan | None = None,
-    start: Path | None = None,
 ) -> PeftModel:
-    """Put adapters on a model; where they are fresh it still says what the base says.
+    """Put fresh adapters on a model; with every variant it still says what the base says.
 
     Args:
         model: the base on its device.
@@ -125,10 +122,9 @@ def adapt(
         rows: the training examples; only CorDA looks at them.
         kinds: of each row.
         plan: where the model is; None: on one device.
-        start: checkpoint whose adapters they are filled with; None: fresh ones.
 
     Raises:
-        StudyError: see `adapter_config`, `check` and `going_on.go_on`.
+        StudyError: see `adapter_config` and `check`.
     """
     import torch
     from peft import get_peft_model
@@ -141,14 +137,12 @@ def adapt(
             adapted = get_peft_model(model, config)
         dtype = next(one.dtype for one in adapted.parameters() if one.requires_grad)
         match_buffers(adapted, dtype)
-        if start is not None:
-            go_on(adapted, start, plan)
         _quicken(adapted, spec)
         return adapted
-    halves = _corda_start(model, spec, config, *calibration(rows, kinds))
+    start = _corda_start(model, spec, config, *calibration(rows, kinds))
     with torch.random.fork_rng(devices=[]):
         adapted = get_peft_model(model, config)
-    _start_from(adapted, halves, spec.lora.r)
+    _start_from(adapted, start, spec.lora.r)
     _quicken(adapted, spec)
     return adapted
 

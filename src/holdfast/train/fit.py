@@ -33,6 +33,7 @@ from holdfast.runs import records, sealed, store
 from holdfast.train import adapters, checkpoints, kernels, packed
 from holdfast.train.arguments import explained, trainer_arguments
 from holdfast.train.data import TrainingData, collate, dataset, tokens_of
+from holdfast.train.going_on import go_on
 from holdfast.train.job import EVENTS, HISTORY, SUMMARY, TrainJob
 from holdfast.train.kept import keeping
 from holdfast.train.meters import Meters
@@ -295,7 +296,9 @@ def _adapted(run: _Run, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
     job = run.job
     if job.train.method == "full":
         return model
-    adapted = adapters.adapt(model, job.train, run.data.rows, run.data.kinds, job.plan, job.start)
+    adapted = adapters.adapt(model, job.train, run.data.rows, run.data.kinds, job.plan)
+    if job.start is not None:
+        go_on(adapted, job.start, job.plan)
     if job.plan is not None and job.plan.placement == "offload":
         placement.offload(adapted, job.device)
     return adapted

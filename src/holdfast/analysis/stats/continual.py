@@ -40,7 +40,7 @@ def average_difference(last: Row, other: Row) -> Interval | None:
     return _differences(zip(other, last, strict=True))
 
 
-def backward_transfer(after: Sequence[Row]) -> Interval | None:
+def stage_backward_transfer(after: Sequence[Row]) -> Interval | None:
     """BWT: what later stages did to what was learned; negative is forgetting.
 
     Args:
@@ -60,7 +60,7 @@ def forward_transfer(base: Row, after: Sequence[Row]) -> Interval | None:
 
     Args:
         base: of the untouched model, tables of one row.
-        after: as of `backward_transfer`.
+        after: as of `stage_backward_transfer`.
     """
     return _differences((base[j], after[j - 1][j]) for j in range(1, len(base)))
 
