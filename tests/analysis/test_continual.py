@@ -131,7 +131,7 @@ def test_arms_are_compared_with_the_first() -> None:
     assert held.against and held.against.mean == pytest.approx(0.175)
     assert held.against.low is not None and held.against.low > 0
     said = in_words([sft, held], 2)
-    assert "60.0 %" in said and "\u221250.0" in said and "held has most, +17.5" in said
+    assert "60.0 %" in said and "\u221250.0" in said and "has held: +17.5" in said
 
 
 def test_an_arm_that_is_not_through_is_left_out() -> None:

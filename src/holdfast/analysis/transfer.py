@@ -115,7 +115,10 @@ def in_words(found: Sequence[Transfer], stages: int) -> str:
     best = max((one for one in found if one.average), key=lambda one: _mean(one.average))
     if best is first or best.against is None:
         return f"{text}."
-    return f"{text}. {best.arm} has most, {_points(best.against)} points against {first.arm}."
+    return (
+        f"{text}. The highest average has {best.arm}: {_points(best.against)} points against "
+        f"{first.arm}."
+    )
 
 
 def _mean(share: Share | None) -> float:
