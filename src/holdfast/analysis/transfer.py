@@ -111,12 +111,12 @@ def in_words(found: Sequence[Transfer], stages: int) -> str:
     text = f"After {stages} stages {first.arm} is right on {_percent(first.average)} of the items"
     text += " of their tasks, which weigh alike"
     if first.backward is not None and first.backward.mean is not None:
-        text += f"; what it had learned before changed by {_points(first.backward)} points"
+        text += f"; what it had learned before changed by {_points(first.backward)}"
     best = max((one for one in found if one.average), key=lambda one: _mean(one.average))
     if best is first or best.against is None:
         return f"{text}."
     return (
-        f"{text}. The highest average has {best.arm}: {_points(best.against)} points against "
+        f"{text}. The highest average has {best.arm}: {_points(best.against)} against "
         f"{first.arm}."
     )
 
@@ -132,4 +132,4 @@ def _percent(share: Share) -> str:
 
 
 def _points(share: Share) -> str:
-    return f"{in_points(share.mean or 0.0)} {span(share.low, share.high)}"
+    return f"{in_points(share.mean or 0.0)} points {span(share.low, share.high)}"
