@@ -116,8 +116,7 @@ def in_words(found: Sequence[Transfer], stages: int) -> str:
     if best is first or best.against is None:
         return f"{text}."
     return (
-        f"{text}. The highest average has {best.arm}: {_points(best.against)} against "
-        f"{first.arm}."
+        f"{text}. The highest average has {best.arm}: {_points(best.against)} against {first.arm}."
     )
 
 

@@ -105,10 +105,15 @@ class Card:
         return (
             f"---\n{listed}library_name: {library}\ntags: [holdfast]\n---\n\n"
             f"# {clean(self.plan.study.name)}: {clean(name)}\n\n"
-            f"{clean(self._base)}, fine-tuned on {clean(self.plan.study.target)} in the study "
+            f"{clean(self._base)}, fine-tuned on {clean(self._learned())} in the study "
             f"{code(self.plan.study.name)} with Holdfast. {FORMS[self.form]}{scaled} The study is "
             "in `study.yaml`, the decision with all its figures in `decision.json`."
         )
+
+    def _learned(self) -> str:
+        """The task that it was trained on; with stages those that were learned by then."""
+        begun = [one.task for one in self.plan.chapters if one.before < self.point.step]
+        return ", then ".join(begun) or self.plan.study.target
 
     def _verdict(self) -> str:
         answer = self.exported.answer
