@@ -24,7 +24,9 @@ def headline(results: Results) -> Said:
     if not found.arm:
         return speech.say("story.none")
     if results.transfer:
-        return _ended(replace(found, lost=()), _in_stages(results.transfer[0], speech), speech)
+        other = "" if found.ships is None else found.other
+        found = replace(found, lost=(), other=other)
+        return _ended(found, _in_stages(results.transfer[0], speech), speech)
     return _ended(found, _first(found, speech), speech)
 
 
