@@ -284,7 +284,7 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
         identity["averages"] = list(averages)
     graded = None
     if any(method.graded for method in own.loss):
-        target = session.target
+        target = session.study.target
         task, sampling = session.measuring.tasks[target], session.measuring.samplings[target]
         graded = Graded(target, session.study.tasks[target], sampling)
         identity["graded"] = [_rewards.identity(task), list(sampling.stop)]  # the rest is drawing's

@@ -204,21 +204,15 @@ class Session:
         """The run folder."""
         return self.plan.folder
 
-    @property
-    def target(self) -> str:
-        """The task that is learned; of a study in chapters that of the last one."""
-        return self.study.target if self.chapter is None else self.chapter.task
-
     @cached_property
     def parts(self) -> tuple[Session, ...]:
-        """A session for each chapter, with its own training set and steps; else this one alone."""
-        return tuple(
-            replace(
-                self, chapter=one, plain=self.plains[one.task],
-                plan=replace(self.plan, steps=one.steps, save_at=one.save_at),
-            )
-            for one in self.plan.chapters
-        ) or (self,)  # fmt: skip
+        """A session for each chapter, with its own target, training set and steps; or this one."""
+        return tuple(map(self._part, self.plan.chapters)) or (self,)
+
+    def _part(self, one: Chapter) -> Session:
+        study = self.study.model_copy(update={"stages": (one.task,)})
+        plan = replace(self.plan, study=study, steps=one.steps, save_at=one.save_at)
+        return replace(self, plan=plan, chapter=one, plain=self.plains[one.task])
 
     def named(self, stage: str, work: str = "") -> str:
         """A stage's name with the chapter that it is for: ``data/sft/2-code``; work comes last."""
@@ -259,7 +253,7 @@ class Session:
         Args:
             arm: whose methods; None: no arm's, and so without a bound on what is made.
         """
-        target = self.target
+        target = self.study.target
         of = {"model": self.identity, **self.precision}
         return MethodContext(
             self.measuring.tasks[target],

@@ -223,7 +223,7 @@ class Counted:
         examples *= overhead.answers * overhead.rows
         trained = examples * (each - answer + mine)
         probes = self._session.study.meters.probes * (
-            each - answer + self._mean_of(BASE, session.target)
+            each - answer + self._mean_of(BASE, session.study.target)
         )
         read = 2 * probes * len(plan.save_at) + len(self._session.held) * each * len(plan.save_at)
         read += trained * overhead.reads
