@@ -16,6 +16,7 @@ from holdfast.registry import Registry
 REGISTRIES: list[Registry[Any]] = [tasks.REGISTRY, methods.REGISTRY, judges.REGISTRY]
 EVERY = [(registry, name) for registry in REGISTRIES for name in registry.names()]
 OURS = {"sample", "jsonl", "lab_math", "lab_refuse", "lab_help", "refusal", "remote", "ensemble"}
+OURS |= {"lab_start"}
 """What comes from no paper."""
 
 
