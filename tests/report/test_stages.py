@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,8 +89,7 @@ def test_the_headline_says_what_was_forgotten() -> None:
 
 
 def test_a_study_of_one_task_has_none_of_it(tmp_path: Path) -> None:
-    results = _results(sft={5: (80, 12, 70)})
-    plain = assemble(RunData("s", "m", [1], TASKS[:2], list(results.arms[:1]), [], {}))
+    plain = replace(_results(sft={5: (80, 12, 70), 9: (60, 95, 30)}), learned=(), transfer=())
     assert not stages.matrices(plain) and not stages.measures(plain)
     page = write_report(plain, tmp_path).read_text(encoding="utf-8")
     assert 'id="stages"' not in page and not (tmp_path / "stages.csv").exists()
