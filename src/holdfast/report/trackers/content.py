@@ -121,8 +121,9 @@ def renew(plan: Plan, look: Look, sent: Sent) -> list[str]:
             continue
         for name in [one for one in sent if one == stage or one.startswith(f"{stage}:")]:
             del sent[name]
-        sent[f"{AGAIN}/{run}"] = float(sent.get(f"{AGAIN}/{run}", 1)) + 1
-        found.append(run)
+        if run not in found:
+            sent[f"{AGAIN}/{run}"] = float(sent.get(f"{AGAIN}/{run}", 1)) + 1
+            found.append(run)
     return found
 
 
