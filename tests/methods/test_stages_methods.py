@@ -11,7 +11,7 @@ from fixtures.methods import PLAIN, apply, build, setting
 
 from holdfast.config import LoraSpec, TrainSpec
 from holdfast.config.successive import grown
-from holdfast.errors import TrainingError
+from holdfast.errors import StudyError
 from holdfast.methods import REPLAY
 from holdfast.models import weight_delta
 from holdfast.types import Example, Message
@@ -142,5 +142,5 @@ def test_what_earlier_stages_learned_stays_and_rows_turn_away(tiny_model: Path) 
 def test_what_would_move_earlier_adapters_is_refused(
     settings: dict[str, object], said: str
 ) -> None:
-    with pytest.raises(TrainingError, match=said):
+    with pytest.raises(StudyError, match=said):
         build("orthogonal", "loss").check_training(TrainSpec.model_validate(settings))

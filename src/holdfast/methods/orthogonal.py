@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from holdfast.config import Section, TrainSpec
-from holdfast.errors import TrainingError
+from holdfast.errors import StudyError
 from holdfast.methods import LossMethod, Term
 from holdfast.models import weight_delta
 
@@ -48,20 +48,20 @@ class Orthogonal(LossMethod):
         given = [name for name in (*widths, "trainable_token_indices") if getattr(lora, name)]
         if spec.method == "full" or lora.variant != "lora" or given:
             said = "all weights" if spec.method == "full" else given[0] if given else lora.variant
-            raise TrainingError(
+            raise StudyError(
                 f"orthogonal gives every stage a plain LoRA of its own, and {said} would be shared "
                 "by all",
                 where="train",
                 remedy="use train.method lora or qlora, lora.variant lora, and one rank",
             )
         if spec.weight_decay:
-            raise TrainingError(
+            raise StudyError(
                 "weight decay would shrink the adapters of earlier stages",
                 where="train.weight_decay",
                 remedy="set it to 0",
             )
         if not spec.optim.startswith(KEEPS_ZERO):
-            raise TrainingError(
+            raise StudyError(
                 f"{spec.optim} may move weights that have no gradient, and so the adapters of "
                 "earlier stages",
                 where="train.optim",
