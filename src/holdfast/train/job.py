@@ -66,6 +66,8 @@ class TrainJob:
         validation: jsonl of examples that are held out, whose loss is read; None: none are.
         stop: limits of the meters, by name; past one, training ends.
         averages: decays of the moving averages of what is trained that are kept.
+        start: checkpoint whose weights training begins with, with a new optimiser; None: fresh
+            adapters, or the base's weights.
         graded: the task whose grader the arm's loss methods ask; None: they ask none.
         device: `auto`, `cpu` or `cuda`.
         plan: placement, dtypes, micro-batch; has no bearing on what is learned, up to rounding.
@@ -87,6 +89,7 @@ class TrainJob:
     stop: Mapping[str, float] = field(default_factory=dict)
     averages: tuple[float, ...] = ()
     graded: Graded | None = None
+    start: Path | None = None
     device: str = "auto"
     plan: MemoryPlan | None = None
     rehearsal: bool | None = None
@@ -115,8 +118,11 @@ def write_job(job: TrainJob, path: Path) -> None:
     store.write_json(path, values)
 
 
+PATHS = ("folder", "examples", "probes", "validation", "start")
+
+
 def _paths(job: TrainJob) -> dict[str, Path | None]:
-    return {one: getattr(job, one) for one in ("folder", "examples", "probes", "validation")}
+    return {one: getattr(job, one) for one in PATHS}
 
 
 def read_job(path: Path) -> TrainJob:
@@ -136,10 +142,7 @@ def read_job(path: Path) -> TrainJob:
             "averages": tuple(value.get("averages", ())),
             "graded": Graded.from_json(given) if (given := value.get("graded")) else None,
             "plan": plan_from_json(value["plan"]) if value["plan"] else None,
-            "folder": Path(value["folder"]),
-            "examples": value["examples"] and Path(value["examples"]),
-            "probes": value["probes"] and Path(value["probes"]),
-            "validation": value["validation"] and Path(value["validation"]),
+            **{name: given and Path(given) for name in PATHS for given in [value.get(name)]},
         })  # fmt: skip
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(
