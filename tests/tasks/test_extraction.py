@@ -56,7 +56,8 @@ def test_every_kind_of_task_has_tricky_answers_or_a_reason() -> None:
     covered = {"gsm8k", "jsonl", "ailuminate", "xstest", "lab_math", "lab_refuse", "lab_help"}
     covered |= {"lab_start"}
     built_in = {name for name, where in TASKS.items() if where.startswith("holdfast.")}
-    assert built_in - covered - elsewhere <= {"harness"}, "a new task needs tricky answers here"
+    unanswered = {"harness", "text"}  # graded by the harness; scored, and never answered
+    assert built_in - covered - elsewhere <= unanswered, "a new task needs tricky answers here"
 
 
 @pytest.mark.parametrize("row", _corpus("gsm8k"))

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import isotonic_regression
-from scipy.stats import rankdata
 
 Meter = Literal["kl", "cross_entropy", "norm"]
 LEVEL = 0.9
@@ -135,6 +133,8 @@ class _Falling:
     """A falling line through what was lost, over the logarithm of a meter."""
 
     def __init__(self, past: Sequence[Past], meter: Meter) -> None:
+        from scipy.optimize import isotonic_regression
+
         points = sorted((_log(one.read[meter]), one.change) for one in past)
         self._x = np.array([x for x, _ in points])
         self._y = isotonic_regression([y for _, y in points], increasing=False).x
@@ -159,6 +159,8 @@ def _rank(x: np.ndarray, y: np.ndarray, arms: np.ndarray, seed: int) -> Between:
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:
+    from scipy.stats import rankdata
+
     a, b = rankdata(x), rankdata(y)
     a, b = a - a.mean(), b - b.mean()
     scale = float(np.sqrt((a * a).sum() * (b * b).sum()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -129,7 +129,7 @@ def _arm(arm: Mapping[str, object], study: Study) -> str:
 
     if study.model.id != LAB:
         return written(arm)
-    made: dict[str, Any] = {}
+    made: dict[str, object] = {}
     for entry, steps in arm.items():
         made[entry] = steps
         if isinstance(steps, list | tuple):
