@@ -108,16 +108,18 @@ def in_words(found: Sequence[Transfer], stages: int) -> str:
     """What the first arm had after the last stage, and which arm had most, in a sentence or two."""
     if not found or (first := found[0]).average is None or first.average.mean is None:
         return ""
-    text = f"After {stages} stages {first.arm} is right on {_percent(first.average)} of the items"
-    text += " of their tasks, which weigh alike"
+    said = [
+        f"After {stages} stages {first.arm} is right on {_percent(first.average)} of the items of "
+        "their tasks, which weigh alike"
+    ]
     if first.backward is not None and first.backward.mean is not None:
-        text += f"; what it had learned before changed by {_points(first.backward)}"
+        said.append(f"what it had learned before changed by {_points(first.backward)}")
+    text = "; ".join(said) + "."
     best = max((one for one in found if one.average), key=lambda one: _mean(one.average))
     if best is first or best.against is None:
-        return f"{text}."
-    return (
-        f"{text}. The highest average has {best.arm}: {_points(best.against)} against {first.arm}."
-    )
+        return text
+    highest = f"The highest average has {best.arm}: {_points(best.against)} against {first.arm}."
+    return f"{text} {highest}"
 
 
 def _mean(share: Share | None) -> float:
