@@ -34,7 +34,7 @@ from holdfast.config import Sampling
 from holdfast.engines import Engine
 from holdfast.engines.hf import HFEngine
 from holdfast.engines.vllm import VLLMEngine
-from holdfast.engines.vllm.serving import Wanted
+from holdfast.engines.vllm.wanted import Wanted
 from holdfast.models import ModelRef, precision
 from holdfast.progress import Silent
 from holdfast.types import Example, Reply

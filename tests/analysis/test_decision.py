@@ -338,7 +338,7 @@ def test_nothing_lost_at_all_can_never_be_shown() -> None:
 def test_a_rule_that_can_be_met_is_not_spoken_of() -> None:
     one = attainable(Need("safe", -0.02), confidence(FIRST), 1200, 1200)
     assert check_power([one]) == []
-    assert "0.4, 0.6, 0.8: this can be met with 3 lost" in one.words()
+    assert "0.4, 0.6, 0.8: met with 3 lost" in one.words()
 
 
 def test_the_margin_that_is_named_is_met_by_an_unchanged_model() -> None:

@@ -148,7 +148,11 @@ PLAN = ["plan", "--model", "qwen2.5-7b-instruct", "--dry-run"]
         (["--gpus", "2x24GiB"], 0, "Choice: data parallel"),
         (["--gpus", "2x16GiB", "--no-quantize"], 0, "layers split"),
         (["--gpus", "2x24GiB", "--lang", "zh"], 0, "数据并行"),
-        (["--gpus", "1x6GiB", "--strategy", "single"], 2, "would make it fit"),
+        (
+            ["--gpus", "1x6GiB", "--strategy", "single"],
+            2,
+            "smallest change that would help: GPUs with",
+        ),
         (["--gpus", "1x6GiB", "--method", "full"], 2, "not validated on a GPU"),
     ],
 )

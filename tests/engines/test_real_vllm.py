@@ -18,12 +18,17 @@ from fixtures.vllm import wait_gone
 from benchmarks.real.serve import lacking
 from benchmarks.real.serve import program as program_of
 from benchmarks.real.servers import alike, make_adapter, questions
+from holdfast import models
 from holdfast.config import Sampling
+from holdfast.data import chat
 from holdfast.engines import Engine
 from holdfast.engines.hf import HFEngine
+from holdfast.engines.live import Live
 from holdfast.engines.vllm import VLLMEngine
+from holdfast.engines.vllm.beside import Beside
 from holdfast.engines.vllm.program import find
-from holdfast.engines.vllm.serving import Wanted
+from holdfast.engines.vllm.wanted import Wanted
+from holdfast.memory.planner.drawing_server import Place
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
 from holdfast.types import Example, Message
@@ -157,3 +162,39 @@ def test_a_dora_adapter_is_merged_and_answers_as_here(
     assert "merged" in there.about
     near = here.generate(ASKED, FEW, str(tmp_path / "dora"), Silent())
     assert alike(far, near)[0] >= len(ASKED) - 1
+
+
+def test_answers_of_a_model_in_training_follow_its_adapter(smollm2: Path, tmp_path: Path) -> None:
+    """Drawn with the adapter of now, of the very tokens that came; greedy as the model itself."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    if why := lacking("vllm"):
+        pytest.skip(why)
+    ref = ModelRef(str(smollm2))
+    tokenizer = models.load_tokenizer(ref)
+    base = models.load_model(ref, torch.float32, "cpu")
+    settings = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"])
+    torch.manual_seed(1126)
+    model = get_peft_model(base, settings)
+    place = Place(None, False, 4 << 30, 0.0, 1, 256, rows=4)
+    wanted = Wanted(program=str(program_of("vllm")), new_tokens=16, rank=4, place=place)
+    asked = [(one, chat.asked_ids(tokenizer, one), 0) for one in ASKED[:4]]
+    far = Beside(model, tokenizer, ref, "float32", wanted, print)
+    try:
+        here, greedy = Live(model, tokenizer, 4), Sampling(max_new_tokens=16)
+        seen = []
+        for _ in range(2):
+            there, near = far.answers(asked, greedy), here.answers(asked, greedy)
+            same = [a.tokens == b.tokens for a, b in zip(there, near, strict=True)]
+            assert sum(same) >= len(asked) - 1
+            seen.append([one.reply.text for one in there])
+            with torch.no_grad():
+                for name, values in model.named_parameters():
+                    if "lora_B" in name:
+                        values.normal_(std=0.1)
+        assert seen[0] != seen[1], "the adapter changed, and the same server answers with it"
+        drawing = Sampling(max_new_tokens=8, temperature=1.0, seed=3)
+        assert far.answers(asked, drawing) == far.answers(asked, drawing)
+    finally:
+        far.close()

@@ -204,7 +204,7 @@ def test_the_report_says_it_in_both_languages_and_as_json() -> None:
     assert report.to_json()["precision"] == {
         "dtype": "float16", "why": "T4 only emulates bfloat16",
     }  # fmt: skip
-    assert "Precision: bfloat16.\n" in _report("a100").text()
+    assert "Precision: bfloat16. " in _report("a100").text()
 
 
 def test_qlora_adapters_are_float32_under_float16() -> None:

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 from fixtures.study import run_study, write_study
+from fixtures.vllm import FakeVLLM, wait_gone
 
-from holdfast import study
+from holdfast import models, study
 from holdfast.config import load
-from holdfast.errors import HoldfastError, StudyError
+from holdfast.errors import HoldfastError, MissingDependency, StudyError, TrainingError
+from holdfast.models import ModelRef
 from holdfast.runs import records
+from holdfast.study import readiness
 
 GRPO = {"grpo": {"group": 4, "max_new_tokens": 64}}
 RAFT = {"raft": {"rounds": 2, "samples": 2, "max_new_tokens": 64}}
@@ -96,3 +99,36 @@ def test_how_the_task_is_asked_is_a_part_of_what_is_learned(tmp_path: Path) -> N
     assert one["train/sft/seed1"] == two["train/sft/seed1"]
     assert one["train/g/seed1"] != two["train/g/seed1"]
     assert one["train/g/seed1"] == of("c", [], 65)["train/g/seed1"]
+
+
+def test_a_study_whose_answers_are_drawn_by_vllm(tmp_path: Path, tiny_model: Path) -> None:
+    """Refused without the program; else drawn, told where the server lies, and done."""
+    fake = FakeVLLM(tmp_path / "vllm", len(models.load_tokenizer(ModelRef(str(tiny_model)))))
+    options = {"group": 4, "max_new_tokens": 8, "engine": "vllm", "format": "[aeiou]"}
+    changes: dict[str, Any] = {
+        "arms": {"g": {"loss": [{"grpo": options}]}},
+        "hardware": {"device": "cpu", "vllm": str(tmp_path / "none")},
+        "answer": {"sampling": {"max_new_tokens": 8}, "repeats": 1},
+        "train": {**TRAIN, "method": "lora"}, "meters": {"probes": 0}, "seeds": [1],
+    }  # fmt: skip
+    session = study.prepare(load.load(write_study(tmp_path, tiny_model, **changes)), tmp_path / "p")
+    with pytest.raises(MissingDependency, match="is no program"):
+        readiness.drawing(session)
+    changes["hardware"]["vllm"] = str(fake.program)
+    file = write_study(tmp_path, tiny_model, **changes)
+    session = study.prepare(load.load(file), tmp_path / "p")
+    (told,) = readiness.drawing(session)
+    assert "drawn by vLLM beside it" in told
+    assert readiness.memory_bytes(session) > 1 << 30, "of the server's keys and values alone"
+    run_study(file, tmp_path / "runs")
+    folder = tmp_path / "runs" / "s"
+    assert len(fake.rows("loads")) == 2 and len(fake.rows("bodies")) == 2 * 8 * 4
+    assert wait_gone(fake.pids) == []
+    summary = records.summary(folder / "train" / "g" / "seed1")
+    assert summary["generated_tokens"] == sum(len(one) for one in fake.answers())
+    assert told in (folder / "stats" / "results.json").read_text()
+    dora = {**changes["train"], "lora": {"variant": "dora"}}
+    with pytest.raises(TrainingError, match="variant is dora"):
+        study.plan(
+            load.load(write_study(tmp_path, tiny_model, **changes | {"train": dora})), folder
+        )

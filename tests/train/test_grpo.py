@@ -362,7 +362,7 @@ def test_a_job_carries_its_grader(tmp_path: Path, ref: ModelRef) -> None:
     from holdfast.config import TaskSpec
 
     spec = TaskSpec(role="target", items=4)  # type: ignore[call-arg]
-    graded = Graded("lab_math", spec, Sampling(max_new_tokens=9, stop=("Q:",)))
+    graded = Graded({"lab_math": spec}, Sampling(max_new_tokens=9, stop=("Q:",)))
     job = TrainJob(ref, SPEC, _budget(ref), 7, (2,), tmp_path, graded=graded)
     write_job(job, tmp_path / "job.json")
     found = read_job(tmp_path / "job.json")

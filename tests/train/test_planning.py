@@ -131,6 +131,22 @@ def test_a_cpu_recomputes_where_half_of_its_memory_would_not_do(
     assert settled_on_cpu(never, ref, "float32", rows, longest) == never
 
 
+def test_a_server_that_draws_answers_takes_its_part_of_a_cpu_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Qwen2.5-7B in float32 takes 28 GiB more there, which the training then lacks."""
+    here = MethodOverhead(("grpo",), generated_tokens=256, answers=8)
+    found = {}
+    for gib in range(60, 200, 5):
+        monkeypatch.setattr("holdfast.train.planning.host_ram_bytes", lambda gib=gib: gib << 30)
+        for served in (False, True):
+            asked = TrainSpec(), ModelRef("Qwen/Qwen2.5-7B-Instruct"), "float32", 1, 256
+            spec = settled_on_cpu(*asked, replace(here, served=served))
+            if not spec.gradient_checkpointing:
+                found.setdefault(served, gib)
+    assert 28 < found[True] - found[False] < 28 + 10
+
+
 def test_a_packed_study_is_planned_for_rows_that_are_full() -> None:
     packed = {"max_length": 2048, "packing": True}
     study = Study.model_validate(STUDY | {"train": packed})

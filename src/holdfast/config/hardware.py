@@ -57,7 +57,8 @@ class HardwareSpec(Section):
     """What else lies on the GPUs while training runs, so that the plan leaves room for it:
     `vllm=0.3` (a server's share), `judge=MODEL` or `judge=MODEL:nf4`, `6GiB`."""
     vllm: str | None = None
-    """For `answer.engine: vllm`: a Python that has it, or the program. Left out: Holdfast's own."""
+    """For `engine: vllm`, of `answer` or of a method that draws answers: a Python that has it, or
+    the program. Left out: Holdfast's own."""
     allow: tuple[Literal["bf16_adapters", "nf4"], ...] = ()
     """What may be tried after `OutOfMemoryError` although it changes what is learned."""
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None

@@ -16,7 +16,7 @@ from holdfast.engines import FROM_FILES, Engine, Usage
 from holdfast.engines.chunks import spent_in
 from holdfast.engines.server_fields import REMOTE, server_of
 from holdfast.engines.vllm import VLLMEngine
-from holdfast.engines.vllm.serving import Wanted, wanted_of
+from holdfast.engines.vllm.wanted import Wanted, wanted_of
 from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.model.reading import read_shape
 from holdfast.memory.planner.inference import answering_map, longest

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from holdfast import models
 from holdfast.config import Sampling
@@ -14,6 +14,7 @@ from holdfast.data.chat import Encoded
 from holdfast.data.leakage import LeakIndex
 from holdfast.engines import Engine, Usage
 from holdfast.engines.kept import Kept, score
+from holdfast.engines.live import Asked, Said
 from holdfast.engines.resumable import ask
 from holdfast.judges import JudgeContext
 from holdfast.methods._bound import Bound
@@ -174,6 +175,13 @@ class Target:
     sampling: Sampling
 
 
+class Drawer(Protocol):
+    """Draws answers of the model that trains, with the weights that it has by then."""
+
+    def answers(self, asked: Sequence[Asked], sampling: Sampling) -> list[Said]:
+        """One answer for each row, in order; see `holdfast.engines.live.Live.answers`."""
+
+
 @dataclass(frozen=True)
 class Lesson:
     """All that a trainer of a method's own needs.
@@ -193,6 +201,8 @@ class Lesson:
         dataset: makes a dataset with one row for each group of places in `rows`.
         counts: to be added to by a trainer that generates, or compares with another model.
         target: the task that is learned, for methods that are `graded`; None: for no other.
+        served: gives what draws answers of up to so many tokens by a vLLM, with the student's
+            adapter of now; None: no server was planned for.
     """
 
     model: PeftModel
@@ -207,6 +217,7 @@ class Lesson:
     dataset: Callable[[Sequence[Sequence[int]]], Dataset]
     counts: TokenCounts
     target: Target | None = None
+    served: Callable[[int], Drawer] | None = None
 
     @property
     def folder(self) -> Path:

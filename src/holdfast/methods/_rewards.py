@@ -10,17 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from holdfast import judges
 from holdfast.config import Sampling, Section, TrainSpec
 from holdfast.data.thinking import answered
 from holdfast.engines import Engine
 from holdfast.engines.kept import LIKELIHOODS
+from holdfast.engines.live import Live
+from holdfast.engines.vllm import servable
 from holdfast.errors import StudyError, TrainingError
 from holdfast.judges import JudgeContext, members_of
 from holdfast.methods import Lesson, MethodContext, Target, _rewriting
+from holdfast.methods._context import Drawer
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
 from holdfast.tasks import Task
@@ -46,6 +50,16 @@ class Drawn(Section):
     judged: int | None = Field(None, ge=1)
     """Where the target task asks a judge that may cost money: so many answers may be judged in one
     training."""
+    engine: Literal["hf", "vllm"] = "hf"
+    """Who draws: `hf` the model that trains, by the loop that measures; `vllm` a server beside it,
+    which is given the adapter of every step or round (`hardware.vllm`)."""
+
+    @model_serializer(mode="wrap")
+    def _sparse(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        found: dict[str, object] = write(self)
+        if self.engine == "hf":  # older fingerprints stay as they are
+            found.pop("engine", None)
+        return found
 
 
 def drawing(lesson: Lesson, given: Drawn, name: str, number: int) -> Sampling:
@@ -66,6 +80,22 @@ def drawing(lesson: Lesson, given: Drawn, name: str, number: int) -> Sampling:
         stop=() if lesson.target is None else lesson.target.sampling.stop,
         seed=seed_of(lesson.seed, name, number) % SEEDS,
     )
+
+
+def drawer(lesson: Lesson, given: Drawn, name: str) -> Drawer:
+    """What draws the answers of a training.
+
+    Raises:
+        TrainingError: a server is asked for, and none was planned for.
+    """
+    if given.engine == "hf":
+        return Live(lesson.model, lesson.tokenizer, lesson.micro_batch)
+    if lesson.served is None:
+        raise TrainingError(
+            f"{name} is to draw its answers by vLLM, and no server was planned for",
+            remedy=f"set TrainJob.served, or leave `engine: vllm` out of {name}",
+        )
+    return lesson.served(given.max_new_tokens)
 
 
 def identity(task: Task) -> dict[str, object]:
@@ -146,6 +176,25 @@ def check_adapters(name: str, spec: TrainSpec, copied: bool) -> None:
             f"{name} compares with a copy of the adapters as they begin, which {spec.lora.variant} "
             "does not allow",
             remedy=f"set train.lora.variant to one of {', '.join(COPIED)}",
+        )
+
+
+def check_served(name: str, spec: TrainSpec, given: Drawn) -> None:
+    """Refuse a server for adapters that vLLM does not take while they are trained.
+
+    Raises:
+        TrainingError: naming why.
+    """
+    if given.engine == "hf":
+        return
+    why = servable.refused_training(spec.lora)
+    if spec.method == "qlora":
+        why = "the base is trained in 4 bits, and vLLM would draw with another"
+    if why:
+        raise TrainingError(
+            f"{name} cannot have its answers drawn by vLLM: {why}",
+            remedy=f"leave `engine: vllm` out of {name}, or train with train.method lora and "
+            "train.lora.variant lora or rslora",
         )
 
 

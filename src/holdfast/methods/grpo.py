@@ -21,7 +21,7 @@ from pydantic import Field, field_validator, model_validator
 from holdfast.config import TrainSpec
 from holdfast.data import chat
 from holdfast.data.thinking import answered
-from holdfast.engines.live import Live, Said
+from holdfast.engines.live import Said
 from holdfast.errors import TrainingError
 from holdfast.memory.estimate.method_overhead import MethodOverhead
 from holdfast.methods import Lesson, LossMethod, MethodContext, _rewards
@@ -106,6 +106,7 @@ class GRPO(LossMethod):
         parts = [f"{given.group} answers a question", f"loss {given.loss_type}"]
         parts += [f"beta {given.beta:g}"] * (given.beta > 0)
         parts += [f"{given.iterations} steps on each answer"] if given.iterations > 1 else []
+        parts += ["drawn by vLLM"] if given.engine == "vllm" else []
         parts += [f"form rewarded by {given.format_weight:g}"] if given.format else []
         return f"reinforcement by the task's own grader ({', '.join(parts)})"
 
@@ -121,11 +122,13 @@ class GRPO(LossMethod):
         return MethodOverhead(
             ("grpo",), kept=int(given.beta > 0), second_pass=given.beta > 0,
             generated_tokens=given.max_new_tokens, answers=given.group,
+            served=given.engine == "vllm",
         )  # fmt: skip
 
     def check_training(self, spec: TrainSpec) -> None:
-        """Refuse adapters that TRL's trainer cannot train."""
+        """Refuse adapters that TRL's trainer cannot train, or vLLM not serve where it draws."""
         _rewards.check_adapters("grpo", spec, copied=self.options.beta > 0)
+        _rewards.check_served("grpo", spec, self.options)
 
     def check_steps(self, steps: int) -> None:
         """Refuse a number of steps that leaves answers half used."""
@@ -186,7 +189,7 @@ class _Drawing:
 
     def __init__(self, lesson: Lesson, options: GRPO.Options) -> None:
         self.lesson, self.options = lesson, options
-        self.live = Live(lesson.model, lesson.tokenizer, lesson.micro_batch)
+        self.live = _rewards.drawer(lesson, options, "grpo")
         self.grader = reward_of(lesson.target, "grpo", lesson.folder)
         self.path = lesson.folder / REWARDS
         self.form = re.compile(options.format or "")

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from holdfast.config import TrainSpec
 from holdfast.data import chat
 from holdfast.data.chat import IGNORED
-from holdfast.engines.live import Live
 from holdfast.errors import StudyError, TrainingError
 from holdfast.memory.estimate.method_overhead import MethodOverhead
 from holdfast.methods import Lesson, LossMethod, MethodContext, _rewards
@@ -55,7 +55,8 @@ class Raft(LossMethod):
         given = self.options
         return (
             f"self-training on right answers in {given.rounds} rounds ({given.samples} samples at "
-            f"temperature {given.temperature:g}, {given.keep} kept)"
+            f"temperature {given.temperature:g}, {given.keep} kept"
+            f"{', drawn by vLLM' * (given.engine == 'vllm')})"
         )
 
     def check(self, context: MethodContext) -> None:
@@ -65,7 +66,14 @@ class Raft(LossMethod):
 
     def overhead(self) -> MethodOverhead:
         """See `LossMethod.overhead`."""
-        return MethodOverhead(("raft",), generated_tokens=self.options.max_new_tokens)
+        given = self.options
+        return MethodOverhead(
+            ("raft",), generated_tokens=given.max_new_tokens, served=given.engine == "vllm"
+        )
+
+    def check_training(self, spec: TrainSpec) -> None:
+        """Refuse adapters that vLLM cannot serve, where it draws."""
+        _rewards.check_served("raft", spec, self.options)
 
     def check_steps(self, steps: int) -> None:
         """Refuse more rounds than steps."""
@@ -121,7 +129,7 @@ class _Rounds:
     def __init__(self, lesson: Lesson, options: Raft.Options) -> None:
         self.lesson, self.options = lesson, options
         self.grader = reward_of(lesson.target, "raft", lesson.folder)
-        self.live = Live(lesson.model, lesson.tokenizer, lesson.micro_batch)
+        self.live = _rewards.drawer(lesson, options, "raft")
         self.known: dict[int, _Round] = {}
 
     @cached_property

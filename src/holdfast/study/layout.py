@@ -50,7 +50,7 @@ from holdfast.study.measuring import (
 from holdfast.study.probes import asked_by_meters, probes
 from holdfast.study.session import Session
 from holdfast.study.validation import VALIDATION, stage_of
-from holdfast.train import stage
+from holdfast.train import served, stage
 from holdfast.train.data import encode_all
 from holdfast.train.job import Graded, TrainJob
 from holdfast.types import BASE, Point
@@ -324,6 +324,7 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
             averages=averages,
             graded=graded,
             start=start,
+            served=served.of(own.loss, session.study.hardware.vllm),
             device=session.study.hardware.device,
         )
         about = records.summary(data)

@@ -328,6 +328,7 @@ CHECKS: tuple[Check, ...] = (
     readiness.reachable,
     readiness.packages,
     readiness.vllm,
+    readiness.drawing,
     readiness.room,
     readiness.whole,
     readiness.judges,
@@ -342,6 +343,6 @@ CHECKS: tuple[Check, ...] = (
 )
 """In this order, the cheapest first."""
 OF_DEVICES: frozenset[Check] = frozenset(
-    (readiness.vllm, readiness.judges, _attention, _trainer, _precision, _idle_gpus)
+    (*readiness.OF_DEVICES, _attention, _trainer, _precision, _idle_gpus)
 )
 """Those that depend on the machine where the stages are made."""

@@ -15,20 +15,29 @@ from holdfast import models
 from holdfast.analysis.selection.rule import UNSCORED_LIMIT
 from holdfast.data.windows import TEXT, text_ids
 from holdfast.endpoint import is_endpoint
+from holdfast.endpoint.client import require_packages
 from holdfast.engines import FROM_FILES
 from holdfast.engines.pace import ROWS
 from holdfast.engines.vllm import program, servable
 from holdfast.environment import install_command
-from holdfast.errors import DataError, FolderError, HoldfastError, MissingDependency, located
+from holdfast.errors import (
+    DataError,
+    FolderError,
+    HoldfastError,
+    MissingDependency,
+    StudyError,
+    located,
+)
 from holdfast.memory.hardware.host import host_ram_bytes
 from holdfast.memory.memory_plan import GIB
 from holdfast.memory.model.reading import read_shape
 from holdfast.memory.model.targets import lora_parameters
 from holdfast.memory.planner.inference import answering_bytes, longest
-from holdfast.memory.planner.request import PlanRequest
+from holdfast.memory.planner.request import CPU, PlanRequest
 from holdfast.models import ModelRef, cpu_linear, peft_adapter, skeleton, weights_check
 from holdfast.study.session import Arm, Session
-from holdfast.train.planning import plan_study
+from holdfast.train.adapter_check import build, on_meta
+from holdfast.train.planning import arms_of, fitting, plan_study
 
 ANSWERING = ("torch", "transformers", "peft")
 TRAINING = (*ANSWERING, "trl", "accelerate", "datasets")
@@ -135,8 +144,10 @@ def memory_bytes(session: Session) -> int:
         if session.plan.trained:
             asked = PlanRequest(gpus=tuple(session.gpus), trace=False)
             report = plan_study(study, asked)
-            fitting = [report.plan] if report.plan else [one.plan for one in report.candidates]
-            found.append(min((one.fullest.total for one in fitting), default=0))
+            plans = [report.plan] if report.plan else [one.plan for one in report.candidates]
+            server = report.comparison.server
+            beside = server.takes if server and not server.apart else 0
+            found.append(beside + min((one.fullest.total for one in plans), default=0))
     return max(found)
 
 
@@ -203,9 +214,7 @@ def vllm(session: Session) -> Sequence[str]:
     if session.study.answer.engine != "vllm" or not _measures(session):
         return []
     found = program.find(session.study.hardware.vllm)
-    notices = []
-    if found.untried:
-        notices.append(f"vLLM {found.version} is newer than what was tried ({program.TRIED}).")
+    notices = _untried(found)
     if why := servable.refused_model(session.plan.model, session.pool.nf4):
         notices.append(f"vLLM is not asked ({why}): transformers answer instead, for all models.")
     for name, arm in session.arms.items():
@@ -216,6 +225,52 @@ def vllm(session: Session) -> Sequence[str]:
                 "merged into the weights, rounded with them, and the server is started with those."
             )
     return notices
+
+
+def drawing(session: Session) -> Sequence[str]:
+    """The server that arms want their answers drawn by can be had, and is told where it will lie.
+
+    Raises:
+        MissingDependency: vLLM, or a package; with what installs it.
+        StudyError: vLLM does not serve the model, or the adapters that are trained.
+        DoesNotFit: training and server together.
+    """
+    wanted = {name: one for name, one in arms_of(session.study).items() if one.overhead.served}
+    if not wanted:
+        return []
+    require_packages()
+    found = program.find(session.study.hardware.vllm)
+    notices = _untried(found)
+    ref = session.plan.model
+    why = servable.refused_model(ref, nf4=False)
+    if why := why or servable.refused_settings(skeleton.generation_config(ref)):
+        raise StudyError(
+            f"vLLM cannot draw the answers of {', '.join(wanted)}: {why}",
+            remedy="leave `engine: vllm` out of the method",
+        )
+    for name in wanted:
+        with located(f"arms.{name}"):
+            config = build(on_meta(ref), session.arms[name].train)[0].peft_config["default"]
+            if why := servable.refused_lora(config.to_dict()):
+                raise StudyError(
+                    f"vLLM does not take the adapters that are trained: {why}",
+                    remedy="leave `engine: vllm` out of the method",
+                )
+    asked = PlanRequest(gpus=tuple(session.gpus) or CPU, trace=False)
+    try:
+        report = plan_study(session.study, asked, arms=wanted)
+    except HoldfastError:  # a kind that the planner does not know may train all the same
+        return notices
+    fitting(report)
+    place = report.comparison.server
+    return [*notices, place.reason.words("en")] if place else notices
+
+
+def _untried(found: program.Program) -> list[str]:
+    """A notice of a vLLM that is newer than what was tried."""
+    if not found.untried:
+        return []
+    return [f"vLLM {found.version} is newer than what was tried ({program.TRIED})."]
 
 
 def _measures(session: Session) -> bool:
@@ -238,3 +293,7 @@ def loaded(session: Session) -> Iterator[tuple[str, ModelRef]]:
 
 def _loads(session: Session) -> bool:
     return session.study.answer.engine in FROM_FILES
+
+
+OF_DEVICES = (vllm, drawing, judges)
+"""Those that depend on the machine where the stages are made."""

@@ -15,6 +15,7 @@ from holdfast.data.batching import Budget
 from holdfast.errors import UsageError
 from holdfast.memory.memory_plan import MemoryPlan, plan_from_json
 from holdfast.runs import store
+from holdfast.train.served import Served
 from holdfast.types import ModelRef
 
 FOLDER = "launch"
@@ -69,6 +70,7 @@ class TrainJob:
         start: checkpoint whose weights training begins with, with a new optimiser; None: fresh
             adapters, or the base's weights.
         graded: the task whose grader the arm's loss methods ask; None: they ask none.
+        served: the vLLM that draws answers for them; None: there is none.
         device: `auto`, `cpu` or `cuda`.
         plan: placement, dtypes, micro-batch; has no bearing on what is learned, up to rounding.
             None: one device and the micro-batches as dealt.
@@ -90,6 +92,7 @@ class TrainJob:
     averages: tuple[float, ...] = ()
     graded: Graded | None = None
     start: Path | None = None
+    served: Served | None = None
     device: str = "auto"
     plan: MemoryPlan | None = None
     rehearsal: bool | None = None
@@ -113,8 +116,9 @@ def write_job(job: TrainJob, path: Path) -> None:
     values = {name: getattr(job, name) for name in TrainJob.__slots__}
     values |= {name: path and str(path) for name, path in _paths(job).items()}
     values |= {"model": asdict(job.model), "train": train, "budget": asdict(job.budget)}
-    values["plan"] = None if job.plan is None else asdict(job.plan)
-    values["graded"] = None if job.graded is None else job.graded.written()
+    values["plan"] = job.plan and asdict(job.plan)
+    for name in ("graded", "served"):
+        values[name] = values[name] and values[name].written()
     store.write_json(path, values)
 
 
@@ -141,6 +145,7 @@ def read_job(path: Path) -> TrainJob:
             "losses": tuple((name, options) for name, options in value["losses"]),
             "averages": tuple(value.get("averages", ())),
             "graded": Graded.from_json(given) if (given := value.get("graded")) else None,
+            "served": Served.from_json(one) if (one := value.get("served")) else None,
             "plan": plan_from_json(value["plan"]) if value["plan"] else None,
             **{name: given and Path(given) for name in PATHS for given in [value.get(name)]},
         })  # fmt: skip

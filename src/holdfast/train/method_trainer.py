@@ -13,7 +13,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +48,7 @@ from holdfast.train.mixed_precision import cast_adapters, computed_in, skipped_s
 from holdfast.train.planning import settled_on_cpu
 from holdfast.train.rehearsal import measured
 from holdfast.train.saving import writing
+from holdfast.train.served import starting
 from holdfast.train.validation import Validation, validated
 from holdfast.train.watch import Reader, ended_by, watch
 from holdfast.types import Example
@@ -206,12 +207,19 @@ def _train(run: _Run, examples: Sequence[Example]) -> dict[str, object]:
     done = checkpoints.step_of(start) if start else 0
     run.progress.total(budget.steps, "steps")
     run.progress.kept(done)
-    lesson = _lesson(run, examples, done)
+    with ExitStack() as closing:
+        lesson = _lesson(run, examples, done, closing)
+        return _taught(run, lesson, start)
+
+
+def _taught(run: _Run, lesson: Lesson, start: Path | None) -> dict[str, object]:
+    """Train the student of a lesson; what was spent."""
+    job, budget = run.job, run.job.budget
     trainer = _trainer(run, lesson)
     student = lesson.model
     cast_adapters(student, job, run.dtype)
     for reader in run.readers:
-        reader.begin(student, done)
+        reader.begin(student, checkpoints.step_of(start) if start else 0)
     trainable = sum(values.numel() for values in student.parameters() if values.requires_grad)
     try:
         if job.averages:
@@ -246,7 +254,7 @@ def _train(run: _Run, examples: Sequence[Example]) -> dict[str, object]:
     }
 
 
-def _lesson(run: _Run, examples: Sequence[Example], done: int) -> Lesson:
+def _lesson(run: _Run, examples: Sequence[Example], done: int, closing: ExitStack) -> Lesson:
     """The student, which begins with the adapters of `fit`, and all that it learns from."""
     from transformers.trainer_utils import set_seed
 
@@ -265,11 +273,15 @@ def _lesson(run: _Run, examples: Sequence[Example], done: int) -> Lesson:
         if job.start is not None:
             go_on(student, job.start, plan)
     pad = models.load_tokenizer(job.model).pad_token_id
+    served = None
+    if job.served is not None:
+        of = job.model, run.dtype, spec.lora
+        served = starting(job.served, student, of, closing, run.progress.say)
     return Lesson(
         student, job.model, examples, rows, prompt_order(rows, examples, job), budget.steps,
         _micro_batch(budget, plan), {name: getattr(ours, name) for name in SHARED},
         lambda batch: collate(batch, pad), lambda slots: dataset(rows, slots),
-        TokenCounts(job.folder, done), run.target,
+        TokenCounts(job.folder, done), run.target, served,
     )  # fmt: skip
 
 

@@ -22,12 +22,14 @@ from holdfast.memory.estimate.activations import activations
 from holdfast.memory.estimate.method_overhead import NOTHING, MethodOverhead, combined
 from holdfast.memory.estimate.states import states
 from holdfast.memory.estimate.workload import Workload, from_training
+from holdfast.memory.hardware.cpu import cpu
 from holdfast.memory.hardware.detect import detect
 from holdfast.memory.hardware.host import host_ram_bytes
 from holdfast.memory.memory_plan import GIB, MemoryPlan
 from holdfast.memory.model.reading import read_shape
 from holdfast.memory.planner import explanation, pace
 from holdfast.memory.planner.choice import Comparison
+from holdfast.memory.planner.drawing_server import placed
 from holdfast.memory.planner.inference import answering_bytes
 from holdfast.memory.planner.inference import longest as longest_prompt
 from holdfast.memory.planner.memory_report import MemoryReport
@@ -84,6 +86,26 @@ def plan_study(
     if not known and not shortened:
         notes.append(Reason("length_assumed", {"tokens": f"{USUAL_SEQ_LEN:,}"}))
     return replace(report, said=(*report.said, *notes))
+
+
+def fitting(report: MemoryReport) -> MemoryPlan:
+    """The plan of a report.
+
+    Raises:
+        DoesNotFit: there is none; naming the changes after which there would be.
+    """
+    if report.plan is None:
+        compared = report.comparison
+        lines = explanation.changes(compared, "en")
+        names = ", ".join(sorted({gpu.name for gpu in compared.gpus}))
+        raise DoesNotFit(
+            f"training {compared.shape.name} does not fit on {names}"
+            if compared.server is None
+            else f"training {compared.shape.name} does not fit on {names} beside the vLLM that "
+            f"draws its answers ({compared.server.takes / GIB:.1f} GiB)",
+            remedy="\n    ".join([*lines, "`holdfast plan` shows the whole table"]),
+        )
+    return report.plan
 
 
 def hardest_request(study: Study, asked: PlanRequest = NOTHING_SAID) -> PlanRequest:
@@ -172,6 +194,7 @@ def record_pace(report: MemoryReport, plan: MemoryPlan, job: TrainJob, disturbed
         if one.plan.strategy == plan.strategy and one.plan.checkpointing == plan.checkpointing
     ]
     rows = store.read_lines(history) if history.is_file() else []
+    disturbed = disturbed or found.work.method_overhead.generated_tokens > 0  # it answers meanwhile
     if disturbed or not alike or not (tokens_per_s := pace.logged(rows)):
         return
     nearest = min(alike, key=lambda one: abs(one.micro_batch - plan.micro_batch))
@@ -212,7 +235,7 @@ def settled_on_cpu(
         dtype: of the computation.
         rows: examples of the largest forward pass.
         longest: tokens of its longest example.
-        overhead: what the arm's methods take.
+        overhead: what the arm's methods take; a server that draws answers takes its part first.
         answer_tokens: of the longest answer, which alone has logits; None: as long as all.
     """
     if not spec.gradient_checkpointing:
@@ -228,12 +251,13 @@ def settled_on_cpu(
         shape = read_shape(model.base, model.revision)
         held = states(shape, work, method)
         formula = activations(shape, work, method, rows, checkpointing=False)
+        server = placed(shape, work, [cpu()])
     except HoldfastError:
         return spec
     moments = formula.moments(shape.layers, head=True)
     peak = max(one.activations + one.logits + one.workspace for one in moments)
     needed = held.weights + held.adapters + held.gradients + held.optimiser + peak
-    suffices = needed <= HOST_SHARE * host_ram_bytes()
+    suffices = needed <= HOST_SHARE * (host_ram_bytes() - (server.takes if server else 0))
     return spec.model_copy(update={"gradient_checkpointing": not suffices})
 
 

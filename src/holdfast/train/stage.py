@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import Any
 
 from holdfast.config import Study
-from holdfast.errors import DoesNotFit, HoldfastError, OutOfMemory, UsageError
+from holdfast.errors import HoldfastError, OutOfMemory, UsageError
 from holdfast.memory.hardware.detect import detect
 from holdfast.memory.hardware.devices import GPU, parse
 from holdfast.memory.memory_plan import GIB, Breakdown, MemoryPlan
@@ -29,7 +29,8 @@ from holdfast.runs import store
 from holdfast.train.job import EVENTS, OOM, TrainJob
 from holdfast.train.launch import torchrun, worker
 from holdfast.train.launch.torchrun import Build, command, launch
-from holdfast.train.planning import overhead_of, plan_study, record_pace
+from holdfast.train.planning import fitting, overhead_of, plan_study, record_pace
+from holdfast.train.served import at
 
 RECORD = "memory.json"
 TIGHT = 0.6
@@ -76,7 +77,7 @@ def resolved(study: Study, gpus: Sequence[GPU]) -> Study:
         return study
     method = "lora"
     if gpus:
-        method = "qlora" if _fitting(plan_study(study, _on(study, gpus))).quantized else "lora"
+        method = "qlora" if fitting(plan_study(study, _on(study, gpus))).quantized else "lora"
     return study.model_copy(update={"train": study.train.model_copy(update={"method": method})})
 
 
@@ -100,7 +101,7 @@ def check_fits(study: Study, gpus: Sequence[GPU]) -> None:
         DoesNotFit: naming the changes after which it would.
     """
     if gpus and study.train.max_length:
-        _fitting(plan_study(study, _on(study, gpus)))
+        fitting(plan_study(study, _on(study, gpus)))
 
 
 def check_present(study: Study, find: Callable[[], Sequence[GPU]] = detect) -> None:
@@ -166,14 +167,15 @@ def run(
             HoldfastError
         ):  # a kind of model that the planner does not know may train all the same
             return worker.train(job, progress)
-        return _on_cpu(study, job, progress, report)
+        return _on_cpu(study, _served(job, report, progress), progress, report)
     report = planned(replace(_on(study, gpus), trace=True))
     hardware, elsewhere = study.hardware, study.hardware.nodes - 1
-    plan = torchrun.across(_fitting(report), hardware.nodes, hardware.meeting)
+    plan = torchrun.across(fitting(report), hardware.nodes, hardware.meeting)
     progress.say(
         f"{explanation.describe(plan, 'en')}: {explanation.reason(report.comparison, 'en')}"
     )
     progress.say(report.precision.line())
+    job = _served(job, report, progress)
     if idle := machine.idle(report.comparison, "en"):
         progress.say(idle)
     path = job.launch_folder / "job.json"
@@ -197,9 +199,25 @@ def run(
     store.write_json(job.folder / RECORD, {
         "plan": asdict(used[-1]), "source": report.source, "measured": measured, "events": events,
     })  # fmt: skip
-    _observe(used[-1], measured, gpus)
+    server = report.comparison.server
+    if server is None or server.apart:  # else its memory would be taken for this process's
+        _observe(used[-1], measured, gpus)
     record_pace(report, used[-1], job, bool(events))
     return summary | {"plan": explanation.describe(used[-1], "en"), "events": events}
+
+
+def _served(job: TrainJob, report: MemoryReport, progress: Progress) -> TrainJob:
+    """The job with a place for the server that draws its answers, where there is one; it is said.
+
+    Raises:
+        DoesNotFit: both together do not fit.
+    """
+    place = report.comparison.server
+    if place is None or job.served is None:
+        return job
+    fitting(report)
+    progress.say(place.reason.words("en"))
+    return replace(job, served=at(job.served, place, torchrun.environment))
 
 
 def _on_cpu(
@@ -213,7 +231,8 @@ def _on_cpu(
         adapter_dtype=report.comparison.work.adapters(spec.method == "qlora"),
     )  # fmt: skip
     asked = replace(asked, predicted=_predicted(report, asked))
-    room = report.comparison.gpus[0].free_bytes
+    server = report.comparison.server
+    room = report.comparison.gpus[0].free_bytes - (server.takes if server else 0)
     tight = asked.fullest.total > TIGHT * room
     if tight:
         progress.say(
@@ -259,18 +278,6 @@ def _predicted(report: MemoryReport, plan: MemoryPlan) -> tuple[Breakdown, ...]:
 def _on(study: Study, gpus: Sequence[GPU]) -> PlanRequest:
     """A request for these GPUs, or for those that the study names."""
     return PlanRequest(gpus=tuple(gpus) or study.hardware.gpus, trace=False)
-
-
-def _fitting(report: MemoryReport) -> MemoryPlan:
-    if report.plan is None:
-        compared = report.comparison
-        lines = explanation.changes(compared, "en")
-        names = ", ".join(sorted({gpu.name for gpu in compared.gpus}))
-        raise DoesNotFit(
-            f"training {compared.shape.name} does not fit on {names}",
-            remedy="\n    ".join([*lines, "`holdfast plan` shows the whole table"]),
-        )
-    return report.plan
 
 
 def _observe(

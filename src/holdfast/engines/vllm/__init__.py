@@ -12,7 +12,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Self, cast
 
 from holdfast import models
 from holdfast.config import Sampling
@@ -23,6 +23,7 @@ from holdfast.engines.reply_text import ThoughtReader, stops_of
 from holdfast.engines.vllm import servable
 from holdfast.engines.vllm.program import find
 from holdfast.engines.vllm.questions import (
+    Choice,
     Done,
     Question,
     chosen,
@@ -32,8 +33,9 @@ from holdfast.engines.vllm.questions import (
     scored,
 )  # fmt: skip
 from holdfast.engines.vllm.server import NoRoom
-from holdfast.engines.vllm.serving import MERGED, Serving, Wanted
+from holdfast.engines.vllm.serving import MERGED, Serving
 from holdfast.engines.vllm.settings import sizes
+from holdfast.engines.vllm.wanted import Wanted
 from holdfast.errors import OutOfMemory
 from holdfast.memory.precision import Dtype
 from holdfast.models import ModelRef, precision, skeleton
@@ -155,7 +157,7 @@ class VLLMEngine(Engine):
         ]  # fmt: skip
         replies: list[list[Reply]] = [[] for _ in examples]
 
-        def done(place: int, choice: Mapping[str, Any]) -> None:
+        def done(place: int, choice: Choice) -> None:
             example, ids, _ = rows[place]
             found = replies[place // samples]
             tokens: list[int] = choice["token_ids"]
@@ -182,7 +184,7 @@ class VLLMEngine(Engine):
         ]
         found: list[list[float]] = [[]] * len(rows)
 
-        def done(place: int, choice: Mapping[str, Any]) -> None:
+        def done(place: int, choice: Choice) -> None:
             row = rows[place]
             told = losses(choice, row.ids, NAME)[-row.cost.supervised :]
             found[place] = [-value for value, _ in told]
@@ -203,7 +205,7 @@ class VLLMEngine(Engine):
         ]
         found = [(0.0, False)] * len(rows)
 
-        def done(place: int, choice: Mapping[str, Any]) -> None:
+        def done(place: int, choice: Choice) -> None:
             head, tail = rows[place]
             told = losses(choice, [*head, *tail], NAME)[-len(tail) :]
             likeliest = all(rank == 1 for _, rank in told)
@@ -230,7 +232,7 @@ class VLLMEngine(Engine):
         read = rolling.read(self._tokenizer, some, window, stride, positions)
         found: list[list[float]] = [[]] * len(read.rows)
 
-        def done(place: int, choice: Mapping[str, Any]) -> None:
+        def done(place: int, choice: Choice) -> None:
             row = read.rows[place]
             told = losses(choice, row.ids, NAME)[-row.cost.supervised :]
             found[place] = [-value for value, _ in told]
@@ -251,7 +253,7 @@ class VLLMEngine(Engine):
         ]
         found: list[list[float]] = [[]] * len(rows)
 
-        def done(place: int, choice: Mapping[str, Any]) -> None:
+        def done(place: int, choice: Choice) -> None:
             found[place] = [math.exp(one) for one in log_chances(choice, first, NAME)]
             progress.worked(len(rows[place]))
             progress.advance(1)

@@ -21,7 +21,9 @@ GONE_S = 5.0
 """How long a server that does not answer is given to end by itself."""
 STILL_S = 3600.0
 """A server of which nothing comes for so long is ended."""
-Done = Callable[[int, Mapping[str, Any]], None]
+Choice = Mapping[str, Any]
+"""One answer, as vLLM writes it."""
+Done = Callable[[int, Choice], None]
 WRITES = "its answers cannot be read as vLLM 0.32 writes them: {}"
 
 
@@ -101,7 +103,7 @@ def chosen(ids: Sequence[int], first: Sequence[int]) -> Question:
     return Question(ids, 1, fields)
 
 
-def read(question: Question, data: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+def read(question: Question, data: Mapping[str, Any], where: str) -> Choice:
     """The one choice in an answer.
 
     Args:
@@ -113,7 +115,7 @@ def read(question: Question, data: Mapping[str, Any], where: str) -> Mapping[str
         EndpointError: it is not as vLLM writes it, broke off, or is to another prompt.
     """
     try:
-        choice: Mapping[str, Any] = data["choices"][0]
+        choice: Choice = data["choices"][0]
         counted, ended = data["usage"]["prompt_tokens"], choice["finish_reason"]
         tokens = list(map(int, choice["token_ids"]))
     except (KeyError, IndexError, TypeError, ValueError) as error:
@@ -135,7 +137,7 @@ def read(question: Question, data: Mapping[str, Any], where: str) -> Mapping[str
     return choice
 
 
-def losses(choice: Mapping[str, Any], ids: Sequence[int], where: str) -> list[tuple[float, int]]:
+def losses(choice: Choice, ids: Sequence[int], where: str) -> list[tuple[float, int]]:
     """Log-probability and rank (1: the likeliest) of each token of a text but the first.
 
     Raises:
@@ -152,7 +154,7 @@ def losses(choice: Mapping[str, Any], ids: Sequence[int], where: str) -> list[tu
     return found
 
 
-def log_chances(choice: Mapping[str, Any], first: Sequence[int], where: str) -> list[float]:
+def log_chances(choice: Choice, first: Sequence[int], where: str) -> list[float]:
     """Log-probability of each of some tokens after a prompt.
 
     Raises:
@@ -187,13 +189,13 @@ def put_all(
     """
     server, name = to
     room, rows, waiting = server.settings.tokens, server.settings.rows, iter(list(left))
-    under_way: dict[Future[Mapping[str, Any]], int] = {}
+    under_way: dict[Future[Choice], int] = {}
 
-    def put(place: int) -> Mapping[str, Any]:
+    def put(place: int) -> Choice:
         question = questions[place]
         return read(question, server.ask(question.body(name, room)), server.where)
 
-    def take(one: Future[Mapping[str, Any]]) -> None:
+    def take(one: Future[Choice]) -> None:
         place = under_way.pop(one)
         choice = one.result()
         del left[place]

@@ -9,18 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from holdfast.config import Study
-from holdfast.config.sweeps import expand
 from holdfast.engines.server_fields import ServedAdapters
 from holdfast.engines.vllm.program import Program
 from holdfast.engines.vllm.questions import Done, Question, put_all
 from holdfast.engines.vllm.servable import rank_of, refused_adapter
 from holdfast.engines.vllm.server import NO_ROOM, Died, NoRoom, Server
-from holdfast.engines.vllm.settings import ROWS, Settings, fitted, lora_rank, rounded, sizes
+from holdfast.engines.vllm.settings import (
+    ROWS,
+    Settings,
+    beside,
+    fitted,
+    lora_rank,
+    rounded,
+    sizes,
+)
+from holdfast.engines.vllm.wanted import Wanted
 from holdfast.errors import EndpointError
 from holdfast.memory.hardware.detect import detect
 from holdfast.memory.hardware.devices import GPU
@@ -37,40 +44,6 @@ MOST_ROWS = 256
 SLOTS = 4
 """Adapters that a server holds at a time."""
 MERGED = "its adapter merged into the weights, rounded with them"
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is known of the asking before anything is asked.
-
-    Attributes:
-        program: see `hardware.vllm`.
-        new_tokens: of the longest answer.
-        rank: of the largest adapter; 0: none will be asked.
-        gpus: that may be used.
-        may_change: whether the local engine may answer where vLLM has no room: nothing that this
-            is compared with was answered by vLLM.
-        instead: why the local engine answers from the beginning; "": it does not.
-    """
-
-    program: str | None = None
-    new_tokens: int = 512
-    rank: int = 0
-    gpus: tuple[GPU, ...] = field(default=(), hash=False)
-    may_change: bool = True
-    instead: str = ""
-
-
-def wanted_of(study: Study, under_test: Sequence[ModelRef], gpus: Sequence[GPU]) -> Wanted:
-    """What a study will ask of its models under test."""
-    ranks = [one.train.lora.r for one in expand(study).values() if one.train.method != "full"]
-    ranks = [one * max(1, len(study.stages)) for one in ranks]  # `orthogonal` adds to each
-    ranks += [rank_of(Path(ref.adapter)) for ref in under_test if ref.adapter is not None]
-    new = [study.answer.sampling.max_new_tokens]
-    for task in study.tasks.values():
-        more = task.sampling.get("max_new_tokens", task.sampling.get("max_tokens"))
-        new += [more] if isinstance(more, int) else []
-    return Wanted(study.hardware.vllm, max(new), max(ranks, default=0), tuple(gpus))
 
 
 class Serving:
@@ -178,6 +151,8 @@ class Serving:
         if adapter is not None:
             why = self._refused.get(adapter[0]) or refused_adapter(Path(adapter[0]))
             rank = 0 if why else rank_of(Path(adapter[0]))
+        if why and self._wanted.place is not None:
+            raise _not_taken(why)
         if adapter is not None and why:
             ref = self._merged(adapter, why, say)
         server = self._server
@@ -221,13 +196,17 @@ class Serving:
         whole = ref is not self._ref
         self._rank = max(self._rank, lora_rank(rank) if rank else 0)
         usual = longest(self._shape, self._wanted.new_tokens) if self._shape else needed
+        usual = self._wanted.place.tokens if self._wanted.place else usual
         settings: Settings | None = Settings(
             replace(ref, adapter=None, scale=1.0), self._dtype,
             rounded(max(needed, usual), self._most), self._rows,
             rank=0 if whole else self._rank, slots=SLOTS,
         )  # fmt: skip
         assert settings is not None
-        settings = fitted(settings, self._shape, self._gpus())
+        if (place := self._wanted.place) is not None:
+            settings = beside(settings, place, self._wanted.visible)
+        else:
+            settings = fitted(settings, self._shape, self._gpus())
         if (small := self._smaller) is not None:  # memory ran out before
             settings = replace(
                 settings, rows=min(settings.rows, small.rows), eager=True, slots=1,
@@ -289,3 +268,13 @@ class Serving:
                 raise NoRoom(f"memory ran out while it answered: {last[0][:200]}")
         what = "ended" if ended else "does not answer"
         say(f"vLLM {what} ({why}), with {left} questions left; starting it again")
+
+
+def _not_taken(why: str) -> EndpointError:
+    """The error where an adapter could be served merged only, anew after every step."""
+    return EndpointError(
+        f"vLLM does not take the adapter that is trained: {why}",
+        fault="refused",
+        where="answer.engine: vllm",
+        remedy="leave `engine: vllm` out of the method",
+    )

@@ -18,6 +18,7 @@ from holdfast.memory.hardware.host import host_ram_bytes
 from holdfast.memory.memory_plan import GIB
 from holdfast.memory.model.reading import read_shape
 from holdfast.memory.model.shape import Shape
+from holdfast.memory.planner.drawing_server import Place
 from holdfast.memory.precision import BYTES, Dtype
 from holdfast.models import ModelRef
 
@@ -57,6 +58,7 @@ class Settings:
         share: of each GPU's whole memory.
         cache_gib: of keys and values, on a CPU.
         eager: no graphs are compiled, which takes less memory and starts sooner.
+        visible: the GPUs that it sees, as `CUDA_VISIBLE_DEVICES` names them; "": as this process.
     """
 
     ref: ModelRef
@@ -69,6 +71,7 @@ class Settings:
     share: float = MOST_SHARE
     cache_gib: int = 1
     eager: bool = True
+    visible: str = ""
 
     def command(self, program: Program, name: str, port: int) -> list[str]:
         """The command line; it holds no secret.
@@ -107,7 +110,7 @@ class Settings:
         if not self.gpus:
             found |= {"VLLM_CPU_KVCACHE_SPACE": str(self.cache_gib), "CUDA_VISIBLE_DEVICES": ""}
             found[RESERVED] = os.environ.get(RESERVED, "0")
-        return found
+        return found | ({"CUDA_VISIBLE_DEVICES": self.visible} if self.visible else {})
 
     def serves(self, ref: ModelRef, tokens: int, rank: int) -> bool:
         """Whether a server that was started so can be asked this.
@@ -184,3 +187,17 @@ def fitted(asked: Settings, shape: Shape | None, gpus: Sequence[GPU]) -> Setting
     room = CACHE_SHARE * (host_ram_bytes() - weights)
     wanted = -(-asked.rows * asked.tokens * each // GIB)
     return replace(asked, cache_gib=max(1, min(wanted, int(room // GIB))))
+
+
+def beside(asked: Settings, place: Place, visible: str) -> Settings:
+    """The same with the memory that a plan gives it, beside a training or on another GPU.
+
+    Args:
+        asked: without a share of memory.
+        place: as planned.
+        visible: see `Settings`.
+    """
+    one = replace(asked, slots=1, rows=min(asked.rows, place.rows), visible=visible)
+    if place.gpu is None:
+        return replace(one, cache_gib=place.cache_gib)
+    return replace(one, gpus=1, share=place.share, eager=False, cache_gib=0)

@@ -175,8 +175,8 @@ def activations(
         transient += 4 * _widest(shape, work) * tokens
     if method != "full" and work.variant == "dora":  # gradients of both results and their sum
         transient += 12 * _widest(shape, work) * tokens
-    if method != "full" and work.variant == "oft":  # what was rotated, while it is rotated back
-        transient += wide * _widest(shape, work) * tokens
+    if method != "full" and work.variant == "oft":  # what was rotated, and its gradient
+        transient += 2 * wide * _widest(shape, work) * tokens
     boundary = stream * shape.hidden * tokens
     loss, after = _loss(shape, work, method, micro_batch)
     if work.method_overhead.reference:  # where nothing is compared, the loss is the plain one
@@ -214,9 +214,8 @@ def asides(shape: Shape, work: Workload, micro_batch: int) -> tuple[Aside, ...]:
     overhead, wide = work.method_overhead, work.wide
     each = wide * (3 * intermediate(shape) + 4 * shape.hidden)
     found = []
-    if (
-        overhead.generated_tokens
-    ):  # a row is as long as prompt and answer together, see `from_training`
+    if overhead.generated_tokens and not overhead.served:
+        # a row is as long as prompt and answer together, see `from_training`
         tokens = micro_batch * work.seq_len
         cache = 2 * shape.kv_heads * shape.head_dim * wide * tokens
         found.append(Aside(cache, 8 * shape.vocab * micro_batch, each * tokens))
@@ -262,16 +261,14 @@ def _loss(shape: Shape, work: Workload, method: str, micro_batch: int) -> tuple[
         each = IN_PLACE if work.loss == "in_place" else PER_LOGIT
         return each * tokens * shape.vocab, 2 * shape.hidden * tokens + own
     gradients = 4 * shape.hidden * supervised + 2 * work.wide * shape.hidden * tokens
+    if work.on_cpu and method != "full":
+        each = 4 if work.wide == 4 else 8  # logits, and their copies in float32 and back
+        return min(each * min(CPU_TILE, supervised * shape.vocab), GIB) + gradients, gradients
     tile = 3 * min(supervised, LOSS_TILE) * min(shape.vocab, VOCABULARY_TILE)
-    after, end = (
-        work.stream_bytes(method) * shape.hidden * tokens,
-        AFTER_LOSS * shape.hidden * tokens,
-    )
+    after = work.stream_bytes(method) * shape.hidden * tokens
+    end = AFTER_LOSS * shape.hidden * tokens
     if method == "full":  # the head's own gradient, summed in float32 and then as wide as the head
         head, own = shape.hidden * shape.vocab, work.weight_bytes(method)
         gradients += 4 * head
         after, end = after + own * head, end + (4 + own % 4) * head
-    if work.on_cpu and method != "full":
-        each = 4 if work.wide == 4 else 8  # logits, and their copies in float32 and back
-        tile = each * min(CPU_TILE, supervised * shape.vocab)
     return max(min(tile, GIB) + gradients, end), after

@@ -19,6 +19,8 @@ from holdfast.memory.model.shape import Shape
 NARROWEST = 512
 """Hidden size from which `holdfast.models.cpu_training` has dropout and LoRA layers of its own:
 below it there is nothing to win."""
+ROTATED = ("oft", "osf")
+"""Variants that count what they keep of their inputs in `holdfast.memory.estimate.adapters`."""
 PLACE_BYTES = 4
 """They keep the place of each dropped element for the backward pass; plain LoRA no copies."""
 
@@ -80,6 +82,8 @@ def gradients_per_token(shape: Shape, work: Workload, method: str) -> float:
     if work.kernels == "liger":
         return float(wide)
     learning = shape.linears if method == "full" else adapters.adapted(shape, work)
+    if method != "full" and work.variant in ROTATED:  # whose own inputs are other tensors
+        learning = ()
     kept = any(one.name == "down_proj" for one in learning)
     return float(wide * (3 - kept))
 
@@ -100,7 +104,7 @@ def _inputs(shape: Shape, work: Workload, method: str) -> float:
         return normalised + _shared_inputs(shape, shape.linears, wide)
     adapted = adapters.adapted(shape, work)
     kept = float(adapters.per_token(shape, work, wide))
-    if work.variant in {"oft", "osf"}:
+    if work.variant in ROTATED:
         return kept
     mask = 1.0 if work.dropout else 0.0
     if own := work.on_cpu and shape.hidden >= NARROWEST:

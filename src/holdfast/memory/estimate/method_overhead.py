@@ -39,6 +39,7 @@ class MethodOverhead:
             step, moving averages. They are not sharded.
         second_pass: the base reads every row too, though nobody needs its whole logits.
         generated_tokens: the model answers in the training loop, at most so many tokens.
+        served: by a vLLM that lies beside the training, or on another GPU.
         answers: that it draws, and learns from, for each example; they are rows of their own, as
             many at a time as a micro-batch holds.
         rows: of the model for each example that it is given: 2 where it learns from pairs.
@@ -54,6 +55,7 @@ class MethodOverhead:
     kept: int = 0
     second_pass: bool = False
     generated_tokens: int = 0
+    served: bool = False
     answers: int = 1
     rows: int = 1
     teacher_parameters: int = 0
@@ -93,6 +95,7 @@ def combined(overheads: Iterable[MethodOverhead]) -> MethodOverhead:
         kept=sum(one.kept for one in given),
         second_pass=any(one.second_pass for one in given),
         generated_tokens=max((one.generated_tokens for one in given), default=0),
+        served=any(one.served for one in given),
         answers=max((one.answers for one in given), default=1),
         rows=max((one.rows for one in given), default=1),
         teacher_parameters=sum(one.teacher_parameters for one in given),

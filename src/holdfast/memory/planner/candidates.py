@@ -24,6 +24,7 @@ from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.memory_plan import GIB, Breakdown, MemoryPlan, Placement, strategy_of
 from holdfast.memory.model.shape import Shape
 from holdfast.memory.planner import strategies
+from holdfast.memory.planner.drawing_server import left, placed
 from holdfast.memory.planner.evidence import utilisation
 from holdfast.memory.planner.host_memory import USABLE, host_need
 from holdfast.memory.planner.pace import factor
@@ -57,7 +58,7 @@ def candidates(
         most: of several GPUs only all of them, or as many as can share the global batch.
         hopeful: without what cannot fit, by its weights and moments alone.
     """
-    gpus = sorted(problem.gpus, key=lambda gpu: (-gpu.free_bytes, -gpu.flops, gpu.index))
+    gpus = left(problem.gpus, placed(problem.shape, problem.work, problem.gpus))
     whole = [gpu for gpu in gpus if not gpu.mig]  # a process sees one slice; NCCL joins none
     counts: Iterable[int] = range(2, len(whole) + 1)
     if most:
@@ -195,8 +196,10 @@ def _refused(problem: Problem, setup: Setup, held: States) -> Reason | None:
     if method != "full" and placement not in PLACES.get(work.variant, (placement,)):
         return Reason("r_variant", {"variant": work.variant})
     own = work.method_overhead.generated_tokens or work.method_overhead.rows > 1
-    if own and placement != "single":
+    if own and placement not in {"single", "cpu"}:
         return Reason("r_answers", {})
+    if work.method_overhead.served and method == "qlora":
+        return Reason("r_served", {})
     if work.method_overhead.kept and placement == "fsdp2":
         return Reason("r_kept", {})
     if work.global_batch % setup.world:

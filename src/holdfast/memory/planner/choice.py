@@ -15,6 +15,7 @@ from holdfast.memory.hardware.devices import GPU
 from holdfast.memory.model.shape import Shape
 from holdfast.memory.planner.alternatives import Change, changes
 from holdfast.memory.planner.candidates import candidates
+from holdfast.memory.planner.drawing_server import Place, placed
 from holdfast.memory.planner.pace import Correction
 from holdfast.memory.planner.strategies import RuntimeOverheads
 from holdfast.memory.planner.ways import Candidate, Problem
@@ -51,6 +52,7 @@ class Comparison:
             nearest to fitting; by formula.
         host_bytes: free memory of the machine that is meant; None: not known.
         paces: what this machine's own trainings say of the speed.
+        server: the vLLM that draws answers in training; None: there is none.
     """
 
     shape: Shape
@@ -64,6 +66,7 @@ class Comparison:
     method_bytes: int = 0
     host_bytes: int | None = None
     paces: tuple[Correction, ...] = ()
+    server: Place | None = None
 
 
 def make_plan(
@@ -126,7 +129,7 @@ def solved(problem: Problem, only: str | None = None) -> Comparison:
     return Comparison(
         problem.shape, work, problem.gpus, problem.overheads, tuple(found), chosen,
         choose(others), () if chosen else changes(work, problem.gpus, fitting), added,
-        problem.host_bytes, problem.paces,
+        problem.host_bytes, problem.paces, placed(problem.shape, work, problem.gpus),
     )  # fmt: skip
 
 

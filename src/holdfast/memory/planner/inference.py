@@ -5,8 +5,8 @@ over the GPUs, as in training. A row's keys and values are taken at their full l
 begins, and as many rows begin as the memory that is left holds (`holdfast.engines.pace`).
 
 What Holdfast itself starts comes one after the other: answering ends before a training begins, and
-a judge is loaded when there is something to judge. What lies beside a training is therefore what
-the user says: a server of his own, a judge that is served on the same GPUs (`left_beside`).
+a judge is loaded when there is something to judge. What lies beside a training is the server that
+draws its answers (`drawing_server`), and what the user says, such as his own (`left_beside`).
 """
 
 from __future__ import annotations

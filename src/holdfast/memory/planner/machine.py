@@ -28,6 +28,7 @@ def idle(comparison: Comparison, language: Language) -> str:
     if comparison.chosen is None:
         return ""
     used, there = len(comparison.chosen.plan.gpus), len(comparison.gpus)
+    used += comparison.server is not None and comparison.server.apart
     if used == there:
         return ""
     batch, micro = comparison.work.global_batch, comparison.work.micro_batch or 1

@@ -103,6 +103,7 @@ def plan(request: PlanRequest) -> MemoryReport:
     comparison = solved(one, request.strategy)
     said = found.notes + switched_on(one.shape, one.work) + as_stated(one.work)
     said += ignored(request, one.work, one.gpus) + pace_said(one.paces)
+    said += (comparison.server.reason,) if comparison.server else ()
     if not one.gpus[0].cpu:
         world = comparison.chosen.plan.world_size if comparison.chosen else 1
         said += margin(one.overheads, one.work, world)

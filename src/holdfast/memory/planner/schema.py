@@ -47,7 +47,11 @@ def to_json(
     others = [
         _peaks(one) | {"why_not": coded(why)} for one, why in reasons.alternatives(comparison)
     ]
-    used = set(chosen.plan.gpus) if chosen else set()
+    server = comparison.server
+    used = {*chosen.plan.gpus, server and server.gpu} if chosen else set()
+    more: dict[str, object] = {"server": asdict(server)} if server else {}
+    if comparison.work.method_overhead.asks:
+        more["extra_bytes"] = comparison.method_bytes
     return {
         "schema": SCHEMA,
         "kind": "plan",
@@ -70,7 +74,8 @@ def to_json(
         "idle": idle(comparison, "en"),
         "idle_gpus": [one.index for one in comparison.gpus if chosen and one.index not in used],
         "host": _host(comparison),
-    } | ({"extra_bytes": comparison.method_bytes} if comparison.work.method_overhead.asks else {})
+        **more,
+    }
 
 
 def coded(reason: Reason) -> dict[str, object]:
