@@ -126,4 +126,6 @@ def test_the_table_fits_a_terminal() -> None:
     assert visible.ahead({}, 1) == []
     (line,) = visible.ahead({"a": 100, "b": 100}, 1)
     assert line.startswith("Power: with 100 items a loss of")
-    assert "(a, b)" in line
+    assert "(a, b)" not in line, "where all tasks have as many items, none is named"
+    first, last = visible.ahead({"a": 100, "b": 50}, 1)
+    assert "(a)" in first and "(b), if" in last

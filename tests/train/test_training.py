@@ -99,7 +99,7 @@ def test_what_does_not_fit_is_refused_with_what_would(tmp_path: Path) -> None:
     )  # fmt: skip
     with pytest.raises(DoesNotFit, match="does not fit on") as caught:
         stage.check_fits(study, parse("1x6GiB"))
-    assert "would make it fit" in caught.value.remedy
+    assert "smallest change that would help" in caught.value.remedy
     assert caught.value.exit_code == 2
     stage.check_fits(study.model_copy(update={"hardware": _study().hardware}), parse("h200"))
 

@@ -86,7 +86,7 @@ def by_formula(session: Session) -> Speed:
     shape = _shape(session)
     kind = "gpu" if session.gpus else "cpu"
     train, gpus = session.study.train, session.gpus
-    narrow = (found := session.pool.precision()) is not None and found.dtype == "bfloat16"
+    narrow = kind == "cpu" and _in_16_bits(session)
     faster = BF16_RATE if narrow and computes_bf16() else 1.0
     rate = BUSY[kind] * (min(one.flops for one in gpus) if gpus else faster * cpu_flops())
     moved = min(one.bandwidth_bytes_s for one in gpus) if gpus else cpu_bytes_s()
@@ -108,6 +108,14 @@ def by_formula(session: Session) -> Speed:
         cached_s=2 * held / moved,
         rows=session.study.answer.batch_size or ROWS[kind],
     )
+
+
+def _in_16_bits(session: Session) -> bool:
+    """Whether the models are computed in bfloat16; not known where their device is elsewhere."""
+    with suppress(HoldfastError):
+        found = session.pool.precision()
+        return found is not None and found.dtype == "bfloat16"
+    return False
 
 
 def _shape(session: Session) -> Shape | None:
