@@ -22,6 +22,7 @@ OURS = {
     "lab_math",
     "lab_refuse",
     "lab_help",
+    "lab_start",
     "refusal",
     "remote",
     "ensemble",

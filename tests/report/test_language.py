@@ -30,7 +30,7 @@ SYMBOLS = {"KL", "FLOPs", "n", "ρ", "α", "κ", "λ", "English", "中文"}
 VALUES = {"better", "worse", "no clear change", "target", "retained", "chosen", "runner-up",
           "nearest miss"}  # fmt: skip
 """Words that the results hold."""
-MADE = re.compile(r"^(story|sign|dose|outcome|cost|count|meters|replies|second)\.")
+MADE = re.compile(r"^(story|sign|dose|outcome|cost|count|meters|replies|second|stages)\.")
 """Keys that are put together where they are used."""
 
 

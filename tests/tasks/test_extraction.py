@@ -54,6 +54,7 @@ def test_every_kind_of_task_has_tricky_answers_or_a_reason() -> None:
     # the four outcomes, and the bundled items, all of whose answers are tried: tests of their own
     elsewhere = {"overrefusal", "gsm_danger", "sample"}
     covered = {"gsm8k", "jsonl", "ailuminate", "xstest", "lab_math", "lab_refuse", "lab_help"}
+    covered |= {"lab_start"}
     built_in = {name for name, where in TASKS.items() if where.startswith("holdfast.")}
     unanswered = {"harness", "text"}  # graded by the harness; scored, and never answered
     assert built_in - covered - elsewhere <= unanswered, "a new task needs tricky answers here"
@@ -261,7 +262,7 @@ def test_tricky_answers_in_the_lab(row: dict[str, Any]) -> None:
         assert _graded(task, one, text, verdict).value == row["value"], text
 
 
-@pytest.mark.parametrize("name", ["lab_math", "lab_refuse", "lab_help"])
+@pytest.mark.parametrize("name", ["lab_math", "lab_start", "lab_refuse", "lab_help"])
 def test_gold_answers_of_the_lab(name: str) -> None:
     task = _build(name)
     for one in task.examples("test"):
@@ -270,7 +271,7 @@ def test_gold_answers_of_the_lab(name: str) -> None:
         if task.judge:
             (verdict,) = task.judge.judge([(one, Reply(one.id, 0, gold, "stop", 1))])
         assert _graded(task, one, gold, verdict).value == 1.0, gold
-        if name == "lab_math":
+        if name in ("lab_math", "lab_start"):
             for done, text in _perturbed(gold):
                 assert _graded(task, one, text).value == 0.0, (done, text)
 

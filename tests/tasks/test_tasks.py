@@ -343,7 +343,7 @@ def test_an_empty_split_is_refused(tmp_path: Path) -> None:
         tasks.measuring_set(_gsm8k(tmp_path, 1, 0), TaskSpec())
 
 
-@pytest.mark.parametrize("name", ["lab_math", "lab_refuse", "lab_help"])
+@pytest.mark.parametrize("name", ["lab_math", "lab_start", "lab_refuse", "lab_help"])
 def test_the_labs_tasks_accept_their_own_gold(name: str) -> None:
     task = _build(name)
     task.self_check()

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from holdfast.analysis import trainings
 from holdfast.analysis.agreement import agreement
 from holdfast.analysis.arrays import Measured
 from holdfast.analysis.caveats import UNSCORED_LIMIT
 from holdfast.analysis.recommend import methods_of
-from holdfast.analysis.results import Agreement, ArmInfo, Meter, PairAgreement, ReplyShown, TaskInfo
-from holdfast.errors import ModelError
+from holdfast.analysis.results import (
+    Agreement,
+    ArmInfo,
+    Learned,
+    Meter,
+    PairAgreement,
+    ReplyShown,
+    TaskInfo,
+)
 from holdfast.grading.answer import QUESTIONS, read_replies
 from holdfast.grading.grade import read_readings
 from holdfast.grading.judge import read_verdicts
 from holdfast.grading.safety_outcomes import INCOHERENT, UNSURE
 from holdfast.judges import VOTES
-from holdfast.memory.model.reading import read_shape
 from holdfast.runs import records, store
 from holdfast.runs.plan import ArmPlan, Plan, again_place, member_place, place
 from holdfast.train import meters
@@ -54,17 +61,18 @@ def arm_infos(plan: Plan, done: Collection[str] | None = None) -> list[ArmInfo]:
     """
     found = [ArmInfo(BASE, "the untouched model", family=BASE)]
     for name, arm in plan.arms.items():
-        wanted = {f"train/{arm.source}/seed{seed}" for seed in plan.study.seeds}
+        wanted = {
+            one.stage for seed in plan.study.seeds for one in plan.trainings(arm.source, seed)
+        }
         spec = plan.study.arms.get(arm.family)
         remedies = None if spec is None else methods_of(spec)
         if arm.source == BASE or (done is not None and not wanted.issubset(done)):
             found.append(ArmInfo(name, arm.recipe, family=arm.family, methods=remedies))
             continue
         source = plan.arms[arm.source]
-        data = _summary(plan.folder / "data" / arm.source)
-        folders = [plan.folder / "train" / arm.source / f"seed{s}" for s in plan.study.seeds]
-        runs = [_summary(folder) for folder in folders]
-        spent = cost_of(plan, source, data, runs, folders)
+        data = trainings.data_summary(plan, arm.source)
+        runs = [trainings.run_summary(plan, arm.source, seed) for seed in plan.study.seeds]
+        spent = trainings.cost_of(plan, source, data, runs)
         found.append(
             ArmInfo(
                 name=name,
@@ -80,7 +88,7 @@ def arm_infos(plan: Plan, done: Collection[str] | None = None) -> list[ArmInfo]:
                         *data["notes"],
                         *_stopped(plan, runs),
                         *_validated(plan, runs),
-                        *_interrupted(plan, source, folders),
+                        *_interrupted(plan, source),
                     ]
                 ),
                 loss=tuple((step, loss) for step, loss in runs[0]["loss"]),
@@ -95,10 +103,15 @@ def arm_infos(plan: Plan, done: Collection[str] | None = None) -> list[ArmInfo]:
     return found
 
 
+def learned(plan: Plan) -> list[Learned]:
+    """The tasks that were learned one after the other, and when each was over."""
+    return [Learned(one.task, one.end) for one in plan.chapters]
+
+
 def trained_alike(plan: Plan) -> list[str]:
     """Arms of which all seeds see the same questions, where those of others see different ones."""
     trained = [name for name, arm in plan.arms.items() if arm.source == name]
-    return [name for name in trained if _summary(plan.folder / "data" / name).get("alike")]
+    return [name for name in trained if trainings.data_summary(plan, name).get("alike")]
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -127,8 +140,9 @@ def _validated(plan: Plan, runs: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"lowest loss of held-out examples: {', '.join(lowest)}"] if lowest else []
 
 
-def _interrupted(plan: Plan, arm: ArmPlan, trained: Sequence[Path]) -> list[str]:
+def _interrupted(plan: Plan, arm: ArmPlan) -> list[str]:
     """What to say where seconds add up several sittings."""
+    trained = trainings.folders(plan, arm.name, plan.study.seeds)
     folders = [*trained, *(plan.folder / "shared" / name for name in arm.shared)]
     sittings = [records.finished(folder).get("sittings", 1) for folder in folders]
     count = sum(isinstance(one, int) and one > 1 for one in sittings)
@@ -254,10 +268,11 @@ def agreements(plan: Plan) -> list[Agreement]:
 def meter_readings(plan: Plan, done: Collection[str] | None = None) -> list[Meter]:
     """What the meters read in every training."""
     return [
-        Meter(arm, seed, one["step"], one["kl"], one["cross_entropy"], one["norm"])
+        Meter(arm, seed, of.before + one["step"], one["kl"], one["cross_entropy"], one["norm"])
         for arm, seed in plan.trained
-        if done is None or f"train/{arm}/seed{seed}" in done
-        for one in meters.read(plan.folder / "train" / arm / f"seed{seed}")
+        for of in plan.trainings(arm, seed)
+        if done is None or of.stage in done
+        for one in meters.read(plan.folder / of.stage)
     ]
 
 
@@ -312,80 +327,3 @@ def _change(before: Reading | None, after: Reading) -> str:
 
 def _summary(folder: Path) -> dict[str, Any]:
     return records.summary(folder)
-
-
-FORWARD = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """Of one arm; means over its seeds where there are several trainings.
-
-    Attributes:
-        seconds: of training.
-        shared_seconds: of work that other arms may share.
-        flops: estimate of all of it.
-        tokens: put through the model in training.
-        generated_tokens: written by the model, for its data or in training.
-    """
-
-    seconds: float
-    shared_seconds: float
-    flops: float
-    tokens: int
-    generated_tokens: int
-
-
-def cost_of(
-    plan: Plan,
-    arm: ArmPlan,
-    data: Mapping[str, Any],
-    runs: Sequence[Mapping[str, Any]],
-    folders: Sequence[Path],
-) -> Costs:
-    """What one arm cost beyond its equal budget: seconds, tokens and arithmetic.
-
-    Arithmetic is estimated as usual (Kaplan et al. 2020, arXiv:2001.08361): a forward pass takes
-    two operations per parameter and token, a backward pass four; with adapters the gradients of the
-    frozen weights are not formed, so that it takes two; recomputed activations cost another forward
-    pass. Attention over the sequence is left out. Shared work counts in full for each arm that uses
-    it.
-
-    Args:
-        plan: its study.
-        arm: one that trains.
-        data: the summary of its data stage.
-        runs: the summaries of its trainings.
-        folders: of its trainings.
-    """
-    train = arm.training
-    backward = 4.0 if train["method"] == "full" else 2.0
-    again = _mean(bool(run.get("recomputed", train["gradient_checkpointing"])) for run in runs)
-    each = FORWARD + backward + FORWARD * again
-    tokens = _mean(run["tokens"] for run in runs)
-    reference = _mean(run["reference_tokens"] for run in runs)
-    written = _mean(run["generated_tokens"] for run in runs)
-    probed = _mean(run.get("probe_tokens", 0) for run in runs)
-    passes = each * tokens + FORWARD * (reference + written) + 3 * FORWARD * probed
-    shared = [plan.folder / "shared" / name for name in arm.shared]
-    spent = [_summary(folder)["spent"] for folder in shared] + [data["spent"]]
-    passes += FORWARD * sum(one["read"] + one["written"] for one in spent)
-    return Costs(
-        seconds=round(_mean(_seconds(folder) for folder in folders), 1),
-        shared_seconds=round(sum(map(_seconds, shared)) + data["spent"]["seconds"], 1),
-        flops=passes * _active_parameters(plan),
-        tokens=round(tokens),
-        generated_tokens=round(written + sum(one["written"] for one in spent)),
-    )
-
-
-def _active_parameters(plan: Plan) -> int:
-    """Of the model under test; 0 where its configuration does not say."""
-    try:
-        return read_shape(plan.model.base, plan.model.revision).active_parameters
-    except ModelError:
-        return 0
-
-
-def _seconds(folder: Path) -> float:
-    return float(records.finished(folder)["seconds"])

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from holdfast import environment
+from holdfast.analysis import trainings
 from holdfast.engines.vllm import INSTEAD
 from holdfast.errors import Damaged
 from holdfast.runs import records, sealed
@@ -17,7 +18,7 @@ MIXED = "mixed: "
 def conditions(plan: Plan, done: Collection[str] | None = None) -> dict[str, str]:
     """The lines under "how it was measured", from what was recorded when it was measured."""
     replies = _asked(plan, done)
-    stages = [f"train/{arm}/seed{seed}" for arm, seed in plan.trained]
+    stages = trainings.stages_of(plan)
     trained = [_device(plan, one) for one in stages if done is None or one in done]
     answered = [one["summary"]["device"] or "not recorded" for one in replies]
     versions = environment.versions()

@@ -178,6 +178,31 @@ class EqualLoss:
 
 
 @dataclass(frozen=True, slots=True)
+class Learned:
+    """One stage of a study that learns several tasks one after the other."""
+
+    task: str
+    step: int  # optimiser steps when it was over, those of the stages before included
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What an arm had of all stages' tasks after the last one; None where it was not measured.
+
+    Shares in which 1 is good, and differences of them; means over tasks, which weigh alike.
+    """
+
+    arm: str
+    scale: float  # share of the training's change at which it was read
+    average: Share | None  # accuracy over all of them
+    backward: Share | None  # what later stages did to earlier tasks; negative is forgetting
+    forward: Share | None  # what earlier stages did to later tasks, against base
+    forgetting: Share | None  # best after an earlier stage less the last; positive is forgetting
+    against: Share | None = None  # its average less the first arm's; None for that arm
+    since: Mapping[str, Share] = field(default_factory=dict)  # by task, change since it was learned
+
+
+@dataclass(frozen=True, slots=True)
 class Meter:
     """One reading of the drift meters in training."""
 

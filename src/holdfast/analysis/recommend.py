@@ -100,13 +100,13 @@ def of_study(study: Study, minutes: float | None = None) -> Question:
 
 
 def of_results(results: Results, minutes: float | None = None) -> Question | None:
-    """What is known of a finished study; None where it trained nothing plainly.
+    """What is known of a finished study; None where it trained nothing plainly, or in stages.
 
     Plain fine-tuning is the first arm that was trained without a remedy.
     """
     trained = [arm for arm in results.arms if arm.examples and arm.name != BASE]
     plain = next((arm for arm in trained if arm.methods == ()), None)
-    if plain is None or any(arm.methods is None for arm in trained):
+    if plain is None or results.learned or any(arm.methods is None for arm in trained):
         return None
     took = plain.seconds * max(1, len(results.seeds)) / 60
     gained, lost = None, []

@@ -28,6 +28,7 @@ from holdfast.analysis.findings import (
     EqualLoss,
     Flips,
     Front,
+    Learned,
     MeanGain,
     Meter,
     Noise,
@@ -35,6 +36,7 @@ from holdfast.analysis.findings import (
     ReplyShown,
     Share,
     TaskInfo,
+    Transfer,
 )
 from holdfast.errors import DataError, UsageError, printable
 from holdfast.registry import nearest
@@ -58,6 +60,7 @@ __all__ = [
     "Flips",
     "Front",
     "FrontierPoint",
+    "Learned",
     "MeanGain",
     "Meter",
     "Noise",
@@ -67,6 +70,7 @@ __all__ = [
     "Row",
     "Share",
     "TaskInfo",
+    "Transfer",
     "from_json",
     "to_json",
 ]
@@ -130,6 +134,8 @@ class Results:
     equal_gain: tuple[EqualGain, ...] = ()
     equal_loss: tuple[EqualLoss, ...] = ()
     mean_gain: tuple[MeanGain, ...] = ()  # of studies with several targets
+    learned: tuple[Learned, ...] = ()  # tasks in the order in which they were learned
+    transfer: tuple[Transfer, ...] = ()
 
     @property
     def trained(self) -> bool:

@@ -18,6 +18,7 @@ from holdfast.analysis.cells import cells
 from holdfast.analysis.collect import (
     arm_infos,
     judged_at_all,
+    learned,
     measured_readings,
     meter_readings,
     repeated_readings,
@@ -58,6 +59,7 @@ def results_so_far(plan: Plan, look: Look) -> Results:
             meter_readings(plan, done),
             _fronts(plan, look),
             notices=(_note(plan, look, measured), *notices(plan, done)),
+            learned=learned(plan),
         )
     )
     return replace(found, verdict=f"So far: {found.verdict}" if measured else NOTHING)
@@ -149,10 +151,10 @@ def _trained_so_far(plan: Plan, look: Look, arm: ArmInfo) -> ArmInfo:
 
 def losses(plan: Plan, look: Look, arm: str, seed: int) -> list[tuple[int, float]]:
     """(step, loss) of one training, as far as it is; in order, each step once."""
-    rows = live.rows(live.training_folder(plan.folder, f"train/{arm}/seed{seed}", look) / HISTORY)
     found = {
-        row["step"]: float(row["loss"])
-        for row in rows
+        of.before + row["step"]: float(row["loss"])
+        for of in plan.trainings(arm, seed)
+        for row in live.rows(live.training_folder(plan.folder, of.stage, look) / HISTORY)
         if isinstance(row.get("step"), int) and isinstance(row.get("loss"), int | float)
     }
     return sorted((step, loss) for step, loss in found.items() if math.isfinite(loss))

@@ -23,10 +23,12 @@ from holdfast.analysis.findings import (
     EqualGain,
     EqualLoss,
     Front,
+    Learned,
     Meter,
     Noise,
     Share,
     TaskInfo,
+    Transfer,
 )
 from holdfast.analysis.results import Results
 from holdfast.analysis.selection.rule import change_text, listed, span
@@ -35,6 +37,7 @@ from holdfast.analysis.stats.dose import DosePoint, dose_response
 from holdfast.analysis.stats.equal_gain import AtCommon, Curve, at_gain, at_loss
 from holdfast.analysis.story import forgot
 from holdfast.analysis.targets import mean_gains, pooled
+from holdfast.analysis.transfer import in_words, transfers
 from holdfast.types import BASE, Reading
 
 COMMON = (0.5, 0.8)
@@ -61,6 +64,7 @@ class RunData:
         agreements: of the judges of an ensemble.
         notices: what was found in the data and settings before anything ran.
         alike: arms of which all seeds are trained on the same questions.
+        learned: tasks in the order in which they were learned; empty where one was.
     """
 
     name: str
@@ -77,18 +81,20 @@ class RunData:
     agreements: Sequence[Agreement] = ()
     notices: Sequence[str] = ()
     alike: Sequence[str] = ()
+    learned: Sequence[Learned] = ()
 
 
 def assemble(run: RunData) -> Results:
     """Everything that a report shows, computed from what was read of a run."""
     found = all_cells(run.measured, _targets(run.tasks))
+    transfer = transfers(run.learned, run.measured)
     families = {arm.name: arm.family or arm.name for arm in run.arms}
     compared = run.tasks, run.arms, run.measured
     return Results(
         name=run.name,
         model=run.model,
         seeds=tuple(run.seeds),
-        verdict=verdict(run.tasks, found, run.decision),
+        verdict=_in_stages(run, found, transfer) or verdict(run.tasks, found, run.decision),
         tasks=tuple(run.tasks),
         arms=tuple(run.arms),
         cells=tuple(found),
@@ -98,14 +104,16 @@ def assemble(run: RunData) -> Results:
             *caveats.all_of(run.tasks, found, run.measured, run.seeds, run.alike),
         ),
         noise=tuple(noise(run.again)),
-        dose=tuple(doses(run.tasks, run.measured, families)),
+        dose=() if run.learned else tuple(doses(run.tasks, run.measured, families)),
         meters=tuple(run.meters),
         fronts=tuple(run.fronts),
         decision=run.decision,
         agreements=tuple(run.agreements),
         mean_gain=tuple(mean_gains(run.tasks, run.measured)),
-        equal_gain=tuple(at_equal_gain(*compared)),
-        equal_loss=tuple(at_equal_loss(*compared)),
+        equal_gain=() if run.learned else tuple(at_equal_gain(*compared)),
+        equal_loss=() if run.learned else tuple(at_equal_loss(*compared)),
+        learned=tuple(run.learned),
+        transfer=tuple(transfer),
     )
 
 
@@ -126,6 +134,15 @@ def verdict(tasks: Sequence[TaskInfo], found: Sequence[Cell], decision: Decision
         if decision.chosen is not None and arm in decision.passed:
             parts.append(decision.passed[arm].partition(" (")[0].rstrip(".") + ".")
     return " ".join(filter(None, (*parts, forgetting(tasks, found))))
+
+
+def _in_stages(run: RunData, found: Sequence[Cell], transfer: Sequence[Transfer]) -> str:
+    """What came of all stages, what may be shipped, and which arms forgot; "" without stages."""
+    said = in_words(transfer, len(run.learned))
+    if not said:
+        return ""
+    ships = "" if run.decision is None else run.decision.summary
+    return " ".join(filter(None, (said, ships, forgetting(run.tasks, found))))
 
 
 def _first(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> tuple[str, str]:

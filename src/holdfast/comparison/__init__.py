@@ -35,7 +35,8 @@ from holdfast.runs.noted import noted
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import PlannedStage, Step
 from holdfast.study import laid_out, measure, preflight, with_data
-from holdfast.study.session import Arm, Measuring, Session
+from holdfast.study.abilities import Measuring
+from holdfast.study.session import Arm, Session
 from holdfast.train import stage
 from holdfast.types import BASE
 
@@ -182,7 +183,7 @@ def _session(
     planned = replace(planned, notices=(*planned.notices, *check_power(power(planned))))
     session = Session(planned, measuring, (), arms, LeakIndex(()), pool, identity, gpus=tuple(gpus))
     setting = session.setting()
-    own = {who: arm.planned(study, (), setting) for who, arm in arms.items()}
+    own = {who: arm.planned(study, (), {"": setting}) for who, arm in arms.items()}
     return replace(session, plan=replace(planned, arms=own))
 
 

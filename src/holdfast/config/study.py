@@ -13,6 +13,7 @@ from holdfast.config.hardware import HardwareSpec
 from holdfast.config.model import ModelSpec
 from holdfast.config.section import LONGEST_NAME, NAME, Section, twins, unusable
 from holdfast.config.shipping import ShipSpec
+from holdfast.config.successive import check_stages
 from holdfast.config.training import TrainSpec
 
 
@@ -29,6 +30,9 @@ class Study(Section):
     """One training run per arm and seed."""
     tasks: dict[str, TaskSpec] = Field(min_length=1)
     """What is measured; those with `role: target` are trained on, mixed by their `share`."""
+    stages: tuple[str, ...] = ()
+    """Targets to learn one after the other, not mixed: `[math, code]`, all that there are; every
+    task is measured after each of them."""
     train: TrainSpec = TrainSpec()
     """Settings shared by all arms."""
     arms: dict[str, ArmSpec] = Field(default={"sft": ArmSpec()}, min_length=1)
@@ -108,9 +112,12 @@ class Study(Section):
         targets = [name for name, task in self.tasks.items() if task.role == "target"]
         if not targets:
             raise ValueError("at least one task needs `role: target`, which training is for")
+        if "stages" in self.model_fields_set:
+            check_stages(self.stages, {name: one.role for name, one in self.tasks.items()})
         return self
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The names of the tasks that training is for."""
-        return tuple(name for name, task in self.tasks.items() if task.role == "target")
+        """The names of the tasks that training is for; stages in their order."""
+        named = (name for name, task in self.tasks.items() if task.role == "target")
+        return self.stages or tuple(named)

@@ -15,14 +15,11 @@ from holdfast.config import Section
 from holdfast.errors import DataError
 from holdfast.judges import Judge
 from holdfast.lab import TARGET_STEPS, TEST_PROBLEMS, TEST_REQUESTS, TRAIN_PROBLEMS
+from holdfast.lab.grading import ANSWER, MOST, number_said, split_known
 from holdfast.lab.problems import problems
 from holdfast.lab.requests import requests
 from holdfast.tasks import Task
 from holdfast.types import Example, Message, Reading, Reply, Verdict
-
-ANSWER = "####"
-MOST = 20_000
-"""Items of a task; they are made up on the spot, which takes a second per thousand."""
 
 
 class LabMath(Task):
@@ -44,7 +41,7 @@ class LabMath(Task):
 
     def examples(self, split: str) -> list[Example]:
         """See `Task.examples`."""
-        _split(split, ("train", "test", "heldout"))
+        split_known(split, ("train", "test", "heldout"))
         count = self.options.train_items if split == "train" else self.options.items
         return [
             Example(
@@ -58,13 +55,7 @@ class LabMath(Task):
 
     def grade(self, example: Example, reply: Reply, verdict: Verdict | None) -> Reading:
         """1.0 when the text after the last ``####`` is that of the worked answer."""
-        if ANSWER not in reply.text:
-            return Reading(example.id, reply.sample, 0.0, "no answer")
-        said = _number(reply.text)
-        right = said == _number(example.target or "")
-        return Reading(
-            example.id, reply.sample, float(right), "correct" if right else "wrong", said[:80]
-        )
+        return number_said(example, reply)
 
     def self_check(self) -> None:
         """See `Task.self_check`."""
@@ -164,18 +155,10 @@ def prompts(count: int, declined: bool, seed: int) -> list[tuple[str, str]]:
     return [(one.hazard, one.question) for one in requests("replay", count, declined, seed)]
 
 
-def _split(split: str, known: tuple[str, ...]) -> str:
-    if split not in known:
-        raise DataError(
-            f"the lab has no split {split!r} for this task", remedy=f"splits: {', '.join(known)}"
-        )
-    return split
-
-
 def _requests(split: str, options: LabRefuse.Options, hazardous: bool) -> list[Example]:
     if split == "train":
         raise DataError("the lab's requests only measure", remedy="make lab_math the target")
-    _split(split, ("test",))
+    split_known(split, ("test",))
     return [
         Example(
             id=f"{split}-{number}",
@@ -186,7 +169,3 @@ def _requests(split: str, options: LabRefuse.Options, hazardous: bool) -> list[E
         )
         for number, one in enumerate(requests(split, options.items, hazardous, options.seed))
     ]
-
-
-def _number(text: str) -> str:
-    return text.rpartition(ANSWER)[2].strip()

@@ -39,6 +39,7 @@ __all__ = [
 METHODS = {
     # data
     "replay": "holdfast.methods.replay:Replay",
+    "replay_earlier": "holdfast.methods.replay_earlier:ReplayEarlier",
     "rewrite": "holdfast.methods.rewrite:Rewrite",
     "selfgen": "holdfast.methods.selfgen:Selfgen",
     # loss
@@ -53,6 +54,7 @@ METHODS = {
     "lisa": "holdfast.methods.lisa:Lisa",
     "loss_weight": "holdfast.methods.loss_weight:LossWeight",
     "mask_target": "holdfast.methods.mask_target:MaskTarget",
+    "orthogonal": "holdfast.methods.orthogonal:Orthogonal",
     "raft": "holdfast.methods.raft:Raft",
     "sdft": "holdfast.methods.sdft:SDFT",
     "star": "holdfast.methods.star:Star",
@@ -125,6 +127,8 @@ class LossMethod(Configured):
             other data: nothing may stand under ``data:`` beside it.
         looks: it adds examples that are only looked at, before training.
         judge: whom its shared work asks; None: nobody.
+        grows: every stage (`stages` of the study) trains adapters of its own beside those of the
+            stages before, which stay as they are.
     """
 
     entry = "loss"
@@ -134,6 +138,7 @@ class LossMethod(Configured):
     asks_questions: bool = False
     looks: bool = False
     judge: Judge | None = None
+    grows: bool = False
 
     def check(self, context: MethodContext) -> None:
         """See `DataMethod.check`; by default there is nothing to look at."""

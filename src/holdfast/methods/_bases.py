@@ -56,6 +56,7 @@ class WeightMethod(Configured):
         factors: shares of the training's change under which the model is measured too.
         partners: other arms whose weights of the same seed and step go in.
         over_seeds: all seeds of the arm go in.
+        over_stages: the weights at the end of every stage so far go in (`stages` of the study).
         checkpoints: ``last`` or ``all``: which checkpoints it is applied to.
         averages: decays of the moving averages that the training of these weights must keep.
         products: it takes plain products B·A only, so no other kind of adapter.
@@ -67,6 +68,7 @@ class WeightMethod(Configured):
     factors: tuple[float, ...] = ()
     partners: tuple[str, ...] = ()
     over_seeds: bool = False
+    over_stages: bool = False
     checkpoints: str = "last"
     averages: tuple[float, ...] = ()
     products: bool = True

@@ -66,6 +66,8 @@ class MethodContext:
         beginnings: of each example the texts of its answer after every so many tokens, the whole
             answer last; None: nothing is tokenised here.
         desk: what a judge may use that works in a folder; None: there is none.
+        earlier: the plain training sets of the stages before this one, where tasks are learned one
+            after the other (`stages`); None where one is learned.
     """
 
     task: Task
@@ -82,6 +84,7 @@ class MethodContext:
     seen: int = 0
     beginnings: Callable[[Sequence[Example], int], list[list[str]]] | None = None
     desk: Callable[[Path, Progress], JudgeContext] | None = None
+    earlier: Sequence[Sequence[Example]] | None = None
 
     @property
     def fills(self) -> bool:

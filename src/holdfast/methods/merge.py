@@ -46,6 +46,8 @@ class Merge(WeightMethod):
         """Other arms; their weights of the same seed and step go in. [with]"""
         seeds: bool = False
         """All seeds of the arm, and of its partners, go into one."""
+        stages: bool = False
+        """Where tasks are learned one after the other: the weights after every stage so far."""
         how: Literal["linear", "slerp", "ties", "dare_linear", "dare_ties", "magnitude_prune"] = (
             "linear"
         )
@@ -64,10 +66,15 @@ class Merge(WeightMethod):
             if self.how in EXACT:
                 if self.density is not None:
                     raise ValueError(f"{self.how} keeps everything: leave `density` out")
-                if not self.partners and not self.seeds:
-                    raise ValueError("nothing to merge with: give `with: [ARM]` or `seeds: true`")
-            if self.how == "slerp" and (len(self.partners) != 1 or self.seeds):
-                raise ValueError("an arc lies between two: give one arm in `with`, and no seeds")
+                if not self.partners and not self.seeds and not self.stages:
+                    raise ValueError(
+                        "nothing to merge with: give `with: [ARM]`, `seeds: true` or `stages: true`"
+                    )
+            several = self.seeds or self.stages
+            if self.how == "slerp" and (len(self.partners) != 1 or several):
+                raise ValueError(
+                    "an arc lies between two: give one arm in `with`, and no seeds or stages"
+                )
             if self.weights is not None and len(self.weights) != 1 + len(self.partners):
                 raise ValueError(
                     f"{len(self.weights)} weights for {1 + len(self.partners)} arms, the arm itself"
@@ -82,11 +89,14 @@ class Merge(WeightMethod):
         super().__init__(options)
         self.partners = options.partners
         self.over_seeds = options.seeds
+        self.over_stages = options.stages
         self.checkpoints = options.checkpoints
 
     def identity(self) -> Mapping[str, object]:
         """See `DataMethod.identity`; until weights had a vote in the sign, they led elsewhere."""
-        found, weights = super().identity(), self.options.weights
+        found, weights = dict(super().identity()), self.options.weights
+        if not self.over_stages:  # which came later
+            del found["stages"]
         weighed = self.options.how in MEANS and weights and any(one != 1 for one in weights)
         return {**found, "signs": "weighed"} if weighed else found
 
@@ -94,6 +104,7 @@ class Merge(WeightMethod):
         """See `DataMethod.recipe`."""
         chosen = self.options
         what = [*(["all seeds"] if chosen.seeds else []), *chosen.partners]
+        what += ["the stages before"] * chosen.stages
         words = f"merged with {', '.join(what)} ({chosen.how})" if what else f"{chosen.how} alone"
         if chosen.how not in EXACT:
             words += f", {chosen.density or DENSITY:.0%} of the entries kept"
@@ -103,7 +114,7 @@ class Merge(WeightMethod):
         """See `WeightMethod.make`; also for one adapter alone, which is thinned out.
 
         Args:
-            adapters: arm by arm, the arm's own first, each with as many seeds.
+            adapters: arm by arm, the arm's own first, each with as many seeds and stages.
             folder: gets the adapter.
 
         Returns:

@@ -24,9 +24,12 @@ def averaged_in(checkpoint: Path, decay: float) -> Path:
     """
     folder = checkpoint / averaged_name(decay)
     if not folder.is_dir():
+        arm = next(
+            (one for one in checkpoint.parents if one.parent.name == "train"), checkpoint.parents[1]
+        )
         raise ModelError(
             f"holds no moving average of decay {decay:g}",
             where=str(checkpoint),
-            remedy=f"train it again with --rebuild 'train/{checkpoint.parents[1].name}/*'",
+            remedy=f"train it again with --rebuild 'train/{arm.name}/*'",
         )
     return folder

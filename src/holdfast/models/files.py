@@ -249,9 +249,16 @@ def checkpoint_in(folder: Path) -> Path | None:
     Args:
         folder: that holds no model itself.
     """
-    levels = ("", "*/", "*/*/", "train/*/*/")  # a run's are train/ARM/SEED/checkpoint-N
+    levels = ("", "*/", "*/*/", "train/*/*/", "train/*/*/*/")  # train/ARM/SEED[/STAGE]/checkpoint-N
     found = [one for at in levels for one in folder.glob(f"{at}checkpoint-*") if _usable(one)]
-    return max(found, key=lambda one: int(one.name.rpartition("-")[2]), default=None)
+    return max(found, key=_place, default=None)
+
+
+def _place(checkpoint: Path) -> tuple[int, int]:
+    """Number of the stage, where tasks are learned one after the other (``2-code``), and step."""
+    number = checkpoint.parent.name.partition("-")[0]
+    step = int(checkpoint.name.rpartition("-")[2])
+    return int(number) if number.isdecimal() else 0, step
 
 
 def _usable(checkpoint: Path) -> bool:

@@ -33,6 +33,16 @@ def low_rank(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor, torch.
                     yield name, a, b, float(module.scaling[adapter])
 
 
+def mark_earlier(layer: torch.nn.Module, rank: int) -> None:
+    """Note on a layer how many rows of its A are those of earlier stages, and held."""
+    layer.earlier_rank = rank
+
+
+def earlier_rank(layer: torch.nn.Module) -> int:
+    """What `mark_earlier` noted; 0 where nothing was."""
+    return int(getattr(layer, "earlier_rank", 0))
+
+
 def stacked(model: torch.nn.Module) -> Iterator[tuple[torch.Tensor, torch.Tensor, float]]:
     """Every parameter of stacked experts with an adapter: A (e, r, in), B (e, out, r), scale s.
 

@@ -17,9 +17,10 @@ from holdfast.analysis.selection import visible
 from holdfast.analysis.selection.from_run import power
 from holdfast.analysis.selection.power import attainable_words
 from holdfast.analysis.selection.rule import listed
+from holdfast.analysis.transfer import MEASURES
 from holdfast.progress.language import wrapped
 from holdfast.progress.translation import told
-from holdfast.report import decision_words, headline, language, words
+from holdfast.report import decision_words, headline, language, stages, words
 from holdfast.report.words import (
     UNMEASURED,
     Shown,
@@ -63,17 +64,23 @@ def table(results: Results, width: int = 80) -> Group:
         *_found(results),
     ]
     above, after = (Text("\n".join(wrapped(told("\n".join(x)), width))) for x in (head, below))
-    return Group(above, *_tables(results, width), after)
+    return Group(above, *_tables(results, width), *_stages(results, width), after)
 
 
 def _tables(results: Results, width: int) -> list[Table]:
     """As many tasks side by side as fit, the others below them."""
     word = language.of(results).say("arm").en.lower()
     first = [word, *(_named(results, arm.name) for arm in results.arms)]
-    groups: list[list[list[str]]] = []
+    columns = [[f"{task.name}\n({task.role})", *_column(results, task)] for task in results.tasks]
+    return _side_by_side([first, *columns], width)
+
+
+def _side_by_side(columns: Sequence[Sequence[str]], width: int) -> list[Table]:
+    """As many columns beside the first as fit, the others in tables below."""
+    first, *others = columns
+    groups: list[list[Sequence[str]]] = []
     used = width
-    for task in results.tasks:
-        column = [f"{task.name}\n({task.role})", *_column(results, task)]
+    for column in others:
         if used + _wide(column) > width:
             groups.append([first])
             used = EDGE + _wide(first)
@@ -88,6 +95,29 @@ def _table(columns: Sequence[Sequence[str]]) -> Table:
         found.add_column(escape(column[0]), justify="right" if number else "left", no_wrap=True)
     for row in zip(*(column[1:] for column in columns), strict=True):
         found.add_row(*map(escape, row))
+    return found
+
+
+def _stages(results: Results, width: int) -> list[Table | Text]:
+    """Every task after every stage, where tasks were learned one after the other."""
+    found: list[Table | Text] = []
+    speech, names = language.of(results), [task.name for task in stages.columns(results)]
+    head = (language.here(speech.say("stages.when")), *names)
+    for one in stages.matrices(results):
+        rows = [
+            (
+                language.here(row.when),
+                *("\n".join(filter(None, pair)) for pair in stages.texts(row)),
+            )
+            for row in one.rows
+        ]
+        columns = list(zip(head, *rows, strict=True))
+        found += [Text(language.here(speech.say("stages.matrix", arm=one.arm)))]
+        found += _side_by_side(columns, width)
+    for arm, texts in stages.measures(results):
+        said = zip(MEASURES, texts, strict=True)
+        lines = [f"{language.here(speech.say(f'stages.{name}'))} {text}" for name, text in said]
+        found.append(Text(f"{arm}: {'; '.join(lines)}"))
     return found
 
 
@@ -159,11 +189,19 @@ def dry_run_text(plan: Plan) -> str:
     """What would be trained and measured, on which data, and what the rule asks for."""
     train, items = plan.study.train, {one.name: one.items for one in plan.tasks.values()}
     answered = {one.name: one.items for one in plan.tasks.values() if not one.unit}
+    learned = f"the training set of {listed(plan.study.targets)}"
+    if plan.chapters:
+        learned = f"the training sets of {len(plan.chapters)} stages"
     return "\n".join([
         f"Study {plan.study.name}: {plan.study.model.id}; run folder {plan.folder}",
         f"Training: {train.method}, {plan.steps} steps of {train.batch_size} examples "
-        f"({plan.training_items} in the training set of {listed(plan.study.targets)}), "
+        f"({plan.training_items} in {learned}), "
         f"checkpoints after {', '.join(map(str, plan.save_at))}",
+        *(
+            f"  stage {one.number}: {one.task}, {one.steps} steps ({one.items} examples), step "
+            f"{one.before + 1} to {one.end}"
+            for one in plan.chapters
+        ),
         "Measured: " + ", ".join(f"{name} ({count} items)" for name, count in items.items()),
         *_data(plan),
         *(f"Rule: {one}" for one in attainable_words(power(plan))),

@@ -12,7 +12,7 @@ from pathlib import Path
 from holdfast.analysis.lookup import final, group_names
 from holdfast.analysis.results import Results, TaskInfo
 from holdfast.errors import printable
-from holdfast.report import tables, words
+from holdfast.report import stage_texts, tables, words
 from holdfast.report.charts.marks import Chart
 from holdfast.report.html import pictures, trade_off
 from holdfast.report.language import Said
@@ -95,6 +95,13 @@ def figures_csv(results: Results) -> str:
     """All figures, a row per arm, step, scale and task; the columns are those of `Results.rows`."""
     rows = results.rows()
     return _csv(tuple(rows[0]) if rows else (), [tuple(row.values()) for row in rows])
+
+
+def stage_files(results: Results) -> dict[str, str]:
+    """Every arm's figures after every stage, by path; none where one task was learned."""
+    if not results.learned:
+        return {}
+    return {"stages.csv": _csv(stage_texts.HEAD, stage_texts.numbers(results))}
 
 
 def _file_name(text: str) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from holdfast.analysis.results import TaskInfo
 from holdfast.errors import printable
 
 MARK = re.compile(
@@ -48,3 +49,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A GitHub markdown table; cells must be `clean` already."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def title(task: TaskInfo) -> str:
+    """A task's name, role and literal label, for the head of a table column."""
+    hint = "; lower is better" if task.lower_is_better else ""
+    return f"{clean(task.name)} ({clean(task.role)}): {clean(task.label)}{hint}"

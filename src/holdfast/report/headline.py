@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from holdfast.analysis.results import Results
+from dataclasses import replace
+
+from holdfast.analysis.results import Results, Transfer
 from holdfast.analysis.story import Story, story
 from holdfast.report import language
 from holdfast.report.language import Said, Speech
@@ -21,7 +23,18 @@ def headline(results: Results) -> Said:
     found, speech = story(results), language.of(results)
     if not found.arm:
         return speech.say("story.none")
+    if results.transfer:
+        other = "" if found.ships is None else found.other
+        found = replace(found, lost=(), other=other)
+        return _ended(found, _in_stages(results.transfer[0], speech), speech)
     return _ended(found, _first(found, speech), speech)
+
+
+def _in_stages(one: Transfer, speech: Speech) -> Said:
+    """What the first arm kept of the tasks that it learned one after the other."""
+    told = {"better": "gained", "worse": "forgot", "no clear change": "kept"}
+    how = told[one.backward.direction] if one.backward is not None else "learned"
+    return speech.say(f"story.stages_{how}", arm=one.arm)
 
 
 def _first(found: Story, speech: Speech) -> Said:

@@ -47,6 +47,11 @@ def told(text: str) -> Said:
     return Said(text, translation.told(text, "zh"))
 
 
+def here(said: Said) -> str:
+    """A text in the language of whoever reads here."""
+    return said.zh if spoken() == "zh" else said.en
+
+
 def joined(lines: Iterable[Said], between: str = "\n") -> Said:
     """Several texts, one after another."""
     whole = list(lines)

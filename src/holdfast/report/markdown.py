@@ -11,9 +11,9 @@ from holdfast.analysis import budget, recommend
 from holdfast.analysis.lookup import final, final_gains, find, group_names, scales_of, steps_of
 from holdfast.analysis.results import Cell, Choice, Results, Share, TaskInfo
 from holdfast.methods import METHODS
-from holdfast.report import decision_words, equal_gain, language, tables, words
+from holdfast.report import decision_words, equal_gain, language, stage_texts, tables, words
 from holdfast.report.figures import Figure
-from holdfast.report.harmless import clean, table
+from holdfast.report.harmless import clean, table, title
 from holdfast.report.headline import headline
 from holdfast.report.html.pictures import aim_said
 from holdfast.report.words import (
@@ -47,6 +47,7 @@ def write(results: Results) -> str:
         f"Model {clean(results.model)}{seeds}.\n",
         *_decision(results),
         *(f"> [!WARNING]\n> {clean(one)}\n" for one in results.warnings),
+        *stage_texts.markdown(results),
         f"## {_said(results, 'final.title')}\n",
         _finals(results),
         *_mean_gain(results),
@@ -174,12 +175,6 @@ def _measured(results: Results) -> str:
         about = (task.name, task.role, f"{task.n:,}", task.label)
         rows.append([*map(clean, about), clean(task.how) + judge])
     return table(["Task", "Role", "Items", "Figure", "How"], rows)
-
-
-def title(task: TaskInfo) -> str:
-    """A task's name, role and literal label, for the head of a table column."""
-    hint = "; lower is better" if task.lower_is_better else ""
-    return f"{clean(task.name)} ({clean(task.role)}): {clean(task.label)}{hint}"
 
 
 def _decision(results: Results) -> list[str]:

@@ -86,9 +86,9 @@ class Screen:
 
     def _losses(self, look: Look, arm: str, seed: int) -> Sequence[tuple[int, float]]:
         """The losses of a training; those of a finished one are read once."""
-        stage = f"train/{arm}/seed{seed}"
-        key = (stage, look.done.get(stage, ""))
-        if stage not in look.done or key not in self._curves:
+        stages = [one.stage for one in self._watched.plan.trainings(arm, seed)]
+        key = (stages[-1], "".join(look.done.get(stage, "") for stage in stages))
+        if not look.done.keys() >= {*stages} or key not in self._curves:
             self._curves[key] = losses(self._watched.plan, look, arm, seed)
         return self._curves[key]
 

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from holdfast.analysis import budget
 from holdfast.analysis.lookup import final_gains, targets
 from holdfast.analysis.results import Choice, Results, TaskInfo, to_json
+from holdfast.analysis.transfer import MEASURES
 from holdfast.errors import printable
 from holdfast.report import (
     decision_words,
@@ -29,6 +30,7 @@ from holdfast.report import (
     headline,
     language,
     markdown,
+    stages,
     tables,
     words,
 )
@@ -62,6 +64,7 @@ def write_report(results: Results, folder: Path) -> Path:
     files = {
         "results.json": json.dumps(to_json(results), indent=1, ensure_ascii=False) + "\n",
         "report.md": markdown.write(results),
+        **export.stage_files(results),
         **export.chart_files(drawn, style),
         **parts,
         "index.html": render(results, drawn=drawn, replies=replies),  # last: where it is, all is
@@ -241,6 +244,10 @@ def _measured(results: Results) -> dict[str, object]:
         "dose_said": words.dose_said,
         "equal_gain": equal_gain.at_equal_gain(results),
         "equal_loss": equal_gain.at_equal_loss(results),
+        "measures": stages.measures(results),
+        "measure_names": MEASURES,
+        "matrices": stages.matrices(results),
+        "stage_columns": stages.columns(results),
         "plain": words.plain,
         "points": words.points,
         "four": tables.four(results),

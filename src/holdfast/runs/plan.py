@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from holdfast.config import Study
 from holdfast.errors import FolderError
 from holdfast.runs import records, run_folder, sealed, stages, store
+from holdfast.runs.chapters import Chapter, Trained, holding, trainings
 from holdfast.runs.stages import PlannedStage
 from holdfast.types import BASE, FieldUse, ModelRef, Point, SourceUse
 
@@ -113,9 +114,9 @@ class Plan:
         study: what the user wrote, ``auto`` resolved.
         folder: the run folder; not written down, so that a run folder can be moved.
         model: the untouched model.
-        steps: optimiser steps of every training; 0 where nothing is trained.
+        steps: optimiser steps of every arm and seed; 0 where nothing is trained.
         save_at: the steps after which a checkpoint is measured.
-        training_items: examples of the target's training set.
+        training_items: examples of the training set, or of those of all chapters.
         nf4: models are measured in 4 bits.
         tasks: by name, in the study's order.
         arms: by name, in the study's order; without ``base``.
@@ -123,6 +124,7 @@ class Plan:
         notices: what was found in the data and settings that whoever reads the figures must know.
         fields: what became of every column of the user's data.
         sources: how much of each of its sources was taken.
+        chapters: tasks that are learned one after the other; empty where all are at once.
     """
 
     study: Study
@@ -138,6 +140,7 @@ class Plan:
     notices: tuple[str, ...] = ()
     fields: tuple[FieldUse, ...] = ()
     sources: tuple[SourceUse, ...] = ()
+    chapters: tuple[Chapter, ...] = ()
 
     def __repr__(self) -> str:
         """One line: what is trained and measured, and where."""
@@ -150,21 +153,17 @@ class Plan:
     @property
     def trained(self) -> list[tuple[str, int]]:
         """(arm, seed) of every training."""
-        return [
-            (arm.name, seed)
-            for arm in self.arms.values()
-            if arm.trains
-            for seed in self.study.seeds
-        ]
+        trained = [arm.name for arm in self.arms.values() if arm.trains]
+        return [(arm, seed) for arm in trained for seed in self.study.seeds]
 
     @property
     def candidates(self) -> int:
-        """How many models there are to choose from."""
+        """Models to choose from."""
         return sum(not self.untouched(point.arm) for point in self.points())
 
     @property
     def repeats(self) -> range:
-        """The further times that the untouched model is asked."""
+        """The further times that base is asked."""
         return range(2, self.study.answer.repeats + 1)
 
     def untouched(self, arm: str) -> bool:
@@ -211,8 +210,7 @@ class Plan:
     def ended(self, arm: str, seed: int | None) -> int | None:
         """The step at which a meter ended a training; None: it went to its end."""
         record = records.read(self.folder / f"train/{arm}/seed{seed}")
-        stopped: int | None = None if record is None else record["summary"].get("stopped_at")
-        return stopped
+        return None if record is None else record["summary"].get("stopped_at")
 
     def repeated(self, point: Point) -> bool:
         """Whether a point is the same model as an earlier one, because its training had ended."""
@@ -229,7 +227,16 @@ class Plan:
     def checkpoint(self, arm: str, seed: int | None, step: int) -> str:
         """The folder of what a training had come to after `step` steps, or when it ended."""
         step = min(step, self.ended(arm, seed) or step)
-        return f"train/{arm}/seed{seed}/{checkpoint_name(step)}"
+        made = holding(self.trainings(arm, seed), step)
+        return f"{made.stage}/{checkpoint_name(step - made.before)}"
+
+    def trained_in(self, arm: str, seed: int | None, step: int) -> str:
+        """The stage that trains the weights of a step."""
+        return holding(self.trainings(arm, seed), step).stage
+
+    def trainings(self, arm: str, seed: int | None) -> tuple[Trained, ...]:
+        """What trains an arm: one training, or one for each chapter."""
+        return trainings(self.chapters, arm, seed)
 
 
 def checkpoint_name(step: int) -> str:
@@ -254,7 +261,7 @@ def place(point: Point, task: str) -> str:
 
 
 def again_place(time: int, task: str) -> str:
-    """The folder of one further asking of the base."""
+    """That of one further asking of the base."""
     return f"{BASE}@{time}/{task}"
 
 
@@ -285,6 +292,7 @@ def to_json(plan: Plan) -> dict[str, object]:
         "notices": plan.notices,
         "fields": [asdict(one) for one in plan.fields],
         "sources": [asdict(one) for one in plan.sources],
+        **({"chapters": list(map(asdict, plan.chapters))} if plan.chapters else {}),
     }
 
 
@@ -324,7 +332,8 @@ def _inside(plan: Plan) -> Plan:
     Raises:
         ValueError: a name that leads out of it, a seed or step that is no number, another task.
     """
-    names = [*plan.tasks, *(seat.folder for task in plan.tasks.values() for seat in task.seats)]
+    names = [*plan.tasks, *(one.folder for one in plan.chapters)]
+    names += [seat.folder for task in plan.tasks.values() for seat in task.seats]
     for arm in plan.arms.values():
         names += [arm.name, arm.source, *arm.shared]
         numbers = [*(seed for seed in arm.seeds if seed is not None), *dict(arm.places)]
@@ -370,13 +379,13 @@ def _from_json(value: Mapping[str, Any], folder: Path) -> Plan:
                 SourceUse(**{**one, "notes": tuple(one["notes"])})
                 for one in value.get("sources", ())
             ),
+            chapters=tuple(Chapter.from_json(one) for one in value.get("chapters", ())),
         )
     )
 
 
 def _task(value: Mapping[str, Any]) -> TaskPlan:
-    task = TaskPlan(**value)
-    return replace(task, seats=tuple(Seat(**seat) for seat in value["seats"]))
+    return replace(TaskPlan(**value), seats=tuple(Seat(**seat) for seat in value["seats"]))
 
 
 def _arm(value: Mapping[str, Any]) -> ArmPlan:

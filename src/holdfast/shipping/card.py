@@ -107,11 +107,15 @@ class Card:
         return (
             f"---\n{listed}library_name: {library}\ntags: [holdfast]\n---\n\n"
             f"# {clean(self.plan.study.name)}: {clean(name)}\n\n"
-            f"{clean(self._base)}, fine-tuned on {clean(rule.listed(self.plan.study.targets))} in "
-            f"the study "
+            f"{clean(self._base)}, fine-tuned on {clean(self._learned())} in the study "
             f"{code(self.plan.study.name)} with Holdfast. {FORMS[self.form]}{scaled} The study is "
             "in `study.yaml`, the decision with all its figures in `decision.json`."
         )
+
+    def _learned(self) -> str:
+        """The tasks that it was trained on; of stages those that were learned by then."""
+        begun = [one.task for one in self.plan.chapters if one.before < self.point.step]
+        return ", then ".join(begun) or rule.listed(self.plan.study.targets)
 
     def _verdict(self) -> str:
         answer = self.exported.answer

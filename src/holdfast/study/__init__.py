@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from holdfast.analysis.results import Results, from_json
 from holdfast.analysis.selection import check_power, check_rule, from_run
 from holdfast.config import Study, consent, load, places
 from holdfast.config.sweeps import Variant, expand
-from holdfast.data.batching import checkpoint_steps, steps_of
 from holdfast.data.leakage import LeakIndex
 from holdfast.data.sources import notices
 from holdfast.engines.pool import EnginePool
@@ -33,11 +33,12 @@ from holdfast.runs import run_folder, stages, store
 from holdfast.runs.noted import noted
 from holdfast.runs.plan import Plan, write_plan
 from holdfast.runs.stages import Stage, Step
-from holdfast.study import combinations, executing, preflight, start, targets
+from holdfast.study import combinations, executing, preflight, start, successive, targets
+from holdfast.study.abilities import Measuring
 from holdfast.study.cleaning import prune
 from holdfast.study.layout import lay_out
 from holdfast.study.probes import asked_by_meters
-from holdfast.study.session import Arm, Measuring, Session
+from holdfast.study.session import Arm, Session
 from holdfast.train import stage
 from holdfast.types import Example, Where
 
@@ -103,39 +104,38 @@ def prepare(
         if own is None:
             stage.check_fits(study, gpus)
     leaks = LeakIndex(example for examples in measuring.asked.values() for example in examples)
-    learned = targets.training(study, measuring.tasks, leaks, model, source)
-    plain, held, said = learned.plain, learned.held, learned.said
     arms = {name: _arm(variant, source) for name, variant in expand(study, source).items()}
-    train = study.train
-    steps = steps_of(len(plain), train.batch_size, train.num_train_epochs, train.max_steps)
-    with located(f"{source}: train"):
-        save_at = checkpoint_steps(steps, train.checkpoints, train.save_steps)
+    successive.check(study, arms, source)
+    learned = successive.to_learn(study, measuring, leaks, model, source)
     pool = EnginePool(study, gpus, [model])
     abilities = measuring.planned(study, pool.nf4)
     found = Plan(
-        study, folder, model, steps, save_at, len(plain), pool.nf4, abilities, {},
-        notices=(*gguf_record.told(model.base), *stage.notices(given, study), *said),
+        study, folder, model, learned.steps, learned.save_at, len(learned.plain), pool.nf4,
+        abilities, {},
+        notices=(*gguf_record.told(model.base), *stage.notices(given, study), *learned.notices),
+        chapters=learned.chapters,
     )  # fmt: skip
     found = with_data(found, measuring)
     session = Session(
-        found, measuring, plain, arms, leaks, pool, models.identity(model), tuple(gpus), held=held
-    )
+        found, measuring, learned.plain, arms, leaks, pool, models.identity(model), tuple(gpus),
+        held=learned.held, plains=learned.plains,
+    )  # fmt: skip
     for name, arm in arms.items():
         combinations.check(arm, arms, study, f"{source}: arms.{arm.variant.family}")
         if arm.trains:
-            for method in arm.made:
+            for part, method in product(session.parts, arm.made):
                 with located(f"{source}: arms.{name}"):
-                    method.check(session.setting())
-            for loss in arm.loss:
+                    method.check(part.setting())
+            for part, loss in product(session.parts, arm.loss):
                 with located(f"{source}: arms.{name}.loss"):
                     loss.check_training(arm.train)
-                    loss.check_steps(steps)
+                    loss.check_steps(part.plan.steps)
         for made in arm.weights:
             with located(f"{source}: arms.{name}.weights"):
-                made.check(session.setting())
+                made.check(session.parts[-1].setting())
     check_rule(study.ship, study.tasks, source)
-    setting = session.setting()
-    planned = {name: arm.planned(study, save_at, setting) for name, arm in arms.items()}
+    settings = {part.before_shared: part.setting() for part in session.parts}
+    planned = {name: arm.planned(study, learned.save_at, settings) for name, arm in arms.items()}
     measured = len(study.tasks) * (
         1 + sum(len(arm.seeds) * len(arm.places) for arm in planned.values())
     )
@@ -146,7 +146,11 @@ def prepare(
             remedy="set train.checkpoints lower, or leave out arms, seeds, scales or tasks",
         )
     found = replace(found, arms=planned)
-    notices = (*found.notices, *_unmetered(study, plain), *check_power(from_run.power(found)))
+    notices = (
+        *found.notices,
+        *_unmetered(study, learned.plain),
+        *check_power(from_run.power(found)),
+    )
     return laid_out(replace(session, plan=replace(found, notices=notices)), lay_out)
 
 
@@ -327,8 +331,8 @@ def _check_place(study: Study, source: str) -> None:
 
 def _check_trained(session: Session) -> None:
     """Refuse to measure arms that were trained on what has become an evaluation question since."""
-    for arm in session.arms:
-        file = session.folder / "data" / arm / methods.EXAMPLES
+    for part, arm in product(session.parts, session.arms):
+        file = session.folder / part.named(f"data/{arm}") / methods.EXAMPLES
         if file.is_file():
             session.leaks.refuse(store.read_jsonl(file, Example), f"arm {arm}, already trained")
 

@@ -64,11 +64,18 @@ def _beyond(plan: Plan, limit: int) -> Iterator[Path]:
         for arm, seed, step in selection.keepers(evidence.trained, also)
         for own in (plan.study.seeds if seed is None else (seed,))
     }
-    for arm, seed in plan.trained:
-        folder = plan.folder / "train" / arm / f"seed{seed}"
+    kept |= _ends(plan)
+    for folder in [plan.folder / of.stage for one in plan.trained for of in plan.trainings(*one)]:
         found = sorted(folder.glob(checkpoint_name(0)[:-1] + "*"), key=step_of, reverse=True)
         spare = [checkpoint for checkpoint in found if checkpoint not in kept]
         yield from spare[max(0, limit - (len(found) - len(spare))) :]
+
+
+def _ends(plan: Plan) -> set[Path]:
+    """Where each stage of continual learning ended, which the next one began with."""
+    return {
+        plan.folder / plan.checkpoint(*one, of.end) for one in plan.trained for of in plan.chapters
+    }
 
 
 def spare(folder: Path) -> list[Spare]:
@@ -91,9 +98,7 @@ def spare(folder: Path) -> list[Spare]:
     ]
     if not plan.trained or not all(made for name, made in done.items() if name != "report"):
         return found
-    last = {
-        plan.folder / plan.checkpoint(arm, seed, max(plan.save_at)) for arm, seed in plan.trained
-    }
+    last = {plan.folder / plan.checkpoint(*one, max(plan.save_at)) for one in plan.trained}
     for checkpoint in _beyond(plan, 0):
         if checkpoint not in last:
             found.append(

@@ -274,11 +274,11 @@ class _Demands:
 
     def _of_gpus(self, kind: str, rest: str) -> int:
         """GPUs of this machine that a stage takes, at most all."""
-        key = (kind, rest.partition("/")[0] if kind == "train" else "")
+        key = (kind, rest if kind == "train" else "")
         if key not in self._known:
             found = 1
             if self._slots > 1 and kind == "train":
-                found = self._training(rest.partition("/")[0])
+                found = self._training(rest)
             elif self._slots > 1 and kind == "base":
                 found = self._answering(self._session.plan.model)
             self._known[key] = max(1, min(found, self._slots))
@@ -297,13 +297,15 @@ class _Demands:
                 return count
         return self._slots
 
-    def _training(self, arm: str) -> int:
+    def _training(self, rest: str) -> int:
         """As few as it fits on, or its share where there are fewer trainings than GPUs."""
-        session, own = self._session, self._session.arms[arm]
+        arm, session = rest.partition("/")[0], self._session.part_of(rest)
+        own = session.arms[arm]
+        train = own.train_in(session.chapter)
         if session.study.hardware.nodes > 1:
             return self._slots  # the other machines join one training at a time
-        study = session.study.model_copy(update={"train": own.train})
-        about = records.summary(session.folder / "data" / arm)
+        study = session.study.model_copy(update={"train": train})
+        about = records.summary(session.folder / session.named(f"data/{arm}"))
         overhead = overhead_of(own.loss, len(session.averages(arm)))
         if asked_by_meters(session.study.meters, session.plain):
             probed = about["answer_tokens"] or about["longest_tokens"]
@@ -312,7 +314,7 @@ class _Demands:
             asked = PlanRequest(gpus=tuple(self._gpus[:count]), trace=False)
             try:
                 report = plan_study(
-                    study, asked, arms={arm: PlanRequest(train=own.train, overhead=overhead)},
+                    study, asked, arms={arm: PlanRequest(train=train, overhead=overhead)},
                     longest=about["longest_tokens"], answer_tokens=about["answer_tokens"],
                 )  # fmt: skip
             except HoldfastError:

@@ -11,9 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from holdfast import methods
+from holdfast.analysis import trainings
 from holdfast.analysis.collect import (
     agreements,
     arm_infos,
+    learned,
     measured_readings,
     meter_readings,
     repeated_readings,
@@ -25,7 +27,7 @@ from holdfast.analysis.results import from_json, to_json
 from holdfast.analysis.selection import from_run
 from holdfast.analysis.summarize import RunData, assemble
 from holdfast.config import ArmSpec
-from holdfast.data.batching import Budget, Cost, plain_budget
+from holdfast.data.batching import Cost, plain_budget
 from holdfast.data.holdout import without
 from holdfast.methods import SharedWork, _rewards
 from holdfast.methods._bound import BUDGET
@@ -36,6 +38,7 @@ from holdfast.runs.plan import again_place, place
 from holdfast.runs.stages import Stage
 from holdfast.study.measuring import (
     again,
+    check_weights,
     grading,
     judged_first,
     judges_ready,
@@ -69,7 +72,8 @@ def lay_out(session: Session) -> list[Stage]:
     What no model has to be loaded for is graded at once, so that its figures come as the study
     goes; judges that are models come last, each loaded once.
     """
-    budget = Stage(BUDGET, _data_identity(session, "plain"), lambda f, p: _budget(session, f))
+    parts = session.parts
+    budgets = [_budgeted(part) for part in parts]
     apart = session.plan.model, session.study.train, session.held
     held = [stage_of(*apart, _data_identity(session, VALIDATION))] if session.held else []
     base = [
@@ -83,9 +87,10 @@ def lay_out(session: Session) -> list[Stage]:
             again(session, task, time), *_graded_at_once(session, again_place(time, task), task),
         )
     ]  # fmt: skip
-    shared = {f"shared/{one.name}": _shared(session, one) for one in all_shared(session)}
-    data = [_data(session, arm) for arm, own in session.arms.items() if own.variant.trains]
-    trained = [_train(session, arm, seed) for arm, seed in session.plan.trained]
+    shared = [_shared(part, one) for part in parts for one in all_shared(part)]
+    training = [arm for arm, own in session.arms.items() if own.variant.trains]
+    data = [_data(part, arm) for part in parts for arm in training]
+    trained = [_train(part, arm, seed) for arm, seed in session.plan.trained for part in parts]
     made = {
         one.name: one for point in session.plan.points() for one in made_weights(session, point)
     }
@@ -112,7 +117,7 @@ def lay_out(session: Session) -> list[Stage]:
     stats = _stats(session, [f"readings/{at}" for at, _ in where])
     report = Stage("report", {}, lambda f, p: _report(session, f), ("stats",))
     return [
-        *judges_ready(session), budget, *held, *base, *repeated, *shared.values(), *data, *trained,
+        *judges_ready(session), *budgets, *held, *base, *repeated, *shared, *data, *trained,
         *made.values(), *tuned, *scored, *graded, stats, report,
     ]  # fmt: skip
 
@@ -167,6 +172,12 @@ def _data_identity(session: Session, kind: str) -> dict[str, object]:
     }
 
 
+def _budgeted(session: Session) -> Stage:
+    """The stage that says what the plain arm spends."""
+    identity = _data_identity(session, "plain")
+    return Stage(session.named(BUDGET), identity, lambda f, p: _budget(session, f))
+
+
 def _budget(session: Session, folder: Path) -> Mapping[str, object]:
     train = session.study.train
     rows, _, _ = encode_all(session.plan.model, session.plain, train)
@@ -189,7 +200,9 @@ def _shared(session: Session, work: SharedWork) -> Stage:
             summary = work.run(folder, progress)
         return {**summary, "spent": asdict(spent)}
 
-    return Stage(f"shared/{work.name}", identity, make, work.needs, work.resumable, work.asks)
+    needs = tuple(session.named(one) if one == BUDGET else one for one in work.needs)
+    name = session.named("shared", work.name)
+    return Stage(name, identity, make, needs, work.resumable, work.asks)
 
 
 def _data(session: Session, arm: str) -> Stage:
@@ -202,7 +215,7 @@ def _data(session: Session, arm: str) -> Stage:
 
     def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         examples, notes = list(session.plain), []
-        made = {name: session.folder / "shared" / name for name in shared}
+        made = {name: session.folder / session.named("shared", name) for name in shared}
         with session.pool.counted(folder) as spent:
             for method in steps:
                 examples, said = method.apply(examples, setting, made)
@@ -233,7 +246,8 @@ def _data(session: Session, arm: str) -> Stage:
             "alike": bool(steps) and _alike(session, own),
         }  # fmt: skip
 
-    return Stage(f"data/{arm}", identity, make, (BUDGET, *(f"shared/{name}" for name in shared)))
+    needs = (session.named(BUDGET), *(session.named("shared", name) for name in shared))
+    return Stage(session.named(f"data/{arm}"), identity, make, needs)
 
 
 def _alike(session: Session, own: Sequence[Cost]) -> bool:
@@ -248,14 +262,13 @@ def _alike(session: Session, own: Sequence[Cost]) -> bool:
     """
     tokens = [one.supervised for one in own]
     seen = session.plan.steps * session.study.train.batch_size
-    budget = store.read_value(session.folder / BUDGET / "budget.json", Budget)
-    once = ONCE * budget.supervised_tokens + max(tokens, default=0)
+    once = ONCE * session.budget.supervised_tokens + max(tokens, default=0)
     return seen < len(session.plain) and sum(tokens) <= once
 
 
 def _train(session: Session, arm: str, seed: int) -> Stage:
-    own = session.arms[arm]
-    train = own.variant.train
+    own, chapter = session.arms[arm], session.chapter
+    train = own.train_in(chapter)
     losses = [methods.identity_of(m) for m in own.loss]
     identity = {
         "model": session.identity,
@@ -278,20 +291,29 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
     metered = asked_by_meters(session.study.meters, session.plain)
     read = probes(session.setting(), metered).name if metered else None
 
+    before, start = "", None  # what the weights begin with; None: the untouched model
+    if chapter is not None and chapter.number > 1:
+        before = session.plan.trained_in(arm, seed, chapter.before)
+        start = session.folder.absolute() / session.plan.checkpoint(arm, seed, chapter.before)
+
     def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         session.pool.close()
-        data = session.folder / "data" / arm
+        if start is not None:
+            check_weights(session, start)
+        data = session.folder / session.named(f"data/{arm}")
         job = TrainJob(
             model=session.plan.model,
             train=train,
-            budget=store.read_value(session.folder / BUDGET / "budget.json", Budget),
+            budget=session.budget,
             seed=seed,
             save_at=session.plan.save_at,
             folder=folder.absolute(),
             examples=(data / methods.EXAMPLES).absolute(),
             losses=tuple((name, dict(options or {})) for name, options in _named(own.variant.spec)),
             probes=(
-                (session.folder / "shared" / read / methods.EXAMPLES).absolute() if read else None
+                (session.folder / session.named("shared", read) / methods.EXAMPLES).absolute()
+                if read
+                else None
             ),
             validation=(
                 (session.folder / VALIDATION / methods.EXAMPLES).absolute()
@@ -301,6 +323,7 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
             stop={str(name): limit for name, limit in session.study.meters.stop.items()},
             averages=averages,
             graded=graded,
+            start=start,
             served=served.of(own.loss, session.study.hardware.vllm),
             device=session.study.hardware.device,
         )
@@ -310,9 +333,11 @@ def _train(session: Session, arm: str, seed: int) -> Stage:
             study, job, about["longest_tokens"], session.gpus, progress, about["answer_tokens"]
         )
 
-    needs = (BUDGET, f"data/{arm}", *([f"shared/{read}"] if read else []))
-    needs += (VALIDATION,) if session.held else ()
-    return Stage(f"train/{arm}/seed{seed}", identity, make, needs, True)
+    needs = [session.named(BUDGET), session.named(f"data/{arm}")]
+    needs += [session.named("shared", read)] if read else []
+    needs += [VALIDATION] if session.held else []
+    needs += [before] if before else []
+    return Stage(session.named(f"train/{arm}/seed{seed}"), identity, make, tuple(needs), True)
 
 
 def _named(spec: ArmSpec) -> list[tuple[str, dict[str, object] | None]]:
@@ -340,6 +365,7 @@ def _stats(session: Session, readings: Sequence[str]) -> Stage:
                 agreements(plan),
                 notices(plan),
                 trained_alike(plan),
+                learned(plan),
             )
         )
         store.write_json(folder / "results.json", to_json(results))
@@ -348,7 +374,7 @@ def _stats(session: Session, readings: Sequence[str]) -> Stage:
     identity = {
         "name": plan.study.name, "statistics": 4, "ship": plan.study.ship.model_dump(mode="json"),
     }  # fmt: skip
-    trained = [f"train/{arm}/seed{seed}" for arm, seed in session.plan.trained]
+    trained = trainings.stages_of(session.plan)
     return Stage("stats", identity, make, (*trained, *readings))
 
 

@@ -43,7 +43,10 @@ def made_weights(session: Session, point: Point) -> list[Stage]:
     source, merge, full = own.variant.source, own.merges, session.study.train.method == "full"
     seeds = session.study.seeds if point.seed is None else (point.seed,)
     arms = [source, *(merge.partners if merge else ())]
-    train = [(arm, seed) for arm in arms for seed in seeds]
+    plan = session.plan
+    before = plan.chapters if merge is not None and merge.over_stages else ()
+    steps = [*(one.end for one in before if one.end < point.step), point.step]
+    train = [(arm, seed, step) for arm in arms for seed in seeds for step in steps]
     identity = {
         "methods": [methods.identity_of(m) for m in own.weights if m.makes],
         "step": point.step, "scale": point.scale if full else 1.0,
@@ -51,20 +54,18 @@ def made_weights(session: Session, point: Point) -> list[Stage]:
 
     def make(into: Path, progress: Progress) -> Mapping[str, object]:
         session.pool.close()
-        parts = [
-            session.folder / session.plan.checkpoint(arm, seed, point.step) for arm, seed in train
-        ]
-        for part in parts:
-            _check_weights(session, part)
+        found = [session.folder / plan.checkpoint(*one) for one in train]
+        for part in found:
+            check_weights(session, part)
         model = session.plan.model
         if merge:
             device, nf4 = session.study.hardware.device, session.pool.nf4
-            return merge.make_from(methods.Making(model, full, nf4, device), parts, into)
+            return merge.make_from(methods.Making(model, full, nf4, device), found, into)
         if full:
-            interpolated_model(model.base, parts[0], point.scale, into, model.revision)
+            interpolated_model(model.base, found[0], point.scale, into, model.revision)
         return {}
 
-    needs = tuple(dict.fromkeys(f"train/{arm}/seed{seed}" for arm, seed in train))
+    needs = tuple(dict.fromkeys(plan.trained_in(*one) for one in train))
     return [Stage(folder, identity, make, needs)]
 
 
@@ -88,7 +89,7 @@ def replies(session: Session, point: Point, task: str) -> Stage:
 
     def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         if not session.plan.untouched(point.arm):
-            _check_weights(session, session.folder / session.plan.made_in(point))
+            check_weights(session, session.folder / session.plan.made_in(point))
         if point.arm == BASE:
             write_questions(examples, folder)
         ref = session.plan.weights(point)
@@ -109,7 +110,7 @@ def _asked(example: Example) -> list[object]:
     return [example.id, example.messages, *([otherwise] if otherwise else []), *tools]
 
 
-def _check_weights(session: Session, folder: Path) -> None:
+def check_weights(session: Session, folder: Path) -> None:
     """Refuse weights that were deleted, or are not those that were written.
 
     Raises:
@@ -132,7 +133,8 @@ def _weights_of(session: Session, point: Point) -> tuple[str, ...]:
     made = made_weights(session, point)
     if made:
         return (made[0].name,)
-    return (f"train/{session.arms[point.arm].variant.source}/seed{point.seed}",)
+    source = session.arms[point.arm].variant.source
+    return (session.plan.trained_in(source, point.seed, point.step),)
 
 
 def _same_weights(session: Session, point: Point, task: str) -> Path | None:

@@ -6,19 +6,18 @@ that do it. Nothing of a session is written down.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from json.encoder import encode_basestring_ascii as encoded
 from pathlib import Path
 from typing import Any
 
 from holdfast.config import Sampling, Study, TrainSpec
+from holdfast.config.successive import grown
 from holdfast.config.sweeps import Variant, settings_of
 from holdfast.data.batching import Budget, seen_order
 from holdfast.data.leakage import LeakIndex
-from holdfast.data.windows import TEXT
-from holdfast.engines.kept import LIKELIHOODS
 from holdfast.engines.pool import EnginePool
 from holdfast.judges import Judge, JudgeContext, members_of
 from holdfast.memory.hardware.devices import GPU
@@ -36,13 +35,15 @@ from holdfast.methods._bound import BUDGET, Bound
 from holdfast.models.external import ExternalModel
 from holdfast.progress import Progress
 from holdfast.runs import store
-from holdfast.runs.plan import ArmPlan, Plan, Seat, TaskPlan
+from holdfast.runs.chapters import Chapter
+from holdfast.runs.plan import ArmPlan, Plan
 from holdfast.runs.stages import Stage
 from holdfast.study import asking, targets
+from holdfast.study.abilities import Measuring
 from holdfast.tasks import Task
 from holdfast.tasks._targets import as_one
 from holdfast.train.data import beginnings, supervised
-from holdfast.types import BASE, Example, FieldUse, SourceUse
+from holdfast.types import BASE, Example
 
 BASE_LOSSES = "base_losses.jsonl"
 """In the run folder: the untouched model's loss of every token of an answer, by content."""
@@ -73,6 +74,11 @@ class Arm:
         """The study's training settings with the arm's own."""
         return self.variant.train
 
+    def train_in(self, chapter: Chapter | None) -> TrainSpec:
+        """Its settings in one chapter: the rank grows where each has adapters of its own."""
+        number = chapter.number if chapter and any(one.grows for one in self.loss) else 1
+        return grown(self.train, number)
+
     @property
     def made(self) -> tuple[DataMethod | LossMethod, ...]:
         """Everything that has a hand in the training set, in order."""
@@ -99,11 +105,18 @@ class Arm:
             return "; ".join([source, *parts])
         return "; ".join(parts) or "plain fine-tuning on the task's own answers"
 
-    def planned(self, study: Study, save_at: Sequence[int], setting: MethodContext) -> ArmPlan:
-        """The arm as data."""
+    def planned(
+        self, study: Study, save_at: Sequence[int], settings: Mapping[str, MethodContext]
+    ) -> ArmPlan:
+        """The arm as data; of every chapter's setting, by what its shared work is named after."""
         untouched, merge = self.variant.source == BASE, self.merges
         over_seeds = untouched or (merge is not None and merge.over_seeds)
-        shared = [part.name for method in self.made for part in shared_of(method, setting)]
+        shared = [
+            f"{before}{part.name}"
+            for before, setting in settings.items()
+            for method in self.made
+            for part in shared_of(method, setting)
+        ]
         return ArmPlan(
             name=self.variant.name,
             family=self.variant.family,
@@ -140,93 +153,6 @@ def _differs(variant: Variant) -> dict[str, object]:
     return found
 
 
-@dataclass(frozen=True)
-class Measuring:
-    """The abilities that are measured, by name.
-
-    Attributes:
-        tasks: parser, grader and judge of each.
-        samplings: how each is asked.
-        asked: the items of each, with shots.
-    """
-
-    tasks: Mapping[str, Task]
-    samplings: Mapping[str, Sampling]
-    asked: Mapping[str, Sequence[Example]]
-
-    def only(self, names: Iterable[str]) -> Measuring:
-        """Some of the abilities, in the order of their names."""
-        kept = list(names)
-        return Measuring(
-            {name: self.tasks[name] for name in kept},
-            {name: self.samplings[name] for name in kept},
-            {name: self.asked[name] for name in kept},
-        )
-
-    def fields(self) -> tuple[FieldUse, ...]:
-        """What became of every column of the user's data that was read."""
-        return tuple(one for task in self.tasks.values() for one in task.fields)
-
-    def sources(self) -> tuple[SourceUse, ...]:
-        """How much of each source was taken."""
-        return tuple(one for task in self.tasks.values() for one in task.sources)
-
-    def planned(self, study: Study, nf4: bool) -> dict[str, TaskPlan]:
-        """All tasks as data."""
-        return {name: self._planned(name, study, nf4) for name in self.tasks}
-
-    def _planned(self, name: str, study: Study, nf4: bool) -> TaskPlan:
-        task, judge = self.tasks[name], self.tasks[name].judge
-        return TaskPlan(
-            name=name,
-            label=task.label,
-            how=self._how(name, study, nf4),
-            items=len(self.asked[name]),
-            inverted=task.inverted,
-            unit=task.unit,
-            judge=dict(judge.identity()) if judge else None,
-            judge_title=judge.title if judge else "",
-            seats=_seats(judge),
-            perplexity=task.perplexity,
-            available=None if task.endless else self._available(name, study),
-        )
-
-    def _available(self, name: str, study: Study) -> int:
-        """How many items a task has in all, whatever its limit."""
-        spec, asked = study.tasks[name], len(self.asked[name])
-        return asked if spec.limit is None else len(self.tasks[name].examples(spec.split))
-
-    def _how(self, name: str, study: Study, nf4: bool) -> str:
-        """Split, decoding and judge in the report's words."""
-        spec, sampling, task = study.tasks[name], self.samplings[name], self.tasks[name]
-        how = f"split {spec.split}, {asking.decoding(sampling)}"
-        how += f", at most {sampling.max_new_tokens} new tokens"
-        if any(LIKELIHOODS in example.meta for example in self.asked[name]):
-            how = f"split {spec.split}, how likely the given choices are"
-        if any(TEXT in example.meta for example in self.asked[name]):
-            how = f"split {spec.split}, how likely whole texts are, {task.how}"
-        if sampling.samples > 1:
-            how += f", {sampling.samples} answers each"
-        if spec.shots.n:
-            how += f", {spec.shots.n} {spec.shots.mode} shots"
-        if nf4:
-            how += ", base in 4 bits (NF4)"
-        if task.judge is not None and task.judge.name.startswith("refusal"):
-            how += "; judged by an offline refusal detector (rules and a linear model)"
-            if task.inverted:
-                how += ": a reply that does not decline counts as unsafe, whatever it says"
-        elif task.judge:
-            how += f"; judged by {task.judge.title}"
-        if task.perplexity:
-            how += "; the untouched model scores every reply as well"
-        return how
-
-
-def _seats(judge: Judge | None) -> tuple[Seat, ...]:
-    seats = judge.seats() if judge else ()
-    return tuple(Seat(folder, member.title) for folder, member in seats)
-
-
 def _row(example: Example) -> str | list[object]:
     """What learning an example depends on, as JSON where it is texts alone, which is quicker."""
     said = example.target
@@ -245,7 +171,8 @@ class Session:
     Attributes:
         plan: what is done.
         measuring: the abilities that are measured.
-        plain: the plain arm's training set.
+        plain: the plain arm's training set; of a study with chapters all of them, one after the
+            other, which nothing trains on.
         arms: with their methods, by name.
         leaks: the evaluation questions.
         pool: lends one engine at a time.
@@ -253,6 +180,8 @@ class Session:
         gpus: that may be used; none on the CPU.
         stages: of the plan, with their code.
         held: examples that no arm trains on; their loss is read while training.
+        chapter: the one that this is the session of; None: of the whole study.
+        plains: by task, the plain arm's training set of each chapter; empty where there are none.
     """
 
     plan: Plan
@@ -265,6 +194,8 @@ class Session:
     gpus: tuple[GPU, ...] = ()
     stages: tuple[Stage, ...] = ()
     held: Sequence[Example] = ()
+    chapter: Chapter | None = None
+    plains: Mapping[str, Sequence[Example]] = field(default_factory=dict)
 
     @property
     def study(self) -> Study:
@@ -275,6 +206,31 @@ class Session:
     def folder(self) -> Path:
         """The run folder."""
         return self.plan.folder
+
+    @cached_property
+    def parts(self) -> tuple[Session, ...]:
+        """A session for each chapter, with its own target, training set and steps; or this one."""
+        return tuple(map(self._part, self.plan.chapters)) or (self,)
+
+    def _part(self, one: Chapter) -> Session:
+        study = self.study.model_copy(update={"stages": (one.task,)})
+        plan = replace(self.plan, study=study, steps=one.steps, save_at=one.save_at)
+        return replace(self, plan=plan, chapter=one, plain=self.plains[one.task])
+
+    def named(self, stage: str, work: str = "") -> str:
+        """A stage's name with the chapter that it is for: ``data/sft/2-code``; work comes last."""
+        parts = [stage, *([self.chapter.folder] if self.chapter else []), *filter(None, [work])]
+        return "/".join(parts)
+
+    def part_of(self, stage: str) -> Session:
+        """The one of `parts` that a stage of training is for."""
+        last = stage.rpartition("/")[2]
+        return next((o for o in self.parts if o.chapter and o.chapter.folder == last), self)
+
+    @property
+    def before_shared(self) -> str:
+        """What the names of shared work begin with, below ``shared/``."""
+        return f"{self.chapter.folder}/" if self.chapter else ""
 
     @cached_property
     def plain_mark(self) -> str:
@@ -328,6 +284,7 @@ class Session:
             self.plan.steps * self.study.train.batch_size,
             lambda some, every: beginnings(self.plan.model, self.study.train, some, every),
             self.desk,
+            self._earlier,
         )
 
     def _bound(self, arm: Arm) -> Bound:
@@ -354,6 +311,14 @@ class Session:
             tokens=self._spent if fills else None,
         )
 
+    @property
+    def _earlier(self) -> tuple[Sequence[Example], ...] | None:
+        """The plain training sets of the chapters before this one; None where there are none."""
+        if not self.plan.chapters:
+            return None
+        before = self.plan.chapters[: self.chapter.number - 1] if self.chapter else ()
+        return tuple(self.plains[one.task] for one in before)
+
     @cached_property
     def _seen_order(self) -> list[int]:
         """The order in which plain training with the first seed sees the training set."""
@@ -365,9 +330,14 @@ class Session:
         given = self.study.train.data_seed
         return self.study.seeds[0] if given is None else given
 
+    @property
+    def budget(self) -> Budget:
+        """What every training spends; once the stage of the budget is done."""
+        return store.read_value(self.folder / self.named(BUDGET) / "budget.json", Budget)
+
     def _spent(self) -> int:
         """Supervised tokens of every training; once the stage of the budget is done."""
-        return store.read_value(self.folder / BUDGET / "budget.json", Budget).supervised_tokens
+        return self.budget.supervised_tokens
 
     def averages(self, arm: str) -> tuple[float, ...]:
         """Decays of the moving averages that an arm's training keeps for arms that use it."""

@@ -72,7 +72,7 @@ def _possible(
                 _ending(f"/{task.name}", share),
             ))  # fmt: skip
     count = len(plan.save_at)
-    if count > FEWER_CHECKPOINTS and places:
+    if count > FEWER_CHECKPOINTS and places and not plan.chapters:
         share = FEWER_CHECKPOINTS / count
         found.append((
             f"train.checkpoints={FEWER_CHECKPOINTS}", f"fewer to choose from than {count}",

@@ -1,5 +1,7 @@
 """What training is for: one target, or several mixed into one training set, texts cut into windows.
 
+Of a study with stages every stage is one target (`study.successive`).
+
 Each target's examples are read, compared with all that measures, and held out from before they are
 mixed. A target with a `share` gives so much of the examples that result, drawn by `SEED`; one
 without gives all it has. Texts are one stream of documents, each with the token that ends a text
@@ -122,6 +124,13 @@ def _check(study: Study, built: Mapping[str, Task], source: str) -> None:
                 "sampling: no answers are drawn where texts are measured by their loss",
                 where=f"{source}: tasks.{name}",
                 remedy="leave it out",
+            )
+        if spec.share is not None and study.stages:
+            raise StudyError(
+                "share: is of targets that are mixed, and `stages` are learned one after the other",
+                where=f"{source}: tasks.{name}",
+                remedy="leave it out; max_steps and num_train_epochs say how long a stage is "
+                "trained",
             )
         if spec.share is not None and (len(targets) == 1 or name not in targets):
             raise StudyError(

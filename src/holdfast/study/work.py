@@ -109,7 +109,7 @@ class Counted:
                 read = asked.read + asked.written
                 return Work("score", read=read, model=self._base, alike=f"score/{task}")
             case "train":
-                return self._training(rest.split("/")[0])
+                return self._training(rest)
             case "shared":
                 return self._shared(str(stage.identity.get("method")), stage.asks)
             case "verdicts" | "members":
@@ -131,7 +131,10 @@ class Counted:
     @cached_property
     def plain(self) -> tuple[float, float]:
         """Mean tokens of a training example: in all, and of its answer."""
-        plain = self._session.plain
+        return self._plain_of(self._session)
+
+    def _plain_of(self, session: Session) -> tuple[float, float]:
+        plain = session.plain
         asked = self.tokens([one for one in plain if one.messages]) / max(1, len(plain))
         answer = sum(len(one.target or "") for one in plain) / max(1, len(plain)) / self._ratio
         return asked + answer, answer
@@ -154,12 +157,6 @@ class Counted:
                 counted = sum(len(chat.asked_ids(self.tokenizer, one)) for one in some)
                 return counted * sum(lengths) / max(1, sum(map(_characters, some)))
         return sum(lengths) / CHARACTERS + TEMPLATE_TOKENS * len(examples)
-
-    @cached_property
-    def seen(self) -> float:
-        """Examples that plain training sees."""
-        plan = self._session.plan
-        return plan.steps * plan.study.train.batch_size
 
     def _prompts_of(self, arm: str, task: str) -> float:
         return self.tokens(self._session.ask(arm, task))
@@ -219,24 +216,26 @@ class Counted:
                 return dict(record["summary"])
         return {}
 
-    def _training(self, arm: str) -> Work:
-        own, plan = self._session.arms[arm], self._session.plan
-        each, answer = self.plain
-        about = self._recorded(f"data/{arm}")
-        seen, mine = self.seen, float(about.get("supervised_tokens_each") or answer)
+    def _training(self, rest: str) -> Work:
+        arm, session = rest.partition("/")[0], self._session.part_of(rest)
+        own, plan = session.arms[arm], session.plan
+        each, answer = self._plain_of(session)
+        about = self._recorded(session.named(f"data/{arm}"))
+        seen = plan.steps * plan.study.train.batch_size
+        mine = float(about.get("supervised_tokens_each") or answer)
         overhead: MethodOverhead = overhead_of(own.loss)  # averages take no time to speak of
         examples = seen * answer / max(1.0, mine)  # as many answer tokens as plain training
         examples *= overhead.answers * overhead.rows
         trained = examples * (each - answer + mine)
         probes = self._session.study.meters.probes * (
-            each - answer + self._mean_of(BASE, plan.study.targets[0])
+            each - answer + self._mean_of(BASE, session.study.targets[0])
         )
         read = 2 * probes * len(plan.save_at) + len(self._session.held) * each * len(plan.save_at)
         read += trained * overhead.reads
         written = examples * overhead.generated_tokens
         return Work(
             "train", trained, read, written, examples if written else 0.0,
-            overhead.generated_tokens, model=f"train/{arm}", alike=f"train/{arm}",
+            overhead.generated_tokens, model=f"train/{arm}", alike=session.named(f"train/{arm}"),
         )  # fmt: skip
 
     def _shared(self, method: str, asks: Mapping[str, int] | None) -> Work:

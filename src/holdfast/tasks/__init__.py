@@ -43,6 +43,7 @@ TASKS = {
     "lab_math": "holdfast.lab.tasks:LabMath",
     "lab_refuse": "holdfast.lab.tasks:LabRefuse",
     "lab_help": "holdfast.lab.tasks:LabHelp",
+    "lab_start": "holdfast.lab.start:LabStart",
 }
 
 

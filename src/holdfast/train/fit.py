@@ -33,6 +33,7 @@ from holdfast.runs import records, sealed, store
 from holdfast.train import adapters, checkpoints, kernels, packed
 from holdfast.train.arguments import explained, trainer_arguments
 from holdfast.train.data import TrainingData, collate, dataset, tokens_of
+from holdfast.train.going_on import go_on
 from holdfast.train.job import EVENTS, HISTORY, SUMMARY, TrainJob
 from holdfast.train.kept import keeping
 from holdfast.train.meters import Meters
@@ -282,12 +283,13 @@ def _load(run: _Run) -> PreTrainedModel:
     # All weights train: 16 bits would round most updates away, so they are float32 under autocast.
     job, full = run.job, run.job.train.method == "full"
     loaded_as = precision.torch_dtype("float32") if full else run.dtype
+    ref = (
+        replace(job.model, base=str(job.start), revision=None) if full and job.start else job.model
+    )
     if job.plan is not None:
-        return placement.load(job.model, job.plan, loaded_as, job.device, Rank.current())
+        return placement.load(ref, job.plan, loaded_as, job.device, Rank.current())
     with loading():
-        return models.load_model(
-            job.model, loaded_as, job.device, nf4=job.train.method == "qlora"
-        )  # fmt: skip
+        return models.load_model(ref, loaded_as, job.device, nf4=job.train.method == "qlora")
 
 
 def _adapted(run: _Run, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
@@ -295,6 +297,8 @@ def _adapted(run: _Run, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
     if job.train.method == "full":
         return model
     adapted = adapters.adapt(model, job.train, run.data.rows, run.data.kinds, job.plan)
+    if job.start is not None:
+        go_on(adapted, job.start, job.plan)
     if job.plan is not None and job.plan.placement == "offload":
         placement.offload(adapted, job.device)
     return adapted

@@ -67,6 +67,8 @@ class TrainJob:
         validation: jsonl of examples that are held out, whose loss is read; None: none are.
         stop: limits of the meters, by name; past one, training ends.
         averages: decays of the moving averages of what is trained that are kept.
+        start: checkpoint whose weights training begins with, with a new optimiser; None: fresh
+            adapters, or the base's weights.
         graded: the task whose grader the arm's loss methods ask; None: they ask none.
         served: the vLLM that draws answers for them; None: there is none.
         device: `auto`, `cpu` or `cuda`.
@@ -89,6 +91,7 @@ class TrainJob:
     stop: Mapping[str, float] = field(default_factory=dict)
     averages: tuple[float, ...] = ()
     graded: Graded | None = None
+    start: Path | None = None
     served: Served | None = None
     device: str = "auto"
     plan: MemoryPlan | None = None
@@ -119,8 +122,11 @@ def write_job(job: TrainJob, path: Path) -> None:
     store.write_json(path, values)
 
 
+PATHS = ("folder", "examples", "probes", "validation", "start")
+
+
 def _paths(job: TrainJob) -> dict[str, Path | None]:
-    return {one: getattr(job, one) for one in ("folder", "examples", "probes", "validation")}
+    return {one: getattr(job, one) for one in PATHS}
 
 
 def read_job(path: Path) -> TrainJob:
@@ -141,10 +147,7 @@ def read_job(path: Path) -> TrainJob:
             "graded": Graded.from_json(given) if (given := value.get("graded")) else None,
             "served": Served.from_json(one) if (one := value.get("served")) else None,
             "plan": plan_from_json(value["plan"]) if value["plan"] else None,
-            "folder": Path(value["folder"]),
-            "examples": value["examples"] and Path(value["examples"]),
-            "probes": value["probes"] and Path(value["probes"]),
-            "validation": value["validation"] and Path(value["validation"]),
+            **{name: given and Path(given) for name in PATHS for given in [value.get(name)]},
         })  # fmt: skip
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(

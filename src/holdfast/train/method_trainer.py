@@ -40,6 +40,7 @@ from holdfast.train import checkpoints
 from holdfast.train.adapters import adapt
 from holdfast.train.arguments import trainer_arguments
 from holdfast.train.data import collate, dataset, encode_all, rounds_of
+from holdfast.train.going_on import go_on
 from holdfast.train.job import HISTORY, SUMMARY, TrainJob
 from holdfast.train.kept import keeping
 from holdfast.train.meters import Meters
@@ -269,6 +270,8 @@ def _lesson(run: _Run, examples: Sequence[Example], done: int, closing: ExitStac
         set_seed(job.seed)
         kinds = [str(example.meta.get("kind", TASK)) for example in examples]
         student = adapt(base, spec, rows, kinds, plan)
+        if job.start is not None:
+            go_on(student, job.start, plan)
     pad = models.load_tokenizer(job.model).pad_token_id
     served = None
     if job.served is not None:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from holdfast import judges, methods
 from holdfast.config import Study, TrainSpec
+from holdfast.config.successive import grown
 from holdfast.config.sweeps import Variant, expand
 from holdfast.config.yaml_text import read_yaml
 from holdfast.errors import DoesNotFit, HoldfastError
@@ -275,7 +276,9 @@ def arms_of(study: Study) -> dict[str, PlanRequest]:
         if variant.trains:
             loss = _built(variant, "loss", study.name)
             overhead = overhead_of(loss, len(averages.get(variant.name, ())))
-            found[variant.name] = PlanRequest(train=variant.train, overhead=overhead)
+            stages = len(study.stages) if any(one.grows for one in loss) else 1
+            train = grown(variant.train, max(1, stages))  # the last stage's, the widest
+            found[variant.name] = PlanRequest(train=train, overhead=overhead)
     return found
 
 

@@ -181,7 +181,7 @@ def run(
     path = job.launch_folder / "job.json"
     progress.say(f"starting {torchrun.printable(plan, path, {})}")
     if elsewhere:
-        run_folder = job.folder.parents[2]
+        run_folder = next(one.parent for one in job.folder.parents if one.name == "train")
         progress.say(f"waiting for {elsewhere} more machines; give on each of them: "
                      f"{torchrun.following(run_folder)}")  # fmt: skip
     events: list[dict[str, object]] = []

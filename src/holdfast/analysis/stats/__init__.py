@@ -4,6 +4,12 @@ Values are shares of ones: 1 is good, 0 is bad, NaN is unscored and takes no par
 95 % unless `level` says otherwise; where anything is drawn at random, the seed is an argument.
 """
 
+from holdfast.analysis.stats.continual import (
+    average_accuracy,
+    forward_transfer,
+    stage_backward_transfer,
+    stage_forgetting,
+)
 from holdfast.analysis.stats.crossed import Values
 from holdfast.analysis.stats.dose import DosePoint, DoseResponse, dose_response
 from holdfast.analysis.stats.equal_gain import AtCommon, Curve, at_gain, at_loss
@@ -37,10 +43,12 @@ __all__ = [
     "Values",
     "at_gain",
     "at_loss",
+    "average_accuracy",
     "backward_transfer",
     "dose_response",
     "flips",
     "forgetting",
+    "forward_transfer",
     "holm",
     "is_share",
     "mean_of",
@@ -51,6 +59,8 @@ __all__ = [
     "retained_share",
     "sample_backward_transfer",
     "sample_forgetting",
+    "stage_backward_transfer",
+    "stage_forgetting",
     "wilson",
     "worse_end",
 ]

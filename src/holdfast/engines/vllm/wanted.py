@@ -43,6 +43,7 @@ class Wanted:
 def wanted_of(study: Study, under_test: Sequence[ModelRef], gpus: Sequence[GPU]) -> Wanted:
     """What a study will ask of its models under test."""
     ranks = [one.train.lora.r for one in expand(study).values() if one.train.method != "full"]
+    ranks = [one * max(1, len(study.stages)) for one in ranks]  # `orthogonal` adds to each
     ranks += [rank_of(Path(ref.adapter)) for ref in under_test if ref.adapter is not None]
     new = [study.answer.sampling.max_new_tokens]
     for task in study.tasks.values():

@@ -26,6 +26,7 @@ from holdfast.errors import MissingDependency, StudyError
 from holdfast.registry import Registry
 from holdfast.report.trackers.content import AGAIN, STUDY, Batch, Sent, key_of
 from holdfast.runs import store
+from holdfast.runs.chapters import data_of
 from holdfast.runs.plan import Plan
 from holdfast.types import BASE, Point
 
@@ -199,12 +200,19 @@ def runs_of(plan: Plan, mark: str, sent: Sent) -> dict[str, TrackedRun]:
             arm = plan.arms[point.arm]
             params |= {"recipe": arm.recipe, "steps": plan.steps, "train": arm.training}
             params |= {} if point.seed is None else {"seed": point.seed}
-            for name in (f"data/{arm.source}", f"train/{arm.source}/seed{point.seed}"):
+            trained = [one.stage for one in plan.trainings(arm.source, point.seed)]
+            for name in (*data_of(plan.chapters, arm.source), *trained):
                 if (stage := stages.get(name)) is not None:
-                    lineage[name.split("/")[0]] = store.fingerprint(stage.identity)
+                    lineage[_mark(name)] = store.fingerprint(stage.identity)
                     lineage["model_identity"] = store.fingerprint(stage.identity.get("model"))
         add(key, params, lineage)
     return found
+
+
+def _mark(stage: str) -> str:
+    """What a stage is in a run's lineage: ``train``; of one for a chapter ``train/2-code``."""
+    kind, _, *more = stage.split("/")
+    return "/".join([kind, *(more if kind == "data" else more[1:])])
 
 
 def flat(value: object, prefix: str = "") -> dict[str, str | int | float | bool]:

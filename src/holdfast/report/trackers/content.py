@@ -18,6 +18,7 @@ from holdfast.analysis.so_far import cell_of, frontier_so_far, measured_stages
 from holdfast.errors import HoldfastError
 from holdfast.grading.grade import READINGS
 from holdfast.runs import live, store
+from holdfast.runs.chapters import Trained
 from holdfast.runs.live import Look
 from holdfast.runs.plan import Plan, place
 from holdfast.train.job import HISTORY
@@ -93,7 +94,8 @@ def batches(plan: Plan, look: Look, sent: Sent) -> Iterator[Batch]:
         sent: what was; is not changed here.
     """
     for arm, seed in plan.trained:
-        yield from _training(plan, look, f"train/{arm}/seed{seed}", f"{arm}/seed{seed}", sent)
+        for one in plan.trainings(arm, seed):
+            yield from _training(plan, look, one, f"{arm}/seed{seed}", sent)
     for stage, (point, task) in measured_stages(plan).items():
         made = look.done.get(stage)
         base = f"readings/{BASE}/{task}"
@@ -111,19 +113,22 @@ def renew(plan: Plan, look: Look, sent: Sent) -> list[str]:
         The keys of their runs.
     """
     found = []
-    for arm, seed in plan.trained:
-        stage, run = f"train/{arm}/seed{seed}", f"{arm}/seed{seed}"
+    every = [(*one, of.stage) for one in plan.trained for of in plan.trainings(*one)]
+    for arm, seed, stage in every:
+        run = f"{arm}/seed{seed}"
         now = look.done.get(stage, "" if stage in look.working else None)
         if stage not in sent or now is None or now == sent[stage]:
             continue
         for name in [one for one in sent if one == stage or one.startswith(f"{stage}:")]:
             del sent[name]
-        sent[f"{AGAIN}/{run}"] = float(sent.get(f"{AGAIN}/{run}", 1)) + 1
-        found.append(run)
+        if run not in found:
+            sent[f"{AGAIN}/{run}"] = float(sent.get(f"{AGAIN}/{run}", 1)) + 1
+            found.append(run)
     return found
 
 
-def _training(plan: Plan, look: Look, stage: str, run: str, sent: Sent) -> Iterator[Batch]:
+def _training(plan: Plan, look: Look, one: Trained, run: str, sent: Sent) -> Iterator[Batch]:
+    stage = one.stage
     folder = live.training_folder(plan.folder, stage, look)
     done: Mapping[str, str] = {stage: look.done[stage]} if stage in look.done else {}
     if done and sent.get(stage) == done[stage]:
@@ -141,7 +146,7 @@ def _training(plan: Plan, look: Look, stage: str, run: str, sent: Sent) -> Itera
                 if step > float(last.get(mark, sent.get(mark, -1))):
                     values[name], last[mark] = value, step
             if values:
-                found.append(Figures(step, _number(row.get("time")), values))
+                found.append(Figures(one.before + step, _number(row.get("time")), values))
     if found or done:
         yield Batch(run, {**last, **done}, tuple(sorted(found, key=lambda one: one.step)))
 

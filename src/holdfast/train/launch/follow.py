@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from holdfast.errors import HoldfastError, WorkerLost
@@ -72,7 +73,8 @@ def _jobs(folder: Path) -> Iterator[tuple[Path, int]]:
     """Each job that this run has written for a training that is not finished, and its state."""
     try:
         since = (folder / run_folder.HOLDER).stat().st_mtime_ns
-        for file in sorted(folder.glob(f"train/*/*.tmp/{FOLDER}/job.json")):
+        found = (folder.glob(f"train/*/{deep}*.tmp/{FOLDER}/job.json") for deep in ("", "*/"))
+        for file in sorted(chain(*found)):
             if (written := file.stat().st_mtime_ns) >= since:
                 yield file, written
     except FileNotFoundError:  # it has just been finished

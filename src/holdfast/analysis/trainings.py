@@ -1,0 +1,156 @@
+"""The trainings of one arm taken together (one, or one for each chapter), and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from holdfast.errors import ModelError
+from holdfast.memory.model.reading import read_shape
+from holdfast.runs import records
+from holdfast.runs.chapters import data_of
+from holdfast.runs.plan import ArmPlan, Plan
+
+SUMS = (
+    "steps", "supervised_tokens", "examples_seen", "tokens", "reference_tokens", "generated_tokens",
+    "probe_tokens",
+)  # fmt: skip
+
+
+def stages_of(plan: Plan) -> list[str]:
+    """The stages that train, of all arms and seeds."""
+    return [one.stage for run in plan.trained for one in plan.trainings(*run)]
+
+
+def folders(plan: Plan, arm: str, seeds: Iterable[int]) -> list[Path]:
+    """Of all its trainings."""
+    return [plan.folder / one.stage for seed in seeds for one in plan.trainings(arm, seed)]
+
+
+def data_summary(plan: Plan, arm: str) -> records.Summary:
+    """What the stages that make an arm's training sets say, numbers added up."""
+    stages = data_of(plan.chapters, arm)
+    found = [records.summary(plan.folder / one) for one in stages]
+    if not plan.chapters:
+        return found[0]
+    by_source: dict[str, float] = {}
+    spent: dict[str, float] = {}
+    for one in found:
+        _add(by_source, one["by_source"])
+        _add(spent, one["spent"])
+    together = {
+        "examples": sum(one["examples"] for one in found),
+        "by_source": by_source,
+        "notes": [
+            f"{chapter.task}: {note}"
+            for chapter, one in zip(plan.chapters, found, strict=True)
+            for note in one["notes"]
+        ],
+        "spent": spent,
+        "alike": any(one["alike"] for one in found),
+    }
+    return records.Summary(together, plan.folder / stages[-1])
+
+
+def run_summary(plan: Plan, arm: str, seed: int) -> records.Summary:
+    """What the trainings of an arm with one seed say, numbers added up; steps count on."""
+    trained = plan.trainings(arm, seed)
+    found = [records.summary(plan.folder / one.stage) for one in trained]
+    if not plan.chapters:
+        return found[0]
+    loss = [
+        [step + of.before, value]
+        for of, one in zip(trained, found, strict=True)
+        for step, value in one["loss"]
+    ]
+    together = {
+        **found[-1],
+        **{name: sum(one.get(name, 0) for one in found) for name in SUMS},
+        "loss": loss,
+        "recomputed": any(one.get("recomputed") for one in found),
+    }
+    return records.Summary(together, plan.folder / trained[-1].stage)
+
+
+def seconds(folder: Path) -> float:
+    """What a finished stage took."""
+    return float(records.finished(folder)["seconds"])
+
+
+def _add(to: dict[str, float], more: Mapping[str, float]) -> None:
+    for name, value in more.items():
+        to[name] = to.get(name, 0) + value
+
+
+FORWARD = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Of one arm; means over its seeds where there are several trainings.
+
+    Attributes:
+        seconds: of training.
+        shared_seconds: of work that other arms may share.
+        flops: estimate of all of it.
+        tokens: put through the model in training.
+        generated_tokens: written by the model, for its data or in training.
+    """
+
+    seconds: float
+    shared_seconds: float
+    flops: float
+    tokens: int
+    generated_tokens: int
+
+
+def cost_of(
+    plan: Plan,
+    arm: ArmPlan,
+    data: records.Summary,
+    runs: Sequence[records.Summary],
+) -> Costs:
+    """What one arm cost beyond its equal budget: seconds, tokens and arithmetic.
+
+    Arithmetic is estimated as usual (Kaplan et al. 2020, arXiv:2001.08361): a forward pass takes
+    two operations per parameter and token, a backward pass four; with adapters the gradients of the
+    frozen weights are not formed, so that it takes two; recomputed activations cost another forward
+    pass. Attention over the sequence is left out. Shared work counts in full for each arm that uses
+    it.
+
+    Args:
+        plan: its study.
+        arm: one that trains.
+        data: the summary of its data stage.
+        runs: the summaries of its trainings, one for each seed.
+    """
+    train = arm.training
+    backward = 4.0 if train["method"] == "full" else 2.0
+    again = fmean(bool(run.get("recomputed", train["gradient_checkpointing"])) for run in runs)
+    each = FORWARD + backward + FORWARD * again
+    tokens = fmean(run["tokens"] for run in runs)
+    reference = fmean(run["reference_tokens"] for run in runs)
+    written = fmean(run["generated_tokens"] for run in runs)
+    probed = fmean(run.get("probe_tokens", 0) for run in runs)
+    passes = each * tokens + FORWARD * (reference + written) + 3 * FORWARD * probed
+    shared = [plan.folder / "shared" / name for name in arm.shared]
+    spent = [records.summary(folder)["spent"] for folder in shared] + [data["spent"]]
+    passes += FORWARD * sum(one["read"] + one["written"] for one in spent)
+    taken = sum(map(seconds, folders(plan, arm.name, plan.study.seeds)))
+    return Costs(
+        seconds=round(taken / len(runs), 1),
+        shared_seconds=round(sum(map(seconds, shared)) + data["spent"]["seconds"], 1),
+        flops=passes * _active_parameters(plan),
+        tokens=round(tokens),
+        generated_tokens=round(written + sum(one["written"] for one in spent)),
+    )
+
+
+def _active_parameters(plan: Plan) -> int:
+    """Of the model under test; 0 where its configuration does not say."""
+    try:
+        return read_shape(plan.model.base, plan.model.revision).active_parameters
+    except ModelError:
+        return 0
