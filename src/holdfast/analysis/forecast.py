@@ -14,6 +14,8 @@ from typing import Literal
 
 import numpy as np
 
+from holdfast.analysis.stats.dose import rank_correlation
+
 Meter = Literal["kl", "cross_entropy", "norm"]
 LEVEL = 0.9
 FEWEST = 10
@@ -149,19 +151,11 @@ def _log(read: float) -> float:
 
 def _rank(x: np.ndarray, y: np.ndarray, arms: np.ndarray, seed: int) -> Between:
     """Spearman's correlation and its 95 % interval, arms drawn again with all they have."""
-    places = [np.flatnonzero(arms == arm) for arm in np.unique(arms)]
-    rng, drawn = np.random.default_rng(seed), []
-    for _ in range(DRAWS):
-        some = np.concatenate([places[at] for at in rng.integers(len(places), size=len(places))])
-        drawn.append(_spearman(x[some], y[some]))
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
-    return Between(_spearman(x, y), float(low), float(high))
-
-
-def _spearman(x: np.ndarray, y: np.ndarray) -> float:
-    from scipy.stats import rankdata
-
-    a, b = rankdata(x), rankdata(y)
-    a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum()) / scale if scale else 0.0
+    names, arm_of = np.unique(arms, return_inverse=True)
+    drawn = np.random.default_rng(seed).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), size=DRAWS
+    )
+    weights = np.vstack([np.ones(len(x)), drawn[:, arm_of]])
+    found = rank_correlation([x[None]], [y[None]], [weights])
+    mean, low, high = found[0], *np.quantile(np.nan_to_num(found[1:]), [0.025, 0.975])
+    return Between(float(np.nan_to_num(mean)), float(low), float(high))
