@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from holdfast import cli, study
 from holdfast.cli import forecast
 from holdfast.config import load
+from holdfast.memory.hardware import cpu
 from holdfast.memory.precision import Precision
 from holdfast.progress import Silent
 from holdfast.runs import records, stages, store
@@ -105,6 +106,7 @@ def test_the_device_is_measured_once(
 ) -> None:
     session = prepared(write_study(tmp_path, tiny_model, **ONE), tmp_path / "runs")
     assert speed.known(session).how == "by formula"
+    monkeypatch.setattr(cpu, "share_waited", lambda *_: 0.1)  # other tests run beside this one
     found = calibration.measure(session)
     session.pool.close()
     assert found.how == "measured" and speed.known(session) == found
@@ -122,6 +124,34 @@ def test_the_device_is_measured_once(
     monkeypatch.setattr(silent, "say", heard.append)
     assert calibration.measure(session, silent).how == "by formula" and not file.exists()
     assert heard == ["not measured: by the formula the model takes too long here"]
+
+
+def test_what_was_measured_beside_other_programs_is_not_kept(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = prepared(write_study(tmp_path, tiny_model, **ONE), tmp_path / "runs")
+    monkeypatch.setattr(cpu, "share_waited", lambda *_: 0.52)
+    heard, silent = [], Silent()
+    monkeypatch.setattr(silent, "say", heard.append)
+    assert calibration.measure(session, silent).how == "by formula"
+    session.pool.close()
+    assert heard[-1] == "not measured: other programs had the cores 52% of the time"
+    assert not speed.file(session).exists()
+
+
+def test_how_long_threads_waited_for_a_core(tmp_path: Path) -> None:
+    for task, text in (("7", "900 100 3\n"), ("8", "100 500 9\n"), ("9", "torn")):
+        (tmp_path / "proc/self/task" / task).mkdir(parents=True)
+        (tmp_path / "proc/self/task" / task / "schedstat").write_text(text)
+    assert cpu.turns(tmp_path) == (1000, 600)
+    assert cpu.turns(tmp_path / "elsewhere") == (0, 0)
+    assert cpu.share_waited((200, 400), (1000, 600)) == pytest.approx(0.2)
+    assert cpu.share_waited((5, 5), (5, 5)) == 0.0
+    ran = cpu.turns()[0]
+    until = time.process_time() + 0.02
+    while time.process_time() < until:
+        pass
+    assert cpu.turns()[0] >= ran  # where Linux says
 
 
 def test_what_else_runs_here_does_not_make_the_processor_slow() -> None:
@@ -233,8 +263,12 @@ def test_changes_save_what_they_say(tiny_model: Path, tmp_path: Path) -> None:
 
 
 def test_a_dry_run_is_a_page(
-    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(cpu, "share_waited", lambda *_: 0.1)  # other tests run beside this one
     file = write_study(tmp_path, tiny_model, **ONE)
     line = ["run", str(file), "--runs-dir", str(tmp_path / "runs"), "--dry-run"]
     assert cli.call(line) == 0

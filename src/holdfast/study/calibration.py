@@ -20,6 +20,7 @@ from holdfast.config import Sampling
 from holdfast.data.batching import plain_budget
 from holdfast.engines import Engine
 from holdfast.engines.kept import is_scored
+from holdfast.memory.hardware import cpu
 from holdfast.progress import Progress, Silent
 from holdfast.runs import store
 from holdfast.study import speed as speeds
@@ -37,6 +38,12 @@ MOST_OPEN_S = 30.0
 STEPS = 8
 FEW, MOST_ROWS, TOKENS = 2, 64, 24
 """Rows and tokens of the answers that are timed; many rows as the study has them, and few."""
+BUSY = 0.2
+"""Share of the time waited for a core from which on what was measured is not this device's speed.
+
+Threads wait for one another in every operation, so a core that is had half of the time makes a
+small model several times slower.
+"""
 LENGTHS = 12
 """Answers of a task whose length is looked at."""
 
@@ -76,7 +83,8 @@ def measure(session: Session, progress: Progress | None = None) -> Speed:
         progress: is told what goes on.
 
     Returns:
-        The formula's figures, where the model is too large or not worked with here.
+        The formula's figures, where the model is too large or not worked with here, and where
+        other programs had the cores meanwhile.
     """
     told = speeds.by_formula(session)
     if too_large(session, told):
@@ -86,11 +94,17 @@ def measure(session: Session, progress: Progress | None = None) -> Speed:
         )
         return told
     (progress or Silent()).say(f"measuring how fast {speeds.device(session)} works on this model")
-    found = replace(told, how="measured")
+    found, before = replace(told, how="measured"), cpu.turns()
     if session.plan.trained:
         session.pool.close()
         found = _trained(session, found)
     found = _answered(session, found)
+    waited = cpu.share_waited(before, cpu.turns())
+    if waited > BUSY and not session.gpus:
+        (progress or Silent()).say(
+            f"not measured: other programs had the cores {waited:.0%} of the time"
+        )
+        return told
     speeds.keep(session, found)
     return found
 

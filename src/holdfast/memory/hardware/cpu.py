@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from holdfast.memory.hardware.gpu_value import GPU
@@ -39,6 +40,28 @@ def cores() -> int:
     """How many cores this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def share_waited(before: tuple[int, int], after: tuple[int, int]) -> float:
+    """Share of the time between two `turns` in which threads could have run and did not."""
+    ran, waited = (later - earlier for earlier, later in zip(before, after, strict=True))
+    return max(0.0, waited / (ran + waited)) if ran + waited > 0 else 0.0
+
+
+def turns(root: Path = Path("/")) -> tuple[int, int]:
+    """How long this process's threads ran, and how long they waited for a core, in nanoseconds.
+
+    They wait where other programs have the cores. (0, 0) where Linux does not say.
+
+    Args:
+        root: where `proc` is mounted.
+    """
+    ran = waited = 0
+    for file in (root / "proc/self/task").glob("*/schedstat"):
+        with suppress(OSError, ValueError):  # a thread may end meanwhile
+            each = [int(word) for word in file.read_text(encoding="utf-8").split()[:2]]
+            ran, waited = ran + each[0], waited + each[1]
+    return ran, waited
 
 
 def cpu() -> GPU:
