@@ -53,10 +53,9 @@ def power(
         raise UsageError(
             f"{margin:g} is no share", where="--margin", remedy="write 0.02 for two points"
         )
-    given = {"items": items, "churn": flips, "seeds": seeds}
-    change = {key: value for key, value in given.items() if value is not None}
     if folder is not None:
-        found = visible.of_run(read_plan(folder), allowed, chance, change)
+        run = read_plan(folder)
+        found = visible.of_run(run, allowed, chance, items=items, churn=flips, seeds=seeds)
     else:
         churn = visible.ASSUMED if flips is None else flips
         own = visible.ALLOWED if allowed is None else allowed

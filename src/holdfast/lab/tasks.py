@@ -62,7 +62,7 @@ class LabMath(Task):
         item = self.examples("test")[0]
         for text, value in ((item.target or "", 1.0), ((item.target or "") + "0", 0.0)):
             if self.grade(item, Reply(item.id, 0, text, "stop", 1), None).value != value:
-                raise DataError(f"lab_math grades {text!r} wrongly")
+                raise DataError(f"the lab grades {text!r} wrongly")
 
 
 class LabRefuse(Task):

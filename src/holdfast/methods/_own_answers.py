@@ -27,7 +27,7 @@ from holdfast.data.formats import conversation
 from holdfast.data.thinking import answered, learned
 from holdfast.errors import DataError
 from holdfast.judges import build as build_judge
-from holdfast.methods import EXAMPLES, MethodContext, SharedWork
+from holdfast.methods import EXAMPLES, PROBE, MethodContext, SharedWork
 from holdfast.methods._bound import ROUND, SMALLEST, in_rounds, numbered
 from holdfast.methods._context import asks
 from holdfast.methods._replay_prompts import in_order, in_turn, questions
@@ -217,6 +217,14 @@ def choose(
         )
         for place, example in enumerate(islice(cycle(ordered), wanted))
     ]
+
+
+def probes(
+    pool: Pool, context: MethodContext, made: Mapping[str, Path], most: int
+) -> list[Example]:
+    """Some of what `read` gives, to be looked at before training and never trained on."""
+    found = read(pool, context, made)
+    return choose(found, min(most, len(found)), PROBE)
 
 
 def _answers(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pydantic import Field
 
 from holdfast.memory.estimate.method_overhead import MethodOverhead
-from holdfast.methods import PROBE, LossMethod, MethodContext, SharedWork, Term, _own_answers
+from holdfast.methods import LossMethod, MethodContext, SharedWork, Term, _own_answers
 from holdfast.models import weight_delta
 from holdfast.types import Example
 
@@ -70,10 +70,9 @@ class EWC(LossMethod):
         self, examples: Sequence[Example], context: MethodContext, made: Mapping[str, Path]
     ) -> tuple[list[Example], list[str]]:
         """Append the examples that are looked at before training, and never trained on."""
-        pool = _own_answers.read(self.options, context, made)
-        count = min(self.options.samples, len(pool))
-        probes = _own_answers.choose(pool, count, PROBE)
-        return [*examples, *probes], [f"importance of the weights measured on {count} old answers"]
+        probes = _own_answers.probes(self.options, context, made, self.options.samples)
+        note = f"importance of the weights measured on {len(probes)} old answers"
+        return [*examples, *probes], [note]
 
     def overhead(self) -> MethodOverhead:
         """See `LossMethod.overhead`."""

@@ -21,7 +21,7 @@ from pydantic import Field
 from holdfast.config import TrainSpec
 from holdfast.errors import StudyError, TrainingError
 from holdfast.memory.estimate.method_overhead import MethodOverhead
-from holdfast.methods import PROBE, LossMethod, MethodContext, SharedWork, Term, _own_answers
+from holdfast.methods import LossMethod, MethodContext, SharedWork, Term, _own_answers
 from holdfast.models import halves, weight_delta
 from holdfast.types import Example
 
@@ -84,11 +84,9 @@ class GuardSpace(LossMethod):
         self, examples: Sequence[Example], context: MethodContext, made: Mapping[str, Path]
     ) -> tuple[list[Example], list[str]]:
         """Append the examples that are looked at before training, and never trained on."""
-        pool = _own_answers.read(self.options, context, made)
-        count = min(self.options.samples, len(pool))
-        probes = _own_answers.choose(pool, count, PROBE)
+        probes = _own_answers.probes(self.options, context, made, self.options.samples)
         said = _own_answers.note(self.options, context, made)
-        notes = [f"adapters leave unchanged what {count} safety examples put into them", said]
+        notes = [f"adapters leave unchanged what {len(probes)} safety examples put into them", said]
         return [*examples, *probes], [one for one in notes if one]
 
     def overhead(self) -> MethodOverhead:

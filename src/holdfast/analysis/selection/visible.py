@@ -7,7 +7,7 @@ and a comparison beside every task on which it saw no clear change.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -67,16 +67,23 @@ def visible(
 
 
 def of_run(
-    plan: Plan, margin: float | None = None, power: float = detectable.POWER,
-    change: Mapping[str, float] | None = None,
-) -> list[Visible]:  # fmt: skip
+    plan: Plan,
+    margin: float | None = None,
+    power: float = detectable.POWER,
+    *,
+    items: int | None = None,
+    churn: float | None = None,
+    seeds: int | None = None,
+) -> list[Visible]:
     """What the tasks of a finished run can show, by its own flips.
 
     Args:
         plan: of a study or comparison whose readings are there.
         margin: loss allowed, above 0; None: what the rule allows, or two points.
         power: how often a loss is to be seen.
-        change: fields of `Design` that differ: items, seeds, churn.
+        items: measured, where others than the run's are asked about; `churn` and `seeds` likewise.
+        churn: see `Design`.
+        seeds: trainings.
 
     Raises:
         DataError: readings are missing.
@@ -93,12 +100,18 @@ def of_run(
         for one in evidence.candidates:
             if one.point.step == last[one.point.arm]:
                 tables.setdefault(one.point.arm, []).append(one.readings[name])
-        design = observed(base, list(tables.values()))
-        design = replace(design, seeds=len(plan.study.seeds) if plan.trained else 1)
-        design = replace(design, **(change or {}))  # type: ignore[arg-type]
+        seen = observed(base, list(tables.values()))
+        trainings = len(plan.study.seeds) if plan.trained else 1
+        design = Design(
+            items or seen.items,
+            seen.churn if churn is None else churn,
+            seeds or trainings,
+            seen.spread,
+        )
         own = margin or abs(min(0.0, rule.get(name, MARGIN))) or ALLOWED
-        seen = "churn" not in (change or {})
-        found.append(visible(name, design, task.available, observed=seen, margin=own, power=power))
+        found.append(
+            visible(name, design, task.available, observed=churn is None, margin=own, power=power)
+        )
     return found
 
 
