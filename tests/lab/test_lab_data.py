@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from holdfast import tasks
+from holdfast.config import TaskSpec
+from holdfast.errors import StudyError
 from holdfast.lab import TARGET_STEPS, model_folder
 from holdfast.lab import problems as problems_module
 from holdfast.lab import requests as requests_module
@@ -215,3 +218,17 @@ def test_the_model_is_small_and_complete() -> None:
         "tokenizer_config.json",
         "README.md",
     }
+
+
+def test_a_study_may_ask_for_problems_of_some_lengths_only() -> None:
+    def asked(name: str, **given: object) -> list[str]:
+        spec = TaskSpec.model_validate({"role": "target", "items": 30, **given})
+        return [one.messages[0].content for one in tasks.build(name, spec, "test").examples("test")]
+
+    four = asked("lab_math", steps=[4])
+    assert four == [one.question for one in problems("test", 30, (4,))]
+    assert asked("lab_math") == [one.question for one in problems("test", 30, TARGET_STEPS)]
+    assert asked("lab_start", steps=[4]) != asked("lab_start")
+    for wrong in ([], [0], [6], [2.5]):
+        with pytest.raises(StudyError, match="steps"):
+            asked("lab_math", steps=wrong)

@@ -1,6 +1,8 @@
 """Does reinforcement by the grader learn on the lab, half as much as plain fine-tuning or more?
 
-Minutes: the lab's model, 160 steps of 16 questions, 8 answers to each.
+Minutes: the lab's model, 160 steps of 16 questions, 8 answers to each. The questions are those that
+the untouched model solves two times in three; of five steps it solves none, and what is never right
+is never rewarded.
 """
 
 from __future__ import annotations
@@ -13,17 +15,26 @@ from fixtures.study import run_study, write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 TASKS = {
-    "lab_math": {"role": "target", "split": "heldout", "items": 300, "train_items": 600},
+    "lab_math": {
+        "role": "target",
+        "split": "heldout",
+        "items": 300,
+        "train_items": 600,
+        "steps": [4],
+    },
     "lab_refuse": {"items": 200, "seed": 1},
 }
 TRAIN = {
     "optim": "adamw_torch", "learning_rate": 0.002, "warmup_steps": 0.05, "max_steps": 160,
     "checkpoints": 4, "per_device_train_batch_size": 16, "gradient_accumulation_steps": 1,
-    "gradient_checkpointing": False, "lora": {"r": 16, "alpha": 32, "dropout": 0.0},
+    "gradient_checkpointing": False, "group_by_length": False, "lora": {"r": 16, "alpha": 32, "dropout": 0.0},
 }  # fmt: skip
 ARMS = {
     "sft": {},
-    "grpo": {"loss": [{"grpo": {"group": 8, "max_new_tokens": 96}}]},
+    "grpo": {
+        "loss": [{"grpo": {"group": 8, "max_new_tokens": 96}}],
+        "train": {"learning_rate": 0.001},
+    },
     "raft": {"loss": [{"raft": {"rounds": 4, "samples": 4, "max_new_tokens": 96}}]},
 }
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 
 from holdfast.errors import DataError
-from holdfast.lab import TARGET_STEPS
 from holdfast.lab.grading import ANSWER, split_known
 from holdfast.lab.problems import problems
 from holdfast.lab.tasks import LabMath
@@ -28,7 +27,7 @@ class LabStart(LabMath):
         """See `Task.examples`."""
         split_known(split, ("train", "test", "heldout"))
         count = self.options.train_items if split == "train" else self.options.items
-        stories = [one.question for one in problems(split, count, TARGET_STEPS, SEED)]
+        stories = [one.question for one in problems(split, count, self.options.steps, SEED)]
         return [_asked(f"{split}-{number}", story) for number, story in enumerate(stories)]
 
 
