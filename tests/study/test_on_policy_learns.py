@@ -27,7 +27,8 @@ TASKS = {
 TRAIN = {
     "optim": "adamw_torch", "learning_rate": 0.002, "warmup_steps": 0.05, "max_steps": 160,
     "checkpoints": 4, "per_device_train_batch_size": 16, "gradient_accumulation_steps": 1,
-    "gradient_checkpointing": False, "group_by_length": False, "lora": {"r": 16, "alpha": 32, "dropout": 0.0},
+    "gradient_checkpointing": False, "group_by_length": False,
+    "lora": {"r": 16, "alpha": 32, "dropout": 0.0},
 }  # fmt: skip
 ARMS = {
     "sft": {},
