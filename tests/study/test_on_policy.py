@@ -14,7 +14,7 @@ from holdfast import models, study
 from holdfast.config import load
 from holdfast.errors import HoldfastError, MissingDependency, StudyError, TrainingError
 from holdfast.models import ModelRef
-from holdfast.runs import records
+from holdfast.runs import records, store
 from holdfast.study import readiness
 
 GRPO = {"grpo": {"group": 4, "max_new_tokens": 64}}
@@ -47,6 +47,13 @@ def test_a_study_of_all_three(tmp_path: Path) -> None:
     assert {told[name]["steps"] for name in arms} == {2}
     assert {told[name]["examples_seen"] for name in arms} == {16}
     assert told["grpo"]["supervised_tokens"] == told["grpo"]["generated_tokens"]
+    earned = [row for _, row in store.read_objects(folder / "train/grpo/seed1" / records.REWARDS)]
+    mixed, never = (sum(row[name] for row in earned) / 16 for name in ("mixed", "never"))
+    assert told["grpo"]["notes"] == [
+        f"answers to one question differed in reward in {mixed:.0%} of 16 groups, and only these "
+        "teach anything",
+        f"no answer of a group earned anything in {never:.0%} of them",
+    ]
     identity = {name: records.read(folder / "train" / name / "seed1")["identity"] for name in arms}
     assert identity["grpo"]["graded"][0]["grader"][0] == "lab_math"
     assert "graded" not in identity["sft"] and "graded" not in identity["dpo"]

@@ -22,10 +22,10 @@ from holdfast.errors import DataError, StudyError, TrainingError
 from holdfast.lab.problems import problems
 from holdfast.methods import MethodContext, Target
 from holdfast.methods._counting import COUNTS
-from holdfast.methods.grpo import REWARDS
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
 from holdfast.runs import store
+from holdfast.runs.records import REWARDS
 from holdfast.tasks import Task
 from holdfast.train import data
 from holdfast.train.job import Graded, TrainJob, read_job, write_job
@@ -102,6 +102,7 @@ def test_a_run_counts_what_is_drawn_and_earned(ref: ModelRef, tmp_path: Path) ->
     assert [row["step"] for row in earned] == [1, 2, 3, 4]
     assert all(row["answers"] == PER_STEP * GROUP and row["groups"] == PER_STEP for row in earned)
     assert sum(row["mixed"] for row in earned) > 0
+    assert all(0 <= row["never"] <= row["groups"] - row["mixed"] for row in earned)
     assert spent["generated_tokens"] == sum(row["generated_tokens"] for row in steps)
     assert spent["supervised_tokens"] == spent["generated_tokens"]
     assert 0 < spent["generated_tokens"] <= STEPS * PER_STEP * GROUP * DRAWN

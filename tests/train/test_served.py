@@ -21,11 +21,11 @@ from holdfast.errors import DoesNotFit, MissingDependency, TrainingError
 from holdfast.lab.problems import problems
 from holdfast.memory.planner.drawing_server import Place
 from holdfast.methods import Target
-from holdfast.methods.grpo import REWARDS
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
 from holdfast.progress.stopping import Stop
 from holdfast.runs import store
+from holdfast.runs.records import REWARDS
 from holdfast.tasks import Task
 from holdfast.tasks._targets import as_one
 from holdfast.train import data

@@ -86,6 +86,7 @@ def arm_infos(plan: Plan, done: Collection[str] | None = None) -> list[ArmInfo]:
                 notes=tuple(
                     [
                         *data["notes"],
+                        *trainings.rewarded(plan, source.name),
                         *_stopped(plan, runs),
                         *_validated(plan, runs),
                         *_interrupted(plan, source),

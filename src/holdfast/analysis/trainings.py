@@ -9,7 +9,7 @@ from statistics import fmean
 
 from holdfast.errors import ModelError
 from holdfast.memory.model.reading import read_shape
-from holdfast.runs import records
+from holdfast.runs import records, store
 from holdfast.runs.chapters import data_of
 from holdfast.runs.plan import ArmPlan, Plan
 
@@ -52,6 +52,29 @@ def data_summary(plan: Plan, arm: str) -> records.Summary:
         "alike": any(one["alike"] for one in found),
     }
     return records.Summary(together, plan.folder / stages[-1])
+
+
+def rewarded(plan: Plan, arm: str) -> list[str]:
+    """How often a question's answers differed in what they earned, where answers earn something.
+
+    Where none is ever right there is nothing to learn from, which explains a small gain.
+    """
+    files = [one / records.REWARDS for one in folders(plan, arm, plan.study.seeds)]
+    rows = [row for file in files if file.is_file() for _, row in store.read_objects(file)]
+    groups = sum(row["groups"] for row in rows)
+    if not groups:
+        return []
+    told = [
+        f"answers to one question differed in reward in {_share(rows, 'mixed')} of {groups:,} "
+        "groups, and only these teach anything"
+    ]
+    if all("never" in row for row in rows):
+        told.append(f"no answer of a group earned anything in {_share(rows, 'never')} of them")
+    return told
+
+
+def _share(rows: Sequence[Mapping[str, float]], name: str) -> str:
+    return f"{sum(row[name] for row in rows) / sum(row['groups'] for row in rows):.0%}"
 
 
 def run_summary(plan: Plan, arm: str, seed: int) -> records.Summary:

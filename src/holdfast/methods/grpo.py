@@ -27,15 +27,13 @@ from holdfast.memory.estimate.method_overhead import MethodOverhead
 from holdfast.methods import Lesson, LossMethod, MethodContext, _rewards
 from holdfast.methods._counting import each_step
 from holdfast.methods._rewards import Drawn, drawing, reward_of
-from holdfast.runs import store
+from holdfast.runs import records, store
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback
     from trl import GRPOTrainer
 
 ROLLOUTS = "You are using 'rollout_func'"
-REWARDS = "rewards.jsonl"
-"""In the run's folder: what the answers of each step earned, and how many groups were divided."""
 TRIED = 256
 """Answers after which a reward that never differed in a group is a mistake, and not bad luck."""
 DULL = (
@@ -191,7 +189,7 @@ class _Drawing:
         self.lesson, self.options = lesson, options
         self.live = _rewards.drawer(lesson, options, "grpo")
         self.grader = reward_of(lesson.target, "grpo", lesson.folder)
-        self.path = lesson.folder / REWARDS
+        self.path = lesson.folder / records.REWARDS
         self.form = re.compile(options.format or "")
         self.forms: list[float | None] = []
         self.steps: list[dict[str, float]] = []
@@ -282,8 +280,9 @@ class _Drawing:
         size = self.options.group
         groups = [earned[start : start + size] for start in range(0, len(earned), size)]
         mixed = sum(len({one for one in group if one is not None}) > 1 for group in groups)
+        never = sum(not any(values[start : start + size]) for start in range(0, len(values), size))
         self.steps.append({
             "step": 0, "answers": len(values), "unscored": len(values) - len(scored),
             "reward": sum(scored) / len(scored) if scored else 0.0,
-            "groups": len(groups), "mixed": mixed,
+            "groups": len(groups), "mixed": mixed, "never": never,
         })  # fmt: skip

@@ -21,6 +21,8 @@ CLAIM = "claim.json"
 """Beside what is not finished yet: for which stage it is made."""
 MARKER = "run.json"
 """In the run folder itself."""
+REWARDS = "rewards.jsonl"
+"""In a training's folder: what the answers of each step earned, and how their groups fell out."""
 CHECKPOINT = "checkpoint-"
 """How folders begin that may be deleted as a whole, to save room."""
 DEEPEST = 12
