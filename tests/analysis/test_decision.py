@@ -83,6 +83,10 @@ def test_needs_and_words() -> None:
     assert "gains at least 5 points on math and loses at most 1 point on safe" in in_words(
         rule, tasks, "math"
     )
+    only = ShipSpec(retain={"math": -0.01})  # of what is learned; what is kept stays guarded
+    assert needs(only, tasks, "math") == (
+        Need("math", -0.01, True), Need("safe", -0.02), Need("help", -0.02)
+    )  # fmt: skip
     assert "the one best on help is" in in_words(ShipSpec(maximize="help"), tasks, "math", 2)
     assert "the choice among 7 models errs in 2.5 % at most" in in_words(rule, tasks, "math", 7)
 

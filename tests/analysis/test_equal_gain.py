@@ -50,6 +50,18 @@ def test_unscored_items_take_no_part() -> None:
     assert nothing.interval.mean is None and nothing.n == 0
 
 
+def test_a_checkpoint_that_could_not_be_scored_is_passed_over() -> None:
+    target = _flat([0.1, 0.2, 0.6])
+    target[1] = math.nan
+    assert at_gain(Curve(target, _flat([-0.1, -0.9, -0.6])), 0.35).change == pytest.approx(-0.35)
+
+
+def test_a_gain_that_is_no_share_may_be_above_one() -> None:
+    curve = Curve(3 * _flat([0.3, 0.5]), _flat([-0.1, -0.4]), gains=False)
+    found = at_loss(curve, 0.5).interval
+    assert found.mean == pytest.approx(1.5) and found.high is not None and found.high > 1.5
+
+
 def test_an_arm_against_itself_differs_by_nothing() -> None:
     curve = Curve(_flat([0.4]), _flat([-0.3]))
     one, two = at_gain(curve, 0.2), at_gain(curve, 0.2)

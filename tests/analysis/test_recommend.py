@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,16 @@ def test_what_a_run_says() -> None:
     assert of_results(_results((0, 1), (0, 1), sft=None)) is None, "nobody noted the remedies"
     nothing = of_results(_results((-0.1, 0.1), (-0.1, 0.1), sft=()))
     assert nothing is not None and (nothing.gained, nothing.lost) == (False, [])
+
+
+def test_of_several_targets_one_that_gains_is_a_gain() -> None:
+    one = _results((0.1, 0.3), (-0.4, -0.2), sft=())
+    other = TaskInfo("code", "target", "right", 100, "")
+    unclear = replace(one.cells[0], task="code", diff=Share(0.0, -0.1, 0.1, 100))
+    for cells in ((*one.cells, unclear), (unclear, *one.cells)):
+        for tasks in ((*one.tasks, other), (other, *one.tasks)):
+            asked = of_results(replace(one, tasks=tasks, cells=cells))
+            assert asked is not None and (asked.gained, asked.lost) == (True, ["safe"])
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,6 +70,7 @@ def test_shares_are_of_the_whole(
 @pytest.mark.parametrize(
     ("rows", "shares", "error", "said"),
     [
+        ([30, 0], [{}, {}], DataError, "holds nothing to take"),
         ([30, 40], [{}, {"share": 0.9}], DataError, "has 40 rows, and a share of 0.9 is 270 rows"),
         ([30, 4], [{}, {"count": 5}], DataError, "has 4 rows, and `count` asks for 5"),
         ([3, 40], [{}, {"share": 0.01}], DataError, "comes to no row"),

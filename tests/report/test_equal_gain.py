@@ -37,7 +37,9 @@ def _results(**arms: list[tuple[int, int]]) -> Results:
 
 def test_arms_are_compared_where_they_have_gained_alike(tmp_path: Path) -> None:
     """sft gains 40 points and loses 30; slow gains 25 and loses 5; none gains nothing."""
-    results = _results(sft=[(140, 80), (180, 40)], slow=[(120, 98), (150, 90)], none=[(100, 99)])
+    results = _results(
+        sft=[(140, 80), (180, 40)], slow=[(120, 98), (150, 90)], none=[(100, 100), (100, 99)]
+    )
     half, most = ([one for one in results.equal_gain if one.gain == gain]
                   for gain in (0.2, 0.32))  # fmt: skip
     found = {one.arm: one.change.mean for one in half}
@@ -63,13 +65,23 @@ def test_arms_are_compared_where_they_have_gained_alike(tmp_path: Path) -> None:
 
 
 def test_without_a_gain_or_another_arm_there_is_no_table() -> None:
-    assert not _results(sft=[(140, 80)]).equal_gain
-    assert not _results(sft=[(90, 80)], other=[(80, 90)]).equal_gain
+    two = [(140, 80), (180, 40)]
+    assert _results(sft=two, other=two).equal_gain and not _results(sft=two).equal_gain
+    assert not _results(sft=[(90, 80), (80, 80)], other=[(80, 90), (80, 90)]).equal_gain
+
+
+def test_an_arm_measured_once_has_no_way_to_be_read_along() -> None:
+    """As merged weights are; a line to it from the untouched model would be made up."""
+    results = _results(sft=[(140, 80), (180, 40)], merged=[(180, 40)], slow=[(120, 98), (150, 90)])
+    for found in (results.equal_gain, results.equal_loss):
+        assert {one.arm for one in found} == {"sft", "slow"}
 
 
 def test_gain_at_equal_forgetting(tmp_path: Path) -> None:
     """For 12 of sft's 30 points lost it had gained 22 of 40; slow never loses that much."""
-    results = _results(sft=[(140, 80), (180, 40)], slow=[(120, 98), (150, 90)], none=[(100, 99)])
+    results = _results(
+        sft=[(140, 80), (180, 40)], slow=[(120, 98), (150, 90)], none=[(100, 100), (100, 99)]
+    )
     half, most = ([one for one in results.equal_loss if one.loss == loss] for loss in (0.15, 0.24))
     found = {one.arm: one for one in half}
     assert found["sft"].gain.mean == pytest.approx(0.2 + 0.2 * 0.05 / 0.2)
@@ -86,9 +98,9 @@ def test_gain_at_equal_forgetting(tmp_path: Path) -> None:
     page = write_report(results, tmp_path)
     shown = [path.read_text(encoding="utf-8") for path in (page, tmp_path / "report.md")]
     tables = at_equal_loss(results)
-    assert [(one.task.name, one.far) for one in tables] == [
-        ("safety", "+15.0"),
-        ("safety", "+24.0"),
+    assert [(one.task.name, one.far.en) for one in tables] == [
+        ("safety", "+15.0 points"),
+        ("safety", "+24.0 points"),
     ]
     texts = [text for one in tables for _, gain, against in one.rows for text in (gain.en, against)]
     assert any(text.endswith("(never loses that much)") for text in texts)
@@ -97,5 +109,6 @@ def test_gain_at_equal_forgetting(tmp_path: Path) -> None:
 
 
 def test_without_a_loss_there_is_nothing_to_have_gained_for_it() -> None:
-    assert _results(sft=[(140, 100)], other=[(120, 99)]).equal_loss
-    assert not _results(sft=[(140, 100)], other=[(120, 100)]).equal_loss
+    kept = [(130, 100), (140, 100)]
+    assert _results(sft=kept, other=[(110, 100), (120, 99)]).equal_loss
+    assert not _results(sft=kept, other=[(110, 100), (120, 100)]).equal_loss

@@ -83,8 +83,12 @@ def test_the_headline_says_what_was_forgotten() -> None:
     forgot = _results(sft={5: (80, 12, 70), 9: (60, 95, 30)})
     assert "forgot some of what it had learned" in headline(forgot).en
     assert "After 2 stages sft is right on 62.5 %" in forgot.verdict
-    kept = _results(sft={5: (80, 12, 70), 9: (60, 95, 70)})
+    kept = _results(sft={5: (80, 12, 70), 9: (90, 95, 70)})
     assert "no measurable loss of what it had learned" in headline(kept).en
+    assert "and forgot safety" in headline(forgot).en and "safety" not in headline(kept).en
+    half = _results(sft={5: (80, 12, 70), 9: (60, 95, 70)})
+    assert "of what it had learned before but forgot safety" in headline(half).en
+    assert "sft lost 30.0 points" in forgot.verdict and "lost" not in kept.verdict
     assert not forgot.dose and not forgot.equal_gain
 
 

@@ -155,6 +155,22 @@ def test_a_further_stage_leaves_those_before_as_they_are(tiny_model: Path, tmp_p
     assert "train/apart/seed1/3-others" in new
 
 
+def test_what_replays_an_earlier_stage_is_made_again_with_its_data(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    from holdfast.runs import stages
+
+    tasks = {"first": write_words(tmp_path, "first", 500), "words": write_words(tmp_path)}
+    how = {"tasks": {**tasks, "lab_refuse": {"items": 6}}, "stages": ["first", "words"]}
+    path = write_stages(tmp_path, tiny_model, **how)
+    old = stages.fingerprints(study.plan(load.load(path), tmp_path / "a").stages)
+    write_words(tmp_path, "first", 700)
+    new = stages.fingerprints(study.plan(load.load(path), tmp_path / "a").stages)
+    for name in ("data/replayed/1-first", "data/replayed/2-words", "train/replayed/seed1/2-words"):
+        assert new[name] != old[name], name
+    assert new["data/sft/2-words"] == old["data/sft/2-words"]
+
+
 def test_memory_is_planned_for_the_widest_adapter(tiny_model: Path, tmp_path: Path) -> None:
     loaded = load.load(write_stages(tmp_path, tiny_model))
     asked = arms_of(loaded)

@@ -109,15 +109,16 @@ def of_results(results: Results, minutes: float | None = None) -> Question | Non
     if plain is None or results.learned or any(arm.methods is None for arm in trained):
         return None
     took = plain.seconds * max(1, len(results.seeds)) / 60
-    gained, lost = None, []
+    gains, lost = [], []
     for task in results.tasks:
         cell = final(results, plain.name, task.name)
         if cell is None or cell.diff is None or cell.diff.mean is None:
             continue
         if task.role == "target":
-            gained = cell.diff.direction == "better"
+            gains.append(cell.diff.direction == "better")
         elif cell.diff.direction == "worse":
             lost.append(task.name)
+    gained = any(gains) if gains else None
     tried = {one for arm in results.arms for one in arm.methods or ()}
     return Question(tried, plain.family or plain.name, took, gained, lost, minutes)
 

@@ -141,6 +141,8 @@ def _in_stages(run: RunData, found: Sequence[Cell], transfer: Sequence[Transfer]
     said = in_words(transfer, len(run.learned))
     if not said:
         return ""
+    if worst := _worst(run.tasks, found, transfer[0].arm):
+        said += f" {transfer[0].arm} {worst}."
     ships = "" if run.decision is None else run.decision.summary
     return " ".join(filter(None, (said, ships, forgetting(run.tasks, found))))
 
@@ -169,6 +171,19 @@ def _first(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> tuple[str, str]:
             text += f"; {', '.join(unknown)} could not be judged (too many unscored replies)"
         return arm, f"{text}."
     return "", NOTHING
+
+
+def _worst(tasks: Sequence[TaskInfo], found: Sequence[Cell], arm: str) -> str:
+    """What an arm lost at its end of the retained task on which it lost most; "" for none."""
+    kept = {task.name: task.unit for task in tasks if task.role != "target"}
+    last = max((cell.step for cell in found if cell.arm == arm), default=0)
+    final = [c for c in found if (c.arm, c.step, c.scale) == (arm, last, 1) and c.task in kept]
+    lost = [c for c in final if c.diff is not None and c.diff.direction == "worse"]
+    if not lost:
+        return ""
+    worst = min(lost, key=lambda cell: (cell.diff and cell.diff.mean) or 0.0)
+    assert worst.diff is not None
+    return f"{_change(worst.diff, kept[worst.task])} on {worst.task}"
 
 
 def _change(share: Share, unit: str = "") -> str:
@@ -307,6 +322,7 @@ def _curves(
 ) -> Iterator[tuple[str, dict[str, Curve]]]:
     """Of each retained task the curves of the arms that were measured on it and on every target."""
     aims, tables = _targets(tasks), _changes(measured)
+    shares = not any(task.unit for task in tasks if task.name in aims)
     gains = {
         arm.name: pooled([tables[arm.name, aim] for aim in aims])
         for arm in arms
@@ -318,7 +334,7 @@ def _curves(
         yield (
             task.name,
             {
-                arm: Curve(gained, tables[arm, task.name], not task.unit)
+                arm: Curve(gained, tables[arm, task.name], not task.unit, shares)
                 for arm, gained in gains.items()
                 if (arm, task.name) in tables and len(gained) == len(tables[arm, task.name])
             },
@@ -328,7 +344,8 @@ def _curves(
 def _changes(measured: Sequence[Measured]) -> dict[tuple[str, str], Values]:
     """Differences to the untouched model by arm and task, of shape (checkpoints, seeds, items).
 
-    An arm's checkpoints with all of its change; where there are none, the parts of it in order.
+    An arm's checkpoints with all of its change, or the parts of the change at its last one: either
+    is a way from the untouched model on. A single model is none, and is left out.
     """
     before = {point.task: point.readings[0] for point in measured if point.arm == BASE}
     points: dict[tuple[str, str], dict[tuple[int, float], Values]] = {}
@@ -341,8 +358,9 @@ def _changes(measured: Sequence[Measured]) -> dict[tuple[str, str], Values]:
     found = {}
     for key, some in points.items():
         whole = {at: table for at, table in some.items() if at[1] == 1.0}
-        used = whole if len(whole) > 1 else some
+        last = max(step for step, _ in some)
+        used = whole if len(whole) > 1 else {at: one for at, one in some.items() if at[0] == last}
         tables = [used[at] for at in sorted(used)]
-        if len({table.shape for table in tables}) == 1:
+        if len(tables) > 1 and len({table.shape for table in tables}) == 1:
             found[key] = np.stack(tables)
     return found

@@ -39,7 +39,14 @@ def recommend(
         from holdfast.report.run import read_results
         from holdfast.runs.plan import read_plan
 
-        asked = advice.of_results(read_results(where), minutes)
+        results = read_results(where)
+        asked = advice.of_results(results, minutes)
+        if asked is None and results.learned:
+            raise UsageError(
+                "learned several tasks one after the other, of which nothing is recorded",
+                where=str(where),
+                remedy="try replay_earlier, orthogonal and merge: {stages: true} side by side",
+            )
         if asked is None:
             raise UsageError(
                 "has no arm of plain fine-tuning, or was made by an older version",

@@ -221,6 +221,12 @@ def drawn(sources: Sequence[Source], rows: Sequence[int], seed: int) -> list[lis
 
 
 def _number(source: Source, there: int, wanted: int) -> int:
+    if not there:
+        raise DataError(
+            "holds nothing to take: no rows, or only empty ones",
+            where=source.label,
+            remedy="name another file, or leave the source out",
+        )
     if wanted < 1:
         raise DataError(
             f"a share of {source.spec.share:g} comes to no row at all",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
@@ -140,7 +141,7 @@ def _column(results: Results, task: TaskInfo) -> list[str]:
 
 def _wide(cells: Sequence[str]) -> int:
     """The width of a column, its padding and the line beside it included."""
-    return 3 + max(len(line) for cell in cells for line in cell.split("\n"))
+    return 3 + max(cell_len(line) for cell in cells for line in cell.split("\n"))
 
 
 def _found(results: Results) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from holdfast.analysis.lookup import retained, targets
 from holdfast.analysis.results import EqualGain, EqualLoss, Results, Share, TaskInfo
 from holdfast.analysis.selection.rule import in_bits
+from holdfast.analysis.stats.equal_gain import REACHES
 from holdfast.report import language
 from holdfast.report.language import Said, Speech
 from holdfast.report.words import NONE, Shown, difference, signed
@@ -29,18 +30,18 @@ class AtCommon:
 
     Attributes:
         task: the retained one.
-        far: how much was gained on the target, or lost of this task, in points.
+        far: how much was gained on the target, or lost of this task, with its unit.
         rows: arm, change, and difference to the first arm.
     """
 
     task: TaskInfo
-    far: str
+    far: Said
     rows: tuple[tuple[str, Said, str], ...]
 
 
 def at_equal_gain(results: Results) -> list[AtCommon]:
     """Every retained task at every common gain, in the study's order."""
-    found, speech = [], language.of(results)
+    found, speech, aim = [], language.of(results), _aim(results)
     for task in retained(results):
         mine = [one for one in results.equal_gain if one.task == task.name]
         for gain in dict.fromkeys(one.gain for one in mine):
@@ -49,39 +50,48 @@ def at_equal_gain(results: Results) -> list[AtCommon]:
                 for one in mine
                 if one.gain == gain
             )
-            found.append(AtCommon(task, signed(gain), rows))
+            found.append(AtCommon(task, _far(gain, aim, speech), rows))
     return found
 
 
 def at_equal_loss(results: Results) -> list[AtCommon]:
     """Every retained task at every common loss of it, in the study's order."""
-    found, speech = [], language.of(results)
-    aims = targets(results)
-    aim = aims[0] if len(aims) == 1 else None  # of several the mean, in points
+    found, speech, aim = [], language.of(results), _aim(results)
     for task in retained(results):
         mine = [one for one in results.equal_loss if one.task == task.name]
         for loss in dict.fromkeys(one.loss for one in mine):
             rows = tuple(
-                (one.arm, _gain(one, aim or POINTS, speech), _against(one.against, aim or POINTS))
+                (one.arm, _gain(one, aim, speech), _against(one.against, aim))
                 for one in mine
                 if one.loss == loss
             )
-            found.append(AtCommon(task, _lost(loss, task), rows))
+            found.append(AtCommon(task, _far(-loss, task, speech), rows))
     return found
+
+
+def _aim(results: Results) -> Shown:
+    """What a gain is told in: the target's unit; of several the mean, in points."""
+    aims = targets(results)
+    return aims[0] if len(aims) == 1 else POINTS
 
 
 def _change(one: EqualGain, task: TaskInfo, speech: Speech) -> Said:
     change = difference(one.change, task)
     if change is None:
         return speech.say("equal_gain.never")
+    if not change.interval and one.reached >= REACHES:
+        return speech.say("equal_gain.one_seed", change=change.points)
     if not change.interval:
         share = f"{100 * one.reached:.0f}"
         return speech.say("equal_gain.seldom", change=change.points, share=share)
     return language.same(f"{change.arrow} {change.points} {change.interval}")
 
 
-def _lost(loss: float, task: TaskInfo) -> str:
-    return in_bits(loss) if task.unit else signed(loss if task.inverted else -loss)
+def _far(change: float, task: Shown, speech: Speech) -> Said:
+    """How far all have come, the way round in which the task is shown."""
+    if task.unit:
+        return language.same(f"{in_bits(-change)} {task.unit}")
+    return speech.say("in_points", points=signed(-change if task.inverted else change))
 
 
 def _gain(one: EqualLoss, task: Shown, speech: Speech) -> Said:

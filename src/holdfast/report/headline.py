@@ -25,8 +25,13 @@ def headline(results: Results) -> Said:
         return speech.say("story.none")
     if results.transfer:
         other = "" if found.ships is None else found.other
-        found = replace(found, lost=(), other=other)
-        return _ended(found, _in_stages(results.transfer[0], speech), speech)
+        first = _in_stages(results.transfer[0], speech)
+        if found.lost:
+            lost = _tasks(found.lost, found, speech)
+            backward = results.transfer[0].backward
+            worse = backward is not None and backward.direction == "worse"
+            first = speech.say("story.also_lost" if worse else "story.lost", first=first, lost=lost)
+        return _ended(replace(found, lost=(), other=other), first, speech)
     return _ended(found, _first(found, speech), speech)
 
 

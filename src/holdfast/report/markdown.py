@@ -81,7 +81,7 @@ def write(results: Results) -> str:
     return "\n".join(parts)
 
 
-def _said(results: Results, key: str, **values: str) -> str:
+def _said(results: Results, key: str, **values: language.Said | str) -> str:
     """A text of the page, in English."""
     return language.of(results).say(key, **values).en
 

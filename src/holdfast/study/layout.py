@@ -212,6 +212,8 @@ def _data(session: Session, arm: str) -> Stage:
     identity = _data_identity(session, "arm") | {"methods": [methods.identity_of(m) for m in steps]}
     if steps and setting.fills:
         identity["order"] = session.order_seed
+    if steps and session.earlier_marks:  # which methods may mix in, as they draw
+        identity["earlier"] = [*session.earlier_marks, setting.seed]
 
     def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         examples, notes = list(session.plain), []

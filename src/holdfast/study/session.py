@@ -238,6 +238,11 @@ class Session:
         return store.fingerprint_rows(map(_row, self.plain))
 
     @cached_property
+    def earlier_marks(self) -> list[str]:
+        """Fingerprints of the plain training sets of the chapters before this one."""
+        return [store.fingerprint_rows(map(_row, one)) for one in self._earlier or ()]
+
+    @cached_property
     def target(self) -> Task:
         """What training is for, as one task."""
         return as_one({name: self.measuring.tasks[name] for name in self.study.targets})

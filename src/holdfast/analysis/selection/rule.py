@@ -92,13 +92,15 @@ def needs(
     """What a rule asks for: a gain on every target, and the margins that it names.
 
     Args:
-        rule: of the study; one without margins allows every retained task `MARGIN`.
+        rule: of the study; one without a margin of a retained task allows each of them `MARGIN`.
         tasks: all tasks of the study.
         target: what training is for.
         units: of tasks whose figure is no share.
     """
     aims, of = names_of(target), units or {}
-    margins = dict(rule.retain) or {name: MARGIN for name in tasks if name not in aims}
+    margins = dict(rule.retain)
+    if margins.keys() <= set(aims):  # a margin of a target says nothing of what is to be kept
+        margins |= {name: MARGIN for name in tasks if name not in aims}
     gains = [Need(aim, margins.pop(aim, 0.0), True, of.get(aim, "")) for aim in aims]
     return *gains, *(Need(task, one, False, of.get(task, "")) for task, one in margins.items())
 

@@ -38,11 +38,13 @@ class Curve:
             unscored.
         retained: the same on a retained task, whose items are others.
         bounded: the retained task is a share, so that no change is beyond 1.
+        gains: the target is one.
     """
 
     target: Values
     retained: Values
     bounded: bool = True
+    gains: bool = True
 
     @property
     def most(self) -> float:
@@ -146,7 +148,7 @@ def _along(curve: Curve, read: Read, of: Values, seed: int) -> AtCommon:
     change, _ = read(_means(curve.target, None), _means(curve.retained, None))
     n = int((~np.isnan(of)).any(axis=(0, 1)).sum())
     each = np.array([one[0] for one in without])
-    bounded = curve.bounded or of is curve.target  # a gain is a share, whatever is lost
+    bounded = curve.gains if of is curve.target else curve.bounded
     return AtCommon(float(change[0]), float(reached.mean()), draws, each, n, bounded)
 
 
@@ -178,6 +180,8 @@ def _means(table: Values, weights: Values | None) -> Values:
 def _read(gains: Values, changes: Values, gain: float) -> Values:
     """The change where each row's gain first reaches a value, NaN where it never does.
 
+    A checkpoint that could not be scored is passed over: the line goes on to the next.
+
     Args:
         gains: of shape (rows, checkpoints).
         changes: of the same shape.
@@ -185,7 +189,11 @@ def _read(gains: Values, changes: Values, gain: float) -> Values:
     """
     start = np.zeros((len(gains), 1))
     gains, changes = np.hstack([start, gains]), np.hstack([start, changes])
-    there = gains >= gain  # NaN is not there
+    known = np.isfinite(gains) & np.isfinite(changes)
+    for place in range(1, gains.shape[1]):
+        for table in (gains, changes):
+            table[:, place] = np.where(known[:, place], table[:, place], table[:, place - 1])
+    there = gains >= gain
     at = there.argmax(axis=1)
     rows = np.arange(len(gains))
     found = there[rows, at]
