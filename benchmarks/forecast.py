@@ -35,6 +35,8 @@ def main() -> None:
     parser.add_argument("--target", default="lab_math")
     args = parser.parse_args()
     pairs = first_and_last([one for run in args.runs for one in gather(run)])
+    if not pairs:
+        raise SystemExit("no training of these runs has two checkpoints with meters")
     share = np.median([first.meters["steps"] / last.meters["steps"] for first, last in pairs])
     print(f"\n{len(pairs)} trainings, first read after {share:.0%} of their steps")
     for task in sorted(set(pairs[0][0].lost) - {args.target}):

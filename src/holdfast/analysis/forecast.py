@@ -8,6 +8,7 @@ forecasts were worth on arms that were left out: one without skill is to be show
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +20,7 @@ from holdfast.analysis.stats.dose import rank_correlation
 Meter = Literal["kl", "cross_entropy", "norm"]
 LEVEL = 0.9
 FEWEST = 10
-"""Arms below which an interval of this level has no end."""
+"""Arms below which nothing is foretold; below 19 trainings an interval of this level has no end."""
 DRAWS = 2000
 
 
@@ -82,7 +83,7 @@ def foretold(past: Sequence[Past], meter: Meter, read: float) -> Between | None:
         meter: that is read.
         read: its value at the first checkpoint, in nats per token (a norm: in its own unit).
     """
-    usable = [one for one in past if meter in one.read]
+    usable = _usable(past, meter)
     arms = {one.arm for one in usable}
     if len(arms) < FEWEST:
         return None
@@ -95,11 +96,19 @@ def foretold(past: Sequence[Past], meter: Meter, read: float) -> Between | None:
                 missed = abs(one.change - at(one.read[meter]))
                 lows.append(at(read) - missed)
                 highs.append(at(read) + missed)
-    side = (1 - LEVEL) / 2
-    low, high = np.quantile(lows, side), np.quantile(highs, 1 - side)
+    places = (1 - LEVEL) / 2 * (len(lows) + 1)  # of the n + 1 among the n
+    least = math.floor(places + 1e-9)
+    if least < 1:
+        return None
+    low, high = np.sort(lows)[least - 1], np.sort(highs)[-least]
     middle = float(np.clip(_Falling(usable, meter)(read), -1, 1))
     low, high = np.clip([min(middle, low), max(middle, high)], -1, 1)
     return Between(middle, float(low), float(high))
+
+
+def _usable(past: Sequence[Past], meter: Meter) -> list[Past]:
+    """The trainings of which the meter and what was lost are known."""
+    return [o for o in past if np.isfinite(o.read.get(meter, np.nan)) and np.isfinite(o.change)]
 
 
 def skill(past: Sequence[Past], meter: Meter, seed: int = 0) -> Skill | None:
@@ -110,7 +119,7 @@ def skill(past: Sequence[Past], meter: Meter, seed: int = 0) -> Skill | None:
         meter: that is read.
         seed: of the resampling of arms.
     """
-    usable = [one for one in past if meter in one.read]
+    usable = _usable(past, meter)
     names = np.array([one.arm for one in usable])
     said, truth, means, inside, widths = [], [], [], [], []
     for one in usable:

@@ -85,9 +85,12 @@ class Lisa(LossMethod):
         return given.safety_steps / (given.safety_steps + given.task_steps)
 
     def shared(self, context: MethodContext) -> list[SharedWork]:
-        """The base's answers, the same as those of ``replay``."""
-        seen = _own_answers.seen_of(self.options, context, self._share)
-        return _own_answers.shared(self.options, context, seen)
+        """The base's answers, the same as those of ``replay``.
+
+        All of the pool: a phase takes its share of the *tokens*, and refusals are short.
+        """
+        wanted = None if context.bound is None else self.options.pool
+        return _own_answers.shared(self.options, context, wanted)
 
     def apply(
         self, examples: Sequence[Example], context: MethodContext, made: Mapping[str, Path]
@@ -95,8 +98,7 @@ class Lisa(LossMethod):
         """Append the safety data; how often each is seen follows from the steps."""
         given = self.options
         pool = _own_answers.read(given, context, made)
-        seen = _own_answers.seen_of(given, context, self._share)
-        chosen = _own_answers.choose(pool, min(len(pool), seen or len(pool)), SAFETY)
+        chosen = _own_answers.choose(pool, len(pool), SAFETY)
         note = f"{len(chosen)} safety examples, from a pool of {len(pool)}, have "
         note += f"{self._share:.0%} of the steps to themselves"
         notes = [note, _own_answers.note(given, context, made)]
