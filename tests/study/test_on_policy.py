@@ -15,7 +15,7 @@ from holdfast.config import load
 from holdfast.errors import HoldfastError, MissingDependency, StudyError, TrainingError
 from holdfast.models import ModelRef
 from holdfast.runs import records, store
-from holdfast.study import readiness
+from holdfast.study import preflight, readiness
 
 GRPO = {"grpo": {"group": 4, "max_new_tokens": 64}}
 RAFT = {"raft": {"rounds": 2, "samples": 2, "max_new_tokens": 64}}
@@ -90,6 +90,18 @@ def test_what_cannot_be_is_refused_before_anything_runs(tmp_path: Path) -> None:
             load.load(_file(tmp_path, arms={"a": {"loss": [{"grpo": {"epsilon": 0.1}}]}})),
             tmp_path / "run",
         )
+
+
+@pytest.mark.parametrize("name", ["grpo", "raft"])
+def test_answers_that_cannot_fit_are_refused_beforehand(name: str, tmp_path: Path) -> None:
+    """The lab's model reads 512 tokens, and its longest question has some forty."""
+    train = {**TRAIN, "max_steps": 4}
+    file = _file(tmp_path, arms={"a": {"loss": [{name: {"max_new_tokens": 500}}]}}, train=train)
+    with pytest.raises(StudyError, match="the model reads 512 in all") as caught:
+        preflight.check(study.prepare(load.load(file), tmp_path / "run", str(file)))
+    assert (
+        f"arms.a.loss.{name}" in str(caught.value) and "max_new_tokens to 4" in caught.value.remedy
+    )
 
 
 def test_how_the_task_is_asked_is_a_part_of_what_is_learned(tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 
 from holdfast.errors import DataError
-from holdfast.lab.grading import ANSWER, split_known
+from holdfast.lab.grading import ANSWER, Counting, split_known
 from holdfast.lab.problems import problems
-from holdfast.lab.tasks import LabMath
 from holdfast.types import Example, Message
 
 SEED = 1
@@ -20,7 +19,7 @@ SEED = 1
 BEGINNING = re.compile(r"(?P<name>\w+) has (?P<start>\d+) (?P<goods>\w+)")
 
 
-class LabStart(LabMath):
+class LabStart(Counting):
     """Questions for the first number of a story."""
 
     def examples(self, split: str) -> list[Example]:

@@ -7,42 +7,23 @@ about.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
 from holdfast.config import Section
 from holdfast.errors import DataError
 from holdfast.judges import Judge
-from holdfast.lab import TARGET_STEPS, TEST_PROBLEMS, TEST_REQUESTS, TRAIN_PROBLEMS
-from holdfast.lab.grading import ANSWER, MOST, number_said, split_known
-from holdfast.lab.problems import MOST_STEPS, problems
+from holdfast.lab import TEST_REQUESTS
+from holdfast.lab.grading import ANSWER, MOST, Counting, split_known
+from holdfast.lab.problems import problems
 from holdfast.lab.requests import requests
 from holdfast.tasks import Task
 from holdfast.types import Example, Message, Reading, Reply, Verdict
 
 
-class LabMath(Task):
+class LabMath(Counting):
     """Word problems of several steps; `train` has human-style worked answers."""
-
-    options: Options
-
-    class Options(Section):
-        """Keys of this task."""
-
-        items: int = Field(TEST_PROBLEMS, ge=1, le=MOST)
-        """Problems that measure."""
-        train_items: int = Field(TRAIN_PROBLEMS, ge=1, le=MOST)
-        """Problems to train on."""
-        steps: Annotated[
-            tuple[Annotated[int, Field(ge=1, le=MOST_STEPS)], ...], Field(min_length=1)
-        ] = TARGET_STEPS
-        """Steps of the problems, in turn. The untouched model solves nearly all of 3, two thirds of
-        4 and none of 5."""
-
-    version: ClassVar[str] = "1"
-    endless = True
-    label = "accuracy (number after ####)"
 
     def examples(self, split: str) -> list[Example]:
         """See `Task.examples`."""
@@ -57,17 +38,6 @@ class LabMath(Task):
             )
             for number, one in enumerate(problems(split, count, self.options.steps))
         ]
-
-    def grade(self, example: Example, reply: Reply, verdict: Verdict | None) -> Reading:
-        """1.0 when the text after the last ``####`` is that of the worked answer."""
-        return number_said(example, reply)
-
-    def self_check(self) -> None:
-        """See `Task.self_check`."""
-        item = self.examples("test")[0]
-        for text, value in ((item.target or "", 1.0), ((item.target or "") + "0", 0.0)):
-            if self.grade(item, Reply(item.id, 0, text, "stop", 1), None).value != value:
-                raise DataError(f"the lab grades {text!r} wrongly")
 
 
 class LabRefuse(Task):

@@ -12,6 +12,8 @@ from holdfast.data import chat, thinking, thinking_marks
 from holdfast.endpoint import is_endpoint, parse_url
 from holdfast.engines.kept import is_scored
 from holdfast.engines.server_fields import told_beyond
+from holdfast.errors import StudyError
+from holdfast.memory.model.reading import read_shape
 from holdfast.types import Example, ModelRef
 
 FEW_TOKENS = 1024
@@ -66,6 +68,36 @@ def check_room(
         " or set model.thinking: false."
         for name, most in short.items()
     ]
+
+
+def check_drawn(
+    ref: ModelRef, drawn: Mapping[str, tuple[str, int]], questions: Sequence[Example]
+) -> list[str]:
+    """Answers that are drawn in training fit behind the longest question.
+
+    Args:
+        ref: the model that draws them.
+        drawn: by arm, the method and the new tokens of its longest answer.
+        questions: of the training set.
+
+    Raises:
+        StudyError: they do not; before anything runs.
+    """
+    shape = read_shape(ref.base, ref.revision) if drawn else None
+    if shape is None:
+        return []
+    tokenizer = models.load_tokenizer(ref)
+    longest = max((len(chat.asked_ids(tokenizer, one)) for one in questions), default=0)
+    for arm, (name, most) in drawn.items():
+        if longest + most > shape.max_positions:
+            raise StudyError(
+                f"draws answers of up to {most:,} tokens to questions of up to {longest:,}, and "
+                f"the model reads {shape.max_positions:,} in all",
+                where=f"arms.{arm}.loss.{name}",
+                remedy=f"set {name}.max_new_tokens to {max(1, shape.max_positions - longest)} or "
+                "less",
+            )
+    return []
 
 
 def check_heeded(refs: Iterable[ModelRef], samplings: Mapping[str, Sampling]) -> list[str]:

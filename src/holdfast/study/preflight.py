@@ -280,8 +280,21 @@ def _asking(session: Session) -> list[str]:
     return [
         *served,
         *asking.check_room(base, how.samplings, how.asked),
+        *asking.check_drawn(
+            base, _drawn(session), [one for part in session.parts for one in part.plain]
+        ),
         *asking.check_heeded([base, *(one.ref for one in foreign)], how.samplings),
     ]
+
+
+def _drawn(session: Session) -> dict[str, tuple[str, int]]:
+    """By arm, the method whose answers are graded as it trains, and its longest answer."""
+    return {
+        name: (method.plugin, getattr(method.options, "max_new_tokens", 0))
+        for name, arm in session.arms.items()
+        for method in arm.loss
+        if method.graded
+    }
 
 
 def _precision(session: Session) -> list[str]:
