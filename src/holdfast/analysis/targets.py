@@ -8,7 +8,7 @@ import numpy as np
 
 from holdfast.analysis.arrays import Measured, as_share, item_ids, values
 from holdfast.analysis.findings import MeanGain, TaskInfo
-from holdfast.analysis.stats import Values, is_share, mean_of
+from holdfast.analysis.stats import Values, is_share, mean_of, mean_of_each, paired_difference
 from holdfast.types import BASE
 
 
@@ -47,7 +47,7 @@ def mean_gains(tasks: Sequence[TaskInfo], measured: Sequence[Measured]) -> list[
     if len(aims) < 2:
         return []
     before = {one.task: one.readings[0] for one in measured if one.arm == BASE}
-    changes: dict[tuple[str, int, float], dict[str, Values]] = {}
+    pairs: dict[tuple[str, int, float], dict[str, tuple[Values, Values]]] = {}
     bounded: dict[tuple[str, int, float], bool] = {}
     for one in measured:
         if one.arm == BASE or one.task not in aims or one.task not in before:
@@ -56,12 +56,16 @@ def mean_gains(tasks: Sequence[TaskInfo], measured: Sequence[Measured]) -> list[
         base = values(before[one.task], ids)
         table = np.stack([values(readings, ids) for readings in one.readings])
         key = one.arm, one.step, one.scale
-        changes.setdefault(key, {})[one.task] = table - base[None, :]
+        pairs.setdefault(key, {})[one.task] = base, table
         bounded[key] = bounded.get(key, True) and is_share(base, table)
     found = []
-    for key, tables in changes.items():
-        rows = {len(table) for table in tables.values()}
-        if len(tables) == len(aims) and len(rows) == 1:
-            change = mean_of([tables[aim] for aim in aims], bounded=bounded[key])
+    for key, some in pairs.items():
+        rows = {len(table) for _, table in some.values()}
+        if len(some) == len(aims) and len(rows) == 1:
+            if rows == {1}:
+                change = mean_of_each([paired_difference(*some[aim]) for aim in aims])
+            else:
+                tables = [table - base[None, :] for base, table in map(some.__getitem__, aims)]
+                change = mean_of(tables, bounded=bounded[key])
             found.append(MeanGain(*key, as_share(change)))
     return found

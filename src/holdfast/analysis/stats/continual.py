@@ -17,7 +17,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from holdfast.analysis.stats.crossed import Values
-from holdfast.analysis.stats.intervals import Interval, mean_of, mean_over_seeds, paired_difference
+from holdfast.analysis.stats.intervals import (
+    Interval,
+    mean_of,
+    mean_of_each,
+    mean_over_seeds,
+    paired_difference,
+)
 
 Row = Sequence[Values | None]
 """Tables (seeds, items) of every task, in the order in which they are learned; None: not measured.
@@ -31,8 +37,9 @@ def average_accuracy(last: Row) -> Interval | None:
         return None
     if len(tables) == 1:
         return mean_over_seeds(tables[0])
-    mean, low, high, n, unscored = mean_of(tables)
-    return Interval(mean, None if low is None else max(0.0, low), high, n, unscored)
+    alone = all(len(one) == 1 for one in tables)
+    found = mean_of_each([mean_over_seeds(one) for one in tables]) if alone else mean_of(tables)
+    return found._replace(low=None if found.low is None else max(0.0, found.low))
 
 
 def average_difference(last: Row, other: Row) -> Interval | None:
@@ -90,6 +97,7 @@ def _differences(pairs: Iterable[tuple[Values | None, Values | None]]) -> Interv
         if first is None or second is None:
             return None
         tables.append((first, second))
-    if len(tables) == 1 and len(tables[0][0]) == 1:
-        return paired_difference(tables[0][0][0], tables[0][1])
+    if tables and all(len(first) == 1 == len(second) for first, second in tables):
+        each = [paired_difference(first[0], second) for first, second in tables]
+        return each[0] if len(each) == 1 else mean_of_each(each)
     return mean_of([second - first for first, second in tables])

@@ -123,7 +123,15 @@ def estimate(tables: Sequence[Values]) -> Estimate | None:
     seeds = float((pulls**2).sum()) * rows / (rows - 1) if rows > 1 else 0.0
     items = sum(part.items for part in parts) / count**2
     mean = sum(part.mean for part in parts) / count
-    return Estimate(mean, seeds, items, rows - 1, max(1, n - count), n, unscored)
+    return Estimate(mean, seeds, items, rows - 1, _item_df(parts), n, unscored)
+
+
+def _item_df(parts: Sequence[_Parts]) -> int:
+    """Degrees of freedom of a sum of the items' variances (Welch 1947); of one table n - 1."""
+    whole = sum(part.items for part in parts)
+    squares = sum(part.items**2 / max(1, part.n - 1) for part in parts)
+    pooled = sum(part.n - 1 for part in parts)
+    return max(1, int(whole**2 / squares) if squares > 0 and len(parts) > 1 else pooled)
 
 
 class _Parts(NamedTuple):
