@@ -15,6 +15,7 @@ from holdfast.errors import HoldfastError, ModelError, StudyError
 from holdfast.memory.planner.explanation import method_overhead
 from holdfast.memory.planner.request import PlanRequest
 from holdfast.runs import store
+from holdfast.study.work import Counted
 from holdfast.train.planning import arms_of, plan_study
 
 SPARED = {"train": {"lora": {"variant": "guardspace"}}}
@@ -77,7 +78,22 @@ def test_a_study_of_safety_aware_remedies(tiny_model: Path, tmp_path: Path) -> N
         assert (folder / "adapter_model.safetensors").is_file(), arm
     said = {arm: json.loads((run / "weights" / arm / "seed1/checkpoint-6/record.json").read_text())
             for arm in ("patched", "pruned", "projected")}  # fmt: skip
-    assert said["patched"]["summary"]["steps"] == 10
+    patch = said["patched"]["summary"]
+    assert patch["steps"] == 10 and patch["tokens"] > patch["supervised_tokens"] > 0
+    told = {one["name"]: one for one in results["arms"]}
+    for name in ("steps", "tokens", "supervised_tokens"):
+        assert told["patched"][name] == told["sft"][name] + patch[name], name
+    assert told["patched"]["flops"] > told["sft"]["flops"] == told["pruned"]["flops"]
+    before, after = (f"{patch[name]:.3f}" for name in ("loss_before", "loss_after"))
+    assert "10 more steps after training" in told["patched"]["notes"][-1]
+    assert told["patched"]["notes"][-1].endswith(f"went from {before} to {after}")
+    noticed = json.loads((run / "preflight.json").read_text())["notices"]
+    assert any("arm patched learns 10 more optimiser steps" in one for one in noticed)
+    session = study.prepare(load.load(path), tmp_path / "runs" / "s", str(path))
+    stages = {one.name: Counted(session, {}).of(one) for one in session.plan.stages}
+    counted = stages["weights/patched/seed1/checkpoint-6"]
+    assert counted.trained == pytest.approx(patch["tokens"], rel=0.2)
+    assert stages["weights/pruned/seed1/checkpoint-6"].trained == 0
     assert 0 < said["pruned"]["summary"]["kept"] < 1
     assert said["projected"]["summary"]["matrices"] > 0
     spent = {arm: json.loads((run / f"train/{arm}/seed1/summary.json").read_text())

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from holdfast.config import Section
 from holdfast.errors import HoldfastError
 from holdfast.methods._context import Making, MethodContext
-from holdfast.types import ModelRef
+from holdfast.types import Example, ModelRef
 
 Entry = Literal["data", "loss", "weights", "ask"]
 
@@ -90,6 +90,10 @@ class WeightMethod(Configured):
         Raises:
             ModelError: naming what it lacks.
         """
+
+    def lessons(self) -> tuple[Sequence[Example], int]:
+        """What it learns after training, and how often, one example a step; by default nothing."""
+        return (), 0
 
     def make(self, adapters: Sequence[Path], folder: Path) -> Mapping[str, object]:
         """Write one adapter made of several.

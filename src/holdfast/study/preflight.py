@@ -248,6 +248,12 @@ def _training(session: Session) -> list[str]:
                 check_mergeable(ref, train)
             for method in makes:
                 method.check_base(ref)
+                examples, epochs = method.lessons()
+                if (more := len(examples) * epochs) > session.plan.steps:
+                    notices.append(
+                        f"arm {name} learns {more:,} more optimiser steps after training, which "
+                        f"takes {session.plan.steps:,}"
+                    )
     return notices
 
 

@@ -110,6 +110,8 @@ class Counted:
                 return Work("score", read=read, model=self._base, alike=f"score/{task}")
             case "train":
                 return self._training(rest)
+            case "weights":
+                return self._made(rest)
             case "shared":
                 return self._shared(str(stage.identity.get("method")), stage.asks)
             case "verdicts" | "members":
@@ -237,6 +239,17 @@ class Counted:
             "train", trained, read, written, examples if written else 0.0,
             overhead.generated_tokens, model=f"train/{arm}", alike=session.named(f"train/{arm}"),
         )  # fmt: skip
+
+    def _made(self, rest: str) -> Work:
+        """Weights made after training; what is learned for them counts as training does."""
+        arm = rest.partition("/")[0]
+        merge = self._session.arms[arm].merges
+        examples, epochs = merge.lessons() if merge is not None else ((), 0)
+        if not examples:
+            return Work("other", parameters=0.0, alike="weights")
+        answers = sum(len(one.target or "") for one in examples) / self._ratio
+        trained = (self.tokens(examples) + answers) * epochs
+        return Work("other", trained, alike=f"weights/{arm}")
 
     def _shared(self, method: str, asks: Mapping[str, int] | None) -> Work:
         """What methods say that the base is asked; of those that say nothing, the data scored."""
