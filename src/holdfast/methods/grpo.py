@@ -120,6 +120,7 @@ class GRPO(LossMethod):
         return MethodOverhead(
             ("grpo",), kept=int(given.beta > 0), second_pass=given.beta > 0,
             generated_tokens=given.max_new_tokens, answers=given.group,
+            drawn=given.group / given.iterations if given.iterations > 1 else None,
             served=given.engine == "vllm",
         )  # fmt: skip
 

@@ -227,16 +227,17 @@ class Counted:
         mine = float(about.get("supervised_tokens_each") or answer)
         overhead: MethodOverhead = overhead_of(own.loss)  # averages take no time to speak of
         examples = seen * answer / max(1.0, mine)  # as many answer tokens as plain training
-        examples *= overhead.answers * overhead.rows
-        trained = examples * (each - answer + mine)
+        learned = examples * overhead.answers * overhead.rows
+        trained = learned * (each - answer + mine)
+        drawn = learned if overhead.drawn is None else examples * overhead.drawn
         probes = self._session.study.meters.probes * (
             each - answer + self._mean_of(BASE, session.study.targets[0])
         )
         read = 2 * probes * len(plan.save_at) + len(self._session.held) * each * len(plan.save_at)
-        read += trained * overhead.reads
-        written = examples * overhead.generated_tokens
+        read += trained * overhead.reads * min(1.0, drawn / max(1.0, learned))  # once a drawing
+        written = drawn * overhead.generated_tokens
         return Work(
-            "train", trained, read, written, examples if written else 0.0,
+            "train", trained, read, written, drawn if written else 0.0,
             overhead.generated_tokens, model=f"train/{arm}", alike=session.named(f"train/{arm}"),
         )  # fmt: skip
 
