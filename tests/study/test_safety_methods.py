@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fixtures.study import run_study, write_study
+from safetensors.torch import load_file, save_file
 
 from holdfast import study
 from holdfast.config import Study, load
@@ -50,6 +51,9 @@ def test_a_study_of_safety_aware_remedies(tiny_model: Path, tmp_path: Path) -> N
     guard.write_text(GUARD)
     unaligned = tmp_path / "unaligned"
     shutil.copytree(tiny_model, unaligned)
+    weights = load_file(unaligned / "model.safetensors")
+    save_file({name: 0.9 * one for name, one in weights.items()},
+              unaligned / "model.safetensors", {"format": "pt"})  # fmt: skip
     arms = {
         "sft": {},
         "averaged": {"from": "sft", "weights": [{"ema": {"decay": 0.5, "checkpoints": "all"}}]},
@@ -170,6 +174,24 @@ def test_an_unaligned_model_that_is_not_there_is_refused_before_anything_is_aske
 ) -> None:
     arms = {"sft": {}, "a": {"from": "sft", "weights": [{"safelora": {"unaligned": "no/where"}}]}}
     with pytest.raises(ModelError, match="neither a folder"):
+        run_study(write_study(tmp_path, tiny_model, arms=arms), tmp_path / "runs")
+    assert not (tmp_path / "runs/s/replies").exists()
+
+
+@pytest.mark.parametrize("other", ["own", "one"])
+def test_an_unaligned_model_that_is_none_is_refused_before_anything_is_asked(
+    tiny_model: Path, tmp_path: Path, other: str
+) -> None:
+    """The study's own model, and one of which a single matrix fits."""
+    folder = tiny_model
+    if other == "one":
+        folder = tmp_path / "other"
+        folder.mkdir()
+        weights = load_file(tiny_model / "model.safetensors")
+        name = next(one for one in weights if one.endswith("q_proj.weight"))
+        save_file({name: weights[name] + 1}, folder / "model.safetensors")
+    arms = {"sft": {}, "a": {"from": "sft", "weights": [{"safelora": {"unaligned": str(folder)}}]}}
+    with pytest.raises(ModelError, match="study's own" if other == "own" else "that get adapters"):
         run_study(write_study(tmp_path, tiny_model, arms=arms), tmp_path / "runs")
     assert not (tmp_path / "runs/s/replies").exists()
 

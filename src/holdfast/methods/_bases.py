@@ -91,6 +91,17 @@ class WeightMethod(Configured):
             ModelError: naming what it lacks.
         """
 
+    def check_targets(self, matrices: Mapping[str, tuple[int, ...]]) -> None:
+        """Refuse adapters that it cannot work with, before anything is asked; by default none.
+
+        Args:
+            matrices: by the names of the layers that get adapters, the shapes of their weights as
+                they are stored.
+
+        Raises:
+            ModelError: naming what it lacks.
+        """
+
     def lessons(self) -> tuple[Sequence[Example], int]:
         """What it learns after training, and how often, one example a step; by default nothing."""
         return (), 0
