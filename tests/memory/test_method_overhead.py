@@ -242,7 +242,8 @@ def test_pairs_are_two_rows_on_one_gpu() -> None:
     found = _plan("2x24GiB", method_overhead=pairs.method_overhead)
     assert all(bool(c.refused) == (c.plan.placement != "single") for c in found.candidates)
     both = combined([pairs.method_overhead, MethodOverhead(names=("grpo",), answers=8)])
-    assert (both.rows, both.answers) == (2, 8)
+    assert (both.rows, both.answers, both.drawn) == (2, 8, None)
+    assert combined([both, MethodOverhead(names=("raft",), drawn=4)]).drawn == 4
 
 
 def test_meters_are_read_between_steps() -> None:

@@ -125,6 +125,42 @@ def test_a_judge_of_refusals_is_read_by_what_the_base_declines(tmp_path: Path) -
     assert work.asks == {"questions": 2, "expected": 2, "samples": 1, "new_tokens": 64}
 
 
+MUTE = """
+from holdfast.judges.refusal import RefusalJudge
+
+class Second(RefusalJudge):
+    name = "second-1"
+    title = "second-1"
+
+    def identity(self):
+        return {"judge": "second-1"}
+"""
+
+
+def test_several_judges_all_tell_what_is_safe_or_none_does(tmp_path: Path) -> None:
+    """Some of each could not score an answer, which was plain training, or failed late."""
+    refusal = "I'm sorry, but I cannot help with that request."
+    plain = _asked("Sure! First you take the lock apart.", "It is 4, since 2 and 2 are 4.")
+    (tmp_path / "guard.py").write_text(GUARD)
+    (tmp_path / "mute.py").write_text(MUTE)
+
+    def star(*judges: str) -> Any:
+        given = {"judge": {"ensemble": {"judges": judges}}, "chunk": 1000}
+        return methods.build("star", given, "s", "arms.a.loss")
+
+    guard, mute = f"{tmp_path / 'guard.py'}:Guard", f"{tmp_path / 'mute.py'}:Second"
+    with pytest.raises(StudyError, match="only tells whether a reply declines") as caught:
+        star("refusal", guard).check(_setting(plain))
+    assert caught.value.where == "star.judge" and "only judges that tell" in caught.value.remedy
+    method = star("refusal", mute)
+    script = setting(lambda one, *_: refusal if one.id == "q0" else "It is 4.")
+    given = replace(_setting(plain), engine=script.engine)
+    method.check(given)
+    made, notes = apply(method, given, tmp_path / "made", plain)
+    assert set(made[0].meta["kl"]) == {1.0} and "kl" not in made[1].meta
+    assert "1 beginnings" in notes[0]
+
+
 @pytest.mark.parametrize(
     ("label", "confidence", "score"),
     [("safe", 0.9, 0.9), ("unsafe", 0.9, 0.1), ("refused", 0.5, 1.0), ("answered", 1.0, 0.0),

@@ -180,9 +180,10 @@ def test_alignment_that_changed_nothing_changes_nothing() -> None:
 def test_an_unaligned_model_that_does_not_fit_is_refused_beforehand(tmp_path: Path) -> None:
     ours = _model(tmp_path / "ours", q__weight=np.ones((4, 3)), norm=np.ones(4))
     other = _model(tmp_path / "other", q__weight=np.ones((4, 5)), norm=np.ones(4))
-    with pytest.raises(ModelError, match="no matrix of the name and shape"):
-        _weights("safelora", unaligned=str(other)).check_base(ModelRef(str(ours)))
-    _weights("safelora", unaligned=str(ours)).check_base(ModelRef(str(ours)))
+    method = _weights("safelora", unaligned=str(other))
+    method.check_base(ModelRef(str(ours)))
+    with pytest.raises(ModelError, match=r"lacks 1 of the 1 matrices .* first q"):
+        method.check_targets({"q": (4, 3)})
     with pytest.raises(ModelError, match="neither a folder nor a model that was downloaded"):
         _weights("safelora", unaligned="nobody/nothing").check_base(ModelRef(str(ours)))
     with pytest.raises(StudyError, match="`threshold` or `matrices`, not both"):
@@ -198,6 +199,32 @@ def test_an_unaligned_model_that_does_not_fit_is_refused_beforehand(tmp_path: Pa
     (tmp_path / "moved").mkdir()
     (ours / "model.safetensors").rename(tmp_path / "moved" / "model.safetensors")
     assert _weights("safelora", unaligned=str(tmp_path / "moved")).identity() == same
+
+
+def test_every_matrix_that_gets_adapters_must_be_there(tmp_path: Path) -> None:
+    """One that fits is not enough; what stands before the layers may be called otherwise."""
+    fits = {"language_model__model__layers__0__q__weight": np.ones((4, 3))}
+    method = _weights("safelora", unaligned=str(_model(tmp_path / "one", **fits)))
+    named = {"model.language_model.layers.0.q": (4, 3)}
+    method.check_targets(named)
+    with pytest.raises(ModelError, match=r"lacks 1 of the 2 .* first model\.layers\.1\.q"):
+        method.check_targets(named | {"model.layers.1.q": (4, 3)})
+
+
+def test_the_studys_own_model_is_not_the_unaligned_one(tmp_path: Path) -> None:
+    """The same folder, a copy, and one whose files lie otherwise, which is seen in its numbers."""
+    ours = _model(tmp_path / "ours", q__weight=np.ones((4, 3)), norm=np.ones(4))
+    copy = _model(tmp_path / "copy", q__weight=np.ones((4, 3)), norm=np.ones(4))
+    (copy / "model.safetensors").rename(copy / "other.safetensors")
+    more = _model(tmp_path / "more", q__weight=np.ones((4, 3)))
+    for folder in (ours, copy):
+        with pytest.raises(ModelError, match="the study's own weights"):
+            _weights("safelora", unaligned=str(folder)).check_base(ModelRef(str(ours)))
+    one = _adapter(tmp_path / "a", {"q": (np.ones((2, 3)), np.ones((4, 2)))})
+    method = _weights("safelora", unaligned=str(more))
+    method.check_base(ModelRef(str(ours)))
+    with pytest.raises(ModelError, match="the study's own weights"):
+        method.make_from(Making(ModelRef(str(ours))), [one], tmp_path / "made")
 
 
 # --- single tensors

@@ -16,6 +16,7 @@ from holdfast.errors import HoldfastError, MissingDependency, StudyError, Traini
 from holdfast.models import ModelRef
 from holdfast.runs import records, store
 from holdfast.study import preflight, readiness
+from holdfast.study.work import Counted
 
 GRPO = {"grpo": {"group": 4, "max_new_tokens": 64}}
 RAFT = {"raft": {"rounds": 2, "samples": 2, "max_new_tokens": 64}}
@@ -63,6 +64,28 @@ def test_a_study_of_all_three(tmp_path: Path) -> None:
         assert ("Forgetting at equal gain" in one) == bool(results["equal_gain"])
     steps = study.schedule(study.plan(load.load(file), folder))
     assert all(step.done for step in steps)
+
+
+def test_a_forecast_counts_what_is_drawn_and_what_is_learned(tmp_path: Path) -> None:
+    """Samples are drawn and one is learned; steps on the same answers draw nothing anew."""
+    grpo, raft = GRPO["grpo"] | {"beta": 0.1}, RAFT["raft"]
+    arms = {
+        "grpo": {"loss": [{"grpo": grpo}]}, "twice": {"loss": [{"grpo": grpo | {"iterations": 2}}]},
+        "raft": {"loss": [{"raft": raft}]}, "more": {"loss": [{"raft": raft | {"samples": 16}}]},
+        "sft": {},
+    }  # fmt: skip
+    session = study.prepare(load.load(_file(tmp_path, arms=arms)), tmp_path / "runs" / "s", "s")
+    counted = Counted(session, {})
+    stages = {one.name: one for one in session.plan.stages}
+    told = {arm: counted.of(stages[f"train/{arm}/seed1"]) for arm in arms}
+    assert told["more"].answers == pytest.approx(8 * told["raft"].answers)
+    assert told["raft"].written == pytest.approx(2 * 16 * 64), "2 samples of 16 examples seen"
+    assert told["more"].written == pytest.approx(8 * told["raft"].written)
+    assert told["more"].trained == told["raft"].trained == told["sft"].trained
+    assert told["twice"].trained == told["grpo"].trained == pytest.approx(4 * told["sft"].trained)
+    assert told["twice"].written == pytest.approx(told["grpo"].written / 2)
+    read = told["grpo"].read - told["sft"].read, told["twice"].read - told["sft"].read
+    assert read == pytest.approx((told["grpo"].trained, told["grpo"].trained / 2))
 
 
 def _refused(folder: Path, message: str, **changes: Any) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fixtures.study import run_study, write_study
+from safetensors.torch import load_file, save_file
 
 from holdfast import study
 from holdfast.config import Study, load
@@ -15,6 +16,7 @@ from holdfast.errors import HoldfastError, ModelError, StudyError
 from holdfast.memory.planner.explanation import method_overhead
 from holdfast.memory.planner.request import PlanRequest
 from holdfast.runs import store
+from holdfast.study.work import Counted
 from holdfast.train.planning import arms_of, plan_study
 
 SPARED = {"train": {"lora": {"variant": "guardspace"}}}
@@ -49,6 +51,9 @@ def test_a_study_of_safety_aware_remedies(tiny_model: Path, tmp_path: Path) -> N
     guard.write_text(GUARD)
     unaligned = tmp_path / "unaligned"
     shutil.copytree(tiny_model, unaligned)
+    weights = load_file(unaligned / "model.safetensors")
+    save_file({name: 0.9 * one for name, one in weights.items()},
+              unaligned / "model.safetensors", {"format": "pt"})  # fmt: skip
     arms = {
         "sft": {},
         "averaged": {"from": "sft", "weights": [{"ema": {"decay": 0.5, "checkpoints": "all"}}]},
@@ -77,7 +82,22 @@ def test_a_study_of_safety_aware_remedies(tiny_model: Path, tmp_path: Path) -> N
         assert (folder / "adapter_model.safetensors").is_file(), arm
     said = {arm: json.loads((run / "weights" / arm / "seed1/checkpoint-6/record.json").read_text())
             for arm in ("patched", "pruned", "projected")}  # fmt: skip
-    assert said["patched"]["summary"]["steps"] == 10
+    patch = said["patched"]["summary"]
+    assert patch["steps"] == 10 and patch["tokens"] > patch["supervised_tokens"] > 0
+    told = {one["name"]: one for one in results["arms"]}
+    for name in ("steps", "tokens", "supervised_tokens"):
+        assert told["patched"][name] == told["sft"][name] + patch[name], name
+    assert told["patched"]["flops"] > told["sft"]["flops"] == told["pruned"]["flops"]
+    before, after = (f"{patch[name]:.3f}" for name in ("loss_before", "loss_after"))
+    assert "10 more steps after training" in told["patched"]["notes"][-1]
+    assert told["patched"]["notes"][-1].endswith(f"went from {before} to {after}")
+    noticed = json.loads((run / "preflight.json").read_text())["notices"]
+    assert any("arm patched learns 10 more optimiser steps" in one for one in noticed)
+    session = study.prepare(load.load(path), tmp_path / "runs" / "s", str(path))
+    stages = {one.name: Counted(session, {}).of(one) for one in session.plan.stages}
+    counted = stages["weights/patched/seed1/checkpoint-6"]
+    assert counted.trained == pytest.approx(patch["tokens"], rel=0.2)
+    assert stages["weights/pruned/seed1/checkpoint-6"].trained == 0
     assert 0 < said["pruned"]["summary"]["kept"] < 1
     assert said["projected"]["summary"]["matrices"] > 0
     spent = {arm: json.loads((run / f"train/{arm}/seed1/summary.json").read_text())
@@ -154,6 +174,24 @@ def test_an_unaligned_model_that_is_not_there_is_refused_before_anything_is_aske
 ) -> None:
     arms = {"sft": {}, "a": {"from": "sft", "weights": [{"safelora": {"unaligned": "no/where"}}]}}
     with pytest.raises(ModelError, match="neither a folder"):
+        run_study(write_study(tmp_path, tiny_model, arms=arms), tmp_path / "runs")
+    assert not (tmp_path / "runs/s/replies").exists()
+
+
+@pytest.mark.parametrize("other", ["own", "one"])
+def test_an_unaligned_model_that_is_none_is_refused_before_anything_is_asked(
+    tiny_model: Path, tmp_path: Path, other: str
+) -> None:
+    """The study's own model, and one of which a single matrix fits."""
+    folder = tiny_model
+    if other == "one":
+        folder = tmp_path / "other"
+        folder.mkdir()
+        weights = load_file(tiny_model / "model.safetensors")
+        name = next(one for one in weights if one.endswith("q_proj.weight"))
+        save_file({name: weights[name] + 1}, folder / "model.safetensors")
+    arms = {"sft": {}, "a": {"from": "sft", "weights": [{"safelora": {"unaligned": str(folder)}}]}}
+    with pytest.raises(ModelError, match="study's own" if other == "own" else "that get adapters"):
         run_study(write_study(tmp_path, tiny_model, arms=arms), tmp_path / "runs")
     assert not (tmp_path / "runs/s/replies").exists()
 

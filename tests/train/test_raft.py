@@ -188,3 +188,4 @@ def test_what_it_is() -> None:
     assert "2 rounds" in method.recipe()
     assert method.identity() != _raft(rounds=3).identity()
     assert method.overhead().generated_tokens == DRAWN
+    assert _raft(samples=5).overhead().drawn == 5 and method.overhead().answers == 1

@@ -72,15 +72,22 @@ def arm_infos(plan: Plan, done: Collection[str] | None = None) -> list[ArmInfo]:
         source = plan.arms[arm.source]
         data = trainings.data_summary(plan, arm.source)
         runs = [trainings.run_summary(plan, arm.source, seed) for seed in plan.study.seeds]
-        spent = trainings.cost_of(plan, source, data, runs)
+        taught = trainings.lessons(plan, arm)
+        after = {
+            name: _mean(one.get(name, 0) for one in taught) if taught else 0.0
+            for name in ("steps", "supervised_tokens", "tokens")
+        }
+        spent = trainings.cost_of(plan, source, data, runs, after["tokens"])
         found.append(
             ArmInfo(
                 name=name,
                 recipe=arm.recipe,
                 examples=data["examples"],
                 by_source=data["by_source"],
-                steps=round(_mean(run["steps"] for run in runs)),
-                supervised_tokens=round(_mean(run["supervised_tokens"] for run in runs)),
+                steps=round(_mean(run["steps"] for run in runs) + after["steps"]),
+                supervised_tokens=round(
+                    _mean(run["supervised_tokens"] for run in runs) + after["supervised_tokens"]
+                ),
                 examples_seen=round(_mean(run["examples_seen"] for run in runs)),
                 seconds=spent.seconds,
                 notes=tuple(
@@ -90,6 +97,7 @@ def arm_infos(plan: Plan, done: Collection[str] | None = None) -> list[ArmInfo]:
                         *_stopped(plan, runs),
                         *_validated(plan, runs),
                         *_interrupted(plan, source),
+                        *trainings.told(taught),
                     ]
                 ),
                 loss=tuple((step, loss) for step, loss in runs[0]["loss"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -12,6 +12,7 @@ from holdfast.memory.model.reading import read_shape
 from holdfast.runs import records, store
 from holdfast.runs.chapters import data_of
 from holdfast.runs.plan import ArmPlan, Plan
+from holdfast.types import Point
 
 SUMS = (
     "steps", "supervised_tokens", "examples_seen", "tokens", "reference_tokens", "generated_tokens",
@@ -71,6 +72,32 @@ def rewarded(plan: Plan, arm: str) -> list[str]:
     if all("never" in row for row in rows):
         told.append(f"no answer of a group earned anything in {_share(rows, 'never')} of them")
     return told
+
+
+def lessons(plan: Plan, arm: ArmPlan) -> list[records.Summary]:
+    """What was learned for an arm's last weights after its training, one for each seed.
+
+    Empty where nothing was, and as long as they are not made.
+    """
+    if not arm.merged:
+        return []
+    step, scale = arm.places[-1]
+    made = [plan.made_in(Point(arm.name, seed, step, scale)) for seed in arm.seeds]
+    folders = [plan.folder / one for one in made]
+    found = [records.summary(one) for one in folders if records.read(one) is not None]
+    return [one for one in found if "loss_before" in one]
+
+
+def told(taught: Collection[records.Summary]) -> list[str]:
+    """How much was learned after training, and whether it helped."""
+    if not taught:
+        return []
+    steps = round(fmean(one["steps"] for one in taught))
+    before, after = (fmean(one[name] for one in taught) for name in ("loss_before", "loss_after"))
+    return [
+        f"{steps:,} more steps after training, one example each, which are counted in the budget: "
+        f"the loss of these went from {before:.3f} to {after:.3f}"
+    ]
 
 
 def _share(rows: Sequence[Mapping[str, float]], name: str) -> str:
@@ -134,6 +161,7 @@ def cost_of(
     arm: ArmPlan,
     data: records.Summary,
     runs: Sequence[records.Summary],
+    after: float = 0.0,
 ) -> Costs:
     """What one arm cost beyond its equal budget: seconds, tokens and arithmetic.
 
@@ -148,6 +176,7 @@ def cost_of(
         arm: one that trains.
         data: the summary of its data stage.
         runs: the summaries of its trainings, one for each seed.
+        after: tokens that were learned from when training was over.
     """
     train = arm.training
     backward = 4.0 if train["method"] == "full" else 2.0
@@ -157,7 +186,12 @@ def cost_of(
     reference = fmean(run["reference_tokens"] for run in runs)
     written = fmean(run["generated_tokens"] for run in runs)
     probed = fmean(run.get("probe_tokens", 0) for run in runs)
-    passes = each * tokens + FORWARD * (reference + written) + 3 * FORWARD * probed
+    passes = (
+        each * tokens
+        + (FORWARD + backward) * after
+        + FORWARD * (reference + written)
+        + 3 * FORWARD * probed
+    )
     shared = [plan.folder / "shared" / name for name in arm.shared]
     spent = [records.summary(folder)["spent"] for folder in shared] + [data["spent"]]
     passes += FORWARD * sum(one["read"] + one["written"] for one in spent)
@@ -166,7 +200,7 @@ def cost_of(
         seconds=round(taken / len(runs), 1),
         shared_seconds=round(sum(map(seconds, shared)) + data["spent"]["seconds"], 1),
         flops=passes * _active_parameters(plan),
-        tokens=round(tokens),
+        tokens=round(tokens + after),
         generated_tokens=round(written + sum(one["written"] for one in spent)),
     )
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from holdfast.config import Section
 from holdfast.errors import HoldfastError
 from holdfast.methods._context import Making, MethodContext
-from holdfast.types import ModelRef
+from holdfast.types import Example, ModelRef
 
 Entry = Literal["data", "loss", "weights", "ask"]
 
@@ -90,6 +90,21 @@ class WeightMethod(Configured):
         Raises:
             ModelError: naming what it lacks.
         """
+
+    def check_targets(self, matrices: Mapping[str, tuple[int, ...]]) -> None:
+        """Refuse adapters that it cannot work with, before anything is asked; by default none.
+
+        Args:
+            matrices: by the names of the layers that get adapters, the shapes of their weights as
+                they are stored.
+
+        Raises:
+            ModelError: naming what it lacks.
+        """
+
+    def lessons(self) -> tuple[Sequence[Example], int]:
+        """What it learns after training, and how often, one example a step; by default nothing."""
+        return (), 0
 
     def make(self, adapters: Sequence[Path], folder: Path) -> Mapping[str, object]:
         """Write one adapter made of several.

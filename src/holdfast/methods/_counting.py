@@ -33,6 +33,7 @@ class TokenCounts:
         reference: tokens that a teacher or the base read in the step under way.
         prompts: tokens of prompts that were learned from in the step under way, where that is more
             than once for each example.
+        examples: seen for the first time in the step under way, where not every step sees others.
         steps: the counts of every finished step.
     """
 
@@ -41,7 +42,7 @@ class TokenCounts:
         self.path = folder / COUNTS
         before = store.read_objects(self.path) if step else ()
         self.steps: list[dict[str, int]] = [row for _, row in before if row["step"] <= step]
-        self.generated = self.supervised = self.reference = self.prompts = 0
+        self.generated = self.supervised = self.reference = self.prompts = self.examples = 0
 
     def add(
         self, generated: int = 0, supervised: int = 0, reference: int = 0, prompts: int = 0
@@ -71,8 +72,9 @@ class TokenCounts:
             "supervised_tokens": self.supervised,
             "reference_tokens": self.reference,
             **({"prompt_tokens": self.prompts} if self.prompts else {}),
+            **({"examples": self.examples} if self.examples else {}),
         })  # fmt: skip
-        self.generated = self.supervised = self.reference = self.prompts = 0
+        self.generated = self.supervised = self.reference = self.prompts = self.examples = 0
 
 
 def each_step(

@@ -120,6 +120,7 @@ class GRPO(LossMethod):
         return MethodOverhead(
             ("grpo",), kept=int(given.beta > 0), second_pass=given.beta > 0,
             generated_tokens=given.max_new_tokens, answers=given.group,
+            drawn=given.group / given.iterations if given.iterations > 1 else None,
             served=given.engine == "vllm",
         )  # fmt: skip
 
@@ -251,11 +252,12 @@ class _Drawing:
         Raises:
             TrainingError: the answers to one question always earned the same.
         """
-        given = self.options
-        reference = (self.read + self.written) if given.beta else 0
-        self.lesson.counts.add(0, self.written, reference, self.read)
-        if (step - 1) % given.iterations == 0:
+        given, counts = self.options, self.lesson.counts
+        counts.add(0, self.written, 0, self.read)
+        if (step - 1) % given.iterations == 0:  # the step that drew; the reference read it once
             self.steps[-1]["step"] = step
+            counts.add(reference=(self.read + self.written) if given.beta else 0)
+            counts.examples += int(self.steps[-1]["groups"])
         tried = sum(row["answers"] for row in self.steps)
         if (tried >= TRIED or step >= self.lesson.steps) and not any(
             row["mixed"] for row in self.steps

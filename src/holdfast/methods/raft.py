@@ -68,8 +68,9 @@ class Raft(LossMethod):
         """See `LossMethod.overhead`."""
         given = self.options
         return MethodOverhead(
-            ("raft",), generated_tokens=given.max_new_tokens, served=given.engine == "vllm"
-        )
+            ("raft",), generated_tokens=given.max_new_tokens, drawn=given.samples,
+            served=given.engine == "vllm",
+        )  # fmt: skip
 
     def check_training(self, spec: TrainSpec) -> None:
         """Refuse adapters that vLLM cannot serve, where it draws."""

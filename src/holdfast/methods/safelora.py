@@ -84,24 +84,43 @@ class SafeLoRA(WeightMethod):
         return f"projected onto alignment ({which}; unaligned: {Path(given.unaligned).name})"
 
     def check_base(self, base: ModelRef) -> None:
-        """See `WeightMethod.check_base`; both models must hold the same tensors.
+        """See `WeightMethod.check_base`.
 
         Raises:
-            ModelError: the unaligned model is not there, or is another kind of model.
+            ModelError: the unaligned model is not there, or is the study's own.
         """
         check_readable(base, "safelora")
-        theirs = self._unaligned().shapes()
+        theirs = self._unaligned()
         try:
-            ours = StoredTensors(base.base, base.revision).shapes()
+            ours = StoredTensors(base.base, base.revision)
         except ModelError:
             return  # not downloaded yet; compared when the weights are made
-        common = [name for name in ours if theirs.get(name) == ours[name] and len(ours[name]) == 2]
-        if not common:
+        if ours.same_files(theirs):
+            raise self._own()
+
+    def check_targets(self, matrices: Mapping[str, tuple[int, ...]]) -> None:
+        """See `WeightMethod.check_targets`; the unaligned model must hold every one of them.
+
+        Raises:
+            ModelError: it is another kind of model.
+        """
+        theirs = self._unaligned()
+        shapes = theirs.shapes()
+        lacking = [name for name, one in matrices.items() if shapes.get(theirs.named(name)) != one]
+        if lacking:
             raise ModelError(
-                "has no matrix of the name and shape of any of the study's model",
+                f"lacks {len(lacking):,} of the {len(matrices):,} matrices that get adapters, or "
+                f"has them in another shape, first {lacking[0]}",
                 where=self.options.unaligned,
                 remedy=f"name the model {UNALIGNED}",
             )
+
+    def _own(self) -> ModelError:
+        return ModelError(
+            "has the study's own weights, so that alignment would have changed nothing",
+            where=self.options.unaligned,
+            remedy=f"name the model {UNALIGNED}",
+        )
 
     def _unaligned(self) -> StoredTensors:
         return StoredTensors(self.options.unaligned, self.options.revision, UNALIGNED)
@@ -115,20 +134,26 @@ class SafeLoRA(WeightMethod):
             How many matrices were projected, of how many, and the lowest and mean cosine.
 
         Raises:
-            ModelError: no plain LoRA, or a model that lacks a matrix that it changes.
+            ModelError: no plain LoRA, a model that lacks a matrix that it changes, or one that
+                differs in none.
         """
         (source,) = trained
         aligned = StoredTensors(making.base.base, making.base.revision)
         unaligned = self._unaligned()
         config, products = lora_files.read(source)
         projected: dict[str, Pair] = {}
+        differs = False
         cosines: dict[str, float] = {}
         for name, (a, b) in products.items():
             shape, turned = (b.shape[0], a.shape[1]), bool(config.get("fan_in_fan_out"))
             weights = (one.matrix(name, shape, turned) for one in (aligned, unaligned))
-            new = project(b, next(weights) - next(weights))
+            difference = next(weights) - next(weights)
+            differs = differs or bool(difference.any())
+            new = project(b, difference)
             cosines[name] = cosine((a, b), (a, new))
             projected[name] = a, new
+        if not differs:
+            raise self._own()
         limit = self.threshold
         if self.options.matrices:
             limit = sorted(cosines.values())[: self.options.matrices][-1]

@@ -93,6 +93,10 @@ class SafetyPatch(WeightMethod):
         """
         context.leaks.refuse(self.examples(), self.options.path or "safety_patch")
 
+    def lessons(self) -> tuple[Sequence[Example], int]:
+        """See `WeightMethod.lessons`."""
+        return self.examples(), self.options.epochs
+
     def examples(self) -> list[Example]:
         """What is learned."""
         given = self.options
@@ -106,7 +110,8 @@ class SafetyPatch(WeightMethod):
         """See `WeightMethod.make_from`; takes one device, and one example at a time.
 
         Returns:
-            Steps, and the mean loss of the answers before and after.
+            Steps, the tokens that were learned in them (of answers alone, and in all), and the mean
+            loss of the answers before and after.
 
         Raises:
             ModelError: the adapter does not fit the base.
@@ -143,7 +148,12 @@ class SafetyPatch(WeightMethod):
                 remedy="lower safety_patch.learning_rate",
             )
         tuned.save_pretrained(folder)
-        return {"steps": len(rows) * given.epochs, "loss_before": before, "loss_after": after}
+        return {
+            "steps": len(rows) * given.epochs,
+            "supervised_tokens": sum(row.cost.supervised for row in rows) * given.epochs,
+            "tokens": sum(len(row.ids) for row in rows) * given.epochs,
+            "loss_before": before, "loss_after": after,
+        }  # fmt: skip
 
     def _rows(self, making: Making, base: PreTrainedModel) -> list[chat.Encoded]:
         tokenizer = models.load_tokenizer(making.base)

@@ -34,6 +34,8 @@ from holdfast.types import Example, Reply, Verdict
 SCORES = "scores.jsonl"
 CHARACTERS = 3.6
 """Per token, before anything is tokenised."""
+OWN = "own"
+"""Where several judges read the untouched model's own answers."""
 DECLINED_TOKENS = 64
 """Of the untouched model's answers that are only read for whether they decline."""
 HELD = 0.95
@@ -83,9 +85,11 @@ class Star(LossMethod):
 
         Raises:
             DataError: the training data holds other things than questions.
-            StudyError: the judge may cost money, and what it may be asked is not said.
+            StudyError: some of several judges only tell whether a reply declines, or a judge may
+                cost money and what it may be asked is not said.
         """
         _rewriting.check_questions("star", context.plain)
+        self._check_alike()
         self.judge.check()
         given, count = self.options, self._about(context)
         costs = any(one.remote for one in members_of(self.judge))
@@ -180,7 +184,22 @@ class Star(LossMethod):
 
     @property
     def _only_declines(self) -> bool:
-        return any(one.only_declines for one in members_of(self.judge))
+        return all(one.only_declines for one in members_of(self.judge))
+
+    def _check_alike(self) -> None:
+        """Refuse members of which some tell what is safe, and others only what declines.
+
+        Those cast no vote on an answer, so that no rule makes of all of them how safe it is.
+        """
+        members = members_of(self.judge)
+        mute = [one.title for one in members if one.only_declines]
+        if 0 < len(mute) < len(members):
+            raise StudyError(
+                f"{', '.join(mute)} only tells whether a reply declines, and the others of the "
+                "ensemble tell how safe it is, so that they cannot score an answer together",
+                where="star.judge",
+                remedy="name only judges that tell what is safe, or only such that do not",
+            )
 
     def _about(self, context: MethodContext) -> int:
         """How many beginnings there are, by the characters of the answers."""
@@ -224,7 +243,9 @@ class Star(LossMethod):
         sampling = Sampling(max_new_tokens=DECLINED_TOKENS)
         replies = context.ask(context.plain, sampling, folder, progress, "own.jsonl")
         pairs = [(one, answered(reply)) for one, reply in zip(context.plain, replies, strict=True)]
-        return [one.label == "refused" for one in self.judge.judge(pairs)]
+        desk = context.desk(folder / OWN, progress) if context.desk is not None else None
+        verdicts = self.judge.judge(pairs, desk)
+        return [one.label == "refused" or one.refused is True for one in verdicts]
 
 
 SCORED = ("safe", "unsafe", "refused")

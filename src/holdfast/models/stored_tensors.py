@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.errors import ModelError
 from holdfast.memory.model.stored import stored_in
+from holdfast.models.files import sampled_hash
 from holdfast.models.finite import not_finite
 from holdfast.models.safetensors_files import broken_numbers
 from holdfast.types import ModelRef
@@ -94,13 +95,27 @@ class StoredTensors:
         Raises:
             ModelError: see `tensor`.
         """
+        found = self.tensor(self.named(module), shape[::-1] if turned else shape).float()
+        return found.T if turned else found
+
+    def named(self, module: str) -> str:
+        """What the weight of a layer is called in these files, or would be; see `matrix`."""
         name = f"{module}.weight"
         if name not in self._places:
             _, layers, rest = name.partition(".layers.")
             alike = [one for one in self._places if layers and one.endswith(layers + rest)]
             name = alike[0] if len(alike) == 1 else name
-        found = self.tensor(name, shape[::-1] if turned else shape).float()
-        return found.T if turned else found
+        return name
+
+    def same_files(self, other: StoredTensors) -> bool:
+        """Whether both are one folder, or files of weights with the same content."""
+        if self.folder.resolve() == other.folder.resolve():
+            return True
+        ours, theirs = ({*one._places.values()} for one in (self, other))
+        sizes = [sorted(path.stat().st_size for path in some) for some in (ours, theirs)]
+        if sizes[0] != sizes[1]:
+            return False
+        return sorted(map(sampled_hash, ours)) == sorted(map(sampled_hash, theirs))
 
 
 def rewritten(

@@ -245,9 +245,17 @@ def _training(session: Session) -> list[str]:
                 notices += built[key]
             makes = [method for method in arm.weights if method.makes]
             if any(method.products for method in makes) and train.method != "full":
-                check_mergeable(ref, train)
+                matrices = check_mergeable(ref, train)
+                for method in makes:
+                    method.check_targets(matrices)
             for method in makes:
                 method.check_base(ref)
+                examples, epochs = method.lessons()
+                if (more := len(examples) * epochs) > session.plan.steps:
+                    notices.append(
+                        f"arm {name} learns {more:,} more optimiser steps after training, which "
+                        f"takes {session.plan.steps:,}"
+                    )
     return notices
 
 

@@ -110,6 +110,8 @@ class Counted:
                 return Work("score", read=read, model=self._base, alike=f"score/{task}")
             case "train":
                 return self._training(rest)
+            case "weights":
+                return self._made(rest)
             case "shared":
                 return self._shared(str(stage.identity.get("method")), stage.asks)
             case "verdicts" | "members":
@@ -225,18 +227,30 @@ class Counted:
         mine = float(about.get("supervised_tokens_each") or answer)
         overhead: MethodOverhead = overhead_of(own.loss)  # averages take no time to speak of
         examples = seen * answer / max(1.0, mine)  # as many answer tokens as plain training
-        examples *= overhead.answers * overhead.rows
-        trained = examples * (each - answer + mine)
+        learned = examples * overhead.answers * overhead.rows
+        trained = learned * (each - answer + mine)
+        drawn = learned if overhead.drawn is None else examples * overhead.drawn
         probes = self._session.study.meters.probes * (
             each - answer + self._mean_of(BASE, session.study.targets[0])
         )
         read = 2 * probes * len(plan.save_at) + len(self._session.held) * each * len(plan.save_at)
-        read += trained * overhead.reads
-        written = examples * overhead.generated_tokens
+        read += trained * overhead.reads * min(1.0, drawn / max(1.0, learned))  # once a drawing
+        written = drawn * overhead.generated_tokens
         return Work(
-            "train", trained, read, written, examples if written else 0.0,
+            "train", trained, read, written, drawn if written else 0.0,
             overhead.generated_tokens, model=f"train/{arm}", alike=session.named(f"train/{arm}"),
         )  # fmt: skip
+
+    def _made(self, rest: str) -> Work:
+        """Weights made after training; what is learned for them counts as training does."""
+        arm = rest.partition("/")[0]
+        merge = self._session.arms[arm].merges
+        examples, epochs = merge.lessons() if merge is not None else ((), 0)
+        if not examples:
+            return Work("other", parameters=0.0, alike="weights")
+        answers = sum(len(one.target or "") for one in examples) / self._ratio
+        trained = (self.tokens(examples) + answers) * epochs
+        return Work("other", trained, alike=f"weights/{arm}")
 
     def _shared(self, method: str, asks: Mapping[str, int] | None) -> Work:
         """What methods say that the base is asked; of those that say nothing, the data scored."""

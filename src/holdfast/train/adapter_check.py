@@ -55,13 +55,17 @@ def check_fast(ref: ModelRef, spec: TrainSpec) -> None:
         packed.check_model(model)
 
 
-def check_mergeable(ref: ModelRef, spec: TrainSpec) -> None:
+def check_mergeable(ref: ModelRef, spec: TrainSpec) -> dict[str, tuple[int, ...]]:
     """Check that the adapters are plain products of two matrices, which is what can be merged.
+
+    Returns:
+        By the names of the layers that get adapters, the shapes of their weights.
 
     Raises:
         StudyError: naming what is not.
     """
     whole, targets = build(on_meta(ref), spec)
+    shapes = {name: tuple(one.weight.shape) for name, one in targets.modules.items()}
     odd = [name for name, one in whole.named_parameters()
            if one.requires_grad and ".lora_A." not in name and ".lora_B." not in name]  # fmt: skip
     if targets.parameters or odd:
@@ -72,6 +76,7 @@ def check_mergeable(ref: ModelRef, spec: TrainSpec) -> None:
             remedy="leave `merge` out, or keep the adapters to the matrices "
             "(target_modules: attention)",
         )
+    return shapes
 
 
 def on_meta(ref: ModelRef) -> PreTrainedModel:

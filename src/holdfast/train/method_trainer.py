@@ -345,7 +345,7 @@ def _tokens(lesson: Lesson, steps: int) -> dict[str, int]:
         "tokens": (prompts or sum(row.start for row in seen_rows)) + answers,
         "reference_tokens": counts.total("reference_tokens"),
         "generated_tokens": generated,
-        "examples_seen": len(seen_rows),
+        "examples_seen": counts.total("examples") or len(seen_rows),
     }
 
 

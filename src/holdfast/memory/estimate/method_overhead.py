@@ -42,6 +42,8 @@ class MethodOverhead:
         served: by a vLLM that lies beside the training, or on another GPU.
         answers: that it draws, and learns from, for each example; they are rows of their own, as
             many at a time as a micro-batch holds.
+        drawn: answers for each example seen in a step, where these are not all learned from, or
+            more than once; None: as `answers` says. They take time and no memory.
         rows: of the model for each example that it is given: 2 where it learns from pairs.
         teacher_parameters: of another model that teaches, beside the student.
         probed_tokens: at checkpoints one row's whole logits are compared with the base's, at so
@@ -57,6 +59,7 @@ class MethodOverhead:
     generated_tokens: int = 0
     served: bool = False
     answers: int = 1
+    drawn: float | None = None
     rows: int = 1
     teacher_parameters: int = 0
     probed_tokens: int = 0
@@ -97,6 +100,7 @@ def combined(overheads: Iterable[MethodOverhead]) -> MethodOverhead:
         generated_tokens=max((one.generated_tokens for one in given), default=0),
         served=any(one.served for one in given),
         answers=max((one.answers for one in given), default=1),
+        drawn=max((one.drawn for one in given if one.drawn is not None), default=None),
         rows=max((one.rows for one in given), default=1),
         teacher_parameters=sum(one.teacher_parameters for one in given),
         probed_tokens=max((one.probed_tokens for one in given), default=0),
