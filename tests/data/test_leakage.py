@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import random
 from pathlib import Path
 
 import pytest
 
 from holdfast.data.leakage import LeakIndex
-from holdfast.data.text_leaks import normalise
+from holdfast.data.text_leaks import ngrams, normalise, units
+from holdfast.data.windows import TEXT
 from holdfast.errors import LeakError
 from holdfast.types import Example, Message
 
@@ -113,3 +116,63 @@ def test_whatever_the_model_is_told_is_read(trained: Example) -> None:
 def test_words_are_the_same_by_the_short_way() -> None:
     for text in ("It's 3 o'clock: A_b, C-D!", "", "TAB\tand\nline 4.5"):
         assert normalise(text) == normalise(text + "\u0301"), "an accent alone is no word"
+
+
+UNSPACED = {
+    "zh": "一个农民原来有十五只羊，后来又在集市上买了二十七只羊，请问他现在一共有多少只羊？",
+    "ja": "農夫は最初に十五頭の羊を飼っていて、その後市場で二十七頭を買った。今は全部で何頭か？",
+    "ko": "농부는 처음에 양을 열다섯 마리 키웠고 시장에서 스물일곱 마리를 샀습니다.",
+    "th": "นักเรียนมีแอปเปิ้ลสิบห้าผลและซื้อเพิ่มอีกยี่สิบเจ็ดผลตอนนี้มีทั้งหมดกี่ผล",
+}
+
+
+@pytest.mark.parametrize("code", UNSPACED)
+def test_scripts_without_spaces_are_read_by_characters(code: str) -> None:
+    index = LeakIndex([_example(name, text) for name, text in UNSPACED.items()])
+    text = UNSPACED[code]
+    for copy in (
+        f"{text}请一步一步思考。",
+        f"Please answer: {text}",
+        f"次の質問{text}",
+        f"ตอบ{text}",
+    ):
+        leak = index.find(_example("x", copy))
+        assert leak is not None and leak.evaluated == code
+    assert index.find(_example("x", text[: len(text) // 2])) is None
+
+
+def test_chinese_questions_of_one_style_are_no_leaks() -> None:
+    form = "{}有{}个{}，又买了{}个，后来送给{}{}个，请问{}现在还剩多少个{}？"
+    who, what, many = ("小明", "李华", "农民"), ("苹果", "铅笔", "气球"), ("三", "十五", "27", "48")
+    asked = [
+        form.format(a, many[n % 4], b, c, d, many[(n + 1) % 4], a, b)
+        for n, (a, b, c, d) in enumerate(itertools.product(who, what, many, who))
+    ]
+    evaluated, trained = asked[::2], asked[1::2]
+    index = LeakIndex([_example("t", one) for one in evaluated])
+    known = set(evaluated)
+    leaks = [one for one in trained if one not in known and index.find(_example("x", one))]
+    assert not leaks
+    assert index.find(_example("x", f"请看：{evaluated[5]}"))
+
+
+def test_a_chinese_document_with_changed_characters_is_found() -> None:
+    drawn = random.Random(0)
+    text = "".join(chr(drawn.randrange(0x4E00, 0x9FA0)) for _ in range(2000))
+    clauses = [text[start : start + 25] for start in range(0, 2000, 25)]
+    changed = ["改" + one[1:] if n % 5 == 0 else one for n, one in enumerate(clauses)]
+    held = Example("held", (Message("user", "，".join(clauses)),), None, "", {TEXT: {}})
+    index = LeakIndex([held])
+    for told in ("，".join(changed), "，".join(clauses[:20])):
+        assert index.find(Example("x", (), told)) is not None
+    assert index.find(Example("x", (), "".join(sorted(text)))) is None
+
+
+def test_n_grams_of_words_are_six_in_a_row() -> None:
+    words = tuple(f"é{n}" for n in range(20))
+    assert units(" ".join(words)) == normalise(" ".join(words))
+    found = [" ".join(one) for one in ngrams(units("One Two, three! Four five six seven"))]
+    assert found == ["one two three four five six", "two three four five six seven"]
+    assert list(ngrams(units("你好"))) == [("你", "好")]
+    mixed = units("有" * 11 + "a b c d e f")
+    assert [len(one) for one in ngrams(mixed)] == [10, 10, 10, 10, 9, 9, 8, 8, 8, 7, 7, 6]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from holdfast.data.text_leaks import NGRAM, OVERLAP, Leak, TextIndex, normalise
+from holdfast.data.text_leaks import OVERLAP, Leak, TextIndex, ngrams, units
 from holdfast.data.windows import TEXT
 from holdfast.errors import LeakError
 from holdfast.types import Example
@@ -28,10 +28,10 @@ class LeakIndex:
         every = list(evaluated)
         self._texts = TextIndex((one.id, one.question) for one in every if TEXT in one.meta)
         for place, example in enumerate(one for one in every if TEXT not in one.meta):
-            words = normalise(example.question)
+            words = units(example.question)
             self._names.append(example.id)
             self._exact.setdefault(words, place)
-            grams = _ngrams(words)
+            grams = set(ngrams(words))
             self._sizes.append(len(grams))
             for gram in grams:
                 self._grams.setdefault(gram, []).append(place)
@@ -51,11 +51,11 @@ class LeakIndex:
         return None
 
     def _find(self, name: str, text: str) -> Leak | None:
-        words = normalise(text)
+        words = units(text)
         if words in self._exact:
             return Leak(self._names[self._exact[words]], name, 1.0)
         grams = self._grams
-        known = grams.keys() & set(_in_order(words))
+        known = grams.keys() & set(ngrams(words))
         if not known:
             return None
         shared = Counter(place for gram in known for place in grams[gram])
@@ -81,14 +81,3 @@ class LeakIndex:
                 remedy="take them out of the training data; a model that was trained on the test "
                 "cannot be measured with it",
             )
-
-
-def _ngrams(words: tuple[str, ...]) -> set[tuple[str, ...]]:
-    return set(_in_order(words))
-
-
-def _in_order(words: tuple[str, ...]) -> Iterable[tuple[str, ...]]:
-    """The n-grams as they follow each other; fewer words are one of their own."""
-    if len(words) < NGRAM:
-        return (words,) if words else ()
-    return zip(*(words[start:] for start in range(NGRAM)), strict=False)
