@@ -206,3 +206,27 @@ def test_a_card_is_chinese_but_for_its_code(monkeypatch: pytest.MonkeyPatch) -> 
     assert "**与这个结论相反仍然导出，因为有此要求。**" in prose
     monkeypatch.setenv("HOLDFAST_LANG", "en")
     assert card_in_language(CARD) == CARD
+
+
+@pytest.mark.parametrize(
+    ("english", "other"),
+    [
+        ("t: 90% of the replies of a could not be scored; there is no figure. Likewise over 5% of "
+         "the replies of two, three.",
+         "t：a 的回答中有 90% 无法评分；没有数字。two, three 的回答中同样有超过 5% 如此。"),
+        ("t: 12% of the replies of a (12 of 99) were withheld by the server's filter; they are "
+         "unscored. Likewise some of the replies of base, b at step 3.",
+         "t：a 的回答中有 12%（99 条中的 12 条）被服务器的过滤器拦下；它们未评分。base，b（第 3 "
+         "步） 的回答中同样有一些如此。"),
+        ("After 2 stages sft is right on 45.0 % [40.0, 50.0] of the items of their tasks, which "
+         "weigh alike. The highest average has kl: +2.0 points [+0.1, +4.0] against sft.",
+         "2 个阶段之后，sft 在这些任务（权重相同）的题目上答对 45.0 % [40.0, 50.0]。平均值最高的"
+         "是 kl：相对 sft 为 +2.0 个百分点 [+0.1, +4.0]。"),
+        ("tasks.a: 3 of 60 training examples hold characters that the tokenizer does not know, and "
+         "which are learned as <unk> (the first is train-0).",
+         "tasks.a：60 个训练样本中有 3 个含有分词器不认识的字符，它们会被学成 <unk>（第一个是 "
+         "train-0）。"),
+    ],
+)  # fmt: skip
+def test_notes_of_several_models_stay_in_one_piece(english: str, other: str) -> None:
+    assert told(english) == other

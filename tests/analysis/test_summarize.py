@@ -132,12 +132,11 @@ def test_withheld_replies_are_warned_of() -> None:
         if "withheld" in one
     ]
     assert "20% of the replies of sft at step 9 (20 of 100) were withheld" in note
-    assert "some of those" not in note
+    assert "Likewise" not in note
     measured[0] = Measured("base", 0, "maths", [[*gone[:1], *_readings(40)[1:]]])
     warned = assemble(RunData("s", "m", [1], TASKS, arms, measured, {})).warnings
     assert any(
-        "(20 of 100) were withheld by the server's filter, and some of those of base" in w
-        for w in warned
+        "filter; they are unscored. Likewise some of the replies of base." in w for w in warned
     )
 
 

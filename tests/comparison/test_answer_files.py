@@ -392,7 +392,7 @@ def test_a_judge_that_understood_nothing_leaves_no_figure(answers: Path) -> None
     assert [cell.score.mean for cell in found.cells] == [None] * 3
     note = next(one for one in found.warnings if "could not be scored" in one)
     assert "100% of the replies of base could not be scored" in note
-    assert "of those of two, three; there is no figure." in note
+    assert "there is no figure. Likewise over 5% of the replies of two, three." in note
     assert (
         "Where remote-yes_no-3 was unsure it mostly said 'I would rather not say.' (10 times)"
         in note

@@ -17,8 +17,9 @@ from holdfast.config.load import parse
 from holdfast.data.leakage import LeakIndex
 from holdfast.data.windows import TEXT
 from holdfast.errors import DataError, HoldfastError, LeakError, StudyError
+from holdfast.progress.translation import told
 from holdfast.tasks.text import Text
-from holdfast.types import Example, Message, Reply
+from holdfast.types import Example, Message, Reply, SourceUse
 
 
 def _task(**options: Any) -> Text:
@@ -85,6 +86,33 @@ def test_a_separator_divides_files_and_empty_documents_are_left_out_and_said(
     assert _texts(task) == {"all.txt#1": "one\n", "all.txt#3": "\nthree"}
     assert task.sources[0].notes == (f"{tmp_path.parent.name}/{tmp_path.name}, split test: "
                                      "2 empty documents are left out",)  # fmt: skip
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_separator_divides_files_however_their_lines_end(tmp_path: Path, end: str) -> None:
+    _write(tmp_path, all_dot_txt="one\ntwo\n\n\nthree\n\nfour".replace("\n", end))
+    for separator in ("\n\n\n", "\r\n\r\n\r\n"):
+        task = _task(path=str(tmp_path), separator=separator)
+        assert list(_texts(task).values()) == [f"one{end}two", f"three{end}{end}four"]
+        assert not task.sources[0].notes
+
+
+def test_a_separator_that_divides_nothing_is_told(tmp_path: Path) -> None:
+    _write(tmp_path, a_dot_txt="one\n\n\ntwo", b_dot_txt="three")
+    (note,) = _task_read(tmp_path, "---").notes
+    assert '`separator` "---" occurs in no file' in note and "quotes" not in note
+    (note,) = _task_read(tmp_path, r"\n\n\n").notes
+    assert note.endswith("each is one document (a line break is written in double quotes)")
+    shown = told(note, "zh")
+    assert "在所有文件中都没有出现" in shown and "换行要写在双引号中" in shown
+    (tmp_path / "rows.jsonl").write_text('{"text": "a --- b"}\n', encoding="utf-8")
+    assert "each row is a document" in _task_read(tmp_path / "rows.jsonl", "---").notes[0]
+
+
+def _task_read(path: Path, separator: str) -> SourceUse:
+    task = _task(path=str(path), separator=separator)
+    task.examples("test")
+    return task.sources[0]
 
 
 @pytest.mark.parametrize(

@@ -64,15 +64,14 @@ def _of_task(task: TaskInfo, cells: Sequence[Cell], measured: Sequence[Measured]
     lacking = [cell for cell in mine if unscored(cell) > UNSCORED_LIMIT]
     if lacking:
         worst = max(lacking, key=unscored)
-        none = not worst.score.n
-        others = _others(
-            [cell for cell in lacking if cell is not worst], f"over {UNSCORED_LIMIT:.0%}"
-        )
-        yield (
-            f"{task.name}: {unscored(worst):.0%} of the replies of {_point(worst)} could not be "
-            + f"scored{others}; "
-            + ("there is no figure." if none else "the figure speaks of the rest only.")
-            + _why(task, worst, measured)
+        rest = [cell for cell in lacking if cell is not worst]
+        said = f"{task.name}: {unscored(worst):.0%} of the replies of {_point(worst)}"
+        yield _joined(
+            f"{said} could not be scored; the figure speaks of the rest only."
+            if worst.score.n
+            else f"{said} could not be scored; there is no figure.",
+            _others(rest, UNSCORED_LIMIT),
+            _why(task, worst, measured),
         )
     base = next(cell.score for cell in mine if cell.arm == BASE)
     if (
@@ -94,7 +93,7 @@ def _why(task: TaskInfo, cell: Cell, measured: Sequence[Measured]) -> str:
             said = [f"{text!r} ({count} times)" for text, count in point.unread]
             if said:
                 judge = task.judge.get("judge", "the judge")
-                return f" Where {judge} was unsure it mostly said {', '.join(said)}."
+                return f"Where {judge} was unsure it mostly said {', '.join(said)}."
     return ""
 
 
@@ -106,10 +105,10 @@ def _cut_off(measured: Sequence[Measured]) -> Iterator[str]:
 
     for task, some in _by_task(measured, lambda one: share(one) > CUT_OFF_LIMIT).items():
         worst, *rest = sorted(some, key=share, reverse=True)
-        yield (
+        yield _joined(
             f"{task}: {share(worst):.0%} of the replies of {_point(worst)} were cut off at the "
-            f"limit of new tokens{_others(rest, f'over {CUT_OFF_LIMIT:.0%}')}; a higher "
-            "max_new_tokens may change the figure."
+            "limit of new tokens; a higher max_new_tokens may change the figure.",
+            _others(rest, CUT_OFF_LIMIT),
         )
 
 
@@ -121,10 +120,11 @@ def _cut_in_thinking(measured: Sequence[Measured]) -> Iterator[str]:
 
     for task, some in _by_task(measured, lambda one: one.thinking_cut > 0).items():
         worst, *rest = sorted(some, key=share, reverse=True)
-        yield (
+        yield _joined(
             f"{task}: {worst.thinking_cut} of {_size(worst)} replies of {_point(worst)} were cut "
-            f"off while thinking, before any answer{_others(rest, 'some')}; they are graded as "
-            "empty answers, and a higher max_new_tokens may change the figure."
+            "off while thinking, before any answer; they are graded as empty answers, and a higher "
+            "max_new_tokens may change the figure.",
+            _others(rest),
         )
 
 
@@ -153,10 +153,11 @@ def _withheld(measured: Sequence[Measured]) -> Iterator[str]:
 
     for task, some in _by_task(measured, lambda one: count(one) > 0).items():
         worst, *rest = sorted(some, key=lambda one: count(one) / _size(one), reverse=True)
-        yield (
+        yield _joined(
             f"{task}: {count(worst) / _size(worst):.0%} of the replies of {_point(worst)} "
-            f"({count(worst)} of {_size(worst)}) were withheld by the server's filter"
-            f"{_others(rest, 'some')}; they are unscored."
+            f"({count(worst)} of {_size(worst)}) were withheld by the server's filter; they are "
+            "unscored.",
+            _others(rest),
         )
 
 
@@ -174,12 +175,18 @@ def _by_task(
     return found
 
 
-def _others(some: Sequence[Cell | Measured], share: str) -> str:
-    """Where else it is so: by name, where these are few."""
+def _others(some: Sequence[Cell | Measured], limit: float = 0.0) -> str:
+    """Where else it is so, as a sentence of its own: by name, where these are few."""
     if not some:
         return ""
     names = ", ".join(map(_point, some)) if len(some) <= NAMED else f"{len(some)} more checkpoints"
-    return f", and {share} of those of {names}"
+    if not limit:
+        return f"Likewise some of the replies of {names}."
+    return f"Likewise over {limit:.0%} of the replies of {names}."
+
+
+def _joined(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))
 
 
 def _unpinned(task: TaskInfo) -> list[str]:

@@ -113,13 +113,18 @@ def in_words(found: Sequence[Transfer], stages: int) -> str:
         "their tasks, which weigh alike"
     ]
     if first.backward is not None and first.backward.mean is not None:
-        said.append(f"what it had learned before changed by {_points(first.backward)}")
+        said.append(
+            f"what it had learned before changed by {_points(first.backward)} points "
+            f"{_ends(first.backward)}"
+        )
     text = "; ".join(said) + "."
     best = max((one for one in found if one.average), key=lambda one: _mean(one.average))
     if best is first or best.against is None:
         return text
-    highest = f"The highest average has {best.arm}: {_points(best.against)} against {first.arm}."
-    return f"{text} {highest}"
+    return (
+        f"{text} The highest average has {best.arm}: {_points(best.against)} points "
+        f"{_ends(best.against)} against {first.arm}."
+    )
 
 
 def _mean(share: Share | None) -> float:
@@ -133,4 +138,8 @@ def _percent(share: Share) -> str:
 
 
 def _points(share: Share) -> str:
-    return f"{in_points(share.mean or 0.0)} points {span(share.low, share.high)}"
+    return in_points(share.mean or 0.0)
+
+
+def _ends(share: Share) -> str:
+    return span(share.low, share.high)

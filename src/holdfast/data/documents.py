@@ -8,6 +8,7 @@ and counted; all others are kept as they stand.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,12 +19,13 @@ from holdfast.data.containers import PACKED, suffix_kind
 from holdfast.data.reading.files import kind_of
 from holdfast.data.reading.texts import lines
 from holdfast.data.sources import Source, Usage
-from holdfast.errors import DataError, StudyError, printable
+from holdfast.errors import DataError, StudyError, printable, printable_json
 from holdfast.types import FieldUse
 
 SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst", ".tex")
 """Of files that are texts as a whole."""
 COLUMN = "text"
+LINE_END = r"(?:\r\n|\r(?!\n)|(?<!\r)\n)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +46,16 @@ def read(source: Source, split: str, separator: str | None) -> Found:
     Args:
         source: of the study; its `notes` get what a reader must know.
         split: which the names of rows without an id begin with.
-        separator: where a text file is divided into documents, which do not hold it.
+        separator: where a text file is divided into documents, which do not hold it; line breaks
+            in it stand for those of the file.
 
     Raises:
         DataError: see `containers.rows`; a row without text, or two of one id.
     """
     files = _text_files(source)
     found, fields = _of_rows(source, split) if files is None else (_of_files(files, separator), [])
+    if separator is not None and (files is None or len(found) == len(files)):
+        source.notes.append(f"{source.label}: {_undivided(separator, files is None)}")
     kept = [one for one in found if one.text and not one.text.isspace()]
     if gone := len(found) - len(kept):
         source.notes.append(f"{source.label}: {gone} empty documents are left out")
@@ -115,10 +120,25 @@ def _of_files(files: list[tuple[str, Path]], separator: str | None) -> list[Docu
     for name, path in files:
         whole = "".join(lines(path, newline=""))
         text(whole, str(path))  # no NUL, no half characters
-        parts = [whole] if separator is None else whole.split(separator)
+        parts = [whole] if separator is None else _between(separator).split(whole)
         names = [name] if len(parts) == 1 else [f"{name}#{n}" for n in range(1, len(parts) + 1)]
         found += map(Document, names, parts)
     return found
+
+
+def _between(separator: str) -> re.Pattern[str]:
+    """A separator, however the lines of a file end; no half of a line end is taken for one."""
+    return re.compile(LINE_END.join(map(re.escape, re.split(r"\r\n|\r|\n", separator))))
+
+
+def _undivided(separator: str, rows: bool) -> str:
+    """Why a separator has divided nothing."""
+    if rows:
+        return "`separator` is not used, since each row is a document; it divides text files"
+    said = f"`separator` {printable_json(separator)} occurs in no file, so each is one document"
+    if "\\" not in separator:
+        return said
+    return f"{said} (a line break is written in double quotes)"
 
 
 def _of_rows(source: Source, split: str) -> Found:

@@ -12,8 +12,6 @@ from contextlib import suppress
 from dataclasses import replace
 
 from holdfast import models
-from holdfast.analysis.selection.rule import UNSCORED_LIMIT
-from holdfast.data.windows import TEXT, text_ids
 from holdfast.endpoint import is_endpoint
 from holdfast.endpoint.client import require_packages
 from holdfast.engines import FROM_FILES
@@ -21,7 +19,6 @@ from holdfast.engines.pace import ROWS
 from holdfast.engines.vllm import program, servable
 from holdfast.environment import install_command
 from holdfast.errors import (
-    DataError,
     FolderError,
     HoldfastError,
     MissingDependency,
@@ -41,8 +38,6 @@ from holdfast.train.planning import arms_of, fitting, plan_study
 
 ANSWERING = ("torch", "transformers", "peft")
 TRAINING = (*ANSWERING, "trl", "accelerate", "datasets")
-LOOKED = 64
-"""Documents of a task that are looked at, evenly spread."""
 SAVED = 4
 """That a trained number takes in a checkpoint."""
 MOMENTS = 8
@@ -176,32 +171,6 @@ def judges(session: Session) -> Sequence[str]:
         if judge.guard is not None:
             with located(where):
                 judge.guard.needs(session.gpus)
-    return []
-
-
-def texts(session: Session) -> list[str]:
-    """Refuse held-out text of which too much would be left unscored.
-
-    Raises:
-        DataError: naming the task, and how many documents the tokenizer cannot spell.
-    """
-    tokenizer = None
-    for name, asked in session.measuring.asked.items():
-        if not any(TEXT in one.meta for one in asked[:1]):
-            continue
-        tokenizer = tokenizer or models.load_tokenizer(session.plan.model, chats=False)
-        if tokenizer.unk_token_id is None:
-            return []
-        some = asked[:: max(1, len(asked) // LOOKED)]
-        spelled = [text_ids(tokenizer, one.messages[-1].content) for one in some]
-        unknown = sum(one.unknown > 0 for one in spelled)
-        if unknown > UNSCORED_LIMIT * len(some):
-            raise DataError(
-                f"{unknown} of {len(some)} documents hold characters that the tokenizer does not "
-                "know, so they could not be scored",
-                where=f"tasks.{name}",
-                remedy="name texts in the model's own language and script, or take the task out",
-            )
     return []
 
 
