@@ -6,14 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 from fixtures.study import write_study
 
 from holdfast.config import load
-from holdfast.errors import DataError
 from holdfast.lab import TARGET_STEPS, model_folder
 from holdfast.lab.problems import problems
-from holdfast.study import prepare, spelling
+from holdfast.study import prepare, readiness
 from holdfast.study.session import Session
 
 TRAIN = {"max_steps": 2, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
@@ -37,16 +35,10 @@ def _rows(folder: Path, foreign: int, answer: str = "7") -> Session:
     return _session(folder, {"kind": "jsonl", "train_path": str(file), "grader": "number"})
 
 
-def test_much_training_text_that_the_tokenizer_does_not_know_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="4 of 60 training examples hold characters") as caught:
-        spelling.texts(_rows(tmp_path, 4))
-    assert caught.value.where == "tasks.mine" and "language and script" in caught.value.remedy
-
-
-def test_a_little_of_it_is_told(tmp_path: Path) -> None:
-    (notice,) = spelling.texts(_rows(tmp_path, 3))
-    assert "3 of 60" in notice and "learned as <unk>" in notice
-    assert not spelling.texts(_rows(tmp_path, 0))
+def test_training_text_that_the_tokenizer_does_not_know_is_told(tmp_path: Path) -> None:
+    (notice,) = readiness.check_spelled(_rows(tmp_path, 3))
+    assert "tasks.mine: 3 of 60 training examples" in notice and "learned as <unk>" in notice
+    assert not readiness.check_spelled(_rows(tmp_path, 0))
 
 
 def test_plain_text_is_looked_at_window_by_window(tmp_path: Path) -> None:
@@ -56,7 +48,7 @@ def test_plain_text_is_looked_at_window_by_window(tmp_path: Path) -> None:
     held = tmp_path / "spared.txt"
     held.write_text("\n\n".join(told[:3]), encoding="utf-8")
     task = {"kind": "text", "path": str(held), "separator": "\n\n"}
-    with pytest.raises(DataError, match="training examples"):
-        spelling.texts(_session(tmp_path, task | {"train_path": str(tmp_path / "learn.txt")}))
+    foreign = _session(tmp_path, task | {"train_path": str(tmp_path / "learn.txt")})
+    assert "training examples hold" in readiness.check_spelled(foreign)[0]
     known = _session(tmp_path, task | {"train_path": str(tmp_path / "known.txt")})
-    assert not spelling.texts(known)
+    assert not readiness.check_spelled(known)

@@ -28,7 +28,7 @@ from holdfast.models import ModelRef, attention, external
 from holdfast.runs import store
 from holdfast.runs.plan import NOTICES
 from holdfast.runs.stages import Step
-from holdfast.study import asking, readiness, spelling
+from holdfast.study import asking, readiness
 from holdfast.study.session import Session
 from holdfast.train.adapter_check import check_fast, check_mergeable, check_model
 from holdfast.train.arguments import check_settings
@@ -209,7 +209,7 @@ def _last_only(session: Session) -> list[str]:
 
 def _texts(session: Session) -> list[str]:
     """What is learned and held-out text can be spelled, where the model is loaded here."""
-    return spelling.texts(session) if BASE in _asked_in_chats(session) else []
+    return readiness.check_spelled(session) if BASE in _asked_in_chats(session) else []
 
 
 def _trainer(session: Session) -> list[str]:
