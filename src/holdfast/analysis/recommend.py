@@ -1,6 +1,6 @@
 """Which remedies are worth trying first, by what was recorded of them here.
 
-The evidence is what Holdfast's own studies measured: 22 arms on the lab's model with three seeds
+The evidence is what Holdfast's own studies measured: the arms on the lab's model with three seeds
 (docs/remedies.md), a small instruct model with one seed (docs/real.md), and how long each takes
 (docs/benchmarks.md). Remedies without a recorded comparison are named, and not ranked. What is
 recorded of two small models is a reason to try something first, no promise.
@@ -16,7 +16,7 @@ from holdfast.analysis.results import Results
 from holdfast.config import ArmSpec, Study
 from holdfast.types import BASE
 
-LAB_GAIN, LAB_LOST, REAL_LOST = 32.1, 83.5, 28.3
+LAB_GAIN, LAB_LOST, REAL_LOST = 32.1, 83.4, 28.3
 """What plain fine-tuning gained on the lab's target, and lost of the refusals there and on the real
 model, in points."""
 
@@ -54,14 +54,14 @@ class Evidence:
 OLD = "prompts of the old kind, which Holdfast has built in for refusals"
 EVIDENCE = (
     Evidence("replay", {"data": [{"replay": {"share": 0.1}}]}, 32.1, 0.8, 6.7, 1.06, OLD),
-    Evidence("kl", {"loss": [{"kl": {"weight": 1.0, "share": 0.1}}]}, 29.3, 0.3, 4.6, 0.98, OLD),
+    Evidence("kl", {"loss": [{"kl": {"weight": 1.0, "share": 0.1}}]}, 31.0, 0.2, 4.6, 0.98, OLD),
     Evidence("l2_init", {"loss": [{"l2_init": {"weight": 0.001}}]}, 27.8, 24.1),
     Evidence("ewc", {"loss": [{"ewc": {"weight": 0.001}}]}, 27.8, 26.7, None, 1.48, OLD),
     Evidence("scale", {"weights": [{"scale": {"factors": [0.5, 0.8]}}]}, 27.4, 57.1, 19.6, 0.0),
-    Evidence("loss_weight", {"loss": [{"loss_weight": {"by": "eaft"}}]}, 29.0, 70.2, None, 0.97),
-    Evidence("selfgen", {"data": ["selfgen"]}, 5.1, 8.9, None, 1.88),
-    Evidence("token_mask", {"loss": ["token_mask"]}, -0.7, 39.8, None, 1.11),
-    Evidence("sdft", {"loss": ["sdft"]}, -56.7, 77.9, None, 1.9),
+    Evidence("loss_weight", {"loss": [{"loss_weight": {"by": "eaft"}}]}, 29.2, 70.5, None, 0.97),
+    Evidence("selfgen", {"data": ["selfgen"]}, 5.1, 8.6, None, 1.88),
+    Evidence("token_mask", {"loss": ["token_mask"]}, -0.7, 38.9, None, 1.11),
+    Evidence("sdft", {"loss": ["sdft"]}, -56.4, 55.0, None, 1.9),
 )
 
 
