@@ -9,7 +9,9 @@ All figures are those of the run's own results; nothing is computed here but sha
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from holdfast.analysis import budget
 from holdfast.analysis.findings import Cell, Share
@@ -49,42 +51,42 @@ def ends(results: Results) -> list[str]:
 def at_equal_gain(results: Results) -> list[str]:
     """What every arm had lost when it had gained as much as the others."""
     lines = []
-    for task in dict.fromkeys(one.task for one in results.equal_gain):
-        mine = [one for one in results.equal_gain if one.task == task]
-        for gain in dict.fromkeys(one.gain for one in mine):
-            lines += [
-                f"\n{task} at a gain of {100 * gain:+.1f} points\n",
-                "| arm | lost by then | against the first | reached in |",
-                "|---|---|---|---|",
-            ]
-            lines += [
-                f"| {one.arm} | {_points(one.change)} | {_points(one.against)} | "
-                f"{one.reached:.0%} |"
-                for one in mine
-                if one.gain == gain and one.change.mean is not None
-            ]
-            never = [o.arm for o in mine if o.gain == gain and o.change.mean is None]
-            lines += [f"\nNever: {', '.join(never)}."] if never else []
+    head = "| arm | lost by then | against the first | reached in |"
+    for (task, gain), some in _grouped(results.equal_gain, lambda one: one.gain).items():
+        there = [one for one in some if one.change.mean is not None]
+        rows = [(one.arm, one.change, one.against, one.reached) for one in there]
+        lines += _common(f"{task} at a gain of {100 * gain:+.1f} points", head, rows)
+        never = [one.arm for one in some if one.change.mean is None]
+        lines += [f"\nNever: {', '.join(never)}."] if never else []
     return lines
 
 
 def at_equal_loss(results: Results) -> list[str]:
     """What every arm had gained before it had lost as much as the others."""
     lines = []
-    for task in dict.fromkeys(one.task for one in results.equal_loss):
-        mine = [one for one in results.equal_loss if one.task == task]
-        for loss in dict.fromkeys(one.loss for one in mine):
-            lines += [
-                f"\n{task} at a loss of {100 * loss:.1f} points\n",
-                "| arm | gained by then | against the first | loses so much in |",
-                "|---|---|---|---|",
-            ]
-            lines += [
-                f"| {one.arm} | {_points(one.gain)} | {_points(one.against)} | {one.reached:.0%} |"
-                for one in mine
-                if one.loss == loss
-            ]
+    head = "| arm | gained by then | against the first | loses so much in |"
+    for (task, loss), some in _grouped(results.equal_loss, lambda one: one.loss).items():
+        rows = [(one.arm, one.gain, one.against, one.reached) for one in some]
+        lines += _common(f"{task} at a loss of {100 * loss:.1f} points", head, rows)
     return lines
+
+
+def _grouped(found: Sequence[Any], value: Callable[[Any], float]) -> dict[tuple[str, float], Any]:
+    """By retained task and common value, in their order."""
+    groups: dict[tuple[str, float], Any] = {}
+    for one in found:
+        groups.setdefault((one.task, value(one)), []).append(one)
+    return groups
+
+
+def _common(
+    title: str, head: str, rows: Sequence[tuple[str, Share, Share | None, float]]
+) -> list[str]:
+    """A table of one task at one common value."""
+    return [f"\n{title}\n", head, "|---|---|---|---|"] + [
+        f"| {arm} | {_points(own)} | {_points(against)} | {reached:.0%} |"
+        for arm, own, against, reached in rows
+    ]
 
 
 def frontiers(results: Results) -> list[str]:
