@@ -51,6 +51,7 @@ lint: $(STAMP)
 	@$(BIN)/ruff format --check -q $(CODE)
 	@$(BIN)/ruff check -q
 	@$(BIN)/mypy
+	@MYPYPATH=src:tests $(BIN)/mypy --explicit-package-bases --follow-imports=silent $(wildcard benchmarks/*.py benchmarks/*/*.py)
 
 check: lint
 	@$(BIN)/python -m pytest -q $(EACH) -m '$(FAST)'

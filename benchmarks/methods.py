@@ -32,10 +32,11 @@ from holdfast.config import Sampling, TaskSpec, TrainSpec
 from holdfast.data.batching import plain_budget
 from holdfast.data.leakage import LeakIndex
 from holdfast.engines.hf import HFEngine
+from holdfast.judges import JudgeContext
 from holdfast.methods import MethodContext
 from holdfast.progress import Silent
 from holdfast.runs import store
-from holdfast.train.data import encode_all
+from holdfast.train.data import beginnings, encode_all
 from holdfast.train.job import Graded, TrainJob
 from holdfast.train.launch import worker
 from holdfast.types import Example
@@ -86,6 +87,8 @@ class Bench:
         self.setting = MethodContext(
             task, self.plain, Sampling(max_new_tokens=96), lambda: engine, LeakIndex([]), 1126,
             folder / "scores.jsonl",
+            beginnings=lambda some, every: beginnings(REF, TrainSpec(), some, every),
+            desk=lambda at, bar: JudgeContext(at, bar, lambda ref: engine, at / "endpoints.jsonl"),
         )  # fmt: skip
 
     def prepared(self, case: dict[str, Any], name: str) -> tuple[list[Example], float]:
@@ -118,7 +121,7 @@ class Bench:
         return TrainJob(
             REF, spec, budget, 1126, (steps,), folder, folder / "examples.jsonl",
             losses=tuple(case.get("loss", [])), averages=case.get("averages", ()), device="cpu",
-            graded=Graded("lab_math", TaskSpec(role="target"), Sampling(max_new_tokens=96)),
+            graded=Graded({"lab_math": TaskSpec(role="target")}, Sampling(max_new_tokens=96)),
         )  # fmt: skip
 
 

@@ -29,19 +29,23 @@ from holdfast.runs import records, run_folder, stages, store
 from holdfast.types import Reading
 
 HERE = Path(__file__).resolve().parent
-KNOWLEDGE = "word_meaning"
+MADE = ("knowledge", "counting")
+"""Data that a script of this name here makes; all other data are published ones."""
 
 
-def overrides(study: holdfast.Study, data: Path, knowledge: Path) -> list[str]:
-    """Where this machine has the files of the study's tasks."""
+def overrides(study: holdfast.Study, data: Path, made: Path) -> list[str]:
+    """Where this machine has the files of the study's tasks; makes those that can be made."""
     found = []
     for name, task in study.tasks.items():
         given = task.model_dump()
-        if given.get("include_path"):
-            found.append(f"tasks.{name}.include_path={knowledge}")
-        elif "path" in given:
-            inside = Path(given["path"]).relative_to(HERE / "studies" / "data")
-            found.append(f"tasks.{name}.path={data.resolve() / inside}")
+        key = "include_path" if given.get("include_path") else "path"
+        if given.get(key):
+            inside = Path(given[key]).relative_to(HERE / "studies" / "data")
+            if inside.name in MADE:
+                make = [sys.executable, str(HERE / f"{inside.name}.py"), str(made / inside)]
+                subprocess.run(make, check=True)
+            root = made if inside.name in MADE else data
+            found.append(f"tasks.{name}.{key}={root.resolve() / inside}")
     return found
 
 
@@ -90,12 +94,9 @@ def main() -> None:
     parser.add_argument("--only", default="*", help="stages, as `holdfast run` takes them")
     parser.add_argument("override", nargs="*", help="settings that win over the file")
     args = parser.parse_intermixed_args()
-    knowledge = args.runs_dir / "knowledge"
-    make = [sys.executable, str(HERE / "knowledge.py"), str(knowledge)]
-    subprocess.run(make, check=True)
     path = HERE / "studies" / f"{args.name}.yaml"
     study = holdfast.load(path)
-    given = [*overrides(study, args.data, knowledge.resolve()), *args.override]
+    given = [*overrides(study, args.data, args.runs_dir), *args.override]
     reuse(holdfast.load(path, given), args.runs_dir)
     command = [sys.executable, "-m", "holdfast", "run", str(path), *given]
     command += ["--runs-dir", str(args.runs_dir), "--only", args.only]

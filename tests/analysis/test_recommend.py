@@ -22,10 +22,11 @@ def _names(asked: Question, **more: int) -> list[str]:
 
 
 def test_the_best_by_record_come_first() -> None:
-    assert _names(Question()) == ["kl", "replay", "l2_init"]
-    assert _names(Question(tried={"replay"}), count=2) == ["kl", "l2_init"]
-    assert len(_names(Question(plain="sft"), count=99)) == sum(one.gain > 0 for one in EVIDENCE)
-    assert "sdft" not in _names(Question(plain="sft"), count=99)
+    assert _names(Question()) == ["kl", "replay", "guardspace"]
+    assert _names(Question(tried={"replay"}), count=2) == ["kl", "guardspace"]
+    assert len(_names(Question(plain="sft"), count=99)) == sum(one.worth > 0 for one in EVIDENCE)
+    useless = {"sdft", "lisa", "dpo", "token_mask", "star", "first_tokens"}
+    assert not useless & set(_names(Question(plain="sft"), count=99))
 
 
 def test_time_memory_and_a_plain_arm_are_heeded() -> None:
@@ -54,7 +55,7 @@ def test_what_was_measured_comes_before_any_remedy() -> None:
 def test_remedies_without_a_record_are_named_and_not_ranked() -> None:
     (told,) = [one for one in recommend(Question(), METHODS).left_out if "not ranked" in one]
     names = told.partition(": ")[2].split(", ")
-    assert "grpo" in names and "replay" not in names
+    assert "fapm" in names and "grpo" not in names and "replay" not in names
 
 
 @pytest.mark.parametrize("one", EVIDENCE, ids=lambda one: one.method)
@@ -127,9 +128,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert told.startswith("1. {loss: [{kl:") and "not ranked: " in told
     assert call(["recommend", str(study), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [one["method"] for one in found["advice"]] == ["kl", "l2_init", "ewc"]
+    assert [one["method"] for one in found["advice"]] == ["kl", "guardspace", "mask_target"]
     assert call(["recommend", str(study), "--hours", "100"]) == 0
-    assert "plain training, about" in capsys.readouterr().out
+    assert "plain training, less than a minute" in capsys.readouterr().out
     study.write_text(study.read_text().replace("  sft: {}\n", ""))
     assert call(["recommend", str(study), "--hours", "1"]) == 3
     assert "nobody knows how long a training takes" in capsys.readouterr().err

@@ -370,7 +370,7 @@ def test_what_it_cannot_train_is_refused() -> None:
 
 
 def test_answers_that_would_not_fit_are_refused(ref: ModelRef, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="the model reads 512 in all"):
+    with pytest.raises(StudyError, match="the model reads 512 in all"):
         _train(ref, tmp_path, _grpo(max_new_tokens=500))
 
 

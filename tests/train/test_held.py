@@ -12,7 +12,8 @@ from holdfast.cli import call
 from holdfast.config import Study, load
 from holdfast.memory.planner.request import PlanRequest
 from holdfast.methods import METHODS
-from holdfast.train.planning import held, plan_study
+from holdfast.train.held import held
+from holdfast.train.planning import plan_study
 
 BIG = {"method": "qlora", "learning_rate": 1e-4, "max_steps": 10, "global_batch_size": 8}
 
@@ -25,9 +26,12 @@ def test_what_fits_is_what_the_planner_says(tmp_path: Path) -> None:
     """Whole logits of a large vocabulary: `kl` needs another plan, then none is left."""
     loaded = _study(tmp_path)
     roomy, tight, small = (held(loaded, advice.arms(), gpus) for gpus in ("80GiB", "24GiB", "6GiB"))
-    assert not roomy.misfits and not roomy.plans
-    assert not tight.misfits and list(tight.plans) == ["kl"] and "micro-batch" in tight.plans["kl"]
-    assert small.misfits == {"kl": "does not fit 6GiB"}
+    in_4_bit = {"guardspace": "guardspace takes the weights apart, which 4-bit ones do not allow"}
+    assert roomy.misfits == in_4_bit and not roomy.plans
+    assert tight.misfits == in_4_bit and list(tight.plans) == ["kl", "mask_target"]
+    assert "micro-batch" in tight.plans["kl"]
+    whole = dict.fromkeys(("kl", "mask_target"), "does not fit 6GiB")
+    assert small.misfits == whole | in_4_bit
     plain = plan_study(loaded, PlanRequest(trace=False, gpus="6GiB"))
     assert plain.plan is not None, "plain training does fit"
     nothing = held(_study(tmp_path, max_length=8192), advice.arms(), "2GiB")
@@ -37,6 +41,14 @@ def test_what_fits_is_what_the_planner_says(tmp_path: Path) -> None:
 def test_what_compares_with_the_base_needs_adapters(tmp_path: Path) -> None:
     found = held(_study(tmp_path, method="full"), advice.arms(), "80GiB")
     assert "needs adapters" in found.misfits["kl"]
+    assert "adapters of a kind of their own" in found.misfits["guardspace"]
+
+
+def test_an_arm_is_planned_as_it_would_be_trained(tmp_path: Path) -> None:
+    """Adapters of twice the rank, and a square for each input: more than plain training takes."""
+    arms = {"guardspace": advice.arms()["guardspace"], "l2_init": advice.arms()["l2_init"]}
+    found = [held(_study(tmp_path, method="lora"), arms, f"{gib}GiB") for gib in (80, 6)]
+    assert not found[0].misfits and found[1].misfits == {"guardspace": "does not fit 6GiB"}
 
 
 def test_a_model_that_nobody_knows_is_no_reason_to_leave_anything_out(tmp_path: Path) -> None:
@@ -62,10 +74,13 @@ def test_a_study_is_begun_with_what_is_recommended(
     assert call(begun) == 0
     said = capsys.readouterr().out
     made = load.load(tmp_path / "s.yaml")
-    assert list(made.arms) == ["sft", "replay", "kl", "l2_init"]
+    assert list(made.arms) == ["sft", "kl", "replay", "guardspace"]
     assert made.arms["kl"].loss[0]["kl"]["prompts"] == "lab"  # type: ignore[index]
+    guarded = made.arms["guardspace"]
+    assert guarded.loss[0]["guardspace"] == {"prompts": "lab", "samples": 8, "tolerance": 0.001}
+    assert guarded.train == {"lora": {"variant": "guardspace"}}
     text = (tmp_path / "s.yaml").read_text()
-    assert "# on the lab it gained" in text and "ship:" in text and "about" in said
+    assert "# on the lab it gained" in text and "ship:" in text and "than a minute" in said
     assert call([*begun[:1], "t.yaml", *begun[2:-1], "0.001"]) == 0
     assert list(load.load(tmp_path / "t.yaml").arms) == ["sft", "scale"]
     assert call(["init", "u.yaml", "--recipe", "lab", "--hours", "1"]) == 3

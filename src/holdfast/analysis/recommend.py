@@ -48,10 +48,11 @@ class Evidence:
         """The share of the gain times the share of the loss avoided, the mean of both models."""
         kept = [1 - self.lost / LAB_LOST]
         kept += [] if self.real_lost is None else [1 - self.real_lost / REAL_LOST]
-        return max(0.0, self.gain / LAB_GAIN) * sum(kept) / len(kept)
+        return max(0.0, self.gain / LAB_GAIN) * max(0.0, sum(kept) / len(kept))
 
 
 OLD = "prompts of the old kind, which Holdfast has built in for refusals"
+SOLVED = "problems that the untouched model sometimes solves"
 EVIDENCE = (
     Evidence("replay", {"data": [{"replay": {"share": 0.1}}]}, 32.1, 0.8, 6.7, 1.06, OLD),
     Evidence("kl", {"loss": [{"kl": {"weight": 1.0, "share": 0.1}}]}, 31.0, 0.2, 4.6, 0.98, OLD),
@@ -61,6 +62,22 @@ EVIDENCE = (
     Evidence("loss_weight", {"loss": [{"loss_weight": {"by": "eaft"}}]}, 29.2, 70.5, None, 0.97),
     Evidence("selfgen", {"data": ["selfgen"]}, 5.1, 8.6, None, 1.88),
     Evidence("token_mask", {"loss": ["token_mask"]}, -0.7, 38.9, None, 1.11),
+    Evidence("mask_target", {"loss": [{"mask_target": {"weight": 0.1}}]}, 29.3, 25.1, None, 1.20),
+    Evidence(
+        "guardspace",
+        {"loss": ["guardspace"], "train": {"lora": {"variant": "guardspace"}}},
+        21.9,
+        0.1,
+        None,
+        1.16,
+        OLD,
+    ),
+    Evidence("grpo", {"loss": ["grpo"]}, 6.0, 0.3, None, 9.38, SOLVED),
+    Evidence("raft", {"loss": ["raft"]}, 3.7, 0.8, None, 1.72, SOLVED),
+    Evidence("first_tokens", {"loss": ["first_tokens"]}, 32.1, 87.1, None, 1.17),
+    Evidence("lisa", {"loss": ["lisa"]}, -6.0, 0.0, None, 1.30, OLD),
+    Evidence("star", {"loss": ["star"]}, 32.1, 83.4, None, 0.98, "a judge"),
+    Evidence("dpo", {"loss": ["dpo"]}, -13.9, 48.2, None, 1.71, SOLVED),
     Evidence("sdft", {"loss": ["sdft"]}, -56.4, 55.0, None, 1.9),
 )
 
@@ -191,7 +208,7 @@ def recommend(asked: Question, unranked: Collection[str], count: int = 3) -> Rec
     advice: list[Advice] = []
     out: list[str] = []
     for one in sorted(EVIDENCE, key=lambda one: -one.worth):
-        if one.method in asked.tried or one.gain <= 0 or len(advice) == count:
+        if one.method in asked.tried or one.worth <= 0 or len(advice) == count:
             continue
         took = None if asked.plain_minutes is None else one.time * asked.plain_minutes
         if one.method in asked.misfits:
@@ -223,7 +240,8 @@ def _why(one: Evidence) -> str:
 
 def _cost(one: Evidence, minutes: float | None, plan: str) -> str:
     parts = ["no training" if one.time == 0 else f"{one.time:.2g} times plain training"]
-    parts += [] if minutes is None or one.time == 0 else [f"about {_minutes(minutes)}"]
+    if minutes is not None and one.time:
+        parts.append(("about " if minutes >= 1 else "") + _minutes(minutes))
     parts += [f"needs {one.needs}"] if one.needs else []
     parts += [f"fits as: {plan}"] if plan else []
     return ", ".join(parts)
@@ -245,7 +263,7 @@ def told(found: Recommendation) -> list[str]:
 
 def arms() -> dict[str, Mapping[str, object]]:
     """The arms that could be recommended, by method."""
-    return {one.method: one.arm for one in EVIDENCE if one.gain > 0 and one.time > 0}
+    return {one.method: one.arm for one in EVIDENCE if one.worth > 0 and one.time > 0}
 
 
 def written(arm: Mapping[str, object]) -> str:

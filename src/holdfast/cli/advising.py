@@ -16,8 +16,15 @@ if TYPE_CHECKING:
     from holdfast.analysis.recommend import Question
     from holdfast.config import Study
 
-LAB_PROMPTS = ("replay", "kl", "ewc")
-"""Methods that ask for prompts of the old kind; the built-in model knows its own."""
+OWN: Mapping[str, object] = {"prompts": "lab"}
+ON_THE_LAB: Mapping[str, Mapping[str, object]] = {
+    "replay": OWN,
+    "kl": OWN,
+    "ewc": OWN,
+    "guardspace": {**OWN, "samples": 8, "tolerance": 1e-3},
+}
+"""What differs on the built-in model: it knows old prompts of its own, and has 64 inputs a matrix,
+of which more examples would leave none free."""
 
 
 def recommend(
@@ -94,7 +101,7 @@ def question(study: Study, source: str, minutes: float | None, gpus: str = "") -
 
 def _held(asked: Question, study: Study, gpus: str) -> Question:
     from holdfast.analysis import recommend as advice
-    from holdfast.train.planning import held
+    from holdfast.train.held import held
 
     found = held(study, advice.arms(), gpus)
     return replace(asked, misfits=found.misfits, plans=found.plans, unknown=found.unknown)
@@ -140,8 +147,11 @@ def _arm(arm: Mapping[str, object], study: Study) -> str:
     for entry, steps in arm.items():
         made[entry] = steps
         if isinstance(steps, list | tuple):
-            made[entry] = [
-                {name: {**options, "prompts": "lab"} if name in LAB_PROMPTS else options}
-                for step in steps if isinstance(step, dict) for name, options in step.items()
-            ]  # fmt: skip
+            made[entry] = [_on_the_lab(step) for step in steps]
     return written(made)
+
+
+def _on_the_lab(step: object) -> object:
+    name, options = next(iter(step.items())) if isinstance(step, dict) else (str(step), {})
+    own = ON_THE_LAB.get(name, {})
+    return {name: {**options, **own}} if options or own else name

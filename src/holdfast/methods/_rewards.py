@@ -198,20 +198,27 @@ def check_served(name: str, spec: TrainSpec, given: Drawn) -> None:
         )
 
 
-def check_room(name: str, lesson: Lesson, new_tokens: int) -> None:
-    """Refuse answers that would not fit behind the longest question.
-
-    Raises:
-        TrainingError: naming the lengths.
-    """
+def check_room(where: str, lesson: Lesson, new_tokens: int) -> None:
+    """Refuse answers that would not fit behind the longest question; see `refuse_long`."""
     config = lesson.model.config.get_text_config()
     reads = getattr(config, "max_position_embeddings", None)  # none where states stand for it
-    longest = max(row.start for row in lesson.rows)
-    if reads is not None and longest + new_tokens > reads:
-        raise TrainingError(
-            f"{name} draws answers of up to {new_tokens:,} tokens to questions of up to "
-            f"{longest:,}, and the model reads {reads:,} in all",
-            remedy=f"set {name}.max_new_tokens to {max(1, reads - longest)} or less",
+    if reads is not None:
+        refuse_long(where, new_tokens, max(row.start for row in lesson.rows), reads)
+
+
+def refuse_long(where: str, new_tokens: int, longest: int, reads: int) -> None:
+    """Refuse answers of so many tokens to questions of up to `longest`, where a model reads less.
+
+    Raises:
+        StudyError: at `where`, which ends with the method's name; says what would fit.
+    """
+    if longest + new_tokens > reads:
+        method = where.rpartition(".")[2]
+        raise StudyError(
+            f"draws answers of up to {new_tokens:,} tokens to questions of up to {longest:,}, and "
+            f"the model reads {reads:,} in all",
+            where=where,
+            remedy=f"set {method}.max_new_tokens to {max(1, reads - longest)} or less",
         )
 
 

@@ -144,7 +144,7 @@ class GRPO(LossMethod):
         from trl import GRPOConfig, GRPOTrainer
 
         given = self.options
-        _rewards.check_room("grpo", lesson, given.max_new_tokens)
+        _rewards.check_room("loss.grpo", lesson, given.max_new_tokens)
         drawn = _Drawing(lesson, given)
         accumulation = len(lesson.order) // lesson.steps // lesson.micro_batch * given.group
         asked = {"prompt": [str(at) for at in lesson.order], "place": list(lesson.order)}

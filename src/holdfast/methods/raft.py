@@ -88,7 +88,7 @@ class Raft(LossMethod):
         """TRL's `SFTTrainer`, on rows that are made when they are asked for."""
         from trl import SFTConfig, SFTTrainer
 
-        _rewards.check_room("raft", lesson, self.options.max_new_tokens)
+        _rewards.check_room("loss.raft", lesson, self.options.max_new_tokens)
         rounds = _Rounds(lesson, self.options)
         more = {"dataloader_num_workers": 0, "dataloader_prefetch_factor": None}
         trainer = SFTTrainer(

@@ -12,8 +12,8 @@ from holdfast.data import chat, thinking, thinking_marks
 from holdfast.endpoint import is_endpoint, parse_url
 from holdfast.engines.kept import is_scored
 from holdfast.engines.server_fields import told_beyond
-from holdfast.errors import StudyError
 from holdfast.memory.model.reading import read_shape
+from holdfast.methods._rewards import refuse_long
 from holdfast.types import Example, ModelRef
 
 FEW_TOKENS = 1024
@@ -89,14 +89,7 @@ def check_drawn(
     tokenizer = models.load_tokenizer(ref)
     longest = max((len(chat.asked_ids(tokenizer, one)) for one in questions), default=0)
     for arm, (name, most) in drawn.items():
-        if longest + most > shape.max_positions:
-            raise StudyError(
-                f"draws answers of up to {most:,} tokens to questions of up to {longest:,}, and "
-                f"the model reads {shape.max_positions:,} in all",
-                where=f"arms.{arm}.loss.{name}",
-                remedy=f"set {name}.max_new_tokens to {max(1, shape.max_positions - longest)} or "
-                "less",
-            )
+        refuse_long(f"arms.{arm}.loss.{name}", most, longest, shape.max_positions)
     return []
 
 

@@ -24,8 +24,8 @@ LOW_RANK = ("lora", "rslora", *TWO_HALVES)
 WHOLE_WEIGHTS = ("osf", *TWO_HALVES)
 """Kinds that take the base's weights apart, which 4-bit ones do not allow."""
 PLACES: Mapping[str, Collection[str]] = {
-    "dora": ("single", "ddp"), "oft": ("single", "ddp"), "osf": ("single",),
-    **dict.fromkeys(TWO_HALVES, ("single",)),
+    **dict.fromkeys(("dora", "oft"), ("cpu", "single", "ddp")),
+    **dict.fromkeys(("osf", *TWO_HALVES), ("cpu", "single")),
 }  # fmt: skip
 """Where kinds were tried that were not tried in every placement."""
 
