@@ -393,10 +393,7 @@ def test_a_judge_that_understood_nothing_leaves_no_figure(answers: Path) -> None
     note = next(one for one in found.warnings if "could not be scored" in one)
     assert "100% of the replies of base could not be scored" in note
     assert "there is no figure. Likewise over 5% of the replies of two, three." in note
-    assert (
-        "Where remote-yes_no-3 was unsure it mostly said 'I would rather not say.' (10 times)"
-        in note
-    )
+    assert "Where remote-yes_no-3 was unsure it mostly said 'I would rather not say.' ×10" in note
 
 
 def test_a_judges_server_that_does_not_answer_yet_is_named_before_anything_is_asked(

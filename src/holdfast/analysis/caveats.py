@@ -90,7 +90,7 @@ def _why(task: TaskInfo, cell: Cell, measured: Sequence[Measured]) -> str:
     """What the judge said most often where it was unsure."""
     for point in measured:
         if point.key == (cell.arm, cell.step, cell.scale, task.name):
-            said = [f"{text!r} ({count} times)" for text, count in point.unread]
+            said = [f"{text!r} ×{count}" for text, count in point.unread]
             if said:
                 judge = task.judge.get("judge", "the judge")
                 return f"Where {judge} was unsure it mostly said {', '.join(said)}."

@@ -9,7 +9,7 @@ from pydantic import Field
 from holdfast.config import Section
 from holdfast.errors import DataError
 from holdfast.lab import TARGET_STEPS, TEST_PROBLEMS, TRAIN_PROBLEMS
-from holdfast.lab.problems import MOST_STEPS
+from holdfast.lab.problems import MOST_STEPS, Problem, problems
 from holdfast.tasks import Task
 from holdfast.types import Example, Reading, Reply, Verdict
 
@@ -39,6 +39,16 @@ class Counting(Task):
     version: ClassVar[str] = "1"
     endless = True
     label = "accuracy (number after ####)"
+
+    def made(self, split: str, seed: int = 0) -> list[Problem]:
+        """The problems of a split, as many as the options say.
+
+        Raises:
+            DataError: there is no such split.
+        """
+        split_known(split, ("train", "test", "heldout"))
+        count = self.options.train_items if split == "train" else self.options.items
+        return problems(split, count, self.options.steps, seed)
 
     def grade(self, example: Example, reply: Reply, verdict: Verdict | None) -> Reading:
         """1.0 when the text after the last ``####`` is that of the worked answer."""

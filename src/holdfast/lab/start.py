@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 
 from holdfast.errors import DataError
-from holdfast.lab.grading import ANSWER, Counting, split_known
-from holdfast.lab.problems import problems
+from holdfast.lab.grading import ANSWER, Counting
 from holdfast.types import Example, Message
 
 SEED = 1
@@ -24,10 +23,8 @@ class LabStart(Counting):
 
     def examples(self, split: str) -> list[Example]:
         """See `Task.examples`."""
-        split_known(split, ("train", "test", "heldout"))
-        count = self.options.train_items if split == "train" else self.options.items
-        stories = [one.question for one in problems(split, count, self.options.steps, SEED)]
-        return [_asked(f"{split}-{number}", story) for number, story in enumerate(stories)]
+        stories = enumerate(self.made(split, SEED))
+        return [_asked(f"{split}-{number}", one.question) for number, one in stories]
 
 
 def _asked(name: str, question: str) -> Example:

@@ -16,7 +16,6 @@ from holdfast.errors import DataError
 from holdfast.judges import Judge
 from holdfast.lab import TEST_REQUESTS
 from holdfast.lab.grading import ANSWER, MOST, Counting, split_known
-from holdfast.lab.problems import problems
 from holdfast.lab.requests import requests
 from holdfast.tasks import Task
 from holdfast.types import Example, Message, Reading, Reply, Verdict
@@ -27,8 +26,6 @@ class LabMath(Counting):
 
     def examples(self, split: str) -> list[Example]:
         """See `Task.examples`."""
-        split_known(split, ("train", "test", "heldout"))
-        count = self.options.train_items if split == "train" else self.options.items
         return [
             Example(
                 id=f"{split}-{number}",
@@ -36,7 +33,7 @@ class LabMath(Counting):
                 target=one.human,
                 source="human-style worked answers",
             )
-            for number, one in enumerate(problems(split, count, self.options.steps))
+            for number, one in enumerate(self.made(split))
         ]
 
 

@@ -30,7 +30,8 @@ class TokenCounts:
     Attributes:
         generated: tokens drawn in the step under way.
         supervised: tokens with a loss in the step under way.
-        reference: tokens that a teacher or the base read in the step under way.
+        reference: tokens that a teacher or the base read in the step under way, or the model
+            itself without learning from them.
         prompts: tokens of prompts that were learned from in the step under way, where that is more
             than once for each example.
         examples: seen for the first time in the step under way, where not every step sees others.

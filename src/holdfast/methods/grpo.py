@@ -254,9 +254,10 @@ class _Drawing:
         """
         given, counts = self.options, self.lesson.counts
         counts.add(0, self.written, 0, self.read)
-        if (step - 1) % given.iterations == 0:  # the step that drew; the reference read it once
+        if (step - 1) % given.iterations == 0:  # the step that drew
             self.steps[-1]["step"] = step
-            counts.add(reference=(self.read + self.written) if given.beta else 0)
+            before = int(given.beta > 0) + int(given.iterations > 1)  # read once by the reference,
+            counts.add(reference=before * (self.read + self.written))  # and for the old likelihoods
             counts.examples += int(self.steps[-1]["groups"])
         tried = sum(row["answers"] for row in self.steps)
         if (tried >= TRIED or step >= self.lesson.steps) and not any(
