@@ -22,15 +22,30 @@ import numpy as np
 from holdfast.analysis.stats import (
     DosePoint,
     Values,
+    average_accuracy,
     dose_response,
+    forward_transfer,
     holm,
     mean_over_seeds,
     paired_difference,
     paired_p,
     retained_share,
+    stage_backward_transfer,
 )
 
 ARMS = 6
+STAGES = ((0.3, 0.4, 0.5), (0.8, 0.45, 0.5), (0.6, 0.85, 0.5), (0.5, 0.75, 0.9))
+"""The true share of three tasks, of the untouched model and after each of three stages."""
+LEARNED = (
+    (1, (100, 100, 100), 0.0),
+    (1, (40, 400, 100), 0.0),
+    (2, (300, 300, 300), 0.1),
+    (3, (100, 100, 100), 0.1),
+    (3, (40, 400, 100), 0.1),
+    (5, (300, 300, 300), 0.1),
+)
+"""Seeds, items of the tasks, and how much trainings differ."""
+MEASURES = ("average accuracy", "backward transfer", "forward transfer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +144,54 @@ def coverage(truth: Scenario, studies: int, seed: int = 0) -> dict[str, float]:
             low, high = found.low, found.high
             hits[kind] += low is None or high is None or low <= true <= high
     return {kind: count / studies for kind, count in hits.items()}
+
+
+def continual(
+    seeds: int, sizes: tuple[int, int, int], seed_sd: float, studies: int, seed: int = 0
+) -> dict[str, float]:
+    """Share of studies whose interval holds the truth, of tasks learned one after the other.
+
+    Args:
+        seeds: trainings.
+        sizes: items of each task.
+        seed_sd: of a training's shift on a task at a stage, in probits.
+        studies: to draw.
+        seed: of the drawing.
+    """
+    rng, last = np.random.default_rng(seed), STAGES[-1]
+    true = (
+        sum(last) / 3,
+        sum(last[j] - STAGES[j + 1][j] for j in range(2)) / 2,
+        sum(STAGES[j][j] - STAGES[0][j] for j in (1, 2)) / 2,
+    )
+    truth = dict(zip(MEASURES, true, strict=True))
+    hits = dict.fromkeys(truth, 0)
+    for _ in range(studies):
+        rows: list[list[Values]] = [[] for _ in STAGES]
+        for task, items in enumerate(sizes):
+            one = Scenario(seeds, items, seed_sd=seed_sd)
+            difficulty = rng.normal(0, one.spread, items)
+            for stage, shares in enumerate(STAGES):
+                middle = NormalDist().inv_cdf(shares[task])
+                if stage == 0:
+                    latent = rng.normal(middle * math.hypot(1, one.spread) + difficulty)[None, :]
+                else:
+                    shift = rng.normal(0, seed_sd, (seeds, 1))
+                    lasting = rng.normal(0, one.item_sd, items)
+                    latent = rng.normal(
+                        middle * one.wide + difficulty + lasting + shift, size=(seeds, items)
+                    )
+                rows[stage].append((latent > 0).astype(float))
+        measured = (
+            average_accuracy(rows[-1]),
+            stage_backward_transfer(rows[1:]),
+            forward_transfer(rows[0], rows[1:]),
+        )
+        for name, found in zip(MEASURES, measured, strict=True):
+            assert found is not None
+            low, high = found.low, found.high
+            hits[name] += low is None or high is None or low <= truth[name] <= high
+    return {name: count / studies for name, count in hits.items()}
 
 
 def false_alarms(truth: Scenario, studies: int, seed: int = 0) -> tuple[float, float]:
@@ -237,6 +300,13 @@ def main() -> None:
     print("|---|---|---|---|")
     for truth, found in rows:
         print(f"| {truth.name} | " + " | ".join(f"{one:.1%}" for one in found.values()) + " |")
+    print("\nThree tasks learned one after the other\n")
+    print("| seeds | items of the tasks | seeds differ | " + " | ".join(MEASURES) + " |")
+    print("|---|---|---|---|---|---|")
+    for given in LEARNED:
+        shares = continual(*given, studies)
+        told = f"{given[0]} | {', '.join(map(str, given[1]))} | {'yes' if given[2] else 'no'}"
+        print(f"| {told} | " + " | ".join(f"{one:.1%}" for one in shares.values()) + " |")
     print("\n| scenario | an arm is said to forget | an arm is said to have changed |")
     print("|---|---|---|")
     for truth, forgets, changed in alarms:

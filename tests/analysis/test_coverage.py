@@ -42,6 +42,12 @@ def test_intervals_cover(truth: object) -> None:
         assert 0.93 - SLACK <= share <= 0.97 + SLACK, f"{kind}: {share:.1%}"
 
 
+@pytest.mark.parametrize("given", SIMULATOR.LEARNED, ids=str)
+def test_measures_of_tasks_in_turn_cover(given: tuple[object, ...]) -> None:
+    for name, share in SIMULATOR.continual(*given, 1000).items():
+        assert 0.93 - 1.5 * SLACK <= share <= 0.98 + SLACK, f"{name}: {share:.1%}"
+
+
 def test_forgetting_is_not_made_up() -> None:
     truth = SIMULATOR.Scenario(3, 200, seed_sd=0.1)
     forgets, changed = SIMULATOR.false_alarms(truth, STUDIES)
