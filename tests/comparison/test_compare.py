@@ -14,7 +14,9 @@ from fixtures.stub_server import StubServer, status
 from fixtures.tiny_gguf import tiny_llama, write
 
 from holdfast import cli, comparison
+from holdfast.analysis.lookup import final
 from holdfast.analysis.results import Results, from_json
+from holdfast.analysis.selection.rule import change_text
 from holdfast.comparison import verdict
 from holdfast.comparison.request import Request
 from holdfast.errors import MissingDependency, ModelError, StudyError, Unreachable, UsageError
@@ -629,3 +631,48 @@ def test_a_benchmark_by_its_name_in_the_harness() -> None:
     assert "harness:NAME" in caught.value.remedy
     with pytest.raises(StudyError, match=r"no task 'arc_eazy' \(did you mean 'arc_easy'"):
         comparison.plan(Request(("lab", "x=lab"), ("harness:arc_eazy",)), Path("runs"))
+
+
+@pytest.fixture(scope="module")
+def plain(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same models without a chat template, as continued pretraining leaves them; and texts."""
+    folder = tmp_path_factory.mktemp("plain")
+    for name in ("tiny", "whole", "lora"):
+        shutil.copytree(models / name, folder / name)
+        (folder / name / "chat_template.jinja").unlink(missing_ok=True)
+    settings = json.loads((folder / "lora" / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = str(folder / "tiny")
+    (folder / "lora" / "adapter_config.json").write_text(json.dumps(settings))
+    texts = ("Mia has 3 apples.", "Tom has 5 coins.", "Ana has 9 nuts.")
+    store.write_jsonl(folder / "texts.jsonl", [{"text": one} for one in texts])
+    return folder
+
+
+def _ask(folder: Path, out: Path, *more: object) -> int:
+    given = ("--runs-dir", out, "--name", "c", "--set", f"tasks.text.path={folder / 'texts.jsonl'}")
+    return call(folder / "tiny", folder / "whole", folder / "lora", *given, *more)
+
+
+def test_models_without_a_chat_template_are_compared_on_texts(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In bits, of which fewer are better, and no word of templates that nobody used."""
+    assert _ask(plain, tmp_path, "--tasks", "text") == 0
+    found = results_of(tmp_path / "c")
+    assert found.conditions["Chat template"] == "not used"
+    said = capsys.readouterr().out
+    for arm in ("whole", "lora"):
+        cell = final(found, arm, "text")
+        assert cell is not None and cell.diff is not None and cell.diff.mean is not None
+        assert f"  text  {change_text(cell.diff.mean, 'bits')}" in said
+    assert "bits/byte" in said and "points" not in said
+
+
+def test_and_not_on_what_is_asked_in_turns(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _ask(plain, tmp_path, "--tasks", "text,lab_math") == 3
+    assert "no chat template" in capsys.readouterr().err
+    template = model_folder() / "chat_template.jinja"
+    told = ("--set", f"model.chat_template={template}", "--dry-run")
+    assert _ask(plain, tmp_path, "--tasks", "text,lab_math", *told) == 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
+from holdfast import tasks
 from holdfast.analysis.selection import check_rule
 from holdfast.comparison.answer_files import Given
 from holdfast.comparison.request import SOURCE, Request
@@ -13,6 +15,7 @@ from holdfast.config.section import LONGEST_NAME, made_usable
 from holdfast.errors import DataError, UsageError
 from holdfast.models import chat_settings_of, external
 from holdfast.models.external import ExternalModel
+from holdfast.models.files import check_template
 from holdfast.types import BASE, ChatSettings
 
 
@@ -52,8 +55,16 @@ def _found(request: Request, said: str, base: ExternalModel | None) -> ExternalM
 def asked_alike(
     base: ExternalModel, tuned: Mapping[str, ExternalModel], study: Study
 ) -> tuple[ExternalModel, dict[str, ExternalModel]]:
-    """The same models with the study's chat settings: template, variables, thinking and date."""
+    """The same models with the study's chat settings: template, variables, thinking and date.
+
+    Raises:
+        ModelError: one is to be asked through a chat template that it does not have.
+    """
     chat = chat_settings_of(study.model)
+    if chat.template is None and tasks.any_chats(study.tasks, SOURCE):
+        for one in (base, *tuned.values()):
+            if one.form not in external.ELSEWHERE and (folder := Path(one.ref.base)).is_dir():
+                check_template(folder)
     return _told(base, chat), {name: _told(one, chat) for name, one in tuned.items()}
 
 

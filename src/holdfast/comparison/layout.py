@@ -16,6 +16,7 @@ from holdfast.analysis.conditions import notices
 from holdfast.analysis.results import Results, TaskInfo, from_json, to_json
 from holdfast.analysis.summarize import RunData, assemble
 from holdfast.comparison.answer_files import Given
+from holdfast.comparison.request import SOURCE
 from holdfast.comparison.suite import Suite
 from holdfast.comparison.verdict import MIXED, about_looks, decide, verdict
 from holdfast.data import chat, thinking
@@ -42,6 +43,7 @@ from holdfast.study.measuring import (
     scoring,
 )
 from holdfast.study.session import Session
+from holdfast.tasks import any_chats
 from holdfast.types import BASE, Message, Point, Reading
 
 LOOKS = "looks"
@@ -206,24 +208,29 @@ def _grading(one: Comparison, at: str, task: str) -> list[Stage]:
 
 
 def _looks(one: Comparison) -> Stage:
-    """How each model sees a conversation: its template and its vocabulary."""
+    """How each model sees a conversation: its template, where one is used, and its vocabulary."""
+    chats = any_chats(one.plan.study.tasks, SOURCE)
 
     def make(folder: Path, progress: Progress) -> Mapping[str, object]:
-        found = {name: _look(model) for name, model in one.local.items()}
+        found = {name: _look(model, chats) for name, model in one.local.items()}
         store.write_json(folder / "looks.json", found)
         return {"chat_template": about_looks(found)[0]}
 
     identity = {"models": {name: one.marks[name] for name in one.local}}
-    return Stage(LOOKS, identity, make)
+    return Stage(LOOKS, identity if chats else {**identity, "chats": False}, make)
 
 
-def _look(model: ExternalModel) -> dict[str, str]:
-    tokenizer = models.load_tokenizer(model.ref)
+def _look(model: ExternalModel, chats: bool) -> dict[str, str]:
+    tokenizer = models.load_tokenizer(model.ref, chats)
     found = {
-        "template": store.fingerprint(chat.prompt_text(tokenizer, PROBE)),
+        "template": store.fingerprint(chat.prompt_text(tokenizer, PROBE)) if chats else "",
         "vocabulary": store.fingerprint(sorted(tokenizer.get_vocab().items())),
     }
-    if model.ref.adapter and (Path(model.ref.adapter) / "tokenizer_config.json").is_file():
+    if (
+        chats
+        and model.ref.adapter
+        and (Path(model.ref.adapter) / "tokenizer_config.json").is_file()
+    ):
         try:
             own = models.load_tokenizer(ModelRef(model.ref.adapter, chat=model.ref.chat))
             found["own_template"] = store.fingerprint(chat.prompt_text(own, PROBE))

@@ -9,7 +9,7 @@ from pathlib import Path
 from holdfast.analysis.lookup import final
 from holdfast.analysis.results import Cell, Results, TaskInfo
 from holdfast.analysis.selection import visible
-from holdfast.analysis.selection.rule import in_points, span
+from holdfast.analysis.selection.rule import change_text, span
 from holdfast.comparison import suite
 from holdfast.comparison.request import Request
 from holdfast.comparison.verdict import ONE_TRAINING, SEEN
@@ -37,7 +37,11 @@ def screen(
     """
     lines, arms = list[str](), [arm.name for arm in results.arms[1:]]
     for arm in arms[:SHOWN_ARMS]:
-        lines += [f"{arm} against {results.model}, in points of good answers [95 %]:"]
+        measures = all(task.unit for task in results.tasks)
+        lines += [
+            f"{arm} against {results.model} [95 %]:" if measures else
+            f"{arm} against {results.model}, in points of good answers [95 %]:"
+        ]  # fmt: skip
         lines += [*_arm(results, arm), ""]
     more = len(arms) - SHOWN_ARMS
     lines += [f"{more} more models are in the report.", ""] if more > 0 else []
@@ -77,11 +81,11 @@ def _arm(results: Results, arm: str) -> Iterator[str]:
         for task, cell in measured:
             if cell.diff is not None and cell.diff.mean is not None and cell.diff.direction == way:
                 sure = SURE if _is_sure(cell) else LIKELY
-                yield f"  {word:<8} {task.name:<{wide}}  {_change(cell)}  {sure}"
+                yield f"  {word:<8} {task.name:<{wide}}  {_change(task, cell)}  {sure}"
     same = [(t, c) for t, c in measured if c.diff is not None and c.diff.mean is not None
             and c.diff.direction == "no clear change"]  # fmt: skip
     for task, cell in same:
-        yield f"  {'open':<8} {task.name:<{wide}}  {_change(cell)}  {_blind_below(cell)}"
+        yield f"  {'open':<8} {task.name:<{wide}}  {_change(task, cell)}  {_blind_below(cell)}"
     for task, cell in measured:
         if cell.diff is None or cell.diff.mean is None:
             yield f"  {'unscored':<8} {task.name:<{wide}}  {cell.score.unscored} replies"
@@ -91,9 +95,11 @@ def _is_sure(cell: Cell) -> bool:
     return cell.p_holm is not None and cell.p_holm < SIGNIFICANT
 
 
-def _change(cell: Cell) -> str:
+def _change(task: TaskInfo, cell: Cell) -> str:
     assert cell.diff is not None
-    return f"{in_points(cell.diff.mean or 0.0):>6} {span(cell.diff.low, cell.diff.high):<15}"
+    change = change_text(cell.diff.mean or 0.0, task.unit)
+    ends = span(cell.diff.low, cell.diff.high, task.unit)
+    return f"{change:>6} {ends:<15}" + (f" {task.unit}" if task.unit else "")
 
 
 def _blind_below(cell: Cell) -> str:

@@ -207,8 +207,8 @@ def about_looks(looks: Mapping[str, Mapping[str, str]]) -> tuple[str, list[str]]
     """How the models' chat templates and vocabularies compare: in short, and as notes.
 
     Args:
-        looks: by model, hashes of ``template`` and ``vocabulary``; ``own_template`` where an
-            adapter brings one that is not used.
+        looks: by model, hashes of ``template`` ("" where none is used) and ``vocabulary``;
+            ``own_template`` where an adapter brings one that is not used.
     """
     base, notes = looks["base"], []
     others = {name: one for name, one in looks.items() if name != "base"}
@@ -225,6 +225,8 @@ def about_looks(looks: Mapping[str, Mapping[str, str]]) -> tuple[str, list[str]]
                 f"{name}: the adapter brings a chat template of its own that differs from base's; "
                 "it was asked with base's."
             )
+    if not base["template"]:
+        return "not used", notes
     return ("the same for all" if not notes else "not the same for all"), notes
 
 

@@ -91,7 +91,7 @@ def find(
     any_base: bool = False,
     trust_remote_code: bool = False,
 ) -> ExternalModel:
-    """The model that somebody names.
+    """The model that somebody names; whether it has a chat template is left to whoever asks it.
 
     Args:
         source: ``[NAME=]`` a folder, hub id, ``FOLDER/FILE.gguf`` or endpoint; ``@REVISION`` behind
@@ -114,9 +114,8 @@ def find(
     local = folder if folder.is_dir() else peft_adapter.from_hub(text, revision)
     if text != models.LAB and local is not None and peft_adapter.is_adapter(local):
         return _adapter(name, _with_revision(text, revision), local, base, any_base)
-    ref = models.reference(
-        ModelSpec(id=text, revision=revision, trust_remote_code=trust_remote_code)
-    )
+    spec = ModelSpec(id=text, revision=revision, trust_remote_code=trust_remote_code)
+    ref = models.reference(spec, chats=False)
     if (made := gguf_record.of(ref.base)) is not None and ref.base != str(folder):
         short = name or _short(made.file.removesuffix(".gguf"))
         return ExternalModel(short, _with_revision(text, revision), "gguf", ref, (str(made),))

@@ -69,10 +69,20 @@ def check_folder(folder: Path, chats: bool = True) -> None:
         raise ModelError(
             f"cannot be read: {error.strerror or error}", where=where, remedy="mend its permissions"
         ) from error
-    if chats and not _has_template(folder):
+    if chats:
+        check_template(folder)
+
+
+def check_template(folder: Path) -> None:
+    """Refuse a model that has no chat template of its own.
+
+    Raises:
+        ModelError: it has none.
+    """
+    if not _has_template(folder):
         raise ModelError(
             "its tokenizer has no chat template, so it is unclear how a conversation looks to it",
-            where=where,
+            where=str(folder),
             remedy="use the instruction-tuned model, or give a template in model.chat_template",
         )
 

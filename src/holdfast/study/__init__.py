@@ -88,10 +88,7 @@ def prepare(
     if models.takes_long(study.model.id):  # mistakes of the study are told before that
         measure(study, source)
         expand(study, source)
-    chats = any(
-        tasks.kind(name, spec, f"{source}: tasks.{name}").make.chats
-        for name, spec in study.tasks.items()
-    )
+    chats = tasks.any_chats(study.tasks, source)
     model = models.reference(study.model, chats)  # before anything else reads its files
     study = stage.resolved(study, gpus)
     if own is None:

@@ -190,6 +190,21 @@ def kind(name: str, spec: TaskSpec, where: str = "", folder: Path | None = None)
     return REGISTRY.find(spec.kind or name, where, folder)
 
 
+def any_chats(specs: Mapping[str, TaskSpec], source: str) -> bool:
+    """Whether a model is asked or trained through its chat template by any task.
+
+    Args:
+        specs: the sections by name.
+        source: the study file's name, for messages.
+
+    Raises:
+        StudyError: no such task.
+    """
+    return any(
+        kind(name, spec, f"{source}: tasks.{name}").make.chats for name, spec in specs.items()
+    )
+
+
 def build(name: str, spec: TaskSpec, source: str, folder: Path | None = None) -> Task:
     """Make the task that a section describes.
 
