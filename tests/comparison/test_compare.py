@@ -665,7 +665,9 @@ def test_models_without_a_chat_template_are_compared_on_texts(
         cell = final(found, arm, "text")
         assert cell is not None and cell.diff is not None and cell.diff.mean is not None
         assert f"  text  {change_text(cell.diff.mean, 'bits')}" in said
-    assert "bits/byte" in said and "points" not in said
+    assert "bits/byte" in said and "points" not in said and "holdfast power" not in said
+    assert cli.call(["power", str(tmp_path / "c")]) == 0
+    assert capsys.readouterr().out.startswith("text: no answers flip in a measure")
 
 
 def test_and_not_on_what_is_asked_in_turns(

@@ -48,7 +48,7 @@ def power(
     from holdfast.analysis.stats.detectable import Design
     from holdfast.runs.plan import read_plan
 
-    allowed = None if margin is None else abs(margin)
+    allowed, measures = None if margin is None else abs(margin), list[str]()
     if allowed is not None and not 0 < allowed < 1:
         raise UsageError(
             f"{margin:g} is no share", where="--margin", remedy="write 0.02 for two points"
@@ -56,6 +56,7 @@ def power(
     if folder is not None:
         run = read_plan(folder)
         found = visible.of_run(run, allowed, chance, items=items, churn=flips, seeds=seeds)
+        measures = [name for name, task in run.tasks.items() if task.unit]
     else:
         churn = visible.ASSUMED if flips is None else flips
         own = visible.ALLOWED if allowed is None else allowed
@@ -63,7 +64,13 @@ def power(
             visible.visible("", Design(n, churn, seeds or 1), power=chance, margin=own)
             for n in ([items] if items else visible.SIZES)
         ]
-    say(as_json, [asdict(one) for one in found], "\n".join(visible.table(found, chance)))
+    lines = visible.table(found, chance) if found else []
+    if measures:
+        lines.append(
+            f"{', '.join(measures)}: no answers flip in a measure; its interval in the report says "
+            "what so many texts can show"
+        )
+    say(as_json, [asdict(one) for one in found], "\n".join(lines))
 
 
 def clean(

@@ -130,7 +130,7 @@ def _next(results: Results, request: Request, folder: Path) -> tuple[str, str]:
     place = shlex.quote(str(folder))
     if _named(results, "worse"):
         return "to read what was lost", f"holdfast report {place} --replies 20"
-    if _named(results, "no clear change"):
+    if any(not task.unit for task in _named(results, "no clear change")):
         return "to see how many items would decide", f"holdfast power {place}"
     models = " ".join(shlex.quote(one) for one in request.models)
     files = " --replies" if request.replies else ""
