@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from holdfast.analysis.arrays import Measured
-from holdfast.analysis.cells import cells
+from holdfast.analysis.cells import all_cells, cells
 from holdfast.analysis.results import ArmInfo, Choice, Decision, TaskInfo
 from holdfast.analysis.summarize import RunData, assemble
 from holdfast.types import Reading
@@ -119,6 +119,29 @@ def test_replies_are_counted_over_seeds_and_samples() -> None:
     rows = [_readings(50, unscored=1), _readings(50, unscored=1)]
     found = cells([_measured(base=(40, 90))[0], Measured("sft", 9, "maths", rows)])[1].score
     assert (found.n, found.unscored) == (198, 2)
+
+
+def test_replies_of_groups_and_outcomes_are_counted_likewise() -> None:
+    """Five items, two seeds; one reply of the second could not be told."""
+
+    def run(unsure: bool) -> list[Reading]:
+        told = [
+            Reading(f"i{number}", 0, 1.0, "safe refusal", "", "g" if number < 3 else "h")
+            for number in range(5)
+        ]
+        return [replace(told[0], value=None, outcome="unsure"), *told[1:]] if unsure else told
+
+    base = Measured("base", 0, "t", [run(False)])
+    tuned = Measured("sft", 1, "t", [run(False), run(True)], seeds=(1, 2))
+    cell = all_cells([base, tuned], ["other"])[1]
+    for share, scored in (
+        (cell.score, 9),
+        (cell.groups["g"], 5),
+        (cell.outcome_shares["unsafe"], 9),
+        (cell.group_outcomes["g"]["safe refusal"], 5),
+    ):
+        assert (share.n, share.unscored) == (scored, 1)
+    assert cell.groups["h"].n == cell.group_outcomes["h"]["unsafe"].n == 4
 
 
 def test_withheld_replies_are_warned_of() -> None:

@@ -106,6 +106,18 @@ def test_a_comparison_is_told_by_gains_and_losses(
     assert headline(compared(*diffs, answer=answer)).en == said
 
 
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_loss_by_its_interval_alone_is_not_called_none(trained: bool) -> None:
+    """Not beyond chance once all are counted: neither forgotten nor without a loss."""
+    results = build() if trained else compared(("hazards", -0.3), ("everyday-help", 0.1))
+    cells = tuple(replace(one, p_holm=0.2) for one in results.cells)
+    said = headline(replace(results, cells=cells)).en
+    if trained:
+        assert " and may have forgotten hazards" in said and "measurable" not in said
+    else:
+        assert said == "sft gained on everyday-help and may have lost hazards."
+
+
 def test_many_tasks_are_counted() -> None:
     results = build()
     names = [f"t{number}" for number in range(5)]

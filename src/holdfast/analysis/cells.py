@@ -58,7 +58,7 @@ def cells(measured: Sequence[Measured]) -> list[Cell]:
                 score=_counted(as_share(mean_over_seeds(table)), point.replies),
                 diff=diff,
                 outcomes=dict(sorted(outcomes.items())),
-                groups=_groups(point.readings[0], ids, table),
+                groups=_groups(point, ids, table),
                 scale=point.scale,
                 retained_share=kept,
                 read_as=by_way(point.readings, ids),
@@ -79,12 +79,27 @@ def _table(point: Measured, ids: Sequence[str]) -> Values:
     return np.stack([values(readings, ids) for readings in point.readings])
 
 
-def _groups(readings: Sequence[Reading], ids: Sequence[str], table: Values) -> dict[str, Share]:
+def _groups(point: Measured, ids: Sequence[str], table: Values) -> dict[str, Share]:
+    said = _by_item(point.replies)
     return {
-        name: as_share(mean_over_seeds(table[:, columns]))
-        for parts in breakdowns(readings, ids)
+        name: _counted(as_share(mean_over_seeds(table[:, columns])), _of(said, ids, columns))
+        for parts in breakdowns(point.readings[0], ids)
         for name, columns in parts.items()
     }
+
+
+def _by_item(readings: Sequence[Reading]) -> Mapping[str, list[Reading]]:
+    found: dict[str, list[Reading]] = {}
+    for one in readings:
+        found.setdefault(one.example_id, []).append(one)
+    return found
+
+
+def _of(
+    said: Mapping[str, list[Reading]], ids: Sequence[str], columns: Sequence[int]
+) -> list[Reading]:
+    """The readings of some items, of all seeds and samples."""
+    return [one for column in columns for one in said.get(ids[column], ())]
 
 
 def _counted(share: Share, readings: Sequence[Reading]) -> Share:
@@ -168,13 +183,18 @@ def _with_outcomes(found: Sequence[Cell], measured: Sequence[Measured]) -> list[
             continue
         ids = order[point.task]
         tables = {name: _outcome_table(point, ids, name) for name in OUTCOMES}
+        told = [0.0 if one.outcome in OUTCOMES else None for one in point.replies]
+        said = _by_item([replace(r, value=v) for r, v in zip(point.replies, told, strict=True)])
         groups: dict[str, dict[str, Share]] = {}
         if point.step == last[point.arm]:
             for parts in breakdowns(point.readings[0], ids):
-                groups |= {name: _shares(tables, columns) for name, columns in parts.items()}
+                groups |= {
+                    name: _shares(tables, columns, _of(said, ids, columns))
+                    for name, columns in parts.items()
+                }
         by_key[point.key] = replace(
             by_key[point.key],
-            outcome_shares=_shares(tables, range(len(ids))),
+            outcome_shares=_shares(tables, range(len(ids)), _of(said, ids, range(len(ids)))),
             group_outcomes=groups,
         )
     return list(by_key.values())
@@ -195,6 +215,11 @@ def _outcome_table(point: Measured, ids: Sequence[str], outcome: str) -> Values:
     return np.stack([values(readings, ids) for readings in runs])
 
 
-def _shares(tables: Mapping[str, Values], columns: Sequence[int]) -> dict[str, Share]:
+def _shares(
+    tables: Mapping[str, Values], columns: Sequence[int], readings: Sequence[Reading]
+) -> dict[str, Share]:
     some = list(columns)
-    return {name: as_share(mean_over_seeds(table[:, some])) for name, table in tables.items()}
+    return {
+        name: _counted(as_share(mean_over_seeds(table[:, some])), readings)
+        for name, table in tables.items()
+    }

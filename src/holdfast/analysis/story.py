@@ -29,6 +29,7 @@ class Story:
             way round. None where that was not measured.
         gained: tasks other than the target that it is better on.
         lost: retained tasks that it forgot.
+        doubtful: others that it is worse on by the interval, and not after Holm's correction.
         tasks: number of retained tasks on which it was compared.
         other: the arm that the decision ships, or, without a decision, the first that forgot
             nothing of `lost`; "" where that is nobody or `arm` itself.
@@ -42,6 +43,7 @@ class Story:
     gain: Direction | None = None
     gained: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
+    doubtful: tuple[str, ...] = ()
     tasks: int = 0
     other: str = ""
     kept: tuple[str, ...] = ()
@@ -61,7 +63,10 @@ def story(results: Results) -> Story:
         return Story("", answer=answer)
     cells = [cell for name in names if (cell := final(results, arm, name)) and cell.diff]
     lost = tuple(cell.task for cell in cells if forgot(cell))
-    gained = tuple(cell.task for cell in cells if cell.diff and cell.diff.direction == "better")
+    gained, worse = (
+        tuple(cell.task for cell in cells if cell.diff and cell.diff.direction == way)
+        for way in ("better", "worse")
+    )
     ships = None if made is None or answer in ("kept", "not kept") else made.chosen is not None
     if ships is not None and not results.seeds and not results.trained:
         ships = None  # a comparison ships nothing
@@ -72,6 +77,7 @@ def story(results: Results) -> Story:
         _gain(results, arm, for_),
         gained,
         lost,
+        tuple(one for one in worse if one not in lost),
         len(cells),
         other,
         held,

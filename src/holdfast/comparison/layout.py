@@ -249,7 +249,7 @@ def _stats(one: Comparison, needs: Sequence[str]) -> Stage:
 
     aim = one.targets[0] if len(one.targets) == 1 else one.targets or None
     identity = {
-        "name": one.plan.study.name, "statistics": 4, "ship": ship, "target": aim,
+        "name": one.plan.study.name, "statistics": 5, "ship": ship, "target": aim,
         "notes": one.notes,
     }  # fmt: skip
     return Stage("stats", identity, make, tuple(needs))

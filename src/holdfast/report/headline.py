@@ -46,11 +46,15 @@ def _first(found: Story, speech: Speech) -> Said:
     """What the first model gained and lost."""
     arm, gained = found.arm, _tasks(found.gained, found, speech) if found.gained else None
     lost = _tasks(found.lost, found, speech) if found.lost else None
+    doubtful = _tasks(found.doubtful, found, speech) if found.doubtful else None
     if found.gain is None:
         if lost and gained:
             return speech.say("story.gained_lost", arm=arm, gained=gained, lost=lost)
         if lost:
             return speech.say("story.only_lost", arm=arm, lost=lost)
+        if doubtful:
+            how = "story.may_gained" if gained else "story.may_only"
+            return speech.say(how, arm=arm, gained=gained or "", lost=doubtful)
         if gained:
             return speech.say("story.only_gained", arm=arm, gained=gained)
         return speech.say("story.same", arm=arm)
@@ -59,6 +63,8 @@ def _first(found: Story, speech: Speech) -> Said:
     if lost:
         how = "story.lost" if found.gain == "better" else "story.also_lost"
         return speech.say(how, first=first, lost=lost)
+    if doubtful:
+        return speech.say("story.may", first=first, lost=doubtful)
     return speech.say("story.no_loss", first=first) if found.tasks else first
 
 

@@ -374,7 +374,7 @@ def _stats(session: Session, readings: Sequence[str]) -> Stage:
         return {"verdict": results.verdict}
 
     identity = {
-        "name": plan.study.name, "statistics": 4, "ship": plan.study.ship.model_dump(mode="json"),
+        "name": plan.study.name, "statistics": 5, "ship": plan.study.ship.model_dump(mode="json"),
     }  # fmt: skip
     trained = trainings.stages_of(session.plan)
     return Stage("stats", identity, make, (*trained, *readings))
