@@ -22,8 +22,8 @@ def _names(asked: Question, **more: int) -> list[str]:
 
 
 def test_the_best_by_record_come_first() -> None:
-    assert _names(Question()) == ["kl", "replay", "guardspace"]
-    assert _names(Question(tried={"replay"}), count=2) == ["kl", "guardspace"]
+    assert _names(Question()) == ["kl", "replay", "ewc"]
+    assert _names(Question(tried={"replay"}), count=2) == ["kl", "ewc"]
     assert len(_names(Question(plain="sft"), count=99)) == sum(one.worth > 0 for one in EVIDENCE)
     useless = {"sdft", "lisa", "dpo", "token_mask", "star", "first_tokens"}
     assert not useless & set(_names(Question(plain="sft"), count=99))
@@ -67,9 +67,12 @@ def test_every_arm_can_be_built_and_every_figure_is_recorded(one: Evidence) -> N
     table = (DOCS / "remedies.md").read_text(encoding="utf-8").replace("−", "-")
     assert f"{one.gain:+.1f} [" in table
     assert f"-{one.lost:.1f} [" in table
+    real = (DOCS / "real.md").read_text(encoding="utf-8").replace("−", "-")
     if one.real_lost is not None:
-        real = (DOCS / "real.md").read_text(encoding="utf-8").replace("−", "-")
         assert f"-{one.real_lost:.1f} [" in real
+    if one.counted is not None:
+        row = next(line for line in real.splitlines() if line.startswith(f"| {one.method} | seeds"))
+        assert f"{one.counted[0]:+.1f} [" in row and f"{-one.counted[1]:+.1f} [" in row
     if one.time:
         assert f"{one.time:.2f} (" in (DOCS / "benchmarks.md").read_text(encoding="utf-8")
 
@@ -128,7 +131,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert told.startswith("1. {loss: [{kl:") and "not ranked: " in told
     assert call(["recommend", str(study), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [one["method"] for one in found["advice"]] == ["kl", "guardspace", "mask_target"]
+    assert [one["method"] for one in found["advice"]] == ["kl", "ewc", "mask_target"]
     assert call(["recommend", str(study), "--hours", "100"]) == 0
     assert "plain training, less than a minute" in capsys.readouterr().out
     study.write_text(study.read_text().replace("  sft: {}\n", ""))

@@ -1,9 +1,10 @@
 """Which remedies are worth trying first, by what was recorded of them here.
 
 The evidence is what Holdfast's own studies measured: the arms on the lab's model with three seeds
-(docs/remedies.md), a small instruct model with one seed (docs/real.md), and how long each takes
-(docs/benchmarks.md). Remedies without a recorded comparison are named, and not ranked. What is
-recorded of two small models is a reason to try something first, no promise.
+(docs/remedies.md), a small instruct model with one seed and, where it learned to count, with two
+(docs/real.md), and how long each takes (docs/benchmarks.md). Remedies without a recorded comparison
+are named, and not ranked. What is recorded of two small models is a reason to try something first,
+no promise.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from holdfast.types import BASE
 LAB_GAIN, LAB_LOST, REAL_LOST = 32.1, 83.4, 28.3
 """What plain fine-tuning gained on the lab's target, and lost of the refusals there and on the real
 model, in points."""
+COUNT_GAIN, COUNT_LOST = 54.2, 33.0
+"""And on the real model where it learned to count; of the refusals of harmful prompts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +33,11 @@ class Evidence:
         arm: how it is written below an arm of the study.
         gain: points gained on the lab's target.
         lost: points lost of the lab's refusals.
-        real_lost: points lost of the real model's refusals; None: not measured there.
+        real_lost: points lost of the real model's refusals, where it learned nothing; None: not
+            measured there.
         time: training, as a multiple of plain fine-tuning; 0: nothing is trained.
         needs: what must be there for it; "" for nothing.
+        counted: points gained and lost by the real model that learned to count; None: not measured.
     """
 
     method: str
@@ -42,35 +47,49 @@ class Evidence:
     real_lost: float | None = None
     time: float = 1.0
     needs: str = ""
+    counted: tuple[float, float] | None = None
 
     @property
     def worth(self) -> float:
-        """The share of the gain times the share of the loss avoided, the mean of both models."""
-        kept = [1 - self.lost / LAB_LOST]
-        kept += [] if self.real_lost is None else [1 - self.real_lost / REAL_LOST]
-        return max(0.0, self.gain / LAB_GAIN) * max(0.0, sum(kept) / len(kept))
+        """The share of the gain times the share of the loss avoided, the mean of all studies.
+
+        Where nothing was learned the lab's gain stands for the study's own.
+        """
+        learned = self.gain / LAB_GAIN
+        shares = [(learned, self.lost / LAB_LOST)]
+        shares += [] if self.real_lost is None else [(learned, self.real_lost / REAL_LOST)]
+        if self.counted is not None:
+            shares.append((self.counted[0] / COUNT_GAIN, self.counted[1] / COUNT_LOST))
+        each = [max(0.0, min(1.0, gained)) * (1 - max(0.0, lost)) for gained, lost in shares]
+        return max(0.0, sum(each) / len(each))
 
 
 OLD = "prompts of the old kind, which Holdfast has built in for refusals"
 SOLVED = "problems that the untouched model sometimes solves"
 EVIDENCE = (
-    Evidence("replay", {"data": [{"replay": {"share": 0.1}}]}, 32.1, 0.8, 6.7, 1.06, OLD),
-    Evidence("kl", {"loss": [{"kl": {"weight": 1.0, "share": 0.1}}]}, 31.0, 0.2, 4.6, 0.98, OLD),
-    Evidence("l2_init", {"loss": [{"l2_init": {"weight": 0.001}}]}, 27.8, 24.1),
+    Evidence(
+        "replay", {"data": [{"replay": {"share": 0.1}}]}, 32.1, 0.8, 6.7, 1.06, OLD,
+        counted=(40.6, 6.4),
+    ),
+    Evidence(
+        "kl", {"loss": [{"kl": {"weight": 1.0, "share": 0.1}}]}, 31.0, 0.2, 4.6, 0.98, OLD,
+        counted=(43.8, -3.2),
+    ),
+    Evidence(
+        "l2_init", {"loss": [{"l2_init": {"weight": 0.001}}]}, 27.8, 24.1, counted=(54.2, 31.9)
+    ),
     Evidence("ewc", {"loss": [{"ewc": {"weight": 0.001}}]}, 27.8, 26.7, None, 1.48, OLD),
     Evidence("scale", {"weights": [{"scale": {"factors": [0.5, 0.8]}}]}, 27.4, 57.1, 19.6, 0.0),
     Evidence("loss_weight", {"loss": [{"loss_weight": {"by": "eaft"}}]}, 29.2, 70.5, None, 0.97),
     Evidence("selfgen", {"data": ["selfgen"]}, 5.1, 8.6, None, 1.88),
     Evidence("token_mask", {"loss": ["token_mask"]}, -0.7, 38.9, None, 1.11),
-    Evidence("mask_target", {"loss": [{"mask_target": {"weight": 0.1}}]}, 29.3, 25.1, None, 1.20),
     Evidence(
-        "guardspace",
-        {"loss": ["guardspace"], "train": {"lora": {"variant": "guardspace"}}},
-        21.9,
-        0.1,
-        None,
-        1.16,
-        OLD,
+        "mask_target", {"loss": [{"mask_target": {"weight": 0.1}}]}, 29.3, 25.1, None, 1.20,
+        counted=(55.2, 21.3),
+    ),
+    Evidence(
+        "guardspace", {"loss": ["guardspace"], "train": {"lora": {"variant": "guardspace"}}},
+        21.9, 0.1, None, 1.16, OLD, counted=(-1.0, 3.2),
     ),
     Evidence("grpo", {"loss": ["grpo"]}, 6.0, 0.3, None, 9.38, SOLVED),
     Evidence("raft", {"loss": ["raft"]}, 3.7, 0.8, None, 1.72, SOLVED),
@@ -79,7 +98,7 @@ EVIDENCE = (
     Evidence("star", {"loss": ["star"]}, 32.1, 83.4, None, 0.98, "a judge"),
     Evidence("dpo", {"loss": ["dpo"]}, -13.9, 48.2, None, 1.71, SOLVED),
     Evidence("sdft", {"loss": ["sdft"]}, -56.4, 55.0, None, 1.9),
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +254,10 @@ def _why(one: Evidence) -> str:
     text = f"on the lab it gained {gained} and lost {one.lost:.1f} of its {LAB_LOST:.1f}"
     if one.real_lost is not None:
         text += f"; on a small instruct model it lost {one.real_lost:.1f} of {REAL_LOST:.1f}"
+    if one.counted is not None:
+        more, less = one.counted
+        text += f"; where that learned to count it gained {more:.1f} of {COUNT_GAIN:.1f} and "
+        text += f"lost {max(0.0, less):.1f} of {COUNT_LOST:.1f}"
     return text
 
 

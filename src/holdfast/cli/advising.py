@@ -101,7 +101,7 @@ def question(study: Study, source: str, minutes: float | None, gpus: str = "") -
 
 def _held(asked: Question, study: Study, gpus: str) -> Question:
     from holdfast.analysis import recommend as advice
-    from holdfast.train.held import held
+    from holdfast.study.outlook import held
 
     found = held(study, advice.arms(), gpus)
     return replace(asked, misfits=found.misfits, plans=found.plans, unknown=found.unknown)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from fixtures.study import write_study
 
 from holdfast.analysis import recommend as advice
 from holdfast.cli import call
+from holdfast.cli.advising import _arm
 from holdfast.config import Study, load
 from holdfast.memory.planner.request import PlanRequest
 from holdfast.methods import METHODS
-from holdfast.train.held import held
+from holdfast.study.outlook import held
 from holdfast.train.planning import plan_study
 
 BIG = {"method": "qlora", "learning_rate": 1e-4, "max_steps": 10, "global_batch_size": 8}
@@ -74,11 +76,8 @@ def test_a_study_is_begun_with_what_is_recommended(
     assert call(begun) == 0
     said = capsys.readouterr().out
     made = load.load(tmp_path / "s.yaml")
-    assert list(made.arms) == ["sft", "kl", "replay", "guardspace"]
+    assert list(made.arms) == ["sft", "kl", "replay", "ewc"]
     assert made.arms["kl"].loss[0]["kl"]["prompts"] == "lab"  # type: ignore[index]
-    guarded = made.arms["guardspace"]
-    assert guarded.loss[0]["guardspace"] == {"prompts": "lab", "samples": 8, "tolerance": 0.001}
-    assert guarded.train == {"lora": {"variant": "guardspace"}}
     text = (tmp_path / "s.yaml").read_text()
     assert "# on the lab it gained" in text and "ship:" in text and "than a minute" in said
     assert call([*begun[:1], "t.yaml", *begun[2:-1], "0.001"]) == 0
@@ -86,3 +85,15 @@ def test_a_study_is_begun_with_what_is_recommended(
     assert call(["init", "u.yaml", "--recipe", "lab", "--hours", "1"]) == 3
     assert "add --recommend" in capsys.readouterr().err
     assert METHODS.keys() >= set(made.arms) - {"sft"}
+
+
+def test_on_the_built_in_model_an_arm_has_what_that_model_needs() -> None:
+    """64 inputs a matrix, and old prompts of its own; steps without settings stay."""
+    tasks = {"lab_math": {"role": "target"}}
+    lab = Study.model_validate({"name": "s", "model": "lab", "tasks": tasks, "arms": {"sft": {}}})
+    arms = advice.arms()
+    assert yaml.safe_load(_arm(arms["guardspace"], lab)) == {
+        "loss": [{"guardspace": {"prompts": "lab", "samples": 8, "tolerance": 0.001}}],
+        "train": {"lora": {"variant": "guardspace"}},
+    }
+    assert yaml.safe_load(_arm(arms["selfgen"], lab)) == {"data": ["selfgen"]}
