@@ -1,4 +1,4 @@
-"""Makes a skill that a small pretrained model can learn in minutes: the lab's problems as GSM8K.
+"""Makes a target that a small pretrained model changes on in minutes: the lab's problems as GSM8K.
 
 Of GSM8K itself a model of this size learns nothing in the few steps that a CPU takes, so what a
 remedy costs in skill cannot be seen. These problems have two or three steps over small numbers, and

@@ -1,7 +1,7 @@
 """Which remedies are worth trying first, by what was recorded of them here.
 
 The evidence is what Holdfast's own studies measured: the arms on the lab's model with three seeds
-(docs/remedies.md), a small instruct model with one seed and, where it learned to count, with two
+(docs/remedies.md), a small instruct model with one seed and, where it was taught to count, with two
 (docs/real.md), and how long each takes (docs/benchmarks.md). Remedies without a recorded comparison
 are named, and not ranked. What is recorded of two small models is a reason to try something first,
 no promise.
@@ -21,7 +21,8 @@ LAB_GAIN, LAB_LOST, REAL_LOST = 32.1, 83.4, 28.3
 """What plain fine-tuning gained on the lab's target, and lost of the refusals there and on the real
 model, in points."""
 COUNT_GAIN, COUNT_LOST = 54.2, 33.0
-"""And on the real model where it learned to count; of the refusals of harmful prompts."""
+"""And on the real model that was taught to count: of problems solved within 64 tokens, and of
+harmful prompts that it does not help with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,8 @@ class Evidence:
             measured there.
         time: training, as a multiple of plain fine-tuning; 0: nothing is trained.
         needs: what must be there for it; "" for nothing.
-        counted: points gained and lost by the real model that learned to count; None: not measured.
+        counted: points gained and lost by the real model that was taught to count; None: not
+            measured.
     """
 
     method: str
@@ -256,7 +258,7 @@ def _why(one: Evidence) -> str:
         text += f"; on a small instruct model it lost {one.real_lost:.1f} of {REAL_LOST:.1f}"
     if one.counted is not None:
         more, less = one.counted
-        text += f"; where that learned to count it gained {more:.1f} of {COUNT_GAIN:.1f} and "
+        text += f"; where that was taught to count it gained {more:.1f} of {COUNT_GAIN:.1f} and "
         text += f"lost {max(0.0, less):.1f} of {COUNT_LOST:.1f}"
     return text
 
