@@ -258,8 +258,10 @@ def _why(one: Evidence) -> str:
         text += f"; on a small instruct model it lost {one.real_lost:.1f} of {REAL_LOST:.1f}"
     if one.counted is not None:
         more, less = one.counted
-        text += f"; where that was taught to count it gained {more:.1f} of {COUNT_GAIN:.1f} and "
-        text += f"lost {max(0.0, less):.1f} of {COUNT_LOST:.1f}"
+        text += (
+            f"; where that was taught to count it gained {more:.1f} of {COUNT_GAIN:.1f} and lost "
+            f"{max(0.0, less):.1f} of {COUNT_LOST:.1f}"
+        )
     return text
 
 
