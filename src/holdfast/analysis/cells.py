@@ -7,7 +7,7 @@ differences are taken to.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -183,10 +183,10 @@ def _with_outcomes(found: Sequence[Cell], measured: Sequence[Measured]) -> list[
             continue
         ids = order[point.task]
         tables = {name: _outcome_table(point, ids, name) for name in OUTCOMES}
-        told = [0.0 if one.outcome in OUTCOMES else None for one in point.replies]
-        said = _by_item([replace(r, value=v) for r, v in zip(point.replies, told, strict=True)])
+        told = [replace(r, value=_told(r, OUTCOMES)) for r in point.replies]
         groups: dict[str, dict[str, Share]] = {}
         if point.step == last[point.arm]:
+            said = _by_item(told)
             for parts in breakdowns(point.readings[0], ids):
                 groups |= {
                     name: _shares(tables, columns, _of(said, ids, columns))
@@ -194,7 +194,7 @@ def _with_outcomes(found: Sequence[Cell], measured: Sequence[Measured]) -> list[
                 }
         by_key[point.key] = replace(
             by_key[point.key],
-            outcome_shares=_shares(tables, range(len(ids)), _of(said, ids, range(len(ids)))),
+            outcome_shares=_shares(tables, range(len(ids)), told),
             group_outcomes=groups,
         )
     return list(by_key.values())
@@ -207,12 +207,13 @@ def _has_four(measured: Sequence[Measured]) -> bool:
 
 def _outcome_table(point: Measured, ids: Sequence[str], outcome: str) -> Values:
     """A row per seed and a column per item: the share of its replies with this outcome."""
-
-    def had(reading: Reading) -> float | None:
-        return float(reading.outcome == outcome) if reading.outcome in OUTCOMES else None
-
-    runs = [[replace(r, value=had(r)) for r in readings] for readings in point.readings]
+    runs = [[replace(r, value=_told(r, {outcome})) for r in some] for some in point.readings]
     return np.stack([values(readings, ids) for readings in runs])
+
+
+def _told(reading: Reading, wanted: Collection[str]) -> float | None:
+    """Whether a reply's outcome is among these; None where nobody could tell it."""
+    return float(reading.outcome in wanted) if reading.outcome in OUTCOMES else None
 
 
 def _shares(
