@@ -74,6 +74,12 @@ def publish(folder: Path, into: Path) -> None:
     found = run.results
     model = found.model.removeprefix(f"{HERE}/studies/../../../")
     reports.publish(replace(found, replies=(), model=model), into)
+    keep_outcomes(folder, into)
+
+
+def keep_outcomes(folder: Path, into: Path) -> None:
+    """The outcome of every item that a run has read, whole or not."""
+    into.mkdir(parents=True, exist_ok=True)
     rows = []
     for path in sorted((folder / "readings").rglob("readings.jsonl")):
         where = path.parent.relative_to(folder / "readings").as_posix()
@@ -82,7 +88,7 @@ def publish(folder: Path, into: Path) -> None:
     with (into / "readings.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows([["model/task", "item", "value", "outcome"], *rows])
-    print(f"{len(rows)} readings and the report in {into}")
+    print(f"{len(rows)} readings in {into}")
 
 
 def main() -> None:
@@ -92,19 +98,23 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     parser.add_argument("--only", default="*", help="stages, as `holdfast run` takes them")
+    parser.add_argument("--outcomes", metavar="NAME", help="with --only: keep these, as NAME")
     parser.add_argument("override", nargs="*", help="settings that win over the file")
     args = parser.parse_intermixed_args()
     path = HERE / "studies" / f"{args.name}.yaml"
     study = holdfast.load(path)
     given = [*overrides(study, args.data, args.runs_dir), *args.override]
-    reuse(holdfast.load(path, given), args.runs_dir)
+    asked = holdfast.load(path, given)
+    reuse(asked, args.runs_dir)
     command = [sys.executable, "-m", "holdfast", "run", str(path), *given]
     command += ["--runs-dir", str(args.runs_dir), "--only", args.only]
     code = subprocess.run(command).returncode
     if code:
         sys.exit(code)
     if args.only == "*":
-        publish(args.runs_dir / study.name, HERE / "results" / args.name)
+        publish(args.runs_dir / asked.name, HERE / "results" / args.name)
+    elif args.outcomes:
+        keep_outcomes(args.runs_dir / asked.name, HERE / "results" / args.outcomes)
 
 
 if __name__ == "__main__":
