@@ -31,8 +31,9 @@ def test_the_best_by_record_come_first() -> None:
 
 def test_time_memory_and_a_plain_arm_are_heeded() -> None:
     found = recommend(Question(plain="sft", plain_minutes=10, minutes=11), METHODS)
-    assert [one.method for one in found.advice] == ["kl", "scale"]
-    assert found.advice[1].arm["from"] == "sft" and "no training" in found.advice[1].cost
+    assert [one.method for one in found.advice] == ["kl", "ema", "scale"]
+    for free in found.advice[1:]:
+        assert free.arm["from"] == "sft" and free.cost == "no training"
     assert any(one.startswith("replay: takes 11 min") for one in found.left_out)
     short = recommend(Question(misfits={"kl": "does not fit 8GiB"}, unknown="no shape"), METHODS)
     assert "kl: does not fit 8GiB" in short.left_out
@@ -43,6 +44,16 @@ def test_time_memory_and_a_plain_arm_are_heeded() -> None:
     ]  # fmt: skip
     assert any(one.startswith("scale: needs an arm") for one in recommend(
         Question(tried={"replay", "kl", "l2_init", "ewc"}), METHODS).left_out)  # fmt: skip
+
+
+def test_an_average_kept_along_the_way_takes_that_training_again() -> None:
+    done = Question(plain="sft", plain_minutes=10, gained=True, lost=("refuse",), minutes=11)
+    left = recommend(done, METHODS, count=99)
+    assert [one.method for one in left.advice] == ["kl", "scale"]
+    assert any(one.startswith("ema: takes 10 min") for one in left.left_out)
+    roomy = recommend(replace(done, minutes=None), METHODS, count=99)
+    (ema,) = [one for one in roomy.advice if one.method == "ema"]
+    assert ema.cost == "plain training once more, which keeps the average, about 10 min"
 
 
 def test_what_was_measured_comes_before_any_remedy() -> None:

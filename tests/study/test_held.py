@@ -28,7 +28,8 @@ def test_what_fits_is_what_the_planner_says(tmp_path: Path) -> None:
     """Whole logits of a large vocabulary: `kl` needs another plan, then none is left."""
     loaded = _study(tmp_path)
     roomy, tight, small = (held(loaded, advice.arms(), gpus) for gpus in ("80GiB", "24GiB", "6GiB"))
-    in_4_bit = {"guardspace": "guardspace takes the weights apart, which 4-bit ones do not allow"}
+    apart = "guardspace takes the base's weights apart, which 4-bit weights do not allow"
+    in_4_bit = {"guardspace": apart}
     assert roomy.misfits == in_4_bit and not roomy.plans
     assert tight.misfits == in_4_bit and list(tight.plans) == ["kl", "mask_target"]
     assert "micro-batch" in tight.plans["kl"]
@@ -42,7 +43,7 @@ def test_what_fits_is_what_the_planner_says(tmp_path: Path) -> None:
 
 def test_what_compares_with_the_base_needs_adapters(tmp_path: Path) -> None:
     found = held(_study(tmp_path, method="full"), advice.arms(), "80GiB")
-    assert "needs adapters" in found.misfits["kl"]
+    assert "needs the base beside the tuned model" in found.misfits["kl"]
     assert "adapters of a kind of their own" in found.misfits["guardspace"]
 
 
@@ -81,7 +82,7 @@ def test_a_study_is_begun_with_what_is_recommended(
     text = (tmp_path / "s.yaml").read_text()
     assert "# on the lab it gained" in text and "ship:" in text and "than a minute" in said
     assert call([*begun[:1], "t.yaml", *begun[2:-1], "0.001"]) == 0
-    assert list(load.load(tmp_path / "t.yaml").arms) == ["sft", "scale"]
+    assert list(load.load(tmp_path / "t.yaml").arms) == ["sft", "ema", "scale"]
     assert call(["init", "u.yaml", "--recipe", "lab", "--hours", "1"]) == 3
     assert "add --recommend" in capsys.readouterr().err
     assert METHODS.keys() >= set(made.arms) - {"sft"}

@@ -40,6 +40,8 @@ class Evidence:
         needs: what must be there for it; "" for nothing.
         counted: points gained and lost by the real model that was taught to count; None: not
             measured.
+        along: it is made while plain fine-tuning trains, which has to be done again where it is
+            done already.
     """
 
     method: str
@@ -50,6 +52,7 @@ class Evidence:
     time: float = 1.0
     needs: str = ""
     counted: tuple[float, float] | None = None
+    along: bool = False
 
     @property
     def worth(self) -> float:
@@ -93,6 +96,7 @@ EVIDENCE = (
         "guardspace", {"loss": ["guardspace"], "train": {"lora": {"variant": "guardspace"}}},
         21.9, 0.1, None, 1.16, OLD, counted=(-1.0, 3.2),
     ),
+    Evidence("ema", {"weights": ["ema"]}, 12.9, 25.9, None, 0.0, along=True),
     Evidence("grpo", {"loss": ["grpo"]}, 6.0, 0.3, None, 9.38, SOLVED),
     Evidence("raft", {"loss": ["raft"]}, 3.7, 0.8, None, 1.72, SOLVED),
     Evidence("first_tokens", {"loss": ["first_tokens"]}, 32.1, 87.1, None, 1.17),
@@ -231,7 +235,8 @@ def recommend(asked: Question, unranked: Collection[str], count: int = 3) -> Rec
     for one in sorted(EVIDENCE, key=lambda one: -one.worth):
         if one.method in asked.tried or one.worth <= 0 or len(advice) == count:
             continue
-        took = None if asked.plain_minutes is None else one.time * asked.plain_minutes
+        times = 1.0 if one.along and asked.gained is not None else one.time
+        took = None if asked.plain_minutes is None else times * asked.plain_minutes
         if one.method in asked.misfits:
             out.append(f"{one.method}: {asked.misfits[one.method]}")
         elif left is not None and took is not None and took > left:
@@ -240,7 +245,7 @@ def recommend(asked: Question, unranked: Collection[str], count: int = 3) -> Rec
             out.append(f"{one.method}: needs an arm of plain fine-tuning to take a share of")
         else:
             source = {"from": asked.plain} if one.time == 0 else {}
-            cost = _cost(one, took, asked.plans.get(one.method, ""))
+            cost = _cost(one, times, took, asked.plans.get(one.method, ""))
             advice.append(Advice(one.method, {**source, **one.arm}, _why(one), cost))
             left = None if left is None or took is None else left - took
     known = {one.method for one in EVIDENCE}
@@ -265,9 +270,11 @@ def _why(one: Evidence) -> str:
     return text
 
 
-def _cost(one: Evidence, minutes: float | None, plan: str) -> str:
-    parts = ["no training" if one.time == 0 else f"{one.time:.2g} times plain training"]
-    if minutes is not None and one.time:
+def _cost(one: Evidence, times: float, minutes: float | None, plan: str) -> str:
+    again = times and one.along
+    parts = ["no training" if times == 0 else f"{times:.2g} times plain training"]
+    parts = ["plain training once more, which keeps the average"] if again else parts
+    if minutes is not None and times:
         parts.append(("about " if minutes >= 1 else "") + _minutes(minutes))
     parts += [f"needs {one.needs}"] if one.needs else []
     parts += [f"fits as: {plan}"] if plan else []

@@ -52,7 +52,7 @@ def write(results: Results) -> str:
         _finals(results),
         *_mean_gain(results),
         "Each figure with its 95 % interval; below it the paired difference to base in "
-        "percentage points.\n",
+        "percentage points (pts), of a measure in its own unit.\n",
         *([clean(noise) + "\n"] if noise else []),
         *(["With only a part λ of the training's change applied:\n", scaled] if scaled else []),
         *_fronts(results),

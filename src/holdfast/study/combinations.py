@@ -30,7 +30,7 @@ def check(arm: Arm, arms: Mapping[str, Arm], study: Study, where: str) -> None:
         StudyError: naming the two things that do not go together.
     """
     _order(arm, where)
-    _training(arm, study, where)
+    check_training(arm, study, where)
     _weights(arm, arms, study.train.method, where)
     _asking(arm, study.tasks, where)
 
@@ -44,7 +44,17 @@ def _order(arm: Arm, where: str) -> None:
         )  # fmt: skip
 
 
-def _training(arm: Arm, study: Study, where: str) -> None:
+def check_training(arm: Arm, study: Study, where: str) -> None:
+    """Refuse an arm whose methods do not go together in one training, or with its settings.
+
+    Args:
+        arm: its methods built; nothing else of the study's arms is looked at.
+        study: whose training method and server are meant.
+        where: for messages.
+
+    Raises:
+        StudyError: naming the two things that do not go together.
+    """
     method, lora = study.train.method, arm.variant.train.lora
     trained = arm.variant.source != BASE and study.answer.server is not None
     if trained and (method == "full" or not lora.adds):

@@ -14,17 +14,17 @@ from dataclasses import dataclass, field, replace
 from holdfast import methods
 from holdfast.config import ArmSpec, Study, TrainSpec
 from holdfast.config.sweeps import expand
-from holdfast.errors import DoesNotFit, HoldfastError, StudyError
+from holdfast.errors import DoesNotFit, HoldfastError
 from holdfast.memory.hardware.host import host_ram_bytes
 from holdfast.memory.memory_plan import MemoryPlan
 from holdfast.memory.planner import explanation
 from holdfast.memory.planner.request import PlanRequest
 from holdfast.methods import LossMethod
 from holdfast.runs.stages import Step
-from holdfast.study import calibration, readiness
+from holdfast.study import calibration, combinations, readiness
 from holdfast.study import speed as speeds
 from holdfast.study.duration import Seconds, how_of, timed
-from holdfast.study.session import Session
+from holdfast.study.session import Arm, Session
 from holdfast.study.shortening import GRADING, SHARED, Change, changes_of, part_of
 from holdfast.study.speed import Speed
 from holdfast.study.work import Counted, Work
@@ -212,15 +212,11 @@ def _allowed(
         StudyError: the study's own settings do not go with it.
     """
     given = study.model_copy(update={"arms": {name: ArmSpec.model_validate(arm)}})
-    train = expand(given)[name].train
+    variant = expand(given)[name]
     for one in loss:
-        one.check_training(train)
-    compares = any(one.own_trainer for one in loss) or any(
-        term.compares for one in loss if (term := one.term())
-    )
-    if compares and not train.reference_by_switch:
-        raise StudyError("needs adapters beside the base (train.method: lora or qlora)")
-    return train
+        one.check_training(variant.train)
+    combinations.check_training(Arm(variant, loss=tuple(loss)), given, f"arms.{name}")
+    return variant.train
 
 
 def _loss(arm: Mapping[str, object]) -> list[LossMethod]:
