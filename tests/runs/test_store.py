@@ -54,6 +54,16 @@ def test_fingerprints_see_values_not_order() -> None:
 def test_field_diff_names_the_leaves() -> None:
     old, new = {"t": {"lr": 1, "r": 16}, "x": 1}, {"t": {"lr": 2, "r": 16}, "y": 3}
     assert store.field_diff(old, new) == ["t.lr: 1 → 2", "x: 1 → null", "y: null → 3"]
+    steps = [{"methods": [["grpo", {"beta": 0, "group": group}]]} for group in (8, 4)]
+    assert store.field_diff(*steps) == ["methods[0][1].group: 8 → 4"]
+    assert store.field_diff([1], [1, 2], "steps") == ["steps: [1] → [1, 2]"]
+
+
+@pytest.mark.parametrize("length", [0, 40, 75, 100, 5000])
+def test_what_differs_of_a_long_text_is_shown(length: int) -> None:
+    """Two beginnings that are alike say nothing."""
+    (line,) = store.field_diff(*("a" * length + end + "z" * 200 for end in ("one", "two")), "text")
+    assert "one" in line and "two" in line and len(line) < 180
 
 
 def test_run_folders_are_recognised(tmp_path: Path) -> None:

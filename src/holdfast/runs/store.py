@@ -203,16 +203,28 @@ def fingerprint_rows(rows: Iterable[object]) -> str:
 
 
 def field_diff(old: object, new: object, prefix: str = "") -> list[str]:
-    """The leaves in which two JSON values differ, one line each: ``train.lr: 1e-4 → 2e-4``."""
+    """The leaves in which two JSON values differ, one line each: ``train.lr: 1e-4 → 2e-4``.
+
+    Lists of one length are compared entry by entry; of long values the part that differs is shown.
+    """
+    if old == new:
+        return []
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         lines = []
         for key in sorted({*old, *new}):
             path = f"{prefix}.{key}" if prefix else str(key)
             lines += field_diff(old.get(key), new.get(key), path)
         return lines
-    return [] if old == new else [f"{prefix}: {_brief(old)} → {_brief(new)}"]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [line for i, pair in pairs for line in field_diff(*pair, f"{prefix}[{i}]")]
+    texts = [json.dumps(value, ensure_ascii=False) for value in (old, new)]
+    alike = len(os.path.commonprefix(texts))
+    return [f"{prefix}: {' → '.join(_brief(text, alike) for text in texts)}"]
 
 
-def _brief(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:77] + "…"
+def _brief(text: str, alike: int) -> str:
+    """80 characters of a text, from shortly before it stops being like the other one."""
+    start = max(0, alike - 20) if alike > 60 else 0
+    shown = "…" * (start > 0) + text[start:]
+    return shown if len(shown) <= 80 else shown[:79] + "…"
