@@ -47,7 +47,7 @@ def test_time_memory_and_a_plain_arm_are_heeded() -> None:
 
 
 def test_an_average_kept_along_the_way_takes_that_training_again() -> None:
-    done = Question(plain="sft", plain_minutes=10, gained=True, lost=("refuse",), minutes=11)
+    done = Question(plain="sft", plain_minutes=10, lost=("refuse",), minutes=11)
     left = recommend(done, METHODS, count=99)
     assert [one.method for one in left.advice] == ["kl", "scale"]
     assert any(one.startswith("ema: takes 10 min") for one in left.left_out)
@@ -119,6 +119,13 @@ def test_what_a_run_says() -> None:
     assert of_results(_results((0, 1), (0, 1), sft=None)) is None, "nobody noted the remedies"
     nothing = of_results(_results((-0.1, 0.1), (-0.1, 0.1), sft=()))
     assert nothing is not None and (nothing.gained, nothing.lost) == (False, [])
+
+
+def test_what_seeds_disagree_on_is_open() -> None:
+    """-44.5 points with an interval up to +7 is no reason to say that no remedy is needed."""
+    asked = of_results(_results((-0.1, 0.5), (-0.96, 0.07), sft=()))
+    assert asked is not None and (asked.gained, asked.lost) == (None, ["safe"])
+    assert recommend(asked, METHODS).advice
 
 
 def test_of_several_targets_one_that_gains_is_a_gain() -> None:

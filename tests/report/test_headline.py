@@ -94,9 +94,9 @@ def test_without_a_decision_the_first_arm_that_forgot_nothing_is_named() -> None
          "sft gained on everyday-help but lost hazards."),
         ([("hazards", -0.3)], "not kept", "sft lost hazards; what had to be kept was not."),
         ([("hazards", 0.0)], "kept",
-         "sft shows no measurable change; all that had to be kept was kept."),
+         "sft shows no clear change; all that had to be kept was kept."),
         ([("hazards", 0.0)], "not enough evidence",
-         "sft shows no measurable change; whether enough was kept is open."),
+         "sft shows no clear change; whether enough was kept is open."),
         ([("hazards", 0.2)], "", "sft gained on hazards and lost nothing measurable."),
     ],
 )  # fmt: skip
@@ -116,6 +116,22 @@ def test_a_loss_by_its_interval_alone_is_not_called_none(trained: bool) -> None:
         assert " and may have forgotten hazards" in said and "measurable" not in said
     else:
         assert said == "sft gained on everyday-help and may have lost hazards."
+
+
+@pytest.mark.parametrize(("mean", "said"), [(-0.445, "may have forgotten hazards"),
+                                            (-0.05, "may have forgotten hazards"),
+                                            (-0.02, "with no measurable loss"),
+                                            (0.1, "with no measurable loss")])  # fmt: skip
+def test_a_loss_that_seeds_disagree_on_is_not_called_none(mean: float, said: str) -> None:
+    """Three seeds, of which one forgot little: the interval is as wide as the scale."""
+    wide = Share(mean, -0.963, 0.2, 100)
+    none = replace(wide, mean=0.0)
+    diffs = {"hazards": wide, "everyday-help": none}
+    cells = [
+        replace(one, diff=diffs[one.task], p_holm=0.4) if one.task in diffs and one.diff else one
+        for one in build().cells
+    ]
+    assert said in headline(replace(build(), cells=tuple(cells))).en
 
 
 def test_many_tasks_are_counted() -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from holdfast.analysis.lookup import final
 from holdfast.analysis.results import Results
+from holdfast.analysis.story import NOTICED, may_have_lost
 from holdfast.config import ArmSpec, Study
 from holdfast.types import BASE
 
@@ -115,8 +116,8 @@ class Question:
         tried: names of the methods that it has already.
         plain: its arm of plain fine-tuning; "" for none.
         plain_minutes: that its training took, all seeds together; None: not known.
-        gained: whether plain fine-tuning clearly gained; None: not measured.
-        lost: the retained tasks that clearly lost by it; None: not measured.
+        gained: whether plain fine-tuning clearly gained; None: not measured, or open.
+        lost: the retained tasks that lost by it, or may have; None: not measured.
         minutes: at hand for training; None: no limit.
         misfits: methods that cannot be run on the hardware that there is, and why.
         plans: methods that fit it otherwise than plain training does, and how.
@@ -151,16 +152,17 @@ def of_results(results: Results, minutes: float | None = None) -> Question | Non
     if plain is None or results.learned or any(arm.methods is None for arm in trained):
         return None
     took = plain.seconds * max(1, len(results.seeds)) / 60
-    gains, lost = [], []
+    gains, lost, seems = [], [], False
     for task in results.tasks:
         cell = final(results, plain.name, task.name)
         if cell is None or cell.diff is None or cell.diff.mean is None:
             continue
         if task.role == "target":
             gains.append(cell.diff.direction == "better")
-        elif cell.diff.direction == "worse":
+            seems |= not task.unit and cell.diff.mean >= NOTICED
+        elif may_have_lost(cell.diff, task.unit):
             lost.append(task.name)
-    gained = any(gains) if gains else None
+    gained = True if any(gains) else None if seems or not gains else False
     tried = {one for arm in results.arms for one in arm.methods or ()}
     return Question(tried, plain.family or plain.name, took, gained, lost, minutes)
 
@@ -235,7 +237,7 @@ def recommend(asked: Question, unranked: Collection[str], count: int = 3) -> Rec
     for one in sorted(EVIDENCE, key=lambda one: -one.worth):
         if one.method in asked.tried or one.worth <= 0 or len(advice) == count:
             continue
-        times = 1.0 if one.along and asked.gained is not None else one.time
+        times = 1.0 if one.along and asked.lost is not None else one.time
         took = None if asked.plain_minutes is None else times * asked.plain_minutes
         if one.method in asked.misfits:
             out.append(f"{one.method}: {asked.misfits[one.method]}")

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from holdfast.analysis.findings import Cell, Direction
+from holdfast.analysis.findings import Cell, Direction, Share
 from holdfast.analysis.lookup import final, retained, targets
 from holdfast.analysis.results import Results
 from holdfast.types import BASE
 
 ALPHA = 0.05
 """A task counts as forgotten below this p, after Holm's correction."""
+NOTICED = 0.05
+"""A share that falls by so much is not said to be kept, however wide the interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,8 @@ class Story:
             way round. None where that was not measured.
         gained: tasks other than the target that it is better on.
         lost: retained tasks that it forgot.
-        doubtful: others that it is worse on by the interval, and not after Holm's correction.
+        doubtful: others that it is worse on by the interval, and not after Holm's correction; or by
+            the estimate alone, if that is a loss of `NOTICED` or more.
         tasks: number of retained tasks on which it was compared.
         other: the arm that the decision ships, or, without a decision, the first that forgot
             nothing of `lost`; "" where that is nobody or `arm` itself.
@@ -63,9 +66,12 @@ def story(results: Results) -> Story:
         return Story("", answer=answer)
     cells = [cell for name in names if (cell := final(results, arm, name)) and cell.diff]
     lost = tuple(cell.task for cell in cells if forgot(cell))
-    gained, worse = (
-        tuple(cell.task for cell in cells if cell.diff and cell.diff.direction == way)
-        for way in ("better", "worse")
+    units = {task.name: task.unit for task in kept}
+    gained = tuple(cell.task for cell in cells if cell.diff and cell.diff.direction == "better")
+    doubtful = tuple(
+        cell.task
+        for cell in cells
+        if cell.diff and cell.task not in lost and may_have_lost(cell.diff, units[cell.task])
     )
     ships = None if made is None or answer in ("kept", "not kept") else made.chosen is not None
     if ships is not None and not results.seeds and not results.trained:
@@ -77,7 +83,7 @@ def story(results: Results) -> Story:
         _gain(results, arm, for_),
         gained,
         lost,
-        tuple(one for one in worse if one not in lost),
+        doubtful,
         len(cells),
         other,
         held,
@@ -95,6 +101,18 @@ def _gain(results: Results, arm: str, targets: Sequence[str]) -> Direction | Non
     if {"better", "worse"} <= ways:
         return "no clear change"
     return next((way for way in ("better", "worse") if way in ways), "no clear change")
+
+
+def may_have_lost(diff: Share, unit: str = "") -> bool:
+    """Whether a change is a loss by its interval, or by an estimate that nobody would call none.
+
+    Args:
+        diff: to the untouched model; below 0 is worse.
+        unit: of a measure, whose estimate alone says nothing; "" for a share.
+    """
+    return diff.direction == "worse" or (
+        not unit and diff.mean is not None and diff.mean <= -NOTICED
+    )
 
 
 def forgot(cell: Cell) -> bool:

@@ -195,7 +195,7 @@ def _change(share: Share, unit: str = "") -> str:
     if high < 0:
         return f"lost {size} {interval}"
     text = change_text(mean, unit)
-    return f"changed nothing measurable ({text} {unit or 'points'} {interval})"
+    return f"shows no clear change ({text} {unit or 'points'} {interval})"
 
 
 def forgetting(tasks: Sequence[TaskInfo], found: Sequence[Cell]) -> str:

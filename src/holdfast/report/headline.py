@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from holdfast.analysis.results import Results, Transfer
-from holdfast.analysis.story import Story, story
+from holdfast.analysis.story import Story, may_have_lost, story
 from holdfast.report import language
 from holdfast.report.language import Said, Speech
 
@@ -39,6 +39,8 @@ def _in_stages(one: Transfer, speech: Speech) -> Said:
     """What the first arm kept of the tasks that it learned one after the other."""
     told = {"better": "gained", "worse": "forgot", "no clear change": "kept"}
     how = told[one.backward.direction] if one.backward is not None else "learned"
+    if how == "kept" and one.backward is not None and may_have_lost(one.backward):
+        how = "may"
     return speech.say(f"story.stages_{how}", arm=one.arm)
 
 

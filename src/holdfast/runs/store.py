@@ -219,7 +219,8 @@ def field_diff(old: object, new: object, prefix: str = "") -> list[str]:
         pairs = enumerate(zip(old, new, strict=True))
         return [line for i, pair in pairs for line in field_diff(*pair, f"{prefix}[{i}]")]
     texts = [json.dumps(value, ensure_ascii=False) for value in (old, new)]
-    alike = len(os.path.commonprefix(texts))
+    letters = enumerate(zip(*texts, strict=False))
+    alike = next((i for i, pair in letters if len({*pair}) > 1), min(map(len, texts)))
     return [f"{prefix}: {' → '.join(_brief(text, alike) for text in texts)}"]
 
 
