@@ -49,7 +49,7 @@ def test_time_memory_and_a_plain_arm_are_heeded() -> None:
 def test_an_average_kept_along_the_way_takes_that_training_again() -> None:
     done = Question(plain="sft", plain_minutes=10, lost=("refuse",), minutes=11)
     left = recommend(done, METHODS, count=99)
-    assert [one.method for one in left.advice] == ["kl", "scale"]
+    assert [one.method for one in left.advice] == ["kl", "scale", "fapm"]
     assert any(one.startswith("ema: takes 10 min") for one in left.left_out)
     roomy = recommend(replace(done, minutes=None), METHODS, count=99)
     (ema,) = [one for one in roomy.advice if one.method == "ema"]
@@ -66,7 +66,7 @@ def test_what_was_measured_comes_before_any_remedy() -> None:
 def test_remedies_without_a_record_are_named_and_not_ranked() -> None:
     (told,) = [one for one in recommend(Question(), METHODS).left_out if "not ranked" in one]
     names = told.partition(": ")[2].split(", ")
-    assert "fapm" in names and "grpo" not in names and "replay" not in names
+    assert "merge" in names and "grpo" not in names and "replay" not in names
 
 
 @pytest.mark.parametrize("one", EVIDENCE, ids=lambda one: one.method)
@@ -146,7 +146,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     )
     assert call(["recommend", str(study)]) == 0
     told = capsys.readouterr().out
-    assert told.startswith("1. {loss: [{kl:") and "not ranked: " in told
+    assert told.startswith("1. {loss: [{kl:") and "not ranked, " in told
     assert call(["recommend", str(study), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [one["method"] for one in found["advice"]] == ["kl", "ewc", "mask_target"]

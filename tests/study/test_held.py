@@ -82,7 +82,7 @@ def test_a_study_is_begun_with_what_is_recommended(
     text = (tmp_path / "s.yaml").read_text()
     assert "# on the lab it gained" in text and "ship:" in text and "than a minute" in said
     assert call([*begun[:1], "t.yaml", *begun[2:-1], "0.001"]) == 0
-    assert list(load.load(tmp_path / "t.yaml").arms) == ["sft", "ema", "scale"]
+    assert list(load.load(tmp_path / "t.yaml").arms) == ["sft", "ema", "scale", "fapm"]
     assert call(["init", "u.yaml", "--recipe", "lab", "--hours", "1"]) == 3
     assert "add --recommend" in capsys.readouterr().err
     assert METHODS.keys() >= set(made.arms) - {"sft"}

@@ -98,6 +98,7 @@ EVIDENCE = (
         21.9, 0.1, None, 1.16, OLD, counted=(-1.0, 3.2),
     ),
     Evidence("ema", {"weights": ["ema"]}, 12.9, 25.9, None, 0.0, along=True),
+    Evidence("fapm", {"weights": ["fapm"]}, 4.7, 7.1, None, 0.0),
     Evidence("grpo", {"loss": ["grpo"]}, 6.0, 0.3, None, 9.38, SOLVED),
     Evidence("raft", {"loss": ["raft"]}, 3.7, 0.8, None, 1.72, SOLVED),
     Evidence("first_tokens", {"loss": ["first_tokens"]}, 32.1, 87.1, None, 1.17),
@@ -218,7 +219,8 @@ def recommend(asked: Question, unranked: Collection[str], count: int = 3) -> Rec
 
     Args:
         asked: what is known of the study.
-        unranked: all remedies that there are; those without evidence are named.
+        unranked: all remedies that there are; those without evidence, or that cannot be written
+            without a prompt, a model or an arm of the user's, are named.
         count: how many, at most.
     """
     if asked.gained is False:
@@ -252,7 +254,9 @@ def recommend(asked: Question, unranked: Collection[str], count: int = 3) -> Rec
             left = None if left is None or took is None else left - took
     known = {one.method for one in EVIDENCE}
     if rest := sorted(set(unranked) - known - set(asked.tried)):
-        out.append(f"no recorded comparison, so not ranked: {', '.join(rest)}")
+        out.append(
+            f"not ranked, as nothing is recorded or they want something of yours: {', '.join(rest)}"
+        )
     if asked.unknown:
         out.append(f"whether these fit the memory is not known: {asked.unknown}")
     return Recommendation("", tuple(advice), tuple(out))
