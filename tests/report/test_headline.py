@@ -134,6 +134,16 @@ def test_a_loss_that_seeds_disagree_on_is_not_called_none(mean: float, said: str
     assert said in headline(replace(build(), cells=tuple(cells))).en
 
 
+def test_an_arm_that_may_have_lost_it_too_is_not_named_for_keeping_it() -> None:
+    wide = Share(-0.3, -0.7, 0.1, 100)
+    cells = [
+        replace(one, diff=wide, p_holm=0.4) if one.arm != "sft" and one.diff else one
+        for one in build().cells
+    ]
+    said = headline(replace(build(), decision=None, cells=tuple(cells))).en
+    assert "forgot" in said and "no such loss" not in said
+
+
 def test_many_tasks_are_counted() -> None:
     results = build()
     names = [f"t{number}" for number in range(5)]

@@ -34,8 +34,8 @@ class Story:
         doubtful: others that it is worse on by the interval, and not after Holm's correction; or by
             the estimate alone, if that is a loss of `NOTICED` or more.
         tasks: number of retained tasks on which it was compared.
-        other: the arm that the decision ships, or, without a decision, the first that forgot
-            nothing of `lost`; "" where that is nobody or `arm` itself.
+        other: the arm that the decision ships, or, without a decision, the first that does not seem to
+            have forgotten any of `lost`; "" where that is nobody or `arm` itself.
         kept: of `lost`, what `other` holds: its interval does not lie below 0.
         ships: a model may be shipped by the decision's rule; None without such a decision.
         answer: the decision's own; "" without one.
@@ -133,9 +133,16 @@ def _other(
         changes = made.chosen.changes
         held = [one for one in lost if one in changes and changes[one].direction != "worse"]
         return made.chosen.arm, tuple(held)
+    units = {task.name: task.unit for task in results.tasks}
     for one in named if lost else ():
         cells = [final(results, one, task) for task in lost]
-        if one != arm and all(cell and cell.diff and not forgot(cell) for cell in cells):
+        if one != arm and all(
+            cell
+            and cell.diff
+            and not forgot(cell)
+            and not may_have_lost(cell.diff, units[cell.task])
+            for cell in cells
+        ):
             return one, tuple(lost)
     return "", ()
 
