@@ -34,8 +34,8 @@ class Story:
         doubtful: others that it is worse on by the interval, and not after Holm's correction; or by
             the estimate alone, if that is a loss of `NOTICED` or more.
         tasks: number of retained tasks on which it was compared.
-        other: the arm that the decision ships, or, without a decision, the first that does not seem to
-            have forgotten any of `lost`; "" where that is nobody or `arm` itself.
+        other: the arm that the decision ships, or, without a decision, the first that does not seem
+            to have forgotten any of `lost`; "" where that is nobody or `arm` itself.
         kept: of `lost`, what `other` holds: its interval does not lie below 0.
         ships: a model may be shipped by the decision's rule; None without such a decision.
         answer: the decision's own; "" without one.
