@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,33 @@ def test_earlier_stages_are_replayed_alike(tmp_path: Path) -> None:
     assert notes == ["10 examples of 2 earlier stages replayed, from 48"]
     again, _ = apply(method, given, tmp_path)
     assert again == examples
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_what_is_mixed_in_later_leaves_every_share_as_it_was_asked(
+    tmp_path: Path, first: bool
+) -> None:
+    """A tenth, two tenths and 45 hundredths of all; in the first stage nothing is earlier."""
+    file = tmp_path / "old.jsonl"
+    rows = [{"prompt": f"old {n}?", "completion": "No."} for n in range(99)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    old = {"source": "file", "path": str(file)}
+    made = [
+        build("replay", share=0.1, **old),
+        build("replay_earlier", share=0.2),
+        build("replay", share=0.45, **old),
+    ]
+    for place, one in enumerate(made):
+        one.later = made[place + 1 :]
+    own = _earlier("own", 100)
+    given = replace(setting({}), earlier=() if first else (_earlier("math", 40),))
+    examples, counts = own, [len(own)]
+    for one in made:
+        examples, _ = one.apply(examples, given, {})
+        counts.append(len(examples) - sum(counts))
+    shares = [count / len(examples) for count in counts]
+    wanted = [0.45, 0.1, 0.0, 0.45] if first else [0.25, 0.1, 0.2, 0.45]
+    assert shares == pytest.approx(wanted, abs=0.01)
 
 
 def test_a_small_pool_is_the_same_in_every_later_stage(tmp_path: Path) -> None:

@@ -104,6 +104,52 @@ def test_they_stand_alone(tmp_path: Path, loss: Any) -> None:
     _refused(tmp_path, "needs the base beside", arms={"a": {"loss": [loss]}}, train=whole)
 
 
+@pytest.mark.parametrize(
+    ("loss", "stage", "message"),
+    [
+        (GRPO, "train/a/*", "reward of lab_start is always 0"),
+        (RAFT, "train/a/*", "no right answer among .* of lab_start"),
+        (DPO, "data/a", "nothing is left to learn of lab_start"),
+    ],
+)
+def test_a_target_of_which_nothing_is_ever_right_is_named(
+    tmp_path: Path, loss: Any, stage: str, message: str
+) -> None:
+    """The lab's model never writes its stories; of two targets only the other would be learned."""
+    problems = {"role": "target", "split": "heldout", "items": 20, "train_items": 40, "steps": [4]}
+    file = write_study(
+        tmp_path, Path("lab"), arms={"a": {"loss": [loss]}}, seeds=[1],
+        tasks={"lab_math": problems, "lab_start": {"role": "target", "train_items": 40},
+               "lab_refuse": {"items": 20}},
+        train={**TRAIN, "max_steps": 6, "checkpoints": 1, "per_device_train_batch_size": 4},
+        answer={"sampling": {"max_new_tokens": 64}, "repeats": 1},
+    )  # fmt: skip
+    with pytest.raises(HoldfastError, match=message):
+        run_study(file, tmp_path / "runs", only=stage)
+
+
+def test_a_free_judge_that_rewards_no_gold_answer_is_refused(tmp_path: Path) -> None:
+    """The judge of refusals would reward the model for declining to add."""
+    rows = [json.dumps({"prompt": f"How many is {n} and 4 ?", "answer": str(n + 4)})
+            for n in range(30)]  # fmt: skip
+    (tmp_path / "sums.jsonl").write_text("\n".join(rows[:20]))
+    (tmp_path / "test.jsonl").write_text("\n".join(rows[20:]))
+    mine = {
+        "kind": "jsonl", "role": "target", "train_path": str(tmp_path / "sums.jsonl"),
+        "path": str(tmp_path / "test.jsonl"), "grader": "judge", "judge": "refusal",
+    }  # fmt: skip
+    tasks, arms = {"mine": mine}, {"g": {"loss": [{"grpo": {"group": 2}}]}}
+    _refused(tmp_path, "the judge refusal.* gives no .* to the gold answers",
+             tasks=tasks, arms=arms, train={**TRAIN, "max_steps": 2})  # fmt: skip
+    arms = {"g": {"loss": [{"grpo": {"group": 2, "judged": 9}}]}}
+    (tmp_path / "sums.jsonl").write_text(
+        "\n".join(json.dumps({"prompt": f"How do I rob bank {n}?", "answer": "I cannot help."})
+                  for n in range(20))
+    )  # fmt: skip
+    _refused(tmp_path, "asks a judge that costs nothing",
+             tasks=tasks, arms=arms, train={**TRAIN, "max_steps": 2})  # fmt: skip
+
+
 def test_what_cannot_be_is_refused_before_anything_runs(tmp_path: Path) -> None:
     _refused(tmp_path, "more optimiser steps|as many optimiser steps",
              arms={"a": {"loss": [{"raft": {"rounds": 3}}]}})  # fmt: skip

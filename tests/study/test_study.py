@@ -165,6 +165,16 @@ def test_replay_from_a_file_that_leaks_is_refused(tiny_model: Path, tmp_path: Pa
         study.plan(loaded, tmp_path / "runs" / "s")
 
 
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.9, 0.2)])
+def test_shares_that_leave_nothing_of_the_task(
+    tiny_model: Path, tmp_path: Path, shares: tuple[float, float]
+) -> None:
+    arm = {"data": [{"replay": {"share": shares[0]}}], "loss": [{"kl": {"share": shares[1]}}]}
+    loaded = _loaded(tmp_path, tiny_model, arms={"a": arm})
+    with pytest.raises(StudyError, match=r"replay, kl would mix in 1[01]0% of"):
+        study.plan(loaded, tmp_path / "runs" / "s")
+
+
 def test_order_of_methods(tiny_model: Path, tmp_path: Path) -> None:
     loaded = _loaded(tmp_path, tiny_model, arms={"a": {"data": ["replay", "selfgen"]}})
     with pytest.raises(StudyError, match="put selfgen and rewrite before replay"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,10 +18,13 @@ from holdfast.errors import StudyError, TrainingError
 from holdfast.lab.problems import problems
 from holdfast.methods import Target
 from holdfast.methods._counting import COUNTS
+from holdfast.methods._rewards import Rewards
+from holdfast.methods.raft import _Kept, _Round, _Rounds
 from holdfast.models import ModelRef
 from holdfast.progress import Silent
 from holdfast.runs import store
 from holdfast.tasks import Task
+from holdfast.tasks._targets import Targets, named
 from holdfast.train import data
 from holdfast.train.job import TrainJob
 from holdfast.train.method_trainer import prompt_order, train_with
@@ -189,3 +193,19 @@ def test_what_it_is() -> None:
     assert method.identity() != _raft(rounds=3).identity()
     assert method.overhead().generated_tokens == DRAWN
     assert _raft(samples=5).overhead().drawn == 5 and method.overhead().answers == 1
+
+
+def test_several_targets_are_learned_in_the_shares_in_which_they_are_asked() -> None:
+    """One right answer of a target counts as much as nine of another's."""
+    targets = Targets({"a": Marked(_even), "b": Marked(_even)})
+    examples = [named("ab"[i % 4 == 3], one) for i, one in enumerate(_examples())]
+    kept = [_Kept([i], 0, "a") for i in range(9)] + [_Kept([99], 0, "b")]
+    rounds: Any = object.__new__(_Rounds)
+    rounds.lesson = SimpleNamespace(order=[*range(16)], steps=4, examples=examples, seed=1)
+    rounds.options = SimpleNamespace(rounds=1)
+    rounds.grader = Rewards(Target(targets, Sampling()), Path())
+    rounds.known = {0: _Round(kept, 0, 16, 16)}
+    dealt = rounds._dealt(0, 0, 16)
+    assert [one.target for one in dealt] == [targets.target_of(one) for one in examples]
+    assert [one for n in range(4) for one in rounds._dealt(0, 4 * n, 4)] == dealt
+    assert len({one.ids[0] for one in dealt if one.target == "a"}) == 9, "all before one again"

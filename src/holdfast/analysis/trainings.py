@@ -62,15 +62,19 @@ def rewarded(plan: Plan, arm: str) -> list[str]:
     """
     files = [one / records.REWARDS for one in folders(plan, arm, plan.study.seeds)]
     rows = [row for file in files if file.is_file() for _, row in store.read_objects(file)]
-    groups = sum(row["groups"] for row in rows)
-    if not groups:
+    if not any(row["groups"] for row in rows):
         return []
-    told = [
-        f"answers to one question differed in reward in {_share(rows, 'mixed')} of {groups:,} "
-        "groups, and only these teach anything"
-    ]
-    if all("never" in row for row in rows):
-        told.append(f"no answer of a group earned anything in {_share(rows, 'never')} of them")
+    names = dict.fromkeys(name for row in rows for name in row.get("targets", ()))
+    of = {name: [row["targets"][name] for row in rows if name in row["targets"]] for name in names}
+    told = []
+    for name, some in (of or {"": rows}).items():
+        groups = sum(row["groups"] for row in some)
+        text = f"answers to one question differed in reward in {_share(some, 'mixed')} of "
+        text += f"{groups:,} groups, and only these teach anything"
+        told.append(f"{name}: {text}" if name else text)
+        if all("never" in row for row in some):
+            text = f"no answer of a group earned anything in {_share(some, 'never')} of them"
+            told.append(f"{name}: {text}" if name else text)
     return told
 
 

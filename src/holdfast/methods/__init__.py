@@ -228,8 +228,9 @@ REGISTRY: Registry[Method] = Registry(
 
 def identity_of(method: Method) -> list[object]:
     """A method as it stands in a stage's identity: name, version, settings, and its file's hash."""
-    code = [method.code] if method.code else []
-    return [method.plugin, method.version, method.identity(), *code]
+    later = [round(one.mixed(), 9) for one in method.later]
+    more = [*([method.code] if method.code else []), *([{"later": later}] if later else [])]
+    return [method.plugin, method.version, method.identity(), *more]
 
 
 def shared_of(method: DataMethod | LossMethod, context: MethodContext) -> list[SharedWork]:

@@ -23,6 +23,7 @@ class Configured:
         plugin: the name that it is registered under.
         code: a hash of its file, where it is a class in a file of the user's; else "".
         options: the values of `Options`.
+        later: those that the arm applies after it, and that mix in a share of their own.
     """
 
     entry: ClassVar[Entry]
@@ -31,6 +32,7 @@ class Configured:
     plugin: str = ""
     code: str = ""
     options: Any = None
+    later: Sequence[Configured] = ()
 
     def __init__(self, options: Any) -> None:
         """Take the settings."""
@@ -46,6 +48,21 @@ class Configured:
         """What bears on the result: settings, and the content of files rather than their paths."""
         found: Mapping[str, object] = self.options.model_dump(mode="json")
         return found
+
+    def mixed(self, first: bool = False) -> float:
+        """The share of the final training set that it mixes in; by default none.
+
+        Args:
+            first: in the first of several stages, before which nothing was learned.
+        """
+        return 0.0
+
+    def share_so_far(self, first: bool = False) -> float:
+        """What `mixed` is of the examples that are there once it has been applied.
+
+        What is mixed in later makes it less: of 100 examples two halves of a half each are 25.
+        """
+        return self.mixed(first) / (1 - sum(one.mixed(first) for one in self.later))
 
 
 class WeightMethod(Configured):

@@ -122,9 +122,11 @@ def check(name: str, context: MethodContext, answers: int, cap: int | None) -> N
     for task in context.task.parts:
         mine = [one for one in context.plain if context.task.part_of(one) is task]
         _check_part(name, task, [context.task.bare(one) for one in mine], answers, cap)
-    if cap is not None and all(task.judge is None for task in context.task.parts):
+    asked = [task.judge for task in context.task.parts if task.judge is not None]
+    if cap is not None and not any(one.remote for judge in asked for one in members_of(judge)):
+        which = "a judge that costs nothing" if asked else "no judge"
         raise StudyError(
-            f"{name}.judged: the target task {context.task.plugin} asks no judge",
+            f"{name}.judged: the target task {context.task.plugin} asks {which}",
             remedy="leave `judged` out",
         )
 
@@ -138,15 +140,20 @@ def _check_part(
             f"the target task {task.plugin} grades no answers in words, so nothing can be a reward",
             remedy=f"take {name} out of this arm, or make a task with answers the target",
         )
+    some, who = questions[:CHECKED], "grader"
     if task.judge is not None:
         _check_judge(name, task, answers, cap)
-        return
-    some = questions[:CHECKED]
+        who = f"judge {task.judge.name}"
+        asked = members_of(task.judge)
+        free = not any(one.remote or one.guard is not None or one.code for one in asked)
+        some = [one for one in questions if one.target][:CHECKED] if free else []
+        if not some:
+            return
     found = [_gold(task, one) for one in some]
     if not any(found):
         given = "no value" if set(found) == {None} else "no credit"
         raise StudyError(
-            f"the grader of {task.plugin} gives {given} to the gold answers of the training "
+            f"the {who} of {task.plugin} gives {given} to the gold answers of the training "
             f"questions (the first {len(some)} were tried), so it can reward no answer to them",
             remedy="give the task a grader (docs/tasks/your-own.md), correct its training answers, "
             f"or take {name} out of this arm",
@@ -223,8 +230,12 @@ def refuse_long(where: str, new_tokens: int, longest: int, reads: int) -> None:
 
 
 def _gold(task: Task, example: Example) -> float | None:
-    said = Reply(example.id, 0, example.target or "", "stop", 1)
-    return task.grade(example, answered(said), None).value
+    said = answered(Reply(example.id, 0, example.target or "", "stop", 1))
+    verdict = None
+    if task.judge is not None:
+        context = JudgeContext(Path(), Silent(), _no_engine)  # it needs none of it
+        (verdict,) = task.judge.judge([(example, said)], context)
+    return task.grade(example, said, verdict).value
 
 
 def _check_judge(name: str, task: Task, answers: int, cap: int | None) -> None:
@@ -258,6 +269,10 @@ class Rewards:
 
     target: Target
     folder: Path
+
+    def target_of(self, example: Example) -> str:
+        """See `Task.target_of`."""
+        return self.target.task.target_of(example)
 
     def of(self, pairs: Sequence[Pair]) -> list[float | None]:
         """What each answer earns, 0 to 1; None: it cannot be scored."""

@@ -13,8 +13,8 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -193,7 +193,7 @@ class _Drawing:
         self.path = lesson.folder / records.REWARDS
         self.form = re.compile(options.format or "")
         self.forms: list[float | None] = []
-        self.steps: list[dict[str, float]] = []
+        self.steps: list[dict[str, Any]] = []
         self.read = self.written = 0
 
     def rollout(self, prompts: Sequence[str], trainer: GRPOTrainer) -> dict[str, object]:
@@ -227,10 +227,11 @@ class _Drawing:
             for value, text in zip(found, texts, strict=True)
         ]
         weight = self.options.format_weight if self.options.format else 0.0
-        self._note(found, [
+        earned = [
             None if value is None or form is None else value + weight * form
             for value, form in zip(found, self.forms, strict=True)
-        ])  # fmt: skip
+        ]
+        self._note(found, earned, list(map(self.grader.target_of, examples)))
         return found
 
     def formed(self, **_: object) -> list[float | None]:
@@ -259,33 +260,53 @@ class _Drawing:
             before = int(given.beta > 0) + int(given.iterations > 1)  # read once by the reference,
             counts.add(reference=before * (self.read + self.written))  # and for the old likelihoods
             counts.examples += int(self.steps[-1]["groups"])
-        tried = sum(row["answers"] for row in self.steps)
-        if (tried >= TRIED or step >= self.lesson.steps) and not any(
-            row["mixed"] for row in self.steps
-        ):
-            self.write()
-            raise TrainingError(self._dull(int(tried)), where=str(self.path), remedy=DULL)
+        by = [row.get("targets") or {"": row} for row in self.steps]
+        for name in dict.fromkeys(name for one in by for name in one):
+            rows = [one[name] for one in by if name in one]
+            tried = sum(row["answers"] for row in rows)
+            if (tried >= TRIED or step >= self.lesson.steps) and not any(r["mixed"] for r in rows):
+                self.write()
+                raise TrainingError(_dull(name, rows, tried), where=str(self.path), remedy=DULL)
 
     def write(self) -> None:
         store.write_jsonl(self.path, self.steps)
 
-    def _dull(self, tried: int) -> str:
-        earned = {row["reward"] for row in self.steps if row["answers"] > row["unscored"]}
-        what = "the same for every answer to one question"
-        if not earned:
-            what = "unknown, because no answer could be scored"
-        elif earned in ({0.0}, {1.0}):
-            what = f"always {earned.pop():g}"
-        return f"the reward is {what} ({tried:,} answers were tried), so nothing can be learned"
-
-    def _note(self, values: Sequence[float | None], earned: Sequence[float | None]) -> None:
-        scored = [one for one in values if one is not None]
+    def _note(
+        self,
+        values: Sequence[float | None],
+        earned: Sequence[float | None],
+        targets: Sequence[str],
+    ) -> None:
+        """Account for what a step's answers earned, in all and by target."""
         size = self.options.group
-        groups = [earned[start : start + size] for start in range(0, len(earned), size)]
-        mixed = sum(len({one for one in group if one is not None}) > 1 for group in groups)
-        never = sum(not any(values[start : start + size]) for start in range(0, len(values), size))
+        by: dict[str, list[int]] = {}
+        for start in range(0, len(values), size):
+            by.setdefault(targets[start], []).append(start)
+
+        def row(starts: Sequence[int]) -> dict[str, float]:
+            some = [values[at : at + size] for at in starts]
+            scored = [one for group in some for one in group if one is not None]
+            differ = [{*earned[at : at + size]} - {None} for at in starts]
+            return {
+                "answers": size * len(some), "unscored": size * len(some) - len(scored),
+                "reward": sum(scored) / len(scored) if scored else 0.0,
+                "groups": len(some), "mixed": sum(len(one) > 1 for one in differ),
+                "never": sum(not any(group) for group in some),
+            }  # fmt: skip
+
+        several = {name: row(starts) for name, starts in by.items() if name}
         self.steps.append({
-            "step": 0, "answers": len(values), "unscored": len(values) - len(scored),
-            "reward": sum(scored) / len(scored) if scored else 0.0,
-            "groups": len(groups), "mixed": mixed, "never": never,
+            "step": 0, **row(range(0, len(values), size)),
+            **({"targets": several} if several else {}),
         })  # fmt: skip
+
+
+def _dull(name: str, rows: Sequence[Mapping[str, float]], tried: float) -> str:
+    earned = {row["reward"] for row in rows if row["answers"] > row["unscored"]}
+    what = "the same for every answer to one question"
+    if not earned:
+        what = "unknown, because no answer could be scored"
+    elif earned in ({0.0}, {1.0}):
+        what = f"always {earned.pop():g}"
+    of = f" of {name}" if name else ""
+    return f"the reward{of} is {what} ({tried:,.0f} answers were tried), so nothing can be learned"

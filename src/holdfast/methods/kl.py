@@ -83,6 +83,10 @@ class KL(LossMethod):
             found |= {"share": self.options.share, "pool": _own_answers.identity(self.options)}
         return found
 
+    def mixed(self, first: bool = False) -> float:
+        """See `Configured.mixed`."""
+        return float(self.options.share) if self.mixes else 0.0
+
     def check(self, context: MethodContext) -> None:
         """See `DataMethod.check`."""
         if self.options.at == "replay":
@@ -93,7 +97,7 @@ class KL(LossMethod):
         given = self.options
         if given.at == "task":
             return []
-        seen = _own_answers.seen_of(given, context, given.share)
+        seen = _own_answers.seen_of(given, context, self.share_so_far(not context.earlier))
         return _own_answers.shared(given, context, seen)
 
     def apply(
@@ -110,8 +114,9 @@ class KL(LossMethod):
             return marked, []
         pool = _own_answers.read(given, context, made)
         trained = sum(o.meta.get("kind") != PROBE for o in examples)
-        wanted = beside(trained, given.share)
-        seen = _own_answers.seen_of(given, context, given.share)
+        share = self.share_so_far(not context.earlier)
+        wanted = beside(trained, share)
+        seen = _own_answers.seen_of(given, context, share)
         anchors = [
             replace(o, source="only compared with the base", meta={**o.meta, **mark})
             for o in _own_answers.choose(pool, wanted, ANCHOR, seen=seen)

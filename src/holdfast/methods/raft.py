@@ -10,8 +10,9 @@ answers. With one round it is `selfgen` without a choice of the least surprising
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -105,10 +106,14 @@ class Raft(LossMethod):
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """One right answer, as it is learned: token ids, of which the first `start` are the prompt."""
+    """One right answer, as it is learned: token ids, of which the first `start` are the prompt.
+
+    `target` names the target of its question, among several; "" of a single one.
+    """
 
     ids: Sequence[int]
     start: int
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,15 +184,22 @@ class _Rounds:
         return each_step(end)
 
     def _dealt(self, number: int, first: int, many: int) -> list[_Kept]:
-        """Some of a round's examples: all that were kept in a new order, over and over."""
-        kept = self._round(number).kept
-        found: list[_Kept] = []
-        for again in range(first // len(kept), (first + many - 1) // len(kept) + 1):
-            shuffled = list(kept)
-            random.Random(f"{self.lesson.seed}:{number}:{again}").shuffle(shuffled)
-            found += shuffled
-        skip = first % len(kept)
-        return found[skip : skip + many]
+        """Some of a round's examples: all that were kept in a new order, over and over.
+
+        Where there are several targets, each gives as many as the round has questions of it.
+        """
+        begin = self.begins(number) * self.per_step
+        places = self.lesson.order[begin : begin + first + many]
+        targets = [self.grader.target_of(self.lesson.examples[at]) for at in places]
+        taken = Counter(targets[:first])
+        found = []
+        for target in targets[first:]:
+            kept = [one for one in self._round(number).kept if one.target == target]
+            again, at = divmod(taken[target], len(kept))
+            random.Random(f"{self.lesson.seed}:{number}:{again}").shuffle(kept)
+            found.append(kept[at])
+            taken[target] += 1
+        return found
 
     def _round(self, number: int) -> _Round:
         if number not in self.known:
@@ -218,13 +230,17 @@ class _Rounds:
             if value == 1.0 and one.reply.finish == "stop" and one.tokens:
                 texts = right.setdefault(example.id, {})
                 if one.reply.text not in texts and len(texts) < given.keep:
-                    texts[one.reply.text] = _Kept([*ids, *one.tokens], len(ids))
+                    target = self.grader.target_of(example)
+                    texts[one.reply.text] = _Kept([*ids, *one.tokens], len(ids), target)
         kept = [one for texts in right.values() for one in texts.values()]
         drawn = sum(len(one.tokens) for one in said)
-        if not kept:
+        targets = Counter(self.grader.target_of(lesson.examples[at]) for at in places)
+        for target in sorted(targets.keys() - {one.target for one in kept}):
+            of = f" of {target}" if target else ""
             raise TrainingError(
-                f"round {number + 1} of {given.rounds} found no right answer among {len(said):,} "
-                f"to {len(places):,} questions, so there is nothing to learn from",
+                f"round {number + 1} of {given.rounds} found no right answer among "
+                f"{targets[target] * given.samples:,} to {targets[target]:,} questions{of}, so "
+                "there is nothing to learn from",
                 where=str(lesson.folder),
                 remedy="draw more raft.samples, allow longer answers (raft.max_new_tokens), take "
                 "easier questions, or fine-tune first",
@@ -237,12 +253,12 @@ class _Rounds:
 def _write(file: Path, found: _Round) -> None:
     """Keep a round: what it took, then one line for each answer."""
     about = {"asked": found.asked, "answers": found.answers, "drawn": found.drawn}
-    rows = [{"ids": list(one.ids), "start": one.start} for one in found.kept]
+    rows = [asdict(one) for one in found.kept]
     store.write_jsonl(file, [{**about, "right": len(rows)}, *rows])
 
 
 def _read(file: Path) -> _Round:
     """What `_write` kept."""
     (_, about), *rows = store.read_objects(file)
-    kept = [_Kept(row["ids"], row["start"]) for _, row in rows]
+    kept = [_Kept(row["ids"], row["start"], row.get("target", "")) for _, row in rows]
     return _Round(kept, about["drawn"], about["asked"], about["answers"])

@@ -41,6 +41,10 @@ class Replay(DataMethod):
         """See `DataMethod.recipe`."""
         return f"replay ({self.options.share:.0%} {_own_answers.words(self.options)})"
 
+    def mixed(self, first: bool = False) -> float:
+        """See `Configured.mixed`."""
+        return float(self.options.share)
+
     def check(self, context: MethodContext) -> None:
         """See `DataMethod.check`."""
         _own_answers.check(self.options, context)
@@ -56,7 +60,7 @@ class Replay(DataMethod):
     def shared(self, context: MethodContext) -> list[SharedWork]:
         """The model's own answers, unless a file holds them."""
         given = self.options
-        seen = _own_answers.seen_of(given, context, given.share)
+        seen = _own_answers.seen_of(given, context, self.share_so_far(not context.earlier))
         return _own_answers.shared(given, context, seen, given.balance)
 
     def apply(
@@ -65,8 +69,9 @@ class Replay(DataMethod):
         """Append as many replayed examples as the share asks for; the pool is reused if small."""
         given = self.options
         pool = _own_answers.read(given, context, made, given.balance)
-        wanted = beside(len(examples), given.share)
-        seen = _own_answers.seen_of(given, context, given.share)
+        share = self.share_so_far(not context.earlier)
+        wanted = beside(len(examples), share)
+        seen = _own_answers.seen_of(given, context, share)
         chosen = _own_answers.choose(pool, wanted, REPLAY, given.balance, seen)
         note = f"{wanted} replayed examples from a pool of {len(pool)}"
         if seen is not None and seen < wanted:

@@ -202,7 +202,12 @@ def _arm(variant: Variant, source: str) -> Arm:
             for name, options in step.items()
         )
 
-    return Arm(variant, built("data"), built("loss"), built("weights"), built("ask"))
+    arm = Arm(variant, built("data"), built("loss"), built("weights"), built("ask"))
+    for place, one in enumerate(arm.made):
+        one.later = (
+            [other for other in arm.made[place + 1 :] if other.mixed()] if one.mixed() else ()
+        )
+    return arm
 
 
 def run(

@@ -29,6 +29,7 @@ from holdfast.analysis.summarize import RunData, assemble
 from holdfast.config import ArmSpec
 from holdfast.data.batching import Cost, plain_budget
 from holdfast.data.holdout import without
+from holdfast.errors import located
 from holdfast.methods import SharedWork, _rewards
 from holdfast.methods._bound import BUDGET
 from holdfast.progress import Progress
@@ -36,6 +37,7 @@ from holdfast.report.write import write_report
 from holdfast.runs import records, store
 from holdfast.runs.plan import again_place, place
 from holdfast.runs.stages import Stage
+from holdfast.study import targets
 from holdfast.study.measuring import (
     again,
     check_weights,
@@ -222,6 +224,8 @@ def _data(session: Session, arm: str) -> Stage:
             for method in steps:
                 examples, said = method.apply(examples, setting, made)
                 notes += said
+        with located(f"arms.{arm}"):
+            notes += targets.told_shares(session.target, session.plain, examples)
         session.leaks.refuse(examples, f"arm {arm}")
         before = len(examples)
         if session.held and len(examples := without(examples, session.held)) < before:

@@ -10,6 +10,7 @@ behind it, cut into windows (`data.windows`); a window counts as one example.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,8 +21,9 @@ from holdfast.data.encoding import IDS, ending_ids
 from holdfast.data.leakage import LeakIndex
 from holdfast.data.sources import Source, drawn
 from holdfast.data.windows import USUAL, end_to_end
-from holdfast.errors import StudyError, located
+from holdfast.errors import DataError, StudyError, located
 from holdfast.memory.model.reading import read_shape
+from holdfast.methods import TASK
 from holdfast.study import validation
 from holdfast.tasks import Task
 from holdfast.tasks._targets import named, of
@@ -29,6 +31,8 @@ from holdfast.types import Example, ModelRef
 
 SEED = 1126
 """Draws the examples of a target with a share, the same ones for every arm and seed."""
+NOTICED = 0.02
+"""A share of a target that methods change by so much is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,4 +236,34 @@ def _windows(
             f"window-{number}", (), tokenizer.decode(ids), documents[0].source, {IDS: list(ids)}
         )
         for number, ids in enumerate(found, start=1)
+    ]
+
+
+def told_shares(task: Task, plain: Sequence[Example], made: Sequence[Example]) -> list[str]:
+    """What methods left of several targets' examples, where it is another share than before.
+
+    Args:
+        task: all targets as one.
+        plain: the training set as the targets gave it.
+        made: what the methods of an arm made of it.
+
+    Raises:
+        DataError: nothing is left of one of them.
+    """
+    if len(task.parts) == 1:
+        return []
+    own = [one for one in made if one.meta.get("kind", TASK) == TASK]
+    before, after = (Counter(map(task.target_of, some)) for some in (plain, own))
+    if gone := [name for name in before if not after[name]]:
+        raise DataError(
+            f"nothing is left to learn of {', '.join(gone)}: no answer to its questions could be "
+            "used",
+            remedy="draw more samples, take easier questions of it, or make it no target of this "
+            "study",
+        )
+    shares = {name: (before[name] / len(plain), after[name] / len(own)) for name in before}
+    return [
+        f"{name} is {now:.0%} of the task's own examples, where {then:.0%} were asked for"
+        for name, (then, now) in shares.items()
+        if abs(now - then) >= NOTICED
     ]

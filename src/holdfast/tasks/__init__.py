@@ -101,6 +101,10 @@ class Task(ABC):
         """Which of `parts` an example is of."""
         return self
 
+    def target_of(self, example: Example) -> str:
+        """The name of the target that an example is of, among several; "" of a single one."""
+        return ""
+
     def bare(self, example: Example) -> Example:
         """An example as the part knows it that it is of."""
         return example

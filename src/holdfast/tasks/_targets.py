@@ -32,7 +32,11 @@ class Targets(Task):
 
     def part_of(self, example: Example) -> Task:
         """See `Task.part_of`."""
-        return self._tasks[example.id.partition(BETWEEN)[0]]
+        return self._tasks[self.target_of(example)]
+
+    def target_of(self, example: Example) -> str:
+        """See `Task.target_of`."""
+        return example.id.partition(BETWEEN)[0]
 
     def bare(self, example: Example) -> Example:
         """See `Task.bare`."""
