@@ -76,6 +76,19 @@ def test_interleave_keeps_order_and_spreads() -> None:
     assert interleave({"a": [0, 1, 2, 3], "b": [9, 8]}) == [0, 9, 1, 2, 8, 3]
 
 
+@pytest.mark.parametrize("by_length", [False, True])
+@pytest.mark.parametrize("rare", [1, 2, 3])
+def test_the_last_round_may_take_none_of_a_rare_kind(by_length: bool, rare: int) -> None:
+    """Three old prompts beside forty examples, and four examples left to see."""
+    kinds = ["task"] * 40 + ["anchor"] * rare
+    costs = [Cost(20 + i % 5, 10) for i in range(len(kinds))]
+    for steps in range(1, 30):
+        budget = plain_budget(costs[:40], steps, micro_batches=2, per_micro_batch=2)
+        slots = deal(costs, kinds, budget, seed=1, by_length=by_length)
+        seen = Counter(kinds[index] for slot in slots for index in slot)
+        assert abs(seen["anchor"] - seen.total() * rare / len(kinds)) <= rare
+
+
 def test_by_length_batches_are_alike_and_come_in_any_order() -> None:
     costs = [Cost(10 + i, 5) for i in range(1000)]
     budget = plain_budget(costs, steps=250, micro_batches=4, per_micro_batch=1)

@@ -1270,7 +1270,7 @@ def test_a_real_model_behind_a_real_server(tmp_path: Path) -> None:
             far = engine.generate(examples, sampling, None, Silent())
         from holdfast.engines.hf import HFEngine
 
-        with HFEngine(ModelRef(model), "cpu", False) as local:
+        with HFEngine(ModelRef(model), "cpu", nf4=False) as local:
             near = local.generate(examples, sampling, None, Silent())
         assert [one[0].text for one in far] == [one[0].text for one in near]
         judge = judges.build({"remote": {"url": url, **settings, "format": "yes_no"}})

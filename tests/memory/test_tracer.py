@@ -365,7 +365,7 @@ def test_a_job_of_another_length_or_version_has_its_own_place(
 @pytest.mark.parametrize(
     ("seq", "batch", "checkpointing", "gib"),
     [(512, 1, True, 15.609), (2048, 1, True, 18.528), (2048, 4, True, 30.200),
-     (2048, 1, False, 39.567)],
+     (2048, 1, False, 29.834)],  # a CPU's dropout keeps places and no masks
 )  # fmt: skip
 def test_qwen_7b_lora_with_full_logits(
     seq: int, batch: int, checkpointing: bool, gib: float

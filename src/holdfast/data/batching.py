@@ -263,6 +263,8 @@ def _length_batches(
     stretch of training sees long examples only and the next one short ones. Where length goes with
     difficulty, the model then forgets within its own run (see docs/log.md).
     """
+    if not indices:  # a rare kind, of which the last round takes none
+        return []
     block = MEGABATCH * batch
     batches = []
     for start in range(0, len(indices), block):
