@@ -100,10 +100,14 @@ def test_unscored_is_counted_and_warned_of() -> None:
     assert any("20% of the replies of sft" in one for one in results.warnings)
 
 
-def test_no_room_is_warned_of() -> None:
+@pytest.mark.parametrize(
+    ("right", "said"), [(0, "only at the form of the answer"), (100, "leaves little room to gain")]
+)
+def test_no_room_is_warned_of(right: int, said: str) -> None:
     arms = [ArmInfo("base", ""), ArmInfo("sft", "")]
-    results = assemble(RunData("s", "m", [1], TASKS, arms, _measured(base=(0, 9), sft=(1, 9)), {}))
-    assert any("leaves little room" in one for one in results.warnings)
+    measured = _measured(base=(right, 9), sft=(1, 9))
+    results = assemble(RunData("s", "m", [1], TASKS, arms, measured, {}))
+    assert any(said in one for one in results.warnings)
 
 
 def test_an_arm_that_could_not_be_judged_is_said_to_be_so() -> None:

@@ -271,7 +271,8 @@ def test_a_base_in_few_bits_cannot_be_read(tmp_path: Path) -> None:
      {"prompt": "How?", "answer": "No.", "path": "x.jsonl"}],
 )  # fmt: skip
 def test_a_patch_without_safety_data_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(StudyError, match="a patch needs safety data"):
+    """Or with two kinds of them."""
+    with pytest.raises(StudyError, match="a patch needs safety data|and not both"):
         _weights("safety_patch", **options)
 
 

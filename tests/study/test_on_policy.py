@@ -12,7 +12,7 @@ from fixtures.vllm import FakeVLLM, wait_gone
 
 from holdfast import models, study
 from holdfast.config import load
-from holdfast.errors import HoldfastError, MissingDependency, StudyError, TrainingError
+from holdfast.errors import HoldfastError, MissingDependency, StudyError
 from holdfast.models import ModelRef
 from holdfast.runs import records, store
 from holdfast.study import preflight, readiness
@@ -101,7 +101,9 @@ def test_they_stand_alone(tmp_path: Path, loss: Any) -> None:
                  arms={"a": {"data": [data], "loss": [loss]}})  # fmt: skip
     _refused(tmp_path, "a loss of its own", arms={"a": {"loss": [loss, "l2_init"]}})
     whole = {**TRAIN, "method": "full"}
-    _refused(tmp_path, "needs the base beside", arms={"a": {"loss": [loss]}}, train=whole)
+    _refused(tmp_path, "trains adapters", arms={"a": {"loss": [loss]}}, train=whole)
+    prompts = {**TRAIN, "completion_only_loss": False}
+    _refused(tmp_path, "learns from answers alone", arms={"a": {"loss": [loss]}}, train=prompts)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +218,7 @@ def test_a_study_whose_answers_are_drawn_by_vllm(tmp_path: Path, tiny_model: Pat
     assert summary["generated_tokens"] == sum(len(one) for one in fake.answers())
     assert told in (folder / "stats" / "results.json").read_text()
     dora = {**changes["train"], "lora": {"variant": "dora"}}
-    with pytest.raises(TrainingError, match="variant is dora"):
+    with pytest.raises(StudyError, match="variant is dora"):
         study.plan(
             load.load(write_study(tmp_path, tiny_model, **changes | {"train": dora})), folder
         )

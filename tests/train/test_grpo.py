@@ -316,7 +316,7 @@ def test_several_steps_on_the_same_answers(ref: ModelRef, tmp_path: Path) -> Non
     assert [row["step"] for _, row in store.read_objects(tmp_path / REWARDS)] == [1, 3]
     assert spent["supervised_tokens"] == 2 * spent["generated_tokens"]
     assert not method.resumable and _grpo().resumable
-    with pytest.raises(TrainingError, match="no multiple"):
+    with pytest.raises(StudyError, match="no multiple"):
         method.check_steps(5)
 
 
@@ -366,11 +366,11 @@ def test_a_judge_needs_a_cap_that_suffices() -> None:
 
 
 def test_what_it_cannot_train_is_refused() -> None:
-    with pytest.raises(TrainingError, match="lm_head"):
+    with pytest.raises(StudyError, match="lm_head"):
         _grpo().check_training(
             SPEC.model_copy(update={"lora": LoraSpec(target_modules=("q_proj", "lm_head"))})
         )
-    with pytest.raises(TrainingError, match="corda does not allow"):
+    with pytest.raises(StudyError, match="corda does not allow"):
         _grpo(beta=0.1).check_training(SPEC.model_copy(update={"lora": LoraSpec(variant="corda")}))
 
 

@@ -178,7 +178,7 @@ def test_later_rounds_are_drawn_from_later_weights(ref: ModelRef, tmp_path: Path
 
 def test_a_round_without_a_right_answer_stops_the_run(ref: ModelRef, tmp_path: Path) -> None:
     with pytest.raises(
-        TrainingError, match="round 1 of 2 found no right answer among 24"
+        TrainingError, match="round 1 of 2 found no right answer among 24 answers"
     ) as caught:
         _train(ref, tmp_path, _raft(), lambda reply: 0.0)
     assert "samples" in str(caught.value.remedy)

@@ -81,8 +81,11 @@ def _of_task(task: TaskInfo, cells: Sequence[Cell], measured: Sequence[Measured]
         and not 0.02 <= base.mean <= 0.98
     ):
         yield (
-            f"{task.name}: the untouched model scores {base.mean:.0%}, which leaves little room "
-            "to see a change."
+            f"{task.name}: the untouched model scores {base.mean:.0%}, which leaves little room to "
+            "gain: measure harder items."
+            if base.mean > 0.5
+            else f"{task.name}: the untouched model scores {base.mean:.0%}: look whether it fails "
+            "at the task or only at the form of the answer."
         )
 
 

@@ -69,8 +69,10 @@ def rewarded(plan: Plan, arm: str) -> list[str]:
     told = []
     for name, some in (of or {"": rows}).items():
         groups = sum(row["groups"] for row in some)
-        text = f"answers to one question differed in reward in {_share(some, 'mixed')} of "
-        text += f"{groups:,} groups, and only these teach anything"
+        text = (
+            f"answers to one question differed in reward in {_share(some, 'mixed')} of {groups:,} "
+            "groups, and only these teach anything"
+        )
         told.append(f"{name}: {text}" if name else text)
         if all("never" in row for row in some):
             text = f"no answer of a group earned anything in {_share(some, 'never')} of them"

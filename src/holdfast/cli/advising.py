@@ -48,12 +48,8 @@ def recommend(
 
         results = read_results(where)
         asked = advice.of_results(results, minutes)
-        if asked is None and results.learned:
-            raise UsageError(
-                "learned several tasks one after the other, of which nothing is recorded",
-                where=str(where),
-                remedy="try replay_earlier, orthogonal and merge: {stages: true} side by side",
-            )
+        if results.learned:
+            raise _of_stages(str(where))
         if asked is None:
             raise UsageError(
                 "has no arm of plain fine-tuning, or was made by an older version",
@@ -79,10 +75,13 @@ def question(study: Study, source: str, minutes: float | None, gpus: str = "") -
         gpus: other hardware than the study's; "" for its own.
 
     Raises:
-        UsageError: time is limited, and the study has no arm of plain fine-tuning to time.
+        UsageError: time is limited, and the study has no arm of plain fine-tuning to time; or it
+            learns several tasks one after the other.
     """
     from holdfast.analysis import recommend as advice
 
+    if study.stages:
+        raise _of_stages(source)
     asked = advice.of_study(study, minutes)
     if minutes is not None:
         from holdfast.study import RUNS, prepare
@@ -99,10 +98,22 @@ def question(study: Study, source: str, minutes: float | None, gpus: str = "") -
     return _held(asked, study, gpus)
 
 
+def _of_stages(where: str) -> UsageError:
+    return UsageError(
+        "learns several tasks one after the other, of which nothing is recorded",
+        where=where,
+        remedy="try replay_earlier, orthogonal and merge: {stages: true} side by side, as the "
+        "recipe `continual` does",
+    )
+
+
 def _held(asked: Question, study: Study, gpus: str) -> Question:
     from holdfast.analysis import recommend as advice
+    from holdfast.memory.hardware import devices
     from holdfast.study.outlook import held
 
+    if gpus and gpus != "cpu":
+        devices.parse(gpus)  # a mistake of the user's is none of the model's
     found = held(study, advice.arms(), gpus)
     return replace(asked, misfits=found.misfits, plans=found.plans, unknown=found.unknown)
 
@@ -133,7 +144,10 @@ def with_advice(text: str, study: Study, source: str, hours: float | None) -> tu
     block += [f"  {asked.plain or 'sft'}: {{}}                       # plain fine-tuning"]
     for one in found.advice:
         block += [f"  # {one.why}", f"  {one.method}: {_arm(one.arm, study)}"]
-    return "\n".join([*lines[:start], *block, "", *lines[end:]]) + "\n", advice.told(found)
+    told = advice.told(found)
+    if gone := [name for name in study.arms if name not in plain]:
+        told.append(f"the study's own remedies gave way to these: {', '.join(gone)}")
+    return "\n".join([*lines[:start], *block, "", *lines[end:]]) + "\n", told
 
 
 def _arm(arm: Mapping[str, object], study: Study) -> str:

@@ -121,12 +121,12 @@ def _table(told: Outlook) -> list[str]:
 def count(number: float) -> str:
     """A number to three digits.
 
-    >>> [count(one) for one in (0, 950, 1_234, 45_600, 3_210_000)]
-    ['', '950', '1.2k', '46k', '3.2M']
+    >>> [count(one) for one in (0, 950, 1_234, 45_600, 3_210_000, 1.74e9, 2e12)]
+    ['', '950', '1.2k', '46k', '3.2M', '1.7G', '2.0T']
     """
     if number < 0.5:
         return ""
-    for limit, unit in ((1e3, ""), (1e6, "k"), (1e9, "M"), (1e15, "G")):
+    for limit, unit in ((1e3, ""), (1e6, "k"), (1e9, "M"), (1e12, "G"), (1e15, "T")):
         if number < limit:
             scaled = number * 1e3 / limit
             return f"{scaled:.1f}{unit}" if unit and scaled < 10 else f"{scaled:.0f}{unit}"

@@ -138,6 +138,8 @@ _ROPE = "write it under `model:`, for training and asking alike: `model: {id: ..
 _ROPE += "{rope_type: yarn, factor: 2.0}}`"
 
 FOREIGN: Mapping[str, str] = {
+    "stop": "a training is stopped by `meters.stop`, once a meter passes a limit; by a forecast of "
+    "its end it is not, which had no skill (docs/remedies.md)",
     **dict.fromkeys(
         ("save_strategy", "save_only_model", "saves_per_epoch", "save_safetensors",
          "save_on_each_node", "save_checkpoint"), _CHECKPOINTS),

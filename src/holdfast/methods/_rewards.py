@@ -169,17 +169,17 @@ def check_adapters(name: str, spec: TrainSpec, copied: bool) -> None:
         copied: the adapters are copied as they begin, to be compared with.
 
     Raises:
-        TrainingError: naming the setting.
+        StudyError: naming the setting.
     """
     targets = spec.lora.target_modules
     if "lm_head" in ([targets] if isinstance(targets, str) else targets or ()):
-        raise TrainingError(
+        raise StudyError(
             f"{name} computes with the weights of lm_head alone, so an adapter on it would never "
             "be trained",
             remedy="leave lm_head out of train.lora.target_modules",
         )
     if copied and spec.lora.variant not in COPIED:
-        raise TrainingError(
+        raise StudyError(
             f"{name} compares with a copy of the adapters as they begin, which {spec.lora.variant} "
             "does not allow",
             remedy=f"set train.lora.variant to one of {', '.join(COPIED)}",
@@ -190,7 +190,7 @@ def check_served(name: str, spec: TrainSpec, given: Drawn) -> None:
     """Refuse a server for adapters that vLLM does not take while they are trained.
 
     Raises:
-        TrainingError: naming why.
+        StudyError: naming why.
     """
     if given.engine == "hf":
         return
@@ -198,7 +198,7 @@ def check_served(name: str, spec: TrainSpec, given: Drawn) -> None:
     if spec.method == "qlora":
         why = "the base is trained in 4 bits, and vLLM would draw with another"
     if why:
-        raise TrainingError(
+        raise StudyError(
             f"{name} cannot have its answers drawn by vLLM: {why}",
             remedy=f"leave `engine: vllm` out of {name}, or train with train.method lora and "
             "train.lora.variant lora or rslora",

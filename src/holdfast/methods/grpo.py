@@ -22,7 +22,7 @@ from holdfast.config import TrainSpec
 from holdfast.data import chat
 from holdfast.data.thinking import answered
 from holdfast.engines.live import Said
-from holdfast.errors import TrainingError
+from holdfast.errors import StudyError, TrainingError
 from holdfast.memory.estimate.method_overhead import MethodOverhead
 from holdfast.methods import Lesson, LossMethod, MethodContext, _rewards
 from holdfast.methods._counting import each_step
@@ -133,7 +133,7 @@ class GRPO(LossMethod):
         """Refuse a number of steps that leaves answers half used."""
         if steps % self.options.iterations:
             count = self.options.iterations
-            raise TrainingError(
+            raise StudyError(
                 f"{steps} optimiser steps are no multiple of grpo.iterations {count}",
                 remedy="choose train.max_steps so that they are",
             )

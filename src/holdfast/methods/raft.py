@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from holdfast.config import TrainSpec
 from holdfast.data import chat
@@ -50,6 +50,12 @@ class Raft(LossMethod):
         """Answers drawn for each question of a round."""
         keep: int = Field(1, ge=1)
         """Different right answers kept for each question, in the order in which they were drawn."""
+
+        @model_validator(mode="after")
+        def _enough(self) -> Self:
+            if self.keep > self.samples:
+                raise ValueError("keep cannot be more than samples")
+            return self
 
     def recipe(self) -> str:
         """See `DataMethod.recipe`."""
@@ -236,11 +242,11 @@ class _Rounds:
         drawn = sum(len(one.tokens) for one in said)
         targets = Counter(self.grader.target_of(lesson.examples[at]) for at in places)
         for target in sorted(targets.keys() - {one.target for one in kept}):
-            of = f" of {target}" if target else ""
+            of, many = f" of {target}" if target else "", targets[target]
             raise TrainingError(
                 f"round {number + 1} of {given.rounds} found no right answer among "
-                f"{targets[target] * given.samples:,} to {targets[target]:,} questions{of}, so "
-                "there is nothing to learn from",
+                f"{many * given.samples:,} answers to {many:,} questions{of}, so there is nothing "
+                "to learn from",
                 where=str(lesson.folder),
                 remedy="draw more raft.samples, allow longer answers (raft.max_new_tokens), take "
                 "easier questions, or fine-tune first",

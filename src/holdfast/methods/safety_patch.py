@@ -60,6 +60,8 @@ class SafetyPatch(WeightMethod):
 
         @model_validator(mode="after")
         def _has_data(self) -> Self:
+            if self.path and (self.prompt is not None or self.answer is not None):
+                raise ValueError("give `prompt` and `answer`, or `path`, and not both")
             own = bool((self.prompt or "").strip()) and bool((self.answer or "").strip())
             half = (self.prompt is None) != (self.answer is None)
             if half or own == bool(self.path):

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 
 from holdfast.config import Section, TrainSpec
 from holdfast.data.rendering import fixed_date, variables
-from holdfast.errors import DataError, TrainingError
+from holdfast.errors import DataError, StudyError, TrainingError
 from holdfast.memory.estimate.method_overhead import Logits, MethodOverhead
 from holdfast.methods import Lesson, LossMethod, MethodContext
 from holdfast.methods._counting import TokenCounts, each_step
@@ -105,7 +105,7 @@ class SDFT(LossMethod):
     def check_training(self, spec: TrainSpec) -> None:
         """Refuse a running mean of adapters that are not the base where they are zero."""
         if self.options.ema is not None and spec.lora.variant not in AVERAGED:
-            raise TrainingError(
+            raise StudyError(
                 f"a running mean of {spec.lora.variant} adapters is no teacher: TRL begins it at "
                 "zero",
                 remedy="leave sdft.ema out, or set train.lora.variant: lora",

@@ -9,9 +9,11 @@ from pathlib import Path
 from holdfast import models
 from holdfast.config import Sampling
 from holdfast.data import chat, thinking, thinking_marks
+from holdfast.data.windows import TEXT, fitted
 from holdfast.endpoint import is_endpoint, parse_url
 from holdfast.engines.kept import is_scored
 from holdfast.engines.server_fields import told_beyond
+from holdfast.errors import located
 from holdfast.memory.model.reading import read_shape
 from holdfast.methods._rewards import refuse_long
 from holdfast.types import Example, ModelRef
@@ -68,6 +70,25 @@ def check_room(
         " or set model.thinking: false."
         for name, most in short.items()
     ]
+
+
+def check_windows(ref: ModelRef, asked: Mapping[str, Sequence[Example]]) -> list[str]:
+    """Text is read in windows that the model can read.
+
+    Args:
+        ref: the base.
+        asked: the items of each task.
+
+    Raises:
+        StudyError: a window is longer; before anything runs.
+    """
+    read = {name: some[0].meta[TEXT] for name, some in asked.items() if TEXT in some[0].meta}
+    shape = read_shape(ref.base, ref.revision) if read else None
+    if shape is not None:
+        for name, how in read.items():
+            with located(f"tasks.{name}"):
+                fitted(how["window"], how["stride"], shape.max_positions)
+    return []
 
 
 def check_drawn(

@@ -119,7 +119,19 @@ def check_training(arm: Arm, study: Study, where: str) -> None:
             f"{own[0].recipe()} has a trainer of its own, which knows nothing of {fast}",
             where=f"{where}.loss", remedy=f"switch {fast} off under `train:` of this arm",
         )  # fmt: skip
-    if (own or any(term.compares for term in terms)) and not arm.variant.train.reference_by_switch:
+    if own and not arm.variant.train.completion_only_loss:
+        raise StudyError(
+            f"{own[0].recipe()} learns from answers alone, and completion_only_loss: false asks "
+            "for prompts too",
+            where=f"{where}.loss",
+            remedy="leave completion_only_loss out, or give this arm a study of its own",
+        )
+    if own and not arm.variant.train.reference_by_switch:
+        raise StudyError(
+            f"{own[0].recipe()} trains adapters, and where all weights are trained there are none",
+            where=f"{where}.loss", remedy="use train.method lora or qlora",
+        )  # fmt: skip
+    if any(term.compares for term in terms) and not arm.variant.train.reference_by_switch:
         raise StudyError(
             "needs the base beside the tuned model, and when all weights are trained there is none",
             where=f"{where}.loss",
@@ -160,11 +172,17 @@ def _weights(arm: Arm, arms: Mapping[str, Arm], method: str, where: str) -> None
             where=f"{where}.weights",
             remedy=f"use {PLAIN}, or leave `{name}` out",
         )
-    if len(merges) > 1 or (method == "full" and not merges[0].whole):
+    if len(merges) > 1:
         raise StudyError(
-            f"one merge of adapters is possible per arm, and {name} is one",
+            f"{name} and {merges[1].plugin} would each make the weights anew",
             where=f"{where}.weights",
-            remedy=f"use `{name}` alone, and train.method lora or qlora",
+            remedy="give each an arm of its own",
+        )
+    if method == "full" and not merges[0].whole:
+        raise StudyError(
+            f"{name} makes adapters of adapters, and where all weights are trained there are none",
+            where=f"{where}.weights",
+            remedy=f"use train.method lora or qlora, or leave `{name}` out",
         )
     if method == "full" and scales:
         raise StudyError(

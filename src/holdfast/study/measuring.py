@@ -10,7 +10,7 @@ from pathlib import Path
 from holdfast import engines, methods
 from holdfast.engines.chunks import REPLIES
 from holdfast.engines.kept import OTHERWISE
-from holdfast.errors import DataError
+from holdfast.errors import DataError, EndpointError
 from holdfast.grading.answer import answer_items, write_questions
 from holdfast.grading.degeneration import NLL_MARGIN, NLL_QUANTILE
 from holdfast.grading.grade import grade_replies
@@ -203,15 +203,23 @@ def judges_ready(session: Session) -> list[Stage]:
 
     One that is not there, is gated or does not fit must not be found out after hours of answering.
     A server may be started later, when the models under test have left the GPU: that it does not
-    answer yet is only said.
+    answer yet is only said, unless training asks it.
     """
     every = [judge for _, judge in session.judges]
     models = {store.fingerprint(identity_of(one)): one for one in every if one.guard or one.remote}
+    rewarding = {store.fingerprint(identity_of(one)) for one in session.rewarding}
 
     def make(folder: Path, progress: Progress) -> Mapping[str, object]:
         needs = {}
-        for judge in models.values():
+        for mark, judge in models.items():
             if judge.remote and (why := judge.absent()):
+                if mark in rewarding:
+                    raise EndpointError(
+                        f"{judge.title} says what answers earn in training, and does not answer: "
+                        f"{why}",
+                        fault="down",
+                        remedy="start it, then give the same command again",
+                    )
                 progress.say(f"{judge.title}: {why}; {LATEST}")
             if guard := judge.guard:
                 needs[judge.title] = round(guard.needs(session.gpus), 2)

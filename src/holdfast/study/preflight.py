@@ -287,6 +287,7 @@ def _asking(session: Session) -> list[str]:
         served = check_served(Endpoint(server), base, asked, adapters)
     return [
         *served,
+        *asking.check_windows(base, how.asked),
         *asking.check_room(base, how.samplings, how.asked),
         *asking.check_drawn(
             base, _drawn(session), [one for part in session.parts for one in part.plain]

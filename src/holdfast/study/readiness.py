@@ -184,7 +184,12 @@ def judges(session: Session) -> Sequence[str]:
         if judge.guard is not None:
             with located(where):
                 judge.guard.needs(session.gpus)
-    return []
+    return [
+        f"{judge.title} says what answers earn in training, and does not answer now ({why}): "
+        "start it before the study."
+        for judge in session.rewarding
+        if judge.remote and (why := judge.absent())
+    ]
 
 
 def vllm(session: Session) -> Sequence[str]:

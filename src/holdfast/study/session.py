@@ -248,6 +248,14 @@ class Session:
         return as_one({name: self.measuring.tasks[name] for name in self.study.targets})
 
     @property
+    def rewarding(self) -> list[Judge]:
+        """The judges that must answer while an arm trains, because what they say is its reward."""
+        if not any(one.graded for arm in self.arms.values() if arm.trains for one in arm.loss):
+            return []
+        asked = [one.judge for one in self.target.parts if one.judge is not None]
+        return [member for judge in asked for member in members_of(judge)]
+
+    @property
     def target_sampling(self) -> Sampling:
         """How the model's own answers to training questions are drawn."""
         named = self.study.targets

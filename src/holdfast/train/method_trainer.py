@@ -196,7 +196,12 @@ def _start(folder: Path, method: LossMethod, progress: Progress) -> Path | None:
     """The checkpoint to go on from, if there is one and the method can."""
     checkpoints.tidy(folder, progress.say)
     if not method.resumable:
-        for old in folder.glob("checkpoint-*"):
+        if kept := [*folder.glob("checkpoint-*")]:
+            progress.say(
+                f"{method.plugin} with these settings goes on from no checkpoint: this training "
+                "begins again"
+            )
+        for old in kept:
             shutil.rmtree(old)
     return checkpoints.last_complete(folder)
 

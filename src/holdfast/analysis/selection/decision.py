@@ -23,6 +23,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from holdfast.analysis.selection.evaluator import UNKNOWN, Choice, RuleEvaluator, Tasks
 from holdfast.analysis.selection.frontier import Candidate
 from holdfast.analysis.selection.rule import (
@@ -47,6 +49,8 @@ Answer = Literal["ship", "do not ship", "not enough evidence"]
 SHIP: Answer = "ship"
 NO: Answer = "do not ship"
 UNSURE: Answer = "not enough evidence"
+FULL = 0.98
+"""A target on which the untouched model is better than this leaves no room to gain."""
 HOW_BAD: tuple[State, ...] = ("missed", "unscored", "open", "met")
 
 
@@ -233,6 +237,9 @@ def _remedy(missed: Sequence[Need], evaluator: RuleEvaluator, choice: Choice) ->
     if short < 0.0005:
         by = f"{name} stands at its margin on {need.task}, which no number of items settles"
     if need.task in names_of(evaluator.target):
+        base = evaluator.base[need.task]
+        if not need.unit and float(np.nanmean(base)) > FULL:
+            return f"{by}: the untouched model leaves no room to gain there, measure harder items."
         return f"{by}: train for longer or at a higher rate, or use other data."
     return (
         f"{by}: try an earlier checkpoint, a part of its change (`scale`), or a remedy that holds "

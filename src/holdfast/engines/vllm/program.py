@@ -27,7 +27,7 @@ MODULE = "vllm.entrypoints.cli.main"
 WHERE = "hardware.vllm"
 REMEDY = (
     f"python -m venv vllm && vllm/bin/pip install vllm=={TRIED}, then write `hardware: {{vllm: "
-    "vllm/bin/python}`; or let the models answer here: answer.engine: hf"
+    "vllm/bin/python}`; or let the models answer here: `engine: hf`"
 )
 ASKED = "from importlib import metadata; print(metadata.version('vllm'))"
 QUICK_S, SLOW_S = 30.0, 300.0
@@ -73,7 +73,7 @@ def find(named: str | None) -> Program:
             found = Program((sys.executable, "-m", MODULE), environment.version("vllm"))
         except ModuleNotFoundError:
             raise MissingDependency(
-                "answer.engine: vllm needs vLLM, which this environment does not have",
+                "`engine: vllm` needs vLLM, which this environment does not have",
                 where=WHERE,
                 remedy=REMEDY,
             ) from None
