@@ -193,6 +193,8 @@ def test_no_gain_is_no_reason_to_ship() -> None:
     assert (
         "stands at its margin on math, which no number of items settles: train" in found.next_step
     )
+    full = decide(_model("a", 1.0, 0.9), base={"math": _ones(1.0), "safe": _ones(0.9)})
+    assert "leaves no room to gain there, measure harder items" in full.next_step
     worse = decide(_model("a", 0.2, 0.9))
     assert worse.answer == "do not ship"
     assert worse.chosen is None

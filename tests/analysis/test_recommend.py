@@ -152,6 +152,30 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert [one["method"] for one in found["advice"]] == ["kl", "ewc", "mask_target"]
     assert call(["recommend", str(study), "--hours", "100"]) == 0
     assert "plain training, less than a minute" in capsys.readouterr().out
+    for typo in ("rtx9999", "0x24GiB"):
+        assert call(["recommend", str(study), "--gpus", typo]) == 3
+        assert "--gpus" in capsys.readouterr().err
     study.write_text(study.read_text().replace("  sft: {}\n", ""))
     assert call(["recommend", str(study), "--hours", "1"]) == 3
     assert "nobody knows how long a training takes" in capsys.readouterr().err
+
+
+def test_nothing_is_recommended_of_tasks_learned_in_turn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is recorded is of one task; a recipe's own remedies are not thrown away for it."""
+    monkeypatch.chdir(tmp_path)
+    assert call(["init", "s.yaml", "--recipe", "continual", "--recommend"]) == 3
+    assert "try replay_earlier, orthogonal and merge" in capsys.readouterr().err
+    assert not (tmp_path / "s.yaml").exists()
+    assert call(["init", "s.yaml", "--recipe", "continual"]) == 0
+    assert call(["recommend", "s.yaml"]) == 3
+    assert "of which nothing is recorded" in capsys.readouterr().err
+
+
+def test_remedies_that_give_way_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(["init", "s.yaml", "--recipe", "lab", "--recommend"]) == 0
+    assert "own remedies gave way to these: replay" in capsys.readouterr().out.replace("\n", " ")

@@ -272,7 +272,7 @@ def test_a_base_in_few_bits_cannot_be_read(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_patch_without_safety_data_is_refused(options: dict[str, Any]) -> None:
     """Or with two kinds of them."""
-    with pytest.raises(StudyError, match="a patch needs safety data|and not both"):
+    with pytest.raises(StudyError, match=r"a patch needs safety data|and not both"):
         _weights("safety_patch", **options)
 
 

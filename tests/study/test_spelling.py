@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fixtures.study import write_study
 
 from holdfast.config import load
+from holdfast.errors import StudyError
 from holdfast.lab import TARGET_STEPS, model_folder
 from holdfast.lab.problems import problems
-from holdfast.study import prepare, readiness
+from holdfast.study import preflight, prepare, readiness
 from holdfast.study.session import Session
 
 TRAIN = {"max_steps": 2, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
@@ -52,3 +54,23 @@ def test_plain_text_is_looked_at_window_by_window(tmp_path: Path) -> None:
     assert "training examples hold" in readiness.check_spelled(foreign)[0]
     known = _session(tmp_path, task | {"train_path": str(tmp_path / "known.txt")})
     assert not readiness.check_spelled(known)
+
+
+def test_a_window_that_the_model_cannot_read_is_refused_beforehand(tmp_path: Path) -> None:
+    """The lab's model reads 512 tokens."""
+    held = tmp_path / "held.txt"
+    told = [one.question for one in problems("test", 4, TARGET_STEPS)]
+    held.write_text("\n\n".join(told), encoding="utf-8")
+
+    def checked(window: int) -> list[str]:
+        prose = {"kind": "text", "path": str(held), "separator": "\n\n", "window": window}
+        tasks = {"lab_math": {"role": "target", "train_items": 16}, "prose": prose}
+        path = write_study(tmp_path, Path("lab"), tasks=tasks, seeds=[1], train=TRAIN,
+                           arms={"sft": {}})  # fmt: skip
+        session = prepare(load.load(path), tmp_path / "runs", "study.yaml")
+        return preflight.check(session)
+
+    assert isinstance(checked(512), list)
+    with pytest.raises(StudyError, match=r"more than the 512 .*\n.*set window: 512") as caught:
+        checked(513)
+    assert "tasks.prose" in str(caught.value)
