@@ -266,7 +266,12 @@ def build(
             where=f"{source}: {where}",
             remedy=f"write it under `{own}:` of the arm",
         )
-    made = found.build(parse(found.make.Options, dict(options or {}), source, at=(where, name)))
+    given = parse(found.make.Options, dict(options or {}), source, at=(where, name))
+    try:
+        made = found.build(given)
+    except StudyError as error:  # of a judge that it builds
+        error.where = f"{source}: {where}.{error.where or name}"
+        raise
     if made.options is None:
         raise StudyError(
             f"{name} sets no options",
