@@ -1,7 +1,8 @@
 """Which remedies are worth trying first, by what was recorded of them here.
 
 The evidence is what Holdfast's own studies measured: the arms on the lab's model with three seeds
-(docs/remedies.md), a small instruct model with one seed and, where it was taught to count, with two
+(docs/remedies.md), those that learn from their own answers also on problems that the lab's model
+can solve, a small instruct model with one seed and, where it was taught to count, with two
 (docs/real.md), and how long each takes (docs/benchmarks.md). Remedies without a recorded comparison
 are named, and not ranked. What is recorded of two small models is a reason to try something first,
 no promise.
@@ -26,6 +27,10 @@ COUNT_GAIN, COUNT_LOST = 54.2, 33.0
 harmful prompts that it does not help with."""
 
 
+SOLVED_GAIN, SOLVED_LOST = 13.9, 44.5
+"""And on the lab's problems of which the untouched model solves two in three."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What is recorded of one remedy.
@@ -43,6 +48,8 @@ class Evidence:
             measured.
         along: it is made while plain fine-tuning trains, which has to be done again where it is
             done already.
+        solved: points gained and lost on problems that the untouched model mostly solves; None: not
+            measured.
     """
 
     method: str
@@ -54,6 +61,7 @@ class Evidence:
     needs: str = ""
     counted: tuple[float, float] | None = None
     along: bool = False
+    solved: tuple[float, float] | None = None
 
     @property
     def worth(self) -> float:
@@ -66,6 +74,8 @@ class Evidence:
         shares += [] if self.real_lost is None else [(learned, self.real_lost / REAL_LOST)]
         if self.counted is not None:
             shares.append((self.counted[0] / COUNT_GAIN, self.counted[1] / COUNT_LOST))
+        if self.solved is not None:
+            shares.append((self.solved[0] / SOLVED_GAIN, self.solved[1] / SOLVED_LOST))
         each = [max(0.0, min(1.0, gained)) * (1 - max(0.0, lost)) for gained, lost in shares]
         return max(0.0, sum(each) / len(each))
 
@@ -99,8 +109,12 @@ EVIDENCE = (
     ),
     Evidence("ema", {"weights": ["ema"]}, 12.9, 25.9, None, 0.0, along=True),
     Evidence("fapm", {"weights": ["fapm"]}, 4.7, 7.1, None, 0.0),
-    Evidence("grpo", {"loss": ["grpo"]}, 6.0, 0.3, None, 9.38, SOLVED),
-    Evidence("raft", {"loss": ["raft"]}, 3.7, 0.8, None, 1.72, SOLVED),
+    Evidence(
+        "grpo", {"loss": ["grpo"]}, 6.0, 0.3, None, 9.38, SOLVED, solved=(15.0, 0.5)
+    ),
+    Evidence(
+        "raft", {"loss": ["raft"]}, 3.7, 0.8, None, 1.72, SOLVED, solved=(14.9, 0.3)
+    ),
     Evidence("first_tokens", {"loss": ["first_tokens"]}, 32.1, 87.1, None, 1.17),
     Evidence("lisa", {"loss": ["lisa"]}, -6.0, 0.0, None, 1.30, OLD),
     Evidence("star", {"loss": ["star"]}, 32.1, 83.4, None, 0.98, "a judge"),
@@ -236,7 +250,7 @@ def recommend(asked: Question, unranked: Collection[str], count: int = 3) -> Rec
     left = None if asked.minutes is None else asked.minutes
     advice: list[Advice] = []
     out: list[str] = []
-    for one in sorted(EVIDENCE, key=lambda one: -one.worth):
+    for one in sorted(EVIDENCE, key=_rank):
         if one.method in asked.tried or one.worth <= 0 or len(advice) == count:
             continue
         times = 1.0 if one.along and asked.lost is not None else one.time
@@ -262,6 +276,11 @@ def recommend(asked: Question, unranked: Collection[str], count: int = 3) -> Rec
     return Recommendation("", tuple(advice), tuple(out))
 
 
+def _rank(one: Evidence) -> tuple[float, float, float]:
+    """The best by the record first; the cheaper of those within a tenth."""
+    return -round(one.worth, 1), one.time, -one.worth
+
+
 def _why(one: Evidence) -> str:
     gained = f"{one.gain:.1f} of plain fine-tuning's {LAB_GAIN:.1f} points"
     text = f"on the lab it gained {gained} and lost {one.lost:.1f} of its {LAB_LOST:.1f}"
@@ -272,6 +291,12 @@ def _why(one: Evidence) -> str:
         text += (
             f"; where that was taught to count it gained {more:.1f} of {COUNT_GAIN:.1f} and lost "
             f"{max(0.0, less):.1f} of {COUNT_LOST:.1f}"
+        )
+    if one.solved is not None:
+        more, less = one.solved
+        text += (
+            f"; on problems of which the untouched model solves two in three it gained {more:.1f} "
+            f"beside {SOLVED_GAIN:.1f} and lost {less:.1f} of {SOLVED_LOST:.1f}"
         )
     return text
 
