@@ -288,3 +288,10 @@ def test_in_training_what_is_held_is_not_learned(tiny_model: Path, tmp_path: Pat
     assert _apart(plain, held) > 1e-3
     packed = _trained(tiny_model, tmp_path / "packed", [term], marks, packing=True)
     assert _apart(held, packed) < 1e-4
+
+
+def test_a_judge_that_cannot_be_built_is_said_with_file_and_arm() -> None:
+    judge = {"remote": {"base_url": "http://localhost:1"}}
+    with pytest.raises(StudyError) as caught:
+        methods.build("star", {"judge": judge}, "study.yaml", "arms.a.loss")
+    assert caught.value.where.startswith("study.yaml: arms.a.loss.star.judge")

@@ -130,7 +130,7 @@ def test_an_average_that_was_not_kept_means_training_again(
     [
         ({"a": {"weights": ["ema"]}}, {}, "an arm of their own"),
         ({"a": {"weights": [PATCH]}}, {}, "an arm of their own"),
-        ({"a": {"from": "sft", "weights": ["ema", "fapm"]}, "sft": {}}, {}, "one merge"),
+        ({"a": {"from": "sft", "weights": ["ema", "fapm"]}, "sft": {}}, {}, "weights anew"),
         ({"a": {"loss": ["mask_target", {"kl": {"at": "task"}}]}}, {}, "two methods compare"),
         ({"a": {"loss": ["lisa", "lisa"]}}, {}, "steps of their own"),
         ({"a": {"loss": ["lisa", "sdft"]}}, {}, "a loss of its own"),
@@ -138,7 +138,7 @@ def test_an_average_that_was_not_kept_means_training_again(
         ({"a": {"loss": ["first_tokens"]}}, {"train_on": "all"}, "those of the answer"),
         ({"a": {"loss": ["first_tokens"]}}, {"method": "full"}, "there is none"),
         ({"a": {"loss": ["mask_target"]}}, {"method": "full"}, "there is none"),
-        ({"a": {"from": "sft", "weights": [PATCH]}, "sft": {}}, {"method": "full"}, "one merge"),
+        ({"a": {"from": "sft", "weights": [PATCH]}, "sft": {}}, {"method": "full"}, "of adapters"),
         ({"a": {"from": "sft", "weights": ["ema", "scale"]}, "sft": {}}, {"method": "full"},
          "an arm of its own"),
         ({"a": {"from": "sft", "weights": ["safety_patch"]}, "sft": {}}, {}, "needs safety data"),

@@ -17,7 +17,7 @@ from holdfast.config import LoraSpec, Sampling, Section, TrainSpec
 from holdfast.data import chat
 from holdfast.data.batching import plain_budget
 from holdfast.engines.reply_text import ThoughtReader
-from holdfast.errors import DoesNotFit, MissingDependency, TrainingError
+from holdfast.errors import DoesNotFit, MissingDependency, StudyError, TrainingError
 from holdfast.lab.problems import problems
 from holdfast.memory.planner.drawing_server import Place
 from holdfast.methods import Target
@@ -315,7 +315,7 @@ def test_raft_draws_each_round(fake: FakeVLLM, ref: ModelRef, tmp_path: Path) ->
 )
 def test_what_vllm_cannot_serve_is_refused(changes: dict[str, Any], why: str) -> None:
     for name in ("grpo", "raft"):
-        with pytest.raises(TrainingError, match=why) as caught:
+        with pytest.raises(StudyError, match=why) as caught:
             _method(name).check_training(SPEC.model_copy(update=changes))
         assert "engine: vllm" in caught.value.remedy
         _method(name, engine="hf").check_training(SPEC.model_copy(update=changes))

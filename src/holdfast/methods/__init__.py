@@ -270,7 +270,8 @@ def build(
     try:
         made = found.build(given)
     except StudyError as error:  # of a judge that it builds
-        error.where = f"{source}: {where}.{error.where or name}"
+        if not error.where.startswith(source):
+            error.where = f"{source}: {where}.{error.where or name}"
         raise
     if made.options is None:
         raise StudyError(
