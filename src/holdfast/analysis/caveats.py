@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from holdfast.analysis.arrays import Measured
 from holdfast.analysis.findings import Cell, TaskInfo
+from holdfast.analysis.selection.rule import FULL
 from holdfast.grading.safety_outcomes import WITHHELD
 from holdfast.types import BASE
 
@@ -78,12 +79,12 @@ def _of_task(task: TaskInfo, cells: Sequence[Cell], measured: Sequence[Measured]
         task.role == "target"
         and not task.unit
         and base.mean is not None
-        and not 0.02 <= base.mean <= 0.98
+        and not 0.02 <= base.mean <= FULL
     ):
         yield (
             f"{task.name}: the untouched model scores {base.mean:.0%}, which leaves little room to "
             "gain: measure harder items."
-            if base.mean > 0.5
+            if base.mean > FULL
             else f"{task.name}: the untouched model scores {base.mean:.0%}: look whether it fails "
             "at the task or only at the form of the answer."
         )

@@ -25,8 +25,6 @@ model, in points."""
 COUNT_GAIN, COUNT_LOST = 54.2, 33.0
 """And on the real model that was taught to count: of problems solved within 64 tokens, and of
 harmful prompts that it does not help with."""
-
-
 SOLVED_GAIN, SOLVED_LOST = 13.9, 44.5
 """And on the lab's problems of which the untouched model solves two in three."""
 
@@ -72,10 +70,8 @@ class Evidence:
         learned = self.gain / LAB_GAIN
         shares = [(learned, self.lost / LAB_LOST)]
         shares += [] if self.real_lost is None else [(learned, self.real_lost / REAL_LOST)]
-        if self.counted is not None:
-            shares.append((self.counted[0] / COUNT_GAIN, self.counted[1] / COUNT_LOST))
-        if self.solved is not None:
-            shares.append((self.solved[0] / SOLVED_GAIN, self.solved[1] / SOLVED_LOST))
+        others = (self.counted, COUNT_GAIN, COUNT_LOST), (self.solved, SOLVED_GAIN, SOLVED_LOST)
+        shares += [(own[0] / gain, own[1] / lost) for own, gain, lost in others if own is not None]
         each = [max(0.0, min(1.0, gained)) * (1 - max(0.0, lost)) for gained, lost in shares]
         return max(0.0, sum(each) / len(each))
 
@@ -109,12 +105,8 @@ EVIDENCE = (
     ),
     Evidence("ema", {"weights": ["ema"]}, 12.9, 25.9, None, 0.0, along=True),
     Evidence("fapm", {"weights": ["fapm"]}, 4.7, 7.1, None, 0.0),
-    Evidence(
-        "grpo", {"loss": ["grpo"]}, 6.0, 0.3, None, 9.38, SOLVED, solved=(15.0, 0.5)
-    ),
-    Evidence(
-        "raft", {"loss": ["raft"]}, 3.7, 0.8, None, 1.72, SOLVED, solved=(14.9, 0.3)
-    ),
+    Evidence("grpo", {"loss": ["grpo"]}, 6.0, 0.3, None, 9.38, SOLVED, solved=(15.0, 0.5)),
+    Evidence("raft", {"loss": ["raft"]}, 3.7, 0.8, None, 1.72, SOLVED, solved=(14.9, 0.3)),
     Evidence("first_tokens", {"loss": ["first_tokens"]}, 32.1, 87.1, None, 1.17),
     Evidence("lisa", {"loss": ["lisa"]}, -6.0, 0.0, None, 1.30, OLD),
     Evidence("star", {"loss": ["star"]}, 32.1, 83.4, None, 0.98, "a judge"),
@@ -302,9 +294,8 @@ def _why(one: Evidence) -> str:
 
 
 def _cost(one: Evidence, times: float, minutes: float | None, plan: str) -> str:
-    again = times and one.along
-    parts = ["no training" if times == 0 else f"{times:.2g} times plain training"]
-    parts = ["plain training once more, which keeps the average"] if again else parts
+    how = "no training" if times == 0 else f"{times:.2g} times plain training"
+    parts = ["plain training once more, which keeps the average" if times and one.along else how]
     if minutes is not None and times:
         parts.append(("about " if minutes >= 1 else "") + _minutes(minutes))
     parts += [f"needs {one.needs}"] if one.needs else []

@@ -69,14 +69,13 @@ def rewarded(plan: Plan, arm: str) -> list[str]:
     told = []
     for name, some in (of or {"": rows}).items():
         groups = sum(row["groups"] for row in some)
-        text = (
+        texts = [
             f"answers to one question differed in reward in {_share(some, 'mixed')} of {groups:,} "
             "groups, and only these teach anything"
-        )
-        told.append(f"{name}: {text}" if name else text)
+        ]
         if all("never" in row for row in some):
-            text = f"no answer of a group earned anything in {_share(some, 'never')} of them"
-            told.append(f"{name}: {text}" if name else text)
+            texts.append(f"no answer of a group earned anything in {_share(some, 'never')} of them")
+        told += [f"{name}: {text}" if name else text for text in texts]
     return told
 
 

@@ -109,12 +109,10 @@ def _of_stages(where: str) -> UsageError:
 
 def _held(asked: Question, study: Study, gpus: str) -> Question:
     from holdfast.analysis import recommend as advice
-    from holdfast.memory.hardware import devices
+    from holdfast.cli.guide import gpus_of
     from holdfast.study.outlook import held
 
-    if gpus and gpus != "cpu":
-        devices.parse(gpus)  # a mistake of the user's is none of the model's
-    found = held(study, advice.arms(), gpus)
+    found = held(study, advice.arms(), gpus_of((gpus,)))  # of a typo nothing would be known
     return replace(asked, misfits=found.misfits, plans=found.plans, unknown=found.unknown)
 
 

@@ -72,7 +72,7 @@ class Guide:
             raise UsageError(
                 f"{target[0]} is what it learns", where="--keep", remedy="name another ability"
             )
-        gpus = self._answer((told.gpus,) if told.gpus else (), GPUS, "", _gpus)
+        gpus = self._answer((told.gpus,) if told.gpus else (), GPUS, "", gpus_of)
         margins = self._margins(kept)
         name = self._name(target[0])
         return recipes.written(recipes.Chosen(name, model, target, kept, margins, gpus))
@@ -203,7 +203,7 @@ class Guide:
         return found
 
 
-def _gpus(words: tuple[str, ...]) -> str:
+def gpus_of(words: tuple[str, ...]) -> str:
     """GPUs as they were typed, once they are understood."""
     from holdfast.memory.hardware import devices
 

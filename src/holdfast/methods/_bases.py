@@ -49,20 +49,20 @@ class Configured:
         found: Mapping[str, object] = self.options.model_dump(mode="json")
         return found
 
-    def mixed(self, first: bool = False) -> float:
+    def mixed(self, context: MethodContext | None = None) -> float:
         """The share of the final training set that it mixes in; by default none.
 
         Args:
-            first: in the first of several stages, before which nothing was learned.
+            context: what it is applied to; None: of any stage where it mixes something in.
         """
         return 0.0
 
-    def share_so_far(self, first: bool = False) -> float:
+    def share_so_far(self, context: MethodContext) -> float:
         """What `mixed` is of the examples that are there once it has been applied.
 
-        What is mixed in later makes it less: of 100 examples two halves of a half each are 25.
+        What is mixed in later makes it less of the whole, so that it has to be more here.
         """
-        return self.mixed(first) / (1 - sum(one.mixed(first) for one in self.later))
+        return self.mixed(context) / (1 - sum(one.mixed(context) for one in self.later))
 
 
 class WeightMethod(Configured):

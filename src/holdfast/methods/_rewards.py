@@ -22,7 +22,7 @@ from holdfast.engines.kept import LIKELIHOODS
 from holdfast.engines.live import Live
 from holdfast.engines.vllm import servable
 from holdfast.errors import StudyError, TrainingError
-from holdfast.judges import JudgeContext, members_of
+from holdfast.judges import Judge, JudgeContext, members_of
 from holdfast.methods import Lesson, MethodContext, Target, _rewriting
 from holdfast.methods._context import Drawer
 from holdfast.models import ModelRef
@@ -123,7 +123,7 @@ def check(name: str, context: MethodContext, answers: int, cap: int | None) -> N
         mine = [one for one in context.plain if context.task.part_of(one) is task]
         _check_part(name, task, [context.task.bare(one) for one in mine], answers, cap)
     asked = [task.judge for task in context.task.parts if task.judge is not None]
-    if cap is not None and not any(one.remote for judge in asked for one in members_of(judge)):
+    if cap is not None and not any(map(_may_cost, asked)):
         which = "a judge that costs nothing" if asked else "no judge"
         raise StudyError(
             f"{name}.judged: the target task {context.task.plugin} asks {which}",
@@ -238,6 +238,10 @@ def _gold(task: Task, example: Example) -> float | None:
     return task.grade(example, said, verdict).value
 
 
+def _may_cost(judge: Judge) -> bool:
+    return any(one.remote for one in members_of(judge))
+
+
 def _check_judge(name: str, task: Task, answers: int, cap: int | None) -> None:
     assert task.judge is not None
     members = members_of(task.judge)
@@ -248,7 +252,7 @@ def _check_judge(name: str, task: Task, answers: int, cap: int | None) -> None:
             remedy=f"let a server answer for it (`judge: {{remote: ...}}`), or take {name} out of "
             "this arm",
         )
-    if any(one.remote for one in members) and (cap is None or cap < answers):
+    if _may_cost(task.judge) and (cap is None or cap < answers):
         allowed = "no cap is set" if cap is None else f"the cap is {cap:,}"
         raise StudyError(
             f"{answers:,} answers would be judged in each training by {task.judge.name}, which may "

@@ -83,7 +83,7 @@ class KL(LossMethod):
             found |= {"share": self.options.share, "pool": _own_answers.identity(self.options)}
         return found
 
-    def mixed(self, first: bool = False) -> float:
+    def mixed(self, context: MethodContext | None = None) -> float:
         """See `Configured.mixed`."""
         return float(self.options.share) if self.mixes else 0.0
 
@@ -97,7 +97,7 @@ class KL(LossMethod):
         given = self.options
         if given.at == "task":
             return []
-        seen = _own_answers.seen_of(given, context, self.share_so_far(not context.earlier))
+        seen = _own_answers.seen_of(given, context, self.share_so_far(context))
         return _own_answers.shared(given, context, seen)
 
     def apply(
@@ -114,7 +114,7 @@ class KL(LossMethod):
             return marked, []
         pool = _own_answers.read(given, context, made)
         trained = sum(o.meta.get("kind") != PROBE for o in examples)
-        share = self.share_so_far(not context.earlier)
+        share = self.share_so_far(context)
         wanted = beside(trained, share)
         seen = _own_answers.seen_of(given, context, share)
         anchors = [

@@ -131,6 +131,10 @@ class _Round:
     asked: int
     answers: int
 
+    def count(self, target: str) -> int:
+        """How many of its right answers are to a target's questions."""
+        return sum(one.target == target for one in self.kept)
+
 
 class _Rounds:
     """A dataset with one row per micro-batch; the first of a round draws the answers of all.
@@ -198,12 +202,15 @@ class _Rounds:
         places = self.lesson.order[begin : begin + first + many]
         targets = [self.grader.target_of(self.lesson.examples[at]) for at in places]
         taken = Counter(targets[:first])
+        orders: dict[tuple[str, int], list[_Kept]] = {}
         found = []
         for target in targets[first:]:
-            kept = [one for one in self._round(number).kept if one.target == target]
-            again, at = divmod(taken[target], len(kept))
-            random.Random(f"{self.lesson.seed}:{number}:{again}").shuffle(kept)
-            found.append(kept[at])
+            again, at = divmod(taken[target], self._round(number).count(target))
+            if (order := orders.get((target, again))) is None:
+                order = [one for one in self._round(number).kept if one.target == target]
+                random.Random(f"{self.lesson.seed}:{number}:{again}").shuffle(order)
+                orders[target, again] = order
+            found.append(order[at])
             taken[target] += 1
         return found
 

@@ -41,7 +41,7 @@ class Replay(DataMethod):
         """See `DataMethod.recipe`."""
         return f"replay ({self.options.share:.0%} {_own_answers.words(self.options)})"
 
-    def mixed(self, first: bool = False) -> float:
+    def mixed(self, context: MethodContext | None = None) -> float:
         """See `Configured.mixed`."""
         return float(self.options.share)
 
@@ -60,7 +60,7 @@ class Replay(DataMethod):
     def shared(self, context: MethodContext) -> list[SharedWork]:
         """The model's own answers, unless a file holds them."""
         given = self.options
-        seen = _own_answers.seen_of(given, context, self.share_so_far(not context.earlier))
+        seen = _own_answers.seen_of(given, context, self.share_so_far(context))
         return _own_answers.shared(given, context, seen, given.balance)
 
     def apply(
@@ -69,7 +69,7 @@ class Replay(DataMethod):
         """Append as many replayed examples as the share asks for; the pool is reused if small."""
         given = self.options
         pool = _own_answers.read(given, context, made, given.balance)
-        share = self.share_so_far(not context.earlier)
+        share = self.share_so_far(context)
         wanted = beside(len(examples), share)
         seen = _own_answers.seen_of(given, context, share)
         chosen = _own_answers.choose(pool, wanted, REPLAY, given.balance, seen)

@@ -44,9 +44,10 @@ class ReplayEarlier(DataMethod):
         of = "all" if self.options.pool is None else f"{self.options.pool} examples of each"
         return f"replay of earlier stages ({self.options.share:.0%}, {of})"
 
-    def mixed(self, first: bool = False) -> float:
+    def mixed(self, context: MethodContext | None = None) -> float:
         """See `Configured.mixed`."""
-        return 0.0 if first else float(self.options.share)
+        nothing = context is not None and not context.earlier
+        return 0.0 if nothing else float(self.options.share)
 
     def apply(
         self, examples: Sequence[Example], context: MethodContext, made: Mapping[str, Path]
@@ -55,7 +56,7 @@ class ReplayEarlier(DataMethod):
         pools = [self._kept(one, context.seed, n) for n, one in enumerate(context.earlier or ())]
         if not pools:
             return list(examples), ["the first stage: nothing to replay"]
-        wanted = beside(len(examples), self.share_so_far())
+        wanted = beside(len(examples), self.share_so_far(context))
         there = list(in_turn(pools))
         chosen = [
             replace(

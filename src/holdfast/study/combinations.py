@@ -42,11 +42,12 @@ def _order(arm: Arm, where: str) -> None:
             "methods that mix in other data come last, or their share would not hold",
             where=f"{where}.data", remedy="put selfgen and rewrite before replay",
         )  # fmt: skip
-    shares = {one.plugin: None for one in arm.made if one.mixed()}
-    if (whole := sum(one.mixed() for one in arm.made)) > 1 - 1e-9:
+    mixers = [one for one in arm.made if one.mixed()]
+    if (whole := sum(one.mixed() for one in mixers)) > 1 - 1e-9:
+        names = ", ".join(dict.fromkeys(one.plugin for one in mixers))
         raise StudyError(
-            f"{', '.join(shares)} would mix in {whole:.0%} of the training set, which leaves "
-            "nothing of the task's own",
+            f"{names} would mix in {whole:.0%} of the training set, which leaves nothing of the "
+            "task's own",
             where=where, remedy="lower their shares, so that together they are less than 1",
         )  # fmt: skip
 

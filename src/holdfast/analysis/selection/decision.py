@@ -29,6 +29,7 @@ from holdfast.analysis.selection.evaluator import UNKNOWN, Choice, RuleEvaluator
 from holdfast.analysis.selection.frontier import Candidate
 from holdfast.analysis.selection.rule import (
     ERROR,
+    FULL,
     Need,
     State,
     Target,
@@ -49,8 +50,6 @@ Answer = Literal["ship", "do not ship", "not enough evidence"]
 SHIP: Answer = "ship"
 NO: Answer = "do not ship"
 UNSURE: Answer = "not enough evidence"
-FULL = 0.98
-"""A target on which the untouched model is better than this leaves no room to gain."""
 HOW_BAD: tuple[State, ...] = ("missed", "unscored", "open", "met")
 
 

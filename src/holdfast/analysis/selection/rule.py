@@ -20,6 +20,8 @@ from holdfast.registry import nearest
 
 MARGIN = -0.02
 """Allowed on every retained task when a rule names none: two points, by the worse end."""
+FULL = 0.98
+"""A target on which the untouched model is better than this leaves no room to gain."""
 UNSCORED_LIMIT = 0.05
 """Share of unscored items from which a task cannot be judged."""
 
